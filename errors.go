@@ -1,0 +1,165 @@
+package weir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+)
+
+// netError is a sentinel that also is another, so that errors.Is(err,
+// net.ErrClosed) holds for our ErrClosed.
+type netError struct {
+	text string
+	is   error
+}
+
+func (e *netError) Error() string { return e.text }
+func (e *netError) Unwrap() error { return e.is }
+
+var (
+	// ErrClosed is returned by calls on what was closed here or is lost. It is
+	// net.ErrClosed too.
+	ErrClosed error = &netError{"weir: use of closed transport", net.ErrClosed}
+	// ErrAborted is ConnectionLost's reason after Abort here.
+	ErrAborted = errors.New("weir: connection aborted here")
+	// ErrWriteAfterEOF is returned by Write after WriteEOF.
+	ErrWriteAfterEOF = errors.New("weir: write after WriteEOF")
+	// ErrNoHalfClose is returned by WriteEOF where the transport cannot end
+	// one direction alone.
+	ErrNoHalfClose = errors.New("weir: transport cannot half-close")
+	// ErrProducerRegistered is returned for a second producer.
+	ErrProducerRegistered = errors.New("weir: transport has a producer already")
+	// ErrBadMarks is returned for marks that are negative or out of order.
+	ErrBadMarks = errors.New("weir: write marks must satisfy 0 <= low <= high")
+
+	// ErrLoopClosed is returned by calls on a closed loop, and is the reason of
+	// the connections that its Close ended. It is net.ErrClosed too.
+	ErrLoopClosed error = &netError{"weir: loop is closed", net.ErrClosed}
+	// ErrLoopRunning is returned by Run, Turn and Close while the loop runs.
+	ErrLoopRunning = errors.New("weir: loop is running")
+	// ErrSourceRegistered is returned for a second registration of a source.
+	ErrSourceRegistered = errors.New("weir: source is registered already")
+	// ErrStopped is the reason of a connect that was stopped here.
+	ErrStopped = errors.New("weir: connect stopped here")
+)
+
+// PanicError is the reason of a connection whose protocol panicked, and what
+// the loop's error handler gets for a panic in a callback.
+type PanicError struct {
+	Where string // the callback: "DataReceived", "timer", ...
+	Conn  string // the connection's name, or ""
+	Value any    // what was passed to panic
+	Stack []byte // the stack of the panic
+}
+
+func (e *PanicError) Error() string {
+	if e.Conn == "" {
+		return fmt.Sprintf("weir: panic in %s: %v", e.Where, e.Value)
+	}
+	return fmt.Sprintf("weir: panic in %s of %s: %v", e.Where, e.Conn, e.Value)
+}
+
+// Unwrap returns the panic's value if it was an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// UsedError is the reason when DataReceived returned a count out of range.
+type UsedError struct {
+	N, Len int
+}
+
+func (e *UsedError) Error() string {
+	return fmt.Sprintf("weir: DataReceived says it used %d of %d bytes", e.N, e.Len)
+}
+
+// TailError is the reason when a protocol left more bytes unused than the
+// transport keeps.
+type TailError struct {
+	Unused, Limit int // bytes
+}
+
+func (e *TailError) Error() string {
+	return fmt.Sprintf("weir: protocol left %d bytes unused, the limit is %d (WithTailLimit)", e.Unused, e.Limit)
+}
+
+// UnusedError is the reason when the stream ended and the protocol had not
+// used all of it. It is io.ErrUnexpectedEOF too.
+type UnusedError struct {
+	Unused int // bytes
+}
+
+func (e *UnusedError) Error() string {
+	return fmt.Sprintf("weir: stream ended with %d bytes unused", e.Unused)
+}
+
+// Unwrap returns io.ErrUnexpectedEOF.
+func (e *UnusedError) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// Stage is a part of the way to a connection.
+type Stage string
+
+// The stages of a connect.
+const (
+	StageName      Stage = "name"      // finding addresses for a name
+	StageSocket    Stage = "socket"    // making and binding the socket
+	StageConnect   Stage = "connect"   // connecting it
+	StageProxy     Stage = "proxy"     // asking a proxy
+	StageHandshake Stage = "handshake" // TLS and the like
+)
+
+// AttemptError is one address that was tried in vain.
+type AttemptError struct {
+	Addr  net.Addr // nil before there is one
+	Stage Stage
+	Err   error
+}
+
+func (e *AttemptError) Error() string {
+	if e.Addr == nil {
+		return fmt.Sprintf("%s: %v", e.Stage, e.Err)
+	}
+	return fmt.Sprintf("%s: %s: %v", e.Addr, e.Stage, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *AttemptError) Unwrap() error { return e.Err }
+
+// ConnectError is a connect that came to nothing, with everything that was
+// tried.
+type ConnectError struct {
+	Network, Address string // as passed to Connect
+	Stage            Stage  // the furthest stage that was reached
+	Attempts         []*AttemptError
+	Err              error // the reason where no address was tried, or ErrStopped, or a timeout; else nil
+}
+
+func (e *ConnectError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "weir: cannot connect to %s %s", e.Network, e.Address)
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	sep := ": "
+	for _, a := range e.Attempts {
+		b.WriteString(sep)
+		b.WriteString(a.Error())
+		sep = ", "
+	}
+	return b.String()
+}
+
+// Unwrap returns every cause.
+func (e *ConnectError) Unwrap() []error {
+	var errs []error
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	for _, a := range e.Attempts {
+		errs = append(errs, a)
+	}
+	return errs
+}

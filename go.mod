@@ -1,0 +1,3 @@
+module github.com/weir-io/weir
+
+go 1.26

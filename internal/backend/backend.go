@@ -1,0 +1,282 @@
+// Package backend is the contract between the loop and what drives it.
+//
+// A backend speaks of completions: the loop submits an Op, and some later Wait
+// (or Submit itself, where the result is there at once) reports how it ended.
+// epoll imitates completions by trying again when a descriptor is ready;
+// io_uring, goroutines over package net and the simulator are completions by
+// nature. Triggering styles therefore stay below this line.
+//
+//	        Submit            result at once
+//	idle ───────────▶ armed ────────────────▶ idle     (Submit returned true)
+//	  ▲                 │ │
+//	  │   last result   │ │ Multi: result with More
+//	  └─────────────────┘ └──────▶ armed
+//
+// Every method but Wake belongs to the one goroutine that runs the loop. A
+// backend calls nobody back: results are values that Wait and Submit hand out.
+package backend
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Handle names an open socket, pipe or file of one backend. On the backends
+// that stand on descriptors it is the descriptor's number; in the simulator it
+// is a number of the simulated host, the lowest free one, reused as a kernel
+// reuses descriptors.
+type Handle int32
+
+// None is the Handle of nothing.
+const None Handle = -1
+
+// Kind says what an Op does.
+type Kind uint8
+
+// The kinds of Op.
+const (
+	// Read takes bytes from a stream. With Buf nil the backend lends memory of
+	// its own: Completion.Buf is valid until the next Wait. With Buf set the
+	// bytes go there and Completion.Buf is the filled part of it. N is the
+	// number of bytes; N = 0 with a nil Err is the end of the stream.
+	Read Kind = iota + 1
+	// Write sends the pieces of Vec in order. It finishes when it has sent at
+	// least one byte, or all of them when there are none; a short count is not
+	// an error: the caller submits the rest again. Vec and its bytes belong to
+	// the backend until the Op has finished.
+	Write
+	// Accept takes one connection from a listening handle. N is the new Handle
+	// and Completion.Peer the remote address (valid until the next Wait). The new
+	// handle is non-blocking and close-on-exec. Errors such as EMFILE end the
+	// Op even when it is Multi: backing off is the listener's business.
+	Accept
+	// Connect connects Handle to *Addr. It finishes with a nil Err when
+	// connected. Addr stays valid and unchanged until then.
+	Connect
+	// Hangup finishes when the handle has failed or both its directions are
+	// over: Err is the pending socket error, or nil for a plain hang-up. For the
+	// write end of a pipe a reader that went away is EPIPE. It is what
+	// a stream waits on when it neither reads nor writes.
+	Hangup
+	// Ready finishes when one of the conditions in Events holds; N is the set
+	// that does. It serves raw sources.
+	Ready
+	// SpliceIn moves up to Max bytes from Handle into the pipe Peer without
+	// copying them through user space; N = 0 with a nil Err is the end of the
+	// stream. Only where Caps.Splice says so.
+	SpliceIn
+	// SpliceOut moves up to Max bytes from the pipe Peer to Handle. Only
+	// where Caps.Splice says so.
+	SpliceOut
+)
+
+// Flags modify an Op.
+type Flags uint8
+
+// The flags of an Op.
+const (
+	// Multi keeps a Read (with Buf nil), an Accept or a Ready armed: it may
+	// finish many times, each with More set but for the last. A backend may end
+	// a Multi Op at any time with a result whose More is false and whose Err is
+	// nil and, for Read, whose N is positive; or with ErrAgain, which is no
+	// result at all: the caller submits it again.
+	Multi Flags = 1 << iota
+	// Now makes a Read or a Write that would have to wait finish with ErrAgain
+	// instead.
+	Now
+)
+
+// Events are the conditions of a Ready Op.
+type Events uint8
+
+// The conditions of a Ready Op.
+const (
+	Readable Events = 1 << iota // bytes, a connection or the end can be read
+	Writable                    // at least one byte can be written
+	Failed                      // error or hang-up; always watched for
+)
+
+// An Op is one operation, embedded in what it serves, so steady traffic
+// allocates nothing. Between Submit and its last result it must not be changed
+// nor submitted again.
+type Op struct {
+	Kind   Kind
+	Flags  Flags
+	Events Events
+	_      uint8
+	Handle Handle
+	Owner  Owner
+	Buf    []byte   // Read: where to; nil: the backend lends
+	Vec    [][]byte // Write: what
+	Addr   *Addr    // Connect: where to
+	Peer   Handle   // SpliceIn, SpliceOut: the pipe
+	Max    int32    // SpliceIn, SpliceOut: at most so many bytes
+
+	// Slot and State belong to the backend. State is 0 exactly when the Op is
+	// not armed.
+	Slot  uint32
+	State uint32
+}
+
+// Armed reports whether op was submitted and has not yet had its last result.
+func (op *Op) Armed() bool { return op.State != 0 }
+
+// Owner receives an Op's results from the loop; a backend never calls it.
+type Owner interface {
+	// OpDone handles one result. c and what it lends are valid until the call
+	// returns.
+	OpDone(c *Completion)
+}
+
+// A Completion is one result of an Op.
+type Completion struct {
+	Op   *Op
+	N    int
+	Err  error // nil, a syscall.Errno where the system gave one, or ErrAgain, ErrCanceled
+	Buf  []byte
+	Peer *Addr
+	More bool // the Op is still armed: more results follow
+}
+
+// Family says which fields of an Addr count.
+type Family uint8
+
+// The families of an Addr.
+const (
+	FamilyNone Family = iota
+	Inet              // IP: address, port, zone
+	Unix              // Path: a file's path, "@name" for an abstract one, "" for an unnamed one
+)
+
+// Addr is the address of a socket.
+type Addr struct {
+	Family Family
+	IP     netip.AddrPort
+	Path   string
+}
+
+// Spec describes a socket to open.
+type Spec struct {
+	Family Family
+	IPv6   bool // Inet: the family of the socket, 6 or 4
+	Dual   bool // Inet, IPv6: take IPv4 too (IPV6_V6ONLY off)
+
+	// Bind asks for Local to be bound before anything else.
+	Bind  bool
+	Local Addr
+
+	// Backlog above 0 makes it a listener. A TCP listener gets SO_REUSEADDR.
+	Backlog   int
+	ReusePort bool
+	// Mode, for a listener on a Unix path, is the file's permission bits, set
+	// before it can be connected to; 0 leaves them to the umask.
+	Mode uint32
+
+	// Options are set before bind. Those of a listener are inherited by what it
+	// accepts where the system does so (Linux); the contract is that they hold
+	// on accepted handles.
+	Options []OptionValue
+}
+
+// Option names a socket option that the loop knows of.
+type Option uint8
+
+// The options. All values are ints; booleans are 0 and 1.
+const (
+	NoDelay       Option = iota + 1 // TCP_NODELAY
+	KeepAlive                       // SO_KEEPALIVE; above 1: the idle time and interval in seconds
+	SendBuffer                      // SO_SNDBUF in bytes
+	ReceiveBuffer                   // SO_RCVBUF in bytes
+	UnsentBytes                     // read only: bytes the peer has not acknowledged (SIOCOUTQ)
+	PendingError                    // read only: SO_ERROR, as an errno, cleared by reading
+	UserTimeout                     // TCP_USER_TIMEOUT in milliseconds
+)
+
+// OptionValue is an option with its value.
+type OptionValue struct {
+	Option Option
+	Value  int
+}
+
+// How says how a handle is shut or closed.
+type How uint8
+
+// The ways to shut or close a handle.
+const (
+	ShutWrite  How = iota + 1 // end of writing, reading goes on; the handle stays open
+	CloseFlat                 // close; the system sends what is in its buffers
+	CloseReset                // close and, on TCP, reset the connection
+	Forget                    // stop serving the handle but leave it open: it goes elsewhere
+)
+
+// Caps says what a backend can do, probed when it was made.
+type Caps struct {
+	Name string // "epoll", "epoll-et", "uring", "portable", "sim"
+	// Inline is true where Submit of a Write or of an Op with Now finishes at
+	// once when it can.
+	Inline bool
+	// PollFD is a descriptor that is readable when Wait has something to
+	// report, for hosts that watch descriptors; -1 where there is none.
+	PollFD int
+	// Thread is true where every call but Wake must come from the operating
+	// system thread that made the first one.
+	Thread bool
+	// Descriptors is true where a Handle is a descriptor of the process, so
+	// that Adopt works and a handle can move to another backend's loop.
+	Descriptors bool
+	// Splice is true where SpliceIn and SpliceOut work.
+	Splice bool
+	// Probed lists what was found out, for people: "multishot-recv: yes".
+	Probed []string
+}
+
+// Backend drives one loop.
+type Backend interface {
+	// Now is the backend's monotonic clock: the time since some fixed moment.
+	// It never goes back.
+	Now() time.Duration
+	// Wall is the wall clock at the moment Now was 0.
+	Wall() time.Time
+
+	// Submit arms op. Where the result is there at once and op is not Multi,
+	// it returns true with the result in *c, op is idle again and Wait will not
+	// report it. Otherwise it returns false and leaves *c alone. An Op that
+	// cannot be armed finishes with an error like any other.
+	Submit(op *Op, c *Completion) bool
+	// Cancel ends op early. It returns true if op was armed and is now idle, so
+	// that no later Wait reports it; results that an earlier Wait has already
+	// handed out stay valid. It returns false if op was idle, or if its last
+	// result is still to come from Wait: what had already happened, or
+	// ErrCanceled.
+	Cancel(op *Op) bool
+	// Wait reports results into done, whose length is at least 1, and returns
+	// how many. With none to report it waits for one, for a Wake or for timeout
+	// to pass; 0 does not wait, and below 0 waits for ever. A Wake, or a signal
+	// that interrupts it, may make it return 0. Memory lent by the Wait before
+	// is taken back. An error is fatal to the loop.
+	Wait(timeout time.Duration, done []Completion) (int, error)
+	// Wake makes a Wait in progress, or else the next one, return at once. It
+	// may be called from any goroutine, also after Close, and wakes that come
+	// before a Wait count as one.
+	Wake()
+
+	// Open makes a socket, bound and listening if spec says so.
+	Open(spec *Spec) (Handle, error)
+	// Adopt takes over a descriptor of the process, which must stay open until
+	// Close; the backend makes sure that no operation on it blocks. On success
+	// the descriptor is the backend's. The handle may differ from fd.
+	Adopt(fd int) (Handle, error)
+	// Shut shuts or closes a handle. All Ops on a handle that is closed must be
+	// idle. After CloseFlat, CloseReset and Forget the number may come back as
+	// another handle's at once, and no late event of the old one reaches it.
+	Shut(h Handle, how How) error
+	// Name returns a handle's own address, or its peer's.
+	Name(h Handle, peer bool) (Addr, error)
+	// SetOption and GetOption reach a handle's socket options.
+	SetOption(h Handle, o Option, value int) error
+	GetOption(h Handle, o Option) (int, error)
+
+	Caps() Caps
+	// Close releases the backend and what of it is still open.
+	Close() error
+}

@@ -1,0 +1,4 @@
+package weir
+
+// Loop is being written.
+type Loop struct{}
