@@ -60,5 +60,8 @@ func openBackend(name string, log *slog.Logger) (backend.Backend, error) {
 			}
 		}
 	}
+	if len(errs) == 0 {
+		return nil, errors.New("weir: no backend for this platform yet")
+	}
 	return nil, errors.Join(errs...)
 }
