@@ -44,12 +44,14 @@ type Loop struct {
 	state   atomic.Uint32
 
 	conns     streamList
-	listeners map[*Listener]struct{}
-	attempts  map[*Connector]struct{}
-	lingerers map[*lingerer]struct{}
-	watches   map[int]*Watch
-	sources   map[Source]*sourceFeed
-	signals   map[*SignalHandler]struct{}
+	listeners bag[*Listener]
+	attempts  bag[*Connector]
+	lingerers bag[*lingerer]
+	watches   bag[*Watch]
+	feeds     bag[*sourceFeed]
+	signals   bag[*SignalHandler]
+	watched   map[int]*Watch         // by descriptor
+	sources   map[Source]*sourceFeed // by source
 
 	pool     chunkPool
 	pipes    []*kernelPipe // free ones, for splices
@@ -90,19 +92,15 @@ func New(opts ...LoopOption) (*Loop, error) {
 		}
 	}
 	l := &Loop{
-		be:        be,
-		caps:      be.Caps(),
-		base:      be.Wall(),
-		done:      make([]backend.Completion, batchMax),
-		listeners: map[*Listener]struct{}{},
-		attempts:  map[*Connector]struct{}{},
-		lingerers: map[*lingerer]struct{}{},
-		watches:   map[int]*Watch{},
-		sources:   map[Source]*sourceFeed{},
-		signals:   map[*SignalHandler]struct{}{},
-		resolver:  c.resolver,
-		onError:   c.onError,
-		log:       c.log,
+		be:       be,
+		caps:     be.Caps(),
+		base:     be.Wall(),
+		done:     make([]backend.Completion, batchMax),
+		watched:  map[int]*Watch{},
+		sources:  map[Source]*sourceFeed{},
+		resolver: c.resolver,
+		onError:  c.onError,
+		log:      c.log,
 	}
 	if l.resolver == nil {
 		l.resolver = hostsResolver{}
@@ -326,27 +324,15 @@ func (l *Loop) Close() error {
 
 // shutdown ends what is open and turns the loop until all of it is gone.
 func (l *Loop) shutdown() error {
-	for s := range l.signals {
-		s.Remove()
-	}
-	for s := range l.sources {
-		_ = l.RemoveSource(s)
-	}
-	for _, w := range l.watches {
-		w.Remove()
-	}
-	for c := range l.attempts {
-		c.fail(ErrLoopClosed)
-	}
-	for ln := range l.listeners {
-		_ = ln.Close()
-	}
+	l.signals.each((*SignalHandler).Remove)
+	l.feeds.each(func(f *sourceFeed) { _ = l.RemoveSource(f.s) })
+	l.watches.each((*Watch).Remove)
+	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
+	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
-	for g := range l.lingerers {
-		g.end()
-	}
+	l.lingerers.each((*lingerer).end)
 	// Callbacks of the lost may open more: those are ended too.
 	for range 1000 {
 		queued := l.ready
@@ -364,7 +350,7 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && len(l.listeners) == 0 && len(l.lingerers) == 0 && len(l.attempts) == 0 {
+		if l.conns.n == 0 && l.listeners.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
 		n, err := l.be.Wait(10*time.Millisecond, l.done)

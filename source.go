@@ -25,7 +25,10 @@ type sourceFeed struct {
 	s     Source
 	gone  atomic.Bool
 	woken atomic.Bool
+	at    int // in the loop's bag
 }
+
+func (f *sourceFeed) place() *int { return &f.at }
 
 // AddSource attaches a source. A second registration of the same source is
 // ErrSourceRegistered, and the first stays. s must be comparable.
@@ -41,8 +44,10 @@ func (l *Loop) AddSource(s Source) error {
 	}
 	f := &sourceFeed{loop: l, s: s}
 	l.sources[s] = f
+	l.feeds.add(f)
 	if err := s.Attach(f.wake); err != nil {
 		delete(l.sources, s)
+		l.feeds.remove(f)
 		f.gone.Store(true)
 		return err
 	}
@@ -74,6 +79,7 @@ func (l *Loop) RemoveSource(s Source) error {
 		return ErrClosed
 	}
 	delete(l.sources, s)
+	l.feeds.remove(f)
 	f.gone.Store(true)
 	defer l.guard("Detach")
 	s.Detach()
@@ -97,7 +103,10 @@ type Watch struct {
 	op      backend.Op
 	fn      func(Events)
 	removed bool
+	at      int // in the loop's bag
 }
+
+func (w *Watch) place() *int { return &w.at }
 
 // Watch calls fn whenever one of the conditions holds, at most once a turn and
 // again while it holds. The descriptor stays the caller's: it must be
@@ -114,7 +123,7 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if !l.caps.Descriptors {
 		return nil, backend.ErrUnsupported
 	}
-	if _, here := l.watches[fd]; here {
+	if _, here := l.watched[fd]; here {
 		return nil, ErrSourceRegistered
 	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
@@ -122,7 +131,8 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if c, ok := l.submit(&w.op); ok && c.Err != nil {
 		return nil, sysError("watch", c.Err)
 	}
-	l.watches[fd] = w
+	l.watched[fd] = w
+	l.watches.add(w)
 	return w, nil
 }
 
@@ -154,7 +164,8 @@ func (w *Watch) call(e Events) {
 
 func (w *Watch) forget() {
 	w.removed = true
-	delete(w.loop.watches, w.fd)
+	delete(w.loop.watched, w.fd)
+	w.loop.watches.remove(w)
 }
 
 // Remove ends the watch; the kernel no longer knows the descriptor, which may
