@@ -67,6 +67,6 @@ func feed(tb testing.TB, c Chop, stream []byte, make func(func(string, ...any)) 
 	if len(r.written) > 0 {
 		calls = append(calls, fmt.Sprintf("written %q", r.written))
 	}
-	err, lost := r.Lost()
+	lost, err := r.Lost()
 	return append(calls, fmt.Sprintf("lost %v, %v", lost, err))
 }

@@ -47,13 +47,15 @@ func TakeSnapshot() *Snapshot {
 // to do so.
 func (s *Snapshot) Leaks(patience time.Duration) []string {
 	pause := time.Millisecond
-	for start := time.Now(); ; pause *= 2 {
+	for {
 		left := s.compare()
-		rest := patience - time.Since(start)
-		if len(left) == 0 || rest <= 0 {
+		if len(left) == 0 || patience <= 0 {
 			return left
 		}
-		time.Sleep(min(pause, rest))
+		pause = min(pause, patience)
+		patience -= pause
+		time.Sleep(pause) //nolint:forbidigo // goroutines end in real time
+		pause *= 2
 	}
 }
 

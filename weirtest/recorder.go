@@ -22,7 +22,7 @@ func (a Addr) String() string { return string(a) }
 
 const (
 	defaultHighMark  = 64 << 10
-	defaultTailLimit = 64 << 10
+	defaultTailLimit = 256 << 10
 	defaultLimit     = 1 << 20
 )
 
@@ -77,6 +77,7 @@ type Recorder struct {
 	producer    weir.Producer
 	streaming   bool
 	pullDue     bool // the pull producer is to be asked
+	stopDue     []weir.Producer
 
 	// The end.
 	closed  bool  // Close was called, here or by the end of the peer
@@ -117,7 +118,7 @@ func (r *Recorder) SetLoop(l *weir.Loop) { r.loop = l }
 // SetHalfClose says whether CanWriteEOF is true, as it is unless told.
 func (r *Recorder) SetHalfClose(can bool) { r.noHalfClose = !can }
 
-// SetTailLimit sets how many unused bytes are kept for the protocol; 64 KiB
+// SetTailLimit sets how many unused bytes are kept for the protocol; 256 KiB
 // unless told.
 func (r *Recorder) SetTailLimit(n int) { r.tailLimit = n }
 
@@ -226,11 +227,11 @@ func (r *Recorder) Unused() int { return len(r.in) }
 
 // Lost returns whether the connection is lost, ConnectionLost called, and the
 // reason.
-func (r *Recorder) Lost() (err error, lost bool) { //nolint:revive,staticcheck // the reason is a value here
+func (r *Recorder) Lost() (lost bool, reason error) {
 	if !r.lost {
-		return nil, false
+		return false, nil
 	}
-	return r.reason, true
+	return true, r.reason
 }
 
 // Trace returns what happened, a line for each call either way, calls made from
@@ -300,6 +301,7 @@ const (
 	draining
 	pulling
 	shutting
+	stopping
 	ceasing
 	delivering
 	endOfStream
@@ -308,6 +310,8 @@ const (
 // next says what comes next.
 func (r *Recorder) next() event {
 	switch {
+	case len(r.stopDue) > 0:
+		return stopping
 	case r.lost:
 		return nothing
 	case r.ending:
@@ -322,8 +326,8 @@ func (r *Recorder) next() event {
 		return pulling
 	case r.eofWritten && !r.eofSent && len(r.out) == 0:
 		return shutting
-	case r.closed && len(r.out) == 0 && r.producer == nil:
-		return ceasing
+	case (r.closed || r.eofDone && r.eofSent) && len(r.out) == 0 && r.producer == nil:
+		return ceasing // also where both directions are over
 	case r.closed || r.protocol == nil || r.holding():
 		return nothing
 	case len(r.in) > 0 && !r.offered:
@@ -374,6 +378,11 @@ func (r *Recorder) happen(e event) {
 		r.pullDue = false
 		r.note("ResumeProducing")
 		r.call("ResumeProducing", r.producer.ResumeProducing)
+	case stopping:
+		p := r.stopDue[0]
+		r.stopDue = r.stopDue[1:]
+		r.note("StopProducing")
+		r.call("StopProducing", p.StopProducing)
 	case shutting:
 		r.eofSent = true
 	case ceasing:
@@ -440,13 +449,15 @@ func (r *Recorder) deliver() {
 		r.note("used %d of %d, error %v", n, len(lent), err)
 	}
 	switch {
-	case r.over():
+	case r.ending || r.lost:
 		return
 	case err != nil:
 		r.fail(err)
 		return
 	case n < 0 || n > len(lent):
 		r.fail(&weir.UsedError{N: n, Len: len(lent)})
+		return
+	case r.closed:
 		return
 	}
 	r.in = r.in[n:]

@@ -81,7 +81,7 @@ func (f *full) WriteDrained()                        { f.drained() }
 
 func wantLost(t *testing.T, r *Recorder, target error) {
 	t.Helper()
-	err, lost := r.Lost()
+	lost, err := r.Lost()
 	if !lost || !errors.Is(err, target) {
 		t.Errorf("lost %v with %v, want it lost with %v", lost, err, target)
 	}
@@ -159,7 +159,7 @@ func TestEndWithUnusedTail(t *testing.T) {
 	r.DeliverEOF()
 	wantLost(t, r, io.ErrUnexpectedEOF)
 	var unused *weir.UnusedError
-	if err, _ := r.Lost(); !errors.As(err, &unused) || unused.Unused != 2 || calls != 2 {
+	if _, err := r.Lost(); !errors.As(err, &unused) || unused.Unused != 2 || calls != 2 {
 		t.Errorf("%v after %d calls", err, calls)
 	}
 }
@@ -171,7 +171,7 @@ func TestBadCounts(t *testing.T) {
 		r.Connect(&script{data: func([]byte) (int, error) { return n, nil }})
 		r.DeliverString("abc")
 		var used *weir.UsedError
-		if err, _ := r.Lost(); !errors.As(err, &used) || used.N != n || used.Len != 3 {
+		if _, err := r.Lost(); !errors.As(err, &used) || used.N != n || used.Len != 3 {
 			t.Errorf("using %d of 3: lost with %v", n, err)
 		}
 	}
@@ -179,12 +179,12 @@ func TestBadCounts(t *testing.T) {
 	r.SetTailLimit(4)
 	r.Connect(&script{data: func([]byte) (int, error) { return 0, nil }})
 	r.DeliverString("abcd")
-	if _, lost := r.Lost(); lost {
+	if lost, _ := r.Lost(); lost {
 		t.Fatal("lost at the limit")
 	}
 	r.DeliverString("e")
 	var tail *weir.TailError
-	if err, _ := r.Lost(); !errors.As(err, &tail) || tail.Limit != 4 || tail.Unused != 5 {
+	if _, err := r.Lost(); !errors.As(err, &tail) || tail.Limit != 4 || tail.Unused != 5 {
 		t.Errorf("past the limit: lost with %v", err)
 	}
 }
@@ -206,7 +206,7 @@ func TestPausedReadingHoldsEverything(t *testing.T) {
 		if string(got) != want {
 			t.Fatalf("after %d resumes: %q, want %q", i, got, want)
 		}
-		if _, lost := r.Lost(); lost {
+		if lost, _ := r.Lost(); lost {
 			t.Fatalf("the end came through the pause, after %d resumes", i)
 		}
 		r.ResumeReading()
@@ -285,7 +285,7 @@ func TestEndings(t *testing.T) {
 		{"error", func(weir.Transport) (int, error) { return 0, boom }, boom},
 		{"panic", func(weir.Transport) (int, error) { panic(boom) }, boom},
 		{"abort, panic", func(t weir.Transport) (int, error) { t.Abort(); panic(boom) }, boom},
-		{"close, error", func(t weir.Transport) (int, error) { t.Close(); return 1, boom }, nil},
+		{"close, error", func(t weir.Transport) (int, error) { t.Close(); return 1, boom }, boom},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := NewRecorder(t)
@@ -329,7 +329,7 @@ func TestCloseFlushes(t *testing.T) {
 		}
 	}}
 	r.Connect(p)
-	if _, lost := r.Lost(); lost || r.Sent() != 3 {
+	if lost, _ := r.Lost(); lost || r.Sent() != 3 {
 		t.Fatalf("lost %v after %d bytes", lost, r.Sent())
 	}
 	r.SetRoom(2)
@@ -360,12 +360,10 @@ func TestHalfClose(t *testing.T) {
 	if _, err := r.Write(nil); !errors.Is(err, weir.ErrWriteAfterEOF) {
 		t.Errorf("write after the end: %v", err)
 	}
-	r.Run()
-	if _, lost := r.Lost(); lost || !r.EOFWritten() {
+	if lost, _ := r.Lost(); lost || !r.EOFWritten() {
 		t.Errorf("lost %v, end written %v", lost, r.EOFWritten())
 	}
-	r.Close()
-	r.Run()
+	r.Run() // both directions are over
 	wantLost(t, r, nil)
 
 	r = NewRecorder(t)
@@ -430,7 +428,7 @@ func TestSuppliedBuffer(t *testing.T) {
 	}
 	b.buf = nil
 	r.DeliverString("x")
-	if err, lost := r.Lost(); !lost || err == nil {
+	if lost, err := r.Lost(); !lost || err == nil {
 		t.Errorf("no buffer: lost %v, %v", lost, err)
 	}
 }
@@ -489,8 +487,12 @@ func TestProducers(t *testing.T) {
 		t.Errorf("producer was told %q", got)
 	}
 	late := &producer{}
-	if err := r.RegisterProducer(late); err == nil || len(late.log) != 1 {
-		t.Errorf("registered on a dead transport: %v, told %q", err, late.log)
+	if err := r.RegisterProducer(late); err != nil || len(late.log) != 0 {
+		t.Errorf("registered on a dead transport: %v, told %q from inside", err, late.log)
+	}
+	r.Run()
+	if got := strings.Join(late.log, " "); got != "stop" {
+		t.Errorf("a producer on a dead transport was told %q", got)
 	}
 }
 

@@ -52,9 +52,16 @@ func (r *Recorder) take(p []byte) {
 	r.written = append(r.written, p...)
 }
 
-// mark announces that the write buffer is over its high mark.
+// mark announces that the write buffer is over its high mark, if sending what
+// has room is not enough.
 func (r *Recorder) mark() {
 	if r.overMark || len(r.out) <= r.high {
+		return
+	}
+	if r.hasRoom() {
+		r.flush()
+	}
+	if len(r.out) <= r.high {
 		return
 	}
 	r.overMark = true
@@ -72,10 +79,12 @@ func (r *Recorder) mark() {
 func (r *Recorder) WriteEOF() error {
 	r.note("WriteEOF")
 	switch {
-	case r.noHalfClose:
-		return weir.ErrNoHalfClose
+	case r.eofWritten:
+		return nil
 	case r.over():
 		return weir.ErrClosed
+	case r.noHalfClose:
+		return weir.ErrNoHalfClose
 	}
 	r.eofWritten = true
 	return nil
@@ -137,16 +146,15 @@ func (r *Recorder) SetWriteMarks(high, low int) error {
 func (r *Recorder) Buffered() int { return len(r.out) }
 
 // RegisterProducer is weir.Transport's. A pull producer is asked for its first
-// piece by the next Run.
+// piece, and a producer that comes too late is told to stop, by the next Run.
 func (r *Recorder) RegisterProducer(p weir.Producer) error {
 	r.note("RegisterProducer")
 	switch {
 	case r.producer != nil:
 		return weir.ErrProducerRegistered
 	case r.over():
-		r.note("StopProducing")
-		r.call("StopProducing", p.StopProducing)
-		return weir.ErrClosed
+		r.stopDue = append(r.stopDue, p)
+		return nil
 	}
 	r.producer, r.streaming = p, p.Streaming()
 	switch {
