@@ -59,7 +59,7 @@ type Loop struct {
 	onError  func(error)
 	log      *slog.Logger
 	debug    *debugger // nil unless asked for
-	locked   bool      // the goroutine is bound to its thread
+	hosted   bool      // somebody watches PollFD
 }
 
 // The states of a Loop.
@@ -389,7 +389,17 @@ func (l *Loop) Next() (time.Duration, bool) {
 
 // PollFD is a descriptor that is readable when a Turn has something to do, or
 // -1 where the backend has none. It must only be watched, never read.
-func (l *Loop) PollFD() int { return l.caps.PollFD }
+//
+// From the first call on the loop is a guest: posts make the descriptor
+// readable. The host then calls Turn(0) when it is readable and when the time
+// that Next tells has passed.
+func (l *Loop) PollFD() int {
+	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
+		l.hosted = true
+		h.Host(true)
+	}
+	return l.caps.PollFD
+}
 
 // BackendInfo says which backend serves a loop.
 type BackendInfo struct {
