@@ -194,6 +194,7 @@ const (
 	SendBuffer                      // SO_SNDBUF in bytes
 	ReceiveBuffer                   // SO_RCVBUF in bytes
 	UnsentBytes                     // read only: bytes the peer has not acknowledged (SIOCOUTQ)
+	UnreadBytes                     // read only: bytes that wait to be read (SIOCINQ)
 	PendingError                    // read only: SO_ERROR, as an errno, cleared by reading
 	UserTimeout                     // TCP_USER_TIMEOUT in milliseconds
 )
@@ -218,14 +219,15 @@ const (
 // Caps says what a backend can do, probed when it was made.
 type Caps struct {
 	Name string // "epoll", "epoll-et", "uring", "portable", "sim"
-	// Inline is true where Submit of a Write or of an Op with Now finishes at
-	// once when it can.
+	// Inline is true where Submit of a Write finishes at once when it can, and
+	// Submit of an Op with Now always.
 	Inline bool
 	// PollFD is a descriptor that is readable when Wait has something to
 	// report, for hosts that watch descriptors; -1 where there is none.
 	PollFD int
-	// Thread is true where every call but Wake must come from the operating
-	// system thread that made the first one.
+	// Thread is true where Wait must always come from the operating system
+	// thread that made the first Wait, and everything but Wake after it too.
+	// Before the first Wait calls may come from anywhere, one at a time.
 	Thread bool
 	// Descriptors is true where a Handle is a descriptor of the process, so
 	// that Adopt works and a handle can move to another backend's loop.

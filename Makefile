@@ -1,0 +1,23 @@
+# Every target is a step of .ci/run, so that CI and people run the same.
+
+STEPS := fmt vet lint arch api-check test backends fuzz cross demo clone
+
+.PHONY: check api format tools $(STEPS)
+
+check:
+	bash .ci/run
+
+api:
+	bash .ci/api > api.txt
+
+format: tools
+	bin/gofumpt -w $$(git ls-files '*.go')
+
+tools:
+	bash .ci/run tools
+
+api-check:
+	bash .ci/run api
+
+$(filter-out api-check,$(STEPS)):
+	bash .ci/run $@

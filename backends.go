@@ -1,0 +1,67 @@
+package weir
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// candidate is a backend that this platform may have.
+type candidate struct {
+	name string
+	open func() (backend.Backend, error)
+}
+
+// Backends lists the names of this platform's backends in order of preference.
+// WEIR_BACKEND and WithBackendName take one of them.
+func Backends() []string {
+	var names []string
+	for _, c := range candidates() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// openBackend opens the named backend, or the first that works. A named one
+// that the system refuses is replaced by the first that works, and that is
+// said once, since a program that cannot start serves nobody.
+func openBackend(name string, log *slog.Logger) (backend.Backend, error) {
+	asked := "WithBackendName"
+	if name == "" {
+		name, asked = os.Getenv("WEIR_BACKEND"), "WEIR_BACKEND"
+	}
+	all := candidates()
+	var errs []error
+	for _, c := range all {
+		if name != "" && c.name != name {
+			continue
+		}
+		be, err := c.open()
+		if err == nil {
+			return be, nil
+		}
+		errs = append(errs, fmt.Errorf("weir: backend %s: %w", c.name, err))
+	}
+	if name != "" && len(errs) == 0 {
+		return nil, fmt.Errorf("weir: unknown backend %q in %s; this platform has %s", name, asked, strings.Join(Backends(), ", "))
+	}
+	if name != "" {
+		for _, c := range all {
+			if c.name == name {
+				continue
+			}
+			if be, err := c.open(); err == nil {
+				log.Warn("weir: backend refused by the system, another serves", "refused", name, "serves", c.name, "error", errs[0])
+				return be, nil
+			}
+		}
+	}
+	if len(errs) == 0 {
+		return nil, errors.New("weir: no backend for this platform yet")
+	}
+	return nil, errors.Join(errs...)
+}

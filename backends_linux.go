@@ -1,0 +1,3 @@
+package weir
+
+func candidates() []candidate { return nil }

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package weir
+
+func candidates() []candidate { return nil }

@@ -1,0 +1,154 @@
+package weir
+
+import (
+	"strconv"
+	"sync/atomic"
+)
+
+// Call is a callback that was queued once.
+type Call struct {
+	next     *Call
+	loop     *Loop
+	tenant   *Tenant
+	fn       func()
+	state    atomic.Uint32
+	internal bool // the loop's own: runs during Close too
+}
+
+// The states of a Call.
+const (
+	callQueued = iota
+	callRan
+	callCancelled
+)
+
+// closedPosts is the head of a closed loop's posts. It is never run.
+var closedPosts = &Call{}
+
+// Cancel keeps the callback from running. It reports false if it ran, is
+// running, or was cancelled. Any goroutine may call it.
+func (c *Call) Cancel() bool { return c.state.CompareAndSwap(callQueued, callCancelled) }
+
+func (c *Call) pending() bool {
+	return c.state.Load() == callQueued && (c.tenant == nil || !c.tenant.gone.Load())
+}
+
+func (c *Call) run() {
+	if c.tenant != nil && c.tenant.gone.Load() {
+		return
+	}
+	if !c.state.CompareAndSwap(callQueued, callRan) {
+		return
+	}
+	defer c.loop.guard("callback")
+	c.fn()
+}
+
+// Soon queues fn for the next turn, after I/O was polled. Only the loop's
+// goroutine may call it, or anyone while the loop does not run.
+func (l *Loop) Soon(fn func()) *Call { return l.soon(fn, nil) }
+
+func (l *Loop) soon(fn func(), t *Tenant) *Call {
+	c := &Call{loop: l, fn: fn, tenant: t}
+	if err := l.check("Soon"); err != nil {
+		c.state.Store(callCancelled)
+		return c
+	}
+	l.enqueue(c)
+	return c
+}
+
+// internalCall queues fn of the loop's own, which runs during Close too.
+func (l *Loop) internalCall(fn func()) {
+	l.enqueue(&Call{loop: l, fn: fn, internal: true})
+}
+
+// Post queues fn from any goroutine and wakes the loop. Posts of one goroutine
+// keep their order. It never blocks. After Close it returns ErrLoopClosed; a
+// post that was accepted runs, or Close reports it as dropped.
+func (l *Loop) Post(fn func()) (*Call, error) { return l.post(fn, nil) }
+
+func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
+	c := &Call{loop: l, fn: fn, tenant: t}
+	for {
+		head := l.posts.Load()
+		if head == closedPosts {
+			return nil, ErrLoopClosed
+		}
+		c.next = head
+		if l.posts.CompareAndSwap(head, c) {
+			if head == nil {
+				// With others queued before it the loop was woken already and
+				// has not come to look yet.
+				l.be.Wake()
+			}
+			return c, nil
+		}
+	}
+}
+
+// takePosts moves what was posted into the queue, oldest first.
+func (l *Loop) takePosts() {
+	if l.posts.Load() == nil {
+		return
+	}
+	head := l.posts.Swap(nil)
+	var first *Call
+	for head != nil {
+		next := head.next
+		head.next = first
+		first, head = head, next
+	}
+	for first != nil {
+		next := first.next
+		first.next = nil
+		l.enqueue(first)
+		first = next
+	}
+}
+
+// Tenant is a context whose callbacks can all be cancelled together: a
+// framework on a shared loop, a task, a customer. Its Soon, Post, After, At
+// and NewTimer are the loop's, tied to it.
+type Tenant struct {
+	loop   *Loop
+	name   string
+	gone   atomic.Bool
+	timers map[*Timer]struct{}
+}
+
+// NewTenant makes a tenant; name is for people.
+func (l *Loop) NewTenant(name string) *Tenant {
+	return &Tenant{loop: l, name: name, timers: map[*Timer]struct{}{}}
+}
+
+// Name is what NewTenant was given.
+func (t *Tenant) Name() string { return t.name }
+
+// Soon is Loop.Soon; after Cancel the callback does not run.
+func (t *Tenant) Soon(fn func()) *Call { return t.loop.soon(fn, t) }
+
+// Post is Loop.Post; after Cancel it returns ErrClosed.
+func (t *Tenant) Post(fn func()) (*Call, error) {
+	if t.gone.Load() {
+		return nil, ErrClosed
+	}
+	return t.loop.post(fn, t)
+}
+
+// Cancel drops every callback and stops every timer of the tenant, for good.
+// Any goroutine may call it; the memory of timers is released by the loop.
+func (t *Tenant) Cancel() {
+	if t.gone.Swap(true) {
+		return
+	}
+	// After the loop's end there are no timers to stop, so the error is moot.
+	_, _ = t.loop.Post(func() {
+		for tm := range t.timers {
+			tm.Stop()
+		}
+		t.timers = nil
+	})
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,358 @@
+package weir
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Connector is a connect in progress. Its methods belong to the loop's
+// goroutine.
+//
+//	name ──▶ candidates ──▶ attempts, racing or one by one ──▶ connected
+//	  └──────────┴───────────────────┴──▶ ConnectFailed with every error
+type Connector struct {
+	loop             *Loop
+	network, address string
+	proto            Protocol
+	config           *connConfig
+	net              network
+
+	cancelName func()
+	candidates []backend.Addr
+	running    []*attempt
+	failures   []*AttemptError
+	stage      Stage
+	race       *Timer // starts the next candidate
+	deadline   *Timer
+	finished   bool
+}
+
+// attempt is one candidate being connected.
+type attempt struct {
+	c     *Connector
+	h     backend.Handle
+	op    backend.Op
+	addr  backend.Addr
+	timer *Timer
+	over  bool // its result no longer counts
+}
+
+// Connect connects p to an address, named as net.Dial names them: "tcp", "tcp4"
+// or "tcp6" with "host:port", "unix" with a path or "@name". The protocol
+// exists first: it gets ConnectionMade, or ConnectFailed if it is a
+// ConnectFailer, never from inside this call. A name's addresses are raced
+// (RFC 8305) unless WithSequential asks otherwise.
+func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connector {
+	c := &Connector{loop: l, network: netw, address: address, proto: p, config: configOf(opts), stage: StageName}
+	if err := l.check("Connect"); err != nil {
+		c.finished = true
+		return c
+	}
+	l.attempts[c] = struct{}{}
+	if c.config.err != nil {
+		l.internalCall(func() { c.fail(c.config.err) })
+		return c
+	}
+	if l.state.Load() >= loopClosing {
+		l.internalCall(func() { c.fail(ErrLoopClosed) })
+		return c
+	}
+	c.deadline = l.NewTimer(func() { c.fail(timeoutError{c.stage}) })
+	if c.config.total > 0 {
+		c.deadline.Set(c.config.total)
+	}
+	c.race = l.NewTimer(c.startNext)
+	l.internalCall(c.begin)
+	return c
+}
+
+// timeoutError is a stage that took longer than it was given. It is
+// os.ErrDeadlineExceeded and context.DeadlineExceeded too.
+type timeoutError struct{ stage Stage }
+
+func (e timeoutError) Error() string   { return string(e.stage) + " timed out" }
+func (e timeoutError) Timeout() bool   { return true }
+func (e timeoutError) Temporary() bool { return true }
+func (e timeoutError) Is(target error) bool {
+	return target == os.ErrDeadlineExceeded || target == context.DeadlineExceeded
+}
+
+// Stop ends the connect: its sockets are closed and the protocol gets
+// ConnectFailed with ErrStopped, not from inside. It reports false if the
+// connect is over already.
+func (c *Connector) Stop() bool {
+	if c.finished || c.loop.check("Stop") != nil {
+		return false
+	}
+	c.end()
+	c.loop.internalCall(func() { c.tell(ErrStopped) })
+	return true
+}
+
+func (c *Connector) begin() {
+	if c.finished {
+		return
+	}
+	switch c.network {
+	case "unix":
+		if c.address == "" {
+			c.fail(&net.AddrError{Err: "a UNIX socket needs a path or @name", Addr: c.address})
+			return
+		}
+		c.net = netUnix
+		c.candidates = []backend.Addr{{Family: backend.Unix, Path: c.address}}
+		c.connect()
+		return
+	case "tcp", "tcp4", "tcp6":
+	default:
+		c.fail(net.UnknownNetworkError(c.network))
+		return
+	}
+	host, port, err := splitHostPort(c.network, c.address)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if host == "" { // as package net: this host
+		host = "localhost"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		c.resolved([]netip.Addr{ip}, port)
+		return
+	}
+	family := "ip" + c.network[len("tcp"):]
+	if c.config.name > 0 {
+		c.race.Set(c.config.name) // startNext with no candidates is the timeout
+	}
+	c.cancelName = c.loop.resolver.LookupNetIP(c.loop, family, host, func(addrs []netip.Addr, err error) {
+		c.cancelName = nil
+		c.race.Stop()
+		switch {
+		case c.finished:
+		case err != nil:
+			c.failures = append(c.failures, &AttemptError{Stage: StageName, Err: err})
+			c.fail(nil)
+		default:
+			c.resolved(addrs, port)
+		}
+	})
+}
+
+func (c *Connector) resolved(addrs []netip.Addr, port uint16) {
+	for _, a := range interleave(addrs) {
+		if familyFits(c.network, a) {
+			c.candidates = append(c.candidates, backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(a.Unmap(), port)})
+		}
+	}
+	if len(c.candidates) == 0 {
+		c.fail(&net.AddrError{Err: "no address of the family of " + c.network, Addr: c.address})
+		return
+	}
+	c.connect()
+}
+
+// interleave alternates the families, beginning with the first one's
+// (RFC 8305, 4), and otherwise keeps the order.
+func interleave(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) == 0 {
+		return nil
+	}
+	var same, other []netip.Addr
+	for _, a := range addrs {
+		if a.Unmap().Is4() == addrs[0].Unmap().Is4() {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
+		}
+	}
+	out := make([]netip.Addr, 0, len(addrs))
+	for i := range max(len(same), len(other)) {
+		if i < len(same) {
+			out = append(out, same[i])
+		}
+		if i < len(other) {
+			out = append(out, other[i])
+		}
+	}
+	return out
+}
+
+func (c *Connector) connect() {
+	c.stage = StageConnect
+	c.startNext()
+}
+
+// startNext starts the next candidate, and the timer for the one after it.
+func (c *Connector) startNext() {
+	if c.finished {
+		return
+	}
+	if c.stage == StageName {
+		c.fail(timeoutError{StageName})
+		return
+	}
+	for len(c.candidates) > 0 {
+		addr := c.candidates[0]
+		c.candidates = c.candidates[1:]
+		started := c.start(addr)
+		if c.finished {
+			return // connected at once
+		}
+		if started {
+			break
+		}
+	}
+	switch {
+	case len(c.running) == 0 && len(c.candidates) == 0:
+		c.fail(nil)
+	case len(c.candidates) > 0 && !c.config.sequential:
+		c.race.Set(c.config.raceDelay)
+	}
+}
+
+// start opens a socket for a candidate and connects it. It reports whether
+// the attempt is under way.
+func (c *Connector) start(addr backend.Addr) bool {
+	spec := &backend.Spec{Family: addr.Family}
+	if addr.Family == backend.Inet {
+		spec.IPv6 = !addr.IP.Addr().Is4()
+		spec.Options = c.config.socketOptions()
+		if l := c.config.local; l.IsValid() {
+			if l.Addr().Unmap().Is4() == spec.IPv6 {
+				c.failed(addr, StageSocket, &net.AddrError{Err: "the local address is of another family", Addr: l.String()})
+				return false
+			}
+			spec.Bind, spec.Local = true, backend.Addr{Family: backend.Inet, IP: unmap(l)}
+		}
+	}
+	h, err := c.loop.be.Open(spec)
+	if err != nil {
+		if spec.Bind {
+			err = &net.OpError{Op: "bind", Net: c.network, Source: netAddr(spec.Local), Err: sysError("bind", err)}
+		} else {
+			err = sysError("socket", err)
+		}
+		c.failed(addr, StageSocket, err)
+		return false
+	}
+	a := &attempt{c: c, h: h, addr: addr}
+	a.op = backend.Op{Kind: backend.Connect, Handle: h, Owner: a, Addr: &a.addr}
+	c.running = append(c.running, a)
+	if c.config.connect > 0 {
+		a.timer = c.loop.After(c.config.connect, func() { a.finish(timeoutError{StageConnect}) })
+	}
+	var done backend.Completion
+	if c.loop.be.Submit(&a.op, &done) {
+		a.finish(done.Err)
+	}
+	return !a.over
+}
+
+// OpDone implements backend.Owner.
+func (a *attempt) OpDone(c *backend.Completion) {
+	if a.over {
+		a.shut()
+		return
+	}
+	a.finish(c.Err)
+}
+
+// finish ends an attempt with a connection or an error.
+func (a *attempt) finish(err error) {
+	if a.over {
+		return
+	}
+	c := a.c
+	if err == nil {
+		c.won(a)
+		return
+	}
+	a.drop()
+	c.failed(a.addr, StageConnect, sysError("connect", err))
+	c.race.Stop()
+	c.startNext()
+}
+
+// drop takes an attempt out of the race and closes its socket.
+func (a *attempt) drop() {
+	a.over = true
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	for i, r := range a.c.running {
+		if r == a {
+			a.c.running = append(a.c.running[:i], a.c.running[i+1:]...)
+			break
+		}
+	}
+	if a.op.Armed() && !a.c.loop.be.Cancel(&a.op) {
+		return // OpDone closes it
+	}
+	a.shut()
+}
+
+func (a *attempt) shut() {
+	if a.h != backend.None {
+		a.c.loop.shutHandle(a.h, backend.CloseFlat)
+		a.h = backend.None
+	}
+}
+
+func (c *Connector) failed(addr backend.Addr, stage Stage, err error) {
+	c.failures = append(c.failures, &AttemptError{Addr: netAddr(addr), Stage: stage, Err: err})
+}
+
+// won makes the transport and drops the losers.
+func (c *Connector) won(a *attempt) {
+	h := a.h
+	a.h = backend.None
+	a.drop()
+	c.end()
+	s := newStream(c.loop, h, h, c.net, c.config)
+	s.setAddr(&a.addr, false)
+	s.attach(c.proto)
+	s.connected()
+}
+
+// end closes whatever is under way. It is called once.
+func (c *Connector) end() {
+	c.finished = true
+	delete(c.loop.attempts, c)
+	if c.race != nil {
+		c.race.Stop()
+		c.deadline.Stop()
+	}
+	if c.cancelName != nil {
+		c.cancelName()
+		c.cancelName = nil
+	}
+	for len(c.running) > 0 {
+		c.running[0].drop()
+	}
+}
+
+func (c *Connector) fail(err error) {
+	if c.finished {
+		return
+	}
+	for _, a := range c.running { // those the end cuts short are listed too
+		if err != nil {
+			c.failed(a.addr, StageConnect, err)
+		}
+	}
+	c.end()
+	c.tell(err)
+}
+
+func (c *Connector) tell(err error) {
+	f, ok := c.proto.(ConnectFailer)
+	if !ok {
+		return
+	}
+	defer c.loop.guard("ConnectFailed")
+	f.ConnectFailed(&ConnectError{Network: c.network, Address: c.address, Stage: c.stage, Attempts: c.failures, Err: err})
+}

@@ -1,0 +1,45 @@
+// Package weir is event-driven I/O: a loop, transports that move bytes, and
+// protocols that give them meaning.
+//
+//	kernel, or the simulator
+//	  │  internal/sys                                 system calls
+//	  ▼  internal/backend/{epoll,portable,sim,…}      Op in, finished Op out
+//	  ▼  Loop                                         one turn: ready, timers, submit, wait, done
+//	  ▼  Transport                                    buffers, flow control, half-close, close
+//	  ▼  a layer                                      a Protocol below, a Transport above
+//	  ▼  your Protocol
+//
+// Below the loop nothing knows the loop; above it everything uses only what
+// this package exports.
+//
+// # Streams
+//
+// A [Protocol] has three methods. ConnectionMade gets the [Transport],
+// DataReceived gets bytes and says how many it used, ConnectionLost gets the
+// reason, once, last. DataReceived has the shape of [io.Writer] and a Transport
+// is one, so
+//
+//	weir.DataFunc(t.Write)
+//
+// is an echo. What else a protocol can want to know (the peer's end of stream,
+// when it writes too much, when everything was sent) are optional interfaces:
+// [EOFReceiver], [WritePauser], [Drainer], [BufferedProtocol], [ConnectFailer].
+//
+// # Goroutines
+//
+// A loop runs on one goroutine and calls protocols on it, one at a time: they
+// need no locks. Methods that may be called from other goroutines say so; the
+// rest belong to the loop's goroutine.
+//
+// # Time
+//
+// The clock belongs to the backend. It is monotonic on real sockets and virtual
+// in the simulator, where an hour takes a moment: code that asks the loop for
+// the time and for timers, and never package time, runs in both.
+//
+// # Errors
+//
+// ConnectionLost(nil) is a clean end: either side closed and everything was
+// delivered. All else is typed, works with [errors.Is] and [errors.As], and says
+// whose doing it was.
+package weir

@@ -1,0 +1,138 @@
+package weir
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Group is several loops, each on a goroutine of its own, that share listeners.
+// A connection lives on one loop from beginning to end; a new one goes to the
+// loop that has the fewest.
+type Group struct {
+	loops []*Loop
+	load  []atomic.Int64 // connections placed on each loop and not gone
+}
+
+// NewGroup makes n loops with the same options. WithBackend cannot be among
+// them, since a backend drives one loop.
+func NewGroup(n int, opts ...LoopOption) (*Group, error) {
+	if n < 1 {
+		return nil, errors.New("weir: a group needs at least one loop")
+	}
+	g := &Group{load: make([]atomic.Int64, n)}
+	for range n {
+		l, err := New(opts...)
+		if err != nil {
+			return nil, errors.Join(err, g.Close())
+		}
+		g.loops = append(g.loops, l)
+	}
+	return g, nil
+}
+
+// Loops returns the loops; the slice is the group's.
+func (g *Group) Loops() []*Loop { return g.loops }
+
+// Listen is Loop.Listen on the first loop, with the connections spread over
+// all. f runs on the goroutine of the loop that the connection is placed on, so
+// it must be safe for several at once. Call it before Run, or from the first
+// loop's goroutine.
+func (g *Group) Listen(netw, address string, f Factory, opts ...Option) (*Listener, error) {
+	return g.loops[0].Listen(netw, address, f, append(opts, func(c *connConfig) { c.group = g })...)
+}
+
+// Run runs every loop and returns when all have ended, with their errors. If
+// one fails the others are stopped.
+func (g *Group) Run() error {
+	errs := make([]error, len(g.loops))
+	var wg sync.WaitGroup
+	for i, l := range g.loops[1:] {
+		wg.Go(func() {
+			if errs[i+1] = l.Run(); errs[i+1] != nil {
+				g.Stop()
+			}
+		})
+	}
+	if errs[0] = g.loops[0].Run(); errs[0] != nil {
+		g.Stop()
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Stop stops every loop. Any goroutine may call it.
+func (g *Group) Stop() {
+	for _, l := range g.loops {
+		l.Stop()
+	}
+}
+
+// Close closes every loop; see Loop.Close.
+func (g *Group) Close() error {
+	var errs []error
+	for _, l := range g.loops {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// least returns the loop with the fewest connections, the first of equals.
+func (g *Group) least() int {
+	best := 0
+	for i := range g.load {
+		if g.load[i].Load() < g.load[best].Load() {
+			best = i
+		}
+	}
+	return best
+}
+
+func (g *Group) index(l *Loop) int {
+	for i := range g.loops {
+		if g.loops[i] == l {
+			return i
+		}
+	}
+	return 0
+}
+
+// place gives a connection that ln accepted to a loop.
+func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
+	i := g.least()
+	l := g.loops[i]
+	if !l.caps.Descriptors { // a handle cannot move
+		i, l = g.index(ln.loop), ln.loop
+	}
+	g.load[i].Add(1)
+	gone := func() { g.load[i].Add(-1) }
+	if l == ln.loop {
+		ln.serve(l, h, peer, gone)
+		return
+	}
+	var from *backend.Addr
+	if peer != nil {
+		a := *peer
+		from = &a
+	}
+	ln.conns++
+	ln.loop.shutHandle(h, backend.Forget)
+	_, err := l.Post(func() {
+		nh, err := l.be.Adopt(int(h))
+		if err != nil {
+			l.report(sysError("adopt", err))
+			closeFDs(int(h))
+			gone()
+			ln.goneElsewhere()
+			return
+		}
+		ln.serve(l, nh, from, gone)
+	})
+	if err != nil { // that loop is closed
+		closeFDs(int(h))
+		gone()
+		ln.connGone()
+	}
+}

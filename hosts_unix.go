@@ -1,0 +1,5 @@
+//go:build !windows
+
+package weir
+
+const hostsPath = "/etc/hosts"

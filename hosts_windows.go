@@ -1,0 +1,3 @@
+package weir
+
+const hostsPath = `C:\Windows\System32\Drivers\etc\hosts`

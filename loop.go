@@ -1,0 +1,422 @@
+package weir
+
+import (
+	"errors"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/timers"
+)
+
+// Loop runs callbacks, timers and connections on one goroutine.
+//
+// One turn:
+//
+//	┌─▶ take posts and due timers into the queue
+//	│   run what was in the queue when the turn began, in order
+//	│   wait for I/O: not at all if more is queued, else until the next timer
+//	└── run the I/O callbacks, in the order the backend reports them
+//
+// What a callback writes is sent when the callback has returned.
+//
+// Methods that are safe from any goroutine say so; all others belong to the
+// goroutine that runs the loop, or to anyone while it does not run.
+type Loop struct {
+	be   backend.Backend
+	caps backend.Caps
+	base time.Time // the wall clock when be.Now was 0
+	now  time.Duration
+
+	timers timers.Heap
+	ready  []runnable // what the next turn runs
+	batch  []runnable // what this turn runs
+	dirty  []*stream  // streams to look after when the callback returns
+	done   []backend.Completion
+	early  []backend.Completion // results that Submit had at once; the next turn's I/O
+	taken  []backend.Completion // the same while they are handed out
+	posts  atomic.Pointer[Call]
+	stop   atomic.Bool
+	state  atomic.Uint32
+
+	conns     streamList
+	listeners map[*Listener]struct{}
+	attempts  map[*Connector]struct{}
+	lingerers map[*lingerer]struct{}
+	watches   map[int]*Watch
+	sources   map[Source]*sourceFeed
+	signals   map[*SignalHandler]struct{}
+
+	pool     chunkPool
+	pipes    []*kernelPipe // free ones, for splices
+	resolver Resolver
+	onError  func(error)
+	log      *slog.Logger
+	debug    *debugger // nil unless asked for
+	locked   bool      // the goroutine is bound to its thread
+}
+
+// The states of a Loop.
+const (
+	loopIdle    = iota // made, or Run has returned
+	loopRunning        // inside Run or Turn
+	loopClosing        // inside Close
+	loopClosed
+)
+
+// runnable is an entry of the loop's queue.
+type runnable interface{ run() }
+
+// batchMax is how many I/O results one turn takes.
+const batchMax = 256
+
+// New makes a loop. Which backend drives it is decided by WithBackend, else by
+// the environment variable WEIR_BACKEND, else by the platform's order of
+// preference.
+func New(opts ...LoopOption) (*Loop, error) {
+	c := loopConfig{log: slog.Default()}
+	for _, o := range opts {
+		o(&c)
+	}
+	be := c.backend
+	if be == nil {
+		var err error
+		if be, err = openBackend(c.name, c.log); err != nil {
+			return nil, err
+		}
+	}
+	l := &Loop{
+		be:        be,
+		caps:      be.Caps(),
+		base:      be.Wall(),
+		done:      make([]backend.Completion, batchMax),
+		listeners: map[*Listener]struct{}{},
+		attempts:  map[*Connector]struct{}{},
+		lingerers: map[*lingerer]struct{}{},
+		watches:   map[int]*Watch{},
+		sources:   map[Source]*sourceFeed{},
+		signals:   map[*SignalHandler]struct{}{},
+		resolver:  c.resolver,
+		onError:   c.onError,
+		log:       c.log,
+	}
+	if l.resolver == nil {
+		l.resolver = hostsResolver{}
+	}
+	if c.debug {
+		l.debug = newDebugger(l, c.slow)
+	}
+	l.now = be.Now()
+	return l, nil
+}
+
+// Run turns the loop on the calling goroutine until Stop. Where the backend
+// needs it the goroutine is locked to its thread meanwhile. After Stop before
+// Run it makes exactly one turn, without waiting. It returns nil after Stop,
+// ErrLoopRunning inside Run, ErrLoopClosed after Close, or the backend's
+// fatal error.
+func (l *Loop) Run() error {
+	if err := l.enter(); err != nil {
+		return err
+	}
+	defer l.leave()
+	for {
+		stopping := l.stop.Load()
+		wait := time.Duration(-1)
+		if stopping {
+			wait = 0
+		}
+		if err := l.turn(wait); err != nil {
+			return err
+		}
+		if l.stop.Load() {
+			l.stop.Store(false)
+			return nil
+		}
+	}
+}
+
+// Turn makes one turn and waits for I/O at most for wait: 0 does not wait,
+// below 0 waits for ever. It is for hosts, such as another loop that watches
+// PollFD, and fails as Run does.
+func (l *Loop) Turn(wait time.Duration) error {
+	if err := l.enter(); err != nil {
+		return err
+	}
+	defer l.leave()
+	return l.turn(wait)
+}
+
+func (l *Loop) enter() error {
+	if !l.state.CompareAndSwap(loopIdle, loopRunning) {
+		if l.state.Load() == loopClosed {
+			return ErrLoopClosed
+		}
+		return ErrLoopRunning
+	}
+	if l.caps.Thread {
+		runtime.LockOSThread()
+	}
+	if l.debug != nil {
+		l.debug.enter()
+	}
+	return nil
+}
+
+func (l *Loop) leave() {
+	if l.debug != nil {
+		l.debug.leave()
+	}
+	if l.caps.Thread {
+		runtime.UnlockOSThread()
+	}
+	l.state.CompareAndSwap(loopRunning, loopIdle)
+}
+
+// turn is the loop.
+func (l *Loop) turn(wait time.Duration) error {
+	l.now = l.be.Now()
+	l.takePosts()
+	l.takeTimers()
+	l.settle()
+
+	l.batch, l.ready = l.ready, l.batch[:0]
+	for i, r := range l.batch {
+		l.batch[i] = nil
+		l.runOne(r)
+		l.settle()
+	}
+
+	if l.stop.Load() || len(l.ready) > 0 || len(l.early) > 0 {
+		wait = 0
+	} else if d, ok := l.untilTimer(); ok && (wait < 0 || d < wait) {
+		wait = d
+	}
+	n, err := l.be.Wait(wait, l.done)
+	if err != nil {
+		return err
+	}
+	l.now = l.be.Now()
+	l.deliver(l.done[:n])
+	return nil
+}
+
+// deliver hands out results: those that came early, then those of Wait.
+func (l *Loop) deliver(done []backend.Completion) {
+	l.early, l.taken = l.taken[:0], l.early
+	for _, cs := range [...][]backend.Completion{l.taken, done} {
+		for i := range cs {
+			c := &cs[i]
+			if l.debug != nil {
+				l.debug.timed(c.Op.Owner, func() { c.Op.Owner.OpDone(c) })
+			} else {
+				c.Op.Owner.OpDone(c)
+			}
+			l.settle()
+			*c = backend.Completion{}
+		}
+	}
+}
+
+// settle looks after the streams that a callback touched: what was written
+// leaves, reading is armed or stopped.
+func (l *Loop) settle() {
+	for i := 0; i < len(l.dirty); i++ {
+		s := l.dirty[i]
+		l.dirty[i] = nil
+		s.flags &^= fDirty
+		s.sync()
+	}
+	l.dirty = l.dirty[:0]
+}
+
+func (l *Loop) runOne(r runnable) {
+	if l.debug != nil {
+		l.debug.timed(r, r.run)
+		return
+	}
+	r.run()
+}
+
+// guard reports a panic in a callback that belongs to no connection. It is
+// deferred around the callback.
+func (l *Loop) guard(where string) {
+	if v := recover(); v != nil {
+		l.report(&PanicError{Where: where, Value: v, Stack: debug.Stack()})
+	}
+}
+
+// report hands a failure that has no better place to the error handler, and
+// survives its panic.
+func (l *Loop) report(err error) {
+	if l.onError == nil {
+		l.logError(err)
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			l.logError(err)
+			l.logError(&PanicError{Where: "error handler", Value: v, Stack: debug.Stack()})
+		}
+	}()
+	l.onError(err)
+}
+
+func (l *Loop) logError(err error) {
+	var p *PanicError
+	if errors.As(err, &p) {
+		l.log.Error(err.Error(), "stack", string(p.Stack))
+		return
+	}
+	l.log.Error(err.Error())
+}
+
+// Stop makes Run return after the turn in progress, or the next one if none
+// is. Callbacks queued for later turns stay queued. Any goroutine may call it.
+func (l *Loop) Stop() {
+	l.stop.Store(true)
+	l.be.Wake()
+}
+
+// Close ends the loop: every connection gets ConnectionLost(ErrLoopClosed),
+// every connect fails with it, listeners, sources and signal handlers are
+// removed and the backend is released. Posts that were accepted and had not
+// run are reported to the error handler as one *DroppedError. It returns
+// ErrLoopRunning while the loop runs; again is nothing.
+func (l *Loop) Close() error {
+	if !l.state.CompareAndSwap(loopIdle, loopClosing) {
+		if l.state.Load() == loopClosed {
+			return nil
+		}
+		return ErrLoopRunning
+	}
+	if l.caps.Thread {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
+	if l.debug != nil {
+		l.debug.enter()
+		l.debug.unclosed()
+	}
+	err := l.shutdown()
+	l.state.Store(loopClosed)
+	dropped := 0
+	for c := l.posts.Swap(closedPosts); c != nil; c = c.next {
+		if c.state.Load() == callQueued {
+			dropped++
+		}
+	}
+	for _, r := range l.ready {
+		if c, ok := r.(*Call); ok && c.pending() {
+			dropped++
+		}
+	}
+	l.ready = nil
+	l.closePipes()
+	l.timers = timers.Heap{}
+	if dropped > 0 {
+		l.report(&DroppedError{Callbacks: dropped})
+	}
+	return errors.Join(err, l.be.Close())
+}
+
+// shutdown ends what is open and turns the loop until all of it is gone.
+func (l *Loop) shutdown() error {
+	for s := range l.signals {
+		s.Remove()
+	}
+	for s := range l.sources {
+		_ = l.RemoveSource(s)
+	}
+	for _, w := range l.watches {
+		w.Remove()
+	}
+	for c := range l.attempts {
+		c.fail(ErrLoopClosed)
+	}
+	for ln := range l.listeners {
+		_ = ln.Close()
+	}
+	for s := l.conns.first; s != nil; s = s.next {
+		s.lose(ErrLoopClosed)
+	}
+	for g := range l.lingerers {
+		g.end()
+	}
+	// Callbacks of the lost may open more: those are ended too.
+	for range 1000 {
+		queued := l.ready
+		l.ready = nil
+		for _, r := range queued {
+			if s, ok := r.(*stream); ok {
+				s.run()
+				l.settle()
+			} else if c, ok := r.(*Call); ok && c.internal {
+				c.run()
+			} else {
+				l.ready = append(l.ready, r)
+			}
+		}
+		for s := l.conns.first; s != nil; s = s.next {
+			s.lose(ErrLoopClosed)
+		}
+		if l.conns.n == 0 && len(l.listeners) == 0 && len(l.lingerers) == 0 && len(l.attempts) == 0 {
+			return nil
+		}
+		n, err := l.be.Wait(10*time.Millisecond, l.done)
+		if err != nil {
+			return err
+		}
+		l.deliver(l.done[:n])
+	}
+	return nil
+}
+
+// DroppedError tells the error handler of callbacks that were accepted and
+// never ran, because the loop was closed.
+type DroppedError struct{ Callbacks int }
+
+func (e *DroppedError) Error() string {
+	return "weir: loop closed with " + itoa(e.Callbacks) + " callbacks queued"
+}
+
+// Unwrap returns ErrLoopClosed.
+func (e *DroppedError) Unwrap() error { return ErrLoopClosed }
+
+// Now is the loop's time: taken once a turn before callbacks run, and again
+// after waiting. It moves with the monotonic clock, whatever happens to the
+// wall clock, and is simulated in the simulator.
+func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
+
+// Next says how long a host may wait before it must call Turn even if PollFD
+// stays quiet: 0 if callbacks are queued, false if there is no timer.
+func (l *Loop) Next() (time.Duration, bool) {
+	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
+		return 0, true
+	}
+	return l.untilTimer()
+}
+
+// PollFD is a descriptor that is readable when a Turn has something to do, or
+// -1 where the backend has none. It must only be watched, never read.
+func (l *Loop) PollFD() int { return l.caps.PollFD }
+
+// BackendInfo says which backend serves a loop.
+type BackendInfo struct {
+	Name   string   // "epoll", "epoll-et", "uring", "portable", "sim"
+	Probed []string // what was found out when it started, for people
+}
+
+// Backend says which backend serves the loop. Any goroutine may call it.
+func (l *Loop) Backend() BackendInfo {
+	return BackendInfo{Name: l.caps.Name, Probed: append([]string(nil), l.caps.Probed...)}
+}
+
+// Connections is how many transports are open.
+func (l *Loop) Connections() int { return l.conns.n }
+
+// enqueue puts r into the next turn.
+func (l *Loop) enqueue(r runnable) { l.ready = append(l.ready, r) }

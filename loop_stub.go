@@ -1,4 +1,0 @@
-package weir
-
-// Loop is being written.
-type Loop struct{}

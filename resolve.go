@@ -1,0 +1,159 @@
+package weir
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Resolver turns a host name into addresses.
+type Resolver interface {
+	// LookupNetIP finds the addresses of host; network is "ip", "ip4" or "ip6".
+	// It is called on l's goroutine and calls done there exactly once, never
+	// from inside, unless cancel is called before. The order of the addresses
+	// is the order of preference.
+	LookupNetIP(l *Loop, network, host string, done func([]netip.Addr, error)) (cancel func())
+}
+
+// hostsResolver knows the hosts file.
+type hostsResolver struct{}
+
+// LookupNetIP implements Resolver.
+func (hostsResolver) LookupNetIP(l *Loop, network, host string, done func([]netip.Addr, error)) func() {
+	addrs, err := lookupHosts(network, host)
+	c := l.Soon(func() { done(addrs, err) })
+	return func() { c.Cancel() }
+}
+
+func lookupHosts(network, host string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	text, err := os.ReadFile(hostsPath)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, &net.DNSError{Err: err.Error(), Name: host}
+	}
+	want := strings.TrimSuffix(host, ".")
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		a, err := netip.ParseAddr(f[0])
+		if err != nil || !familyFits(network, a) {
+			continue
+		}
+		for _, name := range f[1:] {
+			if strings.EqualFold(strings.TrimSuffix(name, "."), want) {
+				addrs = append(addrs, a)
+				break
+			}
+		}
+	}
+	if len(addrs) == 0 && strings.EqualFold(want, "localhost") { // RFC 6761, 6.3
+		for _, a := range []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
+			if familyFits(network, a) {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "no such host in the hosts file, and the loop has no resolver (WithResolver)", Name: host, IsNotFound: true}
+	}
+	return addrs, nil
+}
+
+func familyFits(network string, a netip.Addr) bool {
+	switch network[len(network)-1] {
+	case '4':
+		return a.Unmap().Is4()
+	case '6':
+		return a.Is6() && !a.Is4In6()
+	}
+	return true
+}
+
+// splitHostPort takes an address apart and its port to a number.
+func splitHostPort(netw, address string) (host string, port uint16, err error) {
+	host, p, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		named, lerr := net.LookupPort(netw, p)
+		if lerr != nil || p == "" {
+			return "", 0, &net.AddrError{Err: "port must be a number from 0 to 65535", Addr: address}
+		}
+		n = uint64(named)
+	}
+	return host, uint16(n), nil
+}
+
+func anyIPv4(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+}
+
+// listenSpec turns an address into a socket to open.
+func listenSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
+	spec := &backend.Spec{Bind: true, Backlog: c.backlog, ReusePort: c.reusePort}
+	switch netw {
+	case "unix":
+		if address == "" {
+			return nil, &net.AddrError{Err: "a UNIX socket needs a path or @name", Addr: address}
+		}
+		spec.Family = backend.Unix
+		spec.Local = backend.Addr{Family: backend.Unix, Path: address}
+		spec.Mode = uint32(c.mode & fs.ModePerm)
+		return spec, nil
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, net.UnknownNetworkError(netw)
+	}
+	host, port, err := splitHostPort(netw, address)
+	if err != nil {
+		return nil, err
+	}
+	spec.Family = backend.Inet
+	spec.Options = c.socketOptions()
+	ip, err := listenIP(netw, host)
+	if err != nil {
+		return nil, err
+	}
+	spec.IPv6 = !ip.Is4()
+	spec.Dual = netw == "tcp" && host == ""
+	spec.Local = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip, port)}
+	return spec, nil
+}
+
+func listenIP(netw, host string) (netip.Addr, error) {
+	if host == "" {
+		if netw == "tcp4" {
+			return netip.IPv4Unspecified(), nil
+		}
+		return netip.IPv6Unspecified(), nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap()
+		if !familyFits(netw, ip) {
+			return ip, &net.AddrError{Err: fmt.Sprintf("address is of another family than %s", netw), Addr: host}
+		}
+		return ip, nil
+	}
+	addrs, err := lookupHosts(netw, host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	// A name with both families: IPv4, as package net chooses.
+	for _, a := range addrs {
+		if a.Is4() {
+			return a, nil
+		}
+	}
+	return addrs[0], nil
+}

@@ -1,0 +1,73 @@
+package weir
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+)
+
+// SignalHandler is a callback for a signal.
+type SignalHandler struct {
+	loop *Loop
+	fn   func(os.Signal)
+	ch   chan os.Signal
+	quit chan struct{}
+	once sync.Once
+	gone bool
+}
+
+// Signal calls fn as a loop callback each time the process gets sig. Several
+// handlers, on one loop or on many, each get every signal. Signals of one kind
+// that come before fn ran may be joined into one call, as the system joins them.
+// A signal that cannot be caught is an error. A goroutine waits for the signal
+// until Remove.
+func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error) {
+	if err := l.check("Signal"); err != nil {
+		return nil, err
+	}
+	if l.state.Load() >= loopClosing {
+		return nil, ErrLoopClosed
+	}
+	if sig == nil || !catchable(sig) {
+		return nil, fmt.Errorf("weir: signal %v cannot be caught", sig)
+	}
+	h := &SignalHandler{loop: l, fn: fn, ch: make(chan os.Signal, 8), quit: make(chan struct{})}
+	l.signals[h] = struct{}{}
+	signal.Notify(h.ch, sig)
+	go h.wait()
+	return h, nil
+}
+
+// wait turns signals into posts.
+func (h *SignalHandler) wait() {
+	for {
+		select {
+		case sig := <-h.ch:
+			if _, err := h.loop.Post(func() { h.call(sig) }); err != nil {
+				return
+			}
+		case <-h.quit:
+			return
+		}
+	}
+}
+
+func (h *SignalHandler) call(sig os.Signal) {
+	if !h.gone {
+		defer h.loop.guard("signal")
+		h.fn(sig)
+	}
+}
+
+// Remove ends the handler; after the last one for a signal its former
+// disposition is back. Again is nothing.
+func (h *SignalHandler) Remove() {
+	if h.gone || h.loop.check("Remove") != nil {
+		return
+	}
+	h.gone = true
+	delete(h.loop.signals, h)
+	signal.Stop(h.ch)
+	h.once.Do(func() { close(h.quit) })
+}

@@ -1,0 +1,173 @@
+package weir
+
+import (
+	"sync/atomic"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Source feeds a loop from something that is not a descriptor: a foreign loop,
+// a message queue, a library that polls its own socket.
+type Source interface {
+	// Attach is called by AddSource, on the loop's goroutine. wake may be
+	// called from any goroutine, at any time, also after Detach; it makes the
+	// loop call Dispatch soon, once for any number of wakes before it.
+	Attach(wake func()) error
+	// Dispatch hands over what there is. It runs on the loop's goroutine.
+	Dispatch()
+	// Detach is called by RemoveSource or by the loop's Close; no Dispatch
+	// comes after it.
+	Detach()
+}
+
+type sourceFeed struct {
+	loop  *Loop
+	s     Source
+	gone  atomic.Bool
+	woken atomic.Bool
+}
+
+// AddSource attaches a source. A second registration of the same source is
+// ErrSourceRegistered, and the first stays. s must be comparable.
+func (l *Loop) AddSource(s Source) error {
+	if err := l.check("AddSource"); err != nil {
+		return err
+	}
+	if l.state.Load() >= loopClosing {
+		return ErrLoopClosed
+	}
+	if _, here := l.sources[s]; here {
+		return ErrSourceRegistered
+	}
+	f := &sourceFeed{loop: l, s: s}
+	l.sources[s] = f
+	if err := s.Attach(f.wake); err != nil {
+		delete(l.sources, s)
+		f.gone.Store(true)
+		return err
+	}
+	return nil
+}
+
+func (f *sourceFeed) wake() {
+	if f.gone.Load() || f.woken.Swap(true) {
+		return
+	}
+	// A closed loop dispatches no more, so there is nothing to do about it.
+	_, _ = f.loop.Post(f.dispatch)
+}
+
+func (f *sourceFeed) dispatch() {
+	f.woken.Store(false)
+	if !f.gone.Load() {
+		f.s.Dispatch()
+	}
+}
+
+// RemoveSource detaches a source; ErrClosed if it is not attached.
+func (l *Loop) RemoveSource(s Source) error {
+	if err := l.check("RemoveSource"); err != nil {
+		return err
+	}
+	f, here := l.sources[s]
+	if !here {
+		return ErrClosed
+	}
+	delete(l.sources, s)
+	f.gone.Store(true)
+	defer l.guard("Detach")
+	s.Detach()
+	return nil
+}
+
+// Events are conditions of a watched descriptor.
+type Events uint8
+
+// The conditions of a descriptor.
+const (
+	Readable = Events(backend.Readable) // bytes, a connection or the end can be read
+	Writable = Events(backend.Writable) // at least one byte can be written
+	Failed   = Events(backend.Failed)   // error or hang-up; always watched for
+)
+
+// Watch is a descriptor that the loop watches and its owner reads and writes.
+type Watch struct {
+	loop    *Loop
+	fd      int
+	op      backend.Op
+	fn      func(Events)
+	removed bool
+}
+
+// Watch calls fn whenever one of the conditions holds, at most once a turn and
+// again while it holds. The descriptor stays the caller's: it must be
+// non-blocking, and Remove must come before its close. A second watch of one
+// descriptor is ErrSourceRegistered, and the first stays. If the descriptor is
+// closed behind the loop's back, fn gets Failed and the watch ends.
+func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
+	if err := l.check("Watch"); err != nil {
+		return nil, err
+	}
+	if l.state.Load() >= loopClosing {
+		return nil, ErrLoopClosed
+	}
+	if !l.caps.Descriptors {
+		return nil, backend.ErrUnsupported
+	}
+	if _, here := l.watches[fd]; here {
+		return nil, ErrSourceRegistered
+	}
+	w := &Watch{loop: l, fd: fd, fn: fn}
+	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: backend.Handle(fd), Owner: w}
+	var c backend.Completion
+	if l.be.Submit(&w.op, &c) && c.Err != nil {
+		return nil, sysError("watch", c.Err)
+	}
+	l.watches[fd] = w
+	return w, nil
+}
+
+// OpDone implements backend.Owner.
+func (w *Watch) OpDone(c *backend.Completion) {
+	if w.removed {
+		return
+	}
+	if c.Err != nil && c.Err != backend.ErrAgain {
+		w.forget()
+		w.loop.report(sysError("watch", c.Err))
+		w.call(Failed)
+		return
+	}
+	if c.Err == nil && c.N != 0 {
+		w.call(Events(c.N))
+	}
+	if !w.removed && !w.op.Armed() {
+		var again backend.Completion
+		if w.loop.be.Submit(&w.op, &again) {
+			w.loop.early = append(w.loop.early, again)
+		}
+	}
+}
+
+func (w *Watch) call(e Events) {
+	defer w.loop.guard("watch")
+	w.fn(e)
+}
+
+func (w *Watch) forget() {
+	w.removed = true
+	delete(w.loop.watches, w.fd)
+}
+
+// Remove ends the watch; the kernel no longer knows the descriptor, which may
+// be closed at once. Again is nothing.
+func (w *Watch) Remove() {
+	if w.removed || w.loop.check("Remove") != nil {
+		return
+	}
+	w.forget()
+	w.loop.be.Cancel(&w.op)
+	// The backend lets go of the number; that it is closed already is the
+	// caller's affair.
+	_ = w.loop.be.Shut(backend.Handle(w.fd), backend.Forget)
+}

@@ -1,0 +1,289 @@
+package weir
+
+import (
+	"errors"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// errNoBuffer is the reason when ReadBuffer returned an empty slice.
+var errNoBuffer = errors.New("weir: ReadBuffer returned no memory")
+
+func (s *stream) paused() bool { return s.flags&(fPaused|fAutoPaused) != 0 }
+
+// PauseReading implements Transport.
+func (s *stream) PauseReading() {
+	if s.loop.check("PauseReading") != nil || s.flags&(fPaused|fClosing|fLost) != 0 {
+		return
+	}
+	s.flags |= fPaused
+	s.touch()
+}
+
+// ResumeReading implements Transport.
+func (s *stream) ResumeReading() {
+	if s.loop.check("ResumeReading") != nil || s.flags&fPaused == 0 || s.flags&(fClosing|fLost) != 0 {
+		return
+	}
+	s.flags &^= fPaused
+	s.readingResumed()
+}
+
+// readingResumed offers what was withheld, from the loop's queue.
+func (s *stream) readingResumed() {
+	if len(s.tail) > 0 {
+		s.flags |= fOffer
+	}
+	if s.flags&(fOffer|fEOF) != 0 {
+		s.queue()
+	}
+	s.touch()
+}
+
+// syncReading arms the read Op, or stops it, as reading is wanted.
+func (s *stream) syncReading() {
+	if s.flags&fReadLater != 0 {
+		return
+	}
+	if s.rh == backend.None {
+		s.watchWriteEnd()
+		return
+	}
+	if s.x != nil && s.x.splice != nil && s.flags&fClosing == 0 {
+		s.x.splice.step()
+		return
+	}
+	if s.flags&fWriteBroken != 0 {
+		s.drainBroken()
+		return
+	}
+	if s.flags&(fClosing|fEOF) == 0 && !s.paused() && s.flags&fOffer == 0 {
+		s.armRead()
+		return
+	}
+	if s.rop.Armed() && s.rop.Kind == backend.Read {
+		s.loop.be.Cancel(&s.rop)
+	}
+	if !s.rop.Armed() && s.flags&(fClosing|fHungUp) == 0 && !s.net.pipe() {
+		// Neither reading nor, perhaps, writing: still notice a reset.
+		s.arm(backend.Hangup, 0, nil)
+	} else if s.rop.Armed() && s.flags&fClosing != 0 {
+		s.loop.be.Cancel(&s.rop)
+	}
+}
+
+func (s *stream) armRead() {
+	if s.rop.Armed() {
+		if s.rop.Kind == backend.Read {
+			return
+		}
+		if !s.loop.be.Cancel(&s.rop) {
+			return // its last result calls sync again
+		}
+	}
+	if s.caps&capBuffer == 0 {
+		s.arm(backend.Read, backend.Multi, nil)
+		return
+	}
+	buf := s.callReadBuffer()
+	if s.flags&fLost != 0 {
+		return
+	}
+	if len(buf) == 0 {
+		s.lose(errNoBuffer)
+		return
+	}
+	s.arm(backend.Read, 0, buf)
+}
+
+func (s *stream) callReadBuffer() []byte {
+	defer s.guard("ReadBuffer")
+	return s.proto.(BufferedProtocol).ReadBuffer()
+}
+
+// arm submits the read Op. A result at once is handled as if it came later.
+func (s *stream) arm(k backend.Kind, f backend.Flags, buf []byte) {
+	s.rop.Kind, s.rop.Flags, s.rop.Handle, s.rop.Buf = k, f, s.rh, buf
+	if s.rh == backend.None {
+		s.rop.Handle = s.wh
+	}
+	var c backend.Completion
+	if s.loop.be.Submit(&s.rop, &c) {
+		s.flags |= fReadLater
+		s.loop.early = append(s.loop.early, c)
+	}
+}
+
+// watchWriteEnd notices the reader of a pipe going away.
+func (s *stream) watchWriteEnd() {
+	if s.flags&(fClosing|fHungUp) != 0 {
+		if s.rop.Armed() {
+			s.loop.be.Cancel(&s.rop)
+		}
+		return
+	}
+	if !s.rop.Armed() {
+		s.arm(backend.Hangup, 0, nil)
+	}
+}
+
+// readDone takes a result of the read Op.
+func (s *stream) readDone(c *backend.Completion) {
+	s.flags &^= fReadLater
+	if s.flags&fLost != 0 {
+		return
+	}
+	op := "read"
+	if s.rh == backend.None {
+		op = "write"
+	}
+	switch {
+	case c.Err == backend.ErrAgain && s.flags&fWriteBroken != 0:
+		s.lose(s.reason)
+	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
+	case s.flags&fClosing != 0:
+		if c.Err != nil && !s.writing() {
+			// Everything was sent; what the peer says now changes nothing.
+			return
+		}
+		if c.Err != nil {
+			s.lose(s.opError(op, c.Err))
+		}
+	case s.flags&fWriteBroken != 0 && (c.Err != nil || c.N == 0):
+		s.lose(s.reason)
+	case c.Err != nil:
+		s.lose(s.opError(op, c.Err))
+	case c.Op.Kind == backend.Hangup:
+		s.flags |= fHungUp
+	case c.N == 0:
+		s.flags |= fEOF
+		if !s.paused() && s.flags&fOffer == 0 {
+			s.endOfStream()
+		}
+	default:
+		s.deliver(c.Buf)
+	}
+}
+
+// deliver offers the tail and p to the protocol and keeps what it leaves.
+func (s *stream) deliver(p []byte) {
+	kept := len(s.tail) > 0
+	if kept {
+		s.tail = append(s.tail, p...)
+		p = s.tail
+	}
+	s.flags &^= fOffer
+	for len(p) > 0 && !s.paused() {
+		s.flags &^= fExchanged
+		n, err := s.callData(p)
+		switch {
+		case s.flags&fLost != 0:
+			return
+		case err != nil:
+			s.lose(err)
+			return
+		case n < 0 || n > len(p):
+			s.lose(&UsedError{N: n, Len: len(p)})
+			return
+		case s.flags&fClosing != 0:
+			s.dropTail()
+			return
+		}
+		p = p[n:]
+		if n == 0 && s.flags&fExchanged == 0 {
+			break
+		}
+	}
+	s.keep(p, kept)
+}
+
+// keep stores what the protocol left of p, which lies in the tail if kept.
+func (s *stream) keep(p []byte, kept bool) {
+	if len(p) == 0 {
+		s.dropTail()
+		return
+	}
+	if kept {
+		s.tail = append(s.tail[:0], p...)
+	} else {
+		s.tail = append(s.loop.pool.get()[:0], p...)
+	}
+	if len(p) > int(s.tailMax) && !s.paused() {
+		s.lose(&TailError{Unused: len(p), Limit: int(s.tailMax)})
+	}
+}
+
+func (s *stream) dropTail() {
+	if s.tail != nil && s.flags&fInData == 0 {
+		s.loop.pool.put(s.tail)
+		s.tail = nil
+	} else if s.tail != nil {
+		s.tail = nil // the protocol is looking at it
+	}
+}
+
+// endOfStream offers the tail once more and then hands over the end.
+func (s *stream) endOfStream() {
+	if len(s.tail) > 0 {
+		s.deliver(nil)
+		if s.flags&(fLost|fClosing) != 0 || s.paused() {
+			return
+		}
+	}
+	s.flags |= fEOFDone
+	unused := len(s.tail)
+	if s.caps&capEOF != 0 {
+		keep, err := s.callEOF(unused)
+		switch {
+		case s.flags&(fLost|fClosing) != 0:
+			return
+		case err != nil:
+			s.lose(err)
+			return
+		case keep:
+			s.dropTail()
+			return
+		}
+	}
+	var reason error
+	if unused > 0 {
+		reason = &UnusedError{Unused: unused}
+	}
+	s.close(reason)
+}
+
+func (s *stream) callEOF(unused int) (keep bool, err error) {
+	defer s.guard("EOFReceived")
+	return s.proto.(EOFReceiver).EOFReceived(unused)
+}
+
+// drainMax bounds what is read after a write failed.
+const drainMax = 64
+
+// drainBroken delivers what had arrived before the write failed, and then
+// loses the connection.
+func (s *stream) drainBroken() {
+	if s.rop.Armed() {
+		s.loop.be.Cancel(&s.rop)
+		if s.rop.Armed() {
+			return
+		}
+	}
+	for range drainMax {
+		if s.paused() || s.flags&(fEOF|fClosing) != 0 {
+			break
+		}
+		s.rop.Kind, s.rop.Flags, s.rop.Handle, s.rop.Buf = backend.Read, backend.Now, s.rh, s.loop.pool.get()
+		buf := s.rop.Buf
+		var c backend.Completion
+		if !s.loop.be.Submit(&s.rop, &c) {
+			return // its result calls sync again
+		}
+		s.readDone(&c)
+		s.loop.pool.put(buf)
+		if s.flags&fLost != 0 {
+			return
+		}
+	}
+	s.lose(s.reason)
+}

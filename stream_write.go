@@ -1,0 +1,414 @@
+package weir
+
+import (
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// outbuf is a stream's write buffer: chunks of the loop's pool, sent in order.
+// It exists only while something is buffered.
+type outbuf struct {
+	op     backend.Op
+	chunks [][]byte // what is not yet sent, in order
+	vec    [][]byte // what op was given: the same memory
+	n      int      // bytes in chunks
+	next   *outbuf  // the pool's list
+}
+
+// vecMax is how many pieces one write takes.
+const vecMax = 64
+
+// directMin is the size from which a Write is tried without a copy.
+const directMin = 16 << 10
+
+func (o *outbuf) append(pool *chunkPool, p []byte) {
+	o.n += len(p)
+	for len(p) > 0 {
+		last := len(o.chunks) - 1
+		if last < 0 || len(o.chunks[last]) == cap(o.chunks[last]) {
+			o.chunks = append(o.chunks, pool.get()[:0])
+			last++
+		}
+		c := o.chunks[last]
+		k := copy(c[len(c):cap(c)], p)
+		o.chunks[last] = c[:len(c)+k]
+		p = p[k:]
+	}
+}
+
+// sent takes n bytes off the front.
+func (o *outbuf) sent(pool *chunkPool, n int) {
+	o.n -= n
+	done := 0
+	for n > 0 {
+		c := o.chunks[done]
+		if n < len(c) {
+			o.chunks[done] = c[n:]
+			break
+		}
+		n -= len(c)
+		pool.put(c)
+		o.chunks[done] = nil
+		done++
+	}
+	o.chunks = o.chunks[:copy(o.chunks, o.chunks[done:])]
+}
+
+func (o *outbuf) release(pool *chunkPool) {
+	for i, c := range o.chunks {
+		pool.put(c)
+		o.chunks[i] = nil
+	}
+	clear(o.vec[:cap(o.vec)])
+	o.chunks, o.vec, o.n = o.chunks[:0], o.vec[:0], 0
+	pool.putOut(o)
+}
+
+// writing reports whether bytes wait to be sent or are being sent.
+func (s *stream) writing() bool { return s.out != nil && (s.out.n > 0 || s.out.op.Armed()) }
+
+// Buffered implements Transport.
+func (s *stream) Buffered() int {
+	if s.out == nil {
+		return 0
+	}
+	return s.out.n
+}
+
+func (s *stream) writable() error {
+	switch {
+	case s.flags&(fClosing|fLost) != 0 && !s.producing():
+		return ErrClosed
+	case s.flags&(fLost|fWriteBroken) != 0:
+		return ErrClosed
+	case s.flags&fWriteEOF != 0:
+		return ErrWriteAfterEOF
+	case s.wh == backend.None:
+		return ErrNotWritable
+	}
+	return s.loop.check("Write")
+}
+
+// producing reports whether Close waits for a producer, which may still write.
+func (s *stream) producing() bool {
+	return s.flags&fLost == 0 && s.x != nil && s.x.producer != nil
+}
+
+// Write implements Transport.
+func (s *stream) Write(p []byte) (int, error) {
+	if err := s.writable(); err != nil {
+		return 0, err
+	}
+	total := len(p)
+	if total >= directMin && s.out == nil && s.loop.caps.Inline && s.flags&fSpliceOut == 0 {
+		p = p[s.direct(p):]
+	}
+	if len(p) > 0 {
+		s.buffer(p)
+		s.overflow()
+	}
+	return total, nil
+}
+
+// Writev implements Transport.
+func (s *stream) Writev(bufs [][]byte) (int, error) {
+	if err := s.writable(); err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, p := range bufs {
+		if len(p) > 0 {
+			total += len(p)
+			s.buffer(p)
+		}
+	}
+	s.overflow()
+	return total, nil
+}
+
+func (s *stream) buffer(p []byte) {
+	if s.out == nil {
+		s.out = s.loop.pool.getOut(s)
+	}
+	s.out.append(&s.loop.pool, p)
+	s.touch()
+}
+
+// direct tries to send p from where it lies and returns how many bytes left.
+func (s *stream) direct(p []byte) int {
+	o := s.loop.pool.getOut(s)
+	o.vec = append(o.vec[:0], p)
+	o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec = backend.Write, backend.Now, s.wh, o.vec
+	var c backend.Completion
+	inline := s.loop.be.Submit(&o.op, &c)
+	if !inline {
+		// Caps.Inline promises a Now op an answer; take a backend that breaks
+		// the promise for one that cannot send.
+		s.loop.be.Cancel(&o.op)
+	}
+	o.release(&s.loop.pool)
+	if !inline || c.Err != nil {
+		return 0 // an error comes back, and is handled, at the next flush
+	}
+	return c.N
+}
+
+// overflow sends what it can when the high mark is crossed, and tells the
+// writer if that was not enough.
+func (s *stream) overflow() {
+	if s.out == nil || s.out.n <= int(s.high) || s.flags&fWritePaused != 0 {
+		return
+	}
+	s.flush()
+	if s.out == nil || s.out.n <= int(s.high) || s.flags&fLost != 0 {
+		return
+	}
+	s.flags |= fWritePaused
+	s.pauseWriter()
+}
+
+// pauseWriter tells whoever fills the buffer to stop: the producer, the
+// protocol, or else the reading side.
+func (s *stream) pauseWriter() {
+	if s.x != nil && s.x.producer != nil && !s.x.pull {
+		s.x.producerPaused = true
+		s.callProducer("PauseProducing", s.x.producer.PauseProducing)
+	}
+	if s.flags&fLost != 0 {
+		return
+	}
+	if s.caps&capPause != 0 {
+		s.callPauseWriting()
+	} else {
+		s.flags |= fAutoPaused
+		s.touch()
+	}
+}
+
+func (s *stream) callPauseWriting() {
+	defer s.guard("PauseWriting")
+	s.proto.(WritePauser).PauseWriting()
+}
+
+func (s *stream) callResumeWriting() {
+	defer s.guard("ResumeWriting")
+	s.proto.(WritePauser).ResumeWriting()
+}
+
+func (s *stream) callDrained() {
+	defer s.guard("WriteDrained")
+	s.proto.(Drainer).WriteDrained()
+}
+
+// flush sends what is buffered, as far as the system takes it.
+func (s *stream) flush() {
+	for s.out != nil && s.out.n > 0 && !s.out.op.Armed() && s.flags&(fLost|fWriteBroken|fSpliceOut) == 0 {
+		o := s.out
+		o.vec = append(o.vec[:0], o.chunks[:min(len(o.chunks), vecMax)]...)
+		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec = backend.Write, 0, s.wh, o.vec
+		var c backend.Completion
+		if !s.loop.be.Submit(&o.op, &c) {
+			return
+		}
+		s.writeDone(&c)
+	}
+}
+
+// writeDone takes a result of the write Op.
+func (s *stream) writeDone(c *backend.Completion) {
+	o := s.out
+	if s.flags&fLost != 0 {
+		return
+	}
+	switch c.Err {
+	case nil:
+		o.sent(&s.loop.pool, c.N)
+	case backend.ErrAgain, backend.ErrCanceled:
+	default:
+		s.writeFailed(c.Err)
+		return
+	}
+	if s.flags&fWritePaused != 0 && o.n <= int(s.low) {
+		s.flags |= fResumeDue
+		s.queue()
+	}
+	if o.n == 0 {
+		o.release(&s.loop.pool)
+		s.out = nil
+		if s.x != nil && s.x.spliceFrom != nil {
+			s.x.spliceFrom.src.touch()
+		}
+		if s.caps&capDrain != 0 || s.x != nil && s.x.producer != nil && s.x.pull {
+			s.flags |= fDrainDue
+			s.queue()
+		}
+	}
+}
+
+// writeFailed ends the connection, but not before what the peer had sent is
+// delivered: a server that answers early and closes makes our write fail
+// while its answer is still to be read.
+func (s *stream) writeFailed(err error) {
+	reason := s.opError("write", err)
+	if s.rh != s.wh || s.paused() || s.flags&(fClosing|fEOF) != 0 {
+		s.lose(reason)
+		return
+	}
+	s.flags |= fWriteBroken
+	s.reason = reason
+	s.out.release(&s.loop.pool)
+	s.out = nil
+	s.touch()
+}
+
+// runWriting calls what is due on the writing side.
+func (s *stream) runWriting() {
+	if s.flags&fResumeDue != 0 {
+		s.flags &^= fResumeDue
+		if s.Buffered() <= int(s.low) && s.flags&fWritePaused != 0 {
+			s.flags &^= fWritePaused
+			s.resumeWriter()
+		}
+	}
+	if s.flags&fLost == 0 && s.flags&fDrainDue != 0 {
+		s.flags &^= fDrainDue
+		if s.out == nil {
+			s.drained()
+		}
+	}
+}
+
+// resumeWriter undoes pauseWriter.
+func (s *stream) resumeWriter() {
+	if s.flags&fAutoPaused != 0 {
+		s.flags &^= fAutoPaused
+		s.readingResumed()
+	} else if s.caps&capPause != 0 && s.flags&fClosing == 0 {
+		s.callResumeWriting()
+	}
+	if s.flags&fLost == 0 && s.x != nil && s.x.producer != nil && s.x.producerPaused && s.flags&fWritePaused == 0 {
+		s.x.producerPaused = false
+		s.callProducer("ResumeProducing", s.x.producer.ResumeProducing)
+	}
+}
+
+func (s *stream) drained() {
+	if s.caps&capDrain != 0 && s.flags&fClosing == 0 {
+		s.callDrained()
+	}
+	if s.flags&fLost == 0 && s.out == nil && s.x != nil && s.x.producer != nil && s.x.pull {
+		s.callProducer("ResumeProducing", s.x.producer.ResumeProducing)
+	}
+}
+
+// SetWriteMarks implements Transport.
+func (s *stream) SetWriteMarks(high, low int) error {
+	if err := s.loop.check("SetWriteMarks"); err != nil {
+		return err
+	}
+	if low < 0 || high < low || high > 1<<30 {
+		return ErrBadMarks
+	}
+	s.high, s.low = int32(high), int32(low)
+	if s.flags&(fLost|fWritePaused) == fWritePaused && s.Buffered() <= low {
+		s.flags |= fResumeDue
+		s.queue()
+	}
+	s.overflow()
+	return nil
+}
+
+// WriteEOF implements Transport.
+func (s *stream) WriteEOF() error {
+	if err := s.loop.check("WriteEOF"); err != nil {
+		return err
+	}
+	switch {
+	case s.flags&fWriteEOF != 0:
+		return nil
+	case s.flags&(fClosing|fLost|fWriteBroken) != 0:
+		return ErrClosed
+	case !s.CanWriteEOF():
+		return ErrNoHalfClose
+	}
+	s.flags |= fWriteEOF
+	s.touch()
+	return nil
+}
+
+// CanWriteEOF implements Transport.
+func (s *stream) CanWriteEOF() bool {
+	if s.wh == backend.None && s.flags&fShut == 0 {
+		return s.flags&fWriteEOFSent != 0
+	}
+	return s.net != netTTY
+}
+
+// sendEOF sends the end of writing once everything before it has left.
+func (s *stream) sendEOF() {
+	if s.flags&(fWriteEOF|fWriteEOFSent|fLost|fWriteBroken|fSpliceOut) != fWriteEOF || s.writing() {
+		return
+	}
+	s.flags |= fWriteEOFSent
+	if s.rh != s.wh {
+		if s.rh == backend.None {
+			s.close(nil) // a write-only pipe has nothing left to do
+			return
+		}
+		s.loop.shutHandle(s.wh, backend.CloseFlat)
+		s.wh = backend.None
+		return
+	}
+	if err := s.loop.be.Shut(s.wh, backend.ShutWrite); err != nil && s.flags&fEOF == 0 {
+		// The peer's reset came first. Reading tells, once; if nobody reads, the
+		// hang-up does.
+		s.flags &^= fHungUp
+	}
+}
+
+// RegisterProducer implements Transport.
+func (s *stream) RegisterProducer(p Producer) error {
+	if err := s.loop.check("RegisterProducer"); err != nil {
+		return err
+	}
+	if s.x != nil && s.x.producer != nil {
+		return ErrProducerRegistered
+	}
+	if s.flags&(fClosing|fLost|fWriteBroken) != 0 {
+		s.loop.internalCall(func() { s.callProducer("StopProducing", p.StopProducing) })
+		return nil
+	}
+	x := s.extra()
+	x.producer, x.pull = p, !p.Streaming()
+	if x.pull {
+		s.flags |= fDrainDue
+		s.queue()
+	} else if s.flags&fWritePaused != 0 {
+		x.producerPaused = true
+		s.callProducer("PauseProducing", p.PauseProducing)
+	}
+	return nil
+}
+
+// UnregisterProducer implements Transport.
+func (s *stream) UnregisterProducer() {
+	if s.loop.check("UnregisterProducer") != nil || s.x == nil || s.x.producer == nil {
+		return
+	}
+	s.x.producer, s.x.producerPaused = nil, false
+	s.touch()
+}
+
+func (s *stream) callProducer(where string, f func()) {
+	defer s.guard(where)
+	f()
+}
+
+// stopProducer tells a producer that is still registered at the end.
+func (s *stream) stopProducer() {
+	if s.x == nil || s.x.producer == nil {
+		return
+	}
+	p := s.x.producer
+	s.x.producer = nil
+	s.callProducer("StopProducing", p.StopProducing)
+}

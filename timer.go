@@ -1,0 +1,238 @@
+package weir
+
+import (
+	"math"
+	"time"
+
+	"github.com/weir-io/weir/internal/timers"
+)
+
+// Timer calls a function at a time of the loop's clock. It remembers its
+// interval and can be used again and again. Its methods belong to the loop's
+// goroutine. It never fires early; equal deadlines fire in the order they were
+// set.
+//
+//	         Set Start Again          due             its turn
+//	stopped ─────────────────▶ set ─────────▶ queued ──────────▶ stopped
+//	   ▲                        │               │                (repeating: set)
+//	   └────────── Stop ────────┴───── Stop ────┘
+type Timer struct {
+	node   timers.Timer
+	loop   *Loop
+	tenant *Tenant
+	fn     func()
+	every  time.Duration // the interval
+	due    int64         // the deadline that fires, or fired last, on the backend's clock
+	repeat bool
+	queued bool // due, and waiting in the loop's queue
+	inside bool // its callback is running
+	bound  bool // in its tenant's book
+}
+
+// NewTimer makes a stopped timer.
+func (l *Loop) NewTimer(fn func()) *Timer { return l.newTimer(fn, nil) }
+
+func (l *Loop) newTimer(fn func(), tn *Tenant) *Timer {
+	t := &Timer{loop: l, fn: fn, tenant: tn}
+	t.node.Owner = t
+	return t
+}
+
+// After calls fn once after d; at or below 0 in the next turn.
+func (l *Loop) After(d time.Duration, fn func()) *Timer {
+	t := l.NewTimer(fn)
+	t.Set(d)
+	return t
+}
+
+// At calls fn once at a time of the loop's clock: see Now. A time.Time with a
+// monotonic reading is compared by that.
+func (l *Loop) At(at time.Time, fn func()) *Timer {
+	t := l.NewTimer(fn)
+	t.SetAt(at)
+	return t
+}
+
+// NewTimer is Loop.NewTimer; after Cancel the timer cannot be set.
+func (t *Tenant) NewTimer(fn func()) *Timer { return t.loop.newTimer(fn, t) }
+
+// After is Loop.After; after Cancel it does nothing.
+func (t *Tenant) After(d time.Duration, fn func()) *Timer {
+	tm := t.NewTimer(fn)
+	tm.Set(d)
+	return tm
+}
+
+// At is Loop.At; after Cancel it does nothing.
+func (t *Tenant) At(at time.Time, fn func()) *Timer {
+	tm := t.NewTimer(fn)
+	tm.SetAt(at)
+	return tm
+}
+
+// Set makes the timer fire once after d, and makes d its interval.
+func (t *Timer) Set(d time.Duration) {
+	if t.loop.check("Timer.Set") != nil {
+		return
+	}
+	t.repeat = false
+	t.every = d
+	t.set(after(t.loop.be.Now(), d))
+}
+
+// SetAt makes the timer fire once at a time of the loop's clock; the interval
+// becomes the time until then.
+func (t *Timer) SetAt(at time.Time) {
+	if t.loop.check("Timer.SetAt") != nil {
+		return
+	}
+	t.repeat = false
+	due := at.Sub(t.loop.base)
+	t.every = due - t.loop.be.Now()
+	t.set(int64(due))
+}
+
+// Repeat makes the timer fire every d, beginning after d. It stays in phase:
+// when a callback takes longer than d, the ticks it missed are skipped. d must
+// be above 0, else it is taken for a nanosecond.
+func (t *Timer) Repeat(d time.Duration) {
+	if t.loop.check("Timer.Repeat") != nil {
+		return
+	}
+	t.repeat = true
+	t.every = max(d, 1)
+	t.set(after(t.loop.be.Now(), t.every))
+}
+
+// Start sets the timer with its interval if it is stopped, and reports whether
+// it was.
+func (t *Timer) Start() bool {
+	if t.Running() {
+		return false
+	}
+	t.Again()
+	return true
+}
+
+// Again sets the timer once more with its interval, from now; in its own
+// callback from the moment it was due, so that it keeps its place in time.
+func (t *Timer) Again() {
+	if t.loop.check("Timer.Again") != nil {
+		return
+	}
+	from := t.loop.be.Now()
+	if t.inside {
+		from = time.Duration(t.due)
+	}
+	t.set(after(from, t.every))
+}
+
+// Stop keeps the timer from firing. It reports false if it has fired or was
+// stopped.
+func (t *Timer) Stop() bool {
+	if t.loop.check("Timer.Stop") != nil {
+		return false
+	}
+	was := t.Running()
+	t.loop.timers.Remove(&t.node)
+	t.queued = false
+	t.unbind()
+	return was
+}
+
+// Running reports whether the timer is set and has not fired.
+func (t *Timer) Running() bool { return t.queued || t.node.Pending() }
+
+// Interval is what Set or Repeat was given.
+func (t *Timer) Interval() time.Duration { return t.every }
+
+// after adds without overflow; a past time is now.
+func after(now, d time.Duration) int64 {
+	switch {
+	case d <= 0:
+		return int64(now)
+	case int64(d) > math.MaxInt64-int64(now):
+		return math.MaxInt64
+	}
+	return int64(now + d)
+}
+
+func (t *Timer) set(due int64) {
+	if t.tenant != nil {
+		if t.tenant.gone.Load() {
+			return
+		}
+		if !t.bound {
+			t.bound = true
+			t.tenant.timers[t] = struct{}{}
+		}
+	}
+	t.queued = false
+	t.due = due
+	t.loop.timers.Set(&t.node, due)
+}
+
+func (t *Timer) unbind() {
+	if t.bound {
+		t.bound = false
+		delete(t.tenant.timers, t)
+	}
+}
+
+// Due implements timers.Owner.
+func (t *Timer) Due(*timers.Timer) {
+	t.queued = true
+	t.loop.enqueue(t)
+}
+
+// run fires.
+func (t *Timer) run() {
+	if !t.queued {
+		return // stopped or set again while it waited
+	}
+	t.queued = false
+	if t.tenant != nil && t.tenant.gone.Load() {
+		t.unbind()
+		return
+	}
+	if t.repeat {
+		next := t.due + int64(t.every)
+		if now := int64(t.loop.be.Now()); next <= now {
+			next += (now - next) / int64(t.every) * int64(t.every)
+			if next <= now {
+				next += int64(t.every)
+			}
+		}
+		t.set(next)
+	} else {
+		t.unbind()
+	}
+	t.fire()
+}
+
+func (t *Timer) fire() {
+	t.inside = true
+	defer t.loop.guard("timer")
+	defer func() { t.inside = false }()
+	t.fn()
+}
+
+// takeTimers queues what is due.
+func (l *Loop) takeTimers() {
+	for {
+		n := l.timers.Pop(int64(l.now))
+		if n == nil {
+			return
+		}
+		n.Owner.Due(n)
+	}
+}
+
+// untilTimer is how long until the next timer; false without one.
+func (l *Loop) untilTimer() (time.Duration, bool) {
+	when, ok := l.timers.Min()
+	if !ok {
+		return 0, false
+	}
+	return max(0, time.Duration(when)-l.be.Now()), true
+}
