@@ -84,6 +84,12 @@ const (
 	// Now makes a Read or a Write that would have to wait finish with ErrAgain
 	// instead.
 	Now
+	// Quiet, on a Write, says that there is nothing to do when all of it has been
+	// sent, so that a backend may report that along with the next result and need
+	// not return from Wait for it alone. A write that falls short or fails ends
+	// a Wait as ever. It is the one flag that may be cleared while the Op is
+	// armed, between two Waits. A backend may ignore it.
+	Quiet
 )
 
 // Events are the conditions of a Ready Op.
