@@ -1,3 +1,3 @@
 package weir
 
-func candidates() []candidate { return nil }
+func candidates() []candidate { return []candidate{portableCandidate} }

@@ -2,7 +2,6 @@ package portable
 
 import (
 	"io"
-	"net"
 	"sync"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -16,6 +15,7 @@ type blocking struct {
 	b    *Backend
 	e    *entry
 	conn io.ReadWriteCloser
+	also func() // Adopt: closes the descriptor that its owner knows
 
 	mu sync.Mutex
 
@@ -169,7 +169,7 @@ func (p *blocking) empty() {
 		p.b.notify(p.e)
 	}
 	if closed {
-		_ = p.conn.Close()
+		p.end()
 		p.b.lingering.Done()
 	}
 }
@@ -233,7 +233,14 @@ func (p *blocking) close(reset bool) {
 	if l, ok := p.conn.(interface{ SetLinger(sec int) error }); ok && reset {
 		_ = l.SetLinger(0)
 	}
+	p.end()
+}
+
+func (p *blocking) end() {
 	_ = p.conn.Close()
+	if p.also != nil {
+		p.also()
+	}
 }
 
 func (p *blocking) release() error {
@@ -242,18 +249,37 @@ func (p *blocking) release() error {
 	if p.reading || p.writing || p.from < p.to {
 		return backend.ErrUnsupported
 	}
+	if p.also != nil {
+		return p.conn.Close() // our duplicate
+	}
 	return nil
 }
 
 func (p *blocking) setOption(o backend.Option, value int) error { return setOption(p.conn, o, value) }
 
 func (p *blocking) getOption(o backend.Option) (int, error) {
-	if o == backend.PendingError {
+	p.mu.Lock()
+	have, left := p.to-p.from, len(p.out)+p.inFlight
+	if p.reading {
+		have = 0
+	}
+	p.mu.Unlock()
+	switch o {
+	case backend.PendingError:
 		return 0, nil // Read and Write have it
+	case backend.UnreadBytes:
+		n, err := getOption(p.conn, o)
+		if have > 0 {
+			return n + have, nil
+		}
+		return n, err
+	case backend.UnsentBytes:
+		n, err := getOption(p.conn, o)
+		if left > 0 {
+			return n + left, nil
+		}
+		return n, err
+	default:
+		return getOption(p.conn, o)
 	}
-	c, ok := p.conn.(net.Conn)
-	if !ok {
-		return 0, backend.ErrUnsupported
-	}
-	return getOption(c, o)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"slices"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -333,16 +332,4 @@ func ipAddr(a *net.TCPAddr) backend.Addr {
 	}
 	ap := a.AddrPort()
 	return backend.Addr{Family: backend.Inet, IP: unmap(ap)}
-}
-
-// errno gives the contract's error for one of package net's: the system's number
-// where there is one, under the name that the rest of the program compares with.
-func errno(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrClosed), errors.Is(err, io.ErrClosedPipe):
-		return errPipe
-	}
-	return systemErrno(err)
 }

@@ -96,6 +96,7 @@ type acceptor struct {
 	e  *entry
 	ln net.Listener
 
+	also func()       // Adopt: closes the descriptor that its owner knows
 	peer backend.Addr // of the last one; lent until the next Accept result
 	next chan struct{}
 	done chan struct{}
@@ -172,6 +173,9 @@ func (a *acceptor) close() {
 	a.mu.Unlock()
 	close(a.done)
 	_ = a.ln.Close()
+	if a.also != nil {
+		a.also()
+	}
 	if conn != nil {
 		_ = conn.Close()
 	}
