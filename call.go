@@ -144,6 +144,7 @@ func (t *Tenant) Cancel() {
 	}
 	// After the loop's end there are no timers to stop, so the error is moot.
 	_, _ = t.loop.Post(func() {
+		// any order: stopping a timer calls nobody
 		for tm := range t.timers {
 			tm.Stop()
 		}

@@ -52,7 +52,7 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connec
 		c.finished = true
 		return c
 	}
-	l.attempts[c] = struct{}{}
+	l.attempts.add(c, struct{}{})
 	if c.config.err != nil {
 		l.internalCall(func() { c.fail(c.config.err) })
 		return c
@@ -321,7 +321,7 @@ func (c *Connector) won(a *attempt) {
 // end closes whatever is under way. It is called once.
 func (c *Connector) end() {
 	c.finished = true
-	delete(c.loop.attempts, c)
+	c.loop.attempts.remove(c)
 	if c.race != nil {
 		c.race.Stop()
 		c.deadline.Stop()

@@ -51,7 +51,7 @@ func linger(l *Loop, h backend.Handle, ended bool) {
 	g := &lingerer{loop: l, until: l.Now().Add(lingerTotal)}
 	g.op.Owner = g
 	g.op.Handle = h
-	l.lingerers[g] = struct{}{}
+	l.lingerers.add(g, struct{}{})
 	g.timer = l.NewTimer(g.end)
 	g.timer.Set(lingerIdle)
 	g.read()
@@ -90,8 +90,8 @@ func (g *lingerer) end() {
 	if g.op.Armed() && !g.loop.be.Cancel(&g.op) {
 		return // its last result comes here again
 	}
-	if _, here := g.loop.lingerers[g]; here {
-		delete(g.loop.lingerers, g)
+	if _, here := g.loop.lingerers.get(g); here {
+		g.loop.lingerers.remove(g)
 		g.loop.shutHandle(g.op.Handle, backend.CloseFlat)
 	}
 }

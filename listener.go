@@ -77,7 +77,7 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...Option) (*Listene
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
 	}
 	ln.factory = f
-	l.listeners[ln] = struct{}{}
+	l.listeners.add(ln, struct{}{})
 	ln.accept()
 	return ln, nil
 }
@@ -168,7 +168,7 @@ func (ln *Listener) shut() {
 	}
 	ln.gone = true
 	ln.loop.shutHandle(ln.h, backend.CloseFlat)
-	delete(ln.loop.listeners, ln)
+	ln.loop.listeners.remove(ln)
 	ln.checkDone()
 }
 

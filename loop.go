@@ -43,12 +43,12 @@ type Loop struct {
 	state  atomic.Uint32
 
 	conns     streamList
-	listeners map[*Listener]struct{}
-	attempts  map[*Connector]struct{}
-	lingerers map[*lingerer]struct{}
-	watches   map[int]*Watch
-	sources   map[Source]*sourceFeed
-	signals   map[*SignalHandler]struct{}
+	listeners registry[*Listener, struct{}]
+	attempts  registry[*Connector, struct{}]
+	lingerers registry[*lingerer, struct{}]
+	watches   registry[int, *Watch]
+	sources   registry[Source, *sourceFeed]
+	signals   registry[*SignalHandler, struct{}]
 
 	pool     chunkPool
 	pipes    []*kernelPipe // free ones, for splices
@@ -93,12 +93,6 @@ func New(opts ...LoopOption) (*Loop, error) {
 		caps:      be.Caps(),
 		base:      be.Wall(),
 		done:      make([]backend.Completion, batchMax),
-		listeners: map[*Listener]struct{}{},
-		attempts:  map[*Connector]struct{}{},
-		lingerers: map[*lingerer]struct{}{},
-		watches:   map[int]*Watch{},
-		sources:   map[Source]*sourceFeed{},
-		signals:   map[*SignalHandler]struct{}{},
 		resolver:  c.resolver,
 		onError:   c.onError,
 		log:       c.log,
@@ -325,25 +319,27 @@ func (l *Loop) Close() error {
 
 // shutdown ends what is open and turns the loop until all of it is gone.
 func (l *Loop) shutdown() error {
-	for s := range l.signals {
+	for _, s := range l.signals.keys() {
 		s.Remove()
 	}
-	for s := range l.sources {
+	for _, s := range l.sources.keys() {
 		_ = l.RemoveSource(s)
 	}
-	for _, w := range l.watches {
-		w.Remove()
+	for _, fd := range l.watches.keys() {
+		if w, here := l.watches.get(fd); here {
+			w.Remove()
+		}
 	}
-	for c := range l.attempts {
+	for _, c := range l.attempts.keys() {
 		c.fail(ErrLoopClosed)
 	}
-	for ln := range l.listeners {
+	for _, ln := range l.listeners.keys() {
 		_ = ln.Close()
 	}
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
-	for g := range l.lingerers {
+	for _, g := range l.lingerers.keys() {
 		g.end()
 	}
 	// Callbacks of the lost may open more: those are ended too.
@@ -363,7 +359,7 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && len(l.listeners) == 0 && len(l.lingerers) == 0 && len(l.attempts) == 0 {
+		if l.conns.n == 0 && l.listeners.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
 		n, err := l.be.Wait(10*time.Millisecond, l.done)

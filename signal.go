@@ -33,16 +33,16 @@ func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error)
 		return nil, fmt.Errorf("weir: signal %v cannot be caught", sig)
 	}
 	h := &SignalHandler{loop: l, fn: fn, ch: make(chan os.Signal, 8), quit: make(chan struct{})}
-	l.signals[h] = struct{}{}
+	l.signals.add(h, struct{}{})
 	signal.Notify(h.ch, sig)
-	go h.wait()
+	go h.wait() // not simulated: signals come from the system
 	return h, nil
 }
 
 // wait turns signals into posts.
 func (h *SignalHandler) wait() {
 	for {
-		select {
+		select { // not simulated: the same
 		case sig := <-h.ch:
 			if _, err := h.loop.Post(func() { h.call(sig) }); err != nil {
 				return
@@ -67,7 +67,7 @@ func (h *SignalHandler) Remove() {
 		return
 	}
 	h.gone = true
-	delete(h.loop.signals, h)
+	h.loop.signals.remove(h)
 	signal.Stop(h.ch)
 	h.once.Do(func() { close(h.quit) })
 }

@@ -36,13 +36,13 @@ func (l *Loop) AddSource(s Source) error {
 	if l.state.Load() >= loopClosing {
 		return ErrLoopClosed
 	}
-	if _, here := l.sources[s]; here {
+	if _, here := l.sources.get(s); here {
 		return ErrSourceRegistered
 	}
 	f := &sourceFeed{loop: l, s: s}
-	l.sources[s] = f
+	l.sources.add(s, f)
 	if err := s.Attach(f.wake); err != nil {
-		delete(l.sources, s)
+		l.sources.remove(s)
 		f.gone.Store(true)
 		return err
 	}
@@ -69,11 +69,11 @@ func (l *Loop) RemoveSource(s Source) error {
 	if err := l.check("RemoveSource"); err != nil {
 		return err
 	}
-	f, here := l.sources[s]
+	f, here := l.sources.get(s)
 	if !here {
 		return ErrClosed
 	}
-	delete(l.sources, s)
+	l.sources.remove(s)
 	f.gone.Store(true)
 	defer l.guard("Detach")
 	s.Detach()
@@ -114,7 +114,7 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if !l.caps.Descriptors {
 		return nil, backend.ErrUnsupported
 	}
-	if _, here := l.watches[fd]; here {
+	if _, here := l.watches.get(fd); here {
 		return nil, ErrSourceRegistered
 	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
@@ -123,7 +123,7 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if l.be.Submit(&w.op, &c) && c.Err != nil {
 		return nil, sysError("watch", c.Err)
 	}
-	l.watches[fd] = w
+	l.watches.add(fd, w)
 	return w, nil
 }
 
@@ -156,7 +156,7 @@ func (w *Watch) call(e Events) {
 
 func (w *Watch) forget() {
 	w.removed = true
-	delete(w.loop.watches, w.fd)
+	w.loop.watches.remove(w.fd)
 }
 
 // Remove ends the watch; the kernel no longer knows the descriptor, which may
