@@ -89,13 +89,13 @@ func New(opts ...LoopOption) (*Loop, error) {
 		}
 	}
 	l := &Loop{
-		be:        be,
-		caps:      be.Caps(),
-		base:      be.Wall(),
-		done:      make([]backend.Completion, batchMax),
-		resolver:  c.resolver,
-		onError:   c.onError,
-		log:       c.log,
+		be:       be,
+		caps:     be.Caps(),
+		base:     be.Wall(),
+		done:     make([]backend.Completion, batchMax),
+		resolver: c.resolver,
+		onError:  c.onError,
+		log:      c.log,
 	}
 	if l.resolver == nil {
 		l.resolver = hostsResolver{}
