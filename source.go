@@ -111,16 +111,26 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if !l.caps.Descriptors {
+	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, backend.ErrUnsupported
 	}
 	if _, here := l.watches.get(fd); here {
 		return nil, ErrSourceRegistered
 	}
+	h := backend.Handle(fd)
+	if !l.caps.Descriptors {
+		var err error
+		if h, err = l.be.Adopt(fd); err != nil {
+			return nil, sysError("watch", err)
+		}
+	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
-	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: backend.Handle(fd), Owner: w}
+	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: w}
 	var c backend.Completion
 	if l.be.Submit(&w.op, &c) && c.Err != nil {
+		if !l.caps.Descriptors {
+			l.shutHandle(h, backend.Forget)
+		}
 		return nil, sysError("watch", c.Err)
 	}
 	l.watches.add(fd, w)
@@ -169,5 +179,5 @@ func (w *Watch) Remove() {
 	w.loop.be.Cancel(&w.op)
 	// The backend lets go of the number; that it is closed already is the
 	// caller's affair.
-	_ = w.loop.be.Shut(backend.Handle(w.fd), backend.Forget)
+	_ = w.loop.be.Shut(w.op.Handle, backend.Forget)
 }

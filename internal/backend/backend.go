@@ -232,6 +232,9 @@ type Caps struct {
 	// Descriptors is true where a Handle is a descriptor of the process, so
 	// that Adopt works and a handle can move to another backend's loop.
 	Descriptors bool
+	// Adopts is true where Adopt works although Handles are not descriptors.
+	// Forget then lets go of the descriptor that was adopted.
+	Adopts bool
 	// Splice is true where SpliceIn and SpliceOut work.
 	Splice bool
 	// Probed lists what was found out, for people: "multishot-recv: yes".

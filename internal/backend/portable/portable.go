@@ -82,6 +82,7 @@ func (b *Backend) Caps() backend.Caps {
 		Name:   "portable",
 		Inline: true,
 		PollFD: -1,
+		Adopts: polls,
 		Probed: []string{"poller: package net's on " + runtime.GOOS, "ports: " + port},
 	}
 }
