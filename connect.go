@@ -245,8 +245,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 	if c.config.connect > 0 {
 		a.timer = c.loop.After(c.config.connect, func() { a.finish(timeoutError{StageConnect}) })
 	}
-	var done backend.Completion
-	if c.loop.be.Submit(&a.op, &done) {
+	if done, ok := c.loop.submit(&a.op); ok {
 		a.finish(done.Err)
 	}
 	return !a.over

@@ -59,8 +59,7 @@ func linger(l *Loop, h backend.Handle, ended bool) {
 
 func (g *lingerer) read() {
 	g.op.Kind, g.op.Flags = backend.Read, backend.Multi
-	var c backend.Completion
-	if g.loop.be.Submit(&g.op, &c) {
+	if c, ok := g.loop.submit(&g.op); ok {
 		g.OpDone(&c)
 	}
 }

@@ -208,8 +208,7 @@ func (ln *Listener) accept() {
 		return
 	}
 	ln.op.Kind, ln.op.Flags, ln.op.Handle = backend.Accept, backend.Multi, ln.h
-	var c backend.Completion
-	if ln.loop.be.Submit(&ln.op, &c) {
+	if c, ok := ln.loop.submit(&ln.op); ok {
 		ln.OpDone(&c)
 	}
 }

@@ -31,16 +31,17 @@ type Loop struct {
 	base time.Time // the wall clock when be.Now was 0
 	now  time.Duration
 
-	timers timers.Heap
-	ready  []runnable // what the next turn runs
-	batch  []runnable // what this turn runs
-	dirty  []*stream  // streams to look after when the callback returns
-	done   []backend.Completion
-	early  []backend.Completion // results that Submit had at once; the next turn's I/O
-	taken  []backend.Completion // the same while they are handed out
-	posts  atomic.Pointer[Call]
-	stop   atomic.Bool
-	state  atomic.Uint32
+	timers  timers.Heap
+	ready   []runnable // what the next turn runs
+	batch   []runnable // what this turn runs
+	dirty   []*stream  // streams to look after when the callback returns
+	done    []backend.Completion
+	scratch backend.Completion   // where Submit puts a result: on the stack it would escape
+	early   []backend.Completion // results that Submit had at once; the next turn's I/O
+	taken   []backend.Completion // the same while they are handed out
+	posts   atomic.Pointer[Call]
+	stop    atomic.Bool
+	state   atomic.Uint32
 
 	conns     streamList
 	listeners registry[*Listener, struct{}]
@@ -413,6 +414,15 @@ func (l *Loop) Backend() BackendInfo {
 
 // Connections is how many transports are open.
 func (l *Loop) Connections() int { return l.conns.n }
+
+// submit arms op. Where the result is there at once it returns it and true.
+func (l *Loop) submit(op *backend.Op) (c backend.Completion, ok bool) {
+	if !l.be.Submit(op, &l.scratch) {
+		return c, false
+	}
+	c, l.scratch = l.scratch, backend.Completion{}
+	return c, true
+}
 
 // enqueue puts r into the next turn.
 func (l *Loop) enqueue(r runnable) { l.ready = append(l.ready, r) }

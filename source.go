@@ -126,8 +126,7 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
 	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: w}
-	var c backend.Completion
-	if l.be.Submit(&w.op, &c) && c.Err != nil {
+	if c, ok := l.submit(&w.op); ok && c.Err != nil {
 		if !l.caps.Descriptors {
 			l.shutHandle(h, backend.Forget)
 		}
@@ -152,8 +151,7 @@ func (w *Watch) OpDone(c *backend.Completion) {
 		w.call(Events(c.N))
 	}
 	if !w.removed && !w.op.Armed() {
-		var again backend.Completion
-		if w.loop.be.Submit(&w.op, &again) {
+		if again, ok := w.loop.submit(&w.op); ok {
 			w.loop.early = append(w.loop.early, again)
 		}
 	}

@@ -61,12 +61,14 @@ const (
 	// Ready finishes when one of the conditions in Events holds; N is the set
 	// that does. It serves raw sources.
 	Ready
-	// SpliceIn moves up to Max bytes from Handle into the pipe Peer without
-	// copying them through user space; N = 0 with a nil Err is the end of the
-	// stream. Only where Caps.Splice says so.
+	// SpliceIn moves up to Max bytes from Handle into the pipe whose write end
+	// is Peer without copying them through user space; N = 0 with a nil Err is
+	// the end of the stream. Peer is a bare non-blocking descriptor that was not
+	// adopted; the caller sees to it that the pipe is empty. Only where
+	// Caps.Splice says so.
 	SpliceIn
-	// SpliceOut moves up to Max bytes from the pipe Peer to Handle. Only
-	// where Caps.Splice says so.
+	// SpliceOut moves up to Max bytes from the pipe whose read end is Peer, and
+	// which holds so many, to Handle. Only where Caps.Splice says so.
 	SpliceOut
 )
 
@@ -115,7 +117,7 @@ type Op struct {
 	Buf    []byte   // Read: where to; nil: the backend lends
 	Vec    [][]byte // Write: what
 	Addr   *Addr    // Connect: where to
-	Peer   Handle   // SpliceIn, SpliceOut: the pipe
+	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
 	Max    int32    // SpliceIn, SpliceOut: at most so many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
