@@ -148,7 +148,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 		l.shutHandle(h, backend.Forget)
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: sysError("getsockname", err)}
 	}
-	l.listeners.add(ln, struct{}{})
+	l.listeners.add(ln)
 	ln.accept()
 	return ln, nil
 }

@@ -29,7 +29,10 @@ type Connector struct {
 	race       *Timer // starts the next candidate
 	deadline   *Timer
 	finished   bool
+	at         int // in the loop's bag
 }
+
+func (c *Connector) place() *int { return &c.at }
 
 // attempt is one candidate being connected.
 type attempt struct {
@@ -52,7 +55,7 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connec
 		c.finished = true
 		return c
 	}
-	l.attempts.add(c, struct{}{})
+	l.attempts.add(c)
 	if c.config.err != nil {
 		l.internalCall(func() { c.fail(c.config.err) })
 		return c

@@ -44,12 +44,14 @@ type Loop struct {
 	state   atomic.Uint32
 
 	conns     streamList
-	listeners registry[*Listener, struct{}]
-	attempts  registry[*Connector, struct{}]
-	lingerers registry[*lingerer, struct{}]
-	watches   registry[int, *Watch]
-	sources   registry[Source, *sourceFeed]
-	signals   registry[*SignalHandler, struct{}]
+	listeners bag[*Listener]
+	attempts  bag[*Connector]
+	lingerers bag[*lingerer]
+	watches   bag[*Watch]
+	feeds     bag[*sourceFeed]
+	signals   bag[*SignalHandler]
+	watched   map[int]*Watch         // by descriptor
+	sources   map[Source]*sourceFeed // by source
 
 	pool     chunkPool
 	pipes    []*kernelPipe // free ones, for splices
@@ -57,7 +59,7 @@ type Loop struct {
 	onError  func(error)
 	log      *slog.Logger
 	debug    *debugger // nil unless asked for
-	locked   bool      // the goroutine is bound to its thread
+	hosted   bool      // somebody watches PollFD
 }
 
 // The states of a Loop.
@@ -94,6 +96,8 @@ func New(opts ...LoopOption) (*Loop, error) {
 		caps:     be.Caps(),
 		base:     be.Wall(),
 		done:     make([]backend.Completion, batchMax),
+		watched:  map[int]*Watch{},
+		sources:  map[Source]*sourceFeed{},
 		resolver: c.resolver,
 		onError:  c.onError,
 		log:      c.log,
@@ -320,29 +324,15 @@ func (l *Loop) Close() error {
 
 // shutdown ends what is open and turns the loop until all of it is gone.
 func (l *Loop) shutdown() error {
-	for _, s := range l.signals.keys() {
-		s.Remove()
-	}
-	for _, s := range l.sources.keys() {
-		_ = l.RemoveSource(s)
-	}
-	for _, fd := range l.watches.keys() {
-		if w, here := l.watches.get(fd); here {
-			w.Remove()
-		}
-	}
-	for _, c := range l.attempts.keys() {
-		c.fail(ErrLoopClosed)
-	}
-	for _, ln := range l.listeners.keys() {
-		_ = ln.Close()
-	}
+	l.signals.each((*SignalHandler).Remove)
+	l.feeds.each(func(f *sourceFeed) { _ = l.RemoveSource(f.s) })
+	l.watches.each((*Watch).Remove)
+	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
+	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
-	for _, g := range l.lingerers.keys() {
-		g.end()
-	}
+	l.lingerers.each((*lingerer).end)
 	// Callbacks of the lost may open more: those are ended too.
 	for range 1000 {
 		queued := l.ready
@@ -399,7 +389,17 @@ func (l *Loop) Next() (time.Duration, bool) {
 
 // PollFD is a descriptor that is readable when a Turn has something to do, or
 // -1 where the backend has none. It must only be watched, never read.
-func (l *Loop) PollFD() int { return l.caps.PollFD }
+//
+// From the first call on the loop is a guest: posts make the descriptor
+// readable. The host then calls Turn(0) when it is readable and when the time
+// that Next tells has passed.
+func (l *Loop) PollFD() int {
+	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
+		l.hosted = true
+		h.Host(true)
+	}
+	return l.caps.PollFD
+}
 
 // BackendInfo says which backend serves a loop.
 type BackendInfo struct {

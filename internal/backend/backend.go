@@ -243,6 +243,14 @@ type Caps struct {
 	Probed []string
 }
 
+// Hosted is a Backend that a foreign loop can drive by watching Caps.PollFD.
+type Hosted interface {
+	// Host says whether somebody watches Caps.PollFD and calls Wait with
+	// timeout 0 when it is readable. While so, wakes and results that are due
+	// make it readable at any time, not only during a Wait.
+	Host(on bool)
+}
+
 // Backend drives one loop.
 type Backend interface {
 	// Now is the backend's monotonic clock: the time since some fixed moment.
