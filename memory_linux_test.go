@@ -10,7 +10,7 @@ import (
 // at most 512 bytes (PERFORMANCE.md).
 func TestIdleMemory(t *testing.T) {
 	const conns = 2000
-	l, err := New()
+	l, err := New(WithBackendName("epoll"))
 	if err != nil {
 		t.Fatal(err)
 	}
