@@ -1,0 +1,154 @@
+//go:build linux
+
+package uring
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
+)
+
+// States of an Op, in Op.State; 0 is idle.
+//
+//	queued ──next Wait──▶ flying ──last completion──▶ idle
+//	  │  ▲                  │ │
+//	  │  └── to be retried ─┘ └──Cancel──▶ cancelling ──last completion──▶ idle
+//	  └──Cancel──▶ idle
+//
+// A quiet write that was sent whole has no completion: it goes from flying to
+// settled, and from there to idle when Wait reports it.
+const (
+	queued uint32 = iota + 1
+	flying
+	cancelling
+	settled
+)
+
+// slot ties what the kernel was given to the Op it is for. Its index and
+// generation are the user_data of the submission, so that a completion finds
+// its Op, and one that comes too late finds nobody.
+type slot struct {
+	op   *backend.Op
+	aux  *aux
+	gen  uint32
+	next uint32 // the next free slot
+	// polling is true while the submission is a poll that precedes the
+	// operation proper, onPeer if of Op.Peer and not of Op.Handle.
+	polling, onPeer bool
+	// quiet is true while the submission skips the completion of a success.
+	quiet bool
+	// orphan is true when op has had its last result and was let go, and the
+	// kernel still holds the submission.
+	orphan bool
+	// loud is true once a quiet submission has turned out to need an ordinary
+	// one.
+	loud bool
+}
+
+// aux is the memory a submission refers to besides its bytes: on the heap,
+// where nothing moves, and referred to by the slot until the last completion.
+type aux struct {
+	hdr  unix.Msghdr
+	iov  []unix.Iovec
+	addr sys.Sockaddr
+	slab []byte // what a read without a buffer of its own fills
+	some [8]unix.Iovec
+}
+
+const noSlot = ^uint32(0)
+
+// slots is the table of them.
+type slots struct {
+	all   []slot
+	free  uint32
+	spare []*aux
+	used  int // slots that are not free
+}
+
+// take makes a slot for op.
+func (t *slots) take(op *backend.Op) uint32 {
+	i := t.free
+	if i == noSlot {
+		i = uint32(len(t.all))
+		t.all = append(t.all, slot{gen: 1})
+	} else {
+		t.free = t.all[i].next
+	}
+	t.all[i].op = op
+	t.used++
+	return i
+}
+
+// drop frees slot i. Completions that still come for it find another
+// generation.
+func (t *slots) drop(i uint32) {
+	s := &t.all[i]
+	t.dropAux(s)
+	gen := s.gen + 1
+	if gen == 0 {
+		gen = 1 // 0 marks the submissions that belong to no slot
+	}
+	*s = slot{gen: gen, next: t.free}
+	t.free = i
+	t.used--
+}
+
+// aux returns the slot's aux, making one if need be.
+func (t *slots) aux(s *slot) *aux {
+	if s.aux == nil {
+		if n := len(t.spare); n > 0 {
+			s.aux, t.spare = t.spare[n-1], t.spare[:n-1]
+		} else {
+			s.aux = new(aux)
+			s.aux.iov = s.aux.some[:0]
+		}
+	}
+	return s.aux
+}
+
+// dropAux keeps the slot's aux for another, without what it referred to.
+func (t *slots) dropAux(s *slot) {
+	a := s.aux
+	if a == nil {
+		return
+	}
+	s.aux = nil
+	const keep = 64
+	if len(t.spare) >= keep {
+		return
+	}
+	a.hdr, a.slab = unix.Msghdr{}, nil
+	if cap(a.iov) > 4*len(a.some) {
+		a.iov = a.some[:0]
+	}
+	clear(a.iov[:cap(a.iov)])
+	a.iov = a.iov[:0]
+	t.spare = append(t.spare, a)
+}
+
+// data is the user_data of slot i.
+func (t *slots) data(i uint32) uint64 { return uint64(t.all[i].gen)<<32 | uint64(i) }
+
+// abandon lets go of slot i's Op; a later completion frees the slot.
+func (t *slots) abandon(i uint32) {
+	s := &t.all[i]
+	s.op, s.orphan = nil, true
+}
+
+// bury frees the slot with that user_data if it is an orphan.
+func (t *slots) bury(data uint64) {
+	i := uint32(data)
+	if i < uint32(len(t.all)) && t.all[i].gen == uint32(data>>32) && t.all[i].orphan {
+		t.drop(i)
+	}
+}
+
+// find returns the slot with that user_data, or nil where it is gone.
+func (t *slots) find(data uint64) (uint32, *slot) {
+	i := uint32(data)
+	if i >= uint32(len(t.all)) || t.all[i].gen != uint32(data>>32) || t.all[i].op == nil {
+		return noSlot, nil
+	}
+	return i, &t.all[i]
+}
