@@ -305,7 +305,7 @@ func (l *Loop) Close() error {
 	l.state.Store(loopClosed)
 	dropped := 0
 	for c := l.posts.Swap(closedPosts); c != nil; c = c.next {
-		if c.state.Load() == callQueued {
+		if c.pending() {
 			dropped++
 		}
 	}

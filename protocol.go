@@ -35,8 +35,8 @@ type Factory func(t Transport) Protocol
 type EOFReceiver interface {
 	// EOFReceived says that the peer will send no more, and how many bytes
 	// at the end DataReceived never used. Returning true keeps the connection
-	// open for writing; the protocol then has to close it. Without this method,
-	// or with false, the transport flushes and closes; if bytes were left unused
+	// open for writing until the protocol closes it or ends its own direction with
+	// WriteEOF. Without this method, or with false, the transport flushes and closes; if bytes were left unused
 	// then ConnectionLost gets an *UnusedError. A non-nil error loses the
 	// connection at once with that error.
 	EOFReceived(unused int) (keepOpen bool, err error)

@@ -313,6 +313,9 @@ func (s *stream) sync() {
 	if s.flags&fLost != 0 {
 		return
 	}
+	if s.flags&(fEOFDone|fWriteEOFSent|fClosing) == fEOFDone|fWriteEOFSent {
+		s.close(nil) // both directions are over: nothing can happen any more
+	}
 	s.syncReading()
 	if s.flags&fClosing != 0 {
 		s.tryClose()
@@ -466,6 +469,10 @@ func (s *stream) Close() error {
 // close flushes and ends; reason is what ConnectionLost gets if nothing fails.
 func (s *stream) close(reason error) {
 	if s.flags&(fClosing|fLost) != 0 {
+		return
+	}
+	if s.flags&fWriteBroken != 0 {
+		s.lose(s.reason) // not everything was delivered
 		return
 	}
 	s.flags |= fClosing

@@ -142,15 +142,15 @@ func (s *stream) readDone(c *backend.Completion) {
 		s.lose(s.reason)
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
 	case s.flags&fClosing != 0:
-		if c.Err != nil && !s.writing() {
-			// Everything was sent; what the peer says now changes nothing.
-			return
-		}
-		if c.Err != nil {
+		if c.Err != nil && s.writing() {
 			s.lose(s.opError(op, c.Err))
+		} else if c.Err != nil || c.N == 0 && c.Op.Kind == backend.Read {
+			s.flags |= fEOF // nothing more can come: no need to linger
 		}
 	case s.flags&fWriteBroken != 0 && (c.Err != nil || c.N == 0):
 		s.lose(s.reason)
+	case c.Err != nil && c.Op.Kind == backend.Hangup:
+		s.hungUp(s.opError(op, c.Err))
 	case c.Err != nil:
 		s.lose(s.opError(op, c.Err))
 	case c.Op.Kind == backend.Hangup:
@@ -163,6 +163,17 @@ func (s *stream) readDone(c *backend.Completion) {
 	default:
 		s.deliver(c.Buf)
 	}
+}
+
+// hungUp takes a failure that came while reading was paused. What the peer had
+// sent before is still there, for when reading goes on; but a protocol that
+// waits for its writes to drain would wait for ever.
+func (s *stream) hungUp(err error) {
+	if s.rh != s.wh || s.flags&fEOF != 0 || s.flags&(fPaused|fWritePaused) == fPaused|fWritePaused {
+		s.lose(err)
+		return
+	}
+	s.breakWriting(err)
 }
 
 // deliver offers the tail and p to the protocol and keeps what it leaves.
@@ -270,8 +281,11 @@ func (s *stream) drainBroken() {
 		}
 	}
 	for range drainMax {
-		if s.paused() || s.flags&(fEOF|fClosing) != 0 {
+		if s.flags&(fEOF|fClosing) != 0 {
 			break
+		}
+		if s.paused() || s.flags&fOffer != 0 {
+			return // goes on when reading does
 		}
 		s.rop.Kind, s.rop.Flags, s.rop.Handle, s.rop.Buf = backend.Read, backend.Now, s.rh, s.loop.pool.get()
 		buf := s.rop.Buf

@@ -253,10 +253,18 @@ func (s *stream) writeFailed(err error) {
 		s.lose(reason)
 		return
 	}
+	s.breakWriting(reason)
+}
+
+// breakWriting drops what was to be written and leaves reading to find the end.
+func (s *stream) breakWriting(reason error) {
 	s.flags |= fWriteBroken
+	s.flags &^= fAutoPaused
 	s.reason = reason
-	s.out.release(&s.loop.pool)
-	s.out = nil
+	if s.out != nil && !s.out.op.Armed() {
+		s.out.release(&s.loop.pool)
+		s.out = nil
+	}
 	s.touch()
 }
 
