@@ -40,7 +40,7 @@ func (b *Backend) readNow(op *backend.Op, c *backend.Completion) {
 	case plainFile:
 		n, errno = sys.ReadSlow(int(op.Handle), buf)
 	}
-	if errno != 0 && !b.endOfStream(op.Handle, errno) {
+	if errno = b.broken(op, n, errno); errno != 0 {
 		c.Err = nowError(errno)
 		return
 	}
@@ -72,8 +72,8 @@ func (b *Backend) writeNow(op *backend.Op, c *backend.Completion) {
 	case plainFile:
 		c.N, errno = sys.WriteVec(int(op.Handle), op.Vec, &b.vector, true)
 	}
-	if errno != 0 {
-		c.Err = nowError(errno)
+	if errno = b.broken(op, c.N, errno); errno != 0 {
+		c.N, c.Err = 0, nowError(errno)
 	}
 }
 
@@ -95,16 +95,22 @@ func nowError(errno syscall.Errno) error {
 }
 
 // splice tries a splice without waiting. It returns false, and leaves *c alone,
-// where it would have to wait.
+// where it would have to wait for the handle; that the pipe is full, or empty,
+// is ErrAgain.
 func (b *Backend) splice(op *backend.Op, c *backend.Completion) bool {
-	from, to := op.Handle, op.Peer
+	from, to, events := int(op.Handle), int(op.Peer), int16(pollOut)
 	if op.Kind == backend.SpliceOut {
-		from, to = to, from
+		from, to, events = to, from, pollIn
 	}
 	b.stats.Calls++
-	n, errno := sys.Splice(int(from), int(to), int(op.Max))
+	n, errno := sys.Splice(from, to, int(op.Max))
 	if errno == syscall.EAGAIN {
-		return false
+		b.stats.Calls++
+		if sys.Poll(int(op.Peer), events)&events != 0 {
+			return false
+		}
+		*c = backend.Completion{Op: op, Err: backend.ErrAgain}
+		return true
 	}
 	*c = backend.Completion{Op: op, N: n, Err: failed(errno)}
 	return true

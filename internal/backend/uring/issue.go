@@ -3,7 +3,6 @@
 package uring
 
 import (
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -52,17 +51,16 @@ func (b *Backend) issue(e *sqe, i uint32) {
 			e.ioprio = acceptMultishot
 		}
 	case op.Kind == backend.Connect:
-		a := b.slots.aux(s)
 		e.opcode = opConnect
-		e.addr = address(a.addr.Pointer())
-		e.off = uint64(*a.addr.Len())
+		e.addr = address(s.aux.addr.Pointer())
+		e.off = uint64(*s.aux.addr.Len())
 	}
 	e.userData = b.slots.data(i)
 }
 
 func (b *Backend) issuePoll(e *sqe, s *slot) {
 	op := s.op
-	fd, events := op.Handle, uint32(0)
+	events := uint32(0)
 	switch op.Kind {
 	case backend.Read, backend.SpliceIn:
 		events = pollIn
@@ -80,11 +78,7 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 			events |= pollOut
 		}
 	}
-	if s.onPeer {
-		// The other end of a splice: the pipe's direction is the opposite one.
-		fd, events = op.Peer, events^(pollIn|pollOut)
-	}
-	pollEntry(e, int(fd), events)
+	pollEntry(e, int(op.Handle), events)
 }
 
 func (b *Backend) issueRead(e *sqe, s *slot) {
@@ -206,8 +200,3 @@ func total(vec [][]byte) int {
 
 // bigEndian machines see the 32 bits of poll events with their halves swapped.
 var bigEndian = *(*byte)(unsafe.Pointer(&[1]uint16{1})) == 0
-
-// again reports whether errno means that the submission is to be made once more.
-func again(errno syscall.Errno) bool {
-	return errno == syscall.EAGAIN || errno == syscall.EINTR || errno == syscall.ENOBUFS
-}

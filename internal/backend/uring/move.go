@@ -26,7 +26,7 @@ import (
 //  3. When what was kept has been reported, all that was in flight is submitted
 //     again.
 //
-// It costs a millisecond or so, and a few descriptors for a moment.
+// It takes some tens of milliseconds, and a few descriptors for a moment.
 
 // deathPatience is how long the kernel may take to end a ring.
 const deathPatience = 5 * time.Second
@@ -108,7 +108,14 @@ func (b *Backend) move() error {
 		return fmt.Errorf("uring: moving to another thread: %w", err)
 	}
 	b.ring.enters = enters
-	old.close()
+	old.unmap()
+	// The number stays, for those who watch it.
+	if err := unix.Dup3(b.ring.fd, old.fd, unix.O_CLOEXEC); err != nil {
+		old.close()
+	} else {
+		_ = unix.Close(b.ring.fd)
+		b.ring.fd = old.fd
+	}
 	if err := oldEnd.await(); err != nil {
 		return err
 	}
@@ -145,14 +152,12 @@ func (b *Backend) rearm() {
 		s.quiet = false
 		switch {
 		case op.State == cancelling:
-			b.ended = append(b.ended, ended{b.slots.data(uint32(i)), backend.ErrCanceled})
-			op.State = settled
+			b.end(op, backend.ErrCanceled)
 		case op.State == flying && b.class(op.Handle) == plainFile && !s.polling:
 			// A worker thread may or may not have done it.
-			b.ended = append(b.ended, ended{b.slots.data(uint32(i)), syscall.ECANCELED})
-			op.State = settled
+			b.end(op, syscall.ECANCELED)
 		case op.State == flying:
-			b.enqueue(op)
+			b.resubmit(op)
 		}
 	}
 }

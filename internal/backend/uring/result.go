@@ -55,15 +55,16 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 			return b.retry(op, c)
 		case errno == syscall.EAGAIN && b.class(op.Handle) != socket:
 			s.polling = true // a device that io_uring cannot wait for
-		case b.endOfStream(op.Handle, errno):
-			errno = 0
+			return b.retry(op, c)
 		}
+		errno = b.broken(op, c.N, errno)
 		b.received(s, data, c)
 	case backend.Write:
 		if errno == syscall.EAGAIN {
 			s.loud = true
 			s.polling = b.class(op.Handle) != socket
 		}
+		errno = b.broken(op, c.N, errno)
 	case backend.Accept:
 		if errno == 0 {
 			b.accepted(op, c)
@@ -88,7 +89,7 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 		return true
 	case op.Flags&backend.Multi != 0 && op.State != cancelling && (c.N > 0 || op.Kind == backend.Accept):
 		c.More = true
-		b.enqueue(op)
+		b.resubmit(op)
 		return true
 	}
 	if c.More {
@@ -108,7 +109,7 @@ func (b *Backend) retry(op *backend.Op, c *backend.Completion) bool {
 		return false // it is still armed
 	}
 	if op.State != cancelling {
-		b.enqueue(op)
+		b.resubmit(op)
 		return false
 	}
 	b.release(op)
@@ -121,7 +122,7 @@ func (b *Backend) retry(op *backend.Op, c *backend.Completion) bool {
 func (b *Backend) abandon(op *backend.Op) {
 	b.cancels = append(b.cancels, b.slots.data(op.Slot))
 	b.slots.abandon(op.Slot)
-	op.State = 0
+	b.idle(op)
 }
 
 // received says in c where the bytes of a read are.
@@ -179,8 +180,6 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 		return b.done(op, 0, c)
 	case backend.SpliceIn, backend.SpliceOut:
 		if !b.splice(op, c) {
-			// Ready, and still it would wait: then for the other end.
-			s.onPeer = !s.onPeer
 			return b.retry(op, c)
 		}
 		b.release(op)
@@ -190,7 +189,7 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 			return b.retry(op, c)
 		}
 		if res&unix.POLLERR != 0 {
-			c.Err = b.pendingError(op.Handle)
+			c.Err = b.pendingError(op)
 		}
 		if c.More {
 			c.More = false

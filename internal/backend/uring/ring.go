@@ -91,6 +91,12 @@ func (r *ring) mmap(p *params) error {
 // close gives everything back. The kernel ends what is in flight some time
 // later, on its own: memory it was given must outlive that.
 func (r *ring) close() {
+	r.unmap()
+	_ = unix.Close(r.fd)
+	r.fd = -1
+}
+
+func (r *ring) unmap() {
 	if r.sqeMem != nil {
 		_ = unix.Munmap(r.sqeMem)
 	}
@@ -98,8 +104,6 @@ func (r *ring) close() {
 		_ = unix.Munmap(r.mem)
 	}
 	r.sqeMem, r.mem = nil, nil
-	_ = unix.Close(r.fd)
-	r.fd = -1
 }
 
 // next returns a cleared entry to fill in, or nil when the queue is full.

@@ -34,10 +34,12 @@ type slot struct {
 	gen  uint32
 	next uint32 // the next free slot
 	// polling is true while the submission is a poll that precedes the
-	// operation proper, onPeer if of Op.Peer and not of Op.Handle.
-	polling, onPeer bool
+	// operation proper.
+	polling bool
 	// quiet is true while the submission skips the completion of a success.
 	quiet bool
+	// refused is true for an Op that was never armed and is only to be told.
+	refused bool
 	// orphan is true when op has had its last result and was let go, and the
 	// kernel still holds the submission.
 	orphan bool
@@ -63,7 +65,6 @@ type slots struct {
 	all   []slot
 	free  uint32
 	spare []*aux
-	used  int // slots that are not free
 }
 
 // take makes a slot for op.
@@ -76,7 +77,6 @@ func (t *slots) take(op *backend.Op) uint32 {
 		t.free = t.all[i].next
 	}
 	t.all[i].op = op
-	t.used++
 	return i
 }
 
@@ -84,45 +84,47 @@ func (t *slots) take(op *backend.Op) uint32 {
 // generation.
 func (t *slots) drop(i uint32) {
 	s := &t.all[i]
-	t.dropAux(s)
+	if s.aux != nil {
+		t.keepAux(s.aux)
+	}
 	gen := s.gen + 1
 	if gen == 0 {
 		gen = 1 // 0 marks the submissions that belong to no slot
 	}
 	*s = slot{gen: gen, next: t.free}
 	t.free = i
-	t.used--
 }
 
 // aux returns the slot's aux, making one if need be.
 func (t *slots) aux(s *slot) *aux {
 	if s.aux == nil {
-		if n := len(t.spare); n > 0 {
-			s.aux, t.spare = t.spare[n-1], t.spare[:n-1]
-		} else {
-			s.aux = new(aux)
-			s.aux.iov = s.aux.some[:0]
-		}
+		s.aux = t.newAux()
 	}
 	return s.aux
 }
 
-// dropAux keeps the slot's aux for another, without what it referred to.
-func (t *slots) dropAux(s *slot) {
-	a := s.aux
-	if a == nil {
-		return
+func (t *slots) newAux() *aux {
+	if n := len(t.spare); n > 0 {
+		a := t.spare[n-1]
+		t.spare = t.spare[:n-1]
+		return a
 	}
-	s.aux = nil
+	a := new(aux)
+	a.iov = a.some[:0]
+	return a
+}
+
+// keepAux keeps a for another use, without what it refers to.
+func (t *slots) keepAux(a *aux) {
 	const keep = 64
 	if len(t.spare) >= keep {
 		return
 	}
 	a.hdr, a.slab = unix.Msghdr{}, nil
+	clear(a.iov)
 	if cap(a.iov) > 4*len(a.some) {
 		a.iov = a.some[:0]
 	}
-	clear(a.iov[:cap(a.iov)])
 	a.iov = a.iov[:0]
 	t.spare = append(t.spare, a)
 }

@@ -6,24 +6,52 @@ import (
 	"net/netip"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/sys"
 )
 
-// handle is what the backend knows of an open handle: how its bytes are moved.
-// Those that need to know more have a detail.
-type handle uint8
+// class says how the bytes of a handle are moved.
+type class uint8
 
 const (
-	notOpen   handle = iota
-	socket           // recv and send
-	stream           // read and write
-	polled           // read and write once a poll says so: others need it to block
-	plainFile        // read and write: a file that is always ready
-
-	detailed  handle = 0x80 // a bit: there is a detail
-	classMask        = detailed - 1
+	notOpen   class = iota
+	socket          // recv and send
+	stream          // read and write
+	polled          // read and write once a poll says so: others need it to block
+	plainFile       // read and write: a file that is always ready
 )
+
+// handle is what the backend knows of every handle by its number.
+type handle struct {
+	class class
+	// busy has a bit for each place that an armed Op occupies.
+	busy uint8
+}
+
+const (
+	reading  uint8 = 1 << iota // Read, Accept, SpliceIn
+	writing                    // Write, Connect, SpliceOut
+	hangups                    // Hangup
+	watching                   // Ready
+	detailed                   // not a place: there is a detail
+)
+
+// place is the place that an Op of kind k occupies: one of each at a time.
+func place(k backend.Kind) uint8 {
+	switch k {
+	case backend.Read, backend.Accept, backend.SpliceIn:
+		return reading
+	case backend.Write, backend.Connect, backend.SpliceOut:
+		return writing
+	case backend.Hangup:
+		return hangups
+	case backend.Ready:
+		return watching
+	}
+	return 0
+}
 
 // detail is what few handles have.
 type detail struct {
@@ -31,44 +59,91 @@ type detail struct {
 	file    *sys.Bound     // a listener's file
 	unix    bool           // of the Unix family
 	ipv6    bool
+	// broke is what ended the connection. The kernel tells that once and then
+	// shows an end of stream.
+	broke syscall.Errno
 }
 
 // class says how the bytes of h are moved.
-func (b *Backend) class(h backend.Handle) handle {
+func (b *Backend) class(h backend.Handle) class {
 	if h < 0 || int(h) >= len(b.handles) {
 		return notOpen
 	}
-	return b.handles[h] & classMask
+	return b.handles[h].class
 }
 
 // detail returns what else is known of h, or nil.
 func (b *Backend) detail(h backend.Handle) *detail {
-	if b.class(h) == notOpen || b.handles[h]&detailed == 0 {
+	if b.class(h) == notOpen || b.handles[h].busy&detailed == 0 {
 		return nil
 	}
 	return b.details[h]
 }
 
-func (b *Backend) opened(fd int, c handle, d *detail) backend.Handle {
-	if n := fd + 1 - len(b.handles); n > 0 {
+// handle returns the entry of h, made if need be.
+func (b *Backend) handle(h backend.Handle) *handle {
+	if n := int(h) + 1 - len(b.handles); n > 0 {
 		b.handles = append(b.handles, make([]handle, n)...)
 	}
-	b.handles[fd] = c
+	return &b.handles[h]
+}
+
+func (b *Backend) opened(fd int, c class, d *detail) backend.Handle {
+	h := backend.Handle(fd)
+	*b.handle(h) = handle{class: c}
 	if d != nil {
-		b.handles[fd] |= detailed
-		b.details[backend.Handle(fd)] = d
+		b.setDetail(h, d)
 	}
-	return backend.Handle(fd)
+	return h
+}
+
+func (b *Backend) setDetail(h backend.Handle, d *detail) {
+	b.handles[h].busy |= detailed
+	b.details[h] = d
 }
 
 // forget ends what is known of h and returns its detail, if any.
 func (b *Backend) forget(h backend.Handle) *detail {
 	d := b.detail(h)
-	b.handles[h] = notOpen
+	b.handles[h] = handle{}
 	if d != nil {
 		delete(b.details, h)
 	}
 	return d
+}
+
+// broken remembers errno if it is one that ends a connection, and returns the
+// error that a read's or write's outcome stands for: what broke the connection
+// before, where this only shows the consequence.
+func (b *Backend) broken(op *backend.Op, n int, errno syscall.Errno) syscall.Errno {
+	switch errno {
+	case syscall.ECONNRESET, syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.ETIMEDOUT,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH:
+		d := b.detail(op.Handle)
+		if d == nil {
+			d = &detail{}
+			d.adopted.FD = -1
+			b.setDetail(op.Handle, d)
+		}
+		d.broke = errno
+	case 0:
+		if op.Kind == backend.Write && n == 0 {
+			return syscall.EIO // a device that takes nothing would be tried for ever
+		}
+		if n > 0 {
+			return 0
+		}
+		fallthrough
+	case syscall.EPIPE:
+		if d := b.detail(op.Handle); d != nil && d.broke != 0 {
+			return d.broke
+		}
+	case syscall.EIO:
+		if d := b.detail(op.Handle); d != nil && d.adopted.Master && op.Kind == backend.Read {
+			return 0 // the other side of the pseudo-terminal is closed
+		}
+	}
+	return errno
 }
 
 // Open makes a stream socket; see backend.Backend.
@@ -99,11 +174,11 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		return backend.None, err
 	}
 	d := &detail{adopted: a, unix: a.Family == backend.Unix, ipv6: a.IPv6}
-	class := [...]handle{sys.Socket: socket, sys.Stream: stream, sys.Polled: polled, sys.Plain: plainFile}[a.Class]
-	if class == socket && !a.Blocks && !a.Listen && !d.unix && !d.ipv6 {
+	c := [...]class{sys.Socket: socket, sys.Stream: stream, sys.Polled: polled, sys.Plain: plainFile}[a.Class]
+	if c == socket && !a.Blocks && !a.Listen && !d.unix && !d.ipv6 {
 		d = nil // like any other
 	}
-	return b.opened(a.FD, class, d), nil
+	return b.opened(a.FD, c, d), nil
 }
 
 // Shut shuts or closes a handle; see backend.Backend.
@@ -173,10 +248,28 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	return sys.GetOption(int(h), o)
 }
 
-// encode stores op's address where the kernel can read it.
-func (b *Backend) encode(to *sys.Sockaddr, op *backend.Op) error {
+// connect stores op's address in to, where the kernel can read it, and connects
+// what never waits: on Unix sockets. done is true if that has ended, or if the
+// address is no good.
+func (b *Backend) connect(to *sys.Sockaddr, op *backend.Op) (done bool, err error) {
 	d := b.detail(op.Handle)
-	return to.Encode(op.Addr, d != nil && d.ipv6, int(op.Handle))
+	if err := to.Encode(op.Addr, d != nil && d.ipv6, int(op.Handle)); err != nil {
+		return true, err
+	}
+	if op.Addr.Family != backend.Unix {
+		return false, nil
+	}
+	if d != nil && d.adopted.Blocks {
+		// A socket that is not connected yet is nobody else's stream.
+		if err := unix.SetNonblock(int(op.Handle), true); err != nil {
+			return true, err
+		}
+		d.adopted.Blocks = false
+	}
+	b.stats.Calls++
+	// EAGAIN is final: the listener's backlog is full, and nothing will tell
+	// when it is not.
+	return true, failed(sys.Connect(int(op.Handle), to))
 }
 
 // peerOf stores the peer of h, accepted from listener, in *to. A connection
@@ -201,22 +294,19 @@ func (b *Backend) peerOf(h, listener backend.Handle, to *backend.Addr) {
 }
 
 // pendingError is what a poll's error condition stands for.
-func (b *Backend) pendingError(h backend.Handle) error {
-	if b.class(h) != socket {
+func (b *Backend) pendingError(op *backend.Op) error {
+	if b.class(op.Handle) != socket {
 		return syscall.EPIPE // the reader of a pipe is gone
 	}
 	b.stats.Calls++
-	return failed(sys.PendingError(int(h)))
-}
-
-// endOfStream reports whether errno, from reading h, is its end: a
-// pseudo-terminal's master says so with EIO.
-func (b *Backend) endOfStream(h backend.Handle, errno syscall.Errno) bool {
-	if errno != syscall.EIO {
-		return false
+	errno := sys.PendingError(int(op.Handle))
+	if errno == 0 {
+		errno = syscall.EPIPE // told before, if anything was
 	}
-	d := b.detail(h)
-	return d != nil && d.adopted.Master
+	if errno = b.broken(op, 0, errno); errno == syscall.EPIPE {
+		return nil
+	}
+	return errno
 }
 
 // failed makes an error of an errno: a nil one of 0.

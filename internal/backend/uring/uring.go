@@ -68,12 +68,14 @@ type Backend struct {
 	clock    time.Duration // Now's last value
 	enabled  bool
 	closed   bool
+	hosted   bool
 	schedule time.Duration // when the runtime's scheduler last had its turn
 	seen     time.Duration // clock at the last Wait
 
 	slots    slots
 	queue    []uint64 // user_data of what goes out at the next Wait, from head on
 	head     int
+	later    []uint64 // user_data of what is to go out once more
 	cancels  []uint64 // user_data of what is to be cancelled then
 	hushed   []hushed
 	ended    []ended
@@ -177,24 +179,20 @@ func (b *Backend) Wake() { b.waker.wake() }
 
 // Submit queues op for the next Wait, which hands it to the kernel with
 // everything else; see backend.Backend. Ops that need no waiting or cannot be
-// armed finish here.
+// armed finish here; a second one on a handle for which one like it is armed
+// ends with EBUSY. A Ready Op may name a descriptor that was never adopted and
+// stays its owner's.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
-	if b.closed {
-		*c = backend.Completion{Op: op, Err: errClosed}
-		return true
+	if op.State != 0 {
+		return false // the caller's mistake; the first submission stands
 	}
-	if b.class(op.Handle) == notOpen {
-		*c = backend.Completion{Op: op, Err: syscall.EBADF}
-		return true
+	if errno := b.check(op); errno != 0 {
+		return b.refuse(op, c, errno)
 	}
 	poll := false
 	switch op.Kind {
 	case backend.Read:
-		switch {
-		case op.Buf != nil && len(op.Buf) == 0:
-			*c = backend.Completion{Op: op, Err: syscall.EINVAL}
-			return true
-		case op.Flags&backend.Now != 0:
+		if op.Flags&(backend.Now|backend.Multi) == backend.Now {
 			b.readNow(op, c)
 			return true
 		}
@@ -209,7 +207,6 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 			return true
 		}
 		poll = b.class(op.Handle) == polled
-	case backend.Connect:
 	case backend.SpliceIn, backend.SpliceOut:
 		if b.splice(op, c) {
 			return true
@@ -221,29 +218,89 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 		poll = true
 	case backend.Ready, backend.Hangup:
 		poll = true
-	case backend.Accept:
-	default:
-		*c = backend.Completion{Op: op, Err: backend.ErrUnsupported}
-		return true
-	}
-	op.Slot = b.slots.take(op)
-	s := &b.slots.all[op.Slot]
-	s.polling = poll
-	if op.Kind == backend.Connect {
-		// Done here, where there is a way to say what is wrong with the address.
-		if err := b.encode(&b.slots.aux(s).addr, op); err != nil {
-			b.slots.drop(op.Slot)
-			*c = backend.Completion{Op: op, Err: err}
+	case backend.Connect:
+		a := b.slots.newAux()
+		if done, err := b.connect(&a.addr, op); done {
+			b.slots.keepAux(a)
+			if err != nil {
+				return b.refuse(op, c, err)
+			}
+			*c = backend.Completion{Op: op}
 			return true
 		}
+		op.Slot = b.slots.take(op)
+		b.slots.all[op.Slot].aux = a
+		b.arm(op)
+		return false
 	}
-	b.enqueue(op)
+	op.Slot = b.slots.take(op)
+	b.slots.all[op.Slot].polling = poll
+	b.arm(op)
 	return false
 }
 
-func (b *Backend) enqueue(op *backend.Op) {
+// check finds what is wrong with op, before anything is done.
+func (b *Backend) check(op *backend.Op) syscall.Errno {
+	bit := place(op.Kind)
+	raw := op.Kind == backend.Ready && op.Handle >= 0
+	switch {
+	case b.closed, b.class(op.Handle) == notOpen && !raw:
+		return syscall.EBADF
+	case bit == 0, op.Kind == backend.Read && op.Buf != nil && len(op.Buf) == 0:
+		return syscall.EINVAL
+	case b.handle(op.Handle).busy&bit != 0:
+		return syscall.EBUSY
+	}
+	switch op.Kind {
+	case backend.SpliceIn, backend.SpliceOut:
+		if b.class(op.Peer) == notOpen {
+			return syscall.EBADF
+		}
+	case backend.Connect:
+		if op.Addr == nil {
+			return syscall.EINVAL
+		}
+	}
+	if op.Kind == backend.Connect || op.Kind == backend.Accept {
+		if b.class(op.Handle) != socket {
+			return syscall.ENOTSOCK
+		}
+	}
+	return 0
+}
+
+// refuse ends an Op that was not armed: at once, or by the next Wait where it
+// is Multi.
+func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool {
+	if op.Flags&backend.Multi == 0 || b.closed {
+		*c = backend.Completion{Op: op, Err: err}
+		return true
+	}
+	op.Slot = b.slots.take(op)
+	b.slots.all[op.Slot].refused = true
+	b.end(op, err)
+	b.tell()
+	return false
+}
+
+// end has op's last result, err or success, reported by the next Wait.
+func (b *Backend) end(op *backend.Op, err error) {
+	op.State = settled
+	b.ended = append(b.ended, ended{b.slots.data(op.Slot), err})
+}
+
+// arm queues op.
+func (b *Backend) arm(op *backend.Op) {
+	b.handle(op.Handle).busy |= place(op.Kind)
 	op.State = queued
 	b.queue = append(b.queue, b.slots.data(op.Slot))
+	b.tell()
+}
+
+// resubmit queues op for once more, as a Wait found out.
+func (b *Backend) resubmit(op *backend.Op) {
+	op.State = queued
+	b.later = append(b.later, b.slots.data(op.Slot))
 }
 
 // Cancel ends op; see backend.Backend. An Op that the kernel has not got is
@@ -257,6 +314,7 @@ func (b *Backend) Cancel(op *backend.Op) bool {
 	case flying:
 		op.State = cancelling
 		b.cancels = append(b.cancels, b.slots.data(op.Slot))
+		b.tell()
 	}
 	return false
 }
@@ -267,7 +325,18 @@ func (b *Backend) release(op *backend.Op) {
 	if s.aux != nil && s.aux.slab != nil {
 		b.slabs = append(b.slabs, s.aux.slab)
 	}
+	refused := s.refused
 	b.slots.drop(op.Slot)
+	if refused {
+		op.State = 0 // its place is another's
+		return
+	}
+	b.idle(op)
+}
+
+// idle makes op idle.
+func (b *Backend) idle(op *backend.Op) {
+	b.handle(op.Handle).busy &^= place(op.Kind)
 	op.State = 0
 }
 

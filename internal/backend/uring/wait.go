@@ -38,6 +38,14 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	if b.closed {
 		return 0, errClosed
 	}
+	n, err := b.wait(timeout, done)
+	if err == nil && b.hosted {
+		b.tell()
+	}
+	return n, err
+}
+
+func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, error) {
 	b.takeBack()
 	if err := b.enable(); err != nil {
 		return 0, err
@@ -49,6 +57,9 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	}
 	n := b.collect(done)
 	for {
+		if n == 0 {
+			b.promote()
+		}
 		whole := b.fill()
 		if n > 0 || !whole {
 			if b.ring.unsubmitted() > 0 {
@@ -155,6 +166,16 @@ func (b *Backend) takeBack() {
 		b.lent = b.lent[:0]
 	}
 	b.peerUsed = 0
+}
+
+// promote queues what is to be submitted once more. That waits until nothing is
+// lent: a receive that found no buffer would find none again, without end.
+func (b *Backend) promote() {
+	if len(b.later) > 0 {
+		b.bufs.takeBack()
+		b.queue = append(b.queue, b.later...)
+		b.later = b.later[:0]
+	}
 }
 
 // fill turns what is queued into submission entries. It returns false when the
@@ -301,9 +322,8 @@ func (b *Backend) hush() {
 		case !b.ring.taken(h.at):
 			kept = append(kept, h)
 		default:
-			s.op.State = settled
 			b.inFlight--
-			b.ended = append(b.ended, ended{data: h.data})
+			b.end(s.op, nil)
 		}
 	}
 	b.hushed = kept
