@@ -49,8 +49,10 @@ func GetOption(fd int, o backend.Option) (int, error) {
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	case backend.ReceiveBuffer:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	case backend.UnreadBytes:
+		return queued(fd, unix.SIOCINQ)
 	case backend.UnsentBytes:
-		return unsent(fd)
+		return queued(fd, unix.SIOCOUTQ)
 	case backend.PendingError:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	case backend.UserTimeout:
@@ -103,9 +105,9 @@ func getInt(fd, level, name int) (int, error) {
 	return int(v), failed(errno)
 }
 
-func unsent(fd int) (int, error) {
+func queued(fd int, request uintptr) (int, error) {
 	var v int32
-	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&v)))
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&v)))
 	return int(v), failed(errno)
 }
 

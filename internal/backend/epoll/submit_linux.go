@@ -95,11 +95,7 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 		if s.flags&blocks != 0 {
 			return 0, backend.ErrUnsupported, true
 		}
-		pipe := b.table.find(op.Peer)
-		if pipe == nil || pipe.flags&lost != 0 {
-			return 0, unix.EBADF, true
-		}
-		if op.Kind == backend.SpliceIn {
+		if op.Kind == backend.SpliceIn && op.Flags&backend.Now == 0 {
 			return 0, nil, false
 		}
 		var full bool
