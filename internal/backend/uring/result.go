@@ -76,30 +76,44 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 	return b.done(op, errno, c)
 }
 
-// done completes a result and says whether the Op goes on: because the kernel
-// says so, or because it is Multi and the kernel ended it early or has no
-// multishot, when it is submitted again.
+// done completes a result and says whether there is one to report. The Op goes
+// on where the kernel says so, and where it is Multi and the kernel ended it
+// early or has no multishot: then it is submitted again.
+//
+// When Wait returns, every Op is idle or armed as its results say. So the last
+// result of an Op that has another in the same batch is put off to the next
+// Wait; it never carries bytes or a connection.
 func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completion) bool {
+	s := &b.slots.all[op.Slot]
+	goesOn := errno == 0 && op.Flags&backend.Multi != 0 && (c.N > 0 || op.Kind == backend.Accept)
 	switch {
 	case errno == syscall.ECANCELED:
 		c.Err = backend.ErrCanceled
 	case errno != 0:
 		c.Err = errno
 	case c.More:
-		return true
-	case op.Flags&backend.Multi != 0 && op.State != cancelling && (c.N > 0 || op.Kind == backend.Accept):
+	case goesOn && op.State != cancelling:
 		c.More = true
 		b.resubmit(op)
-		return true
+	case goesOn && s.batch == b.batch:
+		c.More = true
+		b.end(op, backend.ErrCanceled)
 	}
-	if c.More {
-		// An error that leaves a submission armed: not known to happen, but an
-		// error ends an Op, so nothing of it may remain.
+	switch {
+	case c.More && c.Err == nil:
+		s.batch = b.batch
+		return true
+	case s.batch == b.batch:
+		b.end(op, c.Err)
+		return false
+	case c.More:
+		// An error that leaves the submission armed is not known to happen; but
+		// an error ends an Op, so nothing of it may remain.
 		b.abandon(op)
 		c.More = false
-		return true
+	default:
+		b.release(op)
 	}
-	b.release(op)
 	return true
 }
 
@@ -112,9 +126,7 @@ func (b *Backend) retry(op *backend.Op, c *backend.Completion) bool {
 		b.resubmit(op)
 		return false
 	}
-	b.release(op)
-	*c = backend.Completion{Op: op, Err: backend.ErrCanceled}
-	return true
+	return b.done(op, syscall.ECANCELED, c)
 }
 
 // abandon makes op idle although the kernel still holds its submission, which is

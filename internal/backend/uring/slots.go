@@ -33,6 +33,8 @@ type slot struct {
 	aux  *aux
 	gen  uint32
 	next uint32 // the next free slot
+	// batch is the last Wait that reported a result of op with More.
+	batch uint32
 	// polling is true while the submission is a poll that precedes the
 	// operation proper.
 	polling bool

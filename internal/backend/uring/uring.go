@@ -79,8 +79,9 @@ type Backend struct {
 	cancels  []uint64 // user_data of what is to be cancelled then
 	hushed   []hushed
 	ended    []ended
-	inFlight int  // submissions whose last completion is still to come
-	watched  bool // the wake-up descriptor is polled by the ring
+	batch    uint32 // counts Waits
+	inFlight int    // submissions whose last completion is still to come
+	watched  bool   // the wake-up descriptor is polled by the ring
 
 	spill   []cqe // completions taken out of the queue, from spilled on
 	spilled int
@@ -186,7 +187,11 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	if op.State != 0 {
 		return false // the caller's mistake; the first submission stands
 	}
-	if errno := b.check(op); errno != 0 {
+	switch errno := b.check(op); errno {
+	case 0:
+	case unsupported:
+		return b.refuse(op, c, backend.ErrUnsupported)
+	default:
 		return b.refuse(op, c, errno)
 	}
 	poll := false
@@ -239,6 +244,9 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	return false
 }
 
+// unsupported stands for backend.ErrUnsupported.
+const unsupported = syscall.ENOTSUP
+
 // check finds what is wrong with op, before anything is done.
 func (b *Backend) check(op *backend.Op) syscall.Errno {
 	bit := place(op.Kind)
@@ -252,18 +260,16 @@ func (b *Backend) check(op *backend.Op) syscall.Errno {
 		return syscall.EBUSY
 	}
 	switch op.Kind {
-	case backend.SpliceIn, backend.SpliceOut:
-		if b.class(op.Peer) == notOpen {
-			return syscall.EBADF
-		}
-	case backend.Connect:
-		if op.Addr == nil {
+	case backend.Connect, backend.Accept:
+		if op.Kind == backend.Connect && op.Addr == nil {
 			return syscall.EINVAL
 		}
-	}
-	if op.Kind == backend.Connect || op.Kind == backend.Accept {
 		if b.class(op.Handle) != socket {
 			return syscall.ENOTSOCK
+		}
+	case backend.SpliceIn, backend.SpliceOut:
+		if d := b.detail(op.Handle); d != nil && d.adopted.Blocks {
+			return unsupported // splice(2) would wait in the socket
 		}
 	}
 	return 0

@@ -46,6 +46,7 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 }
 
 func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, error) {
+	b.batch++
 	b.takeBack()
 	if err := b.enable(); err != nil {
 		return 0, err
@@ -263,17 +264,23 @@ func (b *Backend) collect(done []backend.Completion) int {
 
 // report hands out results that have no completion.
 func (b *Backend) report(done []backend.Completion) int {
-	n := min(len(done), len(b.ended))
-	for i, r := range b.ended[:n] {
+	n := 0
+	kept := b.ended[:0]
+	for _, r := range b.ended {
 		_, s := b.slots.find(r.data)
+		if n == len(done) || s.batch == b.batch {
+			kept = append(kept, r)
+			continue
+		}
 		op := s.op
-		done[i] = backend.Completion{Op: op, Err: r.err}
-		if r.err == nil {
-			done[i].N = total(op.Vec)
+		done[n] = backend.Completion{Op: op, Err: r.err}
+		if r.err == nil && op.Kind == backend.Write {
+			done[n].N = total(op.Vec)
 		}
 		b.release(op)
+		n++
 	}
-	b.ended = append(b.ended[:0], b.ended[n:]...)
+	b.ended = kept
 	return n
 }
 
