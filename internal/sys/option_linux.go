@@ -50,7 +50,9 @@ func GetOption(fd int, o backend.Option) (int, error) {
 	case backend.ReceiveBuffer:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	case backend.UnsentBytes:
-		return unsent(fd)
+		return queuedBytes(fd, unix.SIOCOUTQ)
+	case backend.UnreadBytes:
+		return queuedBytes(fd, unix.SIOCINQ)
 	case backend.PendingError:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	case backend.UserTimeout:
@@ -103,9 +105,9 @@ func getInt(fd, level, name int) (int, error) {
 	return int(v), failed(errno)
 }
 
-func unsent(fd int) (int, error) {
+func queuedBytes(fd int, which uintptr) (int, error) {
 	var v int32
-	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&v)))
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), which, uintptr(unsafe.Pointer(&v)))
 	return int(v), failed(errno)
 }
 

@@ -151,18 +151,15 @@ func asErrno(err error) syscall.Errno {
 // splice moves bytes between the handle of op and its pipe. stuck is true where
 // it is the pipe that is full, or empty: waiting for the handle would not help.
 func (b *Backend) splice(s *slot, op *backend.Op) (n int, errno syscall.Errno, stuck bool) {
-	pipe := b.table.find(op.Peer)
-	if pipe == nil || pipe.flags&lost != 0 {
-		return 0, unix.EBADF, false
-	}
 	b.calls.Splice++
-	from, to, events := int(s.fd), int(pipe.fd), int16(unix.POLLOUT)
+	pipe := int(op.Peer)
+	from, to, events := int(s.fd), pipe, int16(unix.POLLOUT)
 	if op.Kind == backend.SpliceOut {
 		from, to, events = to, from, unix.POLLIN
 	}
 	n, errno = sys.Splice(from, to, int(op.Max))
 	if errno == unix.EAGAIN {
-		stuck = sys.Poll(int(pipe.fd), events)&events == 0
+		stuck = sys.Poll(pipe, events)&events == 0
 	}
 	return n, errno, stuck
 }
