@@ -1,0 +1,197 @@
+package weirtest
+
+import (
+	"errors"
+	"net"
+
+	"github.com/weir-io/weir"
+)
+
+var errNoBuffer = errors.New("weirtest: ReadBuffer returned no memory")
+
+// Write is weir.Transport's: it takes p, unless the transport is closed.
+func (r *Recorder) Write(p []byte) (int, error) {
+	if err := r.writable(); err != nil {
+		r.note("Write %s = %v", quote(p), err)
+		return 0, err
+	}
+	r.note("Write %s", quote(p))
+	r.take(p)
+	r.mark()
+	return len(p), nil
+}
+
+// Writev is weir.Transport's: it takes all of bufs, or nothing.
+func (r *Recorder) Writev(bufs [][]byte) (int, error) {
+	if err := r.writable(); err != nil {
+		r.note("Writev %d pieces = %v", len(bufs), err)
+		return 0, err
+	}
+	n := 0
+	for _, p := range bufs {
+		r.note("Writev %s", quote(p))
+		r.take(p)
+		n += len(p)
+	}
+	r.mark()
+	return n, nil
+}
+
+func (r *Recorder) writable() error {
+	switch {
+	case r.over() && (r.producer == nil || r.ending || r.lost):
+		return weir.ErrClosed
+	case r.eofWritten:
+		return weir.ErrWriteAfterEOF
+	}
+	return nil
+}
+
+func (r *Recorder) take(p []byte) {
+	r.out = append(r.out, p...)
+	r.written = append(r.written, p...)
+}
+
+// mark announces that the write buffer is over its high mark, if sending what
+// has room is not enough.
+func (r *Recorder) mark() {
+	if r.overMark || len(r.out) <= r.high {
+		return
+	}
+	if r.hasRoom() {
+		r.flush()
+	}
+	if len(r.out) <= r.high {
+		return
+	}
+	r.overMark = true
+	if r.pauser != nil && !r.closed {
+		r.note("PauseWriting")
+		r.call("PauseWriting", r.pauser.PauseWriting)
+	}
+	if r.producer != nil && r.streaming {
+		r.note("PauseProducing")
+		r.call("PauseProducing", r.producer.PauseProducing)
+	}
+}
+
+// WriteEOF is weir.Transport's.
+func (r *Recorder) WriteEOF() error {
+	r.note("WriteEOF")
+	switch {
+	case r.eofWritten:
+		return nil
+	case r.over():
+		return weir.ErrClosed
+	case r.noHalfClose:
+		return weir.ErrNoHalfClose
+	}
+	r.eofWritten = true
+	return nil
+}
+
+// CanWriteEOF is weir.Transport's: true unless SetHalfClose said otherwise.
+func (r *Recorder) CanWriteEOF() bool { return !r.noHalfClose }
+
+// Close is weir.Transport's. ConnectionLost comes with the next Run that finds
+// everything sent.
+func (r *Recorder) Close() error {
+	r.note("Close")
+	if !r.over() {
+		r.closed = true
+		r.in = nil
+	}
+	return nil
+}
+
+// Abort is weir.Transport's. ConnectionLost comes with the next Run.
+func (r *Recorder) Abort() {
+	r.note("Abort")
+	if !r.lost {
+		r.aborted = true
+	}
+	r.fail(weir.ErrAborted)
+}
+
+// PauseReading is weir.Transport's.
+func (r *Recorder) PauseReading() {
+	r.note("PauseReading")
+	if !r.over() {
+		r.readingPaused = true
+	}
+}
+
+// ResumeReading is weir.Transport's. What waits comes with the next Run.
+func (r *Recorder) ResumeReading() {
+	r.note("ResumeReading")
+	if !r.over() && r.readingPaused {
+		r.readingPaused = false
+		r.offered = false
+	}
+}
+
+// SetWriteMarks is weir.Transport's.
+func (r *Recorder) SetWriteMarks(high, low int) error {
+	r.note("SetWriteMarks %d %d", high, low)
+	if low < 0 || low > high {
+		return weir.ErrBadMarks
+	}
+	r.high, r.low = high, low
+	r.mark()
+	return nil
+}
+
+// Buffered is weir.Transport's: what was written and had no room yet, or was
+// written since the last Run.
+func (r *Recorder) Buffered() int { return len(r.out) }
+
+// RegisterProducer is weir.Transport's. A pull producer is asked for its first
+// piece, and a producer that comes too late is told to stop, by the next Run.
+func (r *Recorder) RegisterProducer(p weir.Producer) error {
+	r.note("RegisterProducer")
+	switch {
+	case r.producer != nil:
+		return weir.ErrProducerRegistered
+	case r.over():
+		r.stopDue = append(r.stopDue, p)
+		return nil
+	}
+	r.producer, r.streaming = p, p.Streaming()
+	switch {
+	case !r.streaming:
+		r.pullDue = true
+	case r.overMark:
+		r.note("PauseProducing")
+		r.call("PauseProducing", p.PauseProducing)
+	}
+	return nil
+}
+
+// UnregisterProducer is weir.Transport's.
+func (r *Recorder) UnregisterProducer() {
+	r.note("UnregisterProducer")
+	r.producer, r.pullDue = nil, false
+}
+
+// SetProtocol is weir.Transport's: what waits goes to p.
+func (r *Recorder) SetProtocol(p weir.Protocol) {
+	r.note("SetProtocol %T", p)
+	if r.ending || r.lost {
+		return
+	}
+	r.attach(p)
+	r.offered = false
+}
+
+// Protocol is weir.Transport's: nil before Connect or SetProtocol, and when the
+// connection is lost.
+func (r *Recorder) Protocol() weir.Protocol { return r.protocol }
+
+// LocalAddr is weir.Transport's.
+func (r *Recorder) LocalAddr() net.Addr { return r.local }
+
+// RemoteAddr is weir.Transport's.
+func (r *Recorder) RemoteAddr() net.Addr { return r.remote }
+
+// Loop is weir.Transport's: what SetLoop set, or nil.
+func (r *Recorder) Loop() *weir.Loop { return r.loop }
