@@ -152,13 +152,14 @@ func asErrno(err error) syscall.Errno {
 // it is the pipe that is full, or empty: waiting for the handle would not help.
 func (b *Backend) splice(s *slot, op *backend.Op) (n int, errno syscall.Errno, stuck bool) {
 	b.calls.Splice++
-	from, to, events := int(s.fd), int(op.Peer), int16(unix.POLLOUT)
+	pipe := int(op.Peer)
+	from, to, events := int(s.fd), pipe, int16(unix.POLLOUT)
 	if op.Kind == backend.SpliceOut {
 		from, to, events = to, from, unix.POLLIN
 	}
 	n, errno = sys.Splice(from, to, int(op.Max))
 	if errno == unix.EAGAIN {
-		stuck = sys.Poll(int(op.Peer), events)&events == 0
+		stuck = sys.Poll(pipe, events)&events == 0
 	}
 	return n, errno, stuck
 }
