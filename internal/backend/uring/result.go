@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // result turns one completion into a result in *c and returns true, or returns
@@ -87,6 +88,8 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 	s := &b.slots.all[op.Slot]
 	goesOn := errno == 0 && op.Flags&backend.Multi != 0 && (c.N > 0 || op.Kind == backend.Accept)
 	switch {
+	case errno == syscall.ECANCELED && s.lost:
+		c.Err = syscall.EBADF
 	case errno == syscall.ECANCELED:
 		c.Err = backend.ErrCanceled
 	case errno != 0:
@@ -161,6 +164,13 @@ func (b *Backend) accepted(op *backend.Op, c *backend.Completion) {
 	c.Peer = b.peers[b.peerUsed]
 	b.peerUsed++
 	b.peerOf(h, op.Handle, c.Peer)
+	if d := b.detail(op.Handle); d != nil {
+		for _, o := range d.options {
+			// They held on the listener; here at worst the default stays.
+			b.stats.Calls++
+			_ = sys.SetOption(int(h), o.Option, o.Value)
+		}
+	}
 }
 
 // polled goes on after a poll: with the operation that it precedes, or with the

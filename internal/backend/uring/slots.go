@@ -40,6 +40,8 @@ type slot struct {
 	polling bool
 	// quiet is true while the submission skips the completion of a success.
 	quiet bool
+	// lost is true once op's descriptor was found to be another's.
+	lost bool
 	// refused is true for an Op that was never armed and is only to be told.
 	refused bool
 	// orphan is true when op has had its last result and was let go, and the

@@ -55,9 +55,10 @@ func place(k backend.Kind) uint8 {
 
 // detail is what few handles have.
 type detail struct {
-	adopted sys.Descriptor // as Adopt found it, if FD is not -1
-	file    *sys.Bound     // a listener's file
-	unix    bool           // of the Unix family
+	adopted sys.Descriptor        // as Adopt found it, if FD is not -1
+	file    *sys.Bound            // a listener's file
+	options []backend.OptionValue // for what it accepts, where the system does not hand them down
+	unix    bool                  // of the Unix family
 	ipv6    bool
 	// broke is what ended the connection. The kernel tells that once and then
 	// shows an end of stream.
@@ -109,6 +110,7 @@ func (b *Backend) forget(h backend.Handle) *detail {
 	if d != nil {
 		delete(b.details, h)
 	}
+	b.verifier.remove(h)
 	return d
 }
 
@@ -159,15 +161,25 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	if spec.Backlog > 0 || spec.Family == backend.Unix || spec.IPv6 {
 		d = &detail{file: file, unix: spec.Family == backend.Unix, ipv6: spec.IPv6}
 		d.adopted.FD = -1
+		if d.unix && spec.Backlog > 0 {
+			d.options = append(d.options, spec.Options...)
+		}
 	}
 	return b.opened(fd, socket, d), nil
 }
 
-// Adopt takes over a descriptor; see backend.Backend. Its flags, which other
+// Adopt takes over a descriptor; see backend.Backend. One that is a handle
+// already is EEXIST. Its flags, which other
 // processes may share, stay as they are; sys.Adopt says how.
 func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed
+	}
+	if h := backend.Handle(fd); b.class(h) != notOpen {
+		if i, ok := b.verifier.at[h]; !ok || b.verifier.same(i) {
+			return backend.None, syscall.EEXIST
+		}
+		b.lose(h)
 	}
 	a, err := sys.Adopt(fd)
 	if err != nil {
@@ -178,7 +190,8 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	if c == socket && !a.Blocks && !a.Listen && !d.unix && !d.ipv6 {
 		d = nil // like any other
 	}
-	return b.opened(a.FD, c, d), nil
+	h := b.opened(a.FD, c, d)
+	return h, b.verifier.add(h)
 }
 
 // Shut shuts or closes a handle; see backend.Backend.

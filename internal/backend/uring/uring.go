@@ -95,9 +95,10 @@ type Backend struct {
 	peers    []*backend.Addr
 	peerUsed int
 
-	vector sys.Vector
-	waker  waker
-	stats  Stats
+	vector   sys.Vector
+	verifier verifier
+	waker    waker
+	stats    Stats
 }
 
 // Completions that belong to no slot have one of these user_data, whose
@@ -223,6 +224,11 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 		poll = true
 	case backend.Ready, backend.Hangup:
 		poll = true
+		if b.class(op.Handle) == notOpen {
+			if err := b.verifier.add(op.Handle); err != nil {
+				return b.refuse(op, c, err)
+			}
+		}
 	case backend.Connect:
 		a := b.slots.newAux()
 		if done, err := b.connect(&a.addr, op); done {
@@ -344,6 +350,9 @@ func (b *Backend) release(op *backend.Op) {
 func (b *Backend) idle(op *backend.Op) {
 	b.handle(op.Handle).busy &^= place(op.Kind)
 	op.State = 0
+	if op.Kind == backend.Ready && b.class(op.Handle) == notOpen {
+		b.verifier.remove(op.Handle)
+	}
 }
 
 // Close cancels what is in flight, waits until the kernel is done with it, and

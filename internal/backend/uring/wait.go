@@ -47,6 +47,7 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 
 func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, error) {
 	b.batch++
+	b.verifier.left = len(b.verifier.list)
 	b.takeBack()
 	if err := b.enable(); err != nil {
 		return 0, err
@@ -58,8 +59,13 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 	}
 	n := b.collect(done)
 	for {
+		limit := timeout
 		if n == 0 {
 			b.promote()
+			limit = b.verify(timeout)
+			if n = b.report(done); n > 0 {
+				continue
+			}
 		}
 		whole := b.fill()
 		if n > 0 || !whole {
@@ -88,16 +94,16 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 		if !block && b.ring.unsubmitted() == 0 && !b.ring.pendingWork() {
 			return 0, nil
 		}
-		errno, err := b.enter(true, block, timeout)
+		errno, err := b.enter(true, block, limit)
 		woken := block && b.waker.rise()
 		n = b.collect(done)
 		if err != nil {
 			return n, err
 		}
-		if n > 0 || !block || woken || errno == syscall.EINTR || errno == syscall.ETIME {
+		if n > 0 || !block || woken || errno == syscall.EINTR {
 			return n, nil
 		}
-		// What came was no result for anyone.
+		// What came was no result for anyone, or the limit of verify.
 		if timeout > 0 {
 			if timeout = until - b.Now(); timeout <= 0 {
 				return 0, nil
