@@ -321,6 +321,13 @@ func (b *Backend) resubmit(op *backend.Op) {
 func (b *Backend) Cancel(op *backend.Op) bool {
 	switch op.State {
 	case queued:
+		if b.slots.all[op.Slot].batch == b.batch {
+			// The last Wait has handed out results of it, which may not all be
+			// delivered: it is not idle before they are.
+			b.end(op, backend.ErrCanceled)
+			b.tell()
+			return false
+		}
 		b.release(op)
 		return true
 	case flying:
