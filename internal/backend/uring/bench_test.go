@@ -5,6 +5,7 @@ package uring
 import (
 	"fmt"
 	"runtime"
+	"sort"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -283,4 +284,10 @@ func TestCompare(t *testing.T) {
 			fmt.Printf("%4d x %5d B depth %2d  %-14s %7.2f us  (%.2f) %s\n", k.conns, k.size, k.depth, p.name, median(sums[i]), median(sums[i])/median(sums[0]), last[i])
 		}
 	}
+}
+
+func median(v []float64) float64 {
+	v = append([]float64(nil), v...)
+	sort.Float64s(v)
+	return v[len(v)/2]
 }

@@ -16,18 +16,7 @@ const everything = SingleIssuer | TaskrunFlag | NoArray | SkipSuccess | MultiAcc
 // each feature, with next to none, and with queues and buffers so small that
 // they overflow and run out all the time.
 func TestContract(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		config Config
-	}{
-		{"full", Config{}},
-		{"any thread", Config{Without: SingleIssuer}},
-		{"whole buffers", Config{Without: Incremental}},
-		{"single shot", Config{Without: MultiAccept | MultiRecv}},
-		{"least", Config{Without: everything}},
-		{"tiny", Config{Entries: 2, Completions: 4, Buffers: 2, BufferSize: 64}},
-		{"tiny, whole buffers", Config{Entries: 2, Completions: 4, Buffers: 2, BufferSize: 64, Without: Incremental}},
-	} {
+	for _, c := range configs {
 		t.Run(c.name, func(t *testing.T) {
 			backendtest.Run(t, func(t *testing.T) backend.Backend {
 				b, err := New(c.config)

@@ -34,7 +34,7 @@ func pollEntry(e *sqe, fd int, events uint32) {
 
 // issue fills in the submission of slot i.
 func (b *Backend) issue(e *sqe, i uint32) {
-	s := &b.slots.all[i]
+	s := b.slots.at(i)
 	op := s.op
 	e.fd = int32(op.Handle)
 	switch {

@@ -139,11 +139,11 @@ func (b *Backend) move() error {
 // has been reported.
 func (b *Backend) rearm() {
 	b.moved = false
-	for i := range b.slots.all {
-		s := &b.slots.all[i]
+	for i := range b.slots.n {
+		s := b.slots.at(i)
 		switch {
 		case s.orphan:
-			b.slots.drop(uint32(i))
+			b.slots.drop(i)
 			continue
 		case s.op == nil:
 			continue

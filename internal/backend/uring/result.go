@@ -85,7 +85,7 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 // result of an Op that has another in the same batch is put off to the next
 // Wait; it never carries bytes or a connection.
 func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completion) bool {
-	s := &b.slots.all[op.Slot]
+	s := b.slots.at(op.Slot)
 	goesOn := errno == 0 && op.Flags&backend.Multi != 0 && (c.N > 0 || op.Kind == backend.Accept)
 	switch {
 	case errno == syscall.ECANCELED && s.lost:
@@ -97,6 +97,7 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 	case c.More:
 	case goesOn && op.State != cancelling:
 		c.More = true
+		b.stats.Rearmed++
 		b.resubmit(op)
 	case goesOn && s.batch == b.batch:
 		c.More = true

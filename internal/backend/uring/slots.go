@@ -29,11 +29,11 @@ const (
 // generation are the user_data of the submission, so that a completion finds
 // its Op, and one that comes too late finds nobody.
 type slot struct {
-	op   *backend.Op
-	aux  *aux
-	gen  uint32
-	next uint32 // the next free slot
-	// batch is the last Wait that reported a result of op with More.
+	op  *backend.Op
+	aux *aux
+	gen uint32
+	// batch is the last Wait that reported a result of op with More; of a free
+	// slot it is the next free one.
 	batch uint32
 	// polling is true while the submission is a poll that precedes the
 	// operation proper.
@@ -64,30 +64,41 @@ type aux struct {
 
 const noSlot = ^uint32(0)
 
-// slots is the table of them.
+// slots is the table of them, in blocks, which stay where they are.
 type slots struct {
-	all   []slot
-	free  uint32
-	spare []*aux
+	blocks []*[blockSize]slot
+	n      uint32 // that were ever used
+	free   uint32
+	spare  []*aux
 }
 
+const blockSize = 128
+
+// at returns slot i, which was used before.
+func (t *slots) at(i uint32) *slot { return &t.blocks[i/blockSize][i%blockSize] }
+
 // take makes a slot for op.
-func (t *slots) take(op *backend.Op) uint32 {
+func (t *slots) take(op *backend.Op) (uint32, *slot) {
 	i := t.free
 	if i == noSlot {
-		i = uint32(len(t.all))
-		t.all = append(t.all, slot{gen: 1})
+		i = t.n
+		if i/blockSize == uint32(len(t.blocks)) {
+			t.blocks = append(t.blocks, new([blockSize]slot))
+		}
+		t.n++
+		t.at(i).gen = 1
 	} else {
-		t.free = t.all[i].next
+		t.free = t.at(i).batch
 	}
-	t.all[i].op = op
-	return i
+	s := t.at(i)
+	s.op, s.batch = op, 0
+	return i, s
 }
 
 // drop frees slot i. Completions that still come for it find another
 // generation.
 func (t *slots) drop(i uint32) {
-	s := &t.all[i]
+	s := t.at(i)
 	if s.aux != nil {
 		t.keepAux(s.aux)
 	}
@@ -95,7 +106,7 @@ func (t *slots) drop(i uint32) {
 	if gen == 0 {
 		gen = 1 // 0 marks the submissions that belong to no slot
 	}
-	*s = slot{gen: gen, next: t.free}
+	*s = slot{gen: gen, batch: t.free}
 	t.free = i
 }
 
@@ -134,18 +145,18 @@ func (t *slots) keepAux(a *aux) {
 }
 
 // data is the user_data of slot i.
-func (t *slots) data(i uint32) uint64 { return uint64(t.all[i].gen)<<32 | uint64(i) }
+func (t *slots) data(i uint32) uint64 { return uint64(t.at(i).gen)<<32 | uint64(i) }
 
 // abandon lets go of slot i's Op; a later completion frees the slot.
 func (t *slots) abandon(i uint32) {
-	s := &t.all[i]
+	s := t.at(i)
 	s.op, s.orphan = nil, true
 }
 
 // bury frees the slot with that user_data if it is an orphan.
 func (t *slots) bury(data uint64) {
 	i := uint32(data)
-	if i < uint32(len(t.all)) && t.all[i].gen == uint32(data>>32) && t.all[i].orphan {
+	if i < t.n && t.at(i).gen == uint32(data>>32) && t.at(i).orphan {
 		t.drop(i)
 	}
 }
@@ -153,8 +164,11 @@ func (t *slots) bury(data uint64) {
 // find returns the slot with that user_data, or nil where it is gone.
 func (t *slots) find(data uint64) (uint32, *slot) {
 	i := uint32(data)
-	if i >= uint32(len(t.all)) || t.all[i].gen != uint32(data>>32) || t.all[i].op == nil {
+	if i >= t.n {
 		return noSlot, nil
 	}
-	return i, &t.all[i]
+	if s := t.at(i); s.gen == uint32(data>>32) && s.op != nil {
+		return i, s
+	}
+	return noSlot, nil
 }

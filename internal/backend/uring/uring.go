@@ -51,6 +51,7 @@ type Stats struct {
 	Submissions uint64
 	Completions uint64 // entries taken from the completion queue
 	NoBuffer    uint64 // receives that found no buffer and were armed again
+	Rearmed     uint64 // Multi Ops that the kernel ended and that were armed again
 	Overflows   uint64 // times the completion queue was seen overflown
 	Late        uint64 // completions whose Op was gone
 	Moves       uint64 // to another thread
@@ -123,7 +124,7 @@ func New(c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{has: has &^ c.Without, start: time.Now(), details: make(map[backend.Handle]*detail)}
+	b := &Backend{has: has &^ c.Without, start: time.Now(), batch: 1, details: make(map[backend.Handle]*detail)}
 	b.slots.free = noSlot
 	if c.Entries == 0 {
 		c.Entries = 256
@@ -239,13 +240,15 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 			*c = backend.Completion{Op: op}
 			return true
 		}
-		op.Slot = b.slots.take(op)
-		b.slots.all[op.Slot].aux = a
+		var s *slot
+		op.Slot, s = b.slots.take(op)
+		s.aux = a
 		b.arm(op)
 		return false
 	}
-	op.Slot = b.slots.take(op)
-	b.slots.all[op.Slot].polling = poll
+	var s *slot
+	op.Slot, s = b.slots.take(op)
+	s.polling = poll
 	b.arm(op)
 	return false
 }
@@ -288,8 +291,9 @@ func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool 
 		*c = backend.Completion{Op: op, Err: err}
 		return true
 	}
-	op.Slot = b.slots.take(op)
-	b.slots.all[op.Slot].refused = true
+	var s *slot
+	op.Slot, s = b.slots.take(op)
+	s.refused = true
 	b.end(op, err)
 	b.tell()
 	return false
@@ -321,7 +325,7 @@ func (b *Backend) resubmit(op *backend.Op) {
 func (b *Backend) Cancel(op *backend.Op) bool {
 	switch op.State {
 	case queued:
-		if b.slots.all[op.Slot].batch == b.batch {
+		if b.slots.at(op.Slot).batch == b.batch {
 			// The last Wait has handed out results of it, which may not all be
 			// delivered: it is not idle before they are.
 			b.end(op, backend.ErrCanceled)
@@ -340,7 +344,7 @@ func (b *Backend) Cancel(op *backend.Op) bool {
 
 // release makes op idle and its slot free.
 func (b *Backend) release(op *backend.Op) {
-	s := &b.slots.all[op.Slot]
+	s := b.slots.at(op.Slot)
 	if s.aux != nil && s.aux.slab != nil {
 		b.slabs = append(b.slabs, s.aux.slab)
 	}
@@ -371,8 +375,8 @@ func (b *Backend) Close() error {
 	b.closed = true
 	b.waker.close()
 	err := b.drain()
-	for i := range b.slots.all {
-		if op := b.slots.all[i].op; op != nil {
+	for i := range b.slots.n {
+		if op := b.slots.at(i).op; op != nil {
 			op.State = 0
 		}
 	}

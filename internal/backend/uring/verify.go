@@ -115,8 +115,8 @@ func shorter(timeout, limit time.Duration) time.Duration {
 // ends with EBADF, and the number is not closed.
 func (b *Backend) lose(h backend.Handle) {
 	b.verifier.remove(h)
-	for i := range b.slots.all {
-		s := &b.slots.all[i]
+	for i := range b.slots.n {
+		s := b.slots.at(i)
 		if s.op == nil || s.op.Handle != h || s.refused {
 			continue
 		}

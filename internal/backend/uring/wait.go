@@ -181,7 +181,7 @@ func (b *Backend) promote() {
 	if len(b.later) > 0 {
 		b.bufs.takeBack()
 		b.queue = append(b.queue, b.later...)
-		b.later = b.later[:0]
+		b.later = emptied(b.later)
 	}
 }
 
@@ -227,7 +227,7 @@ func (b *Backend) fill() bool {
 		b.inFlight++
 		b.stats.Submissions++
 	}
-	b.queue, b.head = b.queue[:0], 0
+	b.queue, b.head = emptied(b.queue), 0
 	return true
 }
 
@@ -250,7 +250,7 @@ func (b *Backend) collect(done []backend.Completion) int {
 	if b.spilled < len(b.spill) {
 		return n
 	}
-	b.spill, b.spilled = b.spill[:0], 0
+	b.spill, b.spilled = emptied(b.spill), 0
 	if b.moved {
 		b.rearm()
 		n += b.report(done[n:])
@@ -347,4 +347,14 @@ func (b *Backend) heard(e *cqe) {
 	if _, s := b.slots.find(e.userData); s != nil {
 		s.quiet = false
 	}
+}
+
+// emptied returns list without its elements, or nil if it has grown so much
+// that it is no longer worth keeping.
+func emptied[T any](list []T) []T {
+	const keep = 1024
+	if cap(list) > keep {
+		return nil
+	}
+	return list[:0]
 }
