@@ -5,7 +5,6 @@ package uring
 import (
 	"fmt"
 	"runtime"
-	"sort"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -255,39 +254,36 @@ func onBareEpoll(fds []int, size int, stop *atomic.Bool) (int, uint64, error) {
 	return n, 0, nil
 }
 
-func TestCompare(t *testing.T) {
-	type peer struct {
+// BenchmarkEcho compares backends. Run it with -benchtime 1x and -count 5, and
+// compare within one run.
+func BenchmarkEcho(b *testing.B) {
+	peers := []struct {
 		name  string
 		serve echoServerFunc
-	}
-	peers := []peer{
-		{"bare epoll", onBareEpoll},
+	}{
+		{"bare-epoll", onBareEpoll},
 		{"epoll", onEpoll},
-		{"uring quiet", onUring(Config{}, backend.Quiet)},
-		{"uring loud", onUring(Config{}, 0)},
-		{"uring coop", onUring(Config{Without: SingleIssuer}, backend.Quiet)},
-		{"uring no-inc", onUring(Config{Without: Incremental}, backend.Quiet)},
-		{"uring no-tw", onUring(Config{Without: TaskrunFlag}, backend.Quiet)},
+		{"uring", onUring(Config{}, backend.Quiet)},
+		{"uring-loud", onUring(Config{}, 0)},
+		{"uring-any-thread", onUring(Config{Without: SingleIssuer}, backend.Quiet)},
+		{"uring-whole-buffers", onUring(Config{Without: Incremental}, backend.Quiet)},
+		{"uring-single-shot", onUring(Config{Without: MultiRecv}, backend.Quiet)},
 	}
-	for _, k := range []struct{ conns, size, depth int }{{1000, 64, 1}, {64, 64, 16}, {64, 16384, 1}} {
-		sums := make([][]float64, len(peers))
-		last := make([]string, len(peers))
-		for range 3 {
-			for i, p := range peers {
-				fmt.Println(p.name)
-				cpu, calls, rate := runEcho(t, k.conns, k.size, k.depth, 700*time.Millisecond, p.serve)
-				sums[i] = append(sums[i], cpu)
-				last[i] = fmt.Sprintf("calls %.3f rate %.0f", calls, rate)
-			}
-		}
-		for i, p := range peers {
-			fmt.Printf("%4d x %5d B depth %2d  %-14s %7.2f us  (%.2f) %s\n", k.conns, k.size, k.depth, p.name, median(sums[i]), median(sums[i])/median(sums[0]), last[i])
+	for _, k := range []struct{ conns, size, depth int }{
+		{1, 64, 1}, {64, 64, 1}, {1000, 64, 1}, {64, 64, 16}, {1000, 64, 16}, {64, 16 << 10, 1}, {64, 64 << 10, 1},
+	} {
+		for _, p := range peers {
+			b.Run(fmt.Sprintf("conns=%d/size=%d/depth=%d/%s", k.conns, k.size, k.depth, p.name), func(b *testing.B) {
+				var cpu, calls, rate float64
+				for range b.N {
+					c, n, r := runEcho(b, k.conns, k.size, k.depth, 700*time.Millisecond, p.serve)
+					cpu, calls, rate = cpu+c, calls+n, rate+r
+				}
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(cpu/float64(b.N), "cpu-µs/msg")
+				b.ReportMetric(calls/float64(b.N), "calls/msg")
+				b.ReportMetric(rate/float64(b.N), "msg/s")
+			})
 		}
 	}
-}
-
-func median(v []float64) float64 {
-	v = append([]float64(nil), v...)
-	sort.Float64s(v)
-	return v[len(v)/2]
 }
