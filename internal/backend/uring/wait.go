@@ -53,6 +53,7 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 		return 0, err
 	}
 	b.yield()
+	b.promote()
 	var until time.Duration
 	if timeout > 0 {
 		until = b.clock + timeout
@@ -70,8 +71,9 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 		whole := b.fill()
 		if n > 0 || !whole {
 			if b.ring.unsubmitted() > 0 {
-				// Where completions found no room in done, more are not wanted yet.
-				errno, err := b.enter(b.available() == 0, false, 0)
+				// More completions are wanted even where there are some that found
+				// no room in done: those that are there may be the same few's.
+				errno, err := b.enter(b.available() < int(b.ring.cqSize), false, 0)
 				if err != nil {
 					return n, err
 				}
@@ -175,8 +177,9 @@ func (b *Backend) takeBack() {
 	b.peerUsed = 0
 }
 
-// promote queues what is to be submitted once more. That waits until nothing is
-// lent: a receive that found no buffer would find none again, without end.
+// promote queues what is to be submitted once more. It is called only while
+// nothing is lent: else a receive that found no buffer would find none again,
+// without end.
 func (b *Backend) promote() {
 	if len(b.later) > 0 {
 		b.bufs.takeBack()
