@@ -305,17 +305,23 @@ func checkFair(r *rig, n network) {
 	var pumps []*pump
 	for i := range busy {
 		c, s := r.dial(n, l, a)
-		pumps = append(pumps, newPump(c, s, 64<<20, uint32(i)))
+		pumps = append(pumps, newPump(c, s, 1<<20, uint32(i)))
+	}
+	flood := func() {
+		for _, p := range pumps {
+			p.run(r)
+			p.got = p.got[:0]
+			if len(p.sent) < 1<<19 {
+				p.sent = p.want // it never ends
+			}
+		}
+		r.wait(time.Millisecond)
 	}
 	c, s := r.dial(n, l, a)
 	quiet := readOp(s, 0)
 	r.submit(quiet)
 	for range 50 {
-		for _, p := range pumps {
-			p.run(r)
-			p.got = p.got[:0]
-		}
-		r.wait(time.Millisecond)
+		flood()
 	}
 	r.write(c, []byte("x"))
 	waits := 0
@@ -323,11 +329,7 @@ func checkFair(r *rig, n network) {
 		if waits++; waits > 1000 {
 			r.t.Fatal("a quiet connection was not served within 1000 Waits")
 		}
-		for _, p := range pumps {
-			p.run(r)
-			p.got = p.got[:0]
-		}
-		r.wait(time.Millisecond)
+		flood()
 	}
 }
 
