@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/weir-io/weir/internal/backend"
 	"golang.org/x/sys/unix"
@@ -515,5 +516,12 @@ func TestDescriptors(t *testing.T) {
 	}
 	if after := descriptors(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// TestSlotSize: the table takes 56 bytes a descriptor.
+func TestSlotSize(t *testing.T) {
+	if size := unsafe.Sizeof(slot{}); unsafe.Sizeof(uintptr(0)) == 8 && size != 56 {
+		t.Errorf("a slot takes %d bytes", size)
 	}
 }
