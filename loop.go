@@ -205,10 +205,18 @@ func (l *Loop) turn(wait time.Duration) error {
 
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
+	// A callback may touch any stream: one whose write is done must not take it
+	// for idle, and write the same again, before it has been told.
+	for i := range done {
+		done[i].Op.Due = !done[i].More
+	}
 	l.early, l.taken = l.taken[:0], l.early
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
+			if !c.More {
+				c.Op.Due = false
+			}
 			if l.debug != nil {
 				l.debug.timed(c.Op.Owner, func() { c.Op.Owner.OpDone(c) })
 			} else {

@@ -111,7 +111,9 @@ type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	_      uint8
+	// Due belongs to the loop: true while a last result that Wait has reported
+	// is still to be delivered. To the backend the Op is idle then.
+	Due    bool
 	Handle Handle
 	Owner  Owner
 	Buf    []byte   // Read: where to; nil: the backend lends
@@ -127,7 +129,7 @@ type Op struct {
 }
 
 // Armed reports whether op was submitted and has not yet had its last result.
-func (op *Op) Armed() bool { return op.State != 0 }
+func (op *Op) Armed() bool { return op.State != 0 || op.Due }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
 type Owner interface {
