@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -26,6 +27,7 @@ type served struct {
 	addr    string
 	backend net.Listener
 	results chan relay.Result
+	splices bool // the backend is one that can
 }
 
 func serve(t *testing.T, onlyCopy bool) *served {
@@ -48,6 +50,7 @@ func serve(t *testing.T, onlyCopy bool) *served {
 		t.Fatal(err)
 	}
 	s.addr = ln.Addr().String()
+	s.splices = runtime.GOOS == "linux" && l.Backend().Name != "portable"
 	ran := make(chan error, 1)
 	go func() { ran <- l.Run() }()
 	t.Cleanup(func() {
@@ -132,6 +135,7 @@ func TestBothWays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer func() { _, _ = client.Close(), server.Close() }()
 			var wg sync.WaitGroup
 			sums := map[string][2][32]byte{}
 			var mu sync.Mutex
@@ -159,7 +163,7 @@ func TestBothWays(t *testing.T) {
 					var r io.Reader = to
 					if c.slow {
 						r = smallReads{to}
-						if err := to.SetReadBuffer(4 << 10); err != nil {
+						if err := to.SetReadBuffer(256 << 10); err != nil {
 							t.Error(err)
 						}
 					}
@@ -178,10 +182,13 @@ func TestBothWays(t *testing.T) {
 					t.Errorf("%s: other bytes came out than went in", way)
 				}
 			}
-			if r := s.result(t); r.Bytes != [2]int64{int64(c.size), int64(c.size)} || r.Why != nil {
+			r := s.result(t)
+			if r.Bytes != [2]int64{int64(c.size), int64(c.size)} || r.Why != nil {
 				t.Errorf("result %+v", r)
 			}
-			_, _ = client.Close(), server.Close()
+			if want := c.size > 1<<20 && !c.copy && s.splices; (r.Spliced[relay.A] > 0) != want || (r.Spliced[relay.B] > 0) != want {
+				t.Errorf("%d and %d bytes were spliced; wanted any: %v", r.Spliced[relay.A], r.Spliced[relay.B], want)
+			}
 		})
 	}
 }

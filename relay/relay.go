@@ -61,6 +61,8 @@ type Config struct {
 type Result struct {
 	// Bytes[s] is how many bytes came from s and were taken by the other side.
 	Bytes [2]int64
+	// Spliced[s] is how many of them the kernel moved.
+	Spliced [2]int64
 	// Connected is true if both sides were there.
 	Connected bool
 	// Local is true if the relay was ended by Abort; then By and Why mean
@@ -135,8 +137,10 @@ func (r *Relay) end(s Side, why error) {
 }
 
 func (r *Relay) finish() {
-	if r.done || r.sides[A].state != over || r.sides[B].state != over {
-		return
+	for i := range r.sides {
+		if r.done || r.sides[i].state != over || r.sides[i].splicing {
+			return
+		}
 	}
 	r.done = true
 	for i := range r.sides {
@@ -279,6 +283,7 @@ func (s *side) splice() {
 func (s *side) spliced(n int64, _ error) {
 	s.splicing = false
 	s.bytes += n
+	s.r.res.Spliced[s.id] += n
 	s.r.finish()
 }
 
