@@ -14,6 +14,7 @@ type Endpoint struct {
 	Layers []*Part
 
 	kind   *Kind
+	role   Role
 	layers []*Layer
 }
 
@@ -39,13 +40,8 @@ func (e *Endpoint) Kind() *Kind { return e.kind }
 // Layer is the table's entry for e.Layers[i].
 func (e *Endpoint) Layer(i int) *Layer { return e.layers[i] }
 
-// Role is what the base does; layers follow it.
-func (e *Endpoint) Role() Role {
-	if e.kind.RoleOf != nil {
-		return e.kind.RoleOf(e.Base)
-	}
-	return e.kind.Role
-}
+// Role is what the base does, found out when it was parsed; layers follow it.
+func (e *Endpoint) Role() Role { return e.role }
 
 // String writes the endpoint so that it parses to an equal one.
 func (e *Endpoint) String() string {
@@ -208,7 +204,13 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 		return err
 	}
 	if kind.Check != nil {
-		return p.fault(part, kind.Check(part), kind.Name)
+		if err := p.fault(part, kind.Check(part), kind.Name); err != nil {
+			return err
+		}
+	}
+	e.role = kind.Role
+	if kind.RoleOf != nil {
+		e.role = kind.RoleOf(part)
 	}
 	return nil
 }
