@@ -9,5 +9,6 @@ func candidates() []candidate {
 	return []candidate{
 		{"epoll", func() (backend.Backend, error) { return epoll.New(false) }},
 		{"epoll-et", func() (backend.Backend, error) { return epoll.New(true) }},
+		portableCandidate,
 	}
 }

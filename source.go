@@ -120,15 +120,23 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if !l.caps.Descriptors {
+	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, backend.ErrUnsupported
 	}
 	if _, here := l.watched[fd]; here {
 		return nil, ErrSourceRegistered
 	}
+	h := backend.Handle(fd)
+	if !l.caps.Descriptors {
+		var err error
+		if h, err = l.be.Adopt(fd); err != nil {
+			return nil, sysError("watch", err)
+		}
+	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
-	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: backend.Handle(fd), Owner: w}
+	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: w}
 	if c, ok := l.submit(&w.op); ok && c.Err != nil {
+		w.letGo()
 		return nil, sysError("watch", c.Err)
 	}
 	l.watched[fd] = w
@@ -143,6 +151,7 @@ func (w *Watch) OpDone(c *backend.Completion) {
 	}
 	if c.Err != nil && c.Err != backend.ErrAgain {
 		w.forget()
+		w.letGo()
 		w.loop.report(sysError("watch", c.Err))
 		w.call(Failed)
 		return
@@ -176,7 +185,9 @@ func (w *Watch) Remove() {
 	}
 	w.forget()
 	w.loop.be.Cancel(&w.op)
-	// The backend lets go of the number; that it is closed already is the
-	// caller's affair.
-	_ = w.loop.be.Shut(backend.Handle(w.fd), backend.Forget)
+	w.letGo()
 }
+
+// letGo makes the backend forget the descriptor; that it is closed already is
+// the caller's affair.
+func (w *Watch) letGo() { _ = w.loop.be.Shut(w.op.Handle, backend.Forget) }

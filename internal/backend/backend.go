@@ -86,6 +86,12 @@ const (
 	// Now makes a Read or a Write that would have to wait finish with ErrAgain
 	// instead.
 	Now
+	// Quiet, on a Write, says that there is nothing to do when all of it has been
+	// sent, so that a backend may report that along with the next result and need
+	// not return from Wait for it alone. A write that falls short or fails ends
+	// a Wait as ever. It is the one flag that may be cleared while the Op is
+	// armed, between two Waits. A backend may ignore it.
+	Quiet
 )
 
 // Events are the conditions of a Ready Op.
@@ -228,6 +234,9 @@ type Caps struct {
 	// Descriptors is true where a Handle is a descriptor of the process, so
 	// that Adopt works and a handle can move to another backend's loop.
 	Descriptors bool
+	// Adopts is true where Adopt works although Handles are not descriptors.
+	// Forget then lets go of the descriptor that was adopted.
+	Adopts bool
 	// Splice is true where SpliceIn and SpliceOut work.
 	Splice bool
 	// Probed lists what was found out, for people: "multishot-recv: yes".
