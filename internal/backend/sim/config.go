@@ -35,7 +35,7 @@ type Faults struct {
 	Loss     float64       // a segment is lost, and sent again later
 	CutWire  float64       // a segment is cut, its parts arrive apart
 
-	// Buffers in bytes; 0 is 128 KiB.
+	// Buffers in bytes; 0 is 512 KiB to send and 128 KiB to receive.
 	SendBuffer, ReceiveBuffer int
 
 	// What the contract of a backend allows.
@@ -71,7 +71,8 @@ type Faults struct {
 
 const (
 	defaultLatency = time.Millisecond
-	defaultBuffer  = 128 << 10
+	defaultSend    = 512 << 10
+	defaultReceive = 128 << 10
 	defaultHandles = 20_000
 )
 
@@ -158,10 +159,10 @@ func (f Faults) filled() Faults {
 		f.Latency = defaultLatency
 	}
 	if f.SendBuffer == 0 {
-		f.SendBuffer = defaultBuffer
+		f.SendBuffer = defaultSend
 	}
 	if f.ReceiveBuffer == 0 {
-		f.ReceiveBuffer = defaultBuffer
+		f.ReceiveBuffer = defaultReceive
 	}
 	return f
 }

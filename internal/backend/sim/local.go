@@ -7,15 +7,6 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// addrOn writes an address as a socket of l's family sees it.
-func addrOn(l *socket, ip netip.AddrPort) backend.Addr {
-	a := ip.Addr()
-	if l.v6 && a.Is4() {
-		a = netip.AddrFrom16(a.As16())
-	}
-	return backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(a, ip.Port())}
-}
-
 // dest is the host that s connects to; its own if there is no other.
 func (w *World) dest(s *socket) *Host {
 	if a := s.remote.IP.Addr(); !a.IsLoopback() {

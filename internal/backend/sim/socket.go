@@ -249,7 +249,23 @@ func (s *socket) due(p int) bool {
 	if op == nil || s.held&bit != 0 {
 		return false
 	}
-	return s.cancelDue&bit != 0 || op.Flags&backend.Now != 0 || s.can(op)
+	switch {
+	case s.cancelDue&bit != 0 || op.Flags&backend.Now != 0:
+		return true
+	case op.Kind == backend.Write && s.can(op):
+		return !s.sending() || s.spacious()
+	}
+	return s.can(op)
+}
+
+// sending reports whether all that a write can be short of is room.
+func (s *socket) sending() bool { return s.state == open && s.err == 0 && !s.wshut && !s.broken }
+
+// spacious reports whether a writer that waits is woken: as on Linux when a
+// third of the buffer is free, so that it is not woken for every byte.
+func (s *socket) spacious() bool {
+	room := s.room()
+	return room > 0 && 2*room >= s.opts.sendBuffer-room
 }
 
 // can reports whether op has something to say.
@@ -287,10 +303,8 @@ func (s *socket) writable() bool {
 	switch s.state {
 	case listening, dialing:
 		return false
-	case open:
-		return s.err != 0 || s.wshut || s.broken || s.room() > 0
 	}
-	return true
+	return !s.sending() || s.room() > 0
 }
 
 func (s *socket) hungUp() bool {
@@ -309,7 +323,7 @@ func (s *socket) events(want backend.Events) backend.Events {
 	if s.readable() {
 		e |= backend.Readable
 	}
-	if s.writable() {
+	if s.writable() && (!s.sending() || s.spacious()) {
 		e |= backend.Writable
 	}
 	e &= want

@@ -362,8 +362,7 @@ func (w *World) syn(ev *event) {
 	}
 	c := w.newSocket(h, tcp)
 	c.state, c.v6, c.opts, c.fate = embryo, l.v6, l.opts, s.fate
-	c.local = addrOn(l, s.remote.IP)
-	c.remote = addrOn(l, s.local.IP)
+	c.local, c.remote = s.remote, s.local // IPv4 through an IPv6 socket looks like what it is
 	c.via = l
 	l.listener.embryos++
 	join(s, c)
