@@ -111,7 +111,10 @@ type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	_      uint8
+	// Due belongs to the loop: how many results the last Wait reported that
+	// have not been handed to Owner yet. What they say was true of the Op as it
+	// was; so it counts as armed until they are out.
+	Due    uint8
 	Handle Handle
 	Owner  Owner
 	Buf    []byte   // Read: where to; nil: the backend lends
@@ -126,8 +129,9 @@ type Op struct {
 	State uint32
 }
 
-// Armed reports whether op was submitted and has not yet had its last result.
-func (op *Op) Armed() bool { return op.State != 0 }
+// Armed reports whether op was submitted and its owner has not yet had its last
+// result. It may then be cancelled, and not be submitted.
+func (op *Op) Armed() bool { return op.State != 0 || op.Due != 0 }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
 type Owner interface {
