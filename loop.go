@@ -206,9 +206,15 @@ func (l *Loop) turn(wait time.Duration) error {
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
 	l.early, l.taken = l.taken[:0], l.early
+	for i := range done {
+		if !done[i].More {
+			done[i].Op.Reported = true
+		}
+	}
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
+			c.Op.Reported = false
 			if l.debug != nil {
 				l.debug.timed(c.Op.Owner, func() { c.Op.Owner.OpDone(c) })
 			} else {

@@ -111,14 +111,16 @@ type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	_      uint8
-	Handle Handle
-	Owner  Owner
-	Buf    []byte   // Read: where to; nil: the backend lends
-	Vec    [][]byte // Write: what
-	Addr   *Addr    // Connect: where to
-	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
-	Max    int32    // SpliceIn, SpliceOut: at most so many bytes
+	// Reported belongs to the loop: true exactly while it has the last result
+	// from Wait and has not yet handed it to the Owner.
+	Reported bool
+	Handle   Handle
+	Owner    Owner
+	Buf      []byte   // Read: where to; nil: the backend lends
+	Vec      [][]byte // Write: what
+	Addr     *Addr    // Connect: where to
+	Peer     Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
+	Max      int32    // SpliceIn, SpliceOut: at most so many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
 	// not armed.
@@ -126,8 +128,10 @@ type Op struct {
 	State uint32
 }
 
-// Armed reports whether op was submitted and has not yet had its last result.
-func (op *Op) Armed() bool { return op.State != 0 }
+// Armed reports whether op was submitted and its Owner has not yet had its last
+// result. Between a Wait that reported it and OpDone the backend takes op for
+// idle, but other callbacks of that batch must not use it again.
+func (op *Op) Armed() bool { return op.State != 0 || op.Reported }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
 type Owner interface {
