@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -285,7 +286,11 @@ func TestReset(t *testing.T) {
 		if err := b.Shut(h2, backend.CloseReset); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := far2.Read(make([]byte, 1)); !errors.Is(errno(err), syscall.ECONNRESET) {
+		_, err := far2.Read(make([]byte, 1))
+		if runtime.GOOS == "windows" && errors.Is(err, io.EOF) {
+			t.Skip("the system ended the connection before it reset it, as wine does")
+		}
+		if !errors.Is(errno(err), syscall.ECONNRESET) {
 			t.Fatalf("the peer of a reset got %v", err)
 		}
 	})
