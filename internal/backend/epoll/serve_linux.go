@@ -280,7 +280,7 @@ func (b *Backend) serveConnect(s *slot) {
 		}
 	}
 	if errno != 0 {
-		s.err = errno
+		s.errno = uint16(errno)
 		b.end(&s.wr, backend.Completion{Err: errno})
 		return
 	}
@@ -290,14 +290,14 @@ func (b *Backend) serveConnect(s *slot) {
 func (b *Backend) serveHangup(s *slot) {
 	if s.class == sys.Socket {
 		if errno := sys.PendingError(int(s.fd)); errno != 0 {
-			s.err = errno
+			s.errno = uint16(errno)
 		}
 	} else if s.ready&erred != 0 {
-		s.err = unix.EPIPE // all that poll says of a pipe without a reader
+		s.errno = uint16(unix.EPIPE) // all that poll says of a pipe without a reader
 	}
 	c := backend.Completion{}
-	if s.err != 0 {
-		c.Err = s.err
+	if s.err() != 0 {
+		c.Err = s.err()
 	}
 	b.end(&s.hup, c)
 }
