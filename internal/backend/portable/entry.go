@@ -24,6 +24,7 @@ type entry struct {
 	local backend.Addr
 	peer  backend.Addr
 
+	first  int  // the Kind that serve begins with; of the loop's goroutine
 	queued bool // in the ready list; under Backend.mu
 }
 
@@ -196,6 +197,10 @@ func (b *Backend) attach(e *entry, c io.ReadWriteCloser) {
 	if nc, ok := c.(net.Conn); ok {
 		e.local, e.peer = addrOf(nc.LocalAddr()), addrOf(nc.RemoteAddr())
 	}
+	if p := newPlain(c); p != nil {
+		e.port = p
+		return
+	}
 	if !b.blocking {
 		if p := newPolled(b, e, c); p != nil {
 			e.port = p
@@ -266,8 +271,8 @@ func (b *Backend) Name(h backend.Handle, peer bool) (backend.Addr, error) {
 	}
 }
 
-// SetOption sets a socket option. On a socket that is not connected it is kept
-// and set when it is.
+// SetOption sets a socket option. What a socket that is not connected or that
+// listens cannot take yet is kept for its connections.
 func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error {
 	e := b.entry(h)
 	switch {
@@ -275,13 +280,17 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 		return errBadHandle
 	case e.port != nil:
 		return errno(e.port.setOption(o, value))
-	case e.spec != nil:
-		e.spec.Options = slices.DeleteFunc(e.spec.Options, func(v backend.OptionValue) bool { return v.Option == o })
-		e.spec.Options = append(e.spec.Options, backend.OptionValue{Option: o, Value: value})
-		return nil
-	default:
-		return backend.ErrUnsupported
+	case e.spec == nil:
+		return errno(setOption(e.ln.ln, o, value))
 	}
+	if e.ln != nil {
+		if err := setOption(e.ln.ln, o, value); err != nil && !errors.Is(err, backend.ErrUnsupported) {
+			return errno(err)
+		}
+	}
+	e.spec.Options = slices.DeleteFunc(e.spec.Options, func(v backend.OptionValue) bool { return v.Option == o })
+	e.spec.Options = append(e.spec.Options, backend.OptionValue{Option: o, Value: value})
+	return nil
 }
 
 // GetOption reads a socket option; on a socket that is not connected, what was
@@ -294,16 +303,16 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	case e.port != nil:
 		v, err := e.port.getOption(o)
 		return v, errno(err)
-	case e.spec != nil:
-		for _, v := range e.spec.Options {
-			if v.Option == o {
-				return v.Value, nil
-			}
-		}
-		return 0, nil
-	default:
-		return 0, backend.ErrUnsupported
+	case e.ln != nil && (e.spec == nil || o == backend.SendBuffer || o == backend.ReceiveBuffer):
+		v, err := getOption(e.ln.ln, o)
+		return v, errno(err)
 	}
+	for _, v := range e.spec.Options {
+		if v.Option == o {
+			return v.Value, nil
+		}
+	}
+	return 0, nil
 }
 
 // addrOf turns an address of package net, or of something else, into ours.
