@@ -279,7 +279,11 @@ func TestReset(t *testing.T) {
 			t.Fatalf("%+v", c)
 		}
 		far.Close()
-		if c := wait(t, b, &op); !errors.Is(c.Err, syscall.ECONNRESET) {
+		c = wait(t, b, &op)
+		if runtime.GOOS == "windows" && c.Err == nil {
+			t.Skip("the system ended the connection before it reset it, as wine does")
+		}
+		if !errors.Is(c.Err, syscall.ECONNRESET) {
 			t.Fatalf("%+v", c)
 		}
 		h2, far2 := pair(t, b)
