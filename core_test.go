@@ -104,7 +104,7 @@ func TestRefused(t *testing.T) {
 
 func TestSplice(t *testing.T) {
 	l := newLoop(t)
-	var data = bytes.Repeat([]byte("abcdefghijklmnop"), 1<<19)
+	data := bytes.Repeat([]byte("abcdefghijklmnop"), 1<<19)
 	var total int64
 	sink := &client{done: l.Stop}
 	a, b, err := l.SocketPair(

@@ -9,7 +9,7 @@ import (
 )
 
 // read tries to read and keeps the hints of s up to date.
-func (b *Backend) read(s *slot, op *backend.Op, p []byte) (n int, errno syscall.Errno) {
+func (b *Backend) read(s *slot, p []byte) (n int, errno syscall.Errno) {
 	b.calls.Read++
 	fd := int(s.fd)
 	switch s.class {

@@ -194,7 +194,7 @@ func (b *Backend) filled(op *backend.Op, n int) []byte {
 
 func (b *Backend) serveRead(s *slot) {
 	op := s.rd
-	n, errno := b.read(s, op, b.buffer(op))
+	n, errno := b.read(s, b.buffer(op))
 	switch {
 	case errno == unix.EAGAIN:
 	case errno != 0:

@@ -93,6 +93,7 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 		return b.tryAccept(e, c)
 	case backend.Connect:
 		return b.tryConnect(e, c)
+	default:
 	}
 	if e.port == nil && e.ln == nil {
 		c.Err = errNotConnected

@@ -155,7 +155,7 @@ func (p *polled) call(kind uint8, buf []byte, mask int16) (int, error) {
 	switch p.errno {
 	case nil:
 		return p.n, nil
-	case syscall.EAGAIN: //nolint:errorlint // straight from the system
+	case syscall.EAGAIN:
 		return 0, backend.ErrAgain
 	default:
 		return 0, p.errno
@@ -174,7 +174,7 @@ func (p *polled) callFD(u uintptr) {
 			p.pollFd[0].Fd = int32(fd)
 			p.n, p.errno = unix.Poll(p.pollFd[:], 0)
 		}
-		if p.errno != syscall.EINTR { //nolint:errorlint // straight from the system
+		if p.errno != syscall.EINTR {
 			return
 		}
 	}
@@ -185,7 +185,7 @@ func (p *polled) read(buf []byte) (int, error) {
 	if n == 0 && err == nil && len(buf) > 0 {
 		return 0, io.EOF
 	}
-	if err == syscall.EIO && !p.sock { //nolint:errorlint // straight from the system
+	if err == syscall.EIO && !p.sock {
 		return 0, io.EOF // a PTY whose other side is gone
 	}
 	return n, err
