@@ -41,7 +41,7 @@ func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Tra
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if !l.caps.Descriptors {
+	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, ErrNotDescriptors
 	}
 	c := configOf(opts)
@@ -127,7 +127,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 	if err := l.check("ListenFD"); err != nil {
 		return nil, err
 	}
-	if !l.caps.Descriptors {
+	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, ErrNotDescriptors
 	}
 	name := textAddr{"fd", itoa(fd)}
@@ -148,7 +148,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 		l.shutHandle(h, backend.Forget)
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: sysError("getsockname", err)}
 	}
-	l.listeners[ln] = struct{}{}
+	l.listeners.add(ln)
 	ln.accept()
 	return ln, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/backend/portable"
 )
 
 // candidate is a backend that this platform may have.
@@ -15,6 +16,10 @@ type candidate struct {
 	name string
 	open func() (backend.Backend, error)
 }
+
+// portableCandidate serves where nothing native does, and is last in every
+// list.
+var portableCandidate = candidate{"portable", func() (backend.Backend, error) { return portable.New() }}
 
 // Backends lists the names of this platform's backends in order of preference.
 // WEIR_BACKEND and WithBackendName take one of them.

@@ -2,4 +2,4 @@
 
 package weir
 
-func candidates() []candidate { return nil }
+func candidates() []candidate { return []candidate{portableCandidate} }

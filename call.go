@@ -114,12 +114,12 @@ type Tenant struct {
 	loop   *Loop
 	name   string
 	gone   atomic.Bool
-	timers map[*Timer]struct{}
+	timers bag[*Timer]
 }
 
 // NewTenant makes a tenant; name is for people.
 func (l *Loop) NewTenant(name string) *Tenant {
-	return &Tenant{loop: l, name: name, timers: map[*Timer]struct{}{}}
+	return &Tenant{loop: l, name: name}
 }
 
 // Name is what NewTenant was given.
@@ -144,10 +144,7 @@ func (t *Tenant) Cancel() {
 	}
 	// After the loop's end there are no timers to stop, so the error is moot.
 	_, _ = t.loop.Post(func() {
-		for tm := range t.timers {
-			tm.Stop()
-		}
-		t.timers = nil
+		t.timers.each(func(tm *Timer) { tm.Stop() })
 	})
 }
 

@@ -29,7 +29,10 @@ type Connector struct {
 	race       *Timer // starts the next candidate
 	deadline   *Timer
 	finished   bool
+	at         int // in the loop's bag
 }
+
+func (c *Connector) place() *int { return &c.at }
 
 // attempt is one candidate being connected.
 type attempt struct {
@@ -52,7 +55,7 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connec
 		c.finished = true
 		return c
 	}
-	l.attempts[c] = struct{}{}
+	l.attempts.add(c)
 	if c.config.err != nil {
 		l.internalCall(func() { c.fail(c.config.err) })
 		return c
@@ -245,8 +248,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 	if c.config.connect > 0 {
 		a.timer = c.loop.After(c.config.connect, func() { a.finish(timeoutError{StageConnect}) })
 	}
-	var done backend.Completion
-	if c.loop.be.Submit(&a.op, &done) {
+	if done, ok := c.loop.submit(&a.op); ok {
 		a.finish(done.Err)
 	}
 	return !a.over
@@ -321,7 +323,7 @@ func (c *Connector) won(a *attempt) {
 // end closes whatever is under way. It is called once.
 func (c *Connector) end() {
 	c.finished = true
-	delete(c.loop.attempts, c)
+	c.loop.attempts.remove(c)
 	if c.race != nil {
 		c.race.Stop()
 		c.deadline.Stop()

@@ -23,7 +23,10 @@ type lingerer struct {
 	timer  *Timer
 	until  time.Time
 	ending bool
+	at     int // in the loop's bag
 }
+
+func (g *lingerer) place() *int { return &g.at }
 
 // mustLinger reports whether closing now could cost the peer bytes. It is so
 // while the peer has not ended and either has sent what we did not read or has
@@ -51,7 +54,7 @@ func linger(l *Loop, h backend.Handle, ended bool) {
 	g := &lingerer{loop: l, until: l.Now().Add(lingerTotal)}
 	g.op.Owner = g
 	g.op.Handle = h
-	l.lingerers[g] = struct{}{}
+	l.lingerers.add(g)
 	g.timer = l.NewTimer(g.end)
 	g.timer.Set(lingerIdle)
 	g.read()
@@ -59,8 +62,7 @@ func linger(l *Loop, h backend.Handle, ended bool) {
 
 func (g *lingerer) read() {
 	g.op.Kind, g.op.Flags = backend.Read, backend.Multi
-	var c backend.Completion
-	if g.loop.be.Submit(&g.op, &c) {
+	if c, ok := g.loop.submit(&g.op); ok {
 		g.OpDone(&c)
 	}
 }
@@ -90,8 +92,7 @@ func (g *lingerer) end() {
 	if g.op.Armed() && !g.loop.be.Cancel(&g.op) {
 		return // its last result comes here again
 	}
-	if _, here := g.loop.lingerers[g]; here {
-		delete(g.loop.lingerers, g)
+	if g.loop.lingerers.remove(g) {
 		g.loop.shutHandle(g.op.Handle, backend.CloseFlat)
 	}
 }

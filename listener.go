@@ -21,6 +21,7 @@ type Listener struct {
 	factory Factory
 	config  *connConfig
 
+	at     int // in the loop's bag
 	closed bool
 	gone   bool // the handle is closed
 	paused bool
@@ -77,7 +78,7 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...Option) (*Listene
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
 	}
 	ln.factory = f
-	l.listeners[ln] = struct{}{}
+	l.listeners.add(ln)
 	ln.accept()
 	return ln, nil
 }
@@ -119,6 +120,8 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 
 // Addr is where it listens; with port 0 asked for, the port that was picked.
 func (ln *Listener) Addr() net.Addr { return netAddr(ln.addr) }
+
+func (ln *Listener) place() *int { return &ln.at }
 
 // Conns is how many of its connections are open.
 func (ln *Listener) Conns() int { return ln.conns }
@@ -168,7 +171,7 @@ func (ln *Listener) shut() {
 	}
 	ln.gone = true
 	ln.loop.shutHandle(ln.h, backend.CloseFlat)
-	delete(ln.loop.listeners, ln)
+	ln.loop.listeners.remove(ln)
 	ln.checkDone()
 }
 
@@ -208,8 +211,7 @@ func (ln *Listener) accept() {
 		return
 	}
 	ln.op.Kind, ln.op.Flags, ln.op.Handle = backend.Accept, backend.Multi, ln.h
-	var c backend.Completion
-	if ln.loop.be.Submit(&ln.op, &c) {
+	if c, ok := ln.loop.submit(&ln.op); ok {
 		ln.OpDone(&c)
 	}
 }

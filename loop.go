@@ -31,24 +31,27 @@ type Loop struct {
 	base time.Time // the wall clock when be.Now was 0
 	now  time.Duration
 
-	timers timers.Heap
-	ready  []runnable // what the next turn runs
-	batch  []runnable // what this turn runs
-	dirty  []*stream  // streams to look after when the callback returns
-	done   []backend.Completion
-	early  []backend.Completion // results that Submit had at once; the next turn's I/O
-	taken  []backend.Completion // the same while they are handed out
-	posts  atomic.Pointer[Call]
-	stop   atomic.Bool
-	state  atomic.Uint32
+	timers  timers.Heap
+	ready   []runnable // what the next turn runs
+	batch   []runnable // what this turn runs
+	dirty   []*stream  // streams to look after when the callback returns
+	done    []backend.Completion
+	scratch backend.Completion   // where Submit puts a result: on the stack it would escape
+	early   []backend.Completion // results that Submit had at once; the next turn's I/O
+	taken   []backend.Completion // the same while they are handed out
+	posts   atomic.Pointer[Call]
+	stop    atomic.Bool
+	state   atomic.Uint32
 
 	conns     streamList
-	listeners map[*Listener]struct{}
-	attempts  map[*Connector]struct{}
-	lingerers map[*lingerer]struct{}
-	watches   map[int]*Watch
-	sources   map[Source]*sourceFeed
-	signals   map[*SignalHandler]struct{}
+	listeners bag[*Listener]
+	attempts  bag[*Connector]
+	lingerers bag[*lingerer]
+	watches   bag[*Watch]
+	feeds     bag[*sourceFeed]
+	signals   bag[*SignalHandler]
+	watched   map[int]*Watch         // by descriptor
+	sources   map[Source]*sourceFeed // by source
 
 	pool     chunkPool
 	pipes    []*kernelPipe // free ones, for splices
@@ -56,7 +59,7 @@ type Loop struct {
 	onError  func(error)
 	log      *slog.Logger
 	debug    *debugger // nil unless asked for
-	locked   bool      // the goroutine is bound to its thread
+	hosted   bool      // somebody watches PollFD
 }
 
 // The states of a Loop.
@@ -89,19 +92,15 @@ func New(opts ...LoopOption) (*Loop, error) {
 		}
 	}
 	l := &Loop{
-		be:        be,
-		caps:      be.Caps(),
-		base:      be.Wall(),
-		done:      make([]backend.Completion, batchMax),
-		listeners: map[*Listener]struct{}{},
-		attempts:  map[*Connector]struct{}{},
-		lingerers: map[*lingerer]struct{}{},
-		watches:   map[int]*Watch{},
-		sources:   map[Source]*sourceFeed{},
-		signals:   map[*SignalHandler]struct{}{},
-		resolver:  c.resolver,
-		onError:   c.onError,
-		log:       c.log,
+		be:       be,
+		caps:     be.Caps(),
+		base:     be.Wall(),
+		done:     make([]backend.Completion, batchMax),
+		watched:  map[int]*Watch{},
+		sources:  map[Source]*sourceFeed{},
+		resolver: c.resolver,
+		onError:  c.onError,
+		log:      c.log,
 	}
 	if l.resolver == nil {
 		l.resolver = hostsResolver{}
@@ -325,27 +324,15 @@ func (l *Loop) Close() error {
 
 // shutdown ends what is open and turns the loop until all of it is gone.
 func (l *Loop) shutdown() error {
-	for s := range l.signals {
-		s.Remove()
-	}
-	for s := range l.sources {
-		_ = l.RemoveSource(s)
-	}
-	for _, w := range l.watches {
-		w.Remove()
-	}
-	for c := range l.attempts {
-		c.fail(ErrLoopClosed)
-	}
-	for ln := range l.listeners {
-		_ = ln.Close()
-	}
+	l.signals.each((*SignalHandler).Remove)
+	l.feeds.each(func(f *sourceFeed) { _ = l.RemoveSource(f.s) })
+	l.watches.each((*Watch).Remove)
+	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
+	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
-	for g := range l.lingerers {
-		g.end()
-	}
+	l.lingerers.each((*lingerer).end)
 	// Callbacks of the lost may open more: those are ended too.
 	for range 1000 {
 		queued := l.ready
@@ -363,7 +350,7 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && len(l.listeners) == 0 && len(l.lingerers) == 0 && len(l.attempts) == 0 {
+		if l.conns.n == 0 && l.listeners.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
 		n, err := l.be.Wait(10*time.Millisecond, l.done)
@@ -402,7 +389,17 @@ func (l *Loop) Next() (time.Duration, bool) {
 
 // PollFD is a descriptor that is readable when a Turn has something to do, or
 // -1 where the backend has none. It must only be watched, never read.
-func (l *Loop) PollFD() int { return l.caps.PollFD }
+//
+// From the first call on the loop is a guest: posts make the descriptor
+// readable. The host then calls Turn(0) when it is readable and when the time
+// that Next tells has passed.
+func (l *Loop) PollFD() int {
+	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
+		l.hosted = true
+		h.Host(true)
+	}
+	return l.caps.PollFD
+}
 
 // BackendInfo says which backend serves a loop.
 type BackendInfo struct {
@@ -417,6 +414,15 @@ func (l *Loop) Backend() BackendInfo {
 
 // Connections is how many transports are open.
 func (l *Loop) Connections() int { return l.conns.n }
+
+// submit arms op. Where the result is there at once it returns it and true.
+func (l *Loop) submit(op *backend.Op) (c backend.Completion, ok bool) {
+	if !l.be.Submit(op, &l.scratch) {
+		return c, false
+	}
+	c, l.scratch = l.scratch, backend.Completion{}
+	return c, true
+}
 
 // enqueue puts r into the next turn.
 func (l *Loop) enqueue(r runnable) { l.ready = append(l.ready, r) }

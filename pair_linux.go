@@ -7,6 +7,6 @@ func socketPair() ([2]int, error) {
 }
 
 func pipe() (fds [2]int, err error) {
-	err = unix.Pipe2(fds[:], unix.O_CLOEXEC)
+	err = unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK)
 	return fds, err
 }

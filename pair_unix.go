@@ -16,8 +16,7 @@ func socketPair() ([2]int, error) {
 	defer syscall.ForkLock.RUnlock()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
+		err = ours(fds)
 	}
 	return fds, err
 }
@@ -28,8 +27,19 @@ func pipe() ([2]int, error) {
 	var fds [2]int
 	err := unix.Pipe(fds[:])
 	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
+		err = ours(fds)
 	}
 	return fds, err
+}
+
+// ours makes fds close-on-exec and non-blocking.
+func ours(fds [2]int) error {
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+		if err := unix.SetNonblock(fd, true); err != nil {
+			closeFDs(fds[0], fds[1])
+			return err
+		}
+	}
+	return nil
 }

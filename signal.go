@@ -15,7 +15,10 @@ type SignalHandler struct {
 	quit chan struct{}
 	once sync.Once
 	gone bool
+	at   int // in the loop's bag
 }
+
+func (h *SignalHandler) place() *int { return &h.at }
 
 // Signal calls fn as a loop callback each time the process gets sig. Several
 // handlers, on one loop or on many, each get every signal. Signals of one kind
@@ -33,8 +36,9 @@ func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error)
 		return nil, fmt.Errorf("weir: signal %v cannot be caught", sig)
 	}
 	h := &SignalHandler{loop: l, fn: fn, ch: make(chan os.Signal, 8), quit: make(chan struct{})}
-	l.signals[h] = struct{}{}
+	l.signals.add(h)
 	signal.Notify(h.ch, sig)
+	// not simulated: signals come from the system.
 	go h.wait()
 	return h, nil
 }
@@ -42,6 +46,7 @@ func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error)
 // wait turns signals into posts.
 func (h *SignalHandler) wait() {
 	for {
+		// not simulated: as above.
 		select {
 		case sig := <-h.ch:
 			if _, err := h.loop.Post(func() { h.call(sig) }); err != nil {
@@ -67,7 +72,7 @@ func (h *SignalHandler) Remove() {
 		return
 	}
 	h.gone = true
-	delete(h.loop.signals, h)
+	h.loop.signals.remove(h)
 	signal.Stop(h.ch)
 	h.once.Do(func() { close(h.quit) })
 }

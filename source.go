@@ -25,7 +25,10 @@ type sourceFeed struct {
 	s     Source
 	gone  atomic.Bool
 	woken atomic.Bool
+	at    int // in the loop's bag
 }
+
+func (f *sourceFeed) place() *int { return &f.at }
 
 // AddSource attaches a source. A second registration of the same source is
 // ErrSourceRegistered, and the first stays. s must be comparable.
@@ -41,8 +44,10 @@ func (l *Loop) AddSource(s Source) error {
 	}
 	f := &sourceFeed{loop: l, s: s}
 	l.sources[s] = f
+	l.feeds.add(f)
 	if err := s.Attach(f.wake); err != nil {
 		delete(l.sources, s)
+		l.feeds.remove(f)
 		f.gone.Store(true)
 		return err
 	}
@@ -74,6 +79,7 @@ func (l *Loop) RemoveSource(s Source) error {
 		return ErrClosed
 	}
 	delete(l.sources, s)
+	l.feeds.remove(f)
 	f.gone.Store(true)
 	defer l.guard("Detach")
 	s.Detach()
@@ -97,7 +103,10 @@ type Watch struct {
 	op      backend.Op
 	fn      func(Events)
 	removed bool
+	at      int // in the loop's bag
 }
+
+func (w *Watch) place() *int { return &w.at }
 
 // Watch calls fn whenever one of the conditions holds, at most once a turn and
 // again while it holds. The descriptor stays the caller's: it must be
@@ -111,19 +120,27 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if !l.caps.Descriptors {
+	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, backend.ErrUnsupported
 	}
-	if _, here := l.watches[fd]; here {
+	if _, here := l.watched[fd]; here {
 		return nil, ErrSourceRegistered
 	}
+	h := backend.Handle(fd)
+	if !l.caps.Descriptors {
+		var err error
+		if h, err = l.be.Adopt(fd); err != nil {
+			return nil, sysError("watch", err)
+		}
+	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
-	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: backend.Handle(fd), Owner: w}
-	var c backend.Completion
-	if l.be.Submit(&w.op, &c) && c.Err != nil {
+	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: w}
+	if c, ok := l.submit(&w.op); ok && c.Err != nil {
+		w.letGo()
 		return nil, sysError("watch", c.Err)
 	}
-	l.watches[fd] = w
+	l.watched[fd] = w
+	l.watches.add(w)
 	return w, nil
 }
 
@@ -134,6 +151,7 @@ func (w *Watch) OpDone(c *backend.Completion) {
 	}
 	if c.Err != nil && c.Err != backend.ErrAgain {
 		w.forget()
+		w.letGo()
 		w.loop.report(sysError("watch", c.Err))
 		w.call(Failed)
 		return
@@ -142,8 +160,7 @@ func (w *Watch) OpDone(c *backend.Completion) {
 		w.call(Events(c.N))
 	}
 	if !w.removed && !w.op.Armed() {
-		var again backend.Completion
-		if w.loop.be.Submit(&w.op, &again) {
+		if again, ok := w.loop.submit(&w.op); ok {
 			w.loop.early = append(w.loop.early, again)
 		}
 	}
@@ -156,7 +173,8 @@ func (w *Watch) call(e Events) {
 
 func (w *Watch) forget() {
 	w.removed = true
-	delete(w.loop.watches, w.fd)
+	delete(w.loop.watched, w.fd)
+	w.loop.watches.remove(w)
 }
 
 // Remove ends the watch; the kernel no longer knows the descriptor, which may
@@ -167,7 +185,9 @@ func (w *Watch) Remove() {
 	}
 	w.forget()
 	w.loop.be.Cancel(&w.op)
-	// The backend lets go of the number; that it is closed already is the
-	// caller's affair.
-	_ = w.loop.be.Shut(backend.Handle(w.fd), backend.Forget)
+	w.letGo()
 }
+
+// letGo makes the backend forget the descriptor; that it is closed already is
+// the caller's affair.
+func (w *Watch) letGo() { _ = w.loop.be.Shut(w.op.Handle, backend.Forget) }

@@ -147,8 +147,7 @@ func (p *splice) move() {
 
 func (p *splice) submit(op *backend.Op, k backend.Kind, f backend.Flags, h backend.Handle) {
 	op.Kind, op.Flags, op.Handle, op.Events = k, f, h, backend.Readable
-	var c backend.Completion
-	if p.src.loop.be.Submit(op, &c) {
+	if c, ok := p.src.loop.submit(op); ok {
 		p.result(&c)
 	}
 }

@@ -107,8 +107,7 @@ func (s *stream) arm(k backend.Kind, f backend.Flags, buf []byte) {
 	if s.rh == backend.None {
 		s.rop.Handle = s.wh
 	}
-	var c backend.Completion
-	if s.loop.be.Submit(&s.rop, &c) {
+	if c, ok := s.loop.submit(&s.rop); ok {
 		s.flags |= fReadLater
 		s.loop.early = append(s.loop.early, c)
 	}
@@ -289,8 +288,8 @@ func (s *stream) drainBroken() {
 		}
 		s.rop.Kind, s.rop.Flags, s.rop.Handle, s.rop.Buf = backend.Read, backend.Now, s.rh, s.loop.pool.get()
 		buf := s.rop.Buf
-		var c backend.Completion
-		if !s.loop.be.Submit(&s.rop, &c) {
+		c, ok := s.loop.submit(&s.rop)
+		if !ok {
 			return // its result calls sync again
 		}
 		s.readDone(&c)

@@ -138,8 +138,7 @@ func (s *stream) direct(p []byte) int {
 	o := s.loop.pool.getOut(s)
 	o.vec = append(o.vec[:0], p)
 	o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec = backend.Write, backend.Now, s.wh, o.vec
-	var c backend.Completion
-	inline := s.loop.be.Submit(&o.op, &c)
+	c, inline := s.loop.submit(&o.op)
 	if !inline {
 		// Caps.Inline promises a Now op an answer; take a backend that breaks
 		// the promise for one that cannot send.
@@ -205,8 +204,8 @@ func (s *stream) flush() {
 		o := s.out
 		o.vec = append(o.vec[:0], o.chunks[:min(len(o.chunks), vecMax)]...)
 		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec = backend.Write, 0, s.wh, o.vec
-		var c backend.Completion
-		if !s.loop.be.Submit(&o.op, &c) {
+		c, ok := s.loop.submit(&o.op)
+		if !ok {
 			return
 		}
 		s.writeDone(&c)

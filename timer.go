@@ -26,8 +26,11 @@ type Timer struct {
 	repeat bool
 	queued bool // due, and waiting in the loop's queue
 	inside bool // its callback is running
-	bound  bool // in its tenant's book
+	bound  bool // in its tenant's bag
+	at     int  // where
 }
+
+func (t *Timer) place() *int { return &t.at }
 
 // NewTimer makes a stopped timer.
 func (l *Loop) NewTimer(fn func()) *Timer { return l.newTimer(fn, nil) }
@@ -164,7 +167,7 @@ func (t *Timer) set(due int64) {
 		}
 		if !t.bound {
 			t.bound = true
-			t.tenant.timers[t] = struct{}{}
+			t.tenant.timers.add(t)
 		}
 	}
 	t.queued = false
@@ -175,7 +178,7 @@ func (t *Timer) set(due int64) {
 func (t *Timer) unbind() {
 	if t.bound {
 		t.bound = false
-		delete(t.tenant.timers, t)
+		t.tenant.timers.remove(t)
 	}
 }
 

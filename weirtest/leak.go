@@ -62,6 +62,7 @@ func (s *Snapshot) Leaks(patience time.Duration) []string {
 func (s *Snapshot) compare() []string {
 	var left []string
 	now := TakeSnapshot()
+	// any order: sorted below.
 	for id, stack := range now.goroutines {
 		if _, ok := s.goroutines[id]; !ok {
 			left = append(left, stack)
@@ -69,6 +70,7 @@ func (s *Snapshot) compare() []string {
 	}
 	sort.Strings(left)
 	n := len(left)
+	// any order: sorted below.
 	for fd, d := range now.descriptors {
 		if s.descriptors[fd].identity != d.identity {
 			left = append(left, fmt.Sprintf("descriptor %s: %s%s", fd, d.identity, d.names))

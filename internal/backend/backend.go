@@ -61,12 +61,14 @@ const (
 	// Ready finishes when one of the conditions in Events holds; N is the set
 	// that does. It serves raw sources.
 	Ready
-	// SpliceIn moves up to Max bytes from Handle into the pipe Peer without
-	// copying them through user space; N = 0 with a nil Err is the end of the
-	// stream. Only where Caps.Splice says so.
+	// SpliceIn moves up to Max bytes from Handle into the pipe whose write end
+	// is Peer without copying them through user space; N = 0 with a nil Err is
+	// the end of the stream. Peer is a bare non-blocking descriptor that was not
+	// adopted; the caller sees to it that the pipe is empty. Only where
+	// Caps.Splice says so.
 	SpliceIn
-	// SpliceOut moves up to Max bytes from the pipe Peer to Handle. Only
-	// where Caps.Splice says so.
+	// SpliceOut moves up to Max bytes from the pipe whose read end is Peer, and
+	// which holds so many, to Handle. Only where Caps.Splice says so.
 	SpliceOut
 )
 
@@ -84,6 +86,12 @@ const (
 	// Now makes a Read or a Write that would have to wait finish with ErrAgain
 	// instead.
 	Now
+	// Quiet, on a Write, says that there is nothing to do when all of it has been
+	// sent, so that a backend may report that along with the next result and need
+	// not return from Wait for it alone. A write that falls short or fails ends
+	// a Wait as ever. It is the one flag that may be cleared while the Op is
+	// armed, between two Waits. A backend may ignore it.
+	Quiet
 )
 
 // Events are the conditions of a Ready Op.
@@ -109,7 +117,7 @@ type Op struct {
 	Buf    []byte   // Read: where to; nil: the backend lends
 	Vec    [][]byte // Write: what
 	Addr   *Addr    // Connect: where to
-	Peer   Handle   // SpliceIn, SpliceOut: the pipe
+	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
 	Max    int32    // SpliceIn, SpliceOut: at most so many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
@@ -226,10 +234,21 @@ type Caps struct {
 	// Descriptors is true where a Handle is a descriptor of the process, so
 	// that Adopt works and a handle can move to another backend's loop.
 	Descriptors bool
+	// Adopts is true where Adopt works although Handles are not descriptors.
+	// Forget then lets go of the descriptor that was adopted.
+	Adopts bool
 	// Splice is true where SpliceIn and SpliceOut work.
 	Splice bool
 	// Probed lists what was found out, for people: "multishot-recv: yes".
 	Probed []string
+}
+
+// Hosted is a Backend that a foreign loop can drive by watching Caps.PollFD.
+type Hosted interface {
+	// Host says whether somebody watches Caps.PollFD and calls Wait with
+	// timeout 0 when it is readable. While so, wakes and results that are due
+	// make it readable at any time, not only during a Wait.
+	Host(on bool)
 }
 
 // Backend drives one loop.

@@ -1,0 +1,281 @@
+// Package epoll drives a loop by Linux's epoll, level-triggered or
+// edge-triggered. The contract above it speaks of completions; this package
+// makes them of readiness, by trying again when a descriptor is ready:
+//
+//	Submit ──▶ slot ──▶ epoll_ctl, the first time only
+//	             │
+//	Wait ──▶ epoll_wait ──▶ hints in slots ──▶ queue ──▶ read, accept, send
+//	                                             ▲           │
+//	                      still ready, or no room └───────────┴──▶ results
+//
+// Some facts about epoll that shape the code:
+//
+// A registration belongs to an open file, not to a number. Closing a number
+// while a duplicate lives on (in a child, in another process that was sent it)
+// leaves a registration behind that nobody can remove and that reports for
+// ever. So every handle is removed before it is closed; events carry the
+// generation of the slot they were registered for; and if an event comes for a
+// generation that is over, the whole set is made anew (rebuild).
+//
+// Errors and hang-ups are reported whether asked for or not. Where nothing is
+// armed a level-triggered registration would report them without end, so it is
+// removed, and added again by the next Submit.
+//
+// Interest is left alone until it hurts: what is no longer wanted is dropped
+// when an event for it arrives, so an exchange of messages, or a pause that is
+// over before anything arrives, costs no epoll_ctl.
+package epoll
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	arenaSize = 256 << 10 // bytes lent per Wait
+	readSize  = 64 << 10  // bytes per read, at most
+	// acceptsPerWait bounds what one listener takes per Wait, so that a burst
+	// of connections does not starve those that are there.
+	acceptsPerWait = 16
+	peersPerWait   = 64 // of all listeners together
+	eventsPerWait  = 512
+)
+
+// Backend is one epoll instance with its table of handles.
+type Backend struct {
+	ep    int
+	edge  bool
+	start time.Time
+	wake  waker
+
+	table table
+	ready queue
+	// failed holds the results that are known without asking the kernel: of
+	// Ops that could not be armed or whose descriptor was lost.
+	failed []failure
+
+	// The Wait in progress: what it has handed out, and where to.
+	out []backend.Completion
+	n   int
+
+	arena  []byte
+	lent   int // bytes of the arena that are out
+	peers  [peersPerWait]backend.Addr
+	npeers int
+
+	events   [eventsPerWait]unix.EpollEvent
+	sockaddr sys.Sockaddr
+	vector   sys.Vector
+
+	pwait2 bool // epoll_pwait2 is there: timeouts finer than milliseconds
+	hosted bool
+	told   bool // hosted: the descriptor was made readable for what is queued
+	zombie bool // an event came for a registration that is over
+	pace   pace
+	verify verifier
+
+	calls Calls
+}
+
+// Calls counts system calls by kind, for tests and for people.
+type Calls struct {
+	Wait, Ctl, Read, Write, Accept, Connect, Splice, Wake uint64
+}
+
+// New makes a level-triggered backend, or an edge-triggered one. It fails if
+// the process is out of descriptors.
+func New(edge bool) (*Backend, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	event, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		sys.Close(ep)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	b := &Backend{ep: ep, edge: edge, start: time.Now(), arena: make([]byte, arenaSize)}
+	b.wake.fd = event
+	if errno := b.addWaker(ep); errno != 0 {
+		sys.Close(event)
+		sys.Close(ep)
+		return nil, os.NewSyscallError("epoll_ctl", errno)
+	}
+	b.pwait2 = probePwait2(ep)
+	return b, nil
+}
+
+// Now is the time since the backend was made, read afresh by every call. A
+// value kept from the last Wait would lie in the past after a long callback,
+// and a timer set from it would be early; whoever wants one time per turn keeps
+// it above.
+func (b *Backend) Now() time.Duration { return time.Since(b.start) }
+
+// Wall is the wall clock when the backend was made.
+func (b *Backend) Wall() time.Time { return b.start }
+
+// Caps says what was found.
+func (b *Backend) Caps() backend.Caps {
+	name := "epoll"
+	if b.edge {
+		name = "epoll-et"
+	}
+	return backend.Caps{
+		Name:        name,
+		Inline:      true,
+		PollFD:      b.ep,
+		Descriptors: true,
+		Splice:      true,
+		Probed:      []string{fmt.Sprintf("epoll_pwait2: %t", b.pwait2)},
+	}
+}
+
+// Calls returns how many system calls were made so far. It belongs to the
+// loop's goroutine.
+func (b *Backend) Calls() Calls {
+	c := b.calls
+	c.Wake = b.wake.writes.Load()
+	return c
+}
+
+// Host tells the backend that somebody else's loop watches Caps.PollFD and
+// calls Wait with timeout 0 when it is readable. From then on wakes, and results
+// that are due without an event from the kernel, make the descriptor readable
+// at any time, not only while a Wait is in progress. It belongs to the loop's
+// goroutine.
+func (b *Backend) Host(on bool) {
+	b.hosted = on
+	b.wake.host(on)
+	if b.pending() {
+		b.tell()
+	}
+}
+
+// Close closes every handle that is still open, and the backend. Ops that are
+// armed get no result any more.
+func (b *Backend) Close() error {
+	if b.ep < 0 {
+		return nil
+	}
+	for s := range b.table.all() {
+		if s.flags&used != 0 {
+			b.abandon(s)
+			if s.flags&(raw|lost) == 0 {
+				b.closeSlot(s, false)
+			}
+		}
+	}
+	b.wake.close()
+	sys.Close(b.ep)
+	b.ep = -1
+	b.table = table{}
+	b.ready = queue{}
+	b.failed = nil
+	return nil
+}
+
+// abandon makes the Ops of s idle without a result.
+func (b *Backend) abandon(s *slot) {
+	for _, p := range s.places() {
+		if *p != nil {
+			(*p).State = idle
+			*p = nil
+		}
+	}
+}
+
+// waker is the part of a Backend that other goroutines touch.
+type waker struct {
+	state  atomic.Uint32
+	hosted atomic.Bool
+	writes atomic.Uint64
+
+	mu     sync.Mutex // held while fd is used, so that close does not free its number under a write
+	fd     int
+	closed bool
+}
+
+// The states of a waker. Only the step away from asleep writes to the
+// descriptor: at most once per sleep, and never while the loop is awake.
+const (
+	awake  = iota
+	woken  // a wake came that no Wait has taken yet
+	asleep // a Wait is about to block, or a host watches the descriptor
+)
+
+// Wake makes a Wait in progress, or else the next one, return at once.
+func (b *Backend) Wake() { b.wake.wake() }
+
+func (w *waker) wake() {
+	if w.state.Load() == woken {
+		return
+	}
+	if w.state.Swap(woken) == asleep {
+		w.writes.Add(1)
+		w.write()
+	}
+}
+
+func (w *waker) write() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		// The descriptor is watched for edges and never read: every write is
+		// one. A write fails only when the counter is near its end.
+		if _, errno := sys.Write(w.fd, one[:]); errno == unix.EAGAIN {
+			sys.Read(w.fd, one[:])
+			sys.Write(w.fd, one[:])
+		}
+	}
+}
+
+// sleep is called before blocking. It returns false if a wake is due, and takes
+// it.
+func (w *waker) sleep() bool {
+	if w.state.CompareAndSwap(awake, asleep) || w.state.CompareAndSwap(asleep, asleep) {
+		return true
+	}
+	w.rise()
+	return false
+}
+
+// rise is called after blocking, or instead. It takes the wake that is due and
+// returns whether there was one.
+func (w *waker) rise() bool {
+	next := uint32(awake)
+	if w.hosted.Load() {
+		next = asleep
+	}
+	return w.state.Swap(next) == woken
+}
+
+func (w *waker) host(on bool) {
+	w.hosted.Store(on)
+	if !on {
+		w.state.CompareAndSwap(asleep, awake)
+		return
+	}
+	// A wake that came unwatched is made visible.
+	if !w.state.CompareAndSwap(awake, asleep) && w.state.Load() == woken {
+		w.write()
+	}
+}
+
+func (w *waker) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.closed = true
+		sys.Close(w.fd)
+	}
+}

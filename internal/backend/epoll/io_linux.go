@@ -1,0 +1,164 @@
+package epoll
+
+import (
+	"syscall"
+
+	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// read tries to read and keeps the hints of s up to date.
+func (b *Backend) read(s *slot, op *backend.Op, p []byte) (n int, errno syscall.Errno) {
+	b.calls.Read++
+	fd := int(s.fd)
+	switch s.class {
+	case sys.Socket:
+		n, errno = sys.Recv(fd, p)
+	case sys.Stream:
+		n, errno = sys.Read(fd, p)
+		if errno == unix.EIO && s.flags&master != 0 {
+			return 0, 0 // the other side of the pseudo-terminal is closed
+		}
+	case sys.Plain:
+		n, errno = sys.ReadSlow(fd, p)
+	default:
+		if sys.Poll(fd, unix.POLLIN) == 0 {
+			errno = unix.EAGAIN
+		} else {
+			n, errno = sys.ReadSlow(fd, p)
+		}
+	}
+	switch {
+	case errno == unix.EAGAIN:
+		s.ready &^= canRead | tail
+	case errno != 0:
+		if broken(errno) {
+			s.err = errno
+		}
+	case n == 0:
+		// The kernel tells an error once. If a Hangup had it, it still is how
+		// the stream ended.
+		return 0, s.err
+	case n < len(p) && s.flags&inet != 0 && s.ready&tail == 0:
+		// TCP has given all it had. Others stop at the edge of a message (one
+		// with descriptors, a line of a terminal) with more behind it.
+		s.ready &^= canRead
+	}
+	return n, errno
+}
+
+// broken reports whether errno is one that ends a connection, which the kernel
+// tells once and then shows as an end of stream.
+func broken(errno syscall.Errno) bool {
+	switch errno {
+	case unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED, unix.ETIMEDOUT,
+		unix.EHOSTUNREACH, unix.ENETUNREACH:
+		return true
+	}
+	return false
+}
+
+// write tries to write the pieces of op and keeps the hints of s up to date.
+func (b *Backend) write(s *slot, op *backend.Op) (n int, errno syscall.Errno) {
+	one, several := pieces(op.Vec)
+	if len(one) == 0 {
+		return 0, 0
+	}
+	b.calls.Write++
+	fd := int(s.fd)
+	switch {
+	case s.class == sys.Polled:
+		n, errno = writePolled(fd, one)
+	case s.class == sys.Socket && several:
+		n, errno = sys.SendVec(fd, op.Vec, &b.vector)
+	case s.class == sys.Socket:
+		n, errno = sys.Send(fd, one)
+	case several:
+		n, errno = sys.WriteVec(fd, op.Vec, &b.vector, s.class == sys.Plain)
+	case s.class == sys.Plain:
+		n, errno = sys.WriteSlow(fd, one)
+	default:
+		n, errno = sys.Write(fd, one)
+	}
+	switch {
+	case errno == unix.EAGAIN:
+		s.ready &^= canWrite
+	case errno == unix.EPIPE && s.err != 0:
+		errno = s.err // what broke it, told before to a Hangup
+	case errno == 0 && n == 0:
+		errno = unix.EIO // a device that takes nothing would be tried for ever
+	}
+	return n, errno
+}
+
+// writePolled writes to a pipe or terminal that blocks: only as much as is
+// sure to fit.
+func writePolled(fd int, p []byte) (int, syscall.Errno) {
+	if sys.Poll(fd, unix.POLLOUT) == 0 {
+		return 0, unix.EAGAIN
+	}
+	return sys.WriteSlow(fd, p[:min(len(p), sys.PipeAtomic)])
+}
+
+// pieces returns the first piece that is not empty, and whether there are
+// more.
+func pieces(vec [][]byte) (one []byte, several bool) {
+	for _, p := range vec {
+		if len(p) == 0 {
+			continue
+		}
+		if one != nil {
+			return one, true
+		}
+		one = p
+	}
+	return one, false
+}
+
+func (b *Backend) connect(s *slot, op *backend.Op) syscall.Errno {
+	if op.Addr == nil {
+		return unix.EINVAL
+	}
+	if s.class != sys.Socket {
+		return unix.ENOTSOCK
+	}
+	fd := int(s.fd)
+	if err := b.sockaddr.Encode(op.Addr, s.flags&ipv6 != 0, fd); err != nil {
+		return asErrno(err)
+	}
+	if s.flags&blocks != 0 {
+		// A socket that is not connected yet is nobody else's stream.
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return asErrno(err)
+		}
+		s.flags &^= blocks
+	}
+	b.calls.Connect++
+	s.ready &^= canWrite
+	// EAGAIN is final here: it is a Unix listener whose backlog is full, and
+	// nothing will tell when it is not.
+	return sys.Connect(fd, &b.sockaddr)
+}
+
+func asErrno(err error) syscall.Errno {
+	if errno, ok := err.(syscall.Errno); ok {
+		return errno
+	}
+	return unix.EINVAL
+}
+
+// splice moves bytes between the handle of op and its pipe. stuck is true where
+// it is the pipe that is full, or empty: waiting for the handle would not help.
+func (b *Backend) splice(s *slot, op *backend.Op) (n int, errno syscall.Errno, stuck bool) {
+	b.calls.Splice++
+	from, to, events := int(s.fd), int(op.Peer), int16(unix.POLLOUT)
+	if op.Kind == backend.SpliceOut {
+		from, to, events = to, from, unix.POLLIN
+	}
+	n, errno = sys.Splice(from, to, int(op.Max))
+	if errno == unix.EAGAIN {
+		stuck = sys.Poll(int(op.Peer), events)&events == 0
+	}
+	return n, errno, stuck
+}

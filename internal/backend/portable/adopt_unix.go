@@ -1,0 +1,69 @@
+//go:build linux || darwin || dragonfly || freebsd || netbsd || openbsd
+
+package portable
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Adopt takes over a descriptor: a socket, connected or listening, or anything
+// that can be read or written. It serves a duplicate and closes fd with it, so
+// that Forget can give fd back. Sockets become non-blocking; the flags of other
+// descriptors, which other processes may share, stay as they are, and where they
+// block a goroutine waits in the call.
+func (b *Backend) Adopt(fd int) (backend.Handle, error) {
+	if b.closed {
+		return backend.None, errClosed
+	}
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return backend.None, err
+	}
+	conn, err := open(own, "fd "+strconv.Itoa(fd))
+	if err != nil {
+		return backend.None, errno(err)
+	}
+	unix.CloseOnExec(fd)
+	if ln, ok := conn.(net.Listener); ok {
+		e := &entry{local: addrOf(ln.Addr())}
+		e.ln = newAcceptor(b, e, ln)
+		e.ln.also = func() { _ = unix.Close(fd) }
+		return b.add(e), nil
+	}
+	e := b.connected(conn.(io.ReadWriteCloser))
+	switch p := e.port.(type) {
+	case *polled:
+		p.fd = fd
+	case *blocking:
+		p.also = func() { _ = unix.Close(fd) }
+	}
+	return b.add(e), nil
+}
+
+// open makes of a descriptor what package net or package os has for it. The
+// descriptor is used up.
+func open(fd int, name string) (any, error) {
+	f := os.NewFile(uintptr(fd), name)
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	switch {
+	case errors.Is(err, syscall.ENOTSOCK):
+		return f, nil
+	case err != nil:
+		_ = f.Close()
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // package net makes its own copy
+	if listening != 0 {
+		return net.FileListener(f)
+	}
+	return net.FileConn(f)
+}

@@ -1,0 +1,335 @@
+package portable
+
+import (
+	"errors"
+	"io"
+	"net"
+	"slices"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// An entry is one handle of the table: a port, a listener, or a socket that is
+// not connected yet. When it is closed its number is free, and whoever still
+// holds the entry finds it closed.
+type entry struct {
+	ops    [backend.Ready + 1]*backend.Op // armed, by Kind; of the loop's goroutine
+	closed bool                           // of the loop's goroutine
+
+	port port      // nil until connected
+	ln   *acceptor // for a listener
+	dial *dialer   // while connecting
+
+	spec  *backend.Spec // for a socket of Open
+	local backend.Addr
+	peer  backend.Addr
+
+	queued bool // in the ready list; under Backend.mu
+}
+
+// A port moves the bytes of one connection. Its methods belong to the loop's
+// goroutine and never block. read, write and check return ErrAgain where they
+// would have to wait; where arm came before, the port then notifies its entry
+// once trying again is worth it, perhaps in vain, and so on for ever after. That
+// arm comes before the try is what keeps an event in between from being lost.
+type port interface {
+	arm(ev backend.Events)
+	read(p []byte) (int, error) // io.EOF at the end
+	write(vec [][]byte) (int, error)
+	// check returns those of ev that hold now. Failed stands for an error or for
+	// the end of both directions.
+	check(ev backend.Events) backend.Events
+	// failure is the error behind Failed, nil where it was a plain end.
+	failure() error
+	closeWrite() error
+	close(reset bool)
+	// release stops the port and leaves what it serves open.
+	release() error
+	getOption(o backend.Option) (int, error)
+	setOption(o backend.Option, value int) error
+}
+
+// entry returns what h names, or nil.
+func (b *Backend) entry(h backend.Handle) *entry {
+	if h < 0 || int(h) >= len(b.table) {
+		return nil
+	}
+	return b.table[h]
+}
+
+// add gives e the lowest free number.
+func (b *Backend) add(e *entry) backend.Handle {
+	h := b.free
+	for h < len(b.table) && b.table[h] != nil {
+		h++
+	}
+	if h == len(b.table) {
+		b.table = append(b.table, nil)
+	}
+	b.table[h] = e
+	b.free = h + 1
+	return backend.Handle(h)
+}
+
+// drop frees the number h.
+func (b *Backend) drop(h backend.Handle) {
+	b.table[h].closed = true
+	b.table[h] = nil
+	b.free = min(b.free, int(h))
+}
+
+// try makes one attempt at op without blocking. It returns true with the result
+// in *c, or false where op has to wait; e will then be notified, unless op has
+// Now.
+func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
+	*c = backend.Completion{Op: op}
+	switch op.Kind {
+	case backend.Accept:
+		if e.ln == nil {
+			c.Err = errInvalid
+			return true
+		}
+		return b.tryAccept(e, c)
+	case backend.Connect:
+		return b.tryConnect(e, c)
+	}
+	if e.port == nil && e.ln == nil {
+		c.Err = errNotConnected
+		return true
+	}
+	if e.ln != nil {
+		if op.Kind != backend.Ready {
+			c.Err = errInvalid
+			return true
+		}
+		c.N = int(e.ln.check(op.Events))
+		return c.N != 0
+	}
+	now := op.Flags&backend.Now != 0
+	switch op.Kind {
+	case backend.Read:
+		if !now {
+			e.port.arm(backend.Readable)
+		}
+		return b.tryRead(e, c)
+	case backend.Write:
+		if !now {
+			e.port.arm(backend.Writable)
+		}
+		n, err := e.port.write(op.Vec)
+		if errors.Is(err, backend.ErrAgain) {
+			return false
+		}
+		c.N, c.Err = n, errno(err)
+		return true
+	case backend.Hangup:
+		e.port.arm(backend.Failed)
+		if e.port.check(backend.Failed) == 0 {
+			return false
+		}
+		c.Err = errno(e.port.failure())
+		return true
+	default: // Ready
+		want := op.Events | backend.Failed
+		e.port.arm(want)
+		c.N = int(e.port.check(want))
+		return c.N != 0
+	}
+}
+
+func (b *Backend) tryRead(e *entry, c *backend.Completion) bool {
+	buf := c.Op.Buf
+	lend := buf == nil
+	if lend {
+		buf = b.lent.next()
+	}
+	n, err := e.port.read(buf)
+	if errors.Is(err, backend.ErrAgain) {
+		return false
+	}
+	if n > 0 {
+		// An error behind bytes comes again with the next try.
+		c.N, c.Buf = n, buf[:n:n]
+		if lend {
+			b.lent.take(n)
+		}
+		return true
+	}
+	if !errors.Is(err, io.EOF) {
+		c.Err = errno(err)
+	}
+	return true
+}
+
+// AdoptConn makes a handle of a connection that something else made: a net.Conn
+// or any io.ReadWriteCloser (an SSH channel, a QUIC stream, a serial port), or a
+// net.Listener whose connections then are handles. It is the backend's from
+// then on. Its methods are called from other goroutines, Read and Write at the
+// same time; Close must end a Read in progress, or its goroutine stays until the
+// Read returns. Half-close works where it has CloseWrite() error. A Read that is
+// cancelled may have taken bytes already: they are kept for the next.
+func (b *Backend) AdoptConn(conn any) (backend.Handle, error) {
+	if b.closed {
+		return backend.None, errClosed
+	}
+	switch c := conn.(type) {
+	case net.Listener:
+		e := &entry{local: addrOf(c.Addr())}
+		e.ln = newAcceptor(b, e, c)
+		return b.add(e), nil
+	case io.ReadWriteCloser:
+		return b.add(b.connected(c)), nil
+	default:
+		return backend.None, backend.ErrUnsupported
+	}
+}
+
+// connected makes the entry of a connection.
+func (b *Backend) connected(c io.ReadWriteCloser) *entry {
+	e := &entry{}
+	b.attach(e, c)
+	return e
+}
+
+// attach gives e the port for c.
+func (b *Backend) attach(e *entry, c io.ReadWriteCloser) {
+	if nc, ok := c.(net.Conn); ok {
+		e.local, e.peer = addrOf(nc.LocalAddr()), addrOf(nc.RemoteAddr())
+	}
+	if !b.blocking {
+		if p := newPolled(b, e, c); p != nil {
+			e.port = p
+			return
+		}
+	}
+	e.port = newBlocking(b, e, c)
+}
+
+// Shut shuts or closes a handle; see backend.Backend. Forget leaves open what
+// Adopt or AdoptConn brought; a blocking Read in progress on it may still take
+// bytes, so it is ErrUnsupported where there is one.
+func (b *Backend) Shut(h backend.Handle, how backend.How) error {
+	e := b.entry(h)
+	if e == nil {
+		return errBadHandle
+	}
+	switch how {
+	case backend.ShutWrite:
+		if e.port == nil {
+			return errNotConnected
+		}
+		return errno(e.port.closeWrite())
+	case backend.Forget:
+		if e.port == nil {
+			return backend.ErrUnsupported
+		}
+		if err := e.port.release(); err != nil {
+			return err
+		}
+		b.drop(h)
+		return nil
+	case backend.CloseFlat, backend.CloseReset:
+		b.drop(h)
+		e.close(how)
+		return nil
+	default:
+		return errInvalid
+	}
+}
+
+// close ends what e serves.
+func (e *entry) close(how backend.How) {
+	if e.dial != nil {
+		e.dial.stop()
+	}
+	if e.ln != nil {
+		e.ln.close()
+	}
+	if e.port != nil {
+		e.port.close(how == backend.CloseReset)
+	}
+}
+
+// Name returns a handle's address, or its peer's, as it was when the connection
+// was made: it stays readable when the connection has failed.
+func (b *Backend) Name(h backend.Handle, peer bool) (backend.Addr, error) {
+	e := b.entry(h)
+	switch {
+	case e == nil:
+		return backend.Addr{}, errBadHandle
+	case !peer:
+		return e.local, nil
+	case e.port == nil:
+		return backend.Addr{}, errNotConnected
+	default:
+		return e.peer, nil
+	}
+}
+
+// SetOption sets a socket option. On a socket that is not connected it is kept
+// and set when it is.
+func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error {
+	e := b.entry(h)
+	switch {
+	case e == nil:
+		return errBadHandle
+	case e.port != nil:
+		return errno(e.port.setOption(o, value))
+	case e.spec != nil:
+		e.spec.Options = slices.DeleteFunc(e.spec.Options, func(v backend.OptionValue) bool { return v.Option == o })
+		e.spec.Options = append(e.spec.Options, backend.OptionValue{Option: o, Value: value})
+		return nil
+	default:
+		return backend.ErrUnsupported
+	}
+}
+
+// GetOption reads a socket option; on a socket that is not connected, what was
+// set.
+func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
+	e := b.entry(h)
+	switch {
+	case e == nil:
+		return 0, errBadHandle
+	case e.port != nil:
+		v, err := e.port.getOption(o)
+		return v, errno(err)
+	case e.spec != nil:
+		for _, v := range e.spec.Options {
+			if v.Option == o {
+				return v.Value, nil
+			}
+		}
+		return 0, nil
+	default:
+		return 0, backend.ErrUnsupported
+	}
+}
+
+// addrOf turns an address of package net, or of something else, into ours.
+func addrOf(a net.Addr) backend.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return ipAddr(a)
+	case *net.UnixAddr:
+		if a == nil {
+			return backend.Addr{Family: backend.Unix}
+		}
+		// Package net reads an unnamed socket's name as "@" on Linux.
+		name := a.Name
+		if name == "@" {
+			name = ""
+		}
+		return backend.Addr{Family: backend.Unix, Path: name}
+	default:
+		return backend.Addr{}
+	}
+}
+
+func ipAddr(a *net.TCPAddr) backend.Addr {
+	if a == nil {
+		return backend.Addr{}
+	}
+	ap := a.AddrPort()
+	return backend.Addr{Family: backend.Inet, IP: unmap(ap)}
+}

@@ -1,0 +1,314 @@
+package portable
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Open makes a socket. One that is not to listen is made when it is connected,
+// which is when package net makes one, so a local address that cannot be had is
+// reported by the Connect. The backlog is the system's largest.
+func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
+	if b.closed {
+		return backend.None, errClosed
+	}
+	kept := *spec
+	kept.Options = slices.Clone(spec.Options)
+	e := &entry{spec: &kept, local: backend.Addr{Family: spec.Family}}
+	if spec.Family != backend.Inet && spec.Family != backend.Unix {
+		return backend.None, errInvalid
+	}
+	if spec.Backlog <= 0 {
+		if spec.Bind {
+			e.local = spec.Local
+		}
+		return b.add(e), nil
+	}
+	ln, err := listen(&kept)
+	if err != nil {
+		return backend.None, errno(err)
+	}
+	e.local = addrOf(ln.Addr())
+	e.ln = newAcceptor(b, e, ln)
+	return b.add(e), nil
+}
+
+// network is package net's name for spec's family, and any address of it.
+func network(spec *backend.Spec) (name string, unspecified netip.Addr) {
+	switch {
+	case spec.Family == backend.Unix:
+		return "unix", netip.Addr{}
+	case !spec.IPv6:
+		return "tcp4", netip.IPv4Unspecified()
+	case spec.Dual:
+		return "tcp", netip.IPv6Unspecified()
+	default:
+		return "tcp6", netip.IPv6Unspecified()
+	}
+}
+
+func listen(spec *backend.Spec) (net.Listener, error) {
+	name, any := network(spec)
+	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, rc syscall.RawConn) error {
+		return prepareListener(rc, spec)
+	}}
+	config.SetMultipathTCP(false) // its sockets lack options that TCP's have
+	if spec.Family == backend.Unix {
+		ln, err := config.Listen(context.Background(), name, spec.Local.Path)
+		if err != nil {
+			return nil, err
+		}
+		unix := ln.(*net.UnixListener)
+		// Whose inode it is, is for those above to say.
+		unix.SetUnlinkOnClose(false)
+		if spec.Mode != 0 && spec.Local.Path != "" && spec.Local.Path[0] != '@' {
+			// prepareListener has narrowed it where that can be done
+			// before bind; the umask may have narrowed it too far.
+			if err := os.Chmod(spec.Local.Path, fs.FileMode(spec.Mode)); err != nil {
+				_ = unix.Close()
+				_ = os.Remove(spec.Local.Path)
+				return nil, err
+			}
+		}
+		return unix, nil
+	}
+	at := netip.AddrPortFrom(any, 0)
+	if spec.Bind {
+		at = spec.Local.IP
+	}
+	return config.Listen(context.Background(), name, at.String())
+}
+
+// An acceptor waits for a listener's connections on one goroutine, which starts
+// with the first Accept and hands over one connection or error at a time. So an
+// error that stays, as EMFILE does, is met once for each Accept that asks.
+type acceptor struct {
+	b  *Backend
+	e  *entry
+	ln net.Listener
+
+	also func()       // Adopt: closes the descriptor that its owner knows
+	peer backend.Addr // of the last one; lent until the next Accept result
+	next chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	conn    net.Conn
+	err     error
+	have    bool // conn or err is one
+	started bool
+	closed  bool
+}
+
+func newAcceptor(b *Backend, e *entry, ln net.Listener) *acceptor {
+	return &acceptor{b: b, e: e, ln: ln, next: make(chan struct{}, 1), done: make(chan struct{})}
+}
+
+// run accepts until the listener is closed.
+func (a *acceptor) run() {
+	for {
+		conn, err := a.ln.Accept()
+		a.mu.Lock()
+		if a.closed {
+			a.mu.Unlock()
+			if conn != nil {
+				_ = conn.Close()
+			}
+			return
+		}
+		a.conn, a.err, a.have = conn, err, true
+		a.mu.Unlock()
+		a.b.notify(a.e)
+		select {
+		case <-a.next:
+		case <-a.done:
+			return
+		}
+	}
+}
+
+// start makes sure that somebody waits, and reports whether something has come.
+func (a *acceptor) start() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.started {
+		a.started = true
+		go a.run()
+	}
+	return a.have
+}
+
+func (a *acceptor) take() (conn net.Conn, err error, ok bool) { //nolint:staticcheck // ok qualifies the other two
+	a.mu.Lock()
+	conn, err, ok = a.conn, a.err, a.have
+	a.conn, a.err, a.have = nil, nil, false
+	a.mu.Unlock()
+	if ok {
+		a.next <- struct{}{}
+	}
+	return conn, err, ok
+}
+
+func (a *acceptor) check(ev backend.Events) backend.Events {
+	if a.start() {
+		return ev & backend.Readable
+	}
+	return 0
+}
+
+func (a *acceptor) close() {
+	a.mu.Lock()
+	a.closed = true
+	conn := a.conn
+	a.conn = nil
+	a.mu.Unlock()
+	close(a.done)
+	_ = a.ln.Close()
+	if a.also != nil {
+		a.also()
+	}
+	if conn != nil {
+		_ = conn.Close()
+	}
+}
+
+func (b *Backend) tryAccept(e *entry, c *backend.Completion) bool {
+	if !e.ln.start() {
+		return false
+	}
+	conn, err, _ := e.ln.take()
+	if err != nil {
+		c.Err = errno(err)
+		return true
+	}
+	got := b.connected(conn)
+	plain(conn)
+	if e.spec != nil {
+		for _, o := range e.spec.Options {
+			// The listener took it; a connection that does not is about
+			// to say why by itself.
+			_ = got.port.setOption(o.Option, o.Value)
+		}
+	}
+	e.ln.peer = got.peer
+	c.N, c.Peer = int(b.add(got)), &e.ln.peer
+	return true
+}
+
+// plain undoes what package net sets on a connection unasked, so that options
+// begin as they do on the other backends: as the system has them.
+func plain(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetNoDelay(false)
+	}
+}
+
+// A dialer is one Connect in progress.
+type dialer struct {
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	conn    net.Conn
+	err     error
+	have    bool // conn or err is one
+	stopped bool
+}
+
+// stop ends the attempt; a connection that it has made or will make is closed.
+func (d *dialer) stop() {
+	d.mu.Lock()
+	d.stopped = true
+	conn := d.conn
+	d.conn = nil
+	d.mu.Unlock()
+	d.cancel()
+	if conn != nil {
+		_ = conn.Close()
+	}
+}
+
+func (d *dialer) run(b *Backend, e *entry, spec backend.Spec, to backend.Addr) {
+	name, any := network(&spec)
+	dial := net.Dialer{KeepAlive: -1, Control: func(_, _ string, rc syscall.RawConn) error {
+		return prepareDialer(rc, &spec)
+	}}
+	dial.SetMultipathTCP(false)
+	address := to.Path
+	switch {
+	case spec.Family == backend.Inet:
+		address = to.IP.String()
+		if spec.Bind {
+			local := spec.Local.IP
+			if !local.Addr().IsValid() {
+				local = netip.AddrPortFrom(any, local.Port())
+			}
+			dial.LocalAddr = net.TCPAddrFromAddrPort(local)
+		}
+	case spec.Bind:
+		dial.LocalAddr = &net.UnixAddr{Net: name, Name: spec.Local.Path}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.mu.Lock()
+	d.cancel = cancel
+	d.mu.Unlock()
+	go func() {
+		defer cancel()
+		conn, err := dial.DialContext(ctx, name, address)
+		d.mu.Lock()
+		if d.stopped {
+			d.mu.Unlock()
+			if conn != nil {
+				_ = conn.Close()
+			}
+			return
+		}
+		d.conn, d.err, d.have = conn, err, true
+		d.mu.Unlock()
+		b.notify(e)
+	}()
+}
+
+func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
+	switch {
+	case e.port != nil:
+		c.Err = errIsConnected
+		return true
+	case e.spec == nil || e.ln != nil || c.Op.Addr == nil || c.Op.Addr.Family != e.spec.Family:
+		c.Err = errInvalid
+		return true
+	case e.dial == nil:
+		e.dial = &dialer{}
+		e.dial.run(b, e, *e.spec, *c.Op.Addr)
+		return false
+	}
+	d := e.dial
+	d.mu.Lock()
+	conn, err, have := d.conn, d.err, d.have
+	d.mu.Unlock()
+	if !have {
+		return false
+	}
+	e.dial = nil
+	if err != nil {
+		c.Err = errno(err)
+		return true
+	}
+	plain(conn)
+	b.attach(e, conn)
+	for _, o := range e.spec.Options {
+		if err := e.port.setOption(o.Option, o.Value); err != nil && !errors.Is(err, backend.ErrUnsupported) {
+			c.Err = errno(err)
+			return true
+		}
+	}
+	return true
+}

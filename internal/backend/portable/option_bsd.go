@@ -1,0 +1,13 @@
+//go:build dragonfly || freebsd || netbsd || openbsd
+
+package portable
+
+import "github.com/weir-io/weir/internal/backend"
+
+// What the systems name differently, and nothing above depends on.
+
+func keepIdle(int) (int, error)     { return 0, backend.ErrUnsupported }
+func unsentBytes(int) (int, error)  { return 0, backend.ErrUnsupported }
+func unreadBytes(int) (int, error)  { return 0, backend.ErrUnsupported }
+func userTimeout(int) (int, error)  { return 0, backend.ErrUnsupported }
+func setUserTimeout(int, int) error { return backend.ErrUnsupported }

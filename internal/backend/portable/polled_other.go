@@ -1,0 +1,11 @@
+//go:build !(linux || darwin || dragonfly || freebsd || netbsd || openbsd)
+
+package portable
+
+import "io"
+
+// polls says that this platform has no polled port: a socket here cannot be
+// tried without blocking.
+const polls = false
+
+func newPolled(*Backend, *entry, io.ReadWriteCloser) port { return nil }

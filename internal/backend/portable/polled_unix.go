@@ -1,0 +1,281 @@
+//go:build linux || darwin || dragonfly || freebsd || netbsd || openbsd
+
+package portable
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// polls says that this platform has the polled port.
+const polls = true
+
+// A polled port serves a descriptor that package net's poller watches. The loop
+// reads and writes it with calls that do not block. Two goroutines, started when
+// first needed, sleep in the poller, one for each direction, and report every
+// edge that they were armed for.
+type polled struct {
+	b    *Backend
+	e    *entry
+	conn conn
+	raw  syscall.RawConn
+	fd   int // of Adopt: the number that its owner knows; else -1
+	sock bool
+	in   watcher
+	out  watcher // Writable, and Failed
+}
+
+// conn is what *net.TCPConn, *net.UnixConn and *os.File have in common.
+type conn interface {
+	io.ReadWriteCloser
+	syscall.Conn
+}
+
+// newPolled makes a polled port for rwc, or returns nil where it needs the
+// blocking one. Only package net's and package os's own types will do: what
+// embeds one of them may have a Read of its own.
+func newPolled(b *Backend, e *entry, rwc io.ReadWriteCloser) port {
+	sock := true
+	switch c := rwc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	case *os.File:
+		// A file that the poller cannot watch has no deadlines.
+		if c.SetDeadline(zeroTime) != nil {
+			return nil
+		}
+		sock = false
+	default:
+		return nil
+	}
+	c := rwc.(conn)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	p := &polled{b: b, e: e, conn: c, raw: raw, fd: -1, sock: sock}
+	p.in = watcher{p: p, wait: raw.Read}
+	p.out = watcher{p: p, wait: raw.Write}
+	return p
+}
+
+// A watcher reports one direction's edges while it is armed.
+type watcher struct {
+	p    *polled
+	wait func(func(fd uintptr) bool) error
+
+	mu      sync.Mutex
+	armed   bool
+	running bool
+	stopped bool
+	done    chan struct{} // closed when the goroutine has ended after stop
+}
+
+// arm makes the next edge a notification. The first one comes at once.
+func (w *watcher) arm() {
+	w.mu.Lock()
+	w.armed = true
+	if !w.running && !w.stopped {
+		w.running = true
+		w.done = make(chan struct{})
+		go w.run()
+	}
+	w.mu.Unlock()
+}
+
+func (w *watcher) run() {
+	defer close(w.done)
+	// The poller calls it once before it sleeps, and after each edge. An error
+	// means that the descriptor is closed or cannot be watched.
+	if err := w.wait(w.edge); err != nil {
+		w.edge(0)
+	}
+}
+
+func (w *watcher) edge(uintptr) (stop bool) {
+	w.mu.Lock()
+	tell := w.armed
+	w.armed = false
+	stop = w.stopped
+	w.mu.Unlock()
+	if tell && !stop {
+		w.p.b.notify(w.p.e)
+	}
+	return stop
+}
+
+// stop makes the goroutine end at its next edge and returns what to wait for,
+// or nil if there is none.
+func (w *watcher) stop() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	return w.done
+}
+
+func (p *polled) arm(ev backend.Events) {
+	if ev&backend.Readable != 0 {
+		p.in.arm()
+	}
+	if ev&(backend.Writable|backend.Failed) != 0 {
+		p.out.arm()
+	}
+}
+
+// call makes one non-blocking system call on the descriptor.
+func (p *polled) call(f func(fd int) (int, error)) (n int, err error) {
+	ctl := p.raw.Control(func(fd uintptr) {
+		for {
+			if n, err = f(int(fd)); !errors.Is(err, syscall.EINTR) {
+				return
+			}
+		}
+	})
+	switch {
+	case ctl != nil:
+		return 0, ctl
+	case errors.Is(err, syscall.EAGAIN):
+		return 0, backend.ErrAgain
+	case err != nil:
+		return 0, err
+	default:
+		return n, nil
+	}
+}
+
+func (p *polled) read(buf []byte) (int, error) {
+	n, err := p.call(func(fd int) (int, error) { return syscall.Read(fd, buf) })
+	if n == 0 && err == nil {
+		return 0, io.EOF
+	}
+	if errors.Is(err, syscall.EIO) && !p.sock {
+		return 0, io.EOF // a PTY whose other side is gone
+	}
+	return n, err
+}
+
+func (p *polled) write(vec [][]byte) (int, error) {
+	buf := join(&p.b.gather, vec)
+	if len(buf) == 0 {
+		return 0, nil
+	}
+	return p.call(func(fd int) (int, error) { return syscall.Write(fd, buf) })
+}
+
+// join returns the first bytes of vec in one piece, which is vec's own where
+// one is large, and otherwise in *scratch.
+func join(scratch *[]byte, vec [][]byte) []byte {
+	const enough = 64 << 10
+	*scratch = (*scratch)[:0]
+	for _, piece := range vec {
+		if len(*scratch) == 0 && (len(piece) >= enough || len(vec) == 1) {
+			return piece
+		}
+		*scratch = append(*scratch, piece[:min(len(piece), enough-len(*scratch))]...)
+		if len(*scratch) == enough {
+			break
+		}
+	}
+	return *scratch
+}
+
+func (p *polled) check(ev backend.Events) backend.Events {
+	var mask int16
+	if ev&backend.Readable != 0 {
+		mask |= unix.POLLIN
+	}
+	if ev&backend.Writable != 0 {
+		mask |= unix.POLLOUT
+	}
+	got := p.poll(mask)
+	var holds backend.Events
+	if got&unix.POLLIN != 0 {
+		holds |= backend.Readable
+	}
+	if got&unix.POLLOUT != 0 {
+		holds |= backend.Writable
+	}
+	if got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 {
+		holds |= backend.Failed
+		if got&unix.POLLHUP != 0 {
+			holds |= backend.Readable // the end can be read
+		}
+	}
+	return holds & ev
+}
+
+func (p *polled) poll(mask int16) int16 {
+	var fds [1]unix.PollFd
+	_, err := p.call(func(fd int) (int, error) {
+		fds[0] = unix.PollFd{Fd: int32(fd), Events: mask}
+		return unix.Poll(fds[:], 0)
+	})
+	if err != nil {
+		return unix.POLLNVAL
+	}
+	return fds[0].Revents
+}
+
+func (p *polled) failure() error {
+	if p.sock {
+		if v, err := p.getOption(backend.PendingError); err != nil || v == 0 {
+			return err
+		} else {
+			return syscall.Errno(v)
+		}
+	}
+	if p.poll(0)&unix.POLLERR != 0 {
+		return syscall.EPIPE // the write end of a pipe nobody reads
+	}
+	return nil
+}
+
+func (p *polled) closeWrite() error {
+	c, ok := p.conn.(closeWriter)
+	if !ok {
+		return backend.ErrUnsupported
+	}
+	return c.CloseWrite()
+}
+
+func (p *polled) close(reset bool) {
+	if tcp, ok := p.conn.(*net.TCPConn); ok && reset {
+		_ = tcp.SetLinger(0)
+	}
+	p.in.stop()
+	p.out.stop()
+	_ = p.conn.Close() // wakes both
+	if p.fd >= 0 {
+		_ = syscall.Close(p.fd)
+	}
+}
+
+// release ends the goroutines and, of a descriptor that Adopt duplicated, our
+// copy.
+func (p *polled) release() error {
+	in, out := p.in.stop(), p.out.stop()
+	d := p.conn.(deadliner)
+	if err := d.SetDeadline(longAgo); err != nil {
+		return err
+	}
+	for _, done := range []<-chan struct{}{in, out} {
+		if done != nil {
+			<-done
+		}
+	}
+	if p.fd >= 0 {
+		return p.conn.Close()
+	}
+	return d.SetDeadline(zeroTime)
+}
+
+func (p *polled) getOption(o backend.Option) (int, error) { return getOption(p.conn, o) }
+
+func (p *polled) setOption(o backend.Option, value int) error { return setOption(p.conn, o, value) }

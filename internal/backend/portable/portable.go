@@ -1,0 +1,320 @@
+// Package portable is the backend for every platform that Go runs on: package
+// net's own poller below, goroutines that wait, and one table of handles.
+//
+//	loop's goroutine                     goroutines
+//	Submit ─▶ entry ─▶ port: try, else arm ──▶ wait for it
+//	  Wait ◀─ ready list ◀──────── notify ◀─────┘
+//	     └─▶ port: try again ─▶ Completion
+//
+// Everything that a program can see happens on the loop's goroutine: the others
+// only say that trying again is worth it. So Cancel is immediate on every
+// handle, nothing is lost by it, and results come in the order of the ready
+// list.
+//
+// There are two ports. One serves what package net or package os polls on Unix:
+// its goroutine waits without a buffer and the loop reads and writes without
+// blocking. The other serves everything else with a Read, a Write and a Close (a
+// TLS connection, an SSH channel, any socket on Windows): its goroutines block in
+// them, with a buffer each way that plays the part of a socket's.
+package portable
+
+import (
+	"errors"
+	"math"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Backend is a backend.Backend over package net.
+type Backend struct {
+	start time.Time
+
+	// Of the loop's goroutine.
+	table  []*entry // by Handle; nil is free
+	free   int      // no free number is below it
+	lent   arena
+	timer  *time.Timer
+	taken  []*entry // Wait's share of ready; kept for its memory
+	gather []byte   // where a polled port joins the pieces of a Write
+
+	blocking bool // serve every handle with the blocking port, as Windows does
+	closed   bool
+
+	// Handles that were closed with bytes still to send. Close waits for them.
+	lingering sync.WaitGroup
+
+	signal chan struct{} // holds one: ready or woken has something
+
+	mu    sync.Mutex
+	ready []*entry // entries with events, in the order they came
+	woken bool
+}
+
+var _ backend.Backend = (*Backend)(nil)
+
+// New makes a portable backend. It needs nothing of the system, so the error is
+// always nil; it is there because a backend's maker has one.
+func New() (*Backend, error) {
+	b := &Backend{start: time.Now(), signal: make(chan struct{}, 1)}
+	b.timer = time.NewTimer(math.MaxInt64)
+	b.timer.Stop()
+	return b, nil
+}
+
+// Now is the time since the backend was made.
+func (b *Backend) Now() time.Duration { return time.Since(b.start) }
+
+// Wall is the wall clock when the backend was made.
+func (b *Backend) Wall() time.Time { return b.start.Round(0) }
+
+// Caps says what there is on this platform. Descriptors is false, as handles
+// are numbers of the backend's own, but Adopt works on Unix and, for files and
+// pipes, on Windows.
+func (b *Backend) Caps() backend.Caps {
+	port := "blocking: two goroutines for a busy connection"
+	if polls && !b.blocking {
+		port = "polled: one waiting goroutine for an idle connection"
+	}
+	return backend.Caps{
+		Name:   "portable",
+		Inline: true,
+		PollFD: -1,
+		Adopts: polls,
+		Probed: []string{"poller: package net's on " + runtime.GOOS, "ports: " + port},
+	}
+}
+
+// Submit arms op; see backend.Backend.
+func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
+	e := b.entry(op.Handle)
+	if e == nil {
+		*c = backend.Completion{Op: op, Err: errBadHandle}
+		return true
+	}
+	if op.Kind == 0 || int(op.Kind) >= len(e.ops) || op.Kind == backend.SpliceIn || op.Kind == backend.SpliceOut {
+		*c = backend.Completion{Op: op, Err: backend.ErrUnsupported}
+		return true
+	}
+	if e.ops[op.Kind] != nil {
+		*c = backend.Completion{Op: op, Err: errBusy}
+		return true
+	}
+	if !multi(op) && b.try(e, op, c) {
+		return true
+	}
+	if op.Flags&backend.Now != 0 && (op.Kind == backend.Read || op.Kind == backend.Write) {
+		*c = backend.Completion{Op: op, Err: backend.ErrAgain}
+		return true
+	}
+	e.ops[op.Kind] = op
+	op.State = 1
+	if multi(op) {
+		b.notify(e) // the first try is Wait's, as its result may not be inline
+	}
+	return false
+}
+
+// multi reports whether op may finish many times.
+func multi(op *backend.Op) bool {
+	if op.Flags&backend.Multi == 0 {
+		return false
+	}
+	return op.Kind == backend.Accept || op.Kind == backend.Ready || op.Kind == backend.Read && op.Buf == nil
+}
+
+// Cancel ends op. Whether it had a result is only found out in Wait, so it
+// always succeeds at once on an armed Op.
+func (b *Backend) Cancel(op *backend.Op) bool {
+	e := b.entry(op.Handle)
+	if op.State == 0 || e == nil || e.ops[op.Kind] != op {
+		return false
+	}
+	e.ops[op.Kind] = nil
+	op.State = 0
+	if op.Kind == backend.Connect {
+		e.dial.stop()
+		e.dial = nil
+	}
+	return true
+}
+
+// Wait reports results; see backend.Backend.
+func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, error) {
+	if b.closed {
+		return 0, errClosed
+	}
+	b.lent.reclaim()
+	var expired <-chan time.Time
+	for {
+		n, woken := b.collect(done)
+		if n > 0 || woken || timeout == 0 {
+			b.timer.Stop()
+			return n, nil
+		}
+		if timeout > 0 && expired == nil {
+			b.timer.Reset(timeout)
+			expired = b.timer.C
+		}
+		select {
+		case <-b.signal:
+		case <-expired:
+			timeout = 0 // what came in the same moment is still reported
+		}
+	}
+}
+
+// collect tries every Op of the entries that have events and puts the results
+// into done. What does not fit, or has more to give, waits for the next call.
+func (b *Backend) collect(done []backend.Completion) (n int, woken bool) {
+	b.mu.Lock()
+	woken, b.woken = b.woken, false
+	b.taken, b.ready = b.ready, b.taken[:0]
+	for _, e := range b.taken {
+		e.queued = false
+	}
+	b.mu.Unlock()
+
+	for i, e := range b.taken {
+		b.taken[i] = nil
+		if n == len(done) || !b.lent.room() {
+			b.notify(e)
+			continue
+		}
+		n += b.serve(e, done[n:])
+	}
+	return n, woken
+}
+
+// serve tries the Ops of e and returns how many results it put into done.
+func (b *Backend) serve(e *entry, done []backend.Completion) (n int) {
+	for _, op := range e.ops {
+		if op == nil || e.closed {
+			continue
+		}
+		if n == len(done) {
+			b.notify(e)
+			break
+		}
+		c := &done[n]
+		if !b.try(e, op, c) {
+			continue
+		}
+		n++
+		// The end of a stream and errors are said once: the caller decides.
+		if multi(op) && c.Err == nil && (op.Kind != backend.Read || c.N > 0) {
+			c.More = true
+			b.notify(e) // there may be more, and nobody waits for it yet
+			continue
+		}
+		e.ops[op.Kind] = nil
+		op.State = 0
+	}
+	return n
+}
+
+// notify puts e into the ready list. It may be called from any goroutine.
+func (b *Backend) notify(e *entry) {
+	b.mu.Lock()
+	if !e.queued {
+		e.queued = true
+		b.ready = append(b.ready, e)
+	}
+	b.mu.Unlock()
+	b.ring()
+}
+
+// ring ends a Wait in progress, or else keeps the next from sleeping.
+func (b *Backend) ring() {
+	select {
+	case b.signal <- struct{}{}:
+	default:
+	}
+}
+
+// Wake makes a Wait return; see backend.Backend.
+func (b *Backend) Wake() {
+	b.mu.Lock()
+	b.woken = true
+	b.mu.Unlock()
+	b.ring()
+}
+
+// Close closes every handle. Those that were closed before, with bytes still to
+// send, get lingerTime for it: the end of the program would lose them, and a
+// socket's own buffers would not.
+func (b *Backend) Close() error {
+	if b.closed {
+		return nil
+	}
+	for h := range b.table {
+		if e := b.table[h]; e != nil {
+			for k, op := range e.ops {
+				if op != nil {
+					op.State = 0
+					e.ops[k] = nil
+				}
+			}
+			b.drop(backend.Handle(h))
+			e.close(backend.CloseFlat)
+		}
+	}
+	b.closed = true
+	finished := make(chan struct{})
+	go func() {
+		b.lingering.Wait()
+		close(finished)
+	}()
+	limit := time.NewTimer(lingerTime)
+	defer limit.Stop()
+	select {
+	case <-finished:
+	case <-limit.C:
+	}
+	return nil
+}
+
+// lingerTime bounds how long Close waits for bytes to leave.
+const lingerTime = 2 * time.Second
+
+var errClosed = errors.New("portable: backend is closed")
+
+// An arena is the memory that one Wait lends.
+type arena struct {
+	chunks [][]byte
+	chunk  int // the one in use
+	used   int // bytes of it
+}
+
+const (
+	chunkSize = 64 << 10
+	chunkMin  = 16 << 10 // less is not worth a read
+	chunksMax = 8        // lent by one Wait; what Submit lends comes on top
+)
+
+func (a *arena) reclaim() {
+	if len(a.chunks) > chunksMax {
+		clear(a.chunks[chunksMax:])
+		a.chunks = a.chunks[:chunksMax]
+	}
+	a.chunk, a.used = 0, 0
+}
+
+// room reports whether Wait may lend more.
+func (a *arena) room() bool { return a.chunk < chunksMax-1 || chunkSize-a.used >= chunkMin }
+
+// next returns free memory; take says how much of it was filled.
+func (a *arena) next() []byte {
+	if chunkSize-a.used < chunkMin {
+		a.chunk++
+		a.used = 0
+	}
+	if a.chunk >= len(a.chunks) {
+		a.chunks = append(a.chunks, make([]byte, chunkSize))
+	}
+	return a.chunks[a.chunk][a.used:]
+}
+
+func (a *arena) take(n int) { a.used += n }

@@ -1,0 +1,120 @@
+package sys
+
+import (
+	"syscall"
+	"unsafe"
+
+	"github.com/weir-io/weir/internal/backend"
+	"golang.org/x/sys/unix"
+)
+
+// SetOption sets a socket option. Options that a kind of socket lacks are the
+// system's error, those that can only be read are ErrUnsupported.
+func SetOption(fd int, o backend.Option, value int) error {
+	switch o {
+	case backend.NoDelay:
+		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, truth(value))
+	case backend.KeepAlive:
+		return setKeepAlive(fd, value)
+	case backend.SendBuffer:
+		return setInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, value)
+	case backend.ReceiveBuffer:
+		return setInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, value)
+	case backend.UserTimeout:
+		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, value)
+	}
+	return backend.ErrUnsupported
+}
+
+func setKeepAlive(fd, value int) error {
+	if err := setInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, truth(value)); err != nil || value <= 1 {
+		return err
+	}
+	if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, value); err != nil {
+		return err
+	}
+	return setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, value)
+}
+
+// GetOption returns a socket option: for the buffers what the kernel made of
+// the value (Linux doubles it), for KeepAlive 0 or the idle time in seconds (1
+// on sockets that have none).
+func GetOption(fd int, o backend.Option) (int, error) {
+	switch o {
+	case backend.NoDelay:
+		return getInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
+	case backend.KeepAlive:
+		return getKeepAlive(fd)
+	case backend.SendBuffer:
+		return getInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	case backend.ReceiveBuffer:
+		return getInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	case backend.UnreadBytes:
+		return queued(fd, unix.SIOCINQ)
+	case backend.UnsentBytes:
+		return queued(fd, unix.SIOCOUTQ)
+	case backend.PendingError:
+		return getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	case backend.UserTimeout:
+		return getInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+	}
+	return 0, backend.ErrUnsupported
+}
+
+func getKeepAlive(fd int) (int, error) {
+	on, err := getInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+	if err != nil || on == 0 {
+		return 0, err
+	}
+	idle, err := getInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+	if err != nil {
+		return 1, nil
+	}
+	return idle, nil
+}
+
+// PendingError returns the error that is pending on a socket and clears it; 0
+// for none, and for what is not a socket.
+func PendingError(fd int) syscall.Errno {
+	v, err := getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return 0
+	}
+	return syscall.Errno(v)
+}
+
+func truth(v int) int {
+	if v != 0 {
+		return 1
+	}
+	return 0
+}
+
+func setInt(fd, level, name, value int) error {
+	v := int32(value)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return failed(errno)
+}
+
+func getInt(fd, level, name int) (int, error) {
+	var v int32
+	n := uint32(unsafe.Sizeof(v))
+	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	return int(v), failed(errno)
+}
+
+func queued(fd int, request uintptr) (int, error) {
+	var v int32
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&v)))
+	return int(v), failed(errno)
+}
+
+// failed makes an error of an errno: a nil one of 0.
+func failed(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}

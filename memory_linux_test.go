@@ -1,0 +1,49 @@
+package weir
+
+import (
+	"net"
+	"runtime"
+	"testing"
+)
+
+// TestIdleMemory measures what an idle TCP connection takes on the user side:
+// at most 512 bytes (PERFORMANCE.md).
+func TestIdleMemory(t *testing.T) {
+	const conns = 2000
+	l, err := New(WithBackendName("epoll"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ln, err := l.Listen("tcp", "127.0.0.1:0", func(t Transport) Protocol { return DataFunc(t.Write) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers := make([]int, 0, conns)
+	defer func() { closeFDs(peers...) }()
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc + m.StackInuse
+	}
+	open := func(n int) {
+		for range n {
+			peers = append(peers, dialRaw(t, ln.Addr().(*net.TCPAddr).Port))
+			for ln.Conns() < len(peers) {
+				if err := l.Turn(-1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	open(100) // tables and pools are there
+	before := heap()
+	open(conns - 100)
+	each := float64(heap()-before) / (conns - 100)
+	t.Logf("%.0f bytes for an idle connection", each)
+	if each > 512 {
+		t.Errorf("an idle connection takes %.0f bytes, the limit is 512", each)
+	}
+}
