@@ -27,21 +27,27 @@ func makers() []maker {
 	ms := []maker{
 		{name: "lines", make: Lines, enc: func(dst, b []byte) ([]byte, error) { return AppendLine(dst, b, "") }},
 		{name: "netstrings", make: Netstrings, enc: func(dst, b []byte) ([]byte, error) { return AppendNetstring(dst, b), nil }},
-		{name: "fixed", size: 7,
+		{
+			name: "fixed", size: 7,
 			make: func(f func([]byte) error, opts ...Option) *Decoder { return Fixed(7, f, opts...) },
-			enc:  func(dst, b []byte) ([]byte, error) { return append(dst, b...), nil }},
+			enc:  func(dst, b []byte) ([]byte, error) { return append(dst, b...), nil },
+		},
 	}
 	for _, delim := range []string{"\r\n", "\n", "aab", "--\r\n--"} {
-		ms = append(ms, maker{name: fmt.Sprintf("lines by %q", delim),
+		ms = append(ms, maker{
+			name: fmt.Sprintf("lines by %q", delim),
 			make: func(f func([]byte) error, opts ...Option) *Decoder {
 				return Lines(f, append(opts, WithDelimiter(delim))...)
 			},
-			enc: func(dst, b []byte) ([]byte, error) { return AppendLine(dst, b, delim) }})
+			enc: func(dst, b []byte) ([]byte, error) { return AppendLine(dst, b, delim) },
+		})
 	}
 	for _, p := range []Prefix{Uint8, Uint16BE, Uint16LE, Uint32BE, Uint32LE, Uvarint} {
-		ms = append(ms, maker{name: fmt.Sprintf("prefix %d", p),
+		ms = append(ms, maker{
+			name: fmt.Sprintf("prefix %d", p),
 			make: func(f func([]byte) error, opts ...Option) *Decoder { return Prefixed(p, f, opts...) },
-			enc:  func(dst, b []byte) ([]byte, error) { return AppendPrefixed(dst, p, b) }})
+			enc:  func(dst, b []byte) ([]byte, error) { return AppendPrefixed(dst, p, b) },
+		})
 	}
 	return ms
 }
@@ -90,8 +96,11 @@ func bodies(m maker) [][]byte {
 		return [][]byte{[]byte("1234567"), []byte("\r\n\r\n:,\x00")}
 	}
 	return [][]byte{
-		{}, []byte("x"), []byte("hello, world"), []byte("0:,1:,"), bytes.Repeat([]byte{0}, 255),
-		{}, bytes.Repeat([]byte("long "), 50), []byte("aa"), []byte("--"), {0x80, 0x80, 1},
+		{},
+		[]byte("x"), []byte("hello, world"), []byte("0:,1:,"), bytes.Repeat([]byte{0}, 255),
+		{},
+		bytes.Repeat([]byte("long "), 50), []byte("aa"), []byte("--"),
+		{0x80, 0x80, 1},
 	}
 }
 
@@ -571,8 +580,7 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func ExampleLines() {
-	var d *Decoder
-	d = Lines(func(line []byte) error {
+	d := Lines(func(line []byte) error {
 		fmt.Printf("line %q\n", line)
 		return nil
 	})

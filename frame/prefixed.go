@@ -105,6 +105,7 @@ func AppendPrefixed(dst []byte, p Prefix, body []byte) ([]byte, error) {
 		most = math.MaxUint16
 	case Uint32BE, Uint32LE:
 		most = math.MaxUint32
+	case Uvarint:
 	}
 	if n > most {
 		return dst, &LimitError{Format: p.String(), Size: n, Limit: int(most)}
