@@ -17,6 +17,7 @@
 package backend
 
 import (
+	"io"
 	"net/netip"
 	"time"
 )
@@ -304,4 +305,15 @@ type Backend interface {
 	Caps() Caps
 	// Close releases the backend and what of it is still open.
 	Close() error
+}
+
+// Mover is a Backend without Descriptors whose handles can move to another
+// backend of its kind all the same, as connections of package net.
+type Mover interface {
+	// Detach gives up a connected handle for which no Op was submitted yet and
+	// returns what it stands for. On an error the handle stays.
+	Detach(h Handle) (io.Closer, error)
+	// AdoptConn makes a handle of what Detach returned, here or elsewhere, or
+	// of a foreign connection. On success it is the backend's.
+	AdoptConn(conn any) (Handle, error)
 }

@@ -47,6 +47,7 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		return b.add(e), nil
 	}
 	e := b.connected(conn.(io.ReadWriteCloser))
+	e.adopted = true
 	switch p := e.port.(type) {
 	case *polled:
 		p.fd = fd

@@ -17,8 +17,11 @@ type entry struct {
 	closed bool                           // of the loop's goroutine
 
 	port port      // nil until connected
-	ln   *acceptor // for a listener
-	dial *dialer   // while connecting
+	conn io.Closer // what port serves
+
+	adopted bool      // conn is the duplicate of a descriptor
+	ln      *acceptor // for a listener
+	dial    *dialer   // while connecting
 
 	spec  *backend.Spec // for a socket of Open
 	local backend.Addr
@@ -186,6 +189,26 @@ func (b *Backend) AdoptConn(conn any) (backend.Handle, error) {
 	}
 }
 
+// Detach gives up a connection for another backend's AdoptConn; see
+// backend.Mover.
+func (b *Backend) Detach(h backend.Handle) (io.Closer, error) {
+	e := b.entry(h)
+	if e == nil {
+		return nil, errBadHandle
+	}
+	if e.conn == nil {
+		return nil, errNotConnected
+	}
+	if e.adopted {
+		return nil, backend.ErrUnsupported // conn is a duplicate
+	}
+	if err := e.port.release(); err != nil {
+		return nil, err
+	}
+	b.drop(h)
+	return e.conn, nil
+}
+
 // connected makes the entry of a connection.
 func (b *Backend) connected(c io.ReadWriteCloser) *entry {
 	e := &entry{}
@@ -195,6 +218,7 @@ func (b *Backend) connected(c io.ReadWriteCloser) *entry {
 
 // attach gives e the port for c.
 func (b *Backend) attach(e *entry, c io.ReadWriteCloser) {
+	e.conn = c
 	if nc, ok := c.(net.Conn); ok {
 		e.local, e.peer = addrOf(nc.LocalAddr()), addrOf(nc.RemoteAddr())
 	}

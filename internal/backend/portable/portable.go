@@ -57,7 +57,10 @@ type Backend struct {
 	woken bool
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend = (*Backend)(nil)
+	_ backend.Mover   = (*Backend)(nil)
+)
 
 // New makes a portable backend. It needs nothing of the system, so the error is
 // always nil; it is there because a backend's maker has one.

@@ -411,3 +411,35 @@ func TestForeignListener(t *testing.T) {
 		}
 	})
 }
+
+func TestDetach(t *testing.T) {
+	both(t, func(t *testing.T, b *Backend) {
+		h, far := pair(t, b)
+		conn, err := b.Detach(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Name(h, true); err == nil {
+			t.Fatal("a detached handle has a name")
+		}
+		if _, err := b.Detach(h); err == nil {
+			t.Fatal("a handle was detached twice")
+		}
+		other, err := New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		h, err = other.AdoptConn(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := far.Write([]byte("moved")); err != nil {
+			t.Fatal(err)
+		}
+		op := backend.Op{Kind: backend.Read, Handle: h}
+		if c := result(t, other, &op); string(c.Buf) != "moved" {
+			t.Fatalf("%+v", c)
+		}
+	})
+}
