@@ -181,7 +181,7 @@ func (p *blocking) empty() {
 	p.mu.Unlock()
 	if closed {
 		p.end()
-		p.b.lingering.Done()
+		p.b.waiting.Done()
 	}
 }
 
@@ -231,7 +231,7 @@ func (p *blocking) close(reset bool) {
 	flush := !reset && p.writing
 	if flush {
 		p.closed = true
-		p.b.lingering.Add(1)
+		p.b.waiting.Add(1)
 	}
 	p.mu.Unlock()
 	if flush {

@@ -162,7 +162,7 @@ func (a *acceptor) start() bool {
 	defer a.mu.Unlock()
 	if !a.started {
 		a.started = true
-		go a.run()
+		a.b.waiting.Go(a.run)
 	}
 	return a.have
 }
@@ -280,7 +280,7 @@ func (d *dialer) run(b *Backend, e *entry, spec backend.Spec, to backend.Addr) {
 	d.mu.Lock()
 	d.cancel = cancel
 	d.mu.Unlock()
-	go func() {
+	b.waiting.Go(func() {
 		defer cancel()
 		conn, err := dial.DialContext(ctx, name, address)
 		d.mu.Lock()
@@ -294,7 +294,7 @@ func (d *dialer) run(b *Backend, e *entry, spec backend.Spec, to backend.Addr) {
 		d.conn, d.err, d.have = conn, err, true
 		d.mu.Unlock()
 		b.notify(e)
-	}()
+	})
 }
 
 func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {

@@ -93,7 +93,7 @@ func (w *watcher) arm() {
 	if !w.running && !w.stopped {
 		w.running = true
 		w.done = make(chan struct{})
-		go w.run()
+		w.p.b.waiting.Go(w.run)
 	}
 	w.mu.Unlock()
 }

@@ -47,8 +47,9 @@ type Backend struct {
 	blocking bool // serve every handle with the blocking port, as Windows does
 	closed   bool
 
-	// Handles that were closed with bytes still to send. Close waits for them.
-	lingering sync.WaitGroup
+	// The goroutines that end by themselves once their handle is closed, or when
+	// what was written before has been sent. Close waits for them.
+	waiting sync.WaitGroup
 
 	signal chan struct{} // holds one: ready or woken has something
 
@@ -306,9 +307,10 @@ func (b *Backend) Wake() {
 	b.ring()
 }
 
-// Close closes every handle. Those that were closed before, with bytes still to
-// send, get lingerTime for it: the end of the program would lose them, and a
-// socket's own buffers would not.
+// Close closes every handle and waits for its goroutines, but for those that are
+// inside a foreign connection's Read. Handles that were closed before, with bytes
+// still to send, get lingerTime for it: the end of the program would lose them,
+// and a socket's own buffers would not.
 func (b *Backend) Close() error {
 	if b.closed {
 		return nil
@@ -328,7 +330,7 @@ func (b *Backend) Close() error {
 	b.closed = true
 	finished := make(chan struct{})
 	go func() {
-		b.lingering.Wait()
+		b.waiting.Wait()
 		close(finished)
 	}()
 	limit := time.NewTimer(lingerTime)
