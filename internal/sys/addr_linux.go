@@ -58,9 +58,9 @@ func (s *Sockaddr) Encode(a *backend.Addr, ipv6 bool, fd int) error {
 		return s.encode4(a.IP)
 	case backend.Unix:
 		return s.encodeUnix(a.Path)
-	default:
-		return unix.EAFNOSUPPORT
+	case backend.FamilyNone:
 	}
+	return unix.EAFNOSUPPORT
 }
 
 func (s *Sockaddr) encode4(ap netip.AddrPort) error {

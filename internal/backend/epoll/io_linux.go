@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -142,7 +143,7 @@ func (b *Backend) connect(s *slot, op *backend.Op) syscall.Errno {
 }
 
 func asErrno(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return unix.EINVAL

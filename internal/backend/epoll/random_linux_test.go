@@ -18,7 +18,8 @@ import (
 // nothing for an Op that is not armed. Scripts that never fill a buffer must
 // give the same trace in both styles, step by step (R2).
 
-// FuzzStyles: any script, on Unix sockets with small writes for the trace, and
+// FuzzStyles (best run with -fuzzminimizetime 1x: what the kernel does when makes
+// coverage differ from run to run): any script, on Unix sockets with small writes for the trace, and
 // on TCP with large ones for the model.
 func FuzzStyles(f *testing.F) {
 	for seed := range uint64(8) {

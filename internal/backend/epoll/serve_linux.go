@@ -159,7 +159,7 @@ func (b *Backend) tame(s *slot) {
 		b.unwatch(s) // these cannot be masked
 		return
 	}
-	var drop uint32
+	var drop uint16
 	if s.ready&canRead != 0 {
 		drop |= unix.EPOLLIN
 	}
