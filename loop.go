@@ -315,7 +315,7 @@ func (l *Loop) Close() error {
 	}
 	l.ready = nil
 	l.closePipes()
-	l.timers = timers.Heap{}
+	l.timers.Clear()
 	if dropped > 0 {
 		l.report(&DroppedError{Callbacks: dropped})
 	}
