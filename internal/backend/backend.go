@@ -111,7 +111,9 @@ type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	_      uint8
+	// Due belongs to the loop: a result that Wait or Submit gave it has not
+	// reached the owner yet.
+	Due    bool
 	Handle Handle
 	Owner  Owner
 	Buf    []byte   // Read: where to; nil: the backend lends
@@ -126,8 +128,11 @@ type Op struct {
 	State uint32
 }
 
-// Armed reports whether op was submitted and has not yet had its last result.
-func (op *Op) Armed() bool { return op.State != 0 }
+// Armed reports whether op was submitted and its owner has not yet had its last
+// result. Between the Wait that reports it and the owner is the rest of the
+// batch: an owner that went by State alone could use an Op again, or give it up,
+// with a result still on its way.
+func (op *Op) Armed() bool { return op.State != 0 || op.Due }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
 type Owner interface {
@@ -144,6 +149,7 @@ type Completion struct {
 	Buf  []byte
 	Peer *Addr
 	More bool // the Op is still armed: more results follow
+	Last bool // the loop's: no other result of the Op is behind it in the batch
 }
 
 // Family says which fields of an Addr count.
