@@ -27,14 +27,13 @@ type ask struct {
 	done     func(answer []byte, err error) // nil once called
 }
 
-// newAsk asks the first server. done is called once, on the loop and never from
+// startAsk asks the first server. done is called once, on the loop and never from
 // inside: with the answer, which is lent, or with what went wrong with every
 // server. question is a line without its end.
-func newAsk(l *weir.Loop, servers []string, question []byte, patience time.Duration, done func([]byte, error)) *ask {
+func startAsk(l *weir.Loop, servers []string, question []byte, patience time.Duration, done func([]byte, error)) {
 	a := &ask{loop: l, servers: servers, question: question, patience: patience, done: done}
 	a.timer = l.NewTimer(a.next)
 	l.Soon(a.next)
-	return a
 }
 
 // next asks another server, if there is one.

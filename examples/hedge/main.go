@@ -36,7 +36,7 @@ func run(question string, servers []string, patience time.Duration) error {
 		return err
 	}
 	var failure error
-	newAsk(l, servers, []byte(question), patience, func(answer []byte, err error) {
+	startAsk(l, servers, []byte(question), patience, func(answer []byte, err error) {
 		failure = err
 		if err == nil {
 			fmt.Printf("%s\n", answer)

@@ -98,7 +98,7 @@ func TestAsk(t *testing.T) {
 				l.Stop()
 			})
 			var o outcome
-			newAsk(l, servers, []byte("why"), c.patience, func(answer []byte, err error) {
+			startAsk(l, servers, []byte("why"), c.patience, func(answer []byte, err error) {
 				o.done(answer, err)
 				l.Stop()
 			})

@@ -72,7 +72,7 @@ func (s *stage) loop(host string) *weir.Loop {
 }
 
 func (s *stage) ask(patience time.Duration) {
-	newAsk(s.client, s.servers, []byte("why"), patience, func(answer []byte, err error) {
+	startAsk(s.client, s.servers, []byte("why"), patience, func(answer []byte, err error) {
 		s.outcome.done(answer, err)
 		s.when = s.world.Now()
 	})
