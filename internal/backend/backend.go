@@ -112,16 +112,16 @@ type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	// Reported belongs to the loop: true exactly while it has the last result
-	// from Wait and has not yet handed it to the Owner.
-	Reported bool
-	Handle   Handle
-	Owner    Owner
-	Buf      []byte   // Read: where to; nil: the backend lends
-	Vec      [][]byte // Write: what
-	Addr     *Addr    // Connect: where to
-	Peer     Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
-	Max      int32    // SpliceIn, SpliceOut: at most so many bytes
+	// Due belongs to the loop: a result that Wait or Submit gave it has not
+	// reached the owner yet.
+	Due    bool
+	Handle Handle
+	Owner  Owner
+	Buf    []byte   // Read: where to; nil: the backend lends
+	Vec    [][]byte // Write: what
+	Addr   *Addr    // Connect: where to
+	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
+	Max    int32    // SpliceIn, SpliceOut: at most so many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
 	// not armed.
@@ -129,10 +129,11 @@ type Op struct {
 	State uint32
 }
 
-// Armed reports whether op was submitted and its Owner has not yet had its last
-// result. Between a Wait that reported it and OpDone the backend takes op for
-// idle, but other callbacks of that batch must not use it again.
-func (op *Op) Armed() bool { return op.State != 0 || op.Reported }
+// Armed reports whether op was submitted and its owner has not yet had its last
+// result. Between the Wait that reports it and the owner is the rest of the
+// batch: an owner that went by State alone could use an Op again, or give it up,
+// with a result still on its way.
+func (op *Op) Armed() bool { return op.State != 0 || op.Due }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
 type Owner interface {
@@ -149,6 +150,7 @@ type Completion struct {
 	Buf  []byte
 	Peer *Addr
 	More bool // the Op is still armed: more results follow
+	Last bool // the loop's: no other result of the Op is behind it in the batch
 }
 
 // Family says which fields of an Addr count.
