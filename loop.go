@@ -73,8 +73,8 @@ const (
 // runnable is an entry of the loop's queue.
 type runnable interface{ run() }
 
-// batchMax is how many I/O results one turn takes: no more than an Op can count.
-const batchMax = 255
+// batchMax is how many I/O results one turn takes.
+const batchMax = 256
 
 // New makes a loop. Which backend drives it is decided by WithBackend, else by
 // the environment variable WEIR_BACKEND, else by the platform's order of
@@ -206,16 +206,17 @@ func (l *Loop) turn(wait time.Duration) error {
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
 	l.early, l.taken = l.taken[:0], l.early
-	// A callback must not take an Op for idle whose result is still to come.
-	for _, cs := range [...][]backend.Completion{l.taken, done} {
-		for i := range cs {
-			cs[i].Op.Due++
+	for i := len(done) - 1; i >= 0; i-- {
+		if c := &done[i]; !c.Op.Due {
+			c.Op.Due, c.Last = true, true
 		}
 	}
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
-			c.Op.Due--
+			if c.Last {
+				c.Op.Due = false
+			}
 			if l.debug != nil {
 				l.debug.timed(c.Op.Owner, func() { c.Op.Owner.OpDone(c) })
 			} else {
@@ -322,7 +323,7 @@ func (l *Loop) Close() error {
 	}
 	l.ready = nil
 	l.closePipes()
-	l.timers = timers.Heap{}
+	l.timers.Clear()
 	if dropped > 0 {
 		l.report(&DroppedError{Callbacks: dropped})
 	}

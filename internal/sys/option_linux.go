@@ -22,6 +22,7 @@ func SetOption(fd int, o backend.Option, value int) error {
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, value)
 	case backend.UserTimeout:
 		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, value)
+	case backend.UnsentBytes, backend.UnreadBytes, backend.PendingError:
 	}
 	return backend.ErrUnsupported
 }

@@ -360,7 +360,7 @@ func checkNoAllocation(r *rig, n network) {
 		for i := 0; left > 0 && fail == nil; i++ {
 			k, err := r.be.Wait(time.Second, r.done)
 			if err != nil || i > 1000 {
-				fail = fmt.Errorf("Wait %d: %w", i, err)
+				fail = fmt.Errorf("in Wait %d: %w", i, err)
 				return
 			}
 			for j := range r.done[:k] {

@@ -329,7 +329,8 @@ func checkBadHandle(r *rig) {
 	for _, h := range []backend.Handle{backend.None, -7, 1 << 20} {
 		for _, op := range []*backend.Op{
 			readOp(h, 0), readOp(h, backend.Multi), writeOp(h, []byte("x")),
-			{Kind: backend.Accept, Handle: h}, {Kind: backend.Hangup, Handle: h},
+			{Kind: backend.Accept, Handle: h},
+			{Kind: backend.Hangup, Handle: h},
 			{Kind: backend.Ready, Handle: h, Events: backend.Readable},
 			connectOp(h, loopback("127.0.0.1")(r)),
 		} {

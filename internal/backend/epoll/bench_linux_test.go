@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -79,9 +80,9 @@ func (e *echo) run(t testing.TB, trips int) {
 	}
 	started := len(e.ends) / 2
 	for left > 0 {
-		n, err := e.b.Wait(-1, e.done)
-		if err != nil {
-			t.Fatal(err)
+		n, err := e.b.Wait(10*time.Second, e.done)
+		if err != nil || n == 0 {
+			t.Fatalf("%d messages are missing: %v", left, err)
 		}
 		for i := range e.done[:n] {
 			c := &e.done[i]
@@ -176,6 +177,28 @@ func BenchmarkPingPong(b *testing.B) {
 				b.ReportMetric(float64(after.Write-before.Write)/n, "writes/op")
 				b.ReportMetric(float64(after.Wait-before.Wait)/n, "waits/op")
 				b.ReportMetric(float64(after.Ctl-before.Ctl)/n, "ctls/op")
+			})
+		}
+	}
+}
+
+// BenchmarkEcho is a message of 64 bytes to and fro on many connections at once.
+func BenchmarkEcho(b *testing.B) {
+	for _, style := range styles {
+		for _, conns := range []int{64, 1000} {
+			b.Run(fmt.Sprintf("%s/%d", style.name, conns), func(b *testing.B) {
+				e := newEcho(b, style.edge, true, conns)
+				e.run(b, 5)
+				b.ReportAllocs()
+				before := e.b.Calls()
+				trips := b.N/conns + 1
+				b.ResetTimer()
+				e.run(b, trips)
+				b.StopTimer()
+				after := e.b.Calls()
+				messages := float64(2 * trips * conns)
+				calls := after.Read + after.Write + after.Wait + after.Ctl - before.Read - before.Write - before.Wait - before.Ctl
+				b.ReportMetric(float64(calls)/messages, "calls/message")
 			})
 		}
 	}

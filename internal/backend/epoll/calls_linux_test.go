@@ -2,9 +2,11 @@ package epoll
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/weir-io/weir/internal/backend"
 	"golang.org/x/sys/unix"
@@ -282,8 +284,11 @@ func TestFineTimeouts(t *testing.T) {
 	// And without it, no timer is early.
 	b.pwait2 = false
 	for range 5 {
-		start := b.Now()
+		start, before := b.Now(), b.Calls().Wait
 		wait(t, b, d)
+		if waits := b.Calls().Wait - before; waits > 2 {
+			t.Errorf("a wait of %v was cut into %d", d, waits)
+		}
 		if took := b.Now() - start; took < d {
 			t.Errorf("a wait of %v took %v", d, took)
 		}
@@ -380,41 +385,62 @@ func TestSecondOp(t *testing.T) {
 // lives on is found out by its first event, and what else is registered goes on
 // (bug 8, behaviour 8).
 func TestStaleRegistration(t *testing.T) {
-	onStyles(t, func(t *testing.T, b *Backend) {
-		c, s := tcpPair(t, b)
-		read := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: s}
-		submit(t, b, read)
-		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
+	for _, reused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reused=%t", reused), func(t *testing.T) {
+			onStyles(t, func(t *testing.T, b *Backend) { staleRegistration(t, b, reused) })
+		})
+	}
+}
+
+func staleRegistration(t *testing.T, b *Backend, reused bool) {
+	c, s := tcpPair(t, b)
+	read := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: s}
+	submit(t, b, read)
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[1])
+	h := adopt(t, b, p[0])
+	submit(t, b, &backend.Op{Kind: backend.Read, Handle: h})
+	kept, err := unix.Dup(p[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(kept)
+	unix.Close(p[0])
+	if err := b.Shut(h, backend.CloseFlat); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Shut of what was closed already: %v", err)
+	}
+	next := &backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Readable}
+	if reused { // the number has a new owner, to whom the event must not go
+		var quiet [2]int
+		if err := unix.Pipe2(quiet[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(p[1])
-		h := adopt(t, b, p[0])
-		submit(t, b, &backend.Op{Kind: backend.Read, Handle: h})
-		kept, err := unix.Dup(p[0])
-		if err != nil {
-			t.Fatal(err)
+		defer unix.Close(quiet[1])
+		if quiet[0] != p[0] {
+			t.Fatalf("the number %d was not free", p[0])
 		}
-		defer unix.Close(kept)
-		unix.Close(p[0])
-		if err := b.Shut(h, backend.CloseFlat); !errors.Is(err, unix.EBADF) {
-			t.Errorf("Shut of what was closed already: %v", err)
-		}
-		if _, err := unix.Write(p[1], []byte("stale")); err != nil {
-			t.Fatal(err)
-		}
-		before := b.Calls()
-		wait(t, b, 30*time.Millisecond)
-		if got := b.Calls().Wait - before.Wait; got > 4 {
-			t.Errorf("30 ms with a stale registration took %d waits", got)
-		}
-		send(t, b, c, "x")
-		if got := wait(t, b, time.Second); len(got) != 1 || got[0].Op != read {
-			t.Errorf("afterwards: %+v", got)
-		}
-		b.Wake()
-		wait(t, b, -1) // the wakes still work
-	})
+		next.Handle = adopt(t, b, quiet[0])
+		submit(t, b, next)
+	}
+	if _, err := unix.Write(p[1], []byte("stale")); err != nil {
+		t.Fatal(err)
+	}
+	before := b.Calls()
+	if got := wait(t, b, 30*time.Millisecond); len(got) != 0 {
+		t.Errorf("the stale event reached %+v", got)
+	}
+	if got := b.Calls().Wait - before.Wait; got > 4 {
+		t.Errorf("30 ms with a stale registration took %d waits", got)
+	}
+	send(t, b, c, "x")
+	if got := wait(t, b, time.Second); len(got) != 1 || got[0].Op != read {
+		t.Errorf("afterwards: %+v", got)
+	}
+	b.Wake()
+	wait(t, b, -1) // the wakes still work
 }
 
 // TestNumberTaken: a handle whose number is another descriptor's by now is
@@ -490,5 +516,12 @@ func TestDescriptors(t *testing.T) {
 	}
 	if after := descriptors(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// TestSlotSize: the table takes 56 bytes a descriptor.
+func TestSlotSize(t *testing.T) {
+	if size := unsafe.Sizeof(slot{}); unsafe.Sizeof(uintptr(0)) == 8 && size != 56 {
+		t.Errorf("a slot takes %d bytes", size)
 	}
 }

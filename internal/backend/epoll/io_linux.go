@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -9,7 +10,7 @@ import (
 )
 
 // read tries to read and keeps the hints of s up to date.
-func (b *Backend) read(s *slot, op *backend.Op, p []byte) (n int, errno syscall.Errno) {
+func (b *Backend) read(s *slot, p []byte) (n int, errno syscall.Errno) {
 	b.calls.Read++
 	fd := int(s.fd)
 	switch s.class {
@@ -142,7 +143,7 @@ func (b *Backend) connect(s *slot, op *backend.Op) syscall.Errno {
 }
 
 func asErrno(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return unix.EINVAL

@@ -18,7 +18,8 @@ import (
 // nothing for an Op that is not armed. Scripts that never fill a buffer must
 // give the same trace in both styles, step by step (R2).
 
-// FuzzStyles: any script, on Unix sockets with small writes for the trace, and
+// FuzzStyles (best run with -fuzzminimizetime 1x: what the kernel does when makes
+// coverage differ from run to run): any script, on Unix sockets with small writes for the trace, and
 // on TCP with large ones for the model.
 func FuzzStyles(f *testing.F) {
 	for seed := range uint64(8) {
@@ -203,13 +204,13 @@ func (w *world) act(i int, s *side, what, arg int) {
 		w.cancel(s, arg)
 	case what == 4:
 		if !s.hup.Armed() && !s.hungUp {
-			w.submit(s, &s.hup)
+			w.submit(&s.hup)
 		}
 	case what == 5 && arg < 60:
 		if !s.ready.Armed() {
 			s.ready.Flags = backend.Flags(arg & int(backend.Multi))
 			s.ready.Events = backend.Events(arg>>1) & (backend.Readable | backend.Writable)
-			w.submit(s, &s.ready)
+			w.submit(&s.ready)
 		}
 	case what == 6 && arg < 50:
 		w.shut(s, arg)
@@ -225,7 +226,7 @@ func (w *world) act(i int, s *side, what, arg int) {
 	}
 }
 
-func (w *world) submit(s *side, op *backend.Op) {
+func (w *world) submit(op *backend.Op) {
 	var c backend.Completion
 	if w.b.Submit(op, &c) {
 		w.result(&c)
@@ -251,7 +252,7 @@ func (w *world) write(s *side, arg int) {
 	}
 	k := n / 3
 	s.wr.Vec = [][]byte{s.block[:k], nil, s.block[k:]}
-	w.submit(s, &s.wr)
+	w.submit(&s.wr)
 }
 
 func (w *world) read(s *side, arg int) {
@@ -268,7 +269,7 @@ func (w *world) read(s *side, arg int) {
 	if arg%4 >= 2 && arg&16 != 0 {
 		s.rd.Buf = s.readBuf[:1+arg]
 	}
-	w.submit(s, &s.rd)
+	w.submit(&s.rd)
 }
 
 func (w *world) cancel(s *side, arg int) {
@@ -444,7 +445,7 @@ func (w *world) finish() {
 			for !s.lossy && (s.got < s.peer.sent || s.peer.wr.Armed() || s.peer.shut && !s.ended) {
 				if !s.rd.Armed() && !s.ended {
 					s.rd.Flags, s.rd.Buf = backend.Multi, nil
-					w.submit(s, &s.rd)
+					w.submit(&s.rd)
 				}
 				w.wait(50 * time.Millisecond)
 				if time.Since(start) > 10*time.Second {

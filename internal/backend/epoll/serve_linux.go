@@ -159,7 +159,7 @@ func (b *Backend) tame(s *slot) {
 		b.unwatch(s) // these cannot be masked
 		return
 	}
-	var drop uint32
+	var drop uint16
 	if s.ready&canRead != 0 {
 		drop |= unix.EPOLLIN
 	}
@@ -194,7 +194,7 @@ func (b *Backend) filled(op *backend.Op, n int) []byte {
 
 func (b *Backend) serveRead(s *slot) {
 	op := s.rd
-	n, errno := b.read(s, op, b.buffer(op))
+	n, errno := b.read(s, b.buffer(op))
 	switch {
 	case errno == unix.EAGAIN:
 	case errno != 0:

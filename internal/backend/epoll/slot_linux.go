@@ -19,12 +19,12 @@ const (
 	queued // its last result is in Backend.failed
 )
 
-// slot is what is known of one descriptor: 64 bytes. Its address does not
+// slot is what is known of one descriptor, in 56 bytes. Its address does not
 // change.
 type slot struct {
 	fd    int32
 	gen   uint32 // counts the owners of the number; events carry it
-	mask  uint32 // the events registered, if flags says registered
+	mask  uint16 // the events registered, if flags says registered
 	flags flags
 	errno uint16 // the error that the kernel has told and forgotten
 	class sys.Class
@@ -120,7 +120,7 @@ func (s *slot) due() bool {
 			r&canWrite != 0 && s.watches(backend.Writable))
 }
 
-const pageSize = 128 // slots
+const pageSize = 146 // slots: just under the allocator's 8 KiB
 
 // table holds the slots by descriptor, in pages so that they stay where they
 // are.

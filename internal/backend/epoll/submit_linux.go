@@ -81,7 +81,7 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 		if op.Flags&(backend.Now|backend.Multi) != backend.Now {
 			return 0, nil, false
 		}
-		n, errno = b.read(s, op, b.buffer(op))
+		n, errno = b.read(s, b.buffer(op))
 	case backend.Write:
 		n, errno = b.write(s, op)
 	case backend.Connect:
