@@ -60,7 +60,7 @@ type Faults struct {
 	AcceptError float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
 	OpenError   float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM
 
-	// Weather: drawn once in some hundred events.
+	// Weather: drawn once in some dozen events.
 	Partition float64 // two hosts lose sight of each other for a while
 	Crash     float64 // a host that said what to do then (Host.OnCrash) crashes
 	Shortage  float64 // a host has no handles left for a while

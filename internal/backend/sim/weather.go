@@ -17,7 +17,7 @@ const (
 
 // weatherEvery is how many events lie between two draws of the weather. It is
 // drawn by events, not by time, so that a world at rest stays at rest.
-const weatherEvery = 256
+const weatherEvery = 64
 
 // weather draws what befalls hosts, loops and clocks.
 func (w *World) weather() {
