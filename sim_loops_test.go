@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
@@ -34,8 +35,9 @@ type simRun struct {
 	made    int // connections of the server that runs now
 	lost    int
 	crashes int
-	quits   int          // servers that did not wait for the client's end
-	calls   bytes.Buffer // every callback, for the comparison of two runs
+	wrap    func(*sim.Backend) backend.Backend // plants a bug, if it is set
+	quits   int                                // servers that did not wait for the client's end
+	calls   bytes.Buffer                       // every callback, for the comparison of two runs
 	errs    []string
 }
 
@@ -49,7 +51,11 @@ func (s *simRun) loop(h *sim.Host) *weir.Loop {
 		s.t.Fatal(err)
 	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	l, err := weir.New(weir.WithBackend(b), weir.WithLogger(quiet))
+	be := backend.Backend(b)
+	if s.wrap != nil {
+		be = s.wrap(b)
+	}
+	l, err := weir.New(weir.WithBackend(be), weir.WithLogger(quiet))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -245,9 +251,13 @@ func (s *simRun) serve(h *sim.Host) {
 
 // simEcho runs one seed.
 func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
+	return simEchoOn(t, seed, cfg, nil)
+}
+
+func simEchoOn(t *testing.T, seed uint64, cfg sim.Config, wrap func(*sim.Backend) backend.Backend) *simRun {
 	cfg.Swarm = true
 	w := sim.New(seed, cfg)
-	s := &simRun{t: t, w: w, r: rand.New(rand.NewPCG(seed, 1)), network: "tcp", listen: ":7000"}
+	s := &simRun{t: t, w: w, r: rand.New(rand.NewPCG(seed, 1)), network: "tcp", listen: ":7000", wrap: wrap}
 	hs, hc := w.Host("s"), w.Host("c")
 	to := fmt.Sprintf("[%v]:7000", w.Lookup("s")[s.r.IntN(2)])
 	switch s.r.IntN(8) {
@@ -298,6 +308,9 @@ func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
 	// waits for ever: nothing tells it.
 	if n := s.server.Connections(); n != s.made-s.lost {
 		s.bad("server: %d connections, made %d, lost %d", n, s.made, s.lost)
+	}
+	if n, want := w.Usage().Handles, s.server.Connections()+s.client.Connections(); n != want {
+		s.bad("%d handles open for %d connections (G6)", n, want)
 	}
 	for _, l := range []*weir.Loop{s.server, s.client} {
 		if err := l.Close(); err != nil {

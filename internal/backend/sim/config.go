@@ -140,12 +140,12 @@ func Draw(seed uint64) Faults {
 		Slow:          chance(0.3),
 		AcceptError:   chance(0.3),
 		OpenError:     chance(0.2),
-		Partition:     chance(0.1),
-		Crash:         chance(0.05),
-		Shortage:      chance(0.1),
+		Partition:     chance(0.3),
+		Crash:         chance(0.3),
+		Shortage:      chance(0.3),
 		WallJump:      chance(0.1),
 		Stall:         chance(0.05),
-		LoopStall:     chance(0.1),
+		LoopStall:     chance(0.3),
 	}
 }
 
