@@ -124,7 +124,7 @@ func Draw(seed uint64) Faults {
 		CutWire:       chance(0.5),
 		SendBuffer:    size(),
 		ReceiveBuffer: size(),
-		NoInline:      on() && on(),
+		NoInline:      r.below(4) == 0,
 		Eager:         chance(0.5),
 		Defer:         chance(0.5),
 		CutRead:       chance(0.5),

@@ -174,6 +174,8 @@ func (w *World) meet(s *socket) {
 	ft := s.fate
 	f := &s.out
 	switch ft.kind {
+	case fateRefused:
+		// Met when it tried to connect.
 	case fateQueue:
 		if s.state == open && s.peer.state == open {
 			w.resetBoth(s)
