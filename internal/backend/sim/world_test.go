@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +141,8 @@ func transfers(t testing.TB, seed uint64, cfg sim.Config, conns int) (*sim.World
 	// Small buffers mean many steps for each byte.
 	f := w.Faults()
 	most := min(60_000, 200*min(f.SendBuffer, f.ReceiveBuffer))
+	// A host with nothing on it, which may come and go.
+	w.Host("d").OnCrash = func(*sim.Host) {}
 	var ends []*end
 	server := loops[0]
 	h, err := open(server, &backend.Spec{Family: backend.Inet, IPv6: true, Dual: true, Backlog: 4})
@@ -280,6 +283,33 @@ func TestSameSeedSameTrace(t *testing.T) {
 			t.Errorf("seeds %d and %d have one hash", seed, other)
 		}
 		hashes[a.TraceHash()] = seed
+	}
+}
+
+// Every fate of a connection and all weather come to pass for some seed, and
+// every kind of event of TCP.
+func TestFaultsHappen(t *testing.T) {
+	seen := map[string]int{}
+	for seed := uint64(1); seed <= 250; seed++ {
+		var lines bytes.Buffer
+		transfers(t, seed, sim.Config{Swarm: true, Trace: &lines}, 6)
+		for line := range strings.Lines(lines.String()) {
+			f := strings.Fields(line)
+			seen[f[3]]++
+			if f[3] == "doomed" || f[3] == "weather" {
+				seen[f[3]+" "+f[4]]++
+			}
+		}
+	}
+	for _, want := range []string{
+		"arrival", "ack", "reset", "syn", "syn-retry", "syn-ack", "establish", "refuse", "retry", "late",
+		"window", "mended", "restarted", "dropped",
+		"doomed 2", "doomed 3", "doomed 4", "doomed 5", "doomed 6", "doomed 7",
+		"weather 1", "weather 2", "weather 3", "weather 4", "weather 5", "weather 6",
+	} {
+		if seen[want] == 0 {
+			t.Errorf("no %q in any trace", want)
+		}
 	}
 }
 
