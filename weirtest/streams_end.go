@@ -16,6 +16,8 @@ type end struct {
 	tr   weir.Transport
 	hooks
 
+	begun      bool   // it was given to Connect
+	maybe      bool   // it may never be made
 	got        []byte // what DataReceived used
 	calls      int    // of DataReceived
 	made, lost int
@@ -24,6 +26,7 @@ type end struct {
 	resumes    int
 	drains     int
 	unused     int
+	flooded    int   // bytes
 	err        error // of ConnectionLost
 	failure    *weir.ConnectError
 	inData     bool
@@ -113,6 +116,18 @@ func (e *end) write(p []byte) {
 	e.t.Helper()
 	if n, err := e.tr.Write(p); n != len(p) || err != nil {
 		e.t.Errorf("%s: Write of %d bytes: %d, %v", e.name, len(p), n, err)
+	}
+}
+
+// flood writes until PauseWriting: the system may take many megabytes.
+func (e *end) flood() {
+	for e.pauses == e.resumes && e.lost == 0 {
+		e.write(message(200_000))
+		e.flooded += 200_000
+		if e.flooded > 256<<20 {
+			e.t.Errorf("%s: never told to pause", e.name)
+			return
+		}
 	}
 }
 

@@ -172,7 +172,6 @@ var endTests = []streamTest{
 			}
 			next.close()
 			c.until("the new one lost", func() bool { return next.lost > 0 })
-			server.lost = 1 // it is out of the game
 			c.wantClean(next)
 			c.allLost()
 		}
@@ -195,7 +194,6 @@ var endTests = []streamTest{
 		if p := server.tr.Protocol(); p == nil {
 			c.Error("Protocol is nil")
 		}
-		server.lost = 1
 		next.abort()
 		c.until("the new one lost", func() bool { return next.lost > 0 })
 	}},
@@ -210,7 +208,6 @@ var endTests = []streamTest{
 		if server.calls != 0 {
 			c.Error("the old one was called")
 		}
-		server.lost = 1
 	}},
 	// The optional callbacks are looked up anew: the new one's count.
 	{"31 the new one's callbacks are the ones called", 0, func(c *streamCase) {
@@ -228,7 +225,6 @@ var endTests = []streamTest{
 		if buffers == 0 {
 			c.Error("ReadBuffer was never called")
 		}
-		server.lost = 1
 	}},
 	{"32 ReadBuffer supplies the memory", 0, func(c *streamCase) {
 		server, client := c.pair()
@@ -297,7 +293,8 @@ func reset(act func(server, client *end)) func(*streamCase) {
 
 // takeOver makes next ready to follow e on its transport.
 func (c *streamCase) takeOver(next, e *end) weir.Protocol {
-	next.tr, next.made = e.tr, 1
+	next.tr, next.made, next.begun = e.tr, 1, true
+	e.maybe, e.begun = true, false // out of the game
 	return next.protocol()
 }
 

@@ -84,10 +84,11 @@ var lifeTests = []streamTest{
 		for i, f := range []func(e *end){
 			func(e *end) { e.abort(); e.abort() },
 			func(e *end) { e.abort(); e.close() },
-			func(e *end) { e.write(message(big)); e.close(); e.abort() },
+			func(e *end) { e.flood(); e.close(); e.abort() },
 		} {
 			server, client := c.pair()
 			server.onMade = func() { server.tr.PauseReading() }
+			client.onPause = func() {}
 			c.connect(server, client)
 			f(client)
 			c.until("the client lost", func() bool { return client.lost > 0 })
@@ -398,7 +399,7 @@ func abortInMade(byServer bool) func(*streamCase) {
 		aborter.onMade = func() { aborter.abort() }
 		other.keepOpen = false
 		// The other end may never have been made, if the reset came first.
-		other.onLost = func(error) {}
+		other.maybe = true
 		c.begin(server, client)
 		c.until("the one that aborts lost", func() bool { return aborter.lost > 0 })
 		c.wantReason(aborter, isAborted, "ErrAborted")
@@ -434,7 +435,7 @@ func endInside(finish func(*end), ok func(error) bool, want string) func(*stream
 			}
 			server.onMade = func() {
 				if where == "PauseWriting" || where == "ResumeWriting" || where == "WriteDrained" {
-					server.write(message(big))
+					server.flood()
 				}
 			}
 			client.onMade = func() {

@@ -30,7 +30,7 @@ var panicTests = []streamTest{
 	{"R8 panic in the factory", 0, func(c *streamCase) {
 		bystander := c.bystander()
 		client := c.end("client")
-		client.keepOpen = false
+		client.keepOpen, client.begun = false, true
 		c.s.Connect(func(weir.Transport) weir.Protocol { panic("factory") }, client.protocol())
 		c.until("the client lost", func() bool { return client.lost > 0 })
 		bystander()
@@ -38,7 +38,7 @@ var panicTests = []streamTest{
 	{"R8 a factory that returns nil refuses (74)", 0, func(c *streamCase) {
 		bystander := c.bystander()
 		client := c.end("client")
-		client.keepOpen = false
+		client.keepOpen, client.begun = false, true
 		c.s.Connect(func(weir.Transport) weir.Protocol { return nil }, client.protocol())
 		c.until("the client lost", func() bool { return client.lost > 0 })
 		bystander()
@@ -77,7 +77,7 @@ func panicIn(where string) func(*streamCase) {
 		}
 		server.onMade = func() {
 			if where == "PauseWriting" || where == "ResumeWriting" || where == "WriteDrained" {
-				server.write(message(big))
+				server.flood()
 			}
 			in("ConnectionMade")
 		}

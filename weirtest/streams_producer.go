@@ -225,7 +225,10 @@ var producerTests = []streamTest{
 				c.Fatal(err)
 			}
 			if where != "pull" {
-				client.write(message(big))
+
+				for n := 0; client.lost == 0 && client.tr.Buffered() <= 64<<10 && n < 256<<20; n += 200_000 {
+					_, _ = client.tr.Write(message(200_000)) // ErrClosed after the panic
+				}
 				server.resume()
 			}
 			c.until(where, func() bool { return client.lost > 0 })
