@@ -109,6 +109,7 @@ func (s *stream) arm(k backend.Kind, f backend.Flags, buf []byte) {
 	}
 	if c, ok := s.loop.submit(&s.rop); ok {
 		s.flags |= fReadLater
+		s.rop.Due, c.Last = true, true
 		s.loop.early = append(s.loop.early, c)
 	}
 }

@@ -58,6 +58,7 @@ func (s *Sockaddr) Encode(a *backend.Addr, ipv6 bool, fd int) error {
 		return s.encode4(a.IP)
 	case backend.Unix:
 		return s.encodeUnix(a.Path)
+	case backend.FamilyNone:
 	}
 	return unix.EAFNOSUPPORT
 }

@@ -22,6 +22,7 @@ func SetOption(fd int, o backend.Option, value int) error {
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, value)
 	case backend.UserTimeout:
 		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, value)
+	case backend.UnsentBytes, backend.UnreadBytes, backend.PendingError:
 	}
 	return backend.ErrUnsupported
 }
@@ -49,10 +50,10 @@ func GetOption(fd int, o backend.Option) (int, error) {
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	case backend.ReceiveBuffer:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	case backend.UnreadBytes:
-		return queued(fd, unix.SIOCINQ)
 	case backend.UnsentBytes:
-		return queued(fd, unix.SIOCOUTQ)
+		return queuedBytes(fd, unix.SIOCOUTQ)
+	case backend.UnreadBytes:
+		return queuedBytes(fd, unix.SIOCINQ)
 	case backend.PendingError:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	case backend.UserTimeout:
@@ -105,9 +106,9 @@ func getInt(fd, level, name int) (int, error) {
 	return int(v), failed(errno)
 }
 
-func queued(fd int, request uintptr) (int, error) {
+func queuedBytes(fd int, which uintptr) (int, error) {
 	var v int32
-	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&v)))
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), which, uintptr(unsafe.Pointer(&v)))
 	return int(v), failed(errno)
 }
 

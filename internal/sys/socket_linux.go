@@ -152,7 +152,7 @@ func socketFile(path string) (dev, ino uint64, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return 0, 0, unix.ENOTSOCK
 	}
-	return uint64(st.Dev), st.Ino, nil
+	return uint64(st.Dev), st.Ino, nil //nolint:unconvert // narrower on mips
 }
 
 // Remove removes the file unless another has taken its name since: somebody
@@ -179,7 +179,7 @@ func (b *Bound) widen(mode uint32) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if uint64(st.Dev) != b.dev || st.Ino != b.ino {
+	if uint64(st.Dev) != b.dev || st.Ino != b.ino { //nolint:unconvert // narrower on mips
 		return unix.EEXIST
 	}
 	if st.Mode&0o7777 == mode {

@@ -65,6 +65,8 @@ type Backend struct {
 	// The Wait in progress: what it has handed out, and where to.
 	out []backend.Completion
 	n   int
+	// carried is true while the round being served began in an earlier Wait.
+	carried bool
 
 	arena  []byte
 	lent   int // bytes of the arena that are out

@@ -213,7 +213,7 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	}
 	v, err := sys.GetOption(int(s.fd), o)
 	if o == backend.PendingError && err == nil && v == 0 {
-		v, s.err = int(s.err), 0
+		v, s.errno = int(s.errno), 0
 	}
 	return v, err
 }

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -9,7 +10,7 @@ import (
 )
 
 // read tries to read and keeps the hints of s up to date.
-func (b *Backend) read(s *slot, op *backend.Op, p []byte) (n int, errno syscall.Errno) {
+func (b *Backend) read(s *slot, p []byte) (n int, errno syscall.Errno) {
 	b.calls.Read++
 	fd := int(s.fd)
 	switch s.class {
@@ -34,12 +35,12 @@ func (b *Backend) read(s *slot, op *backend.Op, p []byte) (n int, errno syscall.
 		s.ready &^= canRead | tail
 	case errno != 0:
 		if broken(errno) {
-			s.err = errno
+			s.errno = uint16(errno)
 		}
 	case n == 0:
 		// The kernel tells an error once. If a Hangup had it, it still is how
 		// the stream ended.
-		return 0, s.err
+		return 0, s.err()
 	case n < len(p) && s.flags&inet != 0 && s.ready&tail == 0:
 		// TCP has given all it had. Others stop at the edge of a message (one
 		// with descriptors, a line of a terminal) with more behind it.
@@ -84,8 +85,8 @@ func (b *Backend) write(s *slot, op *backend.Op) (n int, errno syscall.Errno) {
 	switch {
 	case errno == unix.EAGAIN:
 		s.ready &^= canWrite
-	case errno == unix.EPIPE && s.err != 0:
-		errno = s.err // what broke it, told before to a Hangup
+	case errno == unix.EPIPE && s.err() != 0:
+		errno = s.err() // what broke it, told before to a Hangup
 	case errno == 0 && n == 0:
 		errno = unix.EIO // a device that takes nothing would be tried for ever
 	}
@@ -142,7 +143,7 @@ func (b *Backend) connect(s *slot, op *backend.Op) syscall.Errno {
 }
 
 func asErrno(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return unix.EINVAL
@@ -152,13 +153,14 @@ func asErrno(err error) syscall.Errno {
 // it is the pipe that is full, or empty: waiting for the handle would not help.
 func (b *Backend) splice(s *slot, op *backend.Op) (n int, errno syscall.Errno, stuck bool) {
 	b.calls.Splice++
-	from, to, events := int(s.fd), int(op.Peer), int16(unix.POLLOUT)
+	pipe := int(op.Peer)
+	from, to, events := int(s.fd), pipe, int16(unix.POLLOUT)
 	if op.Kind == backend.SpliceOut {
 		from, to, events = to, from, unix.POLLIN
 	}
 	n, errno = sys.Splice(from, to, int(op.Max))
 	if errno == unix.EAGAIN {
-		stuck = sys.Poll(int(op.Peer), events)&events == 0
+		stuck = sys.Poll(pipe, events)&events == 0
 	}
 	return n, errno, stuck
 }

@@ -24,9 +24,18 @@ func epollCtl(ep, op int, fd int32, mask, gen uint32) syscall.Errno {
 	return errno
 }
 
-func (b *Backend) ctl(op int, s *slot, mask uint32) syscall.Errno {
+func (b *Backend) ctl(op int, s *slot, mask uint16) syscall.Errno {
 	b.calls.Ctl++
-	return epollCtl(b.ep, op, s.fd, mask, s.gen)
+	return epollCtl(b.ep, op, s.fd, s.events(mask), s.gen)
+}
+
+// events adds to a mask what does not fit into it.
+func (s *slot) events(mask uint16) uint32 {
+	m := uint32(mask)
+	if s.flags&edge != 0 {
+		m |= unix.EPOLLET
+	}
+	return m
 }
 
 func (b *Backend) addWaker(ep int) syscall.Errno {
@@ -34,8 +43,8 @@ func (b *Backend) addWaker(ep int) syscall.Errno {
 }
 
 // need is what the kernel has to watch for, given what is armed.
-func (s *slot) need() uint32 {
-	var m uint32
+func (s *slot) need() uint16 {
+	var m uint16
 	if s.rd != nil || s.watches(backend.Readable) {
 		m |= unix.EPOLLIN
 	}
@@ -47,7 +56,7 @@ func (s *slot) need() uint32 {
 		// Unix socket has one at every read of its peer's, so writing is watched
 		// only from the first time that it had to wait. EPOLLPRI tells of urgent
 		// data, in front of which a read stops short.
-		m |= s.mask | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+		m |= s.mask | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI
 	}
 	return m
 }
@@ -85,7 +94,7 @@ func (b *Backend) watch(s *slot) syscall.Errno {
 
 // narrow drops events that nobody waits for from a level-triggered
 // registration.
-func (b *Backend) narrow(s *slot, drop uint32) {
+func (b *Backend) narrow(s *slot, drop uint16) {
 	if drop &= s.mask; drop == 0 || s.flags&registered == 0 {
 		return
 	}
@@ -244,7 +253,7 @@ func (b *Backend) rebuild() {
 			continue
 		}
 		b.calls.Ctl++
-		if errno := epollCtl(ep, unix.EPOLL_CTL_ADD, s.fd, s.mask, s.gen); errno != 0 {
+		if errno := epollCtl(ep, unix.EPOLL_CTL_ADD, s.fd, s.events(s.mask), s.gen); errno != 0 {
 			b.lose(s)
 		}
 	}

@@ -27,6 +27,7 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		}
 	}
 	left := timeout
+	b.carried = true
 	for {
 		b.reportFailed()
 		woken := false
@@ -46,6 +47,7 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 				return b.n, err
 			}
 			b.ready.turn()
+			b.carried = false
 		}
 		b.serveRound()
 		if b.n > 0 || woken || timeout == 0 && b.ready.over() {
@@ -113,6 +115,10 @@ func (b *Backend) serve(s *slot) {
 	if s.flags&(edge|always) == 0 {
 		b.tame(s)
 	}
+	// Conditions come first: a read below may end them.
+	if s.cond != nil && b.room() {
+		b.serveReady(s)
+	}
 	if s.rd != nil && s.ready&canRead != 0 && b.room() {
 		switch s.rd.Kind {
 		case backend.Accept:
@@ -136,9 +142,6 @@ func (b *Backend) serve(s *slot) {
 	if s.hup != nil && s.ready&(hungUp|erred) != 0 && b.room() {
 		b.serveHangup(s)
 	}
-	if s.cond != nil && b.room() {
-		b.serveReady(s)
-	}
 	switch {
 	case s.flags&always != 0:
 		s.ready = canRead | canWrite
@@ -156,7 +159,7 @@ func (b *Backend) tame(s *slot) {
 		b.unwatch(s) // these cannot be masked
 		return
 	}
-	var drop uint32
+	var drop uint16
 	if s.ready&canRead != 0 {
 		drop |= unix.EPOLLIN
 	}
@@ -191,7 +194,7 @@ func (b *Backend) filled(op *backend.Op, n int) []byte {
 
 func (b *Backend) serveRead(s *slot) {
 	op := s.rd
-	n, errno := b.read(s, op, b.buffer(op))
+	n, errno := b.read(s, b.buffer(op))
 	switch {
 	case errno == unix.EAGAIN:
 	case errno != 0:
@@ -280,7 +283,7 @@ func (b *Backend) serveConnect(s *slot) {
 		}
 	}
 	if errno != 0 {
-		s.err = errno
+		s.errno = uint16(errno)
 		b.end(&s.wr, backend.Completion{Err: errno})
 		return
 	}
@@ -290,19 +293,23 @@ func (b *Backend) serveConnect(s *slot) {
 func (b *Backend) serveHangup(s *slot) {
 	if s.class == sys.Socket {
 		if errno := sys.PendingError(int(s.fd)); errno != 0 {
-			s.err = errno
+			s.errno = uint16(errno)
 		}
 	} else if s.ready&erred != 0 {
-		s.err = unix.EPIPE // all that poll says of a pipe without a reader
+		s.errno = uint16(unix.EPIPE) // all that poll says of a pipe without a reader
 	}
 	c := backend.Completion{}
-	if s.err != 0 {
-		c.Err = s.err
+	if s.err() != 0 {
+		c.Err = s.err()
 	}
 	b.end(&s.hup, c)
 }
 
 func (b *Backend) serveReady(s *slot) {
+	if b.carried && s.flags&always == 0 {
+		// The hints are of an earlier Wait, and the program has run since.
+		s.ready = hints(uint32(sys.Poll(int(s.fd), unix.POLLIN|unix.POLLOUT)))
+	}
 	var e backend.Events
 	if s.ready&canRead != 0 {
 		e |= backend.Readable

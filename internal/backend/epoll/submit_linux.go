@@ -18,7 +18,8 @@ type failure struct {
 // once. A second Op of a kind that is armed already on the handle ends with
 // EBUSY; the first one stays. A Ready Op may name a descriptor that was never
 // adopted: it is watched, level-triggered, until it is cancelled or forgotten,
-// and stays its owner's. Multi goes before Now.
+// and stays its owner's. So may the pipe of a splice; a splice that the pipe
+// holds up, full or empty, ends with ErrAgain. Multi goes before Now.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	if op.State != idle {
 		return false // the caller's mistake; the first submission stands
@@ -80,7 +81,7 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 		if op.Flags&(backend.Now|backend.Multi) != backend.Now {
 			return 0, nil, false
 		}
-		n, errno = b.read(s, op, b.buffer(op))
+		n, errno = b.read(s, b.buffer(op))
 	case backend.Write:
 		n, errno = b.write(s, op)
 	case backend.Connect:
@@ -98,8 +99,8 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 		if op.Kind == backend.SpliceIn && op.Flags&backend.Now == 0 {
 			return 0, nil, false
 		}
-		var full bool
-		if n, errno, full = b.splice(s, op); full {
+		var stuck bool
+		if n, errno, stuck = b.splice(s, op); stuck {
 			return 0, backend.ErrAgain, true
 		}
 	default:
