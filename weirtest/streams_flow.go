@@ -182,7 +182,7 @@ var flowTests = []streamTest{
 	}},
 	{"41 the default marks are 64 KiB and a quarter", 0, func(c *streamCase) {
 		server, client := c.pair()
-		fill(c, server, client, 0)
+		fill(c, server, client)
 		client.onResume = nil
 		total := client.tr.Buffered()
 		client.write(message(64<<10 - total))
@@ -208,14 +208,27 @@ var flowTests = []streamTest{
 	}},
 	{"41 marks by option", 0, func(c *streamCase) {
 		server, client := c.pair()
-		fill(c, server, client, 100, weir.WithWriteMarks(100, 50))
-		if client.pauses != 1 {
-			c.Errorf("paused %d times with %d bytes buffered, the high mark is 100", client.pauses, client.tr.Buffered())
+		client.onPause = func() {
+			if n := client.tr.Buffered(); n <= 100 || n > 300 {
+				c.Errorf("paused with %d bytes, the high mark is 100 and a write 200", n)
+			}
+		}
+		at := -1
+		client.onResume = func() { at = client.tr.Buffered() }
+		server.onMade = func() { server.tr.PauseReading() }
+		c.connect(server, client, weir.WithWriteMarks(100, 50))
+		for n := 0; client.pauses == 0 && n < 256<<20; n += 200 {
+			client.write(message(200))
+		}
+		server.resume()
+		c.until("the resume", func() bool { return at >= 0 })
+		if at > 50 {
+			c.Errorf("resumed with %d bytes, the low mark is 50", at)
 		}
 	}},
 	{"41 raising and lowering the marks", 0, func(c *streamCase) {
 		server, client := c.pair()
-		fill(c, server, client, 0)
+		fill(c, server, client)
 		set := func(high, low int) {
 			if err := client.tr.SetWriteMarks(high, low); err != nil {
 				c.Error(err)
@@ -238,6 +251,9 @@ var flowTests = []streamTest{
 			most = max(most, server.tr.Buffered())
 			return n, err
 		}
+		// Two such ends that both write more than they read would wait for each
+		// other: the client heeds its marks by itself.
+		client.onPause = func() {}
 		client.onMade = func() { client.tr.PauseReading(); client.write(message(16 << 20)) }
 		c.begin(server, client)
 		c.until("the echo started", func() bool { return server.calls > 0 })
@@ -296,23 +312,27 @@ var flowTests = []streamTest{
 }
 
 // fill connects two ends and writes to the server, which does not read, until
-// more than over bytes stay in the client's buffer.
-func fill(c *streamCase, server, client *end, over int, opts ...weir.Option) {
+// the system takes no more: up to 20,000 bytes stay in the client's buffer.
+func fill(c *streamCase, server, client *end) {
 	c.Helper()
 	server.onMade = func() { server.tr.PauseReading() }
 	client.onPause = func() {}
-	c.connect(server, client, opts...)
-	for range 3 { // until what is under way has arrived and nothing more fits
-		for client.tr.Buffered() <= over {
-			client.write(message(10_000))
+	c.connect(server, client)
+	full := 0
+	for total := 0; full < 3; { // full for some time, not for a moment
+		if client.tr.Buffered() == 0 {
+			full = 0
+			client.write(message(20_000))
+			if total += 20_000; total > 256<<20 {
+				c.Fatal("the system takes everything")
+			}
+			continue
 		}
-		c.pass(5 * time.Millisecond)
+		full++
+		c.pass(2 * time.Millisecond)
 	}
-	for client.tr.Buffered() <= over {
-		client.write(message(10_000))
-	}
-	if client.tr.Buffered() > 60_000 {
-		c.Fatal("the buffer was overfilled")
+	if client.pauses != 0 {
+		c.Fatal("paused with 20,000 bytes")
 	}
 }
 

@@ -88,7 +88,9 @@ func (p *puller) ResumeProducing() {
 var producerTests = []streamTest{
 	{"42 a push producer is paused and resumed", 0, func(c *streamCase) {
 		server, client := c.pair()
-		p := &pusher{c: c, e: client, left: big, piece: 50_000}
+		const size = 32 << 20
+		p := &pusher{c: c, e: client, left: size, piece: 50_000}
+		server.onMade = func() { server.tr.PauseReading() }
 		client.onMade = func() {
 			if err := client.tr.RegisterProducer(p); err != nil {
 				c.Error(err)
@@ -97,8 +99,10 @@ var producerTests = []streamTest{
 			client.close()
 		}
 		c.begin(server, client)
+		c.until("the pause", func() bool { return server.made > 0 && p.pauses > 0 })
+		server.resume()
 		c.until("the end", func() bool { return server.eofs > 0 || server.lost > 0 })
-		if len(server.got) != big {
+		if len(server.got) != size {
 			c.Errorf("%d bytes arrived", len(server.got))
 		}
 		if p.pauses == 0 || p.resumes == 0 || p.stops != 0 {
@@ -190,7 +194,7 @@ var producerTests = []streamTest{
 	}},
 	{"42 registered while the buffer is over the mark", 0, func(c *streamCase) {
 		server, client := c.pair()
-		fill(c, server, client, 0)
+		fill(c, server, client)
 		client.write(message(200_000))
 		p := &pusher{c: c, e: client, left: 1000, piece: 1000}
 		if err := client.tr.RegisterProducer(p); err != nil {
