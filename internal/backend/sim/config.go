@@ -31,7 +31,7 @@ type Faults struct {
 	// Links.
 	Latency  time.Duration // one way between hosts; 0 is a millisecond
 	Jitter   time.Duration // up to so much more, drawn for each segment
-	Loopback time.Duration // one way within a host
+	Loopback time.Duration // one way within a host; 0 is 10 microseconds, below 0 none
 	Loss     float64       // a segment is lost, and sent again later
 	CutWire  float64       // a segment is cut, its parts arrive apart
 
@@ -70,10 +70,11 @@ type Faults struct {
 }
 
 const (
-	defaultLatency = time.Millisecond
-	defaultSend    = 512 << 10
-	defaultReceive = 128 << 10
-	defaultHandles = 20_000
+	defaultLatency  = time.Millisecond
+	defaultLoopback = 10 * time.Microsecond
+	defaultSend     = 512 << 10
+	defaultReceive  = 128 << 10
+	defaultHandles  = 20_000
 )
 
 // Draw draws faults from a seed: which are on, and how strong each is. About
@@ -104,7 +105,12 @@ func Draw(seed uint64) Faults {
 		return d
 	}
 	size := func() int {
-		n := 1 << r.below(18)
+		// A buffer of a few bytes makes a run long and finds little that one of
+		// some dozen does not.
+		n := 1 << (5 + r.below(14))
+		if r.below(8) == 0 {
+			n = 1 + r.below(16)
+		}
 		if !on() {
 			return 0
 		}
@@ -157,6 +163,9 @@ func (f Faults) calmed() Faults {
 func (f Faults) filled() Faults {
 	if f.Latency == 0 {
 		f.Latency = defaultLatency
+	}
+	if f.Loopback == 0 {
+		f.Loopback = defaultLoopback
 	}
 	if f.SendBuffer == 0 {
 		f.SendBuffer = defaultSend

@@ -69,7 +69,7 @@ func (w *World) hostsCut(a, b *Host) bool {
 func (w *World) delay(a, b *Host) time.Duration {
 	f := &w.faults
 	if a == b {
-		return f.Loopback
+		return max(0, f.Loopback)
 	}
 	d := f.Latency
 	if len(w.latencies) > 0 {

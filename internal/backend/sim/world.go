@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net/netip"
 	"strconv"
@@ -49,6 +50,7 @@ type World struct {
 	pickResult func([]Event) int
 	violations []string
 	err        error
+	still      int // turns since anything happened but turns
 }
 
 // Stats count what a world has done.
@@ -69,6 +71,10 @@ var (
 	ErrAtRest = errors.New("sim: the world is at rest, nothing can happen any more")
 	// ErrLimit is returned by Run when it has taken too many steps.
 	ErrLimit = errors.New("sim: the run did not end within its steps")
+	// ErrSpin is returned by Run when loops get turn after turn while neither
+	// the clock moves nor anything happens on the wire: somebody is busy waiting
+	// (G9).
+	ErrSpin = errors.New("sim: loops spin while nothing happens")
 )
 
 // New makes a world. The same seed and Config, and the same calls, give the
@@ -229,6 +235,7 @@ func (w *World) drain() {
 
 func (w *World) fire(ev *event) {
 	w.stats.Events++
+	w.still = 0
 	if w.stats.Events%weatherEvery == 0 && !w.healed {
 		w.weather()
 	}
@@ -332,6 +339,9 @@ func (b *Backend) nextTurn() int64 {
 
 func (w *World) turn(b *Backend) {
 	w.stats.Turns++
+	if w.still++; w.still > spinLimit && w.err == nil {
+		w.err = fmt.Errorf("%w: %s, at %v", ErrSpin, b.name(), w.Now())
+	}
 	w.record(TurnOf, b.host, uint32(b.id), 0, 0)
 	b.busy = true
 	err := b.stepper.Turn(0)
@@ -352,15 +362,20 @@ func (w *World) advance(to int64) {
 		}
 		w.stall = 0
 	}
-	w.now = max(w.now, to)
+	if to > w.now {
+		w.now, w.still = to, 0
+	}
 }
 
-// runLimit is how many steps a Run may take.
-const runLimit = 50_000_000
+const (
+	runLimit  = 50_000_000 // steps of one Run
+	spinLimit = 100_000    // turns with nothing happening
+)
 
 // Run steps until a condition holds, which is asked before each step; nil is
 // never, so that the world comes to rest. It returns ErrAtRest if it cannot come
-// to hold any more, ErrLimit after too many steps, and otherwise Err.
+// to hold any more, ErrLimit after too many steps, and otherwise Err. After the
+// first failure nothing runs any more.
 func (w *World) Run(until func() bool) error {
 	for range runLimit {
 		if w.err != nil || until != nil && until() {
