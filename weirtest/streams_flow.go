@@ -300,6 +300,7 @@ var flowTests = []streamTest{
 		server, client := c.pair()
 		want := message(big)
 		for _, e := range []*end{server, client} {
+			e.onPause = func() {} // without it both would stop reading
 			e.onMade = func() { e.write(want); e.tr.PauseReading() }
 		}
 		c.connect(server, client)

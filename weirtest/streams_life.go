@@ -262,7 +262,7 @@ var lifeTests = []streamTest{
 	}},
 	// On a system without a name of its own for the connection this is when it
 	// would be asked for, too late.
-	{"33 addresses first read after a reset", 0, func(c *streamCase) {
+	{"33 addresses first read after a reset", needReset, func(c *streamCase) {
 		server, client := c.pair()
 		c.connect(server, client)
 		server.abort()
@@ -418,6 +418,7 @@ func endInside(finish func(*end), ok func(error) bool, want string) func(*stream
 				continue
 			}
 			server, client := c.pair()
+			client.maybe = true
 			done := false
 			in := func(at string) {
 				if at == where && !done {
@@ -448,7 +449,8 @@ func endInside(finish func(*end), ok func(error) bool, want string) func(*stream
 			c.until(where, func() bool { return done })
 			c.until("the server lost", func() bool { return server.lost > 0 })
 			c.wantReason(server, ok, want+" after "+where)
-			if client.lost == 0 {
+			c.until("the client connected, or reset before", func() bool { return client.made > 0 || client.failure != nil })
+			if client.made > 0 && client.lost == 0 {
 				client.abort()
 			}
 			c.allLost()

@@ -155,6 +155,7 @@ var producerTests = []streamTest{
 	}},
 	{"42 a producer registered on a dead transport is told to stop", 0, func(c *streamCase) {
 		server, client := c.pair()
+		server.keepOpen = false
 		c.connect(server, client)
 		client.abort()
 		during := &pusher{c: c, e: client}
@@ -173,6 +174,7 @@ var producerTests = []streamTest{
 	}},
 	{"42 a second producer is an error", 0, func(c *streamCase) {
 		server, client := c.pair()
+		server.keepOpen = false
 		c.connect(server, client)
 		p, q := &pusher{c: c, e: client}, &pusher{c: c, e: client}
 		if err := client.tr.RegisterProducer(p); err != nil {
