@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
@@ -28,9 +30,14 @@ type simRun struct {
 	server  *weir.Loop
 	ln      *weir.Listener
 	clients []*simClient
-	made    int // server's connections
+	network string
+	listen  string
+	made    int // connections of the server that runs now
 	lost    int
-	calls   bytes.Buffer // every callback, for the comparison of two runs
+	crashes int
+	wrap    func(*sim.Backend) backend.Backend // plants a bug, if it is set
+	quits   int                                // servers that did not wait for the client's end
+	calls   bytes.Buffer                       // every callback, for the comparison of two runs
 	errs    []string
 }
 
@@ -44,7 +51,11 @@ func (s *simRun) loop(h *sim.Host) *weir.Loop {
 		s.t.Fatal(err)
 	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	l, err := weir.New(weir.WithBackend(b), weir.WithLogger(quiet))
+	be := backend.Backend(b)
+	if s.wrap != nil {
+		be = s.wrap(b)
+	}
+	l, err := weir.New(weir.WithBackend(be), weir.WithLogger(quiet))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -84,6 +95,7 @@ func (p *simServer) DataReceived(b []byte) (int, error) {
 	fmt.Fprintf(&p.s.calls, "%d server data %d\n", p.s.w.Now(), len(b))
 	p.n += len(b)
 	if p.quit > 0 && p.n >= p.quit {
+		p.s.quits++
 		switch p.how {
 		case 0:
 			p.t.Close()
@@ -213,16 +225,17 @@ func (p *simClient) ConnectFailed(err *weir.ConnectError) {
 	}
 }
 
-// simEcho runs one seed.
-func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
-	cfg.Swarm = true
-	w := sim.New(seed, cfg)
-	s := &simRun{t: t, w: w, r: rand.New(rand.NewPCG(seed, 1))}
-	hs, hc := w.Host("s"), w.Host("c")
-	s.server, s.client = s.loop(hs), s.loop(hc)
+// serve starts the server; after a crash of its host once more.
+func (s *simRun) serve(h *sim.Host) {
+	s.server = s.loop(h)
+	s.made, s.lost = 0, 0
+	era := s.crashes
 	var err error
-	for range 100 {
-		s.ln, err = s.server.Listen("tcp", ":7000", func(weir.Transport) weir.Protocol {
+	for range 200 {
+		s.ln, err = s.server.Listen(s.network, s.listen, func(weir.Transport) weir.Protocol {
+			if era != s.crashes {
+				s.bad("server: a connection of a crashed loop")
+			}
 			p := &simServer{s: s}
 			if s.r.IntN(4) == 0 {
 				p.quit, p.how = 1+s.r.IntN(50_000), s.r.IntN(4)
@@ -230,13 +243,36 @@ func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
 			return p
 		})
 		if err == nil {
-			break
+			return
 		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.t.Fatal(err)
+}
+
+// simEcho runs one seed.
+func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
+	return simEchoOn(t, seed, cfg, nil)
+}
+
+func simEchoOn(t *testing.T, seed uint64, cfg sim.Config, wrap func(*sim.Backend) backend.Backend) *simRun {
+	cfg.Swarm = true
+	w := sim.New(seed, cfg)
+	s := &simRun{t: t, w: w, r: rand.New(rand.NewPCG(seed, 1)), network: "tcp", listen: ":7000", wrap: wrap}
+	hs, hc := w.Host("s"), w.Host("c")
 	to := fmt.Sprintf("[%v]:7000", w.Lookup("s")[s.r.IntN(2)])
+	switch s.r.IntN(8) {
+	case 0:
+		s.network, s.listen, to, hc = "unix", "@echo", "@echo", hs
+	case 1:
+		to, hc = "127.0.0.1:7000", hs
+	case 2, 3:
+		hs.OnCrash = func(h *sim.Host) {
+			s.crashes++
+			s.serve(h)
+		}
+	}
+	s.serve(hs)
+	s.client = s.loop(hc)
 	for range 1 + s.r.IntN(8) {
 		p := &simClient{s: s, total: 1 + s.r.IntN(1<<(4+s.r.IntN(15))), eof: s.r.IntN(3) == 0}
 		if s.r.IntN(8) == 0 {
@@ -244,10 +280,10 @@ func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
 		}
 		s.clients = append(s.clients, p)
 		s.client.After(time.Duration(s.r.IntN(int(time.Second))), func() {
-			p.c = s.client.Connect("tcp", to, p)
+			p.c = s.client.Connect(s.network, to, p)
 		})
 	}
-	if err := w.RunFor(10 * time.Second); err != nil {
+	if err := w.RunFor(time.Duration(s.r.IntN(int(time.Second) << s.r.IntN(12)))); err != nil {
 		s.bad("safety: %v", err)
 	}
 	w.HealAll()
@@ -259,14 +295,22 @@ func simEcho(t *testing.T, seed uint64, cfg sim.Config) *simRun {
 			s.bad("client %d: made %d, failed %d, lost %d, got %d of %d, sent %d, at rest (G10)", i, p.made, p.failed, p.lost, p.got, p.total, p.sent)
 		}
 	}
+	for i, p := range s.clients {
+		if p.made == 1 && p.reason == nil && s.quits == 0 && p.got != p.total {
+			s.bad("client %d: a clean end after %d of %d bytes (G2)", i, p.got, p.total)
+		}
+	}
 	s.ln.Close()
 	if err := w.Run(nil); err != nil {
 		s.bad("end: %v", err)
 	}
-	// A client that was aborted by a reset that was lost leaves a server behind
-	// that waits for ever: nothing tells it.
+	// A peer whose reset was lost, or that crashed, leaves a server behind that
+	// waits for ever: nothing tells it.
 	if n := s.server.Connections(); n != s.made-s.lost {
 		s.bad("server: %d connections, made %d, lost %d", n, s.made, s.lost)
+	}
+	if n, want := w.Usage().Handles, s.server.Connections()+s.client.Connections(); n != want {
+		s.bad("%d handles open for %d connections (G6)", n, want)
 	}
 	for _, l := range []*weir.Loop{s.server, s.client} {
 		if err := l.Close(); err != nil {
@@ -297,10 +341,22 @@ func TestSimEcho(t *testing.T) {
 		cfg.Trace = &testWriter{t}
 	}
 	var total sim.Stats
+	crashes, failed, clean, lost := 0, 0, 0, 0
 	for seed := first; seed < first+n; seed++ {
 		s := simEcho(t, seed, cfg)
 		st := s.w.Stats()
 		total.Events, total.Results, total.Turns, total.Bytes = total.Events+st.Events, total.Results+st.Results, total.Turns+st.Turns, total.Bytes+st.Bytes
+		crashes += s.crashes
+		for _, p := range s.clients {
+			switch {
+			case p.failed > 0:
+				failed++
+			case p.reason == nil:
+				clean++
+			default:
+				lost++
+			}
+		}
 		if len(s.errs) > 0 {
 			t.Errorf("seed %d: go test -run '^TestSimEcho$' . -args -sim.seed=%d\nfaults %+v", seed, seed, sim.Draw(seed))
 			for _, e := range s.errs {
@@ -311,7 +367,35 @@ func TestSimEcho(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d seeds, %+v", n, total)
+	t.Logf("%d seeds, %+v; %d crashes; %d connections ended clean, %d otherwise, %d never were", n, total, crashes, clean, lost, failed)
+	if n >= 100 && (crashes == 0 || failed == 0 || clean == 0 || lost == 0) {
+		t.Error("the faults are too weak or too strong")
+	}
+}
+
+// The same seed gives the same run, every callback at its moment, whatever
+// GOMAXPROCS is (behaviour 94).
+func TestSimSameSeed(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	hashes := map[uint64]uint64{}
+	for seed := uint64(1); seed <= 20; seed++ {
+		var runs [2]*simRun
+		var traces [2]bytes.Buffer
+		for i := range runs {
+			runtime.GOMAXPROCS(i + 1)
+			runs[i] = simEcho(t, seed, sim.Config{Trace: &traces[i]})
+		}
+		if !bytes.Equal(traces[0].Bytes(), traces[1].Bytes()) || runs[0].w.TraceHash() != runs[1].w.TraceHash() {
+			t.Errorf("seed %d: traces of %d and %d bytes differ", seed, traces[0].Len(), traces[1].Len())
+		}
+		if !bytes.Equal(runs[0].calls.Bytes(), runs[1].calls.Bytes()) {
+			t.Errorf("seed %d: callbacks differ:\n%s\n%s", seed, &runs[0].calls, &runs[1].calls)
+		}
+		if other, taken := hashes[runs[0].w.TraceHash()]; taken {
+			t.Errorf("seeds %d and %d run alike", seed, other)
+		}
+		hashes[runs[0].w.TraceHash()] = seed
+	}
 }
 
 // testWriter puts a trace into a test's log.

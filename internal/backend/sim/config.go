@@ -60,7 +60,7 @@ type Faults struct {
 	AcceptError float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
 	OpenError   float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM
 
-	// Weather: drawn once in some hundred events.
+	// Weather: drawn once in some dozen events.
 	Partition float64 // two hosts lose sight of each other for a while
 	Crash     float64 // a host that said what to do then (Host.OnCrash) crashes
 	Shortage  float64 // a host has no handles left for a while
@@ -124,7 +124,7 @@ func Draw(seed uint64) Faults {
 		CutWire:       chance(0.5),
 		SendBuffer:    size(),
 		ReceiveBuffer: size(),
-		NoInline:      on() && on(),
+		NoInline:      r.below(4) == 0,
 		Eager:         chance(0.5),
 		Defer:         chance(0.5),
 		CutRead:       chance(0.5),
@@ -140,12 +140,12 @@ func Draw(seed uint64) Faults {
 		Slow:          chance(0.3),
 		AcceptError:   chance(0.3),
 		OpenError:     chance(0.2),
-		Partition:     chance(0.1),
-		Crash:         chance(0.05),
-		Shortage:      chance(0.1),
+		Partition:     chance(0.3),
+		Crash:         chance(0.3),
+		Shortage:      chance(0.3),
 		WallJump:      chance(0.1),
 		Stall:         chance(0.05),
-		LoopStall:     chance(0.1),
+		LoopStall:     chance(0.3),
 	}
 }
 

@@ -114,11 +114,8 @@ func (h *Host) World() *World { return h.w }
 // EMFILE.
 func (h *Host) SetHandles(n int) { h.limit = n }
 
-// lowest takes the lowest free number for s.
-func (h *Host) lowest(s *socket) bool {
-	if h.open >= h.limit {
-		return false
-	}
+// give makes s a handle of b, with the lowest free number.
+func (h *Host) give(s *socket, b *Backend) {
 	n := -1
 	for i, word := range h.free {
 		if word != 0 {
@@ -137,16 +134,7 @@ func (h *Host) lowest(s *socket) bool {
 	h.handles[n] = s
 	s.h = backend.Handle(n)
 	h.open++
-	return true
-}
-
-// give makes s a handle of b.
-func (h *Host) give(s *socket, b *Backend) bool {
-	if !h.lowest(s) {
-		return false
-	}
 	s.be = b
-	return true
 }
 
 // release frees the number of s.

@@ -16,6 +16,9 @@ type loop struct {
 	*sim.Backend
 	done  [64]backend.Completion
 	later []timer
+
+	scratch []*backend.Completion
+	depth   int
 }
 
 type timer struct {
@@ -59,10 +62,16 @@ func (l *loop) Next() (time.Duration, bool) {
 
 // submit arms op, or hands its result out at once.
 func (l *loop) submit(op *backend.Op) {
-	var c backend.Completion
-	if l.Submit(op, &c) {
-		op.Owner.OpDone(&c)
+	// Results nest: what OpDone submits may finish at once too.
+	if l.depth == len(l.scratch) {
+		l.scratch = append(l.scratch, new(backend.Completion))
 	}
+	c := l.scratch[l.depth]
+	l.depth++
+	if l.Submit(op, c) {
+		op.Owner.OpDone(c)
+	}
+	l.depth--
 }
 
 // call is an Op with what came of it.

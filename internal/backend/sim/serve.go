@@ -96,6 +96,8 @@ func (b *Backend) attempt(s *socket, op *backend.Op, c *backend.Completion) bool
 		b.result(s, op, c, 0, s.failure())
 	case backend.Ready:
 		b.result(s, op, c, int(s.events(op.Events)), nil)
+	default:
+		b.result(s, op, c, 0, backend.ErrUnsupported)
 	}
 	return true
 }

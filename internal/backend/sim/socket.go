@@ -58,8 +58,9 @@ func placeOf(k backend.Kind) int {
 		return placeHangup
 	case backend.Ready:
 		return placeReady
+	default:
+		return noPlace
 	}
-	return noPlace
 }
 
 // socket is one end of a connection, or a listener, or neither yet.
@@ -283,8 +284,9 @@ func (s *socket) can(op *backend.Op) bool {
 		return s.hungUp()
 	case backend.Ready:
 		return s.events(op.Events) != 0
+	default:
+		return true
 	}
-	return true
 }
 
 func (s *socket) readable() bool {
@@ -295,13 +297,13 @@ func (s *socket) readable() bool {
 		return false
 	case open, dead:
 		return s.unread() > 0 || s.err != 0 || s.ended()
+	default:
+		return true
 	}
-	return true
 }
 
 func (s *socket) writable() bool {
-	switch s.state {
-	case listening, dialing:
+	if s.state == listening || s.state == dialing {
 		return false
 	}
 	return !s.sending() || s.room() > 0
@@ -313,8 +315,9 @@ func (s *socket) hungUp() bool {
 		return s.err != 0
 	case open:
 		return s.err != 0 || s.broken || s.wshut && s.ended()
+	default:
+		return true
 	}
-	return true
 }
 
 // events returns which of the conditions hold; Failed is among them always.

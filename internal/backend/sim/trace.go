@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"math/bits"
 	"strconv"
 	"syscall"
@@ -151,17 +152,22 @@ func appendTime(b []byte, now int64) []byte {
 
 // errorNumber tells errors apart in the trace.
 func errorNumber(err error) int64 {
-	switch e := err.(type) {
-	case nil:
+	switch {
+	case err == nil:
 		return 0
-	case syscall.Errno:
-		return int64(e)
-	}
-	switch err {
-	case backend.ErrAgain:
+	case err == backend.ErrAgain:
 		return -1
-	case backend.ErrCanceled:
+	case err == backend.ErrCanceled:
 		return -2
+	}
+	return number(err)
+}
+
+// number is apart because what errors.As fills in is allocated.
+func number(err error) int64 {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return int64(errno)
 	}
 	return -3
 }

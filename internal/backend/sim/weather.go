@@ -17,7 +17,7 @@ const (
 
 // weatherEvery is how many events lie between two draws of the weather. It is
 // drawn by events, not by time, so that a world at rest stays at rest.
-const weatherEvery = 256
+const weatherEvery = 64
 
 // weather draws what befalls hosts, loops and clocks.
 func (w *World) weather() {
@@ -174,6 +174,8 @@ func (w *World) meet(s *socket) {
 	ft := s.fate
 	f := &s.out
 	switch ft.kind {
+	case fateRefused:
+		// Met when it tried to connect.
 	case fateQueue:
 		if s.state == open && s.peer.state == open {
 			w.resetBoth(s)

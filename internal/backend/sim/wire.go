@@ -43,8 +43,9 @@ func (ev *event) current() bool {
 		return ev.gen == ev.s.out.epoch
 	case evLate:
 		return ev.gen == ev.s.opGen[ev.place]
+	default:
+		return ev.gen == ev.s.gen
 	}
-	return ev.gen == ev.s.gen
 }
 
 // cut reports whether nothing that s sends reaches its peer.
