@@ -25,7 +25,8 @@ type descriptor struct {
 // Attach makes a transport of an open descriptor: a socket, a pipe or one end
 // of it, a terminal, a plain file. It goes the directions that the descriptor
 // was opened for. From success on the descriptor is the transport's, and is
-// closed with it; name is for people. The file status flags of terminals, pipes
+// closed with it, also where f refuses it: then the error is ErrClosed. name is
+// for people. The file status flags of terminals, pipes
 // and files, which other processes may share, are left as they are.
 func (l *Loop) Attach(fd int, name string, f Factory, opts ...Option) (Transport, error) {
 	return l.AttachPair(fd, fd, name, f, opts...)
@@ -120,6 +121,14 @@ func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
 	return s, nil
 }
 
+// closeUnless closes a descriptor that Attach did not take. One that a factory
+// refused was taken and is closed: by now its number may be somebody else's.
+func closeUnless(err error, fd int) {
+	if !errors.Is(err, ErrClosed) {
+		closeFDs(fd)
+	}
+}
+
 // ListenFD accepts connections on a descriptor that is bound and listening
 // already, one passed in by a service manager for example. From success on it is
 // the listener's.
@@ -162,12 +171,13 @@ func (l *Loop) SocketPair(a, b Factory, opts ...Option) (Transport, Transport, e
 	}
 	ta, err := l.Attach(fds[0], "socketpair", a, opts...)
 	if err != nil {
-		closeFDs(fds[0], fds[1])
+		closeUnless(err, fds[0])
+		closeFDs(fds[1])
 		return nil, nil, err
 	}
 	tb, err := l.Attach(fds[1], "socketpair", b, opts...)
 	if err != nil {
-		closeFDs(fds[1])
+		closeUnless(err, fds[1])
 		ta.Abort()
 		return nil, nil, err
 	}
@@ -182,12 +192,13 @@ func (l *Loop) Pipe(a, b Factory, opts ...Option) (r, w Transport, err error) {
 	}
 	r, err = l.AttachPair(fds[0], -1, "pipe", a, opts...)
 	if err != nil {
-		closeFDs(fds[0], fds[1])
+		closeUnless(err, fds[0])
+		closeFDs(fds[1])
 		return nil, nil, err
 	}
 	w, err = l.AttachPair(-1, fds[1], "pipe", b, opts...)
 	if err != nil {
-		closeFDs(fds[1])
+		closeUnless(err, fds[1])
 		r.Abort()
 		return nil, nil, err
 	}

@@ -41,6 +41,7 @@ func BenchmarkEcho(b *testing.B) {
 	b.StopTimer()
 	l.Close()
 }
+
 func BenchmarkPost(b *testing.B) {
 	l, _ := weir.New()
 	go l.Run()

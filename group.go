@@ -103,8 +103,12 @@ func (g *Group) index(l *Loop) int {
 func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 	i := g.least()
 	l := g.loops[i]
-	if !l.caps.Descriptors { // a handle cannot move
-		i, l = g.index(ln.loop), ln.loop
+	var moved carrier
+	if l != ln.loop {
+		var err error
+		if moved, err = ln.loop.detach(h); err != nil { // it cannot move
+			i, l = g.index(ln.loop), ln.loop
+		}
 	}
 	g.load[i].Add(1)
 	gone := func() { g.load[i].Add(-1) }
@@ -118,12 +122,11 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		from = &a
 	}
 	ln.conns++
-	ln.loop.shutHandle(h, backend.Forget)
 	_, err := l.Post(func() {
-		nh, err := l.be.Adopt(int(h))
+		nh, err := moved.adopt(l.be)
 		if err != nil {
 			l.report(sysError("adopt", err))
-			closeFDs(int(h))
+			moved.discard()
 			gone()
 			ln.goneElsewhere()
 			return
@@ -131,8 +134,43 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		ln.serve(l, nh, from, gone)
 	})
 	if err != nil { // that loop is closed
-		closeFDs(int(h))
+		moved.discard()
 		gone()
 		ln.connGone()
 	}
+}
+
+// carrier is a connection on its way from one loop to another, when no backend
+// has it.
+type carrier struct {
+	adopt   func(to backend.Backend) (backend.Handle, error)
+	discard func()
+}
+
+// detach takes a fresh connection out of l's backend. On an error it is where it
+// was.
+func (l *Loop) detach(h backend.Handle) (c carrier, err error) {
+	if l.caps.Descriptors {
+		l.shutHandle(h, backend.Forget)
+		c.adopt = func(to backend.Backend) (backend.Handle, error) { return to.Adopt(int(h)) }
+		c.discard = func() { closeFDs(int(h)) }
+		return c, nil
+	}
+	m, ok := l.be.(backend.Mover)
+	if !ok {
+		return c, backend.ErrUnsupported
+	}
+	conn, err := m.Detach(h)
+	if err != nil {
+		return c, err
+	}
+	c.adopt = func(to backend.Backend) (backend.Handle, error) {
+		m, ok := to.(backend.Mover)
+		if !ok {
+			return backend.None, backend.ErrUnsupported
+		}
+		return m.AdoptConn(conn)
+	}
+	c.discard = func() { _ = conn.Close() }
+	return c, nil
 }

@@ -205,16 +205,16 @@ func (l *Loop) turn(wait time.Duration) error {
 
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
-	// A callback may touch any stream: one whose write is done must not take it
-	// for idle, and write the same again, before it has been told.
-	for i := range done {
-		done[i].Op.Due = !done[i].More
-	}
 	l.early, l.taken = l.taken[:0], l.early
+	for i := len(done) - 1; i >= 0; i-- {
+		if c := &done[i]; !c.Op.Due {
+			c.Op.Due, c.Last = true, true
+		}
+	}
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
-			if !c.More {
+			if c.Last {
 				c.Op.Due = false
 			}
 			if l.debug != nil {
@@ -323,7 +323,7 @@ func (l *Loop) Close() error {
 	}
 	l.ready = nil
 	l.closePipes()
-	l.timers = timers.Heap{}
+	l.timers.Clear()
 	if dropped > 0 {
 		l.report(&DroppedError{Callbacks: dropped})
 	}

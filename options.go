@@ -71,7 +71,6 @@ type connConfig struct {
 	rcvbuf    int
 
 	local     netip.AddrPort
-	localPath string
 	reusePort bool
 	backlog   int
 	mode      fs.FileMode

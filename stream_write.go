@@ -106,6 +106,8 @@ func (s *stream) Write(p []byte) (int, error) {
 	if len(p) > 0 {
 		s.buffer(p)
 		s.overflow()
+	} else if total > 0 {
+		s.drainLater() // it never was in the buffer, but it has left all the same
 	}
 	return total, nil
 }
@@ -255,10 +257,15 @@ func (s *stream) writeDone(c *backend.Completion) {
 		if s.x != nil && s.x.spliceFrom != nil {
 			s.x.spliceFrom.src.touch()
 		}
-		if s.caps&capDrain != 0 || s.x != nil && s.x.producer != nil && s.x.pull {
-			s.flags |= fDrainDue
-			s.queue()
-		}
+		s.drainLater()
+	}
+}
+
+// drainLater queues what is due when everything written has left.
+func (s *stream) drainLater() {
+	if s.caps&capDrain != 0 || s.x != nil && s.x.producer != nil && s.x.pull {
+		s.flags |= fDrainDue
+		s.queue()
 	}
 }
 

@@ -54,7 +54,7 @@ func init() {
 func TestExamples(t *testing.T) {
 	for _, ex := range examples {
 		for _, arg := range ex.argv {
-			if _, err := later(nil).Parse(arg); err != nil {
+			if _, err := later().Parse(arg); err != nil {
 				t.Errorf("%s: %v", ex.line, err)
 			}
 			if !ex.today {

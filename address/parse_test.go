@@ -67,7 +67,7 @@ func TestParse(t *testing.T) {
 		// Rule 8: secrets.
 		{"p:1080+socks5:db:80,user=u,password=env:PW", "~tcp(p:1080) | socks5(db:80) user=u password=env:PW"},
 	} {
-		e, err := later(nil).Parse(c.in)
+		e, err := later().Parse(c.in)
 		if err != nil {
 			t.Errorf("%s: %v", c.in, err)
 			continue
@@ -75,7 +75,7 @@ func TestParse(t *testing.T) {
 		if got := brief(e); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.in, got, c.want)
 		}
-		again, err := later(nil).Parse(e.String())
+		again, err := later().Parse(e.String())
 		if err != nil || brief(again) != brief(e) {
 			t.Errorf("%s: written as %s, which parses to %v, %v", c.in, e.String(), again, err)
 		}
@@ -161,7 +161,7 @@ func TestErrors(t *testing.T) {
 		// Roles: a layer that needs what connects.
 		{"8080+proxy-out:v1", "     ^^^^^^^^^", `layer "proxy-out" cannot stand on tcp-listen|it stands on what connects`},
 	} {
-		e, err := later(nil).Parse(c.in)
+		e, err := later().Parse(c.in)
 		var ae *Error
 		if !errors.As(err, &ae) {
 			t.Errorf("%q: got %v, %v, want an *Error", c.in, e, err)
@@ -185,7 +185,7 @@ func TestErrors(t *testing.T) {
 
 // TestErrorAsShown is COMMAND.md's example, to the letter.
 func TestErrorAsShown(t *testing.T) {
-	_, err := later(nil).Parse("localhost:3000+tsl")
+	_, err := later().Parse("localhost:3000+tsl")
 	const want = `weir: unknown layer "tsl"
   localhost:3000+tsl
                  ^^^ did you mean "tls"?        (weir help layers)`
@@ -212,12 +212,12 @@ func TestErrorIsOneSafeLine(t *testing.T) {
 // TestSecretStaysOut is rule 8: a secret in the command line is an error, which
 // does not repeat it.
 func TestSecretStaysOut(t *testing.T) {
-	_, err := later(nil).Parse("p:80+socks5:db:80,password=hunter2")
+	_, err := later().Parse("p:80+socks5:db:80,password=hunter2")
 	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "password=*******") {
 		t.Errorf("got\n%v", err)
 	}
 	for _, bad := range []string{"env:", "file:", "Env:X"} {
-		if _, err := later(nil).Parse("p:80+socks5,password=" + bad); err == nil {
+		if _, err := later().Parse("p:80+socks5,password=" + bad); err == nil {
 			t.Errorf("%s is taken for a secret", bad)
 		}
 	}
@@ -226,7 +226,7 @@ func TestSecretStaysOut(t *testing.T) {
 // TestPositions: every token knows where it was written.
 func TestPositions(t *testing.T) {
 	const in = "/a%2Cb,retry=30s+tls,allow-cn=x%2By"
-	e, err := later(nil).Parse(in)
+	e, err := later().Parse(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +293,7 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{"tcp:fe80::1%25eth0:80", "a:80,retry=", "/a%2", "::", "+", ",", "%", "fd:3,out=4", "\xff:1"} {
 		f.Add(s)
 	}
-	table := later(nil)
+	table := later()
 	f.Fuzz(func(t *testing.T, s string) {
 		e, err := table.Parse(s)
 		if err != nil {
@@ -324,7 +324,7 @@ func FuzzQuote(f *testing.F) {
 	for _, s := range []string{"", "a", "%+,", "%25", "~/x", "a=b:c", "\xff"} {
 		f.Add(s)
 	}
-	table := later(nil)
+	table := later()
 	f.Fuzz(func(t *testing.T, s string) {
 		q := Quote(s)
 		if text, _, ok := unescape(q); !ok || text != s {

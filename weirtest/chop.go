@@ -51,6 +51,16 @@ func EveryChop(tb testing.TB, stream []byte, make func(log func(format string, a
 	}
 }
 
+// Feed delivers stream to r, cut by c.
+func Feed(r *Recorder, stream []byte, c Chop) {
+	r.tb.Helper()
+	for len(stream) > 0 {
+		n := c.cut(len(stream))
+		r.Deliver(stream[:n])
+		stream = stream[n:]
+	}
+}
+
 // feed returns everything that a protocol fed with the stream in this way does.
 func feed(tb testing.TB, c Chop, stream []byte, make func(func(string, ...any)) weir.Protocol) []string {
 	var calls []string
@@ -58,11 +68,7 @@ func feed(tb testing.TB, c Chop, stream []byte, make func(func(string, ...any)) 
 	r.Connect(make(func(format string, args ...any) {
 		calls = append(calls, fmt.Sprintf(format, args...))
 	}))
-	for rest := stream; len(rest) > 0; {
-		n := c.cut(len(rest))
-		r.Deliver(rest[:n])
-		rest = rest[n:]
-	}
+	Feed(r, stream, c)
 	r.DeliverEOF()
 	if len(r.written) > 0 {
 		calls = append(calls, fmt.Sprintf("written %q", r.written))

@@ -233,7 +233,7 @@ func (a *app) interrupted() {
 	if a.draining {
 		if n := len(a.open); n > 0 {
 			a.code = exitFailure
-			a.rep.line(yellow, "quitting", count(n, "connection")+" cut", "cut", n)
+			a.rep.line(yellow, "quitting", connections(n)+" cut", "cut", n)
 		}
 		for s := range a.open {
 			s.relay.Abort()
@@ -250,7 +250,7 @@ func (a *app) interrupted() {
 		}
 	}
 	if n := len(a.open); n > 0 {
-		a.rep.line(yellow, "draining", count(n, "connection")+" open; Ctrl-C again cuts", "open", n)
+		a.rep.line(yellow, "draining", connections(n)+" open; Ctrl-C again cuts", "open", n)
 		return
 	}
 	a.finish()
@@ -288,7 +288,7 @@ func (a *app) finish() {
 	if a.p.many() {
 		took := a.loop.Now().Sub(a.began)
 		a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s",
-			count(a.served, "connection"), size(a.total[relay.A]), size(a.total[relay.B]), span(took)),
+			connections(a.served), size(a.total[relay.A]), size(a.total[relay.B]), span(took)),
 			"connections", a.served, "bytes_out", a.total[relay.A], "bytes_back", a.total[relay.B], "seconds", took.Seconds())
 	}
 	a.loop.Stop()

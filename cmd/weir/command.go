@@ -110,8 +110,10 @@ func (p *plan) check(f flags) error {
 	if len(p.bs) > 1 {
 		for _, b := range p.bs {
 			if b.Role() != address.Dial {
-				return &usageError{problem: fmt.Sprintf("%s cannot be one of several endpoints to choose from", b.Label()),
-					hint: "behind the first endpoint, several may stand that are connected to"}
+				return &usageError{
+					problem: fmt.Sprintf("%s cannot be one of several endpoints to choose from", b.Label()),
+					hint:    "behind the first endpoint, several may stand that are connected to",
+				}
 			}
 		}
 	} else if f.pick != "" || f.check != 0 {

@@ -151,9 +151,9 @@ func span(d time.Duration) string {
 	return d.Round(unit).String()
 }
 
-func count(n int, one string) string {
+func connections(n int) string {
 	if n == 1 {
-		return "1 " + one
+		return "1 connection"
 	}
-	return fmt.Sprintf("%d %ss", n, one)
+	return fmt.Sprintf("%d connections", n)
 }

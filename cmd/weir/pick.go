@@ -37,7 +37,7 @@ func (t *target) up() {
 	took := t.app.loop.Now().Sub(t.since)
 	sentence := fmt.Sprintf("%s, after %s", t.endpoint.Label(), span(took))
 	if t.refused > 0 {
-		sentence += ", " + count(t.refused, "connection") + " turned away"
+		sentence += ", " + connections(t.refused) + " turned away"
 	}
 	t.app.rep.line(green, "back", sentence, "endpoint", t.endpoint.Label(), "seconds", took.Seconds(), "turned_away", t.refused)
 	t.refused = 0

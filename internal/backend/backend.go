@@ -17,6 +17,7 @@
 package backend
 
 import (
+	"io"
 	"net/netip"
 	"time"
 )
@@ -111,8 +112,8 @@ type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	// Due belongs to the loop: true while a last result that Wait has reported
-	// is still to be delivered. To the backend the Op is idle then.
+	// Due belongs to the loop: a result that Wait or Submit gave it has not
+	// reached the owner yet.
 	Due    bool
 	Handle Handle
 	Owner  Owner
@@ -128,7 +129,10 @@ type Op struct {
 	State uint32
 }
 
-// Armed reports whether op was submitted and has not yet had its last result.
+// Armed reports whether op was submitted and its owner has not yet had its last
+// result. Between the Wait that reports it and the owner is the rest of the
+// batch: an owner that went by State alone could use an Op again, or give it up,
+// with a result still on its way.
 func (op *Op) Armed() bool { return op.State != 0 || op.Due }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
@@ -146,6 +150,7 @@ type Completion struct {
 	Buf  []byte
 	Peer *Addr
 	More bool // the Op is still armed: more results follow
+	Last bool // the loop's: no other result of the Op is behind it in the batch
 }
 
 // Family says which fields of an Addr count.
@@ -302,4 +307,15 @@ type Backend interface {
 	Caps() Caps
 	// Close releases the backend and what of it is still open.
 	Close() error
+}
+
+// Mover is a Backend without Descriptors whose handles can move to another
+// backend of its kind all the same, as connections of package net.
+type Mover interface {
+	// Detach gives up a connected handle for which no Op was submitted yet and
+	// returns what it stands for. On an error the handle stays.
+	Detach(h Handle) (io.Closer, error)
+	// AdoptConn makes a handle of what Detach returned, here or elsewhere, or
+	// of a foreign connection. On success it is the backend's.
+	AdoptConn(conn any) (Handle, error)
 }

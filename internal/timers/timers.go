@@ -113,6 +113,14 @@ func (h *Heap) Remove(t *Timer) bool {
 	return true
 }
 
+// Clear takes out every timer.
+func (h *Heap) Clear() {
+	for i := range h.keys {
+		h.keys[i].timer.pos = 0
+	}
+	h.keys = nil
+}
+
 // Min returns the earliest deadline; false when nothing is pending.
 func (h *Heap) Min() (when int64, ok bool) {
 	if !h.settle() {

@@ -188,6 +188,27 @@ func TestEqualDeadlinesKeepOrder(t *testing.T) {
 	}
 }
 
+func TestCleared(t *testing.T) {
+	var h Heap
+	timers := make([]Timer, 10)
+	for i := range timers {
+		h.Set(&timers[i], int64(i))
+	}
+	h.Clear()
+	if _, ok := h.Min(); ok || h.Len() != 0 || h.Pop(math.MaxInt64) != nil {
+		t.Error("something is left")
+	}
+	for i := range timers {
+		if timers[i].Pending() || h.Remove(&timers[i]) {
+			t.Errorf("timer %d thinks that it is pending", i)
+		}
+	}
+	h.Set(&timers[3], 5)
+	if h.Pop(5) != &timers[3] {
+		t.Error("a cleared heap cannot be used again")
+	}
+}
+
 // Behaviour 12: a million timers set and stopped return their memory.
 func TestAMillionReturnTheirMemory(t *testing.T) {
 	const n = 1_000_000

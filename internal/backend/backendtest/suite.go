@@ -76,6 +76,13 @@ func needDescriptors(c backend.Caps) string {
 	return ""
 }
 
+func needAdopt(c backend.Caps) string {
+	if !c.Descriptors && !c.Adopts {
+		return "descriptors of the process (Caps.Adopts)"
+	}
+	return ""
+}
+
 func needSplice(c backend.Caps) string {
 	if !c.Splice {
 		return "splicing (Caps.Splice)"

@@ -28,23 +28,34 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	if err != nil {
 		return backend.None, err
 	}
+	mode, err := unix.FcntlInt(uintptr(own), unix.F_GETFL, 0)
+	if err != nil {
+		_ = unix.Close(own)
+		return backend.None, err
+	}
+	mode &= unix.O_ACCMODE
 	conn, err := open(own, "fd "+strconv.Itoa(fd))
 	if err != nil {
 		return backend.None, errno(err)
 	}
 	unix.CloseOnExec(fd)
+	also := func() { _ = unix.Close(fd) }
 	if ln, ok := conn.(net.Listener); ok {
 		e := &entry{local: addrOf(ln.Addr())}
 		e.ln = newAcceptor(b, e, ln)
-		e.ln.also = func() { _ = unix.Close(fd) }
+		e.ln.also = also
 		return b.add(e), nil
 	}
 	e := b.connected(conn.(io.ReadWriteCloser))
+	e.adopted = true
 	switch p := e.port.(type) {
 	case *polled:
 		p.fd = fd
 	case *blocking:
-		p.also = func() { _ = unix.Close(fd) }
+		p.also = also
+		p.noRead, p.noWrite = mode == unix.O_WRONLY, mode == unix.O_RDONLY
+	case *plain:
+		p.also = also
 	}
 	return b.add(e), nil
 }

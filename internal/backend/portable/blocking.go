@@ -16,22 +16,25 @@ type blocking struct {
 	e    *entry
 	conn io.ReadWriteCloser
 	also func() // Adopt: closes the descriptor that its owner knows
+	// noRead and noWrite are true for the ends of a pipe.
+	noRead, noWrite bool
+
+	fillNow, emptyNow func() // fill and empty, so that to start one costs no object
 
 	mu sync.Mutex
 
-	in       []byte // read and not yet taken: buffer[from:to]
+	in       []byte // read and not yet taken: in[from:to]
 	from, to int
 	readErr  error // ends reading, behind what in has
-	reading  bool  // the goroutine runs
+	reading  bool  // the goroutine runs, and fills in[to:]
+	ahead    bool  // Hangup is waited for: read while in has room
 
-	out      []byte // taken and not yet being written
-	spare    []byte // the other buffer of the two that take turns
-	inFlight int    // bytes in the hands of the goroutine
+	out      []byte // what is being written while writing
 	writeErr error  // ends writing
 	writing  bool   // the goroutine runs
-	shut     bool   // end writing when out is empty
+	shut     bool   // end writing when out is written
 	wasShut  bool   // done
-	closed   bool   // close when out is empty
+	closed   bool   // close when out is written
 }
 
 const (
@@ -40,55 +43,75 @@ const (
 )
 
 func newBlocking(b *Backend, e *entry, conn io.ReadWriteCloser) *blocking {
-	return &blocking{b: b, e: e, conn: conn}
+	p := &blocking{b: b, e: e, conn: conn}
+	p.fillNow, p.emptyNow = p.fill, p.empty
+	return p
 }
 
-// arm has nothing to do but start a reader: the writer tells of room, and both
-// of failures, without being asked.
+// arm makes sure that somebody reads: into an empty buffer for Readable, as long
+// as there is room for Failed, since a Read is how a failure is found out. The
+// writer tells of room without being asked.
 func (p *blocking) arm(ev backend.Events) {
-	if ev&backend.Readable == 0 {
-		return
-	}
 	p.mu.Lock()
-	p.startReader()
+	if ev&backend.Failed != 0 {
+		p.ahead = true
+	}
+	if ev&(backend.Readable|backend.Failed) != 0 {
+		p.startReader()
+	}
 	p.mu.Unlock()
 }
 
 func (p *blocking) startReader() {
-	if !p.reading && p.from == p.to && p.readErr == nil && !p.closed {
-		p.reading = true
-		if p.in == nil {
-			p.in = make([]byte, inSize)
-		}
-		go p.fill()
+	if p.reading || p.readErr != nil || p.closed || p.noRead {
+		return
 	}
+	if p.from == p.to {
+		p.from, p.to = 0, 0
+	}
+	if p.to > 0 && !p.ahead || p.to == inSize {
+		return
+	}
+	if p.in == nil {
+		p.in = make([]byte, inSize)
+	}
+	p.reading = true
+	go p.fillNow()
 }
 
-// fill reads once.
+// fill reads once, or while it is to read ahead.
 func (p *blocking) fill() {
-	var n int
-	var err error
-	// A Read may return nothing; one that does so for ever is broken.
+	p.mu.Lock()
+	for again := true; again; {
+		into := p.in[p.to:]
+		p.mu.Unlock()
+		n, err := p.readSome(into)
+		p.mu.Lock()
+		p.to += n
+		p.readErr = err
+		again = p.ahead && err == nil && p.to < inSize && !p.closed
+		p.reading = again
+		p.b.notify(p.e)
+	}
+	p.mu.Unlock()
+}
+
+// readSome reads until there is something. A Read may return nothing; one that
+// does so for ever is broken.
+func (p *blocking) readSome(into []byte) (n int, err error) {
 	for tries := 0; n == 0 && err == nil; tries++ {
 		if tries == 100 {
-			err = io.ErrNoProgress
-			break
+			return 0, io.ErrNoProgress
 		}
-		n, err = p.conn.Read(p.in)
+		n, err = p.conn.Read(into)
 	}
-	p.mu.Lock()
-	p.reading = false
-	p.from, p.to, p.readErr = 0, n, err
-	p.mu.Unlock()
-	p.b.notify(p.e)
+	return n, err
 }
 
 func (p *blocking) read(buf []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.reading:
-		return 0, backend.ErrAgain
 	case p.from < p.to:
 		n := copy(buf, p.in[p.from:p.to])
 		p.from += n
@@ -102,75 +125,63 @@ func (p *blocking) read(buf []byte) (int, error) {
 	}
 }
 
+// write takes one buffer full, when the one before has been written: so an error
+// is never further behind than that.
 func (p *blocking) write(vec [][]byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.writeErr != nil {
+	switch {
+	case p.writeErr != nil:
 		return 0, p.writeErr
-	}
-	if p.shut {
+	case p.shut:
 		return 0, errPipe
-	}
-	n := 0
-	empty := true
-	for _, piece := range vec {
-		empty = empty && len(piece) == 0
-		room := outSize - len(p.out) - p.inFlight
-		take := min(room, len(piece))
-		p.out = append(p.out, piece[:take]...)
-		n += take
-		if take < len(piece) {
-			break
-		}
-	}
-	if n == 0 && !empty {
+	case p.writing:
 		return 0, backend.ErrAgain
 	}
-	p.startWriter()
+	for _, piece := range vec {
+		p.out = append(p.out, piece[:min(len(piece), outSize-len(p.out))]...)
+	}
+	n := len(p.out)
+	if n > 0 {
+		p.startWriter()
+	}
 	return n, nil
 }
 
 func (p *blocking) startWriter() {
 	if !p.writing {
 		p.writing = true
-		go p.empty()
+		go p.emptyNow()
 	}
 }
 
-// empty writes until nothing is left, then ends what is to be ended.
+// empty writes what is to be written, then ends what is to be ended.
 func (p *blocking) empty() {
+	var err error
+	if len(p.out) > 0 { // nobody else changes it while writing
+		_, err = p.conn.Write(p.out)
+	}
 	p.mu.Lock()
-	for len(p.out) > 0 && p.writeErr == nil {
-		chunk := p.out
-		p.out, p.spare = p.spare[:0], nil
-		p.inFlight = len(chunk)
-		p.mu.Unlock()
-		_, err := p.conn.Write(chunk)
-		p.mu.Lock()
-		p.spare = chunk
-		p.inFlight = 0
-		if err != nil {
+	for {
+		p.out = p.out[:0]
+		if err != nil && p.writeErr == nil {
 			p.writeErr = err
 		}
-		p.b.notify(p.e)
+		if !p.shut || p.wasShut || p.closed || p.writeErr != nil {
+			break
+		}
+		p.mu.Unlock()
+		err = p.conn.(closeWriter).CloseWrite()
+		p.mu.Lock()
+		p.wasShut = true
 	}
 	p.writing = false
-	end := p.shut && !p.wasShut && p.writeErr == nil
-	p.wasShut = p.wasShut || end
 	closed := p.closed
+	p.b.notify(p.e)
 	p.mu.Unlock()
-
-	if end && !closed {
-		if err := p.conn.(closeWriter).CloseWrite(); err != nil {
-			p.mu.Lock()
-			p.writeErr = err
-			p.mu.Unlock()
-		}
-		p.b.notify(p.e)
-	}
 	if closed {
 		p.end()
-		p.b.lingering.Done()
+		p.b.waiting.Done()
 	}
 }
 
@@ -178,14 +189,13 @@ func (p *blocking) check(ev backend.Events) backend.Events {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var holds backend.Events
-	if p.from < p.to || !p.reading && p.readErr != nil {
+	if p.from < p.to || p.readErr != nil {
 		holds |= backend.Readable
 	}
-	if p.writeErr != nil || len(p.out)+p.inFlight < outSize {
+	if p.writeErr != nil || !p.writing {
 		holds |= backend.Writable
 	}
-	readFailed := !p.reading && p.from == p.to && p.readErr != nil
-	if p.writeErr != nil || readFailed && (p.readErr != io.EOF || p.wasShut) { //nolint:errorlint // Read returns io.EOF itself
+	if p.writeErr != nil || p.readErr != nil && (p.readErr != io.EOF || p.wasShut || p.noWrite) { //nolint:errorlint // Read returns io.EOF itself
 		holds |= backend.Failed
 	}
 	return holds & ev
@@ -218,13 +228,10 @@ func (p *blocking) closeWrite() error {
 // close sends what is left and then closes; a reset drops it.
 func (p *blocking) close(reset bool) {
 	p.mu.Lock()
-	flush := !reset && p.writeErr == nil && (p.writing || len(p.out) > 0)
+	flush := !reset && p.writing
 	if flush {
 		p.closed = true
-		p.b.lingering.Add(1)
-		p.startWriter()
-	} else {
-		p.out = nil
+		p.b.waiting.Add(1)
 	}
 	p.mu.Unlock()
 	if flush {
@@ -259,10 +266,7 @@ func (p *blocking) setOption(o backend.Option, value int) error { return setOpti
 
 func (p *blocking) getOption(o backend.Option) (int, error) {
 	p.mu.Lock()
-	have, left := p.to-p.from, len(p.out)+p.inFlight
-	if p.reading {
-		have = 0
-	}
+	have, left := p.to-p.from, len(p.out)
 	p.mu.Unlock()
 	switch o {
 	case backend.PendingError:

@@ -17,13 +17,17 @@ type entry struct {
 	closed bool                           // of the loop's goroutine
 
 	port port      // nil until connected
-	ln   *acceptor // for a listener
-	dial *dialer   // while connecting
+	conn io.Closer // what port serves
+
+	adopted bool      // conn is the duplicate of a descriptor
+	ln      *acceptor // for a listener
+	dial    *dialer   // while connecting
 
 	spec  *backend.Spec // for a socket of Open
 	local backend.Addr
 	peer  backend.Addr
 
+	first  int  // the Kind that serve begins with; of the loop's goroutine
 	queued bool // in the ready list; under Backend.mu
 }
 
@@ -92,6 +96,7 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 		return b.tryAccept(e, c)
 	case backend.Connect:
 		return b.tryConnect(e, c)
+	default:
 	}
 	if e.port == nil && e.ln == nil {
 		c.Err = errNotConnected
@@ -184,6 +189,26 @@ func (b *Backend) AdoptConn(conn any) (backend.Handle, error) {
 	}
 }
 
+// Detach gives up a connection for another backend's AdoptConn; see
+// backend.Mover.
+func (b *Backend) Detach(h backend.Handle) (io.Closer, error) {
+	e := b.entry(h)
+	if e == nil {
+		return nil, errBadHandle
+	}
+	if e.conn == nil {
+		return nil, errNotConnected
+	}
+	if e.adopted {
+		return nil, backend.ErrUnsupported // conn is a duplicate
+	}
+	if err := e.port.release(); err != nil {
+		return nil, err
+	}
+	b.drop(h)
+	return e.conn, nil
+}
+
 // connected makes the entry of a connection.
 func (b *Backend) connected(c io.ReadWriteCloser) *entry {
 	e := &entry{}
@@ -193,8 +218,13 @@ func (b *Backend) connected(c io.ReadWriteCloser) *entry {
 
 // attach gives e the port for c.
 func (b *Backend) attach(e *entry, c io.ReadWriteCloser) {
+	e.conn = c
 	if nc, ok := c.(net.Conn); ok {
 		e.local, e.peer = addrOf(nc.LocalAddr()), addrOf(nc.RemoteAddr())
+	}
+	if p := newPlain(c); p != nil {
+		e.port = p
+		return
 	}
 	if !b.blocking {
 		if p := newPolled(b, e, c); p != nil {
@@ -266,8 +296,8 @@ func (b *Backend) Name(h backend.Handle, peer bool) (backend.Addr, error) {
 	}
 }
 
-// SetOption sets a socket option. On a socket that is not connected it is kept
-// and set when it is.
+// SetOption sets a socket option. What a socket that is not connected or that
+// listens cannot take yet is kept for its connections.
 func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error {
 	e := b.entry(h)
 	switch {
@@ -275,13 +305,17 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 		return errBadHandle
 	case e.port != nil:
 		return errno(e.port.setOption(o, value))
-	case e.spec != nil:
-		e.spec.Options = slices.DeleteFunc(e.spec.Options, func(v backend.OptionValue) bool { return v.Option == o })
-		e.spec.Options = append(e.spec.Options, backend.OptionValue{Option: o, Value: value})
-		return nil
-	default:
-		return backend.ErrUnsupported
+	case e.spec == nil:
+		return errno(setOption(e.ln.ln, o, value))
 	}
+	if e.ln != nil {
+		if err := setOption(e.ln.ln, o, value); err != nil && !errors.Is(err, backend.ErrUnsupported) {
+			return errno(err)
+		}
+	}
+	e.spec.Options = slices.DeleteFunc(e.spec.Options, func(v backend.OptionValue) bool { return v.Option == o })
+	e.spec.Options = append(e.spec.Options, backend.OptionValue{Option: o, Value: value})
+	return nil
 }
 
 // GetOption reads a socket option; on a socket that is not connected, what was
@@ -294,16 +328,16 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	case e.port != nil:
 		v, err := e.port.getOption(o)
 		return v, errno(err)
-	case e.spec != nil:
-		for _, v := range e.spec.Options {
-			if v.Option == o {
-				return v.Value, nil
-			}
-		}
-		return 0, nil
-	default:
-		return 0, backend.ErrUnsupported
+	case e.ln != nil && (e.spec == nil || o == backend.SendBuffer || o == backend.ReceiveBuffer):
+		v, err := getOption(e.ln.ln, o)
+		return v, errno(err)
 	}
+	for _, v := range e.spec.Options {
+		if v.Option == o {
+			return v.Value, nil
+		}
+	}
+	return 0, nil
 }
 
 // addrOf turns an address of package net, or of something else, into ours.

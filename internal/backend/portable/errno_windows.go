@@ -27,6 +27,8 @@ func systemErrno(e syscall.Errno) error {
 		return syscall.ENETUNREACH
 	case windows.WSAEHOSTUNREACH, windows.ERROR_HOST_UNREACHABLE:
 		return syscall.EHOSTUNREACH
+	case windows.WSAEAFNOSUPPORT:
+		return syscall.EAFNOSUPPORT
 	case windows.WSAEACCES:
 		return syscall.EACCES
 	case windows.WSAEMFILE:

@@ -39,7 +39,27 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	}
 	e.local = addrOf(ln.Addr())
 	e.ln = newAcceptor(b, e, ln)
+	if spec.Family == backend.Unix && isFile(spec.Local.Path) {
+		e.ln.also = ownFile(spec.Local.Path)
+	}
 	return b.add(e), nil
+}
+
+// isFile reports whether the name of a Unix socket is in the file system.
+func isFile(path string) bool { return path != "" && path[0] != '@' }
+
+// ownFile returns what removes the file of a listener, if it still is the
+// listener's.
+func ownFile(path string) func() {
+	own, err := os.Lstat(path)
+	if err != nil {
+		return nil
+	}
+	return func() {
+		if now, err := os.Lstat(path); err == nil && os.SameFile(own, now) {
+			_ = os.Remove(path)
+		}
+	}
 }
 
 // network is package net's name for spec's family, and any address of it.
@@ -68,9 +88,9 @@ func listen(spec *backend.Spec) (net.Listener, error) {
 			return nil, err
 		}
 		unix := ln.(*net.UnixListener)
-		// Whose inode it is, is for those above to say.
+		// Package net would remove whatever has the name by then: see ownFile.
 		unix.SetUnlinkOnClose(false)
-		if spec.Mode != 0 && spec.Local.Path != "" && spec.Local.Path[0] != '@' {
+		if spec.Mode != 0 && isFile(spec.Local.Path) {
 			// prepareListener has narrowed it where that can be done
 			// before bind; the umask may have narrowed it too far.
 			if err := os.Chmod(spec.Local.Path, fs.FileMode(spec.Mode)); err != nil {
@@ -96,7 +116,7 @@ type acceptor struct {
 	e  *entry
 	ln net.Listener
 
-	also func()       // Adopt: closes the descriptor that its owner knows
+	also func()       // what else is to be closed or removed; may be nil
 	peer backend.Addr // of the last one; lent until the next Accept result
 	next chan struct{}
 	done chan struct{}
@@ -142,7 +162,7 @@ func (a *acceptor) start() bool {
 	defer a.mu.Unlock()
 	if !a.started {
 		a.started = true
-		go a.run()
+		a.b.waiting.Go(a.run)
 	}
 	return a.have
 }
@@ -191,7 +211,7 @@ func (b *Backend) tryAccept(e *entry, c *backend.Completion) bool {
 		return true
 	}
 	got := b.connected(conn)
-	plain(conn)
+	undoDefaults(conn)
 	if e.spec != nil {
 		for _, o := range e.spec.Options {
 			// The listener took it; a connection that does not is about
@@ -204,9 +224,9 @@ func (b *Backend) tryAccept(e *entry, c *backend.Completion) bool {
 	return true
 }
 
-// plain undoes what package net sets on a connection unasked, so that options
+// undoDefaults undoes what package net sets on a connection unasked, so that options
 // begin as they do on the other backends: as the system has them.
-func plain(conn net.Conn) {
+func undoDefaults(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(false)
 	}
@@ -260,7 +280,7 @@ func (d *dialer) run(b *Backend, e *entry, spec backend.Spec, to backend.Addr) {
 	d.mu.Lock()
 	d.cancel = cancel
 	d.mu.Unlock()
-	go func() {
+	b.waiting.Go(func() {
 		defer cancel()
 		conn, err := dial.DialContext(ctx, name, address)
 		d.mu.Lock()
@@ -274,7 +294,7 @@ func (d *dialer) run(b *Backend, e *entry, spec backend.Spec, to backend.Addr) {
 		d.conn, d.err, d.have = conn, err, true
 		d.mu.Unlock()
 		b.notify(e)
-	}()
+	})
 }
 
 func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
@@ -302,7 +322,7 @@ func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
 		c.Err = errno(err)
 		return true
 	}
-	plain(conn)
+	undoDefaults(conn)
 	b.attach(e, conn)
 	for _, o := range e.spec.Options {
 		if err := e.port.setOption(o.Option, o.Value); err != nil && !errors.Is(err, backend.ErrUnsupported) {

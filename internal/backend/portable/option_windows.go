@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	soError  = 0x1007     // SO_ERROR
-	fionread = 0x4004667f // FIONREAD
+	soError     = 0x1007     // SO_ERROR
+	tcpKeepIdle = 3          // TCP_KEEPIDLE, from Windows 10 1709 on
+	fionread    = 0x4004667f // FIONREAD
 )
 
 func getRaw(rc syscall.RawConn, o backend.Option) (v int, err error) {
@@ -22,6 +23,11 @@ func getRaw(rc syscall.RawConn, o backend.Option) (v int, err error) {
 			v, err = windows.GetsockoptInt(s, windows.IPPROTO_TCP, windows.TCP_NODELAY)
 		case backend.KeepAlive:
 			v, err = windows.GetsockoptInt(s, windows.SOL_SOCKET, windows.SO_KEEPALIVE)
+			if err == nil && v != 0 {
+				if idle, err := windows.GetsockoptInt(s, windows.IPPROTO_TCP, tcpKeepIdle); err == nil {
+					v = idle
+				}
+			}
 		case backend.SendBuffer:
 			v, err = windows.GetsockoptInt(s, windows.SOL_SOCKET, windows.SO_SNDBUF)
 		case backend.ReceiveBuffer:

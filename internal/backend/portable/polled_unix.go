@@ -3,7 +3,6 @@
 package portable
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -31,6 +30,14 @@ type polled struct {
 	sock bool
 	in   watcher
 	out  watcher // Writable, and Failed
+
+	// One system call, put down here so that it costs no object.
+	callNow func(fd uintptr) // callFD
+	kind    uint8
+	buf     []byte
+	pollFd  [1]unix.PollFd
+	n       int
+	errno   error
 }
 
 // conn is what *net.TCPConn, *net.UnixConn and *os.File have in common.
@@ -61,6 +68,7 @@ func newPolled(b *Backend, e *entry, rwc io.ReadWriteCloser) port {
 		return nil
 	}
 	p := &polled{b: b, e: e, conn: c, raw: raw, fd: -1, sock: sock}
+	p.callNow = p.callFD
 	p.in = watcher{p: p, wait: raw.Read}
 	p.out = watcher{p: p, wait: raw.Write}
 	return p
@@ -85,7 +93,7 @@ func (w *watcher) arm() {
 	if !w.running && !w.stopped {
 		w.running = true
 		w.done = make(chan struct{})
-		go w.run()
+		w.p.b.waiting.Go(w.run)
 	}
 	w.mu.Unlock()
 }
@@ -129,33 +137,55 @@ func (p *polled) arm(ev backend.Events) {
 	}
 }
 
-// call makes one non-blocking system call on the descriptor.
-func (p *polled) call(f func(fd int) (int, error)) (n int, err error) {
-	ctl := p.raw.Control(func(fd uintptr) {
-		for {
-			if n, err = f(int(fd)); !errors.Is(err, syscall.EINTR) {
-				return
-			}
-		}
-	})
-	switch {
-	case ctl != nil:
-		return 0, ctl
-	case errors.Is(err, syscall.EAGAIN):
-		return 0, backend.ErrAgain
-	case err != nil:
+// The system calls that a polled port makes on its descriptor.
+const (
+	callRead = iota + 1
+	callWrite
+	callPoll
+)
+
+// call makes one system call that does not block.
+func (p *polled) call(kind uint8, buf []byte, mask int16) (int, error) {
+	p.kind, p.buf, p.pollFd[0] = kind, buf, unix.PollFd{Events: mask}
+	err := p.raw.Control(p.callNow)
+	p.buf = nil
+	if err != nil {
 		return 0, err
+	}
+	switch p.errno {
+	case nil:
+		return p.n, nil
+	case syscall.EAGAIN:
+		return 0, backend.ErrAgain
 	default:
-		return n, nil
+		return 0, p.errno
+	}
+}
+
+func (p *polled) callFD(u uintptr) {
+	fd := int(u)
+	for {
+		switch p.kind {
+		case callRead:
+			p.n, p.errno = syscall.Read(fd, p.buf)
+		case callWrite:
+			p.n, p.errno = syscall.Write(fd, p.buf)
+		case callPoll:
+			p.pollFd[0].Fd = int32(fd)
+			p.n, p.errno = unix.Poll(p.pollFd[:], 0)
+		}
+		if p.errno != syscall.EINTR {
+			return
+		}
 	}
 }
 
 func (p *polled) read(buf []byte) (int, error) {
-	n, err := p.call(func(fd int) (int, error) { return syscall.Read(fd, buf) })
-	if n == 0 && err == nil {
+	n, err := p.call(callRead, buf, 0)
+	if n == 0 && err == nil && len(buf) > 0 {
 		return 0, io.EOF
 	}
-	if errors.Is(err, syscall.EIO) && !p.sock {
+	if err == syscall.EIO && !p.sock {
 		return 0, io.EOF // a PTY whose other side is gone
 	}
 	return n, err
@@ -166,7 +196,7 @@ func (p *polled) write(vec [][]byte) (int, error) {
 	if len(buf) == 0 {
 		return 0, nil
 	}
-	return p.call(func(fd int) (int, error) { return syscall.Write(fd, buf) })
+	return p.call(callWrite, buf, 0)
 }
 
 // join returns the first bytes of vec in one piece, which is vec's own where
@@ -212,24 +242,19 @@ func (p *polled) check(ev backend.Events) backend.Events {
 }
 
 func (p *polled) poll(mask int16) int16 {
-	var fds [1]unix.PollFd
-	_, err := p.call(func(fd int) (int, error) {
-		fds[0] = unix.PollFd{Fd: int32(fd), Events: mask}
-		return unix.Poll(fds[:], 0)
-	})
-	if err != nil {
+	if _, err := p.call(callPoll, nil, mask); err != nil {
 		return unix.POLLNVAL
 	}
-	return fds[0].Revents
+	return p.pollFd[0].Revents
 }
 
 func (p *polled) failure() error {
 	if p.sock {
-		if v, err := p.getOption(backend.PendingError); err != nil || v == 0 {
-			return err
-		} else {
+		v, err := p.getOption(backend.PendingError)
+		if err == nil && v != 0 {
 			return syscall.Errno(v)
 		}
+		return err
 	}
 	if p.poll(0)&unix.POLLERR != 0 {
 		return syscall.EPIPE // the write end of a pipe nobody reads

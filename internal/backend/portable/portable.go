@@ -11,17 +11,19 @@
 // handle, nothing is lost by it, and results come in the order of the ready
 // list.
 //
-// There are two ports. One serves what package net or package os polls on Unix:
+// There are three ports. One serves what package net or package os polls on Unix:
 // its goroutine waits without a buffer and the loop reads and writes without
 // blocking. The other serves everything else with a Read, a Write and a Close (a
 // TLS connection, an SSH channel, any socket on Windows): its goroutines block in
-// them, with a buffer each way that plays the part of a socket's.
+// them, with a buffer each way that plays the part of a socket's. Regular files
+// have a third, since they never wait.
 package portable
 
 import (
 	"errors"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,18 +35,22 @@ type Backend struct {
 	start time.Time
 
 	// Of the loop's goroutine.
-	table  []*entry // by Handle; nil is free
-	free   int      // no free number is below it
-	lent   arena
-	timer  *time.Timer
-	taken  []*entry // Wait's share of ready; kept for its memory
-	gather []byte   // where a polled port joins the pieces of a Write
+	table    []*entry // by Handle; nil is free
+	free     int      // no free number is below it
+	lent     arena
+	rested   time.Duration // when Wait last let others run
+	timer    *time.Timer
+	taken    []*entry // what of the ready list is being served, from head on
+	head     int
+	refusals []backend.Completion // of Multi Ops that could not be armed
+	gather   []byte               // where a polled port joins the pieces of a Write
 
 	blocking bool // serve every handle with the blocking port, as Windows does
 	closed   bool
 
-	// Handles that were closed with bytes still to send. Close waits for them.
-	lingering sync.WaitGroup
+	// The goroutines that end by themselves once their handle is closed, or when
+	// what was written before has been sent. Close waits for them.
+	waiting sync.WaitGroup
 
 	signal chan struct{} // holds one: ready or woken has something
 
@@ -53,7 +59,10 @@ type Backend struct {
 	woken bool
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend = (*Backend)(nil)
+	_ backend.Mover   = (*Backend)(nil)
+)
 
 // New makes a portable backend. It needs nothing of the system, so the error is
 // always nil; it is there because a backend's maker has one.
@@ -87,33 +96,60 @@ func (b *Backend) Caps() backend.Caps {
 	}
 }
 
-// Submit arms op; see backend.Backend.
+// Submit arms op; see backend.Backend. A Write and an Op with Now are tried at
+// once. All else waits for its turn in Wait, so that who submits first is not
+// served first for ever.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	e := b.entry(op.Handle)
-	if e == nil {
-		*c = backend.Completion{Op: op, Err: errBadHandle}
-		return true
+	var err error
+	switch {
+	case e == nil:
+		err = errBadHandle
+	case op.Kind == 0 || int(op.Kind) >= len(e.ops):
+		err = backend.ErrUnsupported
+	case e.ops[op.Kind] != nil:
+		err = errBusy
 	}
-	if op.Kind == 0 || int(op.Kind) >= len(e.ops) || op.Kind == backend.SpliceIn || op.Kind == backend.SpliceOut {
-		*c = backend.Completion{Op: op, Err: backend.ErrUnsupported}
-		return true
+	if err != nil {
+		return b.refuse(op, c, err)
 	}
-	if e.ops[op.Kind] != nil {
-		*c = backend.Completion{Op: op, Err: errBusy}
-		return true
+	now := op.Flags&backend.Now != 0 && (op.Kind == backend.Read || op.Kind == backend.Write)
+	if now || op.Kind == backend.Write || op.Kind == backend.Connect {
+		var got backend.Completion
+		if b.try(e, op, &got) {
+			*c = got
+			return true
+		}
 	}
-	if !multi(op) && b.try(e, op, c) {
-		return true
-	}
-	if op.Flags&backend.Now != 0 && (op.Kind == backend.Read || op.Kind == backend.Write) {
+	if now {
 		*c = backend.Completion{Op: op, Err: backend.ErrAgain}
 		return true
 	}
 	e.ops[op.Kind] = op
-	op.State = 1
-	if multi(op) {
-		b.notify(e) // the first try is Wait's, as its result may not be inline
+	op.State = armed
+	if op.Kind != backend.Write && op.Kind != backend.Connect {
+		b.notify(e)
 	}
+	return false
+}
+
+// The states of an Op.
+const (
+	idle    = iota
+	armed   // among its entry's ops
+	refused // among those that Wait has to report with an error
+)
+
+// refuse finishes an Op that cannot be armed: at once, or if it is Multi by
+// Wait.
+func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool {
+	refusal := backend.Completion{Op: op, Err: err}
+	if op.Flags&backend.Multi == 0 {
+		*c = refusal
+		return true
+	}
+	op.State = refused
+	b.refusals = append(b.refusals, refusal)
 	return false
 }
 
@@ -128,16 +164,20 @@ func multi(op *backend.Op) bool {
 // Cancel ends op. Whether it had a result is only found out in Wait, so it
 // always succeeds at once on an armed Op.
 func (b *Backend) Cancel(op *backend.Op) bool {
-	e := b.entry(op.Handle)
-	if op.State == 0 || e == nil || e.ops[op.Kind] != op {
+	switch op.State {
+	case idle:
 		return false
+	case refused:
+		b.refusals = slices.DeleteFunc(b.refusals, func(c backend.Completion) bool { return c.Op == op })
+	default:
+		e := b.entry(op.Handle)
+		e.ops[op.Kind] = nil
+		if op.Kind == backend.Connect {
+			e.dial.stop()
+			e.dial = nil
+		}
 	}
-	e.ops[op.Kind] = nil
-	op.State = 0
-	if op.Kind == backend.Connect {
-		e.dial.stop()
-		e.dial = nil
-	}
+	op.State = idle
 	return true
 }
 
@@ -147,6 +187,12 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		return 0, errClosed
 	}
 	b.lent.reclaim()
+	if b.Now()-b.rested > busyMax {
+		time.Sleep(restTime)
+		b.rested = b.Now()
+	} else {
+		runtime.Gosched()
+	}
 	var expired <-chan time.Time
 	for {
 		n, woken := b.collect(done)
@@ -163,38 +209,74 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		case <-expired:
 			timeout = 0 // what came in the same moment is still reported
 		}
+		b.rested = b.Now()
 	}
 }
 
-// collect tries every Op of the entries that have events and puts the results
-// into done. What does not fit, or has more to give, waits for the next call.
+// A loop that always finds something to do never lets go of its processor, and
+// the runtime asks its poller only where a processor has nothing else to run, or
+// every 10 ms. So Wait steps aside for those who can run, and rests now and then
+// for the poller, or connections that are not ready yet would hardly ever be.
+const (
+	busyMax  = 250 * time.Microsecond
+	restTime = 20 * time.Microsecond
+)
+
+// collect tries the Ops of the entries that have events and puts the results
+// into done. It takes the entries in the order of their events; one that has more
+// to give goes behind the others.
 func (b *Backend) collect(done []backend.Completion) (n int, woken bool) {
+	for n < len(done) && len(b.refusals) > 0 {
+		done[n] = b.refusals[0]
+		done[n].Op.State = idle
+		b.refusals = b.refusals[1:]
+		n++
+	}
+	// What is notified from here on is for the next call: one round for all.
 	b.mu.Lock()
 	woken, b.woken = b.woken, false
-	b.taken, b.ready = b.ready, b.taken[:0]
-	for _, e := range b.taken {
-		e.queued = false
-	}
+	round := len(b.ready)
 	b.mu.Unlock()
-
-	for i, e := range b.taken {
-		b.taken[i] = nil
-		if n == len(done) || !b.lent.room() {
-			b.notify(e)
-			continue
+	for n < len(done) && b.lent.room() {
+		if b.head == len(b.taken) {
+			if round == 0 {
+				return n, woken
+			}
+			round = 0
+			b.take()
 		}
+		e := b.taken[b.head]
+		b.taken[b.head] = nil
+		b.head++
 		n += b.serve(e, done[n:])
 	}
 	return n, woken
 }
 
-// serve tries the Ops of e and returns how many results it put into done.
+// take makes the ready list the one that is being served.
+func (b *Backend) take() {
+	b.mu.Lock()
+	b.taken, b.ready = b.ready, b.taken[:0]
+	b.head = 0
+	for _, e := range b.taken {
+		e.queued = false
+	}
+	b.mu.Unlock()
+}
+
+// serve tries the Ops of e and returns how many results it put into done. Where
+// those end first, the next call begins with the Op that was left out.
 func (b *Backend) serve(e *entry, done []backend.Completion) (n int) {
-	for _, op := range e.ops {
+	first := e.first
+	e.first = 0
+	for i := range len(e.ops) {
+		k := (first + i) % len(e.ops)
+		op := e.ops[k]
 		if op == nil || e.closed {
 			continue
 		}
 		if n == len(done) {
+			e.first = k
 			b.notify(e)
 			break
 		}
@@ -210,7 +292,7 @@ func (b *Backend) serve(e *entry, done []backend.Completion) (n int) {
 			continue
 		}
 		e.ops[op.Kind] = nil
-		op.State = 0
+		op.State = idle
 	}
 	return n
 }
@@ -242,9 +324,10 @@ func (b *Backend) Wake() {
 	b.ring()
 }
 
-// Close closes every handle. Those that were closed before, with bytes still to
-// send, get lingerTime for it: the end of the program would lose them, and a
-// socket's own buffers would not.
+// Close closes every handle and waits for its goroutines, but for those that are
+// inside a foreign connection's Read. Handles that were closed before, with bytes
+// still to send, get lingerTime for it: the end of the program would lose them,
+// and a socket's own buffers would not.
 func (b *Backend) Close() error {
 	if b.closed {
 		return nil
@@ -253,7 +336,7 @@ func (b *Backend) Close() error {
 		if e := b.table[h]; e != nil {
 			for k, op := range e.ops {
 				if op != nil {
-					op.State = 0
+					op.State = idle
 					e.ops[k] = nil
 				}
 			}
@@ -264,7 +347,7 @@ func (b *Backend) Close() error {
 	b.closed = true
 	finished := make(chan struct{})
 	go func() {
-		b.lingering.Wait()
+		b.waiting.Wait()
 		close(finished)
 	}()
 	limit := time.NewTimer(lingerTime)

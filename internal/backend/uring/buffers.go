@@ -52,7 +52,7 @@ func newBuffers(r *ring, group uint16, count, size int, incremental bool) (*buff
 	if incremental {
 		reg.flags = bufferRingIncremental
 	}
-	if _, errno := r.register(registerBufferRing, unsafe.Pointer(&reg), 1); errno != 0 {
+	if errno := r.register(registerBufferRing, unsafe.Pointer(&reg), 1); errno != 0 {
 		b.free()
 		if errno == syscall.EINVAL {
 			return nil, fmt.Errorf("uring: the kernel lacks provided buffer rings: %w", syscall.ENOSYS)

@@ -77,6 +77,7 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 		if op.Events&backend.Writable != 0 {
 			events |= pollOut
 		}
+	case backend.Accept, backend.Connect: // never polled for
 	}
 	pollEntry(e, int(op.Handle), events)
 }

@@ -44,7 +44,7 @@ func (d *death) watch(r *ring) error {
 	}
 	d.fd = ends[0]
 	held := int32(ends[1])
-	_, errno := r.register(registerFiles, unsafe.Pointer(&held), 1)
+	errno := r.register(registerFiles, unsafe.Pointer(&held), 1)
 	_ = unix.Close(ends[1])
 	if errno != 0 {
 		d.forget()

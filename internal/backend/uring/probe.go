@@ -141,7 +141,7 @@ func probeSetup() (*ring, Features, error) {
 
 func probeOps(r *ring) error {
 	var reply probeReply
-	if _, errno := r.register(registerProbe, unsafe.Pointer(&reply), uintptr(len(reply.ops))); errno != 0 {
+	if errno := r.register(registerProbe, unsafe.Pointer(&reply), uintptr(len(reply.ops))); errno != 0 {
 		return fmt.Errorf("uring: probing operations: %w: %w", errno, syscall.ENOSYS)
 	}
 	for _, op := range neededOps {

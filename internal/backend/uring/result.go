@@ -70,6 +70,7 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		if errno == 0 {
 			b.accepted(op, c)
 		}
+	default:
 	}
 	if errno == syscall.EINTR || errno == syscall.EAGAIN {
 		return b.retry(op, c)
@@ -221,6 +222,7 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 		}
 		b.release(op)
 		return true
+	default: // Ready
 	}
 	ev := events(res) & (op.Events | backend.Failed)
 	if ev == 0 {

@@ -169,14 +169,13 @@ func (r *ring) enter(collect, wait bool, timeout time.Duration) syscall.Errno {
 }
 
 // register is io_uring_register.
-func (r *ring) register(call uintptr, arg unsafe.Pointer, n uintptr) (int, syscall.Errno) {
-	v, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), call, uintptr(arg), n, 0, 0)
-	return int(v), errno
+func (r *ring) register(call uintptr, arg unsafe.Pointer, n uintptr) syscall.Errno {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), call, uintptr(arg), n, 0, 0)
+	return errno
 }
 
 // enable starts a ring that was set up disabled and makes the calling thread
 // its only issuer.
 func (r *ring) enable() syscall.Errno {
-	_, errno := r.register(registerEnableRings, nil, 0)
-	return errno
+	return r.register(registerEnableRings, nil, 0)
 }

@@ -223,6 +223,7 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 			return true
 		}
 		poll = true
+	case backend.Accept:
 	case backend.Ready, backend.Hangup:
 		poll = true
 		if b.class(op.Handle) == notOpen {
@@ -259,9 +260,8 @@ const unsupported = syscall.ENOTSUP
 // check finds what is wrong with op, before anything is done.
 func (b *Backend) check(op *backend.Op) syscall.Errno {
 	bit := place(op.Kind)
-	raw := op.Kind == backend.Ready && op.Handle >= 0
 	switch {
-	case b.closed, b.class(op.Handle) == notOpen && !raw:
+	case b.closed, b.class(op.Handle) == notOpen && (op.Kind != backend.Ready || !isOpen(op.Handle)):
 		return syscall.EBADF
 	case bit == 0, op.Kind == backend.Read && op.Buf != nil && len(op.Buf) == 0:
 		return syscall.EINVAL
@@ -280,6 +280,7 @@ func (b *Backend) check(op *backend.Op) syscall.Errno {
 		if d := b.detail(op.Handle); d != nil && d.adopted.Blocks {
 			return unsupported // splice(2) would wait in the socket
 		}
+	default:
 	}
 	return 0
 }

@@ -37,7 +37,16 @@ const (
 func identify(h backend.Handle) (identity, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(h), &st)
-	return identity{h, uint64(st.Dev), st.Ino}, err
+	return identity{h, uint64(st.Dev), st.Ino}, err //nolint:unconvert // narrower on mips
+}
+
+// isOpen reports whether the process has a descriptor of that number.
+func isOpen(h backend.Handle) bool {
+	if h < 0 {
+		return false
+	}
+	_, err := identify(h)
+	return err == nil
 }
 
 // add watches over h from now on.

@@ -1,0 +1,177 @@
+package sim
+
+import (
+	"io"
+	"time"
+)
+
+// Config says how a world is. The zero Config is a calm world: links of a
+// millisecond, and nothing goes wrong.
+type Config struct {
+	// Faults are what goes wrong. With Swarm they are drawn from the seed
+	// instead, and World.Faults tells what was drawn.
+	Faults Faults
+	Swarm  bool
+
+	// Wall is the wall clock when the world begins; zero is a fixed date.
+	Wall time.Time
+	// Handles is how many handles a host may have open; 0 is 20,000.
+	Handles int
+	// Foreign says that goroutines other than the world's call Wake. A Wait
+	// without timeout in a world where nothing can happen any more then waits
+	// for one; otherwise it fails with ErrAtRest.
+	Foreign bool
+	// Trace gets one line for each event, if it is set.
+	Trace io.Writer
+}
+
+// Faults are what can go wrong, and how often: chances are from 0 to 1, for
+// each time that it could. The zero value is calm.
+type Faults struct {
+	// Links.
+	Latency  time.Duration // one way between hosts; 0 is a millisecond
+	Jitter   time.Duration // up to so much more, drawn for each segment
+	Loopback time.Duration // one way within a host; 0 is 10 microseconds, below 0 none
+	Loss     float64       // a segment is lost, and sent again later
+	CutWire  float64       // a segment is cut, its parts arrive apart
+
+	// Buffers in bytes; 0 is 512 KiB to send and 128 KiB to receive.
+	SendBuffer, ReceiveBuffer int
+
+	// What the contract of a backend allows.
+	NoInline   bool    // Submit never finishes an Op
+	Eager      float64 // Submit finishes what could as well wait for Wait
+	Defer      float64 // Submit leaves to Wait what it could have finished
+	CutRead    float64 // a read takes less than there is, down to a byte
+	CutWrite   float64 // a write takes less than fits, down to a byte
+	Again      float64 // an Op with Now says ErrAgain though it could go on
+	EarlyEnd   float64 // a Multi Op ends with its result, or with ErrAgain
+	EmptyWait  float64 // a Wait ends early with nothing
+	Shuffle    bool    // results come in any order
+	LateCancel float64 // Cancel returns false, the last result follows
+	LateBy     time.Duration
+
+	// The fate of a connection, drawn once for each.
+	Reset   float64 // refused, or reset in the queue, open, half-closed or closing
+	Silence float64 // from some byte on nothing passes any more
+	Slow    float64 // its windows shut for a while, again and again
+
+	// Resources.
+	AcceptError float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
+	OpenError   float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM
+
+	// Weather: drawn once in some dozen events.
+	Partition float64 // two hosts lose sight of each other for a while
+	Crash     float64 // a host that said what to do then (Host.OnCrash) crashes
+	Shortage  float64 // a host has no handles left for a while
+	WallJump  float64 // the wall clock jumps up to ten years either way
+	Stall     float64 // everything stands still for up to an hour: a suspend
+	LoopStall float64 // one loop does not get to run for a while
+}
+
+const (
+	defaultLatency  = time.Millisecond
+	defaultLoopback = 10 * time.Microsecond
+	defaultSend     = 512 << 10
+	defaultReceive  = 128 << 10
+	defaultHandles  = 20_000
+)
+
+// Draw draws faults from a seed: which are on, and how strong each is. About
+// half of them are.
+func Draw(seed uint64) Faults {
+	r := newRandom(seed, forSwarm)
+	on := func() bool { return r.below(2) == 0 }
+	// Every draw is made whether it counts or not, so that fields do not shift
+	// each other.
+	chance := func(strongest float64) float64 {
+		p := strongest
+		for range r.below(4) {
+			p /= 5
+		}
+		if !on() {
+			return 0
+		}
+		return p
+	}
+	span := func(longest time.Duration) time.Duration {
+		d := longest
+		for range r.below(5) {
+			d /= 10
+		}
+		if !on() {
+			return 0
+		}
+		return d
+	}
+	size := func() int {
+		// A buffer of a few bytes makes a run long and finds little that one of
+		// some dozen does not.
+		n := 1 << (5 + r.below(14))
+		if r.below(8) == 0 {
+			n = 1 + r.below(16)
+		}
+		if !on() {
+			return 0
+		}
+		return n
+	}
+	return Faults{
+		Latency:       span(time.Second),
+		Jitter:        span(time.Second),
+		Loopback:      span(time.Millisecond),
+		Loss:          chance(0.1),
+		CutWire:       chance(0.5),
+		SendBuffer:    size(),
+		ReceiveBuffer: size(),
+		NoInline:      r.below(4) == 0,
+		Eager:         chance(0.5),
+		Defer:         chance(0.5),
+		CutRead:       chance(0.5),
+		CutWrite:      chance(0.5),
+		Again:         chance(0.5),
+		EarlyEnd:      chance(0.5),
+		EmptyWait:     chance(0.3),
+		Shuffle:       on(),
+		LateCancel:    chance(0.8),
+		LateBy:        span(10 * time.Millisecond),
+		Reset:         chance(0.3),
+		Silence:       chance(0.1),
+		Slow:          chance(0.3),
+		AcceptError:   chance(0.3),
+		OpenError:     chance(0.2),
+		Partition:     chance(0.3),
+		Crash:         chance(0.3),
+		Shortage:      chance(0.3),
+		WallJump:      chance(0.1),
+		Stall:         chance(0.05),
+		LoopStall:     chance(0.3),
+	}
+}
+
+// calmed returns what stays of f when all faults have ended: how the links and
+// buffers are, and what the contract allows at all times.
+func (f Faults) calmed() Faults {
+	return Faults{
+		Latency: f.Latency, Loopback: f.Loopback,
+		SendBuffer: f.SendBuffer, ReceiveBuffer: f.ReceiveBuffer,
+		NoInline: f.NoInline, Shuffle: f.Shuffle,
+	}
+}
+
+// filled puts the defaults in.
+func (f Faults) filled() Faults {
+	if f.Latency == 0 {
+		f.Latency = defaultLatency
+	}
+	if f.Loopback == 0 {
+		f.Loopback = defaultLoopback
+	}
+	if f.SendBuffer == 0 {
+		f.SendBuffer = defaultSend
+	}
+	if f.ReceiveBuffer == 0 {
+		f.ReceiveBuffer = defaultReceive
+	}
+	return f
+}

@@ -1,0 +1,36 @@
+package weir_test
+
+import (
+	"testing"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/weirtest"
+)
+
+// TestStreams runs what stream transports promise on every backend that this
+// machine has and every kind of stream (behaviours 20 to 47, R2).
+func TestStreams(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Run(name, func(t *testing.T) {
+			l, err := weir.New(weir.WithBackendName(name))
+			if err != nil {
+				t.Skip(err)
+			}
+			served := l.Backend().Name
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			if served != name {
+				t.Skip("refused by the system")
+			}
+			for _, network := range []string{"tcp", "unix", "pair"} {
+				t.Run(network, func(t *testing.T) {
+					if network != "tcp" && !unixSockets {
+						t.Skip("no UNIX sockets")
+					}
+					weirtest.TestStreams(t, weirtest.LoopStreams(network, weir.WithBackendName(name)))
+				})
+			}
+		})
+	}
+}

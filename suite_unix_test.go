@@ -1,0 +1,5 @@
+//go:build unix
+
+package weir_test
+
+const unixSockets = true

@@ -1,0 +1,152 @@
+package weirtest
+
+import "github.com/weir-io/weir"
+
+// callbacks is everything that a transport can tell a protocol.
+type callbacks interface {
+	ConnectionMade(t weir.Transport)
+	DataReceived(p []byte) (int, error)
+	ConnectionLost(err error)
+	ConnectFailed(err *weir.ConnectError)
+	EOFReceived(unused int) (bool, error)
+	PauseWriting()
+	ResumeWriting()
+	WriteDrained()
+	ReadBuffer() []byte
+}
+
+// shape says which of the optional callbacks a protocol has.
+type shape uint8
+
+const (
+	shapeEOF shape = 1 << iota
+	shapePause
+	shapeDrain
+	shapeBuffer
+)
+
+type (
+	basePart   struct{ c callbacks }
+	eofPart    struct{ c callbacks }
+	pausePart  struct{ c callbacks }
+	drainPart  struct{ c callbacks }
+	bufferPart struct{ c callbacks }
+)
+
+func (b basePart) ConnectionMade(t weir.Transport)      { b.c.ConnectionMade(t) }
+func (b basePart) DataReceived(p []byte) (int, error)   { return b.c.DataReceived(p) }
+func (b basePart) ConnectionLost(err error)             { b.c.ConnectionLost(err) }
+func (b basePart) ConnectFailed(err *weir.ConnectError) { b.c.ConnectFailed(err) }
+func (b eofPart) EOFReceived(n int) (bool, error)       { return b.c.EOFReceived(n) }
+func (b pausePart) PauseWriting()                       { b.c.PauseWriting() }
+func (b pausePart) ResumeWriting()                      { b.c.ResumeWriting() }
+func (b drainPart) WriteDrained()                       { b.c.WriteDrained() }
+func (b bufferPart) ReadBuffer() []byte                 { return b.c.ReadBuffer() }
+
+// shaped returns a protocol that passes everything to c and has no optional
+// callbacks but those of s: a transport looks them up, so a type that has them
+// all would be another protocol than the one meant.
+func shaped(c callbacks, s shape) weir.Protocol {
+	var (
+		b  = basePart{c}
+		e  = eofPart{c}
+		w  = pausePart{c}
+		d  = drainPart{c}
+		rb = bufferPart{c}
+	)
+	switch s {
+	case shapeEOF:
+		return &struct {
+			basePart
+			eofPart
+		}{b, e}
+	case shapePause:
+		return &struct {
+			basePart
+			pausePart
+		}{b, w}
+	case shapeEOF | shapePause:
+		return &struct {
+			basePart
+			eofPart
+			pausePart
+		}{b, e, w}
+	case shapeDrain:
+		return &struct {
+			basePart
+			drainPart
+		}{b, d}
+	case shapeEOF | shapeDrain:
+		return &struct {
+			basePart
+			eofPart
+			drainPart
+		}{b, e, d}
+	case shapePause | shapeDrain:
+		return &struct {
+			basePart
+			pausePart
+			drainPart
+		}{b, w, d}
+	case shapeEOF | shapePause | shapeDrain:
+		return &struct {
+			basePart
+			eofPart
+			pausePart
+			drainPart
+		}{b, e, w, d}
+	case shapeBuffer:
+		return &struct {
+			basePart
+			bufferPart
+		}{b, rb}
+	case shapeEOF | shapeBuffer:
+		return &struct {
+			basePart
+			eofPart
+			bufferPart
+		}{b, e, rb}
+	case shapePause | shapeBuffer:
+		return &struct {
+			basePart
+			pausePart
+			bufferPart
+		}{b, w, rb}
+	case shapeEOF | shapePause | shapeBuffer:
+		return &struct {
+			basePart
+			eofPart
+			pausePart
+			bufferPart
+		}{b, e, w, rb}
+	case shapeDrain | shapeBuffer:
+		return &struct {
+			basePart
+			drainPart
+			bufferPart
+		}{b, d, rb}
+	case shapeEOF | shapeDrain | shapeBuffer:
+		return &struct {
+			basePart
+			eofPart
+			drainPart
+			bufferPart
+		}{b, e, d, rb}
+	case shapePause | shapeDrain | shapeBuffer:
+		return &struct {
+			basePart
+			pausePart
+			drainPart
+			bufferPart
+		}{b, w, d, rb}
+	case shapeEOF | shapePause | shapeDrain | shapeBuffer:
+		return &struct {
+			basePart
+			eofPart
+			pausePart
+			drainPart
+			bufferPart
+		}{b, e, w, d, rb}
+	}
+	return &struct{ basePart }{b}
+}

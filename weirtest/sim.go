@@ -1,0 +1,359 @@
+package weirtest
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/backend/sim"
+)
+
+// The types of a simulated world that a test meets; sim's documentation says
+// what each field and event means.
+type (
+	// Faults are what goes wrong in a simulated network, and how often.
+	Faults = sim.Faults
+	// SimEvent is something that happens in it.
+	SimEvent = sim.Event
+	// SimHold keeps events back until a test releases them, in any order.
+	SimHold = sim.Hold
+	// SimWhat says what a SimEvent is.
+	SimWhat = sim.What
+)
+
+// What a test can hold, fail or cut short: see Sim.World.
+const (
+	Arrival     = sim.Arrival
+	ResultEvent = sim.Result
+	OpenCall    = sim.OpenCall
+	AcceptCall  = sim.AcceptCall
+	ConnectCall = sim.ConnectCall
+	ReadCall    = sim.ReadCall
+	WriteCall   = sim.WriteCall
+)
+
+// SimOption is an option of NewSim.
+type SimOption func(*simConfig)
+
+type simConfig struct {
+	sim.Config
+}
+
+// WithFaults sets what goes wrong; without it, nothing does.
+func WithFaults(f Faults) SimOption { return func(c *simConfig) { c.Faults = f } }
+
+// WithSwarm draws from the seed which faults there are and how strong each is.
+func WithSwarm() SimOption { return func(c *simConfig) { c.Swarm = true } }
+
+// Sim is a simulated network for a test: hosts with loops, one clock, and a
+// seed that decides everything else. What runs on it is the framework and the
+// application, unchanged; only the backend below differs.
+//
+//	s := weirtest.NewSim(t, 7)
+//	server, client := s.Host("server"), s.Host("client")
+//	server.Loop().Listen("tcp", ":7000", factory)
+//	client.Loop().Connect("tcp", "server:7000", p)
+//	s.Until("the reply", func() bool { return p.done })
+//
+// Everything happens on the goroutine that calls Step, Run or Until. A failure
+// prints the seed and the command that replays it.
+type Sim struct {
+	tb    testing.TB
+	world *sim.World
+	seed  uint64
+	hosts []*SimHost
+	trace bytes.Buffer
+	// Failures are what the loops reported to their error handlers.
+	Failures []error
+
+	check []func() // after each step
+	said  bool
+}
+
+// seedFlag and the environment variable WEIR_SEED choose a single seed.
+var seedFlag = flag.Uint64("weir.seed", 0, "the one seed that simulated tests run with; 0: as the test says (also WEIR_SEED)")
+
+// Seed returns the seed that the person who runs the test asked for, by
+// -weir.seed=N or WEIR_SEED=N, and whether there is one. With one, a simulated
+// test keeps its trace and prints it if it fails.
+func Seed() (uint64, bool) {
+	if *seedFlag != 0 {
+		return *seedFlag, true
+	}
+	n, err := strconv.ParseUint(os.Getenv("WEIR_SEED"), 10, 64)
+	return n, err == nil && n != 0
+}
+
+// NewSim makes a world from a seed; the one that -weir.seed or WEIR_SEED asks
+// for takes its place. Its loops are closed when the test ends.
+func NewSim(tb testing.TB, seed uint64, opts ...SimOption) *Sim {
+	tb.Helper()
+	c := simConfig{}
+	for _, o := range opts {
+		o(&c)
+	}
+	s := &Sim{tb: tb, seed: seed}
+	if asked, ok := Seed(); ok {
+		s.seed = asked
+		c.Trace = &s.trace
+	}
+	s.world = sim.New(s.seed, c.Config)
+	tb.Cleanup(func() {
+		s.Close()
+		if tb.Failed() {
+			s.Explain()
+		}
+	})
+	return s
+}
+
+// World is the simulated world itself: faults, partitions, crashes, held
+// events, failed calls, counts. Code outside of this module can use its methods
+// through this value.
+func (s *Sim) World() *sim.World { return s.world }
+
+// Seed is the seed that the world was made with.
+func (s *Sim) Seed() uint64 { return s.seed }
+
+// Now is how long the world has existed, by its own clock.
+func (s *Sim) Now() time.Duration { return s.world.Now() }
+
+// TraceHash is a hash of everything that happened, in its order.
+func (s *Sim) TraceHash() uint64 { return s.world.TraceHash() }
+
+// Explain prints the seed, the faults, the trace if it was kept, and the
+// command that replays the run. It is called by itself when the test fails.
+func (s *Sim) Explain() {
+	s.tb.Helper()
+	if s.said {
+		return
+	}
+	s.said = true
+	const most = 200_000
+	if t := s.trace.Bytes(); len(t) > most {
+		s.tb.Logf("the end of the trace:\n%s", t[len(t)-most:])
+	} else if len(t) > 0 {
+		s.tb.Logf("the trace:\n%s", t)
+	}
+	for i, err := range s.Failures {
+		if i == 20 {
+			break
+		}
+		s.tb.Log("reported to a loop:", firstLine(err))
+	}
+	s.tb.Logf("seed %d, after %v and %d events; faults %+v\nreplay: go test -run '^%s$' -count=1 -weir.seed=%d",
+		s.seed, s.Now(), s.world.Stats().Total(), s.world.Faults(), s.tb.Name(), s.seed)
+}
+
+// SimHost is a host of a Sim.
+type SimHost struct {
+	sim  *Sim
+	host *sim.Host
+	loop *weir.Loop
+	all  []*weir.Loop
+}
+
+// Host makes a host, or returns the one of that name. Without addresses it gets
+// one of each family. Names of hosts resolve on every loop.
+func (s *Sim) Host(name string, addrs ...netip.Addr) *SimHost {
+	for _, h := range s.hosts {
+		if h.host.Name() == name {
+			return h
+		}
+	}
+	h := &SimHost{sim: s, host: s.world.Host(name, addrs...)}
+	s.hosts = append(s.hosts, h)
+	return h
+}
+
+// Host is the simulated machine: its handles, crashes and failing calls.
+func (h *SimHost) Host() *sim.Host { return h.host }
+
+// Addr is the host's first address with a port.
+func (h *SimHost) Addr(port uint16) string {
+	return netip.AddrPortFrom(h.host.Addrs()[0], port).String()
+}
+
+// Loop is the host's loop, made when first asked for. It is not run by the test
+// but by the world: Step, Run, Until.
+func (h *SimHost) Loop() *weir.Loop {
+	if h.loop == nil {
+		h.loop = h.NewLoop()
+	}
+	return h.loop
+}
+
+// NewLoop makes one more loop on the host. Its failures go to Sim.Failures
+// unless opts say otherwise.
+func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
+	s := h.sim
+	s.tb.Helper()
+	be, err := h.host.Backend()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	opts = append([]weir.LoopOption{
+		weir.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
+		weir.WithErrorHandler(func(err error) { s.Failures = append(s.Failures, err) }),
+		weir.WithResolver(simNames{s}),
+		weir.WithBackend(be),
+	}, opts...)
+	l, err := weir.New(opts...)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	be.Drive(l)
+	h.all = append(h.all, l)
+	return l
+}
+
+// simNames resolves the names of hosts.
+type simNames struct{ s *Sim }
+
+// LookupNetIP implements weir.Resolver.
+func (n simNames) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) func() {
+	var addrs []netip.Addr
+	for _, a := range n.s.world.Lookup(host) {
+		if network == "ip" || network == "ip4" && a.Is4() || network == "ip6" && a.Is6() {
+			addrs = append(addrs, a)
+		}
+	}
+	if host == "localhost" && network != "ip6" {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
+	c := l.Soon(func() {
+		if len(addrs) == 0 {
+			done(nil, fmt.Errorf("no host %q in the simulated world", host))
+			return
+		}
+		done(addrs, nil)
+	})
+	return func() { c.Cancel() }
+}
+
+// OnStep calls f after each step of Run and Until.
+func (s *Sim) OnStep(f func()) { s.check = append(s.check, f) }
+
+// Step does one thing: an event that is due, a turn of a loop that has something
+// to do, or a jump of the clock to the next moment at which there is something.
+// It returns false when the world is at rest: nothing can happen any more.
+func (s *Sim) Step() bool {
+	if s.world.Err() != nil {
+		return false
+	}
+	more := s.world.Step()
+	for _, f := range s.check {
+		f()
+	}
+	return more
+}
+
+// simSteps bounds a Run.
+const simSteps = 20_000_000
+
+// Run steps until cond holds, or with nil until the world is at rest. The error
+// is nil then, and otherwise says why not: the world came to rest before, the
+// loops spin, a loop failed, or too many steps.
+func (s *Sim) Run(cond func() bool) error {
+	for range simSteps {
+		if err := s.world.Err(); err != nil {
+			return err
+		}
+		if cond != nil && cond() {
+			return nil
+		}
+		if !s.Step() {
+			if cond == nil || cond() {
+				return s.world.Err()
+			}
+			if err := s.world.Err(); err != nil {
+				return err
+			}
+			return sim.ErrAtRest
+		}
+	}
+	return sim.ErrLimit
+}
+
+// Until is Run, and fails the test if cond does not come to hold.
+func (s *Sim) Until(what string, cond func() bool) {
+	s.tb.Helper()
+	if err := s.Run(cond); err != nil {
+		s.Explain()
+		s.tb.Fatalf("waited in vain for %s: %v", what, err)
+	}
+}
+
+// RunFor steps through d of the world's time.
+func (s *Sim) RunFor(d time.Duration) error {
+	if len(s.check) == 0 {
+		return s.world.RunFor(d)
+	}
+	done := false
+	until := s.Now() + d
+	for _, h := range s.hosts {
+		if len(h.all) > 0 { // somebody's timer brings the clock there
+			h.all[0].After(d, func() { done = true })
+			return s.Run(func() bool { return done || s.Now() > until })
+		}
+	}
+	return s.world.RunFor(d)
+}
+
+// Close closes every loop and checks that nothing is left on the hosts that are
+// up: no handle, no Op (G6), and that no caller broke the backend's contract.
+func (s *Sim) Close() {
+	s.tb.Helper()
+	for _, h := range s.hosts {
+		for _, l := range h.all {
+			if err := l.Close(); err != nil && !h.host.Down() && s.world.Err() == nil {
+				s.tb.Errorf("closing a loop of %s: %v", h.host.Name(), err)
+			}
+		}
+		h.all, h.loop = nil, nil
+		if u := h.host.Usage(); u.Handles != 0 || u.Armed != 0 || u.Listeners != 0 {
+			s.tb.Errorf("left on %s: %+v (G6)", h.host.Name(), u)
+		}
+	}
+	for _, v := range s.world.Violations() {
+		s.tb.Error("contract of the backend:", v)
+	}
+}
+
+// SimStreams is a Maker of TCP connections between two hosts of a simulated
+// world.
+func SimStreams(seed uint64, opts ...SimOption) Maker {
+	return func(t *testing.T) *Streams {
+		s := NewSim(t, seed, opts...)
+		server, client := s.Host("server"), s.Host("client")
+		port := uint16(6999)
+		return &Streams{
+			Server: server.Loop(), Client: client.Loop(),
+			HalfClose: true, Reset: true,
+			Until: func(done func() bool) bool {
+				err := s.Run(done)
+				if err != nil {
+					t.Log(err)
+				}
+				return err == nil
+			},
+			Connect: func(f weir.Factory, p weir.Protocol, opts ...weir.Option) {
+				t.Helper()
+				port++
+				address := server.Addr(port)
+				if _, err := server.Loop().Listen("tcp", address, f, opts...); err != nil {
+					t.Fatal(err)
+				}
+				client.Loop().Connect("tcp", address, p, opts...)
+			},
+		}
+	}
+}

@@ -1,0 +1,287 @@
+package weirtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// Streams is what one case of TestStreams runs on: the loops of two ends and a
+// way to connect them. Everything in it is used on the test's goroutine.
+type Streams struct {
+	// Server and Client are the loops of the two ends; they may be one.
+	Server, Client *weir.Loop
+	// Connect begins a connection between client and a protocol that server
+	// makes. opts, of weir.Listen and weir.Connect, hold for both ends. The two
+	// need not be connected when it returns: Until does that.
+	Connect func(server weir.Factory, client weir.Protocol, opts ...weir.Option)
+	// Until turns the loops until done returns true, and reports whether that
+	// came before a bound of its own: some seconds of real time, or hours of
+	// simulated time.
+	Until func(done func() bool) bool
+
+	// HalfClose says that the ends can end writing alone.
+	HalfClose bool
+	// Reset says that Abort of one end reaches the other as ECONNRESET.
+	Reset bool
+	// Opaque says that bytes are held up by layers on their way, so that the
+	// cases which count deliveries exactly do not apply.
+	Opaque bool
+}
+
+// Maker makes what one case runs on. It leaves the tidying up to t.Cleanup, and
+// skips what the platform lacks.
+type Maker func(t *testing.T) *Streams
+
+// TestStreams runs what every stream transport promises (behaviours 20 to 47)
+// on what maker makes, each promise as a subtest of its own. The order of
+// callbacks, the balance of pauses and that nothing comes from inside what
+// caused it are checked in each of them.
+func TestStreams(t *testing.T, maker Maker) {
+	for _, group := range [][]streamTest{lifeTests, endTests, tailTests, flowTests, producerTests, halfCloseTests, panicTests} {
+		for _, st := range group {
+			t.Run(st.name, func(t *testing.T) {
+				s := maker(t)
+				c := &streamCase{T: t, s: s}
+				if st.needs&needHalfClose != 0 && !s.HalfClose {
+					t.Skip("no half-close")
+				}
+				if st.needs&needReset != 0 && !s.Reset {
+					t.Skip("a reset cannot be seen")
+				}
+				if st.needs&needClear != 0 && s.Opaque {
+					t.Skip("layers hold bytes up")
+				}
+				st.run(c)
+				c.finish()
+			})
+		}
+	}
+}
+
+// streamTest is one case. Its name begins with the number of the behaviour
+// that it holds true.
+type streamTest struct {
+	name  string
+	needs need
+	run   func(c *streamCase)
+}
+
+type need uint8
+
+const (
+	needHalfClose need = 1 << iota
+	needReset
+	needClear
+)
+
+// streamCase is a case that runs.
+type streamCase struct {
+	*testing.T
+	s    *Streams
+	ends []*end
+}
+
+// end makes an end. Its hooks are set before it is connected.
+func (c *streamCase) end(name string) *end {
+	e := &end{t: c.T, name: name, hooks: hooks{keepOpen: true}}
+	c.ends = append(c.ends, e)
+	return e
+}
+
+// pair makes two ends.
+func (c *streamCase) pair() (server, client *end) { return c.end("server"), c.end("client") }
+
+// connect connects two ends and waits until both are.
+func (c *streamCase) connect(server, client *end, opts ...weir.Option) {
+	c.Helper()
+	c.begin(server, client, opts...)
+	c.until("both ends connected", func() bool { return server.made > 0 && client.made > 0 })
+}
+
+// begin is connect without the waiting.
+func (c *streamCase) begin(server, client *end, opts ...weir.Option) {
+	c.Helper()
+	server.begun, client.begun = true, true
+	c.s.Connect(func(weir.Transport) weir.Protocol { return server.protocol() }, client.protocol(), opts...)
+}
+
+// until turns the loops until cond holds.
+func (c *streamCase) until(what string, cond func() bool) {
+	c.Helper()
+	if !c.s.Until(cond) {
+		for _, e := range c.ends {
+			c.Log(e)
+		}
+		c.Fatal("waited in vain for: " + what)
+	}
+}
+
+// allLost waits until every end that was connected is lost; one that may never
+// come to be, if it has come to be.
+func (c *streamCase) allLost() {
+	c.Helper()
+	c.until("every end lost", func() bool {
+		for _, e := range c.ends {
+			if e.begun && e.lost == 0 && (e.made > 0 || !e.maybe) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// quiet lets time pass in which something must not happen.
+func (c *streamCase) quiet() {
+	c.Helper()
+	c.pass(20 * time.Millisecond)
+}
+
+func (c *streamCase) pass(d time.Duration) {
+	c.Helper()
+	left := 2
+	c.s.Server.After(d, func() { left-- })
+	c.s.Client.After(d, func() { left-- })
+	c.until("time to pass", func() bool { return left == 0 })
+}
+
+// finish ends what a case left open, and checks that nothing stays (G6) and
+// that nothing comes after the end (G1).
+func (c *streamCase) finish() {
+	c.Helper()
+	if c.Failed() {
+		return
+	}
+	for _, e := range c.ends {
+		if e.made > 0 && e.lost == 0 {
+			e.abort()
+		}
+	}
+	c.allLost()
+	c.until("no connection left in the loops", func() bool {
+		return c.s.Server.Connections() == 0 && c.s.Client.Connections() == 0
+	})
+	c.pass(time.Millisecond)
+}
+
+// wantReason checks why an end was lost.
+func (c *streamCase) wantReason(e *end, ok func(error) bool, want string) {
+	c.Helper()
+	if e.lost == 0 {
+		c.Errorf("%s: not lost", e.name)
+	} else if !ok(e.err) {
+		c.Errorf("%s: lost with %v (%T), want %s", e.name, e.err, e.err, want)
+	}
+}
+
+func (c *streamCase) wantClean(ends ...*end) {
+	c.Helper()
+	for _, e := range ends {
+		c.wantReason(e, func(err error) bool { return err == nil }, "nil")
+	}
+}
+
+func (c *streamCase) wantBytes(e *end, want []byte) {
+	c.Helper()
+	if bytes.Equal(e.got, want) {
+		return
+	}
+	i := 0
+	for i < min(len(e.got), len(want)) && e.got[i] == want[i] {
+		i++
+	}
+	c.Errorf("%s: got %d bytes, want %d; they part at byte %d", e.name, len(e.got), len(want), i)
+}
+
+// message is n bytes that tell their position.
+func message(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(i*7 + i>>8*3 + i>>16*5)
+	}
+	return p
+}
+
+// LoopStreams is a Maker of connections on one loop that is made with opts:
+// network is "tcp", "unix" or "pair", a pair of sockets.
+func LoopStreams(network string, opts ...weir.LoopOption) Maker {
+	return func(t *testing.T) *Streams {
+		opts := append([]weir.LoopOption{weir.WithErrorHandler(func(err error) { t.Log("reported: ", firstLine(err)) })}, opts...)
+		l, err := weir.New(opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		s := &Streams{
+			Server: l, Client: l,
+			Until: func(done func() bool) bool { return turnUntil(t, l, done) },
+			// A pair of sockets reports what an abort left unread as a reset,
+			// and otherwise an end.
+			HalfClose: true, Reset: network == "tcp",
+		}
+		n := 0
+		dir := ""
+		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
+			t.Helper()
+			if network == "pair" {
+				if _, _, err := l.SocketPair(server, func(weir.Transport) weir.Protocol { return client }, opts...); err != nil && !errors.Is(err, weir.ErrClosed) {
+					t.Fatal(err)
+				}
+				return
+			}
+			address := "127.0.0.1:0"
+			if network == "unix" {
+				if dir == "" {
+					dir = t.TempDir()
+				}
+				n++
+				address = fmt.Sprintf("%s/%d", dir, n)
+			}
+			ln, err := l.Listen(network, address, server, opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Connect(network, ln.Addr().String(), client, opts...)
+		}
+		return s
+	}
+}
+
+// streamsBound is how long a case may wait on real sockets.
+const streamsBound = 10 * time.Second
+
+// turnUntil turns l until done returns true or the bound has passed.
+func turnUntil(t testing.TB, l *weir.Loop, done func() bool) bool {
+	late := false
+	bound := l.After(streamsBound, func() { late = true })
+	defer bound.Stop()
+	for !done() {
+		if late {
+			return false
+		}
+		// A turn runs callbacks and then waits: what they did must be looked at
+		// before that. A timer can still come due in between, hence the bound.
+		wait := 20 * time.Millisecond
+		if d, ok := l.Next(); ok && d == 0 {
+			wait = 0
+		}
+		if err := l.Turn(wait); err != nil {
+			t.Error(err)
+			return false
+		}
+	}
+	return true
+}
+
+func firstLine(err error) string {
+	s, _, _ := bytes.Cut([]byte(err.Error()), []byte("\n"))
+	return string(s)
+}
