@@ -124,7 +124,7 @@ func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
 // closeUnless closes a descriptor that Attach did not take. One that a factory
 // refused was taken and is closed: by now its number may be somebody else's.
 func closeUnless(err error, fd int) {
-	if err != ErrClosed {
+	if !errors.Is(err, ErrClosed) {
 		closeFDs(fd)
 	}
 }

@@ -79,6 +79,7 @@ func (s *stream) SpliceTo(dst Transport, done func(int64, error)) error {
 	s.extra().splice = p
 	d.extra().spliceFrom = p
 	s.touch()
+	d.touch()
 	return nil
 }
 

@@ -176,6 +176,9 @@ func (s *stream) hungUp(err error) {
 	s.breakWriting(err)
 }
 
+// pieceMax is how many bytes one DataReceived gets, if it uses any of them.
+const pieceMax = 64 << 10
+
 // deliver offers the tail and p to the protocol and keeps what it leaves.
 func (s *stream) deliver(p []byte) {
 	kept := len(s.tail) > 0
@@ -186,15 +189,23 @@ func (s *stream) deliver(p []byte) {
 	s.flags &^= fOffer
 	for len(p) > 0 && !s.paused() {
 		s.flags &^= fExchanged
-		n, err := s.callData(p)
+		// What was withheld may be much more than one read. It is offered in
+		// pieces, so that a protocol that writes as much as it reads meets its
+		// marks in between; one that declines a piece sees all there is.
+		q := p[:min(len(p), pieceMax)]
+		n, err := s.callData(q)
+		if n == 0 && len(q) < len(p) && err == nil && s.flags&(fLost|fClosing|fExchanged) == 0 && !s.paused() {
+			q = p
+			n, err = s.callData(q)
+		}
 		switch {
 		case s.flags&fLost != 0:
 			return
 		case err != nil:
 			s.lose(err)
 			return
-		case n < 0 || n > len(p):
-			s.lose(&UsedError{N: n, Len: len(p)})
+		case n < 0 || n > len(q):
+			s.lose(&UsedError{N: n, Len: len(q)})
 			return
 		case s.flags&fClosing != 0:
 			s.dropTail()

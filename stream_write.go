@@ -11,6 +11,7 @@ type outbuf struct {
 	chunks [][]byte // what is not yet sent, in order
 	vec    [][]byte // what op was given: the same memory
 	n      int      // bytes in chunks
+	asked  int      // bytes in vec
 	next   *outbuf  // the pool's list
 }
 
@@ -202,16 +203,34 @@ func (s *stream) callDrained() {
 
 // flush sends what is buffered, as far as the system takes it.
 func (s *stream) flush() {
+	if s.out != nil && s.out.op.Flags&backend.Quiet != 0 && s.out.op.Armed() && !s.quiet() {
+		s.out.op.Flags &^= backend.Quiet
+	}
 	for s.out != nil && s.out.n > 0 && !s.out.op.Armed() && s.flags&(fLost|fWriteBroken|fSpliceOut) == 0 {
 		o := s.out
 		o.vec = append(o.vec[:0], o.chunks[:min(len(o.chunks), vecMax)]...)
 		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec = backend.Write, 0, s.wh, o.vec
+		o.asked = o.n
+		if len(o.chunks) > vecMax {
+			o.asked = 0
+		}
+		if s.quiet() {
+			o.op.Flags = backend.Quiet
+		}
 		c, ok := s.loop.submit(&o.op)
 		if !ok {
 			return
 		}
 		s.writeDone(&c)
 	}
+}
+
+// quiet reports whether nothing is to be done when what was asked for is sent:
+// nothing else is buffered and nobody waits for the buffer to empty.
+func (s *stream) quiet() bool {
+	return s.out.asked == s.out.n && s.caps&capDrain == 0 &&
+		s.flags&(fClosing|fWriteEOF|fWritePaused|fResumeDue|fWriteBroken) == 0 &&
+		(s.x == nil || s.x.producer == nil && s.x.spliceFrom == nil)
 }
 
 // writeDone takes a result of the write Op.

@@ -25,23 +25,6 @@ const (
 	shapeBuffer
 )
 
-// shapeOf looks up which optional callbacks p has.
-func shapeOf(p weir.Protocol) (s shape) {
-	if _, ok := p.(weir.EOFReceiver); ok {
-		s |= shapeEOF
-	}
-	if _, ok := p.(weir.WritePauser); ok {
-		s |= shapePause
-	}
-	if _, ok := p.(weir.Drainer); ok {
-		s |= shapeDrain
-	}
-	if _, ok := p.(weir.BufferedProtocol); ok {
-		s |= shapeBuffer
-	}
-	return s
-}
-
 type (
 	basePart   struct{ c callbacks }
 	eofPart    struct{ c callbacks }

@@ -45,7 +45,6 @@ type SimOption func(*simConfig)
 
 type simConfig struct {
 	sim.Config
-	keep int
 }
 
 // WithFaults sets what goes wrong; without it, nothing does.

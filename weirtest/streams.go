@@ -2,6 +2,7 @@ package weirtest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -231,7 +232,7 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
 			t.Helper()
 			if network == "pair" {
-				if _, _, err := l.SocketPair(server, func(weir.Transport) weir.Protocol { return client }, opts...); err != nil && err != weir.ErrClosed {
+				if _, _, err := l.SocketPair(server, func(weir.Transport) weir.Protocol { return client }, opts...); err != nil && !errors.Is(err, weir.ErrClosed) {
 					t.Fatal(err)
 				}
 				return

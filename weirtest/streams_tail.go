@@ -288,14 +288,14 @@ var tailTests = []streamTest{
 		server.onMade = func() { server.tr.PauseReading() }
 		client.onPause = func() {}
 		c.connect(server, client)
-		for client.pauses == 0 && client.tr.Buffered() < 64<<20 {
-			client.write(message(1 << 20))
+		// The system takes some of it, at once or a little later; then it is over.
+		for range 64 {
+			if client.pauses == client.resumes {
+				client.write(message(1 << 20))
+			}
+			c.pass(5 * time.Millisecond)
 		}
-		if client.pauses != 1 {
-			c.Error("the writer was never paused")
-		}
-		c.pass(5 * time.Millisecond)
-		if server.calls != 0 || client.resumes != 0 {
+		if server.calls != 0 || client.pauses != client.resumes+1 {
 			c.Errorf("%s; %s", server, client)
 		}
 	}},

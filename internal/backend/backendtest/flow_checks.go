@@ -22,6 +22,11 @@ var flowChecks = []check{
 		run:    onEach(networks, checkVectored),
 	},
 	{
+		name:   "Quiet",
+		reason: "a write that nobody waits for is done, and known to be, by the time the next result comes",
+		run:    onEach([]network{tcp4}, checkQuiet),
+	},
+	{
 		name:   "Now",
 		reason: "with Now nothing waits, and what is there is had",
 		run:    onEach([]network{tcp4, unix}, checkNow),
@@ -151,6 +156,53 @@ func checkVectored(r *rig, n network) {
 	}
 	if got := r.read(s, len(want)); !bytes.Equal(got, want) {
 		r.t.Error("the pieces came out of order")
+	}
+}
+
+func checkQuiet(r *rig, n network) {
+	c, s := r.pair(n)
+	for i := range 20 {
+		text := pattern(100+i, uint32(i))
+		write := writeOp(c, text)
+		write.Flags = backend.Quiet
+		r.submit(write)
+		got := r.read(s, len(text))
+		if r.out[write] {
+			// The bytes arrived before the write was known to be done: the next
+			// result, of a second message, must bring it along.
+			r.write(s, []byte("!"))
+			r.wantRead(c, "!")
+			if r.out[write] {
+				r.t.Fatal("a quiet write was never reported")
+			}
+		}
+		if res := r.take(write); res.n != len(text) || res.err != nil || !bytes.Equal(got, text) {
+			r.t.Fatalf("write: %d, %v; read: %d bytes", res.n, res.err, len(got))
+		}
+	}
+	// One that falls short, or that is cancelled, tells how far it came.
+	total := 0
+	for {
+		write := writeOp(c, pattern(1<<20, 12))
+		write.Flags = backend.Quiet
+		r.submit(write)
+		for range 3 {
+			if r.out[write] {
+				r.wait(20e6)
+			}
+		}
+		waited := r.out[write]
+		if waited {
+			for _, res := range r.cancel(write) {
+				total += res.n
+			}
+			break
+		}
+		total += r.take(write).n
+	}
+	r.shut(c, backend.ShutWrite)
+	if got := r.read(s, -1); len(got) != total {
+		r.t.Errorf("%d bytes arrived, %d were reported as sent", len(got), total)
 	}
 }
 

@@ -351,11 +351,12 @@ func checkBadHandle(r *rig) {
 
 func checkCloseWithArmed(r *rig, n network) {
 	l, a := r.listen(n)
-	c, s := r.dial(n, l, a)
+	_, s := r.dial(n, l, a)
+	full, _ := r.dial(n, l, a)
 	r.submit(&backend.Op{Kind: backend.Accept, Handle: l, Flags: backend.Multi})
 	r.submit(readOp(s, backend.Multi))
 	r.submit(&backend.Op{Kind: backend.Hangup, Handle: s})
-	op, _ := r.fill(c)
+	op, _ := r.fill(full) // whose peer does not read
 	if !op.Armed() {
 		r.t.Fatal("the write is not armed")
 	}

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -88,6 +89,7 @@ type world struct {
 	done   []backend.Completion
 	step   int
 	trace  []string
+	want   []byte // a buffer
 }
 
 // side is one end of a connection and what it has been through.
@@ -173,8 +175,22 @@ func (w *world) dial() (c, s backend.Handle) {
 	return c, w.dialed[1]
 }
 
-// at is the byte that a side sends at an offset.
-func (s *side) at(i int) byte { return byte(uint32(i)*31 + uint32(i>>8)*7 + uint32(i>>16)*3 + s.id) }
+// stream appends to p the n bytes that a side sends from offset i on. They
+// repeat at a length that no read has, so that a lost read shows.
+func (s *side) stream(p []byte, i, n int) []byte {
+	for n > 0 {
+		at := (i + int(s.id)*7919) % noisePeriod
+		k := min(n, noisePeriod-at)
+		p = append(p, noise[at:at+k]...)
+		i, n = i+k, n-k
+	}
+	return p
+}
+
+const noisePeriod = 65521
+
+// noise is noisePeriod random bytes.
+var noise = script(1, noisePeriod)
 
 func (w *world) play(script []byte) {
 	w.t.Helper()
@@ -242,10 +258,7 @@ func (w *world) write(s *side, arg int) {
 		n = arg * 1500
 	}
 	s.writes++
-	s.block = s.block[:0]
-	for i := range n {
-		s.block = append(s.block, s.at(s.sent+i))
-	}
+	s.block = s.stream(s.block[:0], s.sent, n)
 	s.wr.Flags = 0
 	if arg%7 == 0 {
 		s.wr.Flags = backend.Now
@@ -374,10 +387,8 @@ func (w *world) result(c *backend.Completion) {
 			if len(c.Buf) != c.N || s.got+c.N > limit {
 				bad("%d bytes too many", s.got+c.N-limit)
 			}
-			for i, x := range c.Buf {
-				if x != p.at(s.got+i) {
-					bad("wrong byte at %d", s.got+i)
-				}
+			if w.want = p.stream(w.want[:0], s.got, c.N); !bytes.Equal(c.Buf, w.want) {
+				bad("wrong bytes from %d on", s.got)
 			}
 			s.got += c.N
 			p.writes = 0

@@ -1,0 +1,277 @@
+package address
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+func stdioKind() *Kind {
+	return &Kind{
+		Name:     "stdio",
+		Role:     Open,
+		Summary:  "standard input and output",
+		Doc:      "- alone is short for it.",
+		Example:  "-",
+		Describe: func(*Part) string { return "is standard input and output" },
+		Connect: func(env *Env, _ *Part, proto weir.Protocol) func() {
+			return soon(env, "fd", "stdio", proto, func() error {
+				_, err := env.Loop.AttachPair(env.Stdin, env.Stdout, "stdio", func(weir.Transport) weir.Protocol { return proto })
+				return err
+			})
+		},
+	}
+}
+
+// descriptorType is a descriptor by number, or by the name that a service
+// manager gave it.
+func descriptorType() *Type {
+	return &Type{Name: "number|name", Doc: "a descriptor's number, or a service manager's name for it (LISTEN_FDNAMES)", check: func(s string) *Fault {
+		if strings.Trim(s, "0123456789") == "" {
+			if n, err := strconv.ParseUint(s, 10, 32); err != nil || n > math.MaxInt32 {
+				return &Fault{Problem: fmt.Sprintf("bad descriptor %q", s), Hint: "a number such as 3"}
+			}
+			return nil
+		}
+		if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
+			return &Fault{Problem: fmt.Sprintf("bad descriptor %q", s), Hint: "a number such as 3, or a name"}
+		}
+		return nil
+	}}
+}
+
+func numberType() *Type {
+	return &Type{Name: "number", Doc: "a descriptor's number", check: func(s string) *Fault {
+		if n, err := strconv.ParseUint(s, 10, 32); err != nil || n > math.MaxInt32 {
+			return &Fault{Problem: fmt.Sprintf("bad descriptor %q", s), Hint: "a number such as 4"}
+		}
+		return nil
+	}}
+}
+
+func fdKind() *Kind {
+	return &Kind{
+		Name:    "fd",
+		Role:    Open,
+		Summary: "a descriptor that was passed to weir",
+		Doc: "A number is used as what it is: a connection, a pipe, a terminal, or a listening\n" +
+			"socket. A name is a listening socket of a service manager (LISTEN_FDS,\n" +
+			"LISTEN_FDNAMES).",
+		Arg: Arg{Name: "number|name", Type: descriptorType()},
+		Options: []OptionDoc{
+			{Name: "out", Type: numberType(), Doc: "write to this descriptor instead"},
+		},
+		Example: "fd:3,out=4",
+		RoleOf: func(p *Part) Role {
+			if n, err := strconv.Atoi(p.ArgText()); err == nil && (p.Has("out") || !isListening(n)) {
+				return Open
+			}
+			return Listen
+		},
+		Check: func(p *Part) *Fault {
+			out := p.Option("out")
+			if _, err := strconv.Atoi(p.ArgText()); err != nil && out != nil {
+				return &Fault{Token: &out.Key, Problem: "a named descriptor listens and cannot be joined with another"}
+			}
+			return nil
+		},
+		Describe: func(p *Part) string {
+			if p.Has("out") {
+				return "reads from descriptor " + p.ArgText() + ", writes to " + p.Value("out")
+			}
+			return "uses descriptor " + p.ArgText() + ", which was passed in"
+		},
+		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+			fd, err := descriptor(env, p.ArgText())
+			if err != nil {
+				return nil, err
+			}
+			ln, err := env.Loop.ListenFD(fd, f)
+			if err != nil {
+				return nil, err
+			}
+			return []*weir.Listener{ln}, nil
+		},
+		Connect: func(env *Env, p *Part, proto weir.Protocol) func() {
+			return soon(env, "fd", "fd "+p.ArgText(), proto, func() error {
+				r, err := descriptor(env, p.ArgText())
+				if err != nil {
+					return err
+				}
+				w := r
+				if p.Has("out") {
+					if w, err = descriptor(env, p.Value("out")); err != nil {
+						return err
+					}
+				}
+				_, err = env.Loop.AttachPair(r, w, "fd "+p.ArgText(), func(weir.Transport) weir.Protocol { return proto })
+				return err
+			})
+		},
+	}
+}
+
+// firstPassed is the first descriptor a service manager passes.
+const firstPassed = 3
+
+// descriptor finds a descriptor that was passed in, by number or by name.
+func descriptor(env *Env, s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		if n, err = namedDescriptor(env, s); err != nil {
+			return -1, err
+		}
+	}
+	if err := checkPassed(n); err != nil {
+		return -1, err
+	}
+	return n, nil
+}
+
+func namedDescriptor(env *Env, name string) (int, error) {
+	if pid, _ := env.lookup("LISTEN_PID"); pid != strconv.Itoa(os.Getpid()) {
+		return -1, fmt.Errorf("no descriptor named %q: LISTEN_PID does not name this process, so no service manager passed it any", name)
+	}
+	count, _ := env.lookup("LISTEN_FDS")
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 1 {
+		return -1, errors.New("LISTEN_FDS is not a number above 0")
+	}
+	names, _ := env.lookup("LISTEN_FDNAMES")
+	for i, have := range strings.Split(names, ":") {
+		if have == name && i < n {
+			return firstPassed + i, nil
+		}
+	}
+	return -1, fmt.Errorf("no descriptor named %q: LISTEN_FDNAMES has %q", name, names)
+}
+
+func pipeKind() *Kind {
+	return &Kind{
+		Name:    "pipe",
+		Role:    Open,
+		Summary: "named pipes: one to read from, one to write to, or both",
+		Doc: "It waits for the other end: the stream begins with the first bytes that somebody\n" +
+			"writes, and ends when the last writer has closed.",
+		Arg:     Arg{Name: "path", Type: Path, Optional: true},
+		Options: []OptionDoc{{Name: "out", Type: Path, Doc: "the named pipe to write to"}},
+		Example: "pipe:requests.fifo,out=replies.fifo",
+		Check: func(p *Part) *Fault {
+			if p.Arg == nil && !p.Has("out") {
+				return &Fault{Problem: "a pipe to read from or to write to is missing", Hint: "write pipe:PATH, or pipe,out=PATH"}
+			}
+			return nil
+		},
+		Describe: func(p *Part) string {
+			switch {
+			case p.Arg == nil:
+				return "writes to named pipe " + p.Value("out")
+			case !p.Has("out"):
+				return "reads from named pipe " + p.ArgText()
+			}
+			return "reads from named pipe " + p.ArgText() + ", writes to " + p.Value("out")
+		},
+		Connect: connectPipe,
+	}
+}
+
+// pipeRetry is how often it is tried whether a pipe has a reader by now: the
+// system has no event for it.
+const pipeRetry = 50 * time.Millisecond
+
+func connectPipe(env *Env, p *Part, proto weir.Protocol) func() {
+	c := &pipeConnect{env: env, part: p, proto: proto}
+	c.timer = env.Loop.NewTimer(c.try)
+	c.timer.Set(0)
+	return c.stop
+}
+
+// pipeConnect waits until a pipe that is written to has a reader.
+type pipeConnect struct {
+	env   *Env
+	part  *Part
+	proto weir.Protocol
+	timer *weir.Timer
+}
+
+func (c *pipeConnect) stop() { c.timer.Stop() }
+
+func (c *pipeConnect) try() {
+	w := -1
+	name := c.part.ArgText()
+	if out := c.part.Value("out"); out != "" {
+		fd, err := openPipe(c.env.Path(out), true)
+		if errors.Is(err, errNoReader) {
+			c.timer.Set(pipeRetry)
+			return
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		w = fd
+		if name == "" {
+			name = out
+		}
+	}
+	r := -1
+	if c.part.Arg != nil {
+		fd, err := openPipeToRead(c.env.Loop, c.env.Path(c.part.ArgText()))
+		if err != nil {
+			closeFD(w)
+			c.fail(err)
+			return
+		}
+		r = fd
+	}
+	if _, err := c.env.Loop.AttachPair(r, w, name, func(weir.Transport) weir.Protocol { return c.proto }); err != nil {
+		closeFD(r)
+		closeFD(w)
+		c.fail(err)
+	}
+}
+
+func (c *pipeConnect) fail(err error) {
+	if f, ok := c.proto.(weir.ConnectFailer); ok {
+		f.ConnectFailed(&weir.ConnectError{Network: "pipe", Address: c.part.ArgText(), Stage: weir.StageSocket, Err: err})
+	}
+}
+
+// openPipeToRead opens a named pipe so that its stream has not ended before it
+// began: until the first bytes arrive we hold the pipe open for writing too.
+func openPipeToRead(l *weir.Loop, path string) (fd int, err error) {
+	r, err := openPipe(path, false)
+	if err != nil {
+		return -1, err
+	}
+	hold, err := openPipe(path, true)
+	if err != nil {
+		closeFD(r)
+		return -1, err
+	}
+	look, err := dupFD(r)
+	if err != nil {
+		closeFD(r)
+		closeFD(hold)
+		return -1, err
+	}
+	var watch *weir.Watch
+	watch, err = l.Watch(look, weir.Readable, func(weir.Events) {
+		watch.Remove()
+		closeFD(look)
+		closeFD(hold)
+	})
+	if err != nil {
+		closeFD(r)
+		closeFD(look)
+		closeFD(hold)
+		return -1, err
+	}
+	return r, nil
+}

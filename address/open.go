@@ -1,0 +1,288 @@
+package address
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// Env is what endpoints are opened with. Its fields are read only.
+type Env struct {
+	Loop *weir.Loop
+	// Stdin and Stdout are the descriptors that stdio takes over and closes.
+	Stdin, Stdout int
+	// Home is what ~/ stands for; "" leaves it.
+	Home string
+	// LookupEnv reads the environment; nil: there is none.
+	LookupEnv func(key string) (string, bool)
+	// Note hears what a person may want to know, such as a stale socket that
+	// was replaced; nil: nobody.
+	Note func(text string)
+}
+
+func (env *Env) lookup(key string) (string, bool) {
+	if env.LookupEnv == nil {
+		return "", false
+	}
+	return env.LookupEnv(key)
+}
+
+func (env *Env) note(text string) {
+	if env.Note != nil {
+		env.Note(text)
+	}
+}
+
+// ErrRole is returned by Listen on an endpoint that does not listen.
+var ErrRole = errors.New("address: this endpoint does not listen")
+
+// Listeners are what one listening endpoint opened: several where it takes
+// several sockets, such as localhost in both address families. The methods
+// belong to the loop's goroutine.
+type Listeners struct{ all []*weir.Listener }
+
+// Addrs are the addresses it listens on.
+func (l *Listeners) Addrs() []net.Addr {
+	var addrs []net.Addr
+	for _, ln := range l.all {
+		addrs = append(addrs, ln.Addr())
+	}
+	return addrs
+}
+
+// Conns is how many of its connections are open.
+func (l *Listeners) Conns() int {
+	n := 0
+	for _, ln := range l.all {
+		n += ln.Conns()
+	}
+	return n
+}
+
+// Close stops accepting; connections stay. It always returns nil.
+func (l *Listeners) Close() error {
+	for _, ln := range l.all {
+		_ = ln.Close() // a listener's Close returns nil on its own loop
+	}
+	return nil
+}
+
+// OnDone calls f from the loop's queue once all are closed and their
+// connections are gone.
+func (l *Listeners) OnDone(f func()) {
+	left := len(l.all)
+	for _, ln := range l.all {
+		ln.OnDone(func() {
+			if left--; left == 0 {
+				f()
+			}
+		})
+	}
+}
+
+// wraps prepares the layers.
+func (e *Endpoint) wraps(env *Env) ([]Wrap, error) {
+	var wraps []Wrap
+	for i, l := range e.layers {
+		w, err := l.Prepare(env, e.Layers[i], e.Role())
+		if err != nil {
+			return nil, &LayerError{Layer: l.Name, Err: err}
+		}
+		wraps = append(wraps, w)
+	}
+	return wraps, nil
+}
+
+// LayerError is a layer that could not be prepared.
+type LayerError struct {
+	Layer string
+	Err   error
+}
+
+func (e *LayerError) Error() string { return "layer " + e.Layer + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *LayerError) Unwrap() error { return e.Err }
+
+// stack puts the layers under p: the first is nearest the wire.
+func stack(wraps []Wrap, p weir.Protocol) weir.Protocol {
+	for i := len(wraps) - 1; i >= 0; i-- {
+		p = wraps[i](p)
+	}
+	return p
+}
+
+// Listen starts listening. f makes the protocol for what is above the layers;
+// the transport it is shown is the one at the wire. It runs on the loop's
+// goroutine, or before the loop runs. Errors are those of Loop.Listen, ErrRole
+// and *LayerError; nothing stays open then.
+func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
+	if e.Role() != Listen || e.kind.Listen == nil {
+		return nil, ErrRole
+	}
+	wraps, err := e.wraps(env)
+	if err != nil {
+		return nil, err
+	}
+	factory := f
+	if len(wraps) > 0 {
+		factory = func(t weir.Transport) weir.Protocol {
+			p := f(t)
+			if p == nil {
+				return nil
+			}
+			return stack(wraps, p)
+		}
+	}
+	all, err := e.kind.Listen(env, e.Base, factory)
+	if err != nil {
+		return nil, err
+	}
+	return &Listeners{all: all}, nil
+}
+
+// Connect connects p, or attaches it to what is open already. p is called from
+// the loop, never from inside: with ConnectionMade once all layers are up, or,
+// if it is a weir.ConnectFailer, with ConnectFailed. On a base with the option
+// retry it is tried again until that time is up. Call it on the loop's
+// goroutine, or before the loop runs.
+func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting {
+	c := &Connecting{env: env, endpoint: e, proto: p}
+	var err error
+	if c.wraps, err = e.wraps(env); err == nil && e.Role() == Listen {
+		err = ErrRole
+	}
+	if err != nil {
+		call := env.Loop.Soon(func() { c.fail(&weir.ConnectError{Address: e.Label(), Stage: weir.StageSocket, Err: err}) })
+		c.stop = func() { call.Cancel() }
+		return c
+	}
+	if d := e.Base.Duration("retry"); d > 0 {
+		c.until = env.Loop.Now().Add(d)
+		c.wait = retryFirst
+	}
+	c.attempt()
+	return c
+}
+
+// How long to wait before another attempt, about.
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMost  = time.Second
+)
+
+// Connecting is a connect in progress. Its methods belong to the loop's
+// goroutine.
+type Connecting struct {
+	env      *Env
+	endpoint *Endpoint
+	proto    weir.Protocol
+	wraps    []Wrap
+	stop     func()
+	timer    *weir.Timer
+	until    time.Time // when to give up; zero: at the first failure
+	wait     time.Duration
+	tries    int
+	over     bool
+}
+
+// Stop ends the connect; nothing is called back afterwards. It reports false
+// if it was over already.
+func (c *Connecting) Stop() bool {
+	if c.over {
+		return false
+	}
+	c.over = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.stop()
+	return true
+}
+
+// Tries is how many attempts have been made.
+func (c *Connecting) Tries() int { return c.tries }
+
+func (c *Connecting) attempt() {
+	c.tries++
+	c.stop = c.endpoint.kind.Connect(c.env, c.endpoint.Base, stack(c.wraps, &attempt{c: c}))
+}
+
+// attempt is the protocol on top of one try; it gives way to the real one when
+// the connection is made. Layers are made anew for each.
+type attempt struct{ c *Connecting }
+
+// ConnectionMade implements weir.Protocol.
+func (a *attempt) ConnectionMade(t weir.Transport) {
+	if a.c.over {
+		t.SetProtocol(discard{})
+		t.Abort()
+		return
+	}
+	a.c.over = true
+	t.SetProtocol(a.c.proto)
+	a.c.proto.ConnectionMade(t)
+}
+
+// DataReceived implements weir.Protocol; it cannot be called.
+func (a *attempt) DataReceived([]byte) (int, error) { return 0, nil }
+
+// ConnectionLost implements weir.Protocol; it cannot be called.
+func (a *attempt) ConnectionLost(error) {}
+
+// discard is the protocol of a connection that came too late.
+type discard struct{}
+
+func (discard) ConnectionMade(weir.Transport)          {}
+func (discard) DataReceived(p []byte) (n int, e error) { return len(p), nil }
+func (discard) ConnectionLost(error)                   {}
+
+// ConnectFailed implements weir.ConnectFailer.
+func (a *attempt) ConnectFailed(err *weir.ConnectError) {
+	c := a.c
+	if c.over {
+		return
+	}
+	now := c.env.Loop.Now()
+	if c.until.IsZero() || !now.Before(c.until) || hopeless(err) {
+		c.fail(err)
+		return
+	}
+	wait := min(c.wait*3/4+rand.N(c.wait/2), c.until.Sub(now))
+	c.wait = min(2*c.wait, retryMost)
+	c.timer = c.env.Loop.After(wait, c.attempt)
+}
+
+func (c *Connecting) fail(err *weir.ConnectError) {
+	c.over = true
+	if f, ok := c.proto.(weir.ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+}
+
+// hopeless reports whether waiting cannot help.
+func hopeless(err *weir.ConnectError) bool {
+	var (
+		addr    *net.AddrError
+		network net.UnknownNetworkError
+		layer   *LayerError
+	)
+	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) ||
+		errors.Is(err, os.ErrPermission) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
+}
+
+// soon attaches from the loop, so that nothing is called back from inside.
+func soon(env *Env, network, address string, proto weir.Protocol, attach func() error) (stop func()) {
+	call := env.Loop.Soon(func() {
+		if err := attach(); err != nil {
+			if f, ok := proto.(weir.ConnectFailer); ok {
+				f.ConnectFailed(&weir.ConnectError{Network: network, Address: address, Stage: weir.StageSocket, Err: err})
+			}
+		}
+	})
+	return func() { call.Cancel() }
+}

@@ -1,0 +1,130 @@
+package address
+
+import (
+	"testing"
+
+	"github.com/weir-io/weir"
+)
+
+// note is a layer that writes down its name at each event on its way up, and
+// tags every byte on its way down, so that the order of a stack shows.
+type note struct {
+	name  string
+	above weir.Protocol
+	log   *[]string
+}
+
+func (n *note) ConnectionMade(t weir.Transport) {
+	*n.log = append(*n.log, n.name)
+	n.above.ConnectionMade(t)
+}
+func (n *note) DataReceived(p []byte) (int, error) { return n.above.DataReceived(p) }
+func (n *note) ConnectionLost(err error)           { n.above.ConnectionLost(err) }
+func (n *note) ConnectFailed(err *weir.ConnectError) {
+	if f, ok := n.above.(weir.ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+}
+
+func noteLayer(name string, log *[]string, options ...OptionDoc) *Layer {
+	return &Layer{
+		Name:    name,
+		Summary: "a layer of the tests",
+		Options: options,
+		Prepare: func(_ *Env, p *Part, role Role) (Wrap, error) {
+			text := p.Name.Text
+			if role.Server() {
+				text += "(server)"
+			}
+			return func(above weir.Protocol) weir.Protocol { return &note{name: text, above: above, log: log} }, nil
+		},
+	}
+}
+
+// later is the table with words that COMMAND.md's examples use and that are not
+// there yet, so that the grammar can be tried whole.
+func later() *Table {
+	var log *[]string // nobody looks at what is built
+	t := Default()
+	path := func(name string) OptionDoc { return OptionDoc{Name: name, Type: Path} }
+	arg := func(l *Layer, a Arg) *Layer { l.Arg = a; return l }
+	dialOnly := func(l *Layer) *Layer { l.Roles = []Role{Dial, Open}; return l }
+	tls := []OptionDoc{
+		path("cert"), path("key"), path("ca"), path("client-ca"),
+		{Name: "allow-cn", Type: Text},
+		{Name: "insecure", Type: Flag, Conflicts: []string{"ca"}},
+	}
+	proxy := []OptionDoc{{Name: "user", Type: Text}, {Name: "password", Type: Secret}}
+	t.Layers = append(
+		t.Layers,
+		noteLayer("tls", log, tls...),
+		noteLayer("tls-server", log, tls...),
+		noteLayer("tls-client", log, tls...),
+		arg(noteLayer("socks5", log, proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
+		arg(noteLayer("connect", log, proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
+		arg(noteLayer("latency", log, OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),
+		noteLayer("reset", log, OptionDoc{Name: "chance", Type: Text, Required: true}),
+		arg(noteLayer("ratelimit", log, OptionDoc{Name: "burst", Type: Text}), Arg{Name: "rate", Type: Text}),
+		noteLayer("proxy-in", log),
+		dialOnly(arg(noteLayer("proxy-out", log), Arg{Name: "v1|v2", Type: Choice("v1", "v2")})),
+		arg(noteLayer("ws", log), Arg{Name: "path", Type: Path, Optional: true}),
+	)
+	word := func(name string, r Role, a Arg, options ...OptionDoc) *Kind {
+		return &Kind{Name: name, Role: r, Summary: "a kind of the tests", Arg: a, Options: options, Describe: func(*Part) string { return "is of the tests" }}
+	}
+	t.Kinds = append(
+		t.Kinds,
+		word("dial", Dial, Arg{}),
+		word("exec", Open, Arg{}),
+		word("pty", Open, Arg{}),
+		word("udp", Dial, Arg{Name: "host:port", Type: HostPort}, OptionDoc{Name: "idle", Type: Duration}),
+		word("udp-listen", Listen, Arg{Name: "[host:]port", Type: ListenPort}),
+	)
+	return t
+}
+
+// TestTable holds what every entry of the table owes its readers.
+func TestTable(t *testing.T) {
+	table := Default()
+	check := func(name, summary, example string, arg Arg, options []OptionDoc) {
+		if summary == "" || example == "" {
+			t.Errorf("%s: summary %q, example %q: both are wanted", name, summary, example)
+		}
+		if _, err := table.Parse(example); err != nil {
+			t.Errorf("%s: its example: %v", name, err)
+		}
+		if arg.Name != "" && arg.Type == nil {
+			t.Errorf("%s: its argument has no type", name)
+		}
+		for _, o := range options {
+			if o.Doc == "" || o.Type == nil {
+				t.Errorf("%s: option %s: documentation %q, type %v: both are wanted", name, o.Name, o.Doc, o.Type)
+			}
+			for _, c := range o.Conflicts {
+				found := false
+				for _, other := range options {
+					found = found || other.Name == c
+				}
+				if !found {
+					t.Errorf("%s: option %s conflicts with %s, which is none", name, o.Name, c)
+				}
+			}
+		}
+	}
+	for _, k := range table.Kinds {
+		check(k.Name, k.Summary, k.Example, k.Arg, k.Options)
+		listens, connects := k.Role == Listen || k.RoleOf != nil, k.Role != Listen || k.RoleOf != nil
+		if k.Describe == nil || (k.Listen != nil) != listens || (k.Connect != nil) != connects {
+			t.Errorf("%s: a role's function is missing", k.Name)
+		}
+		if table.Layer(k.Name) != nil {
+			t.Errorf("%s is a kind and a layer", k.Name)
+		}
+	}
+	for _, l := range table.Layers {
+		check(l.Name, l.Summary, l.Example, l.Arg, l.Options)
+		if l.Describe == nil || l.Prepare == nil {
+			t.Errorf("%s: a function is missing", l.Name)
+		}
+	}
+}

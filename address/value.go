@@ -1,0 +1,326 @@
+package address
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Type is a type of argument or value.
+type Type struct {
+	Name string // for help: "duration"
+	Doc  string // how it is written: "30s, 1m30s, 250ms"
+	flag bool   // takes no value
+	// secret values must not be shown
+	secret bool
+	check  func(text string) *Fault
+}
+
+// TakesValue reports whether an option of the type stands with a value.
+func (t *Type) TakesValue() bool { return !t.flag }
+
+// The types. They are values that nothing changes.
+var (
+	// Flag is an option without a value.
+	Flag = &Type{Name: "flag", Doc: "no value", flag: true}
+	// Text is any text that is not empty.
+	Text = &Type{Name: "text", Doc: "text; % + , are written %25 %2B %2C", check: checkText}
+	// Path is a file's path; ~/ at the start is the home directory.
+	Path = &Type{Name: "path", Doc: "a path; ~/ is your home directory", check: checkPath}
+	// Duration is a length of time, as time.ParseDuration reads it, above 0.
+	Duration = &Type{Name: "duration", Doc: "30s, 1m30s, 250ms", check: checkDuration}
+	// Int is a whole number above 0.
+	Int = &Type{Name: "number", Doc: "a whole number above 0", check: checkInt}
+	// Mode is the permission bits of a file, in octal.
+	Mode = &Type{Name: "mode", Doc: "permission bits in octal: 0600", check: checkMode}
+	// IP is an address without a port.
+	IP = &Type{Name: "ip", Doc: "an IPv4 or IPv6 address", check: checkIP}
+	// HostPort is where to connect to.
+	HostPort = &Type{Name: "host:port", Doc: "the port stands after the last colon", check: checkHostPort}
+	// ListenPort is where to listen: a port alone is loopback, :port every
+	// interface.
+	ListenPort = &Type{Name: "[host:]port", Doc: "8080 is loopback only, :8080 every interface, 0 any free port", check: checkListenPort}
+	// Secret is a reference to a secret: it is never in an endpoint string.
+	Secret = &Type{Name: "secret", Doc: "env:NAME or file:PATH", secret: true, check: checkSecret}
+)
+
+// Choice is the type of a value that is one of words.
+func Choice(words ...string) *Type {
+	return &Type{Name: strings.Join(words, "|"), Doc: "one of " + strings.Join(words, ", "), check: func(s string) *Fault {
+		for _, w := range words {
+			if s == w {
+				return nil
+			}
+		}
+		f := &Fault{Problem: fmt.Sprintf("bad value %q", s), Hint: "one of " + strings.Join(words, ", ")}
+		if w := Nearest(s, words); w != "" {
+			f.Hint = fmt.Sprintf("did you mean %q?", w)
+		}
+		return f
+	}}
+}
+
+func checkText(s string) *Fault {
+	if strings.ContainsRune(s, 0) {
+		return &Fault{Problem: "a NUL byte cannot stand here"}
+	}
+	return nil
+}
+
+func checkPath(s string) *Fault {
+	if f := checkText(s); f != nil {
+		return f
+	}
+	if strings.HasPrefix(s, "~") && !strings.HasPrefix(s, "~/") {
+		return &Fault{Problem: fmt.Sprintf("bad path %q", s), Hint: "only ~/ is expanded; write ./" + s + " for a file of that name"}
+	}
+	return nil
+}
+
+func checkDuration(s string) *Fault {
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		f := &Fault{Problem: fmt.Sprintf("bad duration %q", s), Hint: "write it like 30s, 1m30s or 250ms"}
+		if _, err := strconv.ParseUint(s, 10, 64); err == nil {
+			f.Hint = fmt.Sprintf("a unit is missing: %ss for seconds, %sms for milliseconds", s, s)
+		}
+		return f
+	case d <= 0:
+		return &Fault{Problem: fmt.Sprintf("bad duration %q", s), Hint: "it must be above 0"}
+	}
+	return nil
+}
+
+func checkInt(s string) *Fault {
+	if n, err := strconv.ParseUint(s, 10, 31); err != nil || n == 0 {
+		return &Fault{Problem: fmt.Sprintf("bad number %q", s), Hint: "a whole number above 0"}
+	}
+	return nil
+}
+
+func checkMode(s string) *Fault {
+	if m, err := strconv.ParseUint(s, 8, 32); err != nil || m > 0o777 || m == 0 {
+		return &Fault{Problem: fmt.Sprintf("bad mode %q", s), Hint: "permission bits in octal, such as 0600"}
+	}
+	return nil
+}
+
+func checkIP(s string) *Fault {
+	if _, err := netip.ParseAddr(s); err != nil {
+		return &Fault{Problem: fmt.Sprintf("bad IP address %q", s), Hint: "an address such as 127.0.0.1 or ::1, no name and no port"}
+	}
+	return nil
+}
+
+func checkSecret(s string) *Fault {
+	for _, scheme := range []string{"env:", "file:"} {
+		if rest, ok := strings.CutPrefix(s, scheme); ok && rest != "" {
+			return checkText(rest)
+		}
+	}
+	return &Fault{
+		Problem: "a secret cannot stand in the command line, where others can read it",
+		Hint:    "name where to read it: env:NAME or file:PATH",
+	}
+}
+
+const portHint = "a port is a number from 0 to 65535"
+
+// checkPort looks at the port that stands at the offset at of a text.
+func checkPort(s string, at int, zero bool) *Fault {
+	f := &Fault{From: at, To: at + len(s), Problem: fmt.Sprintf("bad port %q", s), Hint: portHint}
+	n, err := strconv.ParseUint(s, 10, 16)
+	switch {
+	case s == "":
+		f.Problem = "missing port"
+		return f
+	case err != nil || s[0] == '+':
+		return f
+	case s[0] == '0' && len(s) > 1:
+		f.Hint = "write it without leading zeros"
+		return f
+	case n == 0 && !zero:
+		f.Hint = "a port to connect to is a number from 1 to 65535"
+		return f
+	}
+	return nil
+}
+
+// checkHost looks at the host at the beginning of a text.
+func checkHost(s string) *Fault {
+	f := &Fault{From: 0, To: len(s), Problem: fmt.Sprintf("bad host %q", s)}
+	inner := s
+	if strings.HasPrefix(s, "[") {
+		var ok bool
+		if inner, ok = strings.CutSuffix(s[1:], "]"); !ok || !strings.Contains(inner, ":") {
+			f.Hint = "brackets may stand around an IPv6 address only"
+			return f
+		}
+	}
+	if strings.Contains(inner, ":") {
+		if a, err := netip.ParseAddr(inner); err != nil || a.Is4() {
+			f.Hint = "not an IPv6 address; the port stands after the last colon"
+			return f
+		}
+		return nil
+	}
+	if looksIPv4(inner) {
+		if _, err := netip.ParseAddr(inner); err != nil {
+			f.Hint = "an IPv4 address is four numbers from 0 to 255"
+			return f
+		}
+	}
+	if len(inner) > 253 {
+		f.Hint = "a name has at most 253 letters"
+		return f
+	}
+	for i, r := range inner {
+		if r <= ' ' || r == 0x7f || strings.ContainsRune(`/\@?#"<>%[]`, r) {
+			return &Fault{From: i, To: i + len(string(r)), Problem: fmt.Sprintf("bad host %q", s), Hint: fmt.Sprintf("%q cannot stand in a name", r)}
+		}
+	}
+	return nil
+}
+
+// looksIPv4 reports whether a host is made of digits and dots: then it is
+// meant as an address, and resolving it as a name would be a guess.
+func looksIPv4(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789.") == ""
+}
+
+// splitHostPort cuts at the last colon. ok is false without one.
+func splitHostPort(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", s, false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func checkHostPort(s string) *Fault {
+	host, port, ok := splitHostPort(s)
+	if !ok {
+		f := &Fault{Problem: fmt.Sprintf("missing port after %q", s), Hint: "write host:port"}
+		if strings.Trim(s, "0123456789") == "" {
+			f.Problem, f.Hint = fmt.Sprintf("missing host before port %s", s), "localhost:"+s+" is this machine"
+		}
+		return f
+	}
+	if f := checkPort(port, len(host)+1, false); f != nil {
+		return f
+	}
+	if host == "" {
+		return &Fault{From: 0, To: 1, Problem: "missing host before the port", Hint: "localhost" + s + " is this machine"}
+	}
+	return checkHost(host)
+}
+
+func checkListenPort(s string) *Fault {
+	host, port, ok := splitHostPort(s)
+	if !ok {
+		return checkPort(s, 0, true)
+	}
+	if f := checkPort(port, len(host)+1, true); f != nil {
+		return f
+	}
+	if host == "" {
+		return nil
+	}
+	return checkHost(host)
+}
+
+// unbracket takes the brackets off an IPv6 literal.
+func unbracket(host string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+}
+
+// The values of a parsed part. Parse has checked them, so that reading one
+// cannot fail; one that is not there is its zero.
+
+// Option finds an option by name, or nil.
+func (p *Part) Option(name string) *Option {
+	for i := range p.Options {
+		if p.Options[i].Key.Text == name {
+			return &p.Options[i]
+		}
+	}
+	return nil
+}
+
+// Has reports whether an option stands on the part.
+func (p *Part) Has(name string) bool { return p.Option(name) != nil }
+
+// Value is the text of an option, or "".
+func (p *Part) Value(name string) string {
+	if o := p.Option(name); o != nil && o.Value != nil {
+		return o.Value.Text
+	}
+	return ""
+}
+
+// ArgText is the text after the colon, or "".
+func (p *Part) ArgText() string {
+	if p.Arg == nil {
+		return ""
+	}
+	return p.Arg.Text
+}
+
+// Duration is the value of an option of type Duration, or 0.
+func (p *Part) Duration(name string) time.Duration {
+	d, _ := time.ParseDuration(p.Value(name))
+	return d
+}
+
+// Int is the value of an option of type Int, or 0.
+func (p *Part) Int(name string) int {
+	n, _ := strconv.Atoi(p.Value(name))
+	return n
+}
+
+// Mode is the value of an option of type Mode, or 0.
+func (p *Part) Mode(name string) fs.FileMode {
+	m, _ := strconv.ParseUint(p.Value(name), 8, 32)
+	return fs.FileMode(m)
+}
+
+// IP is the value of an option of type IP, or the zero Addr.
+func (p *Part) IP(name string) netip.Addr {
+	a, _ := netip.ParseAddr(p.Value(name))
+	return a
+}
+
+// Path expands ~/ at the start of a path. Without a home directory ~/ stays.
+func (env *Env) Path(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok && env.Home != "" {
+		return strings.TrimSuffix(env.Home, "/") + "/" + rest
+	}
+	return path
+}
+
+// Secret reads what an option of type Secret refers to: an environment
+// variable, or a file without the newline at its end. Its errors name the place
+// and never the content.
+func (env *Env) Secret(p *Part, name string) (string, error) {
+	ref := p.Value(name)
+	if key, ok := strings.CutPrefix(ref, "env:"); ok {
+		v, ok := env.lookup(key)
+		if !ok {
+			return "", fmt.Errorf("%s: the environment has no %s", name, key)
+		}
+		return v, nil
+	}
+	if path, ok := strings.CutPrefix(ref, "file:"); ok {
+		text, err := os.ReadFile(env.Path(path))
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", name, err)
+		}
+		return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+	}
+	return "", fmt.Errorf("%s: no secret given", name)
+}

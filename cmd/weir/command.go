@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/weir-io/weir/address"
+)
+
+// verbs are the words that are not endpoints.
+func verbs() []string {
+	return []string{"demo", "explain", "quote", "help", "completion", "version"}
+}
+
+// run does what the command line says and returns the exit code.
+func (c *command) run() int {
+	f, words, argv, err := parseFlags(c.args)
+	if err != nil {
+		return c.usage(err)
+	}
+	verb := ""
+	if len(words) > 0 && slices.Contains(verbs(), words[0]) {
+		verb, words = words[0], words[1:]
+	}
+	switch {
+	case f.version, verb == "version":
+		return c.print(version())
+	case f.help && verb != "":
+		return c.help([]string{verb})
+	case f.help, verb == "help":
+		return c.help(words)
+	case verb == "quote":
+		// What is to be quoted may begin with a dash: then it stands behind --.
+		return c.quote(append(words, argv...))
+	case argv != nil && verb != "":
+		return c.usage(&usageError{problem: verb + " takes nothing after --"})
+	case verb == "demo":
+		return c.demo(words, f)
+	case verb == "completion":
+		return c.completion(words)
+	case verb == "" && len(words) == 0:
+		return c.print(c.intro())
+	}
+	p, err := c.plan(words, argv, f)
+	if err != nil {
+		return c.usage(err)
+	}
+	if verb == "explain" {
+		return c.print(p.explain())
+	}
+	return c.relay(p, f)
+}
+
+// print writes text to standard output.
+func (c *command) print(text string) int {
+	if _, err := fmt.Fprintln(c.stdout, strings.TrimRight(text, "\n")); err != nil {
+		return exitFailure
+	}
+	return exitOK
+}
+
+func (c *command) usage(err error) int {
+	fmt.Fprintln(c.stderr, err)
+	return exitUsage
+}
+
+// plan is a command line that makes sense: two sides, of which B may have
+// several endpoints to choose from.
+type plan struct {
+	a  *address.Endpoint
+	bs []*address.Endpoint
+}
+
+func (c *command) plan(words, argv []string, f flags) (*plan, error) {
+	if len(words) == 1 && len(argv) == 0 {
+		e := &usageError{problem: "one endpoint is given, and two are needed", hint: "weir A B connects A to B; - is standard input and output"}
+		if _, err := c.table.Parse(words[0]); err != nil {
+			if near := address.Nearest(words[0], verbs()); near != "" {
+				return nil, &usageError{problem: fmt.Sprintf("unknown word %q", words[0]), hint: fmt.Sprintf("did you mean weir %s?", near)}
+			}
+			return nil, err
+		}
+		return nil, e
+	}
+	if len(words) < 2 {
+		return nil, &usageError{problem: "two endpoints are needed", hint: "weir A B connects A to B; - is standard input and output"}
+	}
+	p := &plan{}
+	for i, w := range words {
+		e, err := c.table.Parse(w)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			p.a = e
+		} else {
+			p.bs = append(p.bs, e)
+		}
+	}
+	if argv != nil {
+		return nil, &usageError{problem: "a command stands behind --, and no endpoint here runs one", topic: "kinds"}
+	}
+	return p, p.check(f)
+}
+
+// check finds what is wrong with the endpoints together.
+func (p *plan) check(f flags) error {
+	if len(p.bs) > 1 {
+		for _, b := range p.bs {
+			if b.Role() != address.Dial {
+				return &usageError{
+					problem: fmt.Sprintf("%s cannot be one of several endpoints to choose from", b.Label()),
+					hint:    "behind the first endpoint, several may stand that are connected to",
+				}
+			}
+		}
+	} else if f.pick != "" || f.check != 0 {
+		return &usageError{problem: "--pick and --check choose from several endpoints, and there is one", hint: "weir A B1 B2 --pick least"}
+	}
+	a, b := p.a, p.bs[0]
+	if a.Kind().Name == "stdio" && b.Kind().Name == "stdio" {
+		return &usageError{problem: "standard input and output cannot stand on both sides"}
+	}
+	if a.Role() == address.Open && b.Role() == address.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
+		return &usageError{problem: fmt.Sprintf("%s cannot stand on both sides", a.Label())}
+	}
+	return nil
+}
+
+// many reports whether the plan serves any number of connections, and on which
+// side it accepts them: one side listens and the other connects.
+func (p *plan) many() bool {
+	a, b := p.a.Role(), p.bs[0].Role()
+	return a == address.Listen && b == address.Dial || a == address.Dial && b == address.Listen
+}
+
+func (c *command) quote(words []string) int {
+	if len(words) == 0 {
+		return c.usage(&usageError{problem: "quote what?", hint: "weir quote STR; behind -- it may begin with a dash", topic: "quote"})
+	}
+	for _, w := range words {
+		if code := c.print(address.Quote(w)); code != exitOK {
+			return code
+		}
+	}
+	return exitOK
+}
+
+// version says which weir this is, from what the Go tool recorded.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "weir, of an unknown build"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "of a working copy"
+	}
+	text := "weir " + v
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && len(s.Value) >= 12:
+			text += ", revision " + s.Value[:12]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			text += " with changes"
+		}
+	}
+	return text + ", " + info.GoVersion
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-io/weir/address"
+)
+
+// flagDoc is a flag of the command line. It may stand anywhere before --.
+type flagDoc struct {
+	name   string // without the dashes
+	letter string // a short form, or ""
+	value  string // what the value is called; "": it takes none
+	words  []string
+	doc    string
+	set    func(f *flags, value string) error
+}
+
+// flags are the settings of a command line.
+type flags struct {
+	json    bool
+	quiet   bool
+	pick    string
+	check   time.Duration
+	help    bool
+	version bool
+}
+
+func flagDocs() []flagDoc {
+	return []flagDoc{
+		{name: "log", value: "text|json", words: []string{"text", "json"}, doc: "how to write what happens on standard error", set: func(f *flags, v string) error {
+			f.json = v == "json"
+			return nil
+		}},
+		{name: "quiet", letter: "q", doc: "say nothing but errors", set: func(f *flags, _ string) error { f.quiet = true; return nil }},
+		{name: "pick", value: "HOW", words: []string{"turn", "least", "first", "random"}, doc: "with several B, which of them: each in turn, the one with the least\nconnections, the first that answers, or any; without it, in turn", set: func(f *flags, v string) error {
+			f.pick = v
+			return nil
+		}},
+		{name: "check", value: "TIME", doc: "with several B, try each so often, and leave out those that do not answer", set: func(f *flags, v string) error {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < 10*time.Millisecond {
+				return fmt.Errorf("bad time %q: write it like 2s or 500ms, at least 10ms", v)
+			}
+			f.check = d
+			return nil
+		}},
+		{name: "help", letter: "h", doc: "what weir is, or what a word means", set: func(f *flags, _ string) error { f.help = true; return nil }},
+		{name: "version", letter: "V", doc: "which weir this is", set: func(f *flags, _ string) error { f.version = true; return nil }},
+	}
+}
+
+// usageError is a command line that means nothing.
+type usageError struct {
+	problem string
+	hint    string
+	topic   string // for weir help
+}
+
+func (e *usageError) Error() string {
+	s := "weir: " + address.Printable(e.problem)
+	if e.hint != "" {
+		s += "\n  " + address.Printable(e.hint)
+	}
+	help := "(weir help)"
+	if e.topic != "" {
+		help = "(weir help " + e.topic + ")"
+	}
+	return s + "        " + help
+}
+
+// parseFlags takes the flags out of a command line. What stands behind -- is
+// argv, which is never looked at; argv is nil without one.
+func parseFlags(args []string) (f flags, words, argv []string, err error) {
+	docs := flagDocs()
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			return f, words, slices.Clone(args[i+1:]), nil
+		}
+		if !strings.HasPrefix(arg, "-") || arg == "-" || strings.HasPrefix(arg, "-+") || strings.HasPrefix(arg, "-,") {
+			words = append(words, arg) // - is an endpoint, and may have layers
+			continue
+		}
+		name, value, valued := strings.Cut(arg, "=")
+		at := slices.IndexFunc(docs, func(d flagDoc) bool {
+			return name == "--"+d.name || d.letter != "" && name == "-"+d.letter
+		})
+		if at < 0 {
+			return f, nil, nil, unknownFlag(name, docs)
+		}
+		doc := &docs[at]
+		switch {
+		case doc.value == "" && valued:
+			return f, nil, nil, &usageError{problem: fmt.Sprintf("%s takes no value", name)}
+		case doc.value != "" && !valued:
+			if i+1 == len(args) || args[i+1] == "--" {
+				return f, nil, nil, &usageError{problem: fmt.Sprintf("missing value of %s", name), hint: "write " + name + " " + doc.value}
+			}
+			i++
+			value = args[i]
+		}
+		if doc.words != nil && !slices.Contains(doc.words, value) {
+			e := &usageError{problem: fmt.Sprintf("bad value %q of %s", value, name), hint: "one of " + strings.Join(doc.words, ", ")}
+			if near := address.Nearest(value, doc.words); near != "" {
+				e.hint = fmt.Sprintf("did you mean %q?", near)
+			}
+			return f, nil, nil, e
+		}
+		if err := doc.set(&f, value); err != nil {
+			return f, nil, nil, &usageError{problem: fmt.Sprintf("%s: %v", name, err)}
+		}
+	}
+	return f, words, nil, nil
+}
+
+func unknownFlag(name string, docs []flagDoc) error {
+	e := &usageError{problem: fmt.Sprintf("unknown flag %s", name)}
+	var names []string
+	for _, d := range docs {
+		names = append(names, d.name)
+	}
+	if near := address.Nearest(strings.TrimLeft(name, "-"), names); near != "" {
+		e.hint = fmt.Sprintf("did you mean --%s?", near)
+	}
+	return e
+}

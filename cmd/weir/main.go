@@ -1,0 +1,70 @@
+// Command weir connects any endpoint to any other: weir A B.
+//
+//	main ──▶ command: words, flags ──┬──▶ app: listens, connects, relays, drains
+//	                                 ├──▶ explain, help, quote, completion, version
+//	                                 └──▶ demo: an app between its own server and client
+//
+// It is built on weir's exported packages alone. Standard output carries data
+// only; everything that is said goes to standard error.
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/weir-io/weir/address"
+)
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // something failed while running
+	exitUsage   = 2 // the command line means nothing
+	exitPolicy  = 3 // refused by policy
+)
+
+func main() {
+	// A reader of our output that goes away is an error of a write, not a
+	// reason to be killed.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "" // ~/ stays as it is
+	}
+	c := &command{
+		args:      os.Args[1:],
+		stdin:     os.Stdin,
+		stdout:    os.Stdout,
+		stderr:    os.Stderr,
+		lookupEnv: os.LookupEnv,
+		home:      home,
+		terminal:  isTerminal(os.Stderr),
+		table:     address.Default(),
+	}
+	os.Exit(c.run())
+}
+
+// command is one call of weir, with everything it takes from its surroundings.
+type command struct {
+	args          []string // without the program's name
+	stdin, stdout *os.File
+	stderr        io.Writer
+	lookupEnv     func(string) (string, bool)
+	home          string
+	terminal      bool // stderr is one
+	table         *address.Table
+	started       func() // for tests: called once the loop turns with everything open
+}
+
+// isTerminal reports whether a person reads f. A character device that is not
+// /dev/null is near enough, and asks for no system call of its own.
+func isTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	if err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(st, null)
+}

@@ -1,0 +1,363 @@
+//go:build linux
+
+package uring
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// quantum is how long a loop runs before it lets the runtime's scheduler have a
+// look. A goroutine locked to its thread never moves the scheduler's tick on;
+// after 10 ms of that the runtime's monitor takes the processor away at every
+// system call, which costs far more.
+const quantum = 4 * time.Millisecond
+
+// hushed is a quiet write that was submitted, and where in the queue.
+type hushed struct {
+	data uint64
+	at   uint32
+}
+
+// ended is a result that has no completion; err is nil for a write sent whole.
+type ended struct {
+	data uint64
+	err  error
+}
+
+// Wait passes on what was submitted, waits, and reports; see backend.Backend.
+// It enters the kernel once, or not at all where results are there already and
+// nothing is to be passed on; more often only for more submissions than the
+// queue holds, after an overflow of the completions, or where what came was no
+// result for anyone.
+func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, error) {
+	if b.closed {
+		return 0, errClosed
+	}
+	n, err := b.wait(timeout, done)
+	if err == nil && b.hosted {
+		b.tell()
+	}
+	return n, err
+}
+
+func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, error) {
+	b.batch++
+	b.verifier.left = len(b.verifier.list)
+	b.takeBack()
+	if err := b.enable(); err != nil {
+		return 0, err
+	}
+	b.yield()
+	b.promote()
+	var until time.Duration
+	if timeout > 0 {
+		until = b.clock + timeout
+	}
+	n := b.collect(done)
+	for {
+		limit := timeout
+		if n == 0 {
+			b.promote()
+			limit = b.verify(timeout)
+			if n = b.report(done); n > 0 {
+				continue
+			}
+		}
+		whole := b.fill()
+		if n > 0 || !whole {
+			if b.ring.unsubmitted() > 0 {
+				// More completions are wanted even where there are some that found
+				// no room in done: those that are there may be the same few's.
+				errno, err := b.enter(b.available() < int(b.ring.cqSize), false, 0)
+				if err != nil {
+					return n, err
+				}
+				n += b.collect(done[n:])
+				if errno != 0 {
+					return n, nil
+				}
+			}
+			if whole || n == len(done) {
+				return n, nil
+			}
+			continue
+		}
+		block := timeout != 0
+		if block {
+			block = b.waker.sleep()
+		} else {
+			b.waker.rise()
+		}
+		if !block && b.ring.unsubmitted() == 0 && !b.ring.pendingWork() {
+			return 0, nil
+		}
+		errno, err := b.enter(true, block, limit)
+		woken := block && b.waker.rise()
+		n = b.collect(done)
+		if err != nil {
+			return n, err
+		}
+		if n > 0 || !block || woken || errno == syscall.EINTR {
+			return n, nil
+		}
+		// What came was no result for anyone, or the limit of verify.
+		if timeout > 0 {
+			if timeout = until - b.Now(); timeout <= 0 {
+				return 0, nil
+			}
+		}
+	}
+}
+
+// enter enters the ring. Its errno is one that the next Wait gets over (a
+// signal, the timeout, no memory or no room for now), its error is not. On
+// another thread than before it moves there instead and returns EAGAIN.
+func (b *Backend) enter(collect, wait bool, timeout time.Duration) (syscall.Errno, error) {
+	errno := b.ring.enter(collect, wait, timeout)
+	switch errno {
+	case 0, syscall.EINTR, syscall.ETIME, syscall.EAGAIN, syscall.EBUSY:
+		return errno, nil
+	case syscall.EEXIST:
+		return syscall.EAGAIN, b.move()
+	}
+	return errno, fmt.Errorf("uring: io_uring_enter: %w", errno)
+}
+
+// enable starts the ring on the calling thread, the first time.
+func (b *Backend) enable() error {
+	if b.enabled {
+		return nil
+	}
+	if b.ring.flags&setupDisabled != 0 {
+		if errno := b.ring.enable(); errno != 0 {
+			return fmt.Errorf("uring: enabling the ring: %w", errno)
+		}
+	}
+	b.enabled = true
+	return nil
+}
+
+// yield lets other goroutines run once per quantum. It reads the clock only
+// where the loop has not done so since the last Wait.
+func (b *Backend) yield() {
+	if b.clock == b.seen {
+		b.Now()
+	}
+	b.seen = b.clock
+	if b.clock-b.schedule >= quantum {
+		runtime.Gosched()
+		b.schedule = b.clock
+	}
+}
+
+// takeBack ends the life of what the last Wait lent.
+func (b *Backend) takeBack() {
+	b.bufs.takeBack()
+	if len(b.strays) > 0 && !b.moved {
+		for _, bufs := range b.strays {
+			bufs.free()
+		}
+		b.strays = b.strays[:0]
+	}
+	if len(b.lent) > 0 {
+		const keep = 8
+		for i, s := range b.lent {
+			if len(b.slabs) < keep {
+				b.slabs = append(b.slabs, s)
+			}
+			b.lent[i] = nil
+		}
+		b.lent = b.lent[:0]
+	}
+	b.peerUsed = 0
+}
+
+// promote queues what is to be submitted once more. It is called only while
+// nothing is lent: else a receive that found no buffer would find none again,
+// without end.
+func (b *Backend) promote() {
+	if len(b.later) > 0 {
+		b.bufs.takeBack()
+		b.queue = append(b.queue, b.later...)
+		b.later = emptied(b.later)
+	}
+}
+
+// fill turns what is queued into submission entries. It returns false when the
+// submission queue has no room for all of it.
+func (b *Backend) fill() bool {
+	for i, data := range b.cancels {
+		e := b.ring.next()
+		if e == nil {
+			b.cancels = append(b.cancels[:0], b.cancels[i:]...)
+			return false
+		}
+		e.opcode, e.fd, e.addr, e.userData = opAsyncCancel, -1, data, dataIgnore
+		if b.has&SkipSuccess != 0 {
+			e.flags = sqeSkipSuccess
+		}
+		b.stats.Submissions++
+	}
+	b.cancels = b.cancels[:0]
+	if !b.watched {
+		e := b.ring.next()
+		if e == nil {
+			return false
+		}
+		pollEntry(e, b.waker.fd, pollIn)
+		e.length = pollAddMulti
+		e.userData = dataWake
+		b.watched = true
+		b.inFlight++
+		b.stats.Submissions++
+	}
+	for ; b.head < len(b.queue); b.head++ {
+		i, s := b.slots.find(b.queue[b.head])
+		if s == nil {
+			continue // cancelled meanwhile
+		}
+		e := b.ring.next()
+		if e == nil {
+			return false
+		}
+		b.issue(e, i)
+		s.op.State = flying
+		b.inFlight++
+		b.stats.Submissions++
+	}
+	b.queue, b.head = emptied(b.queue), 0
+	return true
+}
+
+// collect reports what is there to report.
+func (b *Backend) collect(done []backend.Completion) int {
+	if b.ring.overflown() {
+		b.flood()
+	}
+	if len(b.hushed) > 0 {
+		b.hush()
+	}
+	n := b.report(done)
+	for n < len(done) && b.spilled < len(b.spill) {
+		b.stats.Completions++
+		if b.result(&b.spill[b.spilled], &done[n]) {
+			n++
+		}
+		b.spilled++
+	}
+	if b.spilled < len(b.spill) {
+		return n
+	}
+	b.spill, b.spilled = emptied(b.spill), 0
+	if b.moved {
+		b.rearm()
+		n += b.report(done[n:])
+	}
+	ready := b.ring.ready()
+	var taken uint32
+	for taken < ready && n < len(done) {
+		if b.result(b.ring.peek(taken), &done[n]) {
+			n++
+		}
+		taken++
+	}
+	b.ring.drop(taken)
+	b.stats.Completions += uint64(taken)
+	return n
+}
+
+// report hands out results that have no completion.
+func (b *Backend) report(done []backend.Completion) int {
+	n := 0
+	kept := b.ended[:0]
+	for _, r := range b.ended {
+		_, s := b.slots.find(r.data)
+		if n == len(done) || s.batch == b.batch {
+			kept = append(kept, r)
+			continue
+		}
+		op := s.op
+		done[n] = backend.Completion{Op: op, Err: r.err}
+		if r.err == nil && op.Kind == backend.Write {
+			done[n].N = total(op.Vec)
+		}
+		b.release(op)
+		n++
+	}
+	b.ended = kept
+	return n
+}
+
+// available is how many completions are there to look at.
+func (b *Backend) available() int { return len(b.spill) - b.spilled + int(b.ring.ready()) }
+
+// flood takes in completions that the kernel keeps outside the full queue, so
+// that all there are can be seen.
+func (b *Backend) flood() {
+	b.stats.Overflows++
+	for b.ring.overflown() {
+		b.spillReady()
+		if errno := b.ring.enter(true, false, 0); errno != 0 && errno != syscall.EINTR {
+			return // the next enter tells
+		}
+	}
+}
+
+// spillReady moves the completion queue to memory of ours.
+func (b *Backend) spillReady() {
+	n := b.ring.ready()
+	for i := range n {
+		b.spill = append(b.spill, *b.ring.peek(i))
+	}
+	b.ring.drop(n)
+}
+
+// hush settles the quiet writes that were submitted. They never wait in the
+// kernel: once it has taken one, either a completion says how it fell short or
+// all of it was sent. So those without a completion are done.
+func (b *Backend) hush() {
+	if b.ring.overflown() {
+		return // not all completions can be seen
+	}
+	for i := b.spilled; i < len(b.spill); i++ {
+		b.heard(&b.spill[i])
+	}
+	for i := range b.ring.ready() {
+		b.heard(b.ring.peek(i))
+	}
+	kept := b.hushed[:0]
+	for _, h := range b.hushed {
+		_, s := b.slots.find(h.data)
+		switch {
+		case s == nil || !s.quiet:
+		case !b.ring.taken(h.at):
+			kept = append(kept, h)
+		default:
+			b.inFlight--
+			b.end(s.op, nil)
+		}
+	}
+	b.hushed = kept
+}
+
+// heard notes that a submission has a completion.
+func (b *Backend) heard(e *cqe) {
+	if _, s := b.slots.find(e.userData); s != nil {
+		s.quiet = false
+	}
+}
+
+// emptied returns list without its elements, or nil if it has grown so much
+// that it is no longer worth keeping.
+func emptied[T any](list []T) []T {
+	const keep = 1024
+	if cap(list) > keep {
+		return nil
+	}
+	return list[:0]
+}

@@ -1,0 +1,373 @@
+// Package relay joins two streams: what comes from one is written to the other,
+// both ways at once, until both have ended.
+//
+//	          bytes, end of stream, loss
+//	A ──────▶ protocol A ─────────────────▶ transport of B ──▶
+//	  ◀── transport of A ◀───────────────── protocol B ◀────── B
+//	          room to write ───▶ reading
+//
+// A Relay is a pair of protocols. Either side may be connected first; what it
+// sends waits in the system until the other is there. A side that cannot keep up
+// pauses the reading of the other, so memory stays at one write buffer each way.
+// The end of a stream is passed on alone: the other direction goes on, and no
+// timer runs, so a reply is never lost, however late it comes. Bulk moves
+// through the kernel without being copied where it can (see weir.Splicer).
+package relay
+
+import (
+	"errors"
+
+	"github.com/weir-io/weir"
+)
+
+// Side is one of the two ends of a relay.
+type Side uint8
+
+// The sides.
+const (
+	A Side = iota
+	B
+)
+
+func (s Side) String() string {
+	if s == A {
+		return "A"
+	}
+	return "B"
+}
+
+// Other is the opposite side.
+func (s Side) Other() Side { return 1 - s }
+
+// Config is what a relay tells of itself. Every function may be nil; all are
+// called on the loop's goroutine.
+type Config struct {
+	// Connected is called once both sides are there.
+	Connected func()
+	// Failed hears that the connect of a side came to nothing. It returns true
+	// if the side's protocol is being connected again; else the relay ends, and
+	// the other side is reset so that its peer does not take it for an end.
+	Failed func(s Side, err *weir.ConnectError) (again bool)
+	// Abandon is called if the relay ends before a side was connected: whoever
+	// connects it can stop.
+	Abandon func(s Side)
+	// Done is called once, last, when both sides are over.
+	Done func(r Result)
+	// Copy turns splicing off.
+	Copy bool
+}
+
+// Result is how a relay went.
+type Result struct {
+	// Bytes[s] is how many bytes came from s and were taken by the other side.
+	Bytes [2]int64
+	// Spliced[s] is how many of them the kernel moved.
+	Spliced [2]int64
+	// Connected is true if both sides were there.
+	Connected bool
+	// Local is true if the relay was ended by Abort; then By and Why mean
+	// nothing.
+	Local bool
+	// By is the side that ended first.
+	By Side
+	// Why is how: nil for the end of its stream or a clean close, else the
+	// reason of its ConnectionLost or its *weir.ConnectError.
+	Why error
+}
+
+// Relay is one pair of streams. It belongs to one loop's goroutine.
+type Relay struct {
+	c     Config
+	sides [2]side
+	res   Result
+	ended bool // By and Why, or Local, are set
+	done  bool
+}
+
+// When a direction is taken for bulk and spliced: after so many bytes, at a
+// read of at least so many. Small messages gain nothing from a pipe in between.
+const (
+	bulkAfter = 128 << 10
+	bulkRead  = 16 << 10
+)
+
+// New makes a relay that waits for both sides.
+func New(c Config) *Relay {
+	r := &Relay{c: c}
+	for s := range r.sides {
+		r.sides[s] = side{r: r, id: Side(s), bulkAt: bulkAfter}
+	}
+	return r
+}
+
+// Protocol is the protocol to connect as side s, once.
+func (r *Relay) Protocol(s Side) weir.Protocol { return &r.sides[s] }
+
+// Transport is the transport of side s; nil while it is not connected. It stays
+// readable after the end, for its addresses.
+func (r *Relay) Transport(s Side) weir.Transport { return r.sides[s].t }
+
+// Abort ends the relay now: what was not sent is dropped.
+func (r *Relay) Abort() {
+	if r.done {
+		return
+	}
+	if !r.ended {
+		r.ended, r.res.Local = true, true
+	}
+	for i := range r.sides {
+		s := &r.sides[i]
+		switch s.state {
+		case waiting:
+			s.abandon()
+		case open:
+			s.closing = true
+			s.t.Abort()
+		case over:
+		}
+	}
+	r.finish()
+}
+
+func (r *Relay) end(s Side, why error) {
+	if !r.ended {
+		r.ended = true
+		r.res.By, r.res.Why = s, why
+	}
+}
+
+func (r *Relay) finish() {
+	for i := range r.sides {
+		if r.done || r.sides[i].state != over || r.sides[i].splicing {
+			return
+		}
+	}
+	r.done = true
+	for i := range r.sides {
+		r.res.Bytes[i] = r.sides[i].bytes
+	}
+	if r.c.Done != nil {
+		r.c.Done(r.res)
+	}
+}
+
+type state uint8
+
+const (
+	waiting state = iota // not connected yet
+	open
+	over // lost, or never to be connected
+)
+
+// side is the protocol of one side.
+type side struct {
+	r     *Relay
+	id    Side
+	state state
+	t     weir.Transport
+	bytes int64 // that came from here and were taken by the other side
+
+	bulkAt   int64 // when to try a splice
+	splicing bool
+	paused   bool // reading is paused
+	full     bool // its write buffer is over the mark: do not read the other side
+	stuck    bool // the other side takes no more: do not read
+	closing  bool // it was closed or aborted here
+	reset    bool // to be aborted once its buffer is empty
+}
+
+func (s *side) other() *side { return &s.r.sides[s.id.Other()] }
+
+// flow pauses and resumes reading as it is wanted.
+func (s *side) flow() {
+	if s.state != open || s.closing && !s.reset {
+		return
+	}
+	o := s.other()
+	if pause := o.state == waiting || o.full || s.stuck || s.reset; pause != s.paused {
+		s.paused = pause
+		if pause {
+			s.t.PauseReading()
+		} else {
+			s.t.ResumeReading()
+		}
+	}
+}
+
+// ConnectionMade implements weir.Protocol.
+func (s *side) ConnectionMade(t weir.Transport) {
+	if s.state != waiting {
+		// The relay ended while this was being connected.
+		t.SetProtocol(refused{})
+		t.Abort()
+		return
+	}
+	s.t = t
+	s.state = open
+	s.flow()
+	if o := s.other(); o.state == open {
+		s.r.res.Connected = true
+		if s.r.c.Connected != nil {
+			s.r.c.Connected()
+		}
+		o.flow()
+	}
+}
+
+// refused is the protocol of a connection that came too late.
+type refused struct{}
+
+func (refused) ConnectionMade(weir.Transport)            {}
+func (refused) DataReceived(p []byte) (n int, err error) { return len(p), nil }
+func (refused) ConnectionLost(error)                     {}
+
+// ConnectFailed implements weir.ConnectFailer.
+func (s *side) ConnectFailed(err *weir.ConnectError) {
+	if s.state != waiting {
+		return
+	}
+	if s.r.c.Failed != nil && s.r.c.Failed(s.id, err) {
+		return
+	}
+	s.r.end(s.id, err)
+	s.state = over
+	s.other().endWith(err)
+	s.r.finish()
+}
+
+// DataReceived implements weir.Protocol.
+func (s *side) DataReceived(p []byte) (int, error) {
+	o := s.other()
+	if o.state == waiting {
+		s.flow()
+		return 0, nil
+	}
+	if o.state == over || o.closing {
+		return len(p), nil // nobody is there to take them
+	}
+	n, err := o.t.Write(p)
+	switch {
+	case errors.Is(err, weir.ErrNotWritable):
+		return 0, err
+	case err != nil:
+		// The other side is about to be lost. Its reason will come; what it had
+		// sent before is still being delivered.
+		s.stuck = true
+		s.flow()
+		return 0, nil
+	}
+	s.bytes += int64(n)
+	if s.bytes >= s.bulkAt && len(p) >= bulkRead {
+		s.splice()
+	}
+	return n, nil
+}
+
+// splice hands this direction to the kernel.
+func (s *side) splice() {
+	s.bulkAt += s.bytes + bulkAfter // should it end early, not again too soon
+	if s.splicing || s.r.c.Copy {
+		return
+	}
+	sp, ok := s.t.(weir.Splicer)
+	if !ok {
+		return
+	}
+	if err := sp.SpliceTo(s.other().t, s.spliced); err == nil {
+		s.splicing = true
+	}
+}
+
+// spliced takes the result of a splice. Failures reach ConnectionLost of the
+// side that failed, and the end of the stream its EOFReceived.
+func (s *side) spliced(n int64, _ error) {
+	s.splicing = false
+	s.bytes += n
+	s.r.res.Spliced[s.id] += n
+	s.r.finish()
+}
+
+// PauseWriting implements weir.WritePauser.
+func (s *side) PauseWriting() {
+	s.full = true
+	s.other().flow()
+}
+
+// ResumeWriting implements weir.WritePauser.
+func (s *side) ResumeWriting() {
+	s.full = false
+	s.other().flow()
+}
+
+// WriteDrained implements weir.Drainer.
+func (s *side) WriteDrained() {
+	if s.reset {
+		s.t.Abort()
+	}
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (s *side) EOFReceived(int) (keepOpen bool, err error) {
+	s.r.end(s.id, nil)
+	if o := s.other(); o.state == open && !o.closing {
+		switch {
+		case !writable(o.t):
+		case o.t.CanWriteEOF():
+			if err := o.t.WriteEOF(); err != nil {
+				return true, nil // it is about to be lost; that ends this side
+			}
+		default:
+			o.closing = true
+			_ = o.t.Close() // always nil
+		}
+	}
+	return writable(s.t), nil
+}
+
+// writable reports whether a transport has a direction to write in at all: a
+// pipe may not.
+func writable(t weir.Transport) bool {
+	_, err := t.Write(nil)
+	return !errors.Is(err, weir.ErrNotWritable)
+}
+
+// ConnectionLost implements weir.Protocol.
+func (s *side) ConnectionLost(err error) {
+	if s.state != open {
+		return
+	}
+	if !s.closing {
+		s.r.end(s.id, err)
+	}
+	s.state = over
+	s.other().endWith(err)
+	s.r.finish()
+}
+
+// endWith ends a side because the other one is over, with err.
+func (s *side) endWith(err error) {
+	switch {
+	case s.state == waiting:
+		s.abandon()
+	case s.state == over || s.closing:
+	case err == nil:
+		s.closing = true
+		_ = s.t.Close() // always nil
+	default:
+		// What was received is delivered; then a reset, so that the peer does
+		// not take a failure for the end of the stream.
+		s.closing, s.reset = true, true
+		if s.t.Buffered() == 0 {
+			s.t.Abort()
+			return
+		}
+		s.flow()
+	}
+}
+
+func (s *side) abandon() {
+	s.state = over
+	if s.r.c.Abandon != nil {
+		s.r.c.Abandon(s.id)
+	}
+}
