@@ -2,7 +2,7 @@
 // accept and receive, one ring of provided buffers, one enter per turn, one
 // loop per thread.
 //
-//   uring ADDR LOOPS
+//   uring ADDR LOOPS BUFSIZE
 #define _GNU_SOURCE
 #include "listen.h"
 #include <linux/io_uring.h>
@@ -15,11 +15,12 @@
 enum {
 	ENTRIES = 4096,
 	CQES = 32768,
-	BUFS = 1024, // a power of two
-	BUFSIZE = 16384,
-	STRIDE = BUFSIZE + 64, // so that small messages do not share cache sets
+	MEMORY = 16 << 20, // of the buffers
+	MAXBUFS = 1024,
 	GROUP = 1,
 };
+
+static unsigned bufs, bufsize, stride;
 
 enum { ACCEPT, RECV, SEND };
 
@@ -41,8 +42,8 @@ struct ring {
 	struct io_uring_buf_ring *br;
 	unsigned short br_tail;
 	char *mem;
-	short next[BUFS];
-	int len[BUFS];
+	short next[MAXBUFS];
+	int len[MAXBUFS];
 	struct conn *starved;
 };
 
@@ -88,16 +89,16 @@ static void arm_recv(struct ring *r, struct conn *c)
 static void send_head(struct ring *r, struct conn *c)
 {
 	struct io_uring_sqe *s = sqe(r, IORING_OP_SEND, c->fd, c, SEND);
-	s->addr = (uintptr_t)(r->mem + (size_t)c->head * STRIDE);
+	s->addr = (uintptr_t)(r->mem + (size_t)c->head * stride);
 	s->len = r->len[c->head];
 	s->msg_flags = MSG_WAITALL | MSG_NOSIGNAL; // the kernel sends the rest
 }
 
 static void give_back(struct ring *r, int bid)
 {
-	struct io_uring_buf *b = &r->br->bufs[r->br_tail++ & (BUFS - 1)];
-	b->addr = (uintptr_t)(r->mem + (size_t)bid * STRIDE);
-	b->len = BUFSIZE;
+	struct io_uring_buf *b = &r->br->bufs[r->br_tail++ & (bufs - 1)];
+	b->addr = (uintptr_t)(r->mem + (size_t)bid * stride);
+	b->len = bufsize;
 	b->bid = bid;
 	__atomic_store_n(&r->br->tail, r->br_tail, __ATOMIC_RELEASE);
 	struct conn *c = r->starved;
@@ -207,14 +208,14 @@ static void setup(struct ring *r)
 	for (unsigned i = 0; i < p.sq_entries; i++)
 		array[i] = i;
 
-	r->br = mmap(NULL, BUFS * sizeof(struct io_uring_buf), PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE | MAP_POPULATE, -1, 0);
-	r->mem = mmap(NULL, (size_t)BUFS * STRIDE, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	r->br = mmap(NULL, bufs * sizeof(struct io_uring_buf), PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE | MAP_POPULATE, -1, 0);
+	r->mem = mmap(NULL, (size_t)bufs * stride, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
 	if (r->br == MAP_FAILED || r->mem == MAP_FAILED)
 		die("mmap");
-	struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)r->br, .ring_entries = BUFS, .bgid = GROUP};
+	struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)r->br, .ring_entries = bufs, .bgid = GROUP};
 	if (syscall(SYS_io_uring_register, r->fd, IORING_REGISTER_PBUF_RING, &reg, 1) < 0)
 		die("IORING_REGISTER_PBUF_RING");
-	for (int i = 0; i < BUFS; i++)
+	for (unsigned i = 0; i < bufs; i++)
 		give_back(r, i);
 }
 
@@ -245,10 +246,13 @@ static void *loop(void *arg)
 
 int main(int argc, char **argv)
 {
-	if (argc != 3) {
-		fprintf(stderr, "usage: uring ADDR LOOPS\n");
+	if (argc != 4) {
+		fprintf(stderr, "usage: uring ADDR LOOPS BUFSIZE\n");
 		return 2;
 	}
+	bufsize = atoi(argv[3]) < 16384 ? 16384 : 65536;
+	bufs = MEMORY / bufsize;
+	stride = bufsize + 64; // so that small messages do not share cache sets
 	signal(SIGPIPE, SIG_IGN);
 	struct sockaddr_in sa = parse(argv[1]);
 	int loops = atoi(argv[2]), lfd = listen_on(&sa, 0);

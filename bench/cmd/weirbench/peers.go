@@ -35,7 +35,9 @@ func goArgs(more ...string) func(start) []string {
 	}
 }
 
-func cArgs(s start) []string { return []string{s.addr, strconv.Itoa(s.loops)} }
+func cEpoll(s start) []string { return []string{s.addr, strconv.Itoa(s.loops)} }
+
+func cUring(s start) []string { return append(cEpoll(s), strconv.Itoa(s.buf)) }
 
 func splicePipe(bytes string) func(start) []string {
 	return func(s start) []string { return []string{s.addr, s.target, bytes} }
@@ -47,8 +49,8 @@ func weirPeer(backend string) peer {
 
 // echoPeers are in the order of the tables.
 var echoPeers = []peer{
-	{name: "c-epoll", build: "c/epoll", argv: cArgs},
-	{name: "c-uring", build: "c/uring", argv: cArgs},
+	{name: "c-epoll", build: "c/epoll", argv: cEpoll},
+	{name: "c-uring", build: "c/uring", argv: cUring},
 	weirPeer("epoll"),
 	weirPeer("epoll-et"),
 	weirPeer("uring"),

@@ -36,7 +36,15 @@ func Listen() (*Backend, error) {
 func (b *Backend) accept() (int, error) {
 	limit := unix.Timeval{Sec: 10}
 	_ = unix.SetsockoptTimeval(b.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
-	fd, _, err := unix.Accept4(b.fd, unix.SOCK_CLOEXEC)
+	var fd int
+	var err error
+	for {
+		// The runtime's signals interrupt even what would be restarted, where
+		// there is a time limit.
+		if fd, _, err = unix.Accept4(b.fd, unix.SOCK_CLOEXEC); err != unix.EINTR {
+			break
+		}
+	}
 	if err != nil {
 		return -1, fmt.Errorf("waiting for the relay's connection: %w", err)
 	}
@@ -248,6 +256,9 @@ func readFull(fd int, buf []byte) error {
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	for n := 0; n < len(buf); {
 		k, err := unix.Read(fd, buf[n:])
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}

@@ -115,8 +115,14 @@ func (d *dialer) dial() (int, error) {
 	// server's queue is full; then it takes as long as the limit.
 	limit := unix.Timeval{Sec: 10}
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
-	if err := unix.Connect(fd, &d.to); err != nil {
-		return fail("connect", err)
+	for {
+		err := unix.Connect(fd, &d.to)
+		if err == nil || err == unix.EISCONN {
+			break
+		}
+		if err != unix.EINTR && err != unix.EALREADY {
+			return fail("connect", err)
+		}
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fail("non-blocking", err)
