@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ type testCase struct {
 	Title  string
 	spec   load.Spec
 	loops  int
+	frame  int  // the server answers each message of so many bytes by itself
 	rounds int  // 0: as many as asked for
 	count  bool // system calls and allocations too
 	memory bool // what an idle connection takes too
@@ -51,6 +53,7 @@ func cases(warm, run time.Duration) []testCase {
 		{Name: "echo-64-4k", Title: "Echo, 64 connections, 4 KiB", spec: echo(64, 4096, 1), loops: 1},
 		{Name: "echo-64-64k", Title: "Echo, 64 connections, 64 KiB", spec: echo(64, 65536, 1), loops: 1, count: true},
 		{Name: "pipelined", Title: "Echo, 64 connections, 64 B, 16 messages under way on each", spec: echo(64, 64, 16), loops: 1, count: true, quick: true},
+		{Name: "frames", Title: "The same, each message answered by itself", spec: echo(64, 64, 16), loops: 1, frame: 64, count: true, quick: true},
 		{Name: "two-loops", Title: "Echo, 1,000 connections, 64 B, two loops on both CPUs, which the load shares", spec: echo(1000, 64, 1), loops: 2},
 		{Name: "open-1000", Title: "Open loop, 20,000 messages/s over 1,000 connections, 64 B", spec: open(1000, 20000, 0), loops: 1},
 		{Name: "greedy", Title: "The same at 5,000/s over 200, beside one greedy connection (64 KiB messages, 1 MiB under way)", spec: open(200, 5000, 1), loops: 1, unit: byLatency},
@@ -65,8 +68,15 @@ func (c *testCase) peers() []peer {
 	if c.relays() {
 		return relayPeers
 	}
-	return echoPeers
+	if c.frame > 0 {
+		return echoPeers
+	}
+	return slices.DeleteFunc(slices.Clone(echoPeers), func(p peer) bool { return p.extra })
 }
+
+// buf is the size of a read buffer: what someone who knows the messages would
+// take.
+func (c *testCase) buf() int { return min(max(c.spec.Size, 4096), 65536) }
 
 func (c *testCase) relays() bool { return c.spec.Kind == load.Relay || c.spec.Kind == load.First }
 

@@ -40,7 +40,7 @@ func (r *report) figures() []figure {
 		}
 	}
 	add("echo.svg", "Echo of 64 bytes: server CPU for each message", r.costs("echo-1"), r.costs("echo-64"), r.costs("echo-1000"), r.costs("echo-9000"))
-	add("loads.svg", "Other loads: server CPU for each message", r.costs("pipelined"), r.costs("churn"), r.costs("echo-64-4k"), r.costs("echo-64-64k"), r.costs("two-loops"), r.costs("open-1000"))
+	add("loads.svg", "Other loads: server CPU for each message", r.costs("pipelined"), r.costs("frames"), r.costs("churn"), r.costs("echo-64-4k"), r.costs("echo-64-64k"), r.costs("two-loops"), r.costs("open-1000"))
 	add("latency.svg", "Latency in the open loop: p50 and p99", r.latencies("open-1000"), r.latencies("greedy"))
 	add("relay.svg", "Relay of one stream", r.costs("relay"), r.costs("relay-trunc"), r.latencies("relay-first"))
 	add("memory.svg", "Memory of an idle connection", r.memories("User side: heap and stacks (C: process)", user), r.memories("Kernel, both ends", func(m *memory) float64 { return m.Kernel }))

@@ -19,7 +19,11 @@ corrected). System calls were counted in a pass of their own under strace, which
 slows the server and so makes its turns larger. Kernel memory is slab and socket
 buffers of both ends of a loopback connection. "c-epoll" and "c-uring" are this
 tree's own C servers, the floor; "std" is the standard library with a goroutine
-for each connection.
+for each connection. In "each message answered by itself" a server writes once
+for each message: "std" and nbio then make a system call for each, weir, evio and
+netpoll join what one turn writes, and "std-joined" does so by hand (a
+bufio.Writer, flushed when no whole message is left to read). The C servers echo
+bytes there as everywhere.
 `
 
 func (r *report) markdown() string {

@@ -84,16 +84,12 @@ func (b *bench) loader(c *testCase, spec load.Spec) (*process, error) {
 // limit is how long a run may take in all.
 func limit(s load.Spec) time.Duration { return s.Warm + s.Run + 40*time.Second }
 
-// bufFor is the size of a read buffer for messages: what someone who knows the
-// messages would take.
-func bufFor(size int) int { return min(max(size, 4096), 65536) }
-
 func (b *bench) tryMeasure(c *testCase, p peer, s *sample, profile string) error {
 	spec := c.spec
 	if c.relays() {
 		return b.tryRelay(c, p, s, profile)
 	}
-	srv, addr, err := b.server(p, c.loops, bufFor(spec.Size), "")
+	srv, addr, err := b.server(p, c, "")
 	if err != nil {
 		return err
 	}
@@ -165,7 +161,7 @@ func (b *bench) tryRelay(c *testCase, p peer, s *sample, profile string) error {
 	if err := ld.object(&hello, 10*time.Second); err != nil {
 		return err
 	}
-	srv, addr, err := b.server(p, c.loops, 65536, hello.Backend)
+	srv, addr, err := b.server(p, c, hello.Backend)
 	if err != nil {
 		return err
 	}
@@ -266,7 +262,7 @@ func (b *bench) count(c *testCase, p peer) counts {
 }
 
 func (b *bench) tryCount(c *testCase, p peer, n *counts) error {
-	srv, addr, err := b.server(p, c.loops, bufFor(c.spec.Size), "")
+	srv, addr, err := b.server(p, c, "")
 	if err != nil {
 		return err
 	}

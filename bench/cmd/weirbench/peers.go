@@ -14,6 +14,7 @@ type peer struct {
 	name  string
 	build string // what it is made from: "c/epoll", "servers/gnet"; "" for a program of the system
 	prog  string // of the system
+	extra bool   // in cases of framed messages alone
 	side  bool   // it answers about its memory (package side)
 	// argv makes the arguments. dir is for files.
 	argv func(s start) []string
@@ -22,12 +23,15 @@ type peer struct {
 // start is how a peer is started.
 type start struct {
 	addr, target, dir string
-	loops, buf        int
+	loops, buf, frame int
 }
 
 func goArgs(more ...string) func(start) []string {
 	return func(s start) []string {
 		a := append([]string{"-addr", s.addr, "-loops", strconv.Itoa(s.loops), "-buf", strconv.Itoa(s.buf)}, more...)
+		if s.frame > 0 {
+			a = append(a, "-frame", strconv.Itoa(s.frame))
+		}
 		if s.target != "" {
 			a = append(a, "-target", s.target)
 		}
@@ -56,6 +60,7 @@ var echoPeers = []peer{
 	weirPeer("uring"),
 	weirPeer("portable"),
 	{name: "std", build: "servers/std", side: true, argv: goArgs()},
+	{name: "std-joined", build: "servers/std", side: true, extra: true, argv: goArgs("-join")},
 	{name: "gnet", build: "servers/gnet", side: true, argv: goArgs()},
 	{name: "nbio", build: "servers/nbio", side: true, argv: goArgs()},
 	{name: "netpoll", build: "servers/netpoll", side: true, argv: goArgs()},

@@ -174,7 +174,7 @@ func serverCPU() int { return 0 }
 func loadCPU() int { return min(1, runtime.NumCPU()-1) }
 
 // server starts a peer and waits until it listens.
-func (b *bench) server(p peer, loops, buf int, target string) (*process, string, error) {
+func (b *bench) server(p peer, c *testCase, target string) (*process, string, error) {
 	path, err := b.build.path(p)
 	if err != nil {
 		return nil, "", err
@@ -184,10 +184,10 @@ func (b *bench) server(p peer, loops, buf int, target string) (*process, string,
 		return nil, "", err
 	}
 	cpu := serverCPU()
-	if loops > 1 {
+	if c.loops > 1 {
 		cpu = -1
 	}
-	srv, err := spawn(cpu, path, p.argv(start{addr: addr, target: target, dir: b.tmp, loops: loops, buf: buf})...)
+	srv, err := spawn(cpu, path, p.argv(start{addr: addr, target: target, dir: b.tmp, loops: c.loops, buf: c.buf(), frame: c.frame})...)
 	if err != nil {
 		return nil, "", err
 	}

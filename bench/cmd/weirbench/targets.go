@@ -108,7 +108,7 @@ func bounds() []bound {
 		add("echo, 1,000 connections, CPU to C epoll's", 1.05, false, costRatio("echo-1000", who, "c-epoll"))
 		add("echo, 64 connections, CPU to the standard library's", 0.85, false, costRatio("echo-64", who, "std"))
 		add("echo, 1,000 connections, CPU to the standard library's", 0.65, false, costRatio("echo-1000", who, "std"))
-		add("pipelined, messages for a CPU second to the standard library's", 3, true, inverse(costRatio("pipelined", who, "std")))
+		add("pipelined, messages for a CPU second to the standard library's", 3, true, inverse(costRatio("frames", who, "std")))
 		limit := 2.05
 		if who == "weir-uring" {
 			limit = 0.1

@@ -1,7 +1,7 @@
 // Package plot draws bars and ranges as SVG that can be read on a light and on
 // a dark background.
 //
-//	Figure: a title over panels, two beside each other
+//	Figure: a title over panels, two beside each other where labels are short
 //	Panel:  a title, a unit, a scale, one line for each Row
 //	Row:    a label, a bar with whiskers or two dots with a line between, a figure
 package plot
@@ -46,13 +46,11 @@ const (
 	gap     = 28
 	margin  = 16
 	rowH    = 19
-	labelW  = 118
 	figureW = 66
+	charW   = 6.9 // of a label, about
 	headH   = 46
 	axisH   = 24
 	titleH  = 44
-	panelW  = (width - 2*margin - gap) / 2
-	barsW   = panelW - labelW - figureW
 )
 
 const style = `text{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1f2328}
@@ -64,78 +62,98 @@ const style = `text{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",s
 // Figure draws panels under a title.
 func Figure(title string, panels []Panel) []byte {
 	var b bytes.Buffer
-	height := titleH
-	for i := 0; i < len(panels); i += 2 {
-		height += rowHeight(panels, i)
+	f := layOut(panels)
+	height := titleH + margin
+	for i := 0; i < len(panels); i += f.columns {
+		height += f.rowHeight(panels, i)
 	}
-	height += margin
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n",
 		width, height, width, height, escape(title))
 	fmt.Fprintf(&b, "<style>%s</style>\n<rect class=\"bg\" width=\"%d\" height=\"%d\"/>\n", style, width, height)
 	text(&b, margin, 28, "h", "start", title)
 	y := titleH
-	for i := 0; i < len(panels); i += 2 {
-		panels[i].draw(&b, margin, y)
-		if i+1 < len(panels) {
-			panels[i+1].draw(&b, margin+panelW+gap, y)
+	for i := 0; i < len(panels); i += f.columns {
+		for k := range min(f.columns, len(panels)-i) {
+			panels[i+k].draw(&b, f, margin+k*(f.panelW+gap), y)
 		}
-		y += rowHeight(panels, i)
+		y += f.rowHeight(panels, i)
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
 }
 
-// rowHeight is what the panels i and i+1, side by side, take.
-func rowHeight(panels []Panel, i int) int {
-	n := len(panels[i].Rows)
-	if i+1 < len(panels) {
-		n = max(n, len(panels[i+1].Rows))
+// layout is how a figure divides its width.
+type layout struct {
+	columns, panelW int
+	labelW, barsW   float64
+}
+
+func layOut(panels []Panel) layout {
+	f := layout{columns: 2, labelW: 100}
+	for _, p := range panels {
+		for _, r := range p.Rows {
+			f.labelW = max(f.labelW, charW*float64(len(r.Label))+12)
+		}
+	}
+	if f.labelW > 160 {
+		f.columns = 1
+	}
+	f.panelW = (width - 2*margin - gap*(f.columns-1)) / f.columns
+	f.barsW = float64(f.panelW) - f.labelW - figureW
+	return f
+}
+
+// rowHeight is what the panels from i on, side by side, take.
+func (f layout) rowHeight(panels []Panel, i int) int {
+	n := 0
+	for k := range min(f.columns, len(panels)-i) {
+		n = max(n, len(panels[i+k].Rows))
 	}
 	return headH + n*rowH + axisH + 8
 }
 
-func (p *Panel) draw(b *bytes.Buffer, x, y int) {
+func (p *Panel) draw(b *bytes.Buffer, f layout, x, y int) {
 	text(b, float64(x), float64(y+16), "t", "start", p.Title)
 	text(b, float64(x), float64(y+33), "dim", "start", p.Unit)
-	left, top := float64(x+labelW), float64(y+headH)
+	left, top := float64(x)+f.labelW, float64(y+headH)
 	bottom := top + float64(len(p.Rows)*rowH)
 	s := p.scale()
 	for _, t := range s.ticks {
-		at := left + s.pos(t)*barsW
+		at := left + s.pos(t)*f.barsW
 		fmt.Fprintf(b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>`+"\n", at, at, top, bottom+3)
 		text(b, at, bottom+17, "dim n", "middle", compact(t))
 	}
 	if p.Mark > 0 {
-		at := left + s.pos(p.Mark)*barsW
+		at := left + s.pos(p.Mark)*f.barsW
 		fmt.Fprintf(b, `<line class="mark" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>`+"\n", at, at, top, bottom)
 	}
 	for i, r := range p.Rows {
 		mid := top + float64(i*rowH) + rowH/2.0
 		text(b, left-8, mid+4, "", "end", r.Label)
 		if p.Dots {
-			r.dots(b, left, mid, s)
+			r.dots(b, f, left, mid, s)
 		} else {
-			r.bar(b, left, mid, s)
+			r.bar(b, f, left, mid, s)
 		}
 		figure := r.Text
 		if figure == "" {
 			figure = Short(r.Value)
 		}
-		text(b, left+barsW+figureW-2, mid+4, "n", "end", figure)
+		text(b, left+f.barsW+figureW-2, mid+4, "n", "end", figure)
 	}
 }
 
-func (r *Row) bar(b *bytes.Buffer, left, mid float64, s scale) {
+func (r *Row) bar(b *bytes.Buffer, f layout, left, mid float64, s scale) {
 	fmt.Fprintf(b, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2"/>`+"\n",
-		r.Kind, left, mid-6, max(s.pos(r.Value)*barsW, 1), 12)
+		r.Kind, left, mid-6, max(s.pos(r.Value)*f.barsW, 1), 12)
 	if r.Hi > r.Lo {
-		lo, hi := left+s.pos(r.Lo)*barsW, left+s.pos(r.Hi)*barsW
+		lo, hi := left+s.pos(r.Lo)*f.barsW, left+s.pos(r.Hi)*f.barsW
 		fmt.Fprintf(b, `<path class="whisk" d="M%.1f %.1fv6m0 -3H%.1fm0 -3v6"/>`+"\n", lo, mid-3, hi)
 	}
 }
 
-func (r *Row) dots(b *bytes.Buffer, left, mid float64, s scale) {
-	a, z := left+s.pos(r.Value)*barsW, left+s.pos(r.Hi)*barsW
+func (r *Row) dots(b *bytes.Buffer, f layout, left, mid float64, s scale) {
+	a, z := left+s.pos(r.Value)*f.barsW, left+s.pos(r.Hi)*f.barsW
 	fmt.Fprintf(b, `<line class="range" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/>`+"\n", a, z, mid, mid)
 	fmt.Fprintf(b, `<circle class="%s" cx="%.1f" cy="%.1f" r="4"/><circle class="%s" cx="%.1f" cy="%.1f" r="5.5"/>`+"\n",
 		r.Kind, a, mid, r.Kind, z, mid)

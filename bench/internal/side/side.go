@@ -30,6 +30,8 @@ type Config struct {
 	Addr    string // where to listen
 	Loops   int    // event loops, where it has loops
 	Buf     int    // bytes of a read buffer, where it has one for each connection
+	Frame   int    // if not 0: answer each message of so many bytes by itself
+	Join    bool   // the standard library shall join the answers it has at hand
 	Backend string // weir's backend
 	Target  string // where a relay connects to
 	Copy    bool   // a relay must not splice
@@ -41,6 +43,8 @@ func Parse() Config {
 	flag.StringVar(&c.Addr, "addr", "127.0.0.1:0", "address to listen on")
 	flag.IntVar(&c.Loops, "loops", 1, "event loops")
 	flag.IntVar(&c.Buf, "buf", 4096, "read buffer of a connection, in bytes")
+	flag.IntVar(&c.Frame, "frame", 0, "answer each message of so many bytes by itself")
+	flag.BoolVar(&c.Join, "join", false, "join the answers at hand, for std")
 	flag.StringVar(&c.Backend, "backend", "", "backend, for weir")
 	flag.StringVar(&c.Target, "target", "", "be a relay to this address")
 	flag.BoolVar(&c.Copy, "copy", false, "relay by copying")

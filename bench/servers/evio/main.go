@@ -7,6 +7,20 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
+// whole is the answers to the whole messages that are there; the rest is kept.
+func whole(c evio.Conn, in []byte, frame int) []byte {
+	if tail, ok := c.Context().([]byte); ok && len(tail) > 0 {
+		in = append(tail, in...)
+	}
+	var out []byte
+	for len(in) >= frame {
+		out = append(out, in[:frame]...)
+		in = in[frame:]
+	}
+	c.SetContext(append([]byte(nil), in...))
+	return out
+}
+
 func main() {
 	cfg := side.Parse()
 	side.Check(evio.Serve(evio.Events{
@@ -16,6 +30,11 @@ func main() {
 			go side.Serve(s.Addrs[0].String())
 			return evio.None
 		},
-		Data: func(_ evio.Conn, in []byte) ([]byte, evio.Action) { return in, evio.None },
+		Data: func(c evio.Conn, in []byte) ([]byte, evio.Action) {
+			if cfg.Frame > 0 {
+				in = whole(c, in, cfg.Frame)
+			}
+			return in, evio.None
+		},
 	}, "tcp://"+cfg.Addr))
 }

@@ -10,28 +10,34 @@ import (
 
 type echo struct {
 	gnet.BuiltinEventEngine
-	addr string
+	cfg side.Config
 }
 
 func (e *echo) OnBoot(gnet.Engine) gnet.Action {
-	go side.Serve(e.addr)
+	go side.Serve(e.cfg.Addr)
 	return gnet.None
 }
 
 func (e *echo) OnTraffic(c gnet.Conn) gnet.Action {
-	p, err := c.Next(-1)
-	if err != nil {
-		return gnet.Close
+	want := e.cfg.Frame
+	if want == 0 {
+		want = c.InboundBuffered()
 	}
-	if _, err := c.Write(p); err != nil {
-		return gnet.Close
+	for c.InboundBuffered() >= want && want > 0 {
+		p, err := c.Next(want)
+		if err != nil {
+			return gnet.Close
+		}
+		if _, err := c.Write(p); err != nil {
+			return gnet.Close
+		}
 	}
 	return gnet.None
 }
 
 func main() {
 	cfg := side.Parse()
-	side.Check(gnet.Run(&echo{addr: cfg.Addr}, "tcp://"+cfg.Addr,
+	side.Check(gnet.Run(&echo{cfg: cfg}, "tcp://"+cfg.Addr,
 		gnet.WithNumEventLoop(cfg.Loops),
 		gnet.WithTCPNoDelay(gnet.TCPNoDelay),
 		gnet.WithLogLevel(logging.ErrorLevel)))

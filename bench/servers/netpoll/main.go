@@ -9,18 +9,24 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
-func echo(_ context.Context, c netpoll.Connection) error {
+// echo sends back what there is, or with a frame each whole message of it.
+func echo(c netpoll.Connection, frame int) error {
 	r, w := c.Reader(), c.Writer()
-	n := r.Len()
-	p, err := r.Next(n)
-	if err != nil {
-		return err
+	n := frame
+	if n == 0 {
+		n = r.Len()
 	}
-	out, err := w.Malloc(n)
-	if err != nil {
-		return err
+	for n > 0 && r.Len() >= n {
+		p, err := r.Next(n)
+		if err != nil {
+			return err
+		}
+		out, err := w.Malloc(n)
+		if err != nil {
+			return err
+		}
+		copy(out, p)
 	}
-	copy(out, p)
 	if err := r.Release(); err != nil {
 		return err
 	}
@@ -32,7 +38,7 @@ func main() {
 	side.Check(netpoll.Configure(netpoll.Config{PollerNum: cfg.Loops}))
 	ln, err := netpoll.CreateListener("tcp", cfg.Addr)
 	side.Check(err)
-	loop, err := netpoll.NewEventLoop(echo)
+	loop, err := netpoll.NewEventLoop(func(_ context.Context, c netpoll.Connection) error { return echo(c, cfg.Frame) })
 	side.Check(err)
 	go side.Serve(ln.Addr().String())
 	side.Check(loop.Serve(ln))

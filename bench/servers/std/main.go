@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"net"
 
@@ -17,9 +18,12 @@ func main() {
 	for {
 		c, err := ln.Accept()
 		side.Check(err)
-		if cfg.Target != "" {
+		switch {
+		case cfg.Target != "":
 			go relay(c.(*net.TCPConn), cfg)
-		} else {
+		case cfg.Frame > 0:
+			go answer(c, cfg)
+		default:
 			go echo(c, make([]byte, cfg.Buf))
 		}
 	}
@@ -35,6 +39,28 @@ func echo(c net.Conn, buf []byte) {
 			}
 		}
 		if err != nil {
+			return
+		}
+	}
+}
+
+// answer writes an answer to each message; with Join those at hand leave
+// together.
+func answer(c net.Conn, cfg side.Config) {
+	defer c.Close()
+	in, msg := bufio.NewReaderSize(c, cfg.Buf), make([]byte, cfg.Frame)
+	out := bufio.NewWriterSize(c, cfg.Buf)
+	for {
+		if _, err := io.ReadFull(in, msg); err != nil {
+			return
+		}
+		if _, err := out.Write(msg); err != nil {
+			return
+		}
+		if cfg.Join && in.Buffered() >= len(msg) {
+			continue
+		}
+		if err := out.Flush(); err != nil {
 			return
 		}
 	}

@@ -16,8 +16,11 @@ func main() {
 	g, err := weir.NewGroup(cfg.Loops, opts...)
 	side.Check(err)
 	f := func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }
-	if cfg.Target != "" {
+	switch {
+	case cfg.Target != "":
 		f = relay(cfg)
+	case cfg.Frame > 0:
+		f = func(t weir.Transport) weir.Protocol { return weir.DataFunc(answer(t, cfg.Frame)) }
 	}
 	ln, err := g.Listen("tcp", cfg.Addr, f)
 	side.Check(err)
@@ -26,6 +29,19 @@ func main() {
 	}
 	go side.Serve(ln.Addr().String())
 	side.Check(g.Run())
+}
+
+// answer writes an answer to each whole message.
+func answer(t weir.Transport, frame int) func([]byte) (int, error) {
+	return func(p []byte) (n int, err error) {
+		for len(p)-n >= frame {
+			if _, err := t.Write(p[n : n+frame]); err != nil {
+				return n, err
+			}
+			n += frame
+		}
+		return n, nil
+	}
 }
 
 // fellBack says that the backend asked for is not the one that serves: its
