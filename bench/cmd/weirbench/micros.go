@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -121,23 +119,4 @@ func (m *microResult) find(name string) (spread, bool) {
 		}
 	}
 	return spread{}, false
-}
-
-// unmarshalReport reads a report that was written before.
-func unmarshalReport(text []byte) (*report, error) {
-	var r report
-	if err := json.Unmarshal(text, &r); err != nil {
-		return nil, fmt.Errorf("bench.json: %w", err)
-	}
-	for i := range r.Cases {
-		for _, c := range cases(0, 0) {
-			if c.Name == r.Cases[i].Name {
-				r.Cases[i].c = &c
-			}
-		}
-		if r.Cases[i].c == nil {
-			return nil, fmt.Errorf("bench.json: no case %q", r.Cases[i].Name)
-		}
-	}
-	return &r, nil
 }

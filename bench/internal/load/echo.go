@@ -30,8 +30,6 @@ type echo struct {
 	pat     pattern
 	buf     []byte
 	clients []client
-	greedy  Histogram
-	missing int // open loop: messages of the window that have not come back
 }
 
 const (
