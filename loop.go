@@ -60,6 +60,7 @@ type Loop struct {
 	log      *slog.Logger
 	debug    *debugger // nil unless asked for
 	hosted   bool      // somebody watches PollFD
+	locked   bool      // Turn locked its goroutine to its thread
 }
 
 // The states of a Loop.
@@ -141,7 +142,14 @@ func (l *Loop) Run() error {
 // Turn makes one turn and waits for I/O at most for wait: 0 does not wait,
 // below 0 waits for ever. It is for hosts, such as another loop that watches
 // PollFD, and fails as Run does.
+//
+// Where the backend needs one thread, the first Turn locks the goroutine to its
+// own until Close: turns from changing threads would cost a move each.
 func (l *Loop) Turn(wait time.Duration) error {
+	if l.caps.Thread && !l.locked {
+		runtime.LockOSThread()
+		l.locked = true
+	}
 	if err := l.enter(); err != nil {
 		return err
 	}
@@ -307,6 +315,10 @@ func (l *Loop) Close() error {
 	if l.debug != nil {
 		l.debug.enter()
 		l.debug.unclosed()
+	}
+	if l.locked {
+		defer runtime.UnlockOSThread()
+		l.locked = false
 	}
 	err := l.shutdown()
 	l.state.Store(loopClosed)

@@ -2,6 +2,7 @@ package weir
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
 )
@@ -140,7 +141,8 @@ func (s *stream) readDone(c *backend.Completion) {
 	switch {
 	case c.Err == backend.ErrAgain && s.flags&fWriteBroken != 0:
 		s.lose(s.reason)
-	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
+	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled, errors.Is(c.Err, syscall.ECANCELED):
+		// Nothing happened; sync submits it again if it is still wanted.
 	case s.flags&fClosing != 0:
 		if c.Err != nil && s.writing() {
 			s.lose(s.opError(op, c.Err))
