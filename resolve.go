@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,9 +56,9 @@ func lookupHosts(network, host string) ([]netip.Addr, error) {
 			}
 		}
 	}
-	if len(addrs) == 0 && strings.EqualFold(want, "localhost") { // RFC 6761, 6.3
+	if strings.EqualFold(want, "localhost") { // RFC 6761, 6.3: loopback, whatever the file leaves out
 		for _, a := range []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
-			if familyFits(network, a) {
+			if familyFits(network, a) && !slices.ContainsFunc(addrs, func(b netip.Addr) bool { return b.Unmap().Is4() == a.Is4() }) {
 				addrs = append(addrs, a)
 			}
 		}

@@ -6,18 +6,13 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// note is a layer that writes down its name at each event on its way up, and
-// tags every byte on its way down, so that the order of a stack shows.
+// note is a layer that changes nothing: what it stands for is only parsed.
 type note struct {
 	name  string
 	above weir.Protocol
-	log   *[]string
 }
 
-func (n *note) ConnectionMade(t weir.Transport) {
-	*n.log = append(*n.log, n.name)
-	n.above.ConnectionMade(t)
-}
+func (n *note) ConnectionMade(t weir.Transport)    { n.above.ConnectionMade(t) }
 func (n *note) DataReceived(p []byte) (int, error) { return n.above.DataReceived(p) }
 func (n *note) ConnectionLost(err error)           { n.above.ConnectionLost(err) }
 func (n *note) ConnectFailed(err *weir.ConnectError) {
@@ -26,7 +21,7 @@ func (n *note) ConnectFailed(err *weir.ConnectError) {
 	}
 }
 
-func noteLayer(name string, log *[]string, options ...OptionDoc) *Layer {
+func noteLayer(name string, options ...OptionDoc) *Layer {
 	return &Layer{
 		Name:    name,
 		Summary: "a layer of the tests",
@@ -36,7 +31,7 @@ func noteLayer(name string, log *[]string, options ...OptionDoc) *Layer {
 			if role.Server() {
 				text += "(server)"
 			}
-			return func(above weir.Protocol) weir.Protocol { return &note{name: text, above: above, log: log} }, nil
+			return func(above weir.Protocol) weir.Protocol { return &note{name: text, above: above} }, nil
 		},
 	}
 }
@@ -44,7 +39,6 @@ func noteLayer(name string, log *[]string, options ...OptionDoc) *Layer {
 // later is the table with words that COMMAND.md's examples use and that are not
 // there yet, so that the grammar can be tried whole.
 func later() *Table {
-	var log *[]string // nobody looks at what is built
 	t := Default()
 	path := func(name string) OptionDoc { return OptionDoc{Name: name, Type: Path} }
 	arg := func(l *Layer, a Arg) *Layer { l.Arg = a; return l }
@@ -57,17 +51,17 @@ func later() *Table {
 	proxy := []OptionDoc{{Name: "user", Type: Text}, {Name: "password", Type: Secret}}
 	t.Layers = append(
 		t.Layers,
-		noteLayer("tls", log, tls...),
-		noteLayer("tls-server", log, tls...),
-		noteLayer("tls-client", log, tls...),
-		arg(noteLayer("socks5", log, proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
-		arg(noteLayer("connect", log, proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
-		arg(noteLayer("latency", log, OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),
-		noteLayer("reset", log, OptionDoc{Name: "chance", Type: Text, Required: true}),
-		arg(noteLayer("ratelimit", log, OptionDoc{Name: "burst", Type: Text}), Arg{Name: "rate", Type: Text}),
-		noteLayer("proxy-in", log),
-		dialOnly(arg(noteLayer("proxy-out", log), Arg{Name: "v1|v2", Type: Choice("v1", "v2")})),
-		arg(noteLayer("ws", log), Arg{Name: "path", Type: Path, Optional: true}),
+		noteLayer("tls", tls...),
+		noteLayer("tls-server", tls...),
+		noteLayer("tls-client", tls...),
+		arg(noteLayer("socks5", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
+		arg(noteLayer("connect", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
+		arg(noteLayer("latency", OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),
+		noteLayer("reset", OptionDoc{Name: "chance", Type: Text, Required: true}),
+		arg(noteLayer("ratelimit", OptionDoc{Name: "burst", Type: Text}), Arg{Name: "rate", Type: Text}),
+		noteLayer("proxy-in"),
+		dialOnly(arg(noteLayer("proxy-out"), Arg{Name: "v1|v2", Type: Choice("v1", "v2")})),
+		arg(noteLayer("ws"), Arg{Name: "path", Type: Path, Optional: true}),
 	)
 	word := func(name string, r Role, a Arg, options ...OptionDoc) *Kind {
 		return &Kind{Name: name, Role: r, Summary: "a kind of the tests", Arg: a, Options: options, Describe: func(*Part) string { return "is of the tests" }}

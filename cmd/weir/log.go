@@ -144,12 +144,11 @@ func size(n int64) string {
 
 // span writes a length of time for people: three digits are enough.
 func span(d time.Duration) string {
-	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
-		if d >= unit {
-			return d.Round(unit / 100).String()
-		}
+	unit := time.Nanosecond
+	for d >= 1000*unit && unit < time.Second {
+		unit *= 10
 	}
-	return d.String()
+	return d.Round(unit).String()
 }
 
 func connections(n int) string {

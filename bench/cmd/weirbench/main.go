@@ -1,0 +1,245 @@
+// Command weirbench measures weir beside what people would pick instead, and
+// writes a table, plots and every figure to docs/bench.
+//
+//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR]
+//
+// Each peer is a process of its own on one CPU, the load another on the other.
+// In every round each peer runs once, in an order that turns around from round
+// to round, so that the drift of the machine meets all alike; ratios are of
+// figures of one round.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bench is one run of everything.
+type bench struct {
+	build   builder
+	tmp     string
+	only    string
+	peers   string
+	profile string
+	rounds  int
+	began   time.Time
+	end     time.Time
+	report  report
+	live    bool // standard error is a terminal
+	line    string
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "weirbench:", err)
+	os.Exit(1)
+}
+
+func main() {
+	quick := flag.Bool("quick", false, "a short run of the most telling cases, in less than two minutes")
+	only := flag.String("only", "", "cases to run, by name or the beginning of it, comma-separated")
+	peers := flag.String("peers", "", "peers to run, likewise; the floor always runs")
+	rounds := flag.Int("rounds", 0, "rounds of each case (default 5, with -quick 2)")
+	runTime := flag.Duration("time", 0, "what is counted of each run (default 400ms, with -quick 200ms)")
+	budget := flag.Duration("budget", 14*time.Minute, "cases that would begin after this are left out")
+	out := flag.String("out", "", "where to write (default docs/bench beside the module)")
+	profile := flag.String("profile", "", "also write CPU profiles of the Go servers to this directory")
+	list := flag.Bool("list", false, "list cases and peers")
+	flag.Parse()
+	runtime.LockOSThread() // see spawn
+
+	all := cases(100*time.Millisecond, 400*time.Millisecond)
+	if *list {
+		printList(all)
+		return
+	}
+	if *rounds == 0 {
+		*rounds = 5
+		if *quick {
+			*rounds = 2
+		}
+	}
+	if *quick {
+		all = slices.DeleteFunc(cases(50*time.Millisecond, 200*time.Millisecond), func(c testCase) bool { return !c.quick && *only == "" })
+	}
+	if *runTime > 0 {
+		for i := range all {
+			all[i].spec.Run = *runTime
+		}
+	}
+	if err := run(all, &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}, *budget, *out, *quick); err != nil {
+		fatal(err)
+	}
+}
+
+func printList(all []testCase) {
+	for _, c := range all {
+		fmt.Printf("%-12s %s\n", c.Name, c.Title)
+	}
+	for _, m := range micros {
+		fmt.Printf("%-12s %s\n", m.name, m.title)
+	}
+	for _, ps := range [][]peer{echoPeers, relayPeers} {
+		var names []string
+		for _, p := range ps {
+			names = append(names, p.name)
+		}
+		fmt.Println("peers:", strings.Join(names, " "))
+	}
+}
+
+func run(all []testCase, b *bench, budget time.Duration, out string, quick bool) error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/weir-io/weir/bench").Output()
+	if err != nil {
+		return fmt.Errorf("run this inside the module bench: %w", err)
+	}
+	b.build = builder{root: strings.TrimSpace(string(root)), made: map[string]string{}, lost: map[string]error{}}
+	if out == "" {
+		out = filepath.Join(filepath.Dir(b.build.root), "docs", "bench")
+	}
+	if b.tmp, err = os.MkdirTemp("", "weirbench"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.tmp)
+	b.build.dir = b.tmp
+	if b.profile != "" {
+		if b.profile, err = filepath.Abs(b.profile); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(b.profile, 0o755); err != nil {
+			return err
+		}
+	}
+	_, err = unix.IoctlGetTermios(2, unix.TCGETS)
+	b.live = err == nil
+	raiseLimit()
+	b.began = time.Now()
+	b.end = b.began.Add(budget)
+	b.say("building")
+	b.report.describe(b, quick)
+	for i := range all {
+		if c := &all[i]; chosen(b.only, c.Name) {
+			b.runCase(c)
+		}
+	}
+	b.runMicros(quick)
+	b.done("writing %s", out)
+	b.report.Took = time.Since(b.began).Round(time.Second).String()
+	return b.report.write(out)
+}
+
+// raiseLimit asks for descriptors for 9,000 connections and more.
+func raiseLimit() {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && r.Cur < 20000 {
+		r.Cur = min(r.Max, 20000)
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &r)
+	}
+}
+
+// say shows what is going on, in one line that the next replaces.
+func (b *bench) say(format string, args ...any) {
+	b.line = fmt.Sprintf("%5s  ", time.Since(b.began).Round(time.Second)) + fmt.Sprintf(format, args...)
+	if b.live {
+		fmt.Fprintf(os.Stderr, "\r\033[K%.100s", b.line)
+	}
+}
+
+// done shows a line that stays.
+func (b *bench) done(format string, args ...any) {
+	b.say(format, args...)
+	if b.live {
+		fmt.Fprint(os.Stderr, "\r\033[K")
+	}
+	fmt.Fprintln(os.Stderr, b.line)
+}
+
+// runCase runs all peers of a case, round by round.
+func (b *bench) runCase(c *testCase) {
+	if time.Now().After(b.end) {
+		b.report.Skipped = append(b.report.Skipped, c.Name+": no time was left")
+		b.done("%s: left out, no time", c.Name)
+		return
+	}
+	res := caseResult{Name: c.Name, Title: c.Title, Unit: c.unit.String(), Floor: c.floor(), c: c}
+	var peers []peer
+	for _, p := range c.peers() {
+		if !chosen(b.peers, p.name) && p.name != c.floor() {
+			continue
+		}
+		if _, err := b.build.path(p); err != nil {
+			b.report.skip(p.name + ": " + err.Error())
+			continue
+		}
+		peers = append(peers, p)
+		res.Rows = append(res.Rows, row{Peer: p.name})
+	}
+	rounds := b.rounds
+	if c.rounds > 0 {
+		rounds = min(rounds, c.rounds)
+	}
+	for round := range rounds {
+		order := make([]int, len(peers))
+		for i := range order {
+			order[i] = i
+		}
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, i := range order {
+			p := peers[i]
+			b.say("%s  round %d of %d  %s", c.Name, round+1, rounds, p.name)
+			profile := ""
+			if b.profile != "" && round == rounds-1 {
+				profile = filepath.Join(b.profile, c.Name+"-"+p.name+".prof")
+			}
+			res.Rows[i].Samples = append(res.Rows[i].Samples, b.measure(c, p, round, profile))
+		}
+	}
+	if c.count {
+		for i, p := range peers {
+			b.say("%s  counting  %s", c.Name, p.name)
+			n := b.count(c, p)
+			res.Rows[i].Counts = &n
+		}
+	}
+	res.sum()
+	b.report.Cases = append(b.report.Cases, res)
+	b.done("%s", c.Name)
+	for _, r := range res.Rows {
+		fmt.Fprintf(os.Stderr, "         %s\n", r.brief(c))
+	}
+}
+
+func (r *report) skip(why string) {
+	if !slices.Contains(r.Skipped, why) {
+		r.Skipped = append(r.Skipped, why)
+	}
+}
+
+// write puts everything into a directory.
+func (r *report) write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bench.json"), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	if err := r.plots(dir); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "README.md"), []byte(r.markdown()), 0o644)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const howToRead = `Each server is a process of its own with a CPU to itself, the load another on
+the other CPU; in "two loops" they share both. The load is weir's own
+(` + "`bench/internal/load`" + `): bare system calls, every byte checked against the place
+it must have. CPU is the server process's, user and system, from the scheduler's
+clock; over loopback it contains most of the kernel's TCP for both ends. Every
+round runs each peer once, back and forth; figures are medians over the rounds
+with the least and the most behind them, ratios are medians of ratios within a
+round. The machine is shared and drifts: within 8 % is equal. Latencies of the
+open loop count from when a message should have left (coordinated omission is
+corrected). System calls were counted in a pass of their own under strace, which
+slows the server and so makes its turns larger. Kernel memory is slab and socket
+buffers of both ends of a loopback connection. "c-epoll" and "c-uring" are this
+tree's own C servers, the floor; "std" is the standard library with a goroutine
+for each connection. In "each message answered by itself" a server writes once
+for each message: "std" and nbio then make a system call for each, weir, evio and
+netpoll join what one turn writes, and "std-joined" does so by hand (a
+bufio.Writer, flushed when no whole message is left to read). The C servers echo
+bytes there as everywhere.
+`
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	p("# What weir costs beside others\n\n")
+	p("Written by `make -C bench`; every figure is in `bench.json`. %s, took %s", r.Date, r.Took)
+	if r.Quick {
+		p(", a quick run: short rounds and few of them")
+	}
+	p(".\n\n- %s, %d CPUs, %s of memory; load average before %s\n- %s\n", r.Machine.CPU, r.Machine.CPUs, r.Machine.Memory, r.Machine.Load, r.Machine.Kernel)
+	for _, v := range r.Versions {
+		p("- %s\n", v)
+	}
+	p("\n%s\n", howToRead)
+	if len(r.Skipped) > 0 {
+		p("Not in this run:\n\n")
+		for _, s := range r.Skipped {
+			p("- %s\n", s)
+		}
+		p("\n")
+	}
+	r.targetTable(p)
+	for _, f := range r.figures() {
+		p("![%s](%s)\n\n", f.title, f.file)
+	}
+	for i := range r.Cases {
+		r.Cases[i].table(p)
+	}
+	r.countTable(p)
+	r.memoryTable(p)
+	for i := range r.Micros {
+		r.Micros[i].table(p)
+	}
+	return b.String()
+}
+
+type printer func(format string, args ...any)
+
+func (r *report) targetTable(p printer) {
+	all := r.verdicts()
+	if len(all) == 0 {
+		return
+	}
+	met := 0
+	for _, v := range all {
+		if v.met {
+			met++
+		}
+	}
+	p("## Aims\n\n%d of %d met in this run.\n\n| | aim | measured | |\n|---|---|---|---|\n", met, len(all))
+	for _, v := range all {
+		word := "met"
+		if !v.met {
+			word = "**missed**"
+		}
+		p("| %s | %s | %s | %s |\n", v.what, v.aim, v.got, word)
+	}
+	p("\n## Pictures\n\n")
+}
+
+func (c *caseResult) table(p printer) {
+	p("## %s\n\n", c.Title)
+	throughput := "rate, 1/s"
+	if c.c.unit == perGiB {
+		throughput = "MB/s"
+	}
+	latencies := c.c.unit != perGiB
+	p("| server | %s | least…most | to %s | to %s | %s |", c.Unit, c.Floor, c.c.std(), throughput)
+	if latencies {
+		p(" p50, µs | p99, µs | p99.9, µs |")
+	}
+	p("\n|---|---|---|---|---|---|")
+	if latencies {
+		p("---|---|---|")
+	}
+	p("\n")
+	for i := range c.Rows {
+		w := &c.Rows[i]
+		if w.Cost.none() {
+			p("| %s | %s |\n", w.Peer, w.failure())
+			continue
+		}
+		rate := w.Rate
+		if c.c.unit == perGiB {
+			rate = w.MBs
+		}
+		name := w.Peer
+		if strings.Contains(name, "weir") {
+			name = "**" + name + "**"
+		}
+		if f := w.failure(); f != "" {
+			name += " (" + f + ")"
+		}
+		p("| %s | %s | %s…%s | %.2f | %.2f | %s |", name, short(w.Cost.Median), short(w.Cost.Min), short(w.Cost.Max),
+			w.ToFloor.Median, w.ToStd.Median, short(rate))
+		if latencies {
+			p(" %s | %s | %s |", short(w.P50), short(w.P99), short(w.P999))
+		}
+		p("\n")
+	}
+	p("\n")
+}
+
+// countTable shows system calls and allocations of all cases beside each other.
+func (r *report) countTable(p printer) {
+	var with []*caseResult
+	var peers []string
+	for i := range r.Cases {
+		c := &r.Cases[i]
+		if !c.c.count {
+			continue
+		}
+		with = append(with, c)
+		for _, w := range c.Rows {
+			if !slices.Contains(peers, w.Peer) {
+				peers = append(peers, w.Peer)
+			}
+		}
+	}
+	if len(with) == 0 {
+		return
+	}
+	for _, what := range []struct {
+		title string
+		get   func(*counts) float64
+	}{
+		{"System calls for each message", func(n *counts) float64 { return n.Syscalls }},
+		{"Allocations for each message", func(n *counts) float64 { return n.Allocs }},
+	} {
+		p("## %s\n\n| server |", what.title)
+		for _, c := range with {
+			p(" %s |", c.Name)
+		}
+		p("\n|---|%s\n", strings.Repeat("---|", len(with)))
+		for _, name := range peers {
+			p("| %s |", name)
+			for _, c := range with {
+				w := c.row(name)
+				if w == nil || w.Counts == nil {
+					p(" – |")
+				} else {
+					p(" %s |", fixed(what.get(w.Counts)))
+				}
+			}
+			p("\n")
+		}
+		p("\n")
+	}
+}
+
+func (r *report) memoryTable(p printer) {
+	for i := range r.Cases {
+		c := &r.Cases[i]
+		if !c.c.memory {
+			continue
+		}
+		p("## Memory of an idle connection, bytes\n\n%d connections after the load, garbage collected.\n\n", c.c.spec.Conns)
+		p("| server | heap | stacks | process (RSS) | kernel, both ends |\n|---|---|---|---|---|\n")
+		for _, w := range c.Rows {
+			if w.Memory == nil {
+				continue
+			}
+			heap, stack := short(w.Memory.Heap), short(w.Memory.Stack)
+			if strings.HasPrefix(w.Peer, "c-") {
+				heap, stack = "–", "–"
+			}
+			p("| %s | %s | %s | %s | %s |\n", w.Peer, heap, stack, short(w.Memory.RSS), short(w.Memory.Kernel))
+		}
+		p("\n")
+	}
+}
+
+func (m *microResult) table(p printer) {
+	p("## %s\n\n| | ns (bytes where it says so) | least…most |\n|---|---|---|\n", m.Title)
+	for _, w := range m.Rows {
+		p("| %s | %s | %s…%s |\n", w.Name, short(w.Value.Median), short(w.Value.Min), short(w.Value.Max))
+	}
+	if m.WakeCalls >= 0 {
+		p("\nSystem calls to wake the loop, for each post while it is awake: %.5f.\n", m.WakeCalls)
+	}
+	p("\n")
+}

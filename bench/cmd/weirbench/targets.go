@@ -1,0 +1,186 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A verdict is one of the aims with what this run says of it.
+type verdict struct {
+	what, aim, got string
+	met            bool
+}
+
+// A bound is an aim: a figure that shall be at most, or at least, a limit.
+type bound struct {
+	what    string
+	limit   float64
+	atLeast bool
+	get     func(*report) (float64, bool)
+}
+
+// costRatio is a peer's cost as a part of another's, median over rounds.
+func costRatio(name, who, to string) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		c, row := r.find(name, who)
+		if row == nil || row.Cost.none() {
+			return 0, false
+		}
+		if to == c.c.floor() {
+			return row.ToFloor.Median, !row.ToFloor.none()
+		}
+		if to == c.c.std() {
+			return row.ToStd.Median, !row.ToStd.none()
+		}
+		other := c.row(to)
+		if other == nil {
+			return 0, false
+		}
+		var v []float64
+		theirs := other.good()
+		for round, s := range row.good() {
+			if o, ok := theirs[round]; ok {
+				v = append(v, c.c.cost(s)/c.c.cost(o))
+			}
+		}
+		return spreadOf(v).Median, len(v) > 0
+	}
+}
+
+func syscalls(name, who string) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		_, row := r.find(name, who)
+		if row == nil || row.Counts == nil || row.Counts.Syscalls < 0 {
+			return 0, false
+		}
+		return row.Counts.Syscalls, true
+	}
+}
+
+func allocs(name, who string) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		_, row := r.find(name, who)
+		if row == nil || row.Counts == nil || row.Counts.Allocs < 0 {
+			return 0, false
+		}
+		return row.Counts.Allocs, true
+	}
+}
+
+func userMemory(who string) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		_, row := r.find("echo-9000", who)
+		if row == nil || row.Memory == nil {
+			return 0, false
+		}
+		return row.Memory.Heap + row.Memory.Stack, true
+	}
+}
+
+func microValue(name, row string) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		for i := range r.Micros {
+			if r.Micros[i].Name == name {
+				v, ok := r.Micros[i].find(row)
+				return v.Median, ok
+			}
+		}
+		return 0, false
+	}
+}
+
+func inverse(f func(*report) (float64, bool)) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		v, ok := f(r)
+		return 1 / v, ok && v > 0
+	}
+}
+
+// bounds are the aims that weir was given.
+func bounds() []bound {
+	var all []bound
+	for _, who := range []string{"weir-epoll", "weir-epoll-et", "weir-uring"} {
+		add := func(what string, limit float64, atLeast bool, get func(*report) (float64, bool)) {
+			all = append(all, bound{who + ": " + what, limit, atLeast, get})
+		}
+		add("echo, 1 connection, CPU to C epoll's", 1.0, false, costRatio("echo-1", who, "c-epoll"))
+		add("echo, 64 connections, CPU to C epoll's", 1.05, false, costRatio("echo-64", who, "c-epoll"))
+		add("echo, 1,000 connections, CPU to C epoll's", 1.05, false, costRatio("echo-1000", who, "c-epoll"))
+		add("echo, 64 connections, CPU to the standard library's", 0.85, false, costRatio("echo-64", who, "std"))
+		add("echo, 1,000 connections, CPU to the standard library's", 0.65, false, costRatio("echo-1000", who, "std"))
+		add("pipelined, messages for a CPU second to the standard library's", 3, true, inverse(costRatio("frames", who, "std")))
+		limit := 2.05
+		if who == "weir-uring" {
+			limit = 0.1
+		}
+		add("system calls for a message, 1,000 connections", limit, false, syscalls("echo-1000", who))
+		add("allocations for a message, 1,000 connections", 0.005, false, allocs("echo-1000", who))
+		add("user memory of an idle connection, bytes", 512, false, userMemory(who))
+	}
+	for _, who := range []string{"weir-epoll-splice", "weir-uring-splice"} {
+		for _, p := range []struct {
+			to    string
+			limit float64
+		}{{"c-splice-1m", 1.1}, {"go-iocopy", 1}, {"haproxy-splice", 1}, {"haproxy", 1}, {"nginx", 1}, {"socat-64k", 1}, {"socat", 1}} {
+			all = append(all, bound{who + ": relay, CPU for a GiB to " + p.to + "'s", p.limit, false, costRatio("relay", who, p.to)})
+		}
+	}
+	return append(
+		all,
+		bound{"a million timers: set and stop, ns", 60, false, microValue("timers", "weir: set and stop, a million pending")},
+		bound{"a million timers: random reset, ns", 300, false, microValue("timers", "weir: random reset, a million pending")},
+		bound{"a post, uncontended, ns", 150, false, microValue("posts", "post, loop awake, uncontended")},
+		bound{"wake-up calls for a post while the loop is awake", 0.001, false, func(r *report) (float64, bool) {
+			for _, m := range r.Micros {
+				if m.Name == "posts" && m.WakeCalls >= 0 {
+					return m.WakeCalls, true
+				}
+			}
+			return 0, false
+		}},
+		bound{"simulated events a second, one core", 1e6, true, func(r *report) (float64, bool) {
+			v, ok := microValue("sim", "event")(r)
+			return 1e9 / v, ok && v > 0
+		}},
+	)
+}
+
+// verdicts holds the run against the aims; those it did not measure are left
+// out.
+func (r *report) verdicts() []verdict {
+	var all []verdict
+	for _, b := range bounds() {
+		v, ok := b.get(r)
+		if !ok {
+			continue
+		}
+		sign, met := "≤", v <= b.limit
+		if b.atLeast {
+			sign, met = "≥", v >= b.limit
+		}
+		limit := strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.3f", b.limit), "0"), ".")
+		if b.limit >= 1000 {
+			limit = short(b.limit)
+		}
+		all = append(all, verdict{b.what, sign + " " + limit, short(v), met})
+	}
+	return all
+}
+
+func (r *report) find(name, who string) (*caseResult, *row) {
+	for i := range r.Cases {
+		if r.Cases[i].Name == name {
+			return &r.Cases[i], r.Cases[i].row(who)
+		}
+	}
+	return nil, nil
+}
+
+func (c *caseResult) row(who string) *row {
+	for i := range c.Rows {
+		if c.Rows[i].Peer == who {
+			return &c.Rows[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+// Command weirload makes one load and prints what it counted. The bench starts
+// it, one process for each measurement:
+//
+//	weirload SPEC    SPEC is a load.Spec in JSON
+//
+// A load through a relay first prints {"Backend": addr}, then reads a line with
+// the relay's {"Addr": addr, "PIDs": [...]}. With Steps it prints
+// {"Primed": true} when all connections are there and waits for a line. After the result the connections of
+// an echo load stay open, idle, until standard input ends or a line comes.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/weir-io/weir/bench/internal/load"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "weirload:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	if len(os.Args) != 2 {
+		return fmt.Errorf("usage: weirload SPEC")
+	}
+	var s load.Spec
+	if err := json.Unmarshal([]byte(os.Args[1]), &s); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	debug.SetGCPercent(-1)
+	if s.CPU >= 0 {
+		if err := load.Pin(s.CPU); err != nil {
+			return err
+		}
+	}
+	in := bufio.NewScanner(os.Stdin)
+	var res load.Result
+	var err error
+	closing := func() {}
+	switch s.Kind {
+	case load.Echo:
+		res, closing, err = load.RunEcho(&s, func() error {
+			if !s.Steps {
+				return nil
+			}
+			if err := say(map[string]bool{"Primed": true}); err != nil {
+				return err
+			}
+			in.Scan()
+			return nil
+		})
+	case load.Churn:
+		res, err = load.RunChurn(&s)
+	case load.Relay, load.First:
+		res, err = relay(&s, in)
+	default:
+		err = fmt.Errorf("no load of kind %q", s.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	if err := say(res); err != nil {
+		return err
+	}
+	if s.Kind == load.Echo {
+		in.Scan()
+	}
+	closing()
+	return nil
+}
+
+func relay(s *load.Spec, in *bufio.Scanner) (load.Result, error) {
+	b, err := load.Listen()
+	if err != nil {
+		return load.Result{}, err
+	}
+	if err := say(map[string]string{"Backend": b.Addr}); err != nil {
+		return load.Result{}, err
+	}
+	if !in.Scan() {
+		return load.Result{}, fmt.Errorf("no relay came")
+	}
+	if err := json.Unmarshal(in.Bytes(), s); err != nil {
+		return load.Result{}, err
+	}
+	if s.Kind == load.Relay {
+		return load.RunRelay(s, b)
+	}
+	return load.RunFirst(s, b)
+}
+
+func say(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(string(b))
+	return err
+}

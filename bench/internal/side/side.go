@@ -1,0 +1,125 @@
+// Package side is what every Go server of the benches has beside its sockets:
+// the line that says where it listens, and answers about its memory over
+// standard input and output.
+package side
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"runtime/pprof"
+	"strings"
+)
+
+// Stats are a server's answer to "stats". Sizes are in bytes.
+type Stats struct {
+	Mallocs    uint64 // objects allocated so far
+	AllocBytes uint64 // their bytes
+	Heap       uint64 // taken by live and not yet swept objects
+	Stack      uint64 // taken by goroutines' stacks
+	Goroutines uint64
+	GCs        uint64
+}
+
+// Config is what the command line asks of a server.
+type Config struct {
+	Addr    string // where to listen
+	Loops   int    // event loops, where it has loops
+	Buf     int    // bytes of a read buffer, where it has one for each connection
+	Frame   int    // if not 0: answer each message of so many bytes by itself
+	Join    bool   // the standard library shall join the answers it has at hand
+	Backend string // weir's backend
+	Target  string // where a relay connects to
+	Copy    bool   // a relay must not splice
+}
+
+// Parse reads the command line.
+func Parse() Config {
+	var c Config
+	flag.StringVar(&c.Addr, "addr", "127.0.0.1:0", "address to listen on")
+	flag.IntVar(&c.Loops, "loops", 1, "event loops")
+	flag.IntVar(&c.Buf, "buf", 4096, "read buffer of a connection, in bytes")
+	flag.IntVar(&c.Frame, "frame", 0, "answer each message of so many bytes by itself")
+	flag.BoolVar(&c.Join, "join", false, "join the answers at hand, for std")
+	flag.StringVar(&c.Backend, "backend", "", "backend, for weir")
+	flag.StringVar(&c.Target, "target", "", "be a relay to this address")
+	flag.BoolVar(&c.Copy, "copy", false, "relay by copying")
+	flag.Parse()
+	return c
+}
+
+// Serve says that the server listens on addr, then answers lines on standard
+// input until it ends, and ends the process with it:
+//
+//	stats         one line of JSON, a Stats
+//	gc            the same after a garbage collection
+//	profile PATH  starts a CPU profile; "profile" alone ends it
+func Serve(addr string) {
+	fmt.Println("ready " + addr)
+	in := bufio.NewScanner(os.Stdin)
+	var profile *os.File
+	for in.Scan() {
+		verb, arg, _ := strings.Cut(in.Text(), " ")
+		switch verb {
+		case "gc":
+			runtime.GC()
+			runtime.GC() // the second empties the pools
+			answer(Read())
+		case "stats":
+			answer(Read())
+		case "profile":
+			if profile != nil {
+				pprof.StopCPUProfile()
+				_ = profile.Close()
+				profile = nil
+			}
+			if arg != "" {
+				f, err := os.Create(arg)
+				Check(err)
+				Check(pprof.StartCPUProfile(f))
+				profile = f
+			}
+			answer("ok")
+		}
+	}
+	os.Exit(0)
+}
+
+// Read asks the runtime.
+func Read() Stats {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/allocs:objects"},
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/stacks:bytes"},
+		{Name: "/sched/goroutines:goroutines"},
+		{Name: "/gc/cycles/total:gc-cycles"},
+	}
+	metrics.Read(s)
+	return Stats{
+		Mallocs:    s[0].Value.Uint64(),
+		AllocBytes: s[1].Value.Uint64(),
+		Heap:       s[2].Value.Uint64(),
+		Stack:      s[3].Value.Uint64(),
+		Goroutines: s[4].Value.Uint64(),
+		GCs:        s[5].Value.Uint64(),
+	}
+}
+
+func answer(v any) {
+	b, err := json.Marshal(v)
+	Check(err)
+	fmt.Println(string(b))
+}
+
+// Check ends the process if err is an error.
+func Check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, os.Args[0]+": "+err.Error())
+		os.Exit(1)
+	}
+}
