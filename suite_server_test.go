@@ -3,6 +3,7 @@ package weir_test
 import (
 	"errors"
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +18,9 @@ func onRealLoops(t *testing.T, f func(t *testing.T, l *weir.Loop)) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
 			skipRefused(t, name)
+			// A loop that is turned from one thread after another must move.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
 			l := newLoop(t, weir.WithBackendName(name), weir.WithLogger(discard()))
 			defer l.Close()
 			f(t, l)

@@ -137,20 +137,26 @@ func (s *Sim) Explain() {
 		return
 	}
 	s.said = true
+	s.ExplainTo(s.tb)
+}
+
+// ExplainTo is Explain to another test than the one that the Sim was made with.
+func (s *Sim) ExplainTo(tb testing.TB) {
+	tb.Helper()
 	const most = 200_000
 	if t := s.trace.Bytes(); len(t) > most {
-		s.tb.Logf("the end of the trace:\n%s", t[len(t)-most:])
+		tb.Logf("the end of the trace:\n%s", t[len(t)-most:])
 	} else if len(t) > 0 {
-		s.tb.Logf("the trace:\n%s", t)
+		tb.Logf("the trace:\n%s", t)
 	}
 	for i, err := range s.Failures {
 		if i == 20 {
 			break
 		}
-		s.tb.Log("reported to a loop:", firstLine(err))
+		tb.Log("reported to a loop:", firstLine(err))
 	}
-	s.tb.Logf("seed %d, after %v and %d events; faults %+v\nreplay: go test -run '^%s$' -count=1 -weir.seed=%d",
-		s.seed, s.Now(), s.world.Stats().Total(), s.world.Faults(), s.tb.Name(), s.seed)
+	tb.Logf("seed %d, after %v and %d events; faults %+v\nreplay: go test -run '^%s$' -count=1 -weir.seed=%d",
+		s.seed, s.Now(), s.world.Stats().Total(), s.world.Faults(), tb.Name(), s.seed)
 }
 
 // SimHost is a host of a Sim.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -215,7 +216,11 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Until makes turn after turn, which must come from one thread where the
+		// backend is bound to it.
+		runtime.LockOSThread()
 		t.Cleanup(func() {
+			defer runtime.UnlockOSThread()
 			if err := l.Close(); err != nil {
 				t.Error(err)
 			}

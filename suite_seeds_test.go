@@ -1,0 +1,360 @@
+package weir_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/weirtest"
+)
+
+// seedRun is one seed of one scenario: its world, what checks it, and what went
+// wrong.
+type seedRun struct {
+	testing.TB // for what weirtest asks of a test; failures are collected
+	sim        *weirtest.Sim
+	v          *weirtest.Invariants
+	r          *rand.Rand
+	server     *weir.Loop
+	client     *weir.Loop
+	ln         *weir.Listener
+	problems   []string
+	failed     int // connects
+	cleanups   []func()
+}
+
+func (s *seedRun) bad(format string, args ...any) {
+	s.problems = append(s.problems, fmt.Sprintf(format, args...))
+}
+
+func (s *seedRun) Cleanup(f func())             { s.cleanups = append(s.cleanups, f) }
+func (s *seedRun) Errorf(f string, args ...any) { s.bad(f, args...) }
+func (s *seedRun) Error(args ...any)            { s.bad("%s", fmt.Sprint(args...)) }
+func (s *seedRun) Failed() bool                 { return false } // explained by who runs it
+func (s *seedRun) Log(args ...any)              {}
+func (s *seedRun) Logf(f string, args ...any)   {}
+func (s *seedRun) Helper()                      {}
+
+// talker is a protocol of the scenarios. It sends size bytes in pieces as its
+// marks allow, reads as fast as it likes, and ends in one of many ways.
+type talker struct {
+	s      *seedRun
+	t      weir.Transport
+	r      *rand.Rand
+	size   int // bytes to send
+	sent   int
+	got    int
+	paused bool
+	lazy   int // leaves bytes unused one time in so many; 0: never
+	slow   int // pauses reading one time in so many
+	end    int // what it does when everything is sent: see ends
+	quits  int // aborts or closes after so many bytes received
+	reply  func(p *talker, b []byte)
+	onEnd  func(p *talker)
+	timer  *weir.Timer
+	resume *weir.Timer
+	lost   bool
+}
+
+// What a talker does when it has sent everything.
+const (
+	endNot = iota
+	endHalf
+	endClose
+	endAbort
+	ends
+)
+
+func (p *talker) ConnectionMade(t weir.Transport) {
+	p.t = t
+	// Nobody waits for ever for a peer that fell silent.
+	p.timer = t.Loop().After(3*time.Hour, t.Abort)
+	p.resume = t.Loop().NewTimer(t.ResumeReading)
+	if p.r.IntN(3) == 0 {
+		high := p.r.IntN(100_000)
+		if err := t.SetWriteMarks(high, p.r.IntN(high+1)); err != nil {
+			p.s.bad("SetWriteMarks: %v", err)
+		}
+	}
+	p.work()
+}
+
+func (p *talker) work() {
+	for !p.paused && p.sent < p.size && !p.lost {
+		n := min(p.size-p.sent, 1+p.r.IntN(20_000))
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = pattern(p.sent + i)
+		}
+		p.sent += n
+		if _, err := p.t.Write(b); err != nil {
+			return // ConnectionLost says why
+		}
+	}
+	if p.sent == p.size && p.end != endNot {
+		end := p.end
+		p.end = endNot
+		switch end {
+		case endHalf:
+			_ = p.t.WriteEOF()
+		case endClose:
+			_ = p.t.Close()
+		case endAbort:
+			p.t.Abort()
+		}
+	}
+}
+
+func (p *talker) DataReceived(b []byte) (int, error) {
+	n := len(b)
+	if p.lazy > 0 && n < 50_000 && p.r.IntN(p.lazy) == 0 {
+		n = p.r.IntN(n + 1)
+	}
+	p.got += n
+	if p.slow > 0 && p.r.IntN(p.slow) == 0 {
+		p.t.PauseReading()
+		p.resume.Set(time.Duration(p.r.IntN(int(20 * time.Millisecond))))
+	}
+	if p.reply != nil && n > 0 {
+		p.reply(p, b[:n])
+	}
+	if p.quits > 0 && p.got >= p.quits {
+		p.quits = 0
+		if p.r.IntN(2) == 0 {
+			p.t.Abort()
+		} else {
+			_ = p.t.Close()
+		}
+	}
+	return n, nil
+}
+
+func (p *talker) EOFReceived(unused int) (bool, error) {
+	p.got += unused
+	if p.onEnd != nil {
+		p.onEnd(p)
+		return true, nil
+	}
+	return false, nil
+}
+
+func (p *talker) PauseWriting()  { p.paused = true }
+func (p *talker) ResumeWriting() { p.paused = false; p.work() }
+
+func (p *talker) ConnectionLost(error) {
+	p.lost = true
+	p.timer.Stop()
+	p.resume.Stop()
+}
+
+func (p *talker) ConnectFailed(*weir.ConnectError) { p.s.failed++ }
+
+func (s *seedRun) talker() *talker {
+	return &talker{s: s, r: rand.New(rand.NewPCG(s.r.Uint64(), 1))}
+}
+
+// serve listens, with patience for drawn shortages.
+func (s *seedRun) serve(f func() *talker) {
+	for range 500 {
+		var err error
+		s.ln, err = s.server.Listen("tcp", ":7000", s.v.Factory(func(weir.Transport) weir.Protocol {
+			if p := f(); p != nil {
+				return p
+			}
+			return nil
+		}))
+		if err == nil {
+			return
+		}
+	}
+	s.bad("cannot listen")
+}
+
+// dial makes n clients within some time.
+func (s *seedRun) dial(n int, within time.Duration, f func() *talker) {
+	for range n {
+		p := f()
+		s.client.After(time.Duration(s.r.Int64N(int64(within))), func() {
+			s.client.Connect("tcp", "server:7000", s.v.Protocol(p))
+		})
+	}
+}
+
+// seedScenarios are what runs under drawn faults.
+var seedScenarios = []struct {
+	name string
+	play func(s *seedRun)
+}{
+	{"echo", func(s *seedRun) {
+		s.serve(func() *talker {
+			p := s.talker()
+			p.reply = func(p *talker, b []byte) { _, _ = p.t.Write(b) }
+			return p
+		})
+		s.dial(1+s.r.IntN(5), time.Second, func() *talker {
+			p := s.talker()
+			p.size = s.r.IntN(1 << s.r.IntN(18))
+			p.end = endHalf
+			p.lazy = s.r.IntN(4)
+			return p
+		})
+	}},
+	{"request, end, reply", func(s *seedRun) {
+		s.serve(func() *talker {
+			p := s.talker()
+			p.lazy = s.r.IntN(3)
+			p.onEnd = func(p *talker) {
+				p.t.Loop().After(time.Duration(p.r.IntN(int(300*time.Millisecond))), func() {
+					p.size = p.r.IntN(1 << p.r.IntN(19))
+					p.end = endHalf + p.r.IntN(2)
+					p.work()
+				})
+			}
+			return p
+		})
+		s.dial(1+s.r.IntN(5), time.Second, func() *talker {
+			p := s.talker()
+			p.size, p.end = s.r.IntN(2000), endHalf
+			return p
+		})
+	}},
+	{"bulk both ways, slow readers", func(s *seedRun) {
+		mk := func() *talker {
+			p := s.talker()
+			p.size = s.r.IntN(1 << s.r.IntN(20))
+			p.slow = 1 + s.r.IntN(10)
+			p.lazy = s.r.IntN(4)
+			p.end = endHalf
+			p.onEnd = func(*talker) {}
+			return p
+		}
+		s.serve(mk)
+		s.dial(1+s.r.IntN(3), time.Second, mk)
+	}},
+	{"publish and subscribe", func(s *seedRun) {
+		var all []*talker
+		s.serve(func() *talker {
+			p := s.talker()
+			all = append(all, p)
+			p.reply = func(_ *talker, b []byte) {
+				for _, q := range all {
+					if q.t != nil && !q.lost && !q.paused {
+						_, _ = q.t.Write(b)
+					}
+				}
+			}
+			return p
+		})
+		s.dial(2+s.r.IntN(6), time.Second, func() *talker {
+			p := s.talker()
+			p.size = s.r.IntN(1000)
+			p.slow = s.r.IntN(3)
+			p.t = nil
+			p.quits = 1 + s.r.IntN(3000)
+			return p
+		})
+	}},
+	{"churn", func(s *seedRun) {
+		mk := func() *talker {
+			p := s.talker()
+			p.size = s.r.IntN(200)
+			p.end = endHalf + s.r.IntN(ends-endHalf)
+			return p
+		}
+		s.serve(func() *talker {
+			if s.r.IntN(10) == 0 {
+				return nil
+			}
+			return mk()
+		})
+		s.dial(5+s.r.IntN(20), 3*time.Second, mk)
+	}},
+	{"resets", func(s *seedRun) {
+		mk := func() *talker {
+			p := s.talker()
+			p.size = s.r.IntN(1 << s.r.IntN(18))
+			p.slow = s.r.IntN(5)
+			p.quits = 1 + s.r.IntN(20_000)
+			p.end = endNot + s.r.IntN(ends)
+			p.onEnd = func(p *talker) { p.end = endHalf; p.work() }
+			return p
+		}
+		s.serve(mk)
+		s.dial(1+s.r.IntN(6), time.Second, mk)
+	}},
+}
+
+// runSeed plays a scenario under the faults of a seed: first with them, for
+// safety, then without, for liveness.
+func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
+	s := &seedRun{TB: tb, r: rand.New(rand.NewPCG(seed, uint64(scenario)))}
+	s.v = weirtest.NewInvariants(func(problem string) { s.bad("%s", problem) })
+	s.sim = weirtest.NewSim(s, seed, weirtest.WithSwarm())
+	s.server, s.client = s.sim.Host("server").Loop(), s.sim.Host("client").Loop()
+	s.sim.OnStep(s.v.Step)
+	seedScenarios[scenario].play(s)
+	if err := s.sim.RunFor(time.Duration(s.r.Int64N(int64(time.Second) << s.r.IntN(8)))); err != nil {
+		s.bad("with faults: %v", err)
+	}
+	s.sim.World().HealAll()
+	if err := s.sim.Run(nil); err != nil {
+		s.bad("healed: %v (G9, G10)", err)
+	}
+	if n := s.v.Open(); n != 0 {
+		s.bad("%d connections made and never lost (G1, G10)", n)
+	}
+	if s.ln != nil {
+		_ = s.ln.Close()
+	}
+	if err := s.sim.Run(nil); err != nil {
+		s.bad("closing: %v", err)
+	}
+	if n := s.server.Connections() + s.client.Connections(); n != 0 {
+		s.bad("%d connections in the loops at rest (G6)", n)
+	}
+	for _, f := range s.cleanups {
+		f()
+	}
+	for _, err := range s.sim.Failures {
+		if reason(err) != err.Error() {
+			s.bad("reported: %v", err)
+		}
+	}
+	return s
+}
+
+// seedsOfScenario is how many seeds a plain go test runs of each.
+const seedsOfScenario = 100
+
+// TestSeeds checks G1 to G4, G6, G9 and G10 over scenarios and seeds.
+func TestSeeds(t *testing.T) {
+	for i, sc := range seedScenarios {
+		t.Run(sc.name, func(t *testing.T) {
+			first, n := uint64(1), uint64(seedsOfScenario)
+			if *simSeeds > 300 {
+				n = *simSeeds / uint64(len(seedScenarios))
+			}
+			if seed, ok := weirtest.Seed(); ok {
+				first, n = seed, 1
+			}
+			made, failed := 0, 0
+			for seed := first; seed < first+n; seed++ {
+				s := runSeed(t, i, seed)
+				made, failed = made+s.v.Made(), failed+s.failed
+				if len(s.problems) > 0 {
+					for _, p := range s.problems[:min(len(s.problems), 10)] {
+						t.Error(p)
+					}
+					s.sim.ExplainTo(t)
+					return
+				}
+			}
+			t.Logf("%d seeds: %d ends connected, %d connects failed", n, made, failed)
+			if n > 50 && made == 0 {
+				t.Error("nothing was ever connected")
+			}
+		})
+	}
+}

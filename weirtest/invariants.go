@@ -1,0 +1,338 @@
+package weirtest
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/weir-io/weir"
+)
+
+// Invariants watches the connections of a run from between their protocols and
+// their transports and checks at every callback and call:
+//
+//	G1  ConnectionMade at most once; ConnectionLost exactly once if made, last
+//	G2  bytes received are a prefix of the bytes sent; with the end, all of them
+//	G3  buffered bytes stay under the high mark plus one write (see Step)
+//	G4  pause and resume alternate
+//
+// and that no callback comes from inside a method that must not call back. Both
+// ends of a connection must be watched by the same Invariants for G2. It belongs
+// to one goroutine.
+type Invariants struct {
+	fail  func(problem string)
+	open  []*watched
+	wires map[[2]string]*wire
+	made  int
+	lost  int
+}
+
+// NewInvariants makes one that tells fail of every breach.
+func NewInvariants(fail func(problem string)) *Invariants {
+	return &Invariants{fail: fail, wires: map[[2]string]*wire{}}
+}
+
+// wire is what one end of a connection has sent.
+type wire struct {
+	sent  []byte // not yet used by the other end
+	total int    // bytes ever sent
+	used  int    // bytes that the other end used
+}
+
+// watched is one connection: the protocol's transport and the transport's
+// protocol.
+type watched struct {
+	weir.Transport
+	v     *Invariants
+	p     weir.Protocol
+	shape shape
+	name  string
+	out   *wire
+	in    *wire
+	at    int // in v.open
+
+	made, lost      int
+	ended           bool // the peer's end was handed over
+	closed          bool // Close or Abort was called
+	pauses, resumes int
+	high            int
+	largest         int    // bytes of the largest write
+	inside          string // a callback that must not be nested
+	locked          string // a method that must not call back
+}
+
+// Protocol returns p, watched. It has the optional callbacks of p.
+func (v *Invariants) Protocol(p weir.Protocol) weir.Protocol {
+	w := &watched{v: v, p: p, shape: shapeOf(p), high: 64 << 10, name: "unconnected"}
+	return shaped(w, w.shape)
+}
+
+// Factory returns a factory of watched protocols.
+func (v *Invariants) Factory(f weir.Factory) weir.Factory {
+	return func(t weir.Transport) weir.Protocol {
+		p := f(t)
+		if p == nil {
+			return nil
+		}
+		return v.Protocol(p)
+	}
+}
+
+// Open is how many watched connections are made and not lost.
+func (v *Invariants) Open() int { return v.made - v.lost }
+
+// Made is how many watched connections were made.
+func (v *Invariants) Made() int { return v.made }
+
+// Step checks what can be checked at any moment: G3.
+func (v *Invariants) Step() {
+	for _, w := range v.open {
+		if n := w.Transport.Buffered(); n > w.high+w.largest {
+			w.bad("%d bytes buffered; the high mark is %d, the largest write %d (G3)", n, w.high, w.largest)
+			w.largest = n // once
+		}
+	}
+}
+
+func (w *watched) bad(format string, args ...any) {
+	w.v.fail(w.name + ": " + fmt.Sprintf(format, args...))
+}
+
+// enter checks a callback that comes now, and returns how it is left.
+func (w *watched) enter(callback string) func() {
+	switch {
+	case w.made == 0:
+		w.bad("%s before ConnectionMade (G1)", callback)
+	case w.lost > 0:
+		w.bad("%s after ConnectionLost (G1)", callback)
+	case w.locked != "":
+		w.bad("%s from inside %s", callback, w.locked)
+	case w.inside != "" && callback != "PauseWriting":
+		w.bad("%s from inside %s", callback, w.inside)
+	}
+	was := w.inside
+	w.inside = callback
+	return func() { w.inside = was }
+}
+
+// ConnectionMade implements weir.Protocol.
+func (w *watched) ConnectionMade(t weir.Transport) {
+	if w.made++; w.made > 1 {
+		w.bad("ConnectionMade %d times (G1)", w.made)
+	}
+	w.v.made++
+	w.Transport = t
+	local, remote := addrText(t.LocalAddr()), addrText(t.RemoteAddr())
+	w.name = local + " to " + remote
+	w.out = &wire{}
+	w.v.wires[[2]string{local, remote}] = w.out
+	w.at = len(w.v.open)
+	w.v.open = append(w.v.open, w)
+	defer w.enter("ConnectionMade")()
+	w.p.ConnectionMade(w)
+}
+
+func addrText(a net.Addr) string { return a.String() }
+
+// peer finds what the other end has sent.
+func (w *watched) peer() *wire {
+	if w.in == nil {
+		w.in = w.v.wires[[2]string{addrText(w.RemoteAddr()), addrText(w.LocalAddr())}]
+	}
+	return w.in
+}
+
+// DataReceived implements weir.Protocol.
+func (w *watched) DataReceived(p []byte) (int, error) {
+	defer w.enter("DataReceived")()
+	switch {
+	case w.ended:
+		w.bad("DataReceived after the end (G1)")
+	case w.closed:
+		w.bad("DataReceived after Close or Abort")
+	case len(p) == 0:
+		w.bad("DataReceived of nothing")
+	}
+	in := w.peer()
+	if in == nil {
+		w.bad("%d bytes from an end that was never made (G2)", len(p))
+	} else if len(p) > len(in.sent) || string(p) != string(in.sent[:len(p)]) {
+		w.bad("bytes at %d are not those that were sent (G2)", in.used)
+	}
+	n, err := w.p.DataReceived(p)
+	if in != nil && 0 < n && n <= len(p) && n <= len(in.sent) {
+		in.used += n
+		in.sent = in.sent[n:]
+	}
+	return n, err
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (w *watched) EOFReceived(unused int) (bool, error) {
+	defer w.enter("EOFReceived")()
+	if w.ended {
+		w.bad("a second end (G1)")
+	}
+	w.ended = true
+	if in := w.peer(); in != nil && in.used+unused != in.total {
+		w.bad("the end after %d bytes and %d unused of %d sent (G2)", in.used, unused, in.total)
+	}
+	return w.p.(weir.EOFReceiver).EOFReceived(unused)
+}
+
+// PauseWriting implements weir.WritePauser.
+func (w *watched) PauseWriting() {
+	defer w.enter("PauseWriting")()
+	if w.pauses++; w.pauses != w.resumes+1 {
+		w.bad("PauseWriting %d times, ResumeWriting %d times (G4)", w.pauses, w.resumes)
+	}
+	w.p.(weir.WritePauser).PauseWriting()
+}
+
+// ResumeWriting implements weir.WritePauser.
+func (w *watched) ResumeWriting() {
+	defer w.enter("ResumeWriting")()
+	if w.resumes++; w.resumes != w.pauses {
+		w.bad("ResumeWriting %d times, PauseWriting %d times (G4)", w.resumes, w.pauses)
+	}
+	w.p.(weir.WritePauser).ResumeWriting()
+}
+
+// WriteDrained implements weir.Drainer.
+func (w *watched) WriteDrained() {
+	defer w.enter("WriteDrained")()
+	w.p.(weir.Drainer).WriteDrained()
+}
+
+// ReadBuffer implements weir.BufferedProtocol.
+func (w *watched) ReadBuffer() []byte { return w.p.(weir.BufferedProtocol).ReadBuffer() }
+
+// ConnectionLost implements weir.Protocol.
+func (w *watched) ConnectionLost(err error) {
+	leave := w.enter("ConnectionLost")
+	if w.lost++; w.lost > 1 {
+		w.bad("ConnectionLost %d times (G1)", w.lost)
+		return
+	}
+	w.v.lost++
+	last := w.v.open[len(w.v.open)-1]
+	w.v.open[w.at], last.at = last, w.at
+	w.v.open = w.v.open[:len(w.v.open)-1]
+	w.p.ConnectionLost(err)
+	leave()
+}
+
+// ConnectFailed implements weir.ConnectFailer.
+func (w *watched) ConnectFailed(err *weir.ConnectError) {
+	if w.made > 0 {
+		w.bad("ConnectFailed after ConnectionMade (G1)")
+	}
+	if f, ok := w.p.(weir.ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+}
+
+// The transport that the protocol sees.
+
+// Unwrap gives weir.As the transport below.
+func (w *watched) Unwrap() weir.Transport { return w.Transport }
+
+// wrote notes bytes that are about to be written; they count before, since the
+// other end may see them before Write returns.
+func (w *watched) wrote(p []byte) {
+	w.out.sent = append(w.out.sent, p...)
+	w.out.total += len(p)
+}
+
+// unwrote takes back what was not accepted.
+func (w *watched) unwrote(n int) {
+	w.out.sent = w.out.sent[:len(w.out.sent)-n]
+	w.out.total -= n
+}
+
+// Write implements weir.Transport.
+func (w *watched) Write(p []byte) (int, error) {
+	w.largest = max(w.largest, len(p))
+	w.wrote(p)
+	n, err := w.Transport.Write(p)
+	w.unwrote(len(p) - n)
+	return n, err
+}
+
+// Writev implements weir.Transport.
+func (w *watched) Writev(bufs [][]byte) (int, error) {
+	total := 0
+	for _, p := range bufs {
+		w.wrote(p)
+		total += len(p)
+	}
+	w.largest = max(w.largest, total)
+	n, err := w.Transport.Writev(bufs)
+	w.unwrote(total - n)
+	return n, err
+}
+
+// Close implements weir.Transport.
+func (w *watched) Close() error {
+	defer w.lock("Close")()
+	w.closed = true
+	return w.Transport.Close()
+}
+
+// Abort implements weir.Transport.
+func (w *watched) Abort() {
+	defer w.lock("Abort")()
+	w.closed = true
+	w.Transport.Abort()
+}
+
+// ResumeReading implements weir.Transport.
+func (w *watched) ResumeReading() {
+	defer w.lock("ResumeReading")()
+	w.Transport.ResumeReading()
+}
+
+func (w *watched) lock(method string) func() {
+	was := w.locked
+	w.locked = method
+	return func() { w.locked = was }
+}
+
+// SetWriteMarks implements weir.Transport.
+func (w *watched) SetWriteMarks(high, low int) error {
+	err := w.Transport.SetWriteMarks(high, low)
+	if err == nil {
+		w.high = max(w.high, high) // what is buffered already may stay
+	}
+	return err
+}
+
+// Protocol implements weir.Transport.
+func (w *watched) Protocol() weir.Protocol {
+	if w.Transport.Protocol() == nil {
+		return nil
+	}
+	return w.p
+}
+
+// SetProtocol implements weir.Transport.
+func (w *watched) SetProtocol(p weir.Protocol) {
+	w.p, w.shape = p, shapeOf(p)
+	w.Transport.SetProtocol(shaped(w, w.shape))
+}
+
+// shapeOf looks up which optional callbacks p has.
+func shapeOf(p weir.Protocol) (s shape) {
+	if _, ok := p.(weir.EOFReceiver); ok {
+		s |= shapeEOF
+	}
+	if _, ok := p.(weir.WritePauser); ok {
+		s |= shapePause
+	}
+	if _, ok := p.(weir.Drainer); ok {
+		s |= shapeDrain
+	}
+	if _, ok := p.(weir.BufferedProtocol); ok {
+		s |= shapeBuffer
+	}
+	return s
+}
