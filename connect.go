@@ -300,6 +300,9 @@ func (a *attempt) drop() {
 func (a *attempt) shut() {
 	if a.h != backend.None {
 		a.c.loop.shutHandle(a.h, backend.CloseFlat)
+		if planted == "dial-closes-twice" && a.c.finished {
+			a.c.loop.shutHandle(a.h, backend.CloseFlat)
+		}
 		a.h = backend.None
 	}
 }

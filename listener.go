@@ -272,6 +272,13 @@ func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr, gone fu
 // shortage that trying again at once would turn into a spin.
 func (ln *Listener) failed(err error) {
 	ln.errors++
+	if planted == "accept-spins" {
+		ln.accept()
+		return
+	}
+	if planted == "accept-stops" && oneConnection(err) {
+		return
+	}
 	if oneConnection(err) && ln.errors < acceptErrors {
 		ln.accept()
 		return

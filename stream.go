@@ -424,6 +424,9 @@ func (s *stream) finish() {
 	if s.flags&fConnected != 0 {
 		s.flags &^= fConnected
 		s.callLost(p, s.reason)
+		if planted == "lost-twice" && s.flags&fReset != 0 && s.reason != ErrAborted {
+			s.callLost(p, s.reason)
+		}
 	}
 }
 
@@ -471,6 +474,9 @@ func (s *stream) close(reason error) {
 	if s.flags&(fClosing|fLost) != 0 {
 		return
 	}
+	if planted == "close-after-half" && s.flags&fWriteEOFSent != 0 && reason == nil && s.flags&fEOF == 0 {
+		return
+	}
 	if s.flags&fWriteBroken != 0 {
 		s.lose(s.reason) // not everything was delivered
 		return
@@ -484,7 +490,7 @@ func (s *stream) close(reason error) {
 // tryClose goes on with closing as far as it can: flushed, no producer, no
 // read in flight; then it lingers or closes.
 func (s *stream) tryClose() {
-	if s.writing() || s.x != nil && s.x.producer != nil || s.rop.Armed() || s.flags&fSpliceOut != 0 {
+	if s.writing() && planted != "close-drops-backlog" || s.x != nil && s.x.producer != nil || s.rop.Armed() || s.flags&fSpliceOut != 0 {
 		return
 	}
 	if s.x != nil && s.x.splice != nil {

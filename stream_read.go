@@ -62,6 +62,10 @@ func (s *stream) syncReading() {
 		s.armRead()
 		return
 	}
+	if s.flags&(fClosing|fEOF) == fClosing && s.writing() && s.rh == s.wh {
+		s.discard()
+		return
+	}
 	if s.rop.Armed() && s.rop.Kind == backend.Read {
 		s.loop.be.Cancel(&s.rop)
 	}
@@ -70,6 +74,17 @@ func (s *stream) syncReading() {
 		s.arm(backend.Hangup, 0, nil)
 	} else if s.rop.Armed() && s.flags&fClosing != 0 {
 		s.loop.be.Cancel(&s.rop)
+	}
+}
+
+// discard reads and drops what the peer still sends while a backlog is flushed:
+// two ends that both close with one would otherwise wait for each other.
+func (s *stream) discard() {
+	if s.rop.Armed() && (s.rop.Kind != backend.Read || s.rop.Buf != nil) {
+		s.loop.be.Cancel(&s.rop)
+	}
+	if !s.rop.Armed() {
+		s.arm(backend.Read, backend.Multi, nil)
 	}
 }
 
@@ -185,11 +200,14 @@ const pieceMax = 64 << 10
 func (s *stream) deliver(p []byte) {
 	kept := len(s.tail) > 0
 	if kept {
+		if planted == "tail-forgets" && len(p) > 0 {
+			s.tail = s.tail[1:]
+		}
 		s.tail = append(s.tail, p...)
 		p = s.tail
 	}
 	s.flags &^= fOffer
-	for len(p) > 0 && !s.paused() {
+	for len(p) > 0 && (!s.paused() || planted == "pause-ignored") {
 		s.flags &^= fExchanged
 		// What was withheld may be much more than one read. It is offered in
 		// pieces, so that a protocol that writes as much as it reads meets its
@@ -201,6 +219,7 @@ func (s *stream) deliver(p []byte) {
 			n, err = s.callData(q)
 		}
 		switch {
+		case s.flags&fLost != 0 && planted == "lost-in-callback" && n > 0 && n < len(p):
 		case s.flags&fLost != 0:
 			return
 		case err != nil:
@@ -248,6 +267,9 @@ func (s *stream) dropTail() {
 
 // endOfStream offers the tail once more and then hands over the end.
 func (s *stream) endOfStream() {
+	if planted == "end-drops-tail" {
+		s.dropTail()
+	}
 	if len(s.tail) > 0 {
 		s.deliver(nil)
 		if s.flags&(fLost|fClosing) != 0 || s.paused() {
@@ -266,6 +288,9 @@ func (s *stream) endOfStream() {
 			return
 		case keep:
 			s.dropTail()
+			if planted == "half-close-ends" {
+				s.lose(nil)
+			}
 			return
 		}
 	}

@@ -157,7 +157,7 @@ func (s *stream) direct(p []byte) int {
 // overflow sends what it can when the high mark is crossed, and tells the
 // writer if that was not enough.
 func (s *stream) overflow() {
-	if s.out == nil || s.out.n <= int(s.high) || s.flags&fWritePaused != 0 {
+	if s.out == nil || s.out.n <= int(s.high) || s.flags&fWritePaused != 0 || planted == "writer-never-pauses" {
 		return
 	}
 	s.flush()
@@ -241,6 +241,9 @@ func (s *stream) writeDone(c *backend.Completion) {
 	}
 	switch c.Err {
 	case nil:
+		if planted == "short-write-is-whole" && s.flags&fClosing != 0 {
+			c.N = o.n
+		}
 		o.sent(&s.loop.pool, c.N)
 	case backend.ErrAgain, backend.ErrCanceled:
 	default:
@@ -300,6 +303,9 @@ func (s *stream) runWriting() {
 		if s.Buffered() <= int(s.low) && s.flags&fWritePaused != 0 {
 			s.flags &^= fWritePaused
 			s.resumeWriter()
+			if planted == "resume-twice" && s.flags&(fLost|fWritePaused) == 0 {
+				s.resumeWriter()
+			}
 		}
 	}
 	if s.flags&fLost == 0 && s.flags&fDrainDue != 0 {
@@ -378,7 +384,7 @@ func (s *stream) CanWriteEOF() bool {
 
 // sendEOF sends the end of writing once everything before it has left.
 func (s *stream) sendEOF() {
-	if s.flags&(fWriteEOF|fWriteEOFSent|fLost|fWriteBroken|fSpliceOut) != fWriteEOF || s.writing() {
+	if s.flags&(fWriteEOF|fWriteEOFSent|fLost|fWriteBroken|fSpliceOut) != fWriteEOF || s.writing() && planted != "end-overtakes" {
 		return
 	}
 	s.flags |= fWriteEOFSent

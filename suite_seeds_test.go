@@ -1,6 +1,7 @@
 package weir_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -22,6 +23,8 @@ type seedRun struct {
 	ln         *weir.Listener
 	problems   []string
 	failed     int // connects
+	served     int // connections that reached the factory
+	healed     bool
 	cleanups   []func()
 }
 
@@ -40,23 +43,34 @@ func (s *seedRun) Helper()                      {}
 // talker is a protocol of the scenarios. It sends size bytes in pieces as its
 // marks allow, reads as fast as it likes, and ends in one of many ways.
 type talker struct {
-	s      *seedRun
-	t      weir.Transport
-	r      *rand.Rand
-	size   int // bytes to send
-	sent   int
-	got    int
-	paused bool
-	lazy   int // leaves bytes unused one time in so many; 0: never
-	slow   int // pauses reading one time in so many
-	end    int // what it does when everything is sent: see ends
-	quits  int // aborts or closes after so many bytes received
-	reply  func(p *talker, b []byte)
-	onEnd  func(p *talker)
-	timer  *weir.Timer
-	resume *weir.Timer
-	lost   bool
+	s       *seedRun
+	t       weir.Transport
+	r       *rand.Rand
+	size    int // bytes to send
+	sent    int
+	got     int
+	paused  bool
+	lazy    int // leaves bytes unused one time in so many; 0: never
+	slow    int // pauses reading one time in so many
+	end     int // what it does when everything is sent: see ends
+	quits   int // aborts or closes after so many bytes received
+	reply   func(p *talker, b []byte)
+	onEnd   func(p *talker)
+	timer   *weir.Timer
+	resume  *weir.Timer
+	lost    bool
+	closed  bool
+	backlog int  // what was still to be sent hours after the close; -1: not looked at
+	plain   bool // it knows nothing of marks
 }
+
+// plainTalker is a talker without PauseWriting.
+type plainTalker struct{ p *talker }
+
+func (q plainTalker) ConnectionMade(t weir.Transport)    { q.p.ConnectionMade(t) }
+func (q plainTalker) DataReceived(b []byte) (int, error) { return q.p.DataReceived(b) }
+func (q plainTalker) EOFReceived(n int) (bool, error)    { return q.p.EOFReceived(n) }
+func (q plainTalker) ConnectionLost(err error)           { q.p.ConnectionLost(err) }
 
 // What a talker does when it has sent everything.
 const (
@@ -70,7 +84,18 @@ const (
 func (p *talker) ConnectionMade(t weir.Transport) {
 	p.t = t
 	// Nobody waits for ever for a peer that fell silent.
-	p.timer = t.Loop().After(3*time.Hour, t.Abort)
+	p.timer = t.Loop().After(3*time.Hour, func() {
+		if p.closed && p.s.healed {
+			// A byte a second is progress too, where the buffers are so small.
+			if n := t.Buffered(); p.backlog < 0 || n < p.backlog {
+				p.backlog = n
+				p.timer.Set(time.Hour)
+				return
+			}
+			p.s.bad("closed, and nothing moves for an hour (G10)")
+		}
+		t.Abort()
+	})
 	p.resume = t.Loop().NewTimer(t.ResumeReading)
 	if p.r.IntN(3) == 0 {
 		high := p.r.IntN(100_000)
@@ -100,6 +125,7 @@ func (p *talker) work() {
 		case endHalf:
 			_ = p.t.WriteEOF()
 		case endClose:
+			p.closed = true
 			_ = p.t.Close()
 		case endAbort:
 			p.t.Abort()
@@ -125,6 +151,7 @@ func (p *talker) DataReceived(b []byte) (int, error) {
 		if p.r.IntN(2) == 0 {
 			p.t.Abort()
 		} else {
+			p.closed = true
 			_ = p.t.Close()
 		}
 	}
@@ -152,7 +179,7 @@ func (p *talker) ConnectionLost(error) {
 func (p *talker) ConnectFailed(*weir.ConnectError) { p.s.failed++ }
 
 func (s *seedRun) talker() *talker {
-	return &talker{s: s, r: rand.New(rand.NewPCG(s.r.Uint64(), 1))}
+	return &talker{s: s, backlog: -1, r: rand.New(rand.NewPCG(s.r.Uint64(), 1))}
 }
 
 // serve listens, with patience for drawn shortages.
@@ -160,10 +187,15 @@ func (s *seedRun) serve(f func() *talker) {
 	for range 500 {
 		var err error
 		s.ln, err = s.server.Listen("tcp", ":7000", s.v.Factory(func(weir.Transport) weir.Protocol {
-			if p := f(); p != nil {
-				return p
+			s.served++
+			p := f()
+			switch {
+			case p == nil:
+				return nil
+			case p.plain:
+				return plainTalker{p}
 			}
-			return nil
+			return p
 		}))
 		if err == nil {
 			return
@@ -177,7 +209,10 @@ func (s *seedRun) dial(n int, within time.Duration, f func() *talker) {
 	for range n {
 		p := f()
 		s.client.After(time.Duration(s.r.Int64N(int64(within))), func() {
-			s.client.Connect("tcp", "server:7000", s.v.Protocol(p))
+			c := s.client.Connect("tcp", "server:7000", s.v.Protocol(p))
+			if s.r.IntN(10) == 0 {
+				s.client.After(time.Duration(s.r.Int64N(int64(time.Second))), func() { c.Stop() })
+			}
 		})
 	}
 }
@@ -190,6 +225,7 @@ var seedScenarios = []struct {
 	{"echo", func(s *seedRun) {
 		s.serve(func() *talker {
 			p := s.talker()
+			p.plain = true
 			p.reply = func(p *talker, b []byte) { _, _ = p.t.Write(b) }
 			return p
 		})
@@ -276,6 +312,7 @@ var seedScenarios = []struct {
 			p := s.talker()
 			p.size = s.r.IntN(1 << s.r.IntN(18))
 			p.slow = s.r.IntN(5)
+			p.lazy = s.r.IntN(3)
 			p.quits = 1 + s.r.IntN(20_000)
 			p.end = endNot + s.r.IntN(ends)
 			p.onEnd = func(p *talker) { p.end = endHalf; p.work() }
@@ -298,6 +335,7 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	if err := s.sim.RunFor(time.Duration(s.r.Int64N(int64(time.Second) << s.r.IntN(8)))); err != nil {
 		s.bad("with faults: %v", err)
 	}
+	s.healed = true
 	s.sim.World().HealAll()
 	if err := s.sim.Run(nil); err != nil {
 		s.bad("healed: %v (G9, G10)", err)
@@ -306,6 +344,11 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 		s.bad("%d connections made and never lost (G1, G10)", n)
 	}
 	if s.ln != nil {
+		before, failed := s.served, s.failed
+		s.client.Connect("tcp", "server:7000", s.v.Protocol(&talker{s: s, r: s.r, end: endClose}))
+		if err := s.sim.Run(func() bool { return s.served > before }); err != nil || s.failed > failed {
+			s.bad("after the faults nobody is served: %v (G10)", err)
+		}
 		_ = s.ln.Close()
 	}
 	if err := s.sim.Run(nil); err != nil {
@@ -318,7 +361,8 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 		f()
 	}
 	for _, err := range s.sim.Failures {
-		if reason(err) != err.Error() {
+		var a *weir.AcceptError
+		if !errors.As(err, &a) {
 			s.bad("reported: %v", err)
 		}
 	}

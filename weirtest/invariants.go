@@ -52,6 +52,9 @@ type watched struct {
 
 	made, lost      int
 	ended           bool // the peer's end was handed over
+	kept            bool // and answered with keeping the connection open
+	wroteEOF        bool
+	held            bool // PauseReading was called, ResumeReading was not
 	closed          bool // Close or Abort was called
 	pauses, resumes int
 	high            int
@@ -149,6 +152,8 @@ func (w *watched) DataReceived(p []byte) (int, error) {
 		w.bad("DataReceived after the end (G1)")
 	case w.closed:
 		w.bad("DataReceived after Close or Abort")
+	case w.held:
+		w.bad("DataReceived while reading is paused")
 	case len(p) == 0:
 		w.bad("DataReceived of nothing")
 	}
@@ -176,7 +181,9 @@ func (w *watched) EOFReceived(unused int) (bool, error) {
 	if in := w.peer(); in != nil && in.used+unused != in.total {
 		w.bad("the end after %d bytes and %d unused of %d sent (G2)", in.used, unused, in.total)
 	}
-	return w.p.(weir.EOFReceiver).EOFReceived(unused)
+	keep, err := w.p.(weir.EOFReceiver).EOFReceived(unused)
+	w.kept = keep && err == nil
+	return keep, err
 }
 
 // PauseWriting implements weir.WritePauser.
@@ -214,6 +221,9 @@ func (w *watched) ConnectionLost(err error) {
 		return
 	}
 	w.v.lost++
+	if err == nil && w.shape&shapeEOF != 0 && !w.closed && (!w.ended || w.kept && !w.wroteEOF) {
+		w.bad("a clean end that neither side asked for")
+	}
 	last := w.v.open[len(w.v.open)-1]
 	w.v.open[w.at], last.at = last, w.at
 	w.v.open = w.v.open[:len(w.v.open)-1]
@@ -285,9 +295,23 @@ func (w *watched) Abort() {
 	w.Transport.Abort()
 }
 
+// WriteEOF implements weir.Transport.
+func (w *watched) WriteEOF() error {
+	err := w.Transport.WriteEOF()
+	w.wroteEOF = w.wroteEOF || err == nil
+	return err
+}
+
+// PauseReading implements weir.Transport.
+func (w *watched) PauseReading() {
+	w.held = true
+	w.Transport.PauseReading()
+}
+
 // ResumeReading implements weir.Transport.
 func (w *watched) ResumeReading() {
 	defer w.lock("ResumeReading")()
+	w.held = false
 	w.Transport.ResumeReading()
 }
 

@@ -151,6 +151,22 @@ var lifeTests = []streamTest{
 		c.wantBytes(client, want)
 		c.wantClean(server, client)
 	}},
+	// Neither reads any more, and neither can send before the other reads.
+	{"24 both ends close with a backlog", 0, func(c *streamCase) {
+		server, client := c.pair()
+		for _, e := range []*end{server, client} {
+			e.onPause = func() {}
+			e.onMade = func() { e.tr.PauseReading() }
+		}
+		c.connect(server, client)
+		server.flood()
+		client.flood()
+		server.write(message(big))
+		client.write(message(big))
+		server.close()
+		client.close()
+		c.allLost()
+	}},
 	// "Readable" is not "wanted": after Close nobody is there to want it.
 	{"25 Close with readable bytes left", 0, func(c *streamCase) {
 		server, client := c.pair()
