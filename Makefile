@@ -2,7 +2,7 @@
 
 STEPS := fmt vet lint arch api-check test backends fuzz cross demo clone
 
-.PHONY: check api format tools $(STEPS)
+.PHONY: check api format tools bench $(STEPS)
 
 check:
 	bash .ci/run
@@ -15,6 +15,10 @@ format: tools
 
 tools:
 	bash .ci/run tools
+
+# Not a step: it takes a quarter of an hour and a quiet machine.
+bench:
+	$(MAKE) -C bench
 
 api-check:
 	bash .ci/run api

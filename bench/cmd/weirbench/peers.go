@@ -86,7 +86,7 @@ var relayPeers = []peer{
 	}},
 	{name: "go-iocopy", build: "servers/std", argv: goArgs()},
 	{name: "go-copy-64k", build: "servers/std", argv: goArgs("-copy", "-buf", "65536")},
-	{name: "haproxy-splice", prog: "haproxy", argv: haproxy("option splice-auto\n")},
+	{name: "haproxy-splice", prog: "haproxy", argv: haproxy("option splice-request\n    option splice-response\n    ")},
 	{name: "haproxy", prog: "haproxy", argv: haproxy("")},
 	{name: "nginx", prog: "nginx", argv: nginx},
 	{name: "socat-64k", prog: "socat", argv: socat("-b", "65536")},
@@ -104,10 +104,11 @@ defaults
     timeout connect 10s
     timeout client 60s
     timeout server 60s
-    %slisten relay
+    %s
+listen relay
     bind %s
     server backend %s
-`, strings.ReplaceAll(more, "\n", "\n"), s.addr, s.target))
+`, more, s.addr, s.target))
 		return []string{"-db", "-f", conf}
 	}
 }
