@@ -91,6 +91,7 @@ type Recorder struct {
 
 	// The network, where it is a Pump.
 	send func(p []byte) int // how many it took
+	free func() bool        // whether it takes any
 }
 
 var _ weir.Transport = (*Recorder)(nil)
@@ -406,7 +407,12 @@ func (r *Recorder) happen(e event) {
 	}
 }
 
-func (r *Recorder) hasRoom() bool { return r.send != nil || r.room != 0 }
+func (r *Recorder) hasRoom() bool {
+	if r.free != nil {
+		return r.free()
+	}
+	return r.room != 0
+}
 
 func (r *Recorder) flush() {
 	n := len(r.out)
