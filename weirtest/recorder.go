@@ -54,6 +54,8 @@ type Recorder struct {
 	drainer  weir.Drainer
 	eof      weir.EOFReceiver
 	buffered weir.BufferedProtocol
+	supplied []byte      // what ReadBuffer returned, until it is filled
+	report   func(error) // panics that can lose nothing any more
 
 	// The incoming direction.
 	in            []byte // arrived and not used
@@ -89,6 +91,7 @@ type Recorder struct {
 
 	// The network, where it is a Pump.
 	send func(p []byte) int // how many it took
+	free func() bool        // whether it takes any
 }
 
 var _ weir.Transport = (*Recorder)(nil)
@@ -121,6 +124,11 @@ func (r *Recorder) SetHalfClose(can bool) { r.noHalfClose = !can }
 // SetTailLimit sets how many unused bytes are kept for the protocol; 256 KiB
 // unless told.
 func (r *Recorder) SetTailLimit(n int) { r.tailLimit = n }
+
+// SetErrorHandler sets who hears of a panic in ConnectionLost, which can lose no
+// connection any more; it fails the test unless told. It is what
+// weir.WithErrorHandler is for a loop.
+func (r *Recorder) SetErrorHandler(f func(error)) { r.report = f }
 
 // SetLimit sets how many events one Run may take before the test fails because
 // nothing settles; about a million unless told.
@@ -303,6 +311,7 @@ const (
 	shutting
 	stopping
 	ceasing
+	supplying
 	delivering
 	endOfStream
 )
@@ -330,6 +339,8 @@ func (r *Recorder) next() event {
 		return ceasing // also where both directions are over
 	case r.closed || r.protocol == nil || r.holding():
 		return nothing
+	case r.buffered != nil && r.supplied == nil && !r.inEOF:
+		return supplying
 	case len(r.in) > 0 && !r.offered:
 		return delivering
 	case r.inEOF && !r.eofDone:
@@ -387,6 +398,8 @@ func (r *Recorder) happen(e event) {
 		r.eofSent = true
 	case ceasing:
 		r.ending = true
+	case supplying:
+		r.supply()
 	case delivering:
 		r.deliver()
 	case endOfStream:
@@ -394,7 +407,12 @@ func (r *Recorder) happen(e event) {
 	}
 }
 
-func (r *Recorder) hasRoom() bool { return r.send != nil || r.room != 0 }
+func (r *Recorder) hasRoom() bool {
+	if r.free != nil {
+		return r.free()
+	}
+	return r.room != 0
+}
 
 func (r *Recorder) flush() {
 	n := len(r.out)
@@ -413,21 +431,21 @@ func (r *Recorder) flush() {
 	}
 }
 
+// supply asks the protocol for the memory to read into next.
+func (r *Recorder) supply() {
+	r.note("ReadBuffer")
+	r.call("ReadBuffer", func() { r.supplied = r.buffered.ReadBuffer() })
+	if len(r.supplied) == 0 && !r.over() {
+		r.fail(errNoBuffer)
+	}
+}
+
 func (r *Recorder) deliver() {
-	var lent []byte
 	before := r.in
-	if r.buffered != nil {
-		r.call("ReadBuffer", func() { lent = r.buffered.ReadBuffer() })
-		if r.ending {
-			return
-		}
-		if len(lent) == 0 {
-			r.fail(errNoBuffer)
-			return
-		}
-		lent = lent[:copy(lent, r.in)]
-	} else {
-		lent = slices.Clone(r.in)
+	lent, supplied := slices.Clone(r.in), r.supplied != nil
+	if supplied {
+		lent = r.supplied[:copy(r.supplied, r.in)]
+		r.supplied = nil
 	}
 	r.note("DataReceived %s", quote(lent))
 	var (
@@ -437,7 +455,7 @@ func (r *Recorder) deliver() {
 	if !r.call("DataReceived", func() { n, err = r.protocol.DataReceived(lent) }) {
 		return
 	}
-	if r.buffered == nil {
+	if !supplied {
 		if !bytes.Equal(lent, before[:len(lent)]) {
 			r.tb.Errorf("weirtest: DataReceived changed the bytes it was lent; before: %s", quote(before[:len(lent)]))
 		}
@@ -531,7 +549,11 @@ func (r *Recorder) call(where string, fn func()) (ok bool) {
 			r.note("panic: %v", v)
 			perr := &weir.PanicError{Where: where, Conn: r.remote.String(), Value: v, Stack: debug.Stack()}
 			if r.lost {
-				r.tb.Errorf("weirtest: %v\n%s", perr, perr.Stack)
+				if r.report == nil {
+					r.tb.Errorf("weirtest: %v\n%s", perr, perr.Stack)
+				} else {
+					r.report(perr)
+				}
 				return
 			}
 			// A panic outdoes an abort before it (behaviour 22).
@@ -549,4 +571,5 @@ func (r *Recorder) attach(p weir.Protocol) {
 	r.drainer, _ = p.(weir.Drainer)
 	r.eof, _ = p.(weir.EOFReceiver)
 	r.buffered, _ = p.(weir.BufferedProtocol)
+	r.supplied = nil
 }

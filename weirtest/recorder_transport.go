@@ -9,6 +9,10 @@ import (
 
 var errNoBuffer = errors.New("weirtest: ReadBuffer returned no memory")
 
+// directMin is from which size a Write into an empty buffer is sent at once, as
+// far as there is room.
+const directMin = 16 << 10
+
 // Write is weir.Transport's: it takes p, unless the transport is closed.
 func (r *Recorder) Write(p []byte) (int, error) {
 	if err := r.writable(); err != nil {
@@ -16,7 +20,13 @@ func (r *Recorder) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	r.note("Write %s", quote(p))
+	direct := len(r.out) == 0 && len(p) >= directMin && r.hasRoom()
 	r.take(p)
+	if direct {
+		r.flush()
+		// What never was in the buffer does not drain from it.
+		r.drainDue = r.drainDue && len(r.out) > 0
+	}
 	r.mark()
 	return len(p), nil
 }
