@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -770,6 +773,69 @@ func TestDemo(t *testing.T) {
 	for _, w := range []string{"1  A web server listens on 127.0.0.1:", "2  A relay leads to it", "weir ", "200 OK", "Next: weir 8080 localhost:3000"} {
 		if !strings.Contains(out.String(), w) {
 			t.Errorf("it does not say %q:\n%s", w, out.String())
+		}
+	}
+}
+
+// TestBulk sends a stream of pseudo-random bytes each way at once and compares
+// every byte as it comes out; WEIR_TEST_BULK sets how many, 64 MiB without it.
+func TestBulk(t *testing.T) {
+	n := int64(64 << 20)
+	if s := os.Getenv("WEIR_TEST_BULK"); s != "" {
+		var err error
+		if n, err = strconv.ParseInt(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit := time.Now().Add(patience + time.Duration(n>>20)*100*time.Millisecond)
+	both := func(c *net.TCPConn, say, hear byte) error {
+		if err := c.SetDeadline(limit); err != nil {
+			return err
+		}
+		sent := make(chan error, 1)
+		go func() {
+			_, err := io.CopyN(c, rand.NewChaCha8([32]byte{say}), n)
+			sent <- errors.Join(err, c.CloseWrite())
+		}()
+		return errors.Join(same(c, rand.NewChaCha8([32]byte{hear}), n), <-sent)
+	}
+	errs := make(chan error, 1)
+	addr := server(t, func(c *net.TCPConn) { errs <- both(c, 'b', 'a') })
+	p := start(t, "tcp-listen:127.0.0.1:0", addr)
+	c := dial(t, p.listening())
+	began := time.Now()
+	if err := errors.Join(both(c, 'a', 'b'), <-errs); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(began)
+	p.line(size(n)+" out, "+size(n)+" back", 1)
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+	cpu := p.ProcessState.UserTime() + p.ProcessState.SystemTime()
+	t.Logf("%s each way in %s, byte for byte: %.2f GB/s in all, the relay took %s of CPU, %.3f s per GB",
+		size(n), span(took), 2*float64(n)/1e9/took.Seconds(), span(cpu), cpu.Seconds()/(2*float64(n)/1e9))
+}
+
+// same reads r to its end and compares it with n bytes of want.
+func same(r, want io.Reader, n int64) error {
+	a, b := make([]byte, 256<<10), make([]byte, 256<<10)
+	var total int64
+	for {
+		k, err := r.Read(a)
+		if _, werr := io.ReadFull(want, b[:k]); werr != nil {
+			return werr
+		}
+		if !bytes.Equal(a[:k], b[:k]) {
+			return fmt.Errorf("other bytes come out after byte %d", total)
+		}
+		total += int64(k)
+		if err == io.EOF && total == n {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w after %d of %d bytes", err, total, n)
 		}
 	}
 }
