@@ -58,7 +58,7 @@ func tcpKind() *Kind {
 			return checkFamilies(p, unbracket(host))
 		},
 		Describe: func(p *Part) string {
-			d := "connects to TCP " + p.ArgText()
+			d := "connects to TCP " + hostPort(p.ArgText())
 			switch p.Value("family") {
 			case "4":
 				d += ", IPv4 only"
@@ -126,8 +126,7 @@ func connectTCP(env *Env, p *Part, proto weir.Protocol) func() {
 	if p.Has("headstart") {
 		opts = append(opts, weir.WithRaceDelay(p.Duration("headstart")))
 	}
-	host, port, _ := splitHostPort(p.ArgText())
-	c := env.Loop.Connect("tcp"+p.Value("family"), net.JoinHostPort(unbracket(host), port), proto, opts...)
+	c := env.Loop.Connect("tcp"+p.Value("family"), hostPort(p.ArgText()), proto, opts...)
 	return func() { c.Stop() }
 }
 
@@ -165,7 +164,7 @@ func tcpListenKind() *Kind {
 			case host == "":
 				return fmt.Sprintf("listens on TCP port %s of every interface, IPv%s only", port, family)
 			}
-			return "listens on TCP " + p.ArgText()
+			return "listens on TCP " + hostPort(p.ArgText())
 		},
 		Listen: listenTCP,
 	}
@@ -188,8 +187,7 @@ func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
 	if loopback(p.ArgText()) {
 		return listenLoopback(env, p, f, opts)
 	}
-	host, port, _ := splitHostPort(p.ArgText())
-	ln, err := env.Loop.Listen("tcp"+p.Value("family"), net.JoinHostPort(unbracket(host), port), f, opts...)
+	ln, err := env.Loop.Listen("tcp"+p.Value("family"), hostPort(p.ArgText()), f, opts...)
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,9 @@ func (e *Endpoint) Label() string {
 	switch {
 	case e.Base.Arg == nil || e.Base.Arg.Text == "":
 		b.WriteString(e.Base.Name.Text)
-	case e.Base.Short, e.kind.Name == "tcp", e.kind.Name == "unix":
+	case e.kind.Arg.Type == HostPort:
+		b.WriteString(hostPort(e.Base.Arg.Text))
+	case e.Base.Short, e.kind.Name == "unix":
 		b.WriteString(e.Base.Arg.Text)
 	default:
 		b.WriteString(e.Base.Name.Text + ":" + e.Base.Arg.Text)

@@ -3,6 +3,7 @@ package address
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -232,6 +233,15 @@ func checkListenPort(s string) *Fault {
 		return nil
 	}
 	return checkHost(host)
+}
+
+// hostPort writes an address as package net does: an IPv6 literal in brackets.
+func hostPort(s string) string {
+	host, port, ok := splitHostPort(s)
+	if !ok {
+		return s
+	}
+	return net.JoinHostPort(unbracket(host), port)
 }
 
 // unbracket takes the brackets off an IPv6 literal.

@@ -68,10 +68,10 @@ type Result struct {
 	// Local is true if the relay was ended by Abort; then By and Why mean
 	// nothing.
 	Local bool
-	// By is the side that ended first.
+	// By is the side that failed, if one did, else the one that ended first.
 	By Side
-	// Why is how: nil for the end of its stream or a clean close, else the
-	// reason of its ConnectionLost or its *weir.ConnectError.
+	// Why is how: the reason of its ConnectionLost or its *weir.ConnectError,
+	// and nil for the end of its stream or a clean close.
 	Why error
 }
 
@@ -129,8 +129,10 @@ func (r *Relay) Abort() {
 	r.finish()
 }
 
+// end notes who ended, and why. A failure counts for more than the end of a
+// stream before it: the other direction was still going on.
 func (r *Relay) end(s Side, why error) {
-	if !r.ended {
+	if !r.ended || !r.res.Local && r.res.Why == nil && why != nil {
 		r.ended = true
 		r.res.By, r.res.Why = s, why
 	}

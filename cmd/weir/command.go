@@ -71,6 +71,7 @@ func (c *command) usage(err error) int {
 type plan struct {
 	a  *address.Endpoint
 	bs []*address.Endpoint
+	f  flags
 }
 
 func (c *command) plan(words, argv []string, f flags) (*plan, error) {
@@ -87,7 +88,7 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 	if len(words) < 2 {
 		return nil, &usageError{problem: "two endpoints are needed", hint: "weir A B connects A to B; - is standard input and output"}
 	}
-	p := &plan{}
+	p := &plan{f: f}
 	for i, w := range words {
 		e, err := c.table.Parse(w)
 		if err != nil {
@@ -102,11 +103,12 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 	if argv != nil {
 		return nil, &usageError{problem: "a command stands behind --, and no endpoint here runs one", topic: "kinds"}
 	}
-	return p, p.check(f)
+	return p, p.check()
 }
 
 // check finds what is wrong with the endpoints together.
-func (p *plan) check(f flags) error {
+func (p *plan) check() error {
+	f := p.f
 	if len(p.bs) > 1 {
 		for _, b := range p.bs {
 			if b.Role() != address.Dial {

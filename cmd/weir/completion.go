@@ -232,13 +232,12 @@ function __weir_options
     set -l before (string replace -r ',[^,]*$' ',' -- $cur)
     set -l part (string replace -r '.*\+' '' -- (string replace -r ',.*' '' -- (string replace -r '^.*\+' '' -- $before)))
     set -l name (string replace -r '[:,].*' '' -- $part)
-    switch $part
-        case '[0-9]*' ':*'
-            set name tcp-listen
-        case '/*' '~/*'
-            set name unix
-        case '-*'
-            set name stdio
+    if string match -qr '^[0-9:]' -- $part
+        set name tcp-listen
+    else if string match -qr '^~?/' -- $part
+        set name unix
+    else if string match -qr '^-' -- $part
+        set name stdio
     end
     set -l options
     switch $name
@@ -284,9 +283,9 @@ complete -c weir -f
 		if k.Arg.Name != "" && !k.Arg.Optional {
 			word += ":"
 		}
-		fmt.Fprintf(&b, "complete -c weir -n 'not __fish_seen_subcommand_from completion version demo' -a '%s' -d '%s'\n", word, k.Summary)
+		fmt.Fprintf(&b, "complete -c weir -n 'not __fish_seen_subcommand_from completion version demo help quote' -a '%s' -d '%s'\n", word, k.Summary)
 	}
-	fmt.Fprintf(&b, "complete -c weir -n '__fish_seen_subcommand_from help' -a 'kinds layers %s'\n", strings.Join(c.table.LayerNames(), " "))
+	fmt.Fprintf(&b, "complete -c weir -n '__fish_seen_subcommand_from help' -a 'kinds layers %s'\n", strings.Join(append(c.table.KindNames(), c.table.LayerNames()...), " "))
 	b.WriteString("complete -c weir -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n")
 	b.WriteString("complete -c weir -n 'string match -q \"*,*\" -- (commandline -ct)' -a '(__weir_options)'\n")
 	b.WriteString("complete -c weir -n 'string match -q \"*+*\" -- (commandline -ct)' -a '(__weir_layers)'\n")

@@ -57,19 +57,28 @@ func (p *plan) explain() string {
 // course says in a sentence how often the plan relays and when it ends.
 func (p *plan) course() string {
 	a, b := p.a.Role(), p.bs[0].Role()
-	choice := ""
+	choice, checks := "", ""
 	if len(p.bs) > 1 {
-		choice = ", the next if one fails"
+		choice = map[string]string{
+			"":       ": each in turn",
+			"turn":   ": each in turn",
+			"least":  ": the one with the least connections",
+			"first":  ": the first",
+			"random": ": any",
+		}[p.f.pick] + ", and the next if it does not answer"
+	}
+	if p.f.check > 0 {
+		checks = " Each is tried every " + p.f.check.String() + "."
 	}
 	switch {
 	case a == address.Listen && b == address.Listen:
 		return "It waits for one peer on each side, relays between the two, and ends with them."
 	case p.many() && a == address.Listen:
-		return "Every connection to A gets one of its own to B" + choice + ". It runs until Ctrl-C."
+		return "Every connection to A gets one of its own to B" + choice + "." + checks + " It runs until Ctrl-C."
 	case p.many():
 		return "Every connection to B gets one of its own to A. It runs until Ctrl-C."
 	case a == address.Listen, b == address.Listen:
 		return "It waits for one peer, relays once, and ends with it."
 	}
-	return "It relays once, and ends when both sides have" + choice + "."
+	return "It relays once" + choice + "." + checks + " It ends when both sides have."
 }

@@ -21,6 +21,7 @@ type failure struct {
 	problem string
 	tried   []string
 	next    string
+	also    string // a line behind that, for people only
 }
 
 func (f *failure) lines() []string {
@@ -28,8 +29,10 @@ func (f *failure) lines() []string {
 	if len(f.tried) > 0 {
 		lines = append(lines, "tried "+strings.Join(f.tried, ", "))
 	}
-	if f.next != "" {
-		lines = append(lines, f.next)
+	for _, l := range []string{f.next, f.also} {
+		if l != "" {
+			lines = append(lines, l)
+		}
 	}
 	return lines
 }

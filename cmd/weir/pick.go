@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -52,7 +52,7 @@ func (t *target) down(f *failure) {
 	t.failing = true
 	t.since = t.last
 	if t.app.p.many() {
-		f.next = strings.TrimSpace(f.next + " weir stays, and says when it is back.")
+		f.also = "weir stays, and says when it is back."
 	}
 	t.app.rep.fail(slog.LevelWarn, f)
 }
@@ -113,7 +113,7 @@ func (p *picker) next(side relay.Side) *target {
 	case "random":
 		best = good[rand.N(len(good))]
 	}
-	p.turn++
+	p.turn = slices.Index(p.bs, best) + 1
 	return best
 }
 

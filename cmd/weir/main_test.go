@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds what a test waits for.
+const patience = 60 * time.Second
+
+// TestMain lets the test binary be weir, or a client of it, in a process of its
+// own, so that signals, exit codes, descriptors and the ends of pipes are real.
+func TestMain(m *testing.M) {
+	switch os.Getenv("WEIR_TEST_AS") {
+	case "weir":
+		main()
+	case "flood":
+		flood(os.Args[1], os.Args[2])
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+func mustDuration(t *testing.T, s string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// process is a weir, or a helper, that runs.
+type process struct {
+	*exec.Cmd
+	t     *testing.T
+	mu    sync.Mutex
+	lines []string // of standard error
+	grown chan struct{}
+	ended chan struct{}
+	err   error
+}
+
+func prepare(t *testing.T, as string, args ...string) *process {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{Cmd: exec.Command(exe, args...), t: t, grown: make(chan struct{}, 1), ended: make(chan struct{})}
+	p.Env = append(os.Environ(), "WEIR_TEST_AS="+as)
+	return p
+}
+
+// start starts weir with args.
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := prepare(t, "weir", args...)
+	p.begin()
+	return p
+}
+
+func (p *process) begin() {
+	p.t.Helper()
+	stderr, err := p.StderrPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	go func() {
+		sc := bufio.NewScanner(stderr)
+		sc.Buffer(nil, 1<<20)
+		for sc.Scan() {
+			p.mu.Lock()
+			p.lines = append(p.lines, sc.Text())
+			p.mu.Unlock()
+			select {
+			case p.grown <- struct{}{}:
+			default:
+			}
+		}
+		p.err = p.Wait()
+		close(p.ended)
+	}()
+	p.t.Cleanup(func() {
+		select {
+		case <-p.ended:
+		default:
+			_ = p.Process.Kill() // it may have ended this moment
+			<-p.ended
+		}
+		if p.t.Failed() {
+			said := strings.Split(p.said(), "\n")
+			p.t.Logf("%v said:\n%s", p.Args[1:], strings.Join(said[max(0, len(said)-20):], "\n"))
+		}
+	})
+}
+
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines, "\n")
+}
+
+// line waits for the n-th line of standard error that contains a word, from 1.
+func (p *process) line(word string, n int) string {
+	p.t.Helper()
+	deadline := time.After(patience)
+	for {
+		p.mu.Lock()
+		seen := 0
+		for _, l := range p.lines {
+			if strings.Contains(l, word) {
+				if seen++; seen == n {
+					p.mu.Unlock()
+					return l
+				}
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case <-p.grown:
+		case <-p.ended:
+			if strings.Contains(p.said(), word) && seen >= n {
+				continue
+			}
+			p.t.Fatalf("it ended (%v) and did not say %q for the %d. time:\n%s", p.err, word, n, p.said())
+		case <-deadline:
+			p.t.Fatalf("it did not say %q for the %d. time:\n%s", word, n, p.said())
+		}
+	}
+}
+
+// listening returns the address that a TCP listener of the process is ready on.
+func (p *process) listening() string {
+	p.t.Helper()
+	l := p.line("ready", 1)
+	_, rest, _ := strings.Cut(l, "ready ")
+	addr, _, _ := strings.Cut(rest, " ")
+	addr = strings.TrimSuffix(addr, ",")
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		p.t.Fatalf("no address in %q: %v", l, err)
+	}
+	return addr
+}
+
+// end waits for the process to end and returns its exit code.
+func (p *process) end() int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		p.t.Fatalf("it does not end; it said\n%s", p.said())
+	}
+	var exit *exec.ExitError
+	if p.err != nil && !errors.As(p.err, &exit) {
+		p.t.Fatal(p.err)
+	}
+	return p.ProcessState.ExitCode()
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// server accepts TCP connections on loopback and serves each with f.
+func server(t *testing.T, f func(*net.TCPConn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() }) // a test may have closed it
+	go serveOn(l, f)
+	return l.Addr().String()
+}
+
+func serveOn(l net.Listener, f func(*net.TCPConn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer func() { _ = c.Close() }()
+			f(c.(*net.TCPConn))
+		}()
+	}
+}
+
+// answer reads a whole request and then replies with what f makes of it.
+func answer(f func(request string) string) func(*net.TCPConn) {
+	return func(c *net.TCPConn) {
+		b, err := io.ReadAll(c)
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, f(string(b))) // the test sees what arrives
+	}
+}
+
+func dial(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() }) // a test may have closed it
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// flood opens n connections to addr, says one line on each and reads it back,
+// keeps all of them open until standard input ends, and then checks each again.
+func flood(addr, n string) {
+	count, err := strconv.Atoi(n)
+	fail := func(what string, err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, what, err)
+			os.Exit(1)
+		}
+	}
+	fail("count", err)
+	conns := make([]net.Conn, count)
+	talk := func() {
+		for i, c := range conns {
+			line := fmt.Sprintf("line of %d\n", i)
+			_, err := io.WriteString(c, line)
+			fail("write", err)
+			got := make([]byte, len(line))
+			_, err = io.ReadFull(c, got)
+			fail("read", err)
+			if string(got) != line {
+				fail("echo", fmt.Errorf("%q came back for %q", got, line))
+			}
+		}
+	}
+	for i := range conns {
+		// One source address has not ports enough for all and their ends.
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%4))}, Timeout: patience, Control: lateBind}
+		conns[i], err = d.Dial("tcp", addr)
+		fail("dial", err)
+		fail("deadline", conns[i].SetDeadline(time.Now().Add(patience)))
+	}
+	talk()
+	fmt.Println("all open")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	fail("wait", err)
+	talk()
+	fmt.Println("all served")
+	os.Exit(0)
+}
+
+// lateBind lets the kernel choose the port at connect, per destination.
+func lateBind(_, _ string, c syscall.RawConn) error {
+	const ipBindAddressNoPort = 24 // IP_BIND_ADDRESS_NO_PORT, ip(7)
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, ipBindAddressNoPort, 1)
+	})
+	return errors.Join(err, cerr)
+}

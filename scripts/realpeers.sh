@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# Puts weir between real servers and their clients, on loopback: nginx and curl,
+# redis-server and redis-benchmark, iperf3, sshd and ssh, and a gigabyte both ways
+# at once, byte for byte. Prints what each managed, direct and through the relay.
+# What is not installed is skipped, and named. The exit code is 1 if anything
+# failed.
+#
+#   scripts/realpeers.sh [nginx] [redis] [iperf3] [ssh] [bulk]     without: all
+#   SECONDS_EACH=3   how long an iperf3 run takes
+#   BULK=1073741824  bytes each way
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+tmp=$(mktemp -d)
+pids=()
+failed=()
+skipped=()
+
+cleanup() {
+	local p
+	for p in ${pids[@]+"${pids[@]}"}; do kill "$p" 2>/dev/null; done
+	wait 2>/dev/null
+	rm -rf "$tmp"
+}
+trap cleanup EXIT
+
+say() { printf '%s\n' "$*"; }
+fail() {
+	say "FAILED: $*"
+	failed+=("$*")
+}
+
+# have CMD...: whether all are there; else the test is skipped, by name.
+have() {
+	local c
+	for c; do
+		if ! PATH=$PATH:/usr/sbin:/sbin command -v "$c" >/dev/null; then
+			say "skipped: $c is not installed"
+			skipped+=("$c")
+			return 1
+		fi
+	done
+}
+PATH=$PATH:/usr/sbin:/sbin
+
+# port prints a port that is free now.
+port() {
+	: >"$tmp/port"
+	"$tmp/weir" tcp-listen:127.0.0.1:0 127.0.0.1:1 2>>"$tmp/port" &
+	local p=$!
+	until grep -q ready "$tmp/port"; do sleep 0.02; done
+	kill "$p"
+	wait "$p" 2>/dev/null
+	sed -n 's/.*ready 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$tmp/port"
+}
+
+# up PORT: waits until something answers there.
+up() {
+	"$tmp/weir" --quiet - "127.0.0.1:$1,retry=10s" </dev/null >/dev/null 2>&1 || true
+}
+
+# relay PORT: starts a relay to it and sets via to the relay's port.
+relay() {
+	local log=$tmp/relay.$1
+	: >"$log"
+	"$tmp/weir" tcp-listen:127.0.0.1:0 "127.0.0.1:$1" 2>>"$log" &
+	relay_pid=$!
+	pids+=("$relay_pid")
+	until grep -q ready "$log"; do sleep 0.02; done
+	via=$(sed -n 's/.*ready 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$log")
+}
+
+# drained: ends the relay by Ctrl-C; it must drain and end with 0.
+drained() {
+	kill -INT "$relay_pid"
+	wait "$relay_pid" || fail "$1: the relay ended with $?: $(tail -3 "$tmp/relay."*)"
+}
+
+test_nginx() {
+	have nginx curl || return
+	local p
+	p=$(port)
+	mkdir -p "$tmp/www"
+	head -c 268435456 /dev/urandom >"$tmp/www/big"
+	echo hello >"$tmp/www/index.html"
+	cat >"$tmp/nginx.conf" <<-CONF
+		daemon off; worker_processes 1; pid $tmp/nginx.pid; error_log $tmp/nginx.log;
+		user $(id -un);
+		events { worker_connections 1024; }
+		http { access_log off; sendfile on; keepalive_requests 100000; client_body_temp_path $tmp; proxy_temp_path $tmp; fastcgi_temp_path $tmp; uwsgi_temp_path $tmp; scgi_temp_path $tmp;
+		  server { listen 127.0.0.1:$p; root $tmp/www; } }
+	CONF
+	nginx -c "$tmp/nginx.conf" 2>"$tmp/nginx.err" &
+	pids+=($!)
+	up "$p"
+	relay "$p"
+	[ "$(curl -s "http://127.0.0.1:$via/")" = hello ] || fail "nginx: a small page"
+	local where
+	for where in "$p" "$via"; do
+		curl -s -o "$tmp/got" -w "nginx: 268 MB at %{speed_download} B/s$([ "$where" = "$p" ] && echo ', direct')\n" "http://127.0.0.1:$where/big" || fail "nginx: curl ended with $?"
+		cmp "$tmp/www/big" "$tmp/got" || fail "nginx: other bytes came out"
+	done
+	local args=() i
+	for i in $(seq 500); do args+=("http://127.0.0.1:$via/?$i"); done
+	[ "$(curl -s --parallel --parallel-max 50 "${args[@]}" 2>/dev/null | grep -c hello)" = 500 ] || fail "nginx: 500 pages, 50 at once"
+	say "nginx: 500 pages, 50 at once: all arrived"
+	drained nginx
+	rm -f "$tmp/got" "$tmp/www/big"
+}
+
+test_redis() {
+	have redis-server redis-benchmark redis-cli || return
+	local p where what
+	p=$(port)
+	redis-server --port "$p" --bind 127.0.0.1 --save '' --appendonly no --dir "$tmp" >"$tmp/redis.log" 2>&1 &
+	pids+=($!)
+	up "$p"
+	relay "$p"
+	[ "$(redis-cli -p "$via" set k v)" = OK ] && [ "$(redis-cli -p "$via" get k)" = v ] || fail "redis: set and get"
+	for what in "-n 100000 -c 50" "-n 500000 -c 50 -P 16"; do
+		for where in "$p" "$via"; do
+			# shellcheck disable=SC2086
+			redis-benchmark -h 127.0.0.1 -p "$where" $what -t set,get -q >"$tmp/bench" 2>&1 || fail "redis: redis-benchmark ended with $?"
+			say "redis: $what$([ "$where" = "$p" ] && echo ', direct'): $(tr '\r' '\n' <"$tmp/bench" | grep 'requests per second' | sed 's/ requests per second/\/s/' | paste -sd' ')"
+		done
+	done
+	drained redis
+}
+
+test_iperf3() {
+	have iperf3 || return
+	local p where mode
+	p=$(port)
+	iperf3 -s -B 127.0.0.1 -p "$p" >"$tmp/iperf3.log" 2>&1 &
+	pids+=($!)
+	up "$p"
+	relay "$p"
+	for mode in "" "-R" "-P 8" "--bidir"; do
+		for where in "$p" "$via"; do
+			# shellcheck disable=SC2086
+			if iperf3 -c 127.0.0.1 -p "$where" -t "${SECONDS_EACH:-3}" $mode >"$tmp/iperf3.out" 2>&1; then
+				say "iperf3 ${mode:-one stream}$([ "$where" = "$p" ] && echo ', direct'): $(grep receiver "$tmp/iperf3.out" | { grep SUM || grep receiver "$tmp/iperf3.out"; } | sed 's/.*Bytes *//; s/ *receiver.*//' | paste -sd' ')"
+			else
+				fail "iperf3 $mode ended with $?: $(tail -1 "$tmp/iperf3.out")"
+			fi
+		done
+	done
+	drained iperf3
+}
+
+test_ssh() {
+	have sshd ssh ssh-keygen || return
+	local p user
+	p=$(port)
+	user=$(id -un)
+	[ "$(id -u)" = 0 ] && mkdir -p /run/sshd
+	ssh-keygen -q -t ed25519 -N '' -f "$tmp/host" && ssh-keygen -q -t ed25519 -N '' -f "$tmp/me" || { fail "ssh-keygen"; return; }
+	cp "$tmp/me.pub" "$tmp/authorized"
+	"$(command -v sshd)" -D -e -f /dev/null -p "$p" -o ListenAddress=127.0.0.1 -o HostKey="$tmp/host" -o PidFile=none \
+		-o AuthorizedKeysFile="$tmp/authorized" -o StrictModes=no -o UsePAM=no -o PermitRootLogin=yes 2>"$tmp/sshd.log" &
+	pids+=($!)
+	up "$p"
+	relay "$p"
+	local to=(ssh -q -F /dev/null -i "$tmp/me" -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p "$via" "$user@127.0.0.1")
+	[ "$("${to[@]}" echo it works)" = "it works" ] || { fail "ssh: a command: $(tail -2 "$tmp/sshd.log")"; return; }
+	head -c 67108864 /dev/urandom >"$tmp/data"
+	local began=$SECONDS
+	"${to[@]}" cat <"$tmp/data" | cmp - "$tmp/data" || fail "ssh: 64 MiB there and back"
+	say "ssh: a command, and 67 MB there and back at once in $((SECONDS - began)) s"
+	# weir as ProxyCommand: standard input and output are a full endpoint.
+	[ "$(ssh -q -F /dev/null -i "$tmp/me" -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+		-o ProxyCommand="$tmp/weir -q - 127.0.0.1:$p" "$user@anything" echo through)" = through ] || fail "ssh: weir as ProxyCommand"
+	say "ssh: weir as ProxyCommand"
+	drained ssh
+}
+
+test_bulk() {
+	WEIR_TEST_BULK=${BULK:-1073741824} go test -count=1 -timeout 600s -v -run '^TestBulk$' ./cmd/weir >"$tmp/bulk" 2>&1 || fail "bulk: $(grep -v '^=== ' "$tmp/bulk")"
+	say "bulk: $(sed -n 's/.*relay_test.go:[0-9]*: //p' "$tmp/bulk")"
+}
+
+go build -o "$tmp/weir" ./cmd/weir || exit 1
+if [ $# -eq 0 ]; then set -- nginx redis iperf3 ssh bulk; fi
+for t; do
+	declare -F "test_$t" >/dev/null || { say "there is no $t; there are nginx redis iperf3 ssh bulk"; exit 2; }
+	"test_$t"
+done
+[ ${#skipped[@]} -eq 0 ] || say "not installed: ${skipped[*]}"
+if [ ${#failed[@]} -gt 0 ]; then
+	say "failed: ${#failed[@]}"
+	exit 1
+fi
+say "all went well"
