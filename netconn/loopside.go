@@ -61,6 +61,7 @@ func (c *loopSide) DataReceived(p []byte) (int, error) {
 		in.got = copy(in.dst, p)
 		p = p[in.got:]
 		in.wake()
+		c.loop.Readied()
 	}
 	p = p[in.q.put(p):]
 	if len(p) > 0 {
@@ -150,7 +151,10 @@ func (c *loopSide) flush() {
 	for !c.closed && out.n > 0 && !out.abort && (!c.full || out.closed) {
 		buf, n := out.buf, out.n
 		out.buf, out.n = nil, 0
-		out.wake()
+		if out.waiters > 0 {
+			out.wake()
+			c.loop.Readied()
+		}
 		out.mu.Unlock()
 		// An error means that the connection is over, which ConnectionLost tells.
 		_, _ = c.t.Write(buf[:n])
