@@ -456,7 +456,7 @@ func (s *stream) finish() {
 	if s.flags&fConnected != 0 {
 		s.flags &^= fConnected
 		s.callLost(p, s.reason)
-		if planted == "lost-twice" && s.flags&fReset != 0 && s.reason != ErrAborted {
+		if planted == "lost-twice" && s.flags&fReset != 0 && !errors.Is(s.reason, ErrAborted) {
 			s.callLost(p, s.reason)
 		}
 	}
