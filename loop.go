@@ -457,3 +457,7 @@ func (l *Loop) submit(op *backend.Op) (c backend.Completion, ok bool) {
 
 // enqueue puts r into the next turn.
 func (l *Loop) enqueue(r runnable) { l.ready = append(l.ready, r) }
+
+// Report hands a failure that belongs to no caller to the loop's error handler:
+// see WithErrorHandler. Only the loop's goroutine may call it.
+func (l *Loop) Report(err error) { l.report(err) }
