@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -16,9 +17,12 @@ import (
 )
 
 // onBackends runs f with a loop on each backend that this machine has.
-func onBackends(t *testing.T, f func(t *testing.T, newLoop func(testing.TB) *weir.Loop)) {
+func onBackends(t *testing.T, f func(t *testing.T, backend string, newLoop func(testing.TB) *weir.Loop)) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
+			if only := os.Getenv("WEIR_BACKEND"); only != "" && only != name {
+				t.Skip("WEIR_BACKEND asks for " + only)
+			}
 			l, err := weir.New(weir.WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
@@ -30,7 +34,7 @@ func onBackends(t *testing.T, f func(t *testing.T, newLoop func(testing.TB) *wei
 			if served != name {
 				t.Skip("refused by the system")
 			}
-			f(t, func(t testing.TB) *weir.Loop { return startLoop(t, weir.WithBackendName(name)) })
+			f(t, name, func(t testing.TB) *weir.Loop { return startLoop(t, weir.WithBackendName(name)) })
 		})
 	}
 }
@@ -125,7 +129,7 @@ func taken(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 // TestConn is the standard conformance test of net.Conn on every backend and
 // kind of stream (R57).
 func TestConn(t *testing.T) {
-	onBackends(t, func(t *testing.T, newLoop func(testing.TB) *weir.Loop) {
+	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		for _, c := range []struct {
 			name    string
 			connect connector
