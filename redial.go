@@ -1,9 +1,6 @@
 package weir
 
-import (
-	"math/rand/v2"
-	"time"
-)
+import "time"
 
 // Backoff says how long to wait before connecting again. The zero value of each
 // field stands for the default in its comment.
@@ -24,8 +21,8 @@ type Backoff struct {
 	// which ends the row: 5 s. One that is accepted and lost at once, or whose
 	// handshake fails, is one more failure.
 	Settled time.Duration
-	// Rand draws from [0, 1): the process's generator. One of its own makes a
-	// simulated run repeatable.
+	// Rand draws from [0, 1). Without one the draw is taken from the nanoseconds of
+	// the loop's clock, which no two clients share and a simulated run repeats.
 	Rand func() float64
 }
 
@@ -50,20 +47,32 @@ func (b Backoff) withDefaults() Backoff {
 	if b.Settled <= 0 {
 		b.Settled = 5 * time.Second
 	}
-	if b.Rand == nil {
-		b.Rand = rand.Float64
-	}
 	return b
 }
 
 // wait is the n-th wait in a row, n from 1.
-func (b *Backoff) wait(n int) time.Duration {
+func (b *Backoff) wait(n int, now time.Time) time.Duration {
 	d := float64(b.First)
 	for i := 1; i < n && d < float64(b.Most); i++ {
 		d *= b.Factor
 	}
 	d = min(d, float64(b.Most))
-	return time.Duration(d - d*b.Jitter*b.Rand())
+	share := 0.0
+	if b.Rand != nil {
+		share = b.Rand()
+	} else {
+		share = float64(mix(uint64(now.UnixNano()))>>11) / (1 << 53)
+	}
+	return time.Duration(d - d*b.Jitter*share)
+}
+
+// mix spreads the bits of x evenly (SplitMix64's output function, Steele, Lea
+// and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // Redialer connects to one address as often as it is asked to. That there is
@@ -140,7 +149,7 @@ func (r *Redialer) Again() (wait time.Duration, ok bool) {
 		r.first = now
 	}
 	r.failures++
-	wait = r.back.wait(r.failures)
+	wait = r.back.wait(r.failures, now)
 	if r.back.Tries > 0 && r.failures >= r.back.Tries || r.back.Total > 0 && now.Sub(r.first)+wait > r.back.Total {
 		return 0, false
 	}

@@ -43,8 +43,8 @@ func (c *caller) again() {
 	}
 }
 
-func redial(l *weir.Loop, address string, b weir.Backoff, c *caller, opts ...weir.Option) {
-	c.r = l.Redial("tcp", address, b, func(r *weir.Redialer) weir.Protocol { c.r = r; return c }, opts...)
+func redial(l *weir.Loop, address string, b weir.Backoff, c *caller) {
+	c.r = l.Redial("tcp", address, b, func(r *weir.Redialer) weir.Protocol { c.r = r; return c })
 }
 
 // TestRedialBackoff: waits grow by the factor up to the most, without jitter
