@@ -142,7 +142,8 @@ func (l *Loop) Run() error {
 
 // Turn makes one turn and waits for I/O at most for wait: 0 does not wait,
 // below 0 waits for ever. It is for hosts, such as another loop that watches
-// PollFD, and fails as Run does.
+// PollFD, and fails as Run does. A Stop ends with it, as it does with Run: the
+// turn does not wait, and the next one may.
 //
 // Where the backend needs one thread, the first Turn locks the goroutine to its
 // own until Close: turns from changing threads would cost a move each.
@@ -155,7 +156,9 @@ func (l *Loop) Turn(wait time.Duration) error {
 		return err
 	}
 	defer l.leave()
-	return l.turn(wait)
+	err := l.turn(wait)
+	l.stop.Store(false)
+	return err
 }
 
 func (l *Loop) enter() error {
@@ -301,7 +304,8 @@ func (l *Loop) logError(err error) {
 }
 
 // Stop makes Run return after the turn in progress, or the next one if none
-// is. Callbacks queued for later turns stay queued. Any goroutine may call it.
+// is, be it Run's or Turn's. Callbacks queued for later turns stay queued. Any
+// goroutine may call it.
 func (l *Loop) Stop() {
 	l.stop.Store(true)
 	l.be.Wake()
@@ -410,7 +414,8 @@ func (e *DroppedError) Unwrap() error { return ErrLoopClosed }
 func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
 
 // Next says how long a host may wait before it must call Turn even if PollFD
-// stays quiet: 0 if callbacks are queued, false if there is no timer.
+// stays quiet: 0 if callbacks are queued or Stop was called, false if there is
+// no timer.
 func (l *Loop) Next() (time.Duration, bool) {
 	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
 		return 0, true

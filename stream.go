@@ -76,7 +76,7 @@ const (
 	fDirty                          // it is in the loop's dirty list
 	fQueued                         // it is in the loop's queue
 	fPaused                         // the protocol paused reading
-	fAutoPaused                     // reading waits for the write buffer: the protocol has no PauseWriting
+	fAutoPaused                     // reading waits for the write buffer: DataReceived filled it, and there is no PauseWriting
 	fInData                         // DataReceived is being called
 	fOffer                          // the tail is to be offered again without new bytes
 	fExchanged                      // SetProtocol was called during the call in progress

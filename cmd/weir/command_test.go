@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 )
 
@@ -143,6 +145,17 @@ func TestExplain(t *testing.T) {
 	}
 	if got.String() != string(want) {
 		t.Errorf("got\n%s\nwant\n%s", got.String(), want)
+	}
+}
+
+// TestVersion: it says which backend serves and what was probed (R15).
+func TestVersion(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Setenv("WEIR_BACKEND", name)
+		r := call(t, "version")
+		if r.code != exitOK || !strings.Contains(r.out, runtime.GOOS) || !strings.Contains(r.out, "\nbackend: ") || !strings.Contains(r.out, strings.Join(weir.Backends(), ", ")) {
+			t.Errorf("%s: code %d, %s", name, r.code, r.out)
+		}
 	}
 }
 
