@@ -98,14 +98,22 @@ func TestH2spec(t *testing.T) {
 	}
 	t.Logf("over package net: %d of %d fail: %q", len(want), cases, want)
 	onBackends(t, func(t *testing.T, l *weir.Loop) {
-		got, n := h2spec(listen(t, l))
-		for _, name := range got {
-			if !slices.Contains(want, name) {
-				t.Errorf("fails over netconn alone: %s", name)
+		alone := func() []string {
+			got, n := h2spec(listen(t, l))
+			if n != cases {
+				t.Errorf("%d cases ran, %d over package net", n, cases)
 			}
+			return slices.DeleteFunc(got, func(name string) bool { return slices.Contains(want, name) })
 		}
-		if n != cases {
-			t.Errorf("%d cases ran, %d over package net", n, cases)
+		// h2spec waits for answers no longer than its timeout, which a busy
+		// machine may outlast once.
+		bad := alone()
+		if len(bad) > 0 {
+			again := alone()
+			bad = slices.DeleteFunc(bad, func(name string) bool { return !slices.Contains(again, name) })
+		}
+		if len(bad) > 0 {
+			t.Errorf("cases that fail over netconn alone: %q", bad)
 		}
 	})
 }
@@ -117,7 +125,7 @@ func h2spec(ln net.Listener) (failed []string, cases int) {
 		_, _ = io.WriteString(w, "hello")
 	}))
 	addr := ln.Addr().(*net.TCPAddr)
-	c := &config.Config{Host: addr.IP.String(), Port: addr.Port, Path: "/", Timeout: 2 * time.Second, MaxHeaderLen: 4000}
+	c := &config.Config{Host: addr.IP.String(), Port: addr.Port, Path: "/", Timeout: time.Second, MaxHeaderLen: 4000}
 	for _, g := range []*spec.TestGroup{generic.Spec(), h2cases.Spec(), hpack.Spec()} {
 		g.Test(c)
 		collect(g, &failed, &cases)
