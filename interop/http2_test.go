@@ -1,5 +1,7 @@
 package interop
 
+//lint:file-ignore SA1019 x/net's own client and server are what is tested here.
+
 import (
 	"bytes"
 	"context"
