@@ -60,6 +60,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 }
 
 func (s *socket) prepare(spec *backend.Spec) (call string, err error) {
+	if spec.Device != "" {
+		return "setsockopt", syscall.ENODEV // simulated hosts have no devices
+	}
 	for _, o := range spec.Options {
 		if err := s.setOption(o.Option, o.Value); err != nil {
 			return "setsockopt", err
@@ -303,6 +306,13 @@ func (s *socket) setOption(o backend.Option, value int) error {
 		s.opts.keepAlive = max(0, value)
 	case backend.Broadcast:
 		s.opts.broadcast = value != 0
+	case backend.TrafficClass, backend.Mark:
+		// Nothing in the simulated network looks at them.
+	case backend.FastOpen:
+		if s.kind != tcp {
+			return syscall.EOPNOTSUPP
+		}
+		// A connect without a cookie is one as ever.
 	case backend.NoDelay, backend.UserTimeout:
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
