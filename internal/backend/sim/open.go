@@ -306,13 +306,15 @@ func (s *socket) setOption(o backend.Option, value int) error {
 		s.opts.keepAlive = max(0, value)
 	case backend.Broadcast:
 		s.opts.broadcast = value != 0
-	case backend.TrafficClass, backend.Mark:
-		// Nothing in the simulated network looks at them.
-	case backend.FastOpen:
+	case backend.TrafficClass: // nothing in the simulated network looks at it
+		s.opts.class = value
+	case backend.Mark: // nor at this
+		s.opts.mark = value
+	case backend.FastOpen: // a connect without a cookie is one as ever
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
 		}
-		// A connect without a cookie is one as ever.
+		s.opts.fastOpen = value
 	case backend.NoDelay, backend.UserTimeout:
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
@@ -368,6 +370,12 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 			return 1, nil
 		}
 		return 0, nil
+	case backend.TrafficClass:
+		return s.opts.class, nil
+	case backend.Mark:
+		return s.opts.mark, nil
+	case backend.FastOpen:
+		return s.opts.fastOpen, nil
 	case backend.UnreadBytes:
 		return s.unread(), nil
 	case backend.UnsentBytes:
