@@ -83,7 +83,7 @@ func (s *stream) writable() error {
 		return ErrClosed
 	case s.flags&fWriteEOF != 0:
 		return ErrWriteAfterEOF
-	case s.wh == backend.None:
+	case s.wh == backend.None && s.flags&fCarried == 0:
 		return ErrNotWritable
 	}
 	return s.loop.check("Write")
@@ -101,7 +101,11 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 	total := len(p)
 	if total >= directMin && s.out == nil && s.loop.caps.Inline && s.flags&fSpliceOut == 0 {
-		p = p[s.direct(p):]
+		if s.flags&fCarried != 0 {
+			p = p[s.directCarrier(p):]
+		} else {
+			p = p[s.direct(p):]
+		}
 	}
 	if len(p) > 0 {
 		s.buffer(p)
@@ -157,19 +161,26 @@ func (s *stream) direct(p []byte) int {
 // overflow sends what it can when the high mark is crossed, and tells the
 // writer if that was not enough.
 func (s *stream) overflow() {
-	if s.out == nil || s.out.n <= int(s.high) || s.flags&fWritePaused != 0 || planted == "writer-never-pauses" {
+	if s.out == nil || s.out.n <= int(s.high) || s.flags&(fWritePaused|fAutoPaused) == fWritePaused|fAutoPaused || planted == "writer-never-pauses" {
 		return
 	}
 	s.flush()
 	if s.out == nil || s.out.n <= int(s.high) || s.flags&fLost != 0 {
 		return
 	}
-	s.flags |= fWritePaused
-	s.pauseWriter()
+	if s.flags&fInData != 0 && s.caps&capPause == 0 {
+		// The peer's bytes make ours: no more of them until these have left.
+		s.flags |= fAutoPaused
+		s.touch()
+	}
+	if s.flags&fWritePaused == 0 {
+		s.flags |= fWritePaused
+		s.pauseWriter()
+	}
 }
 
-// pauseWriter tells whoever fills the buffer to stop: the producer, the
-// protocol, or else the reading side.
+// pauseWriter tells whoever fills the buffer to stop: the producer and the
+// protocol.
 func (s *stream) pauseWriter() {
 	if s.x != nil && s.x.producer != nil && !s.x.pull {
 		s.x.producerPaused = true
@@ -180,9 +191,6 @@ func (s *stream) pauseWriter() {
 	}
 	if s.caps&capPause != 0 {
 		s.callPauseWriting()
-	} else {
-		s.flags |= fAutoPaused
-		s.touch()
 	}
 }
 
@@ -203,6 +211,10 @@ func (s *stream) callDrained() {
 
 // flush sends what is buffered, as far as the system takes it.
 func (s *stream) flush() {
+	if s.flags&fCarried != 0 {
+		s.flushCarrier()
+		return
+	}
 	if s.out != nil && s.out.op.Flags&backend.Quiet != 0 && s.out.op.Armed() && !s.quiet() {
 		s.out.op.Flags &^= backend.Quiet
 	}
@@ -376,6 +388,9 @@ func (s *stream) WriteEOF() error {
 
 // CanWriteEOF implements Transport.
 func (s *stream) CanWriteEOF() bool {
+	if s.flags&fCarried != 0 {
+		return s.x.carrier.CanCloseWrite()
+	}
 	if s.wh == backend.None && s.flags&fShut == 0 {
 		return s.flags&fWriteEOFSent != 0
 	}
@@ -388,6 +403,12 @@ func (s *stream) sendEOF() {
 		return
 	}
 	s.flags |= fWriteEOFSent
+	if s.flags&fCarried != 0 {
+		if s.flags&fGone == 0 {
+			s.callCarrierCloseWrite()
+		}
+		return
+	}
 	if s.rh != s.wh {
 		if s.rh == backend.None {
 			s.close(nil) // a write-only pipe has nothing left to do

@@ -143,6 +143,24 @@ func TestLoopTurns(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+		t.Run("4 Stop before Turn", func(t *testing.T) {
+			l := mk()
+			l.Stop()
+			if d, ok := l.Next(); d != 0 || !ok {
+				t.Errorf("a host may wait for %v, %v", d, ok)
+			}
+			if err := l.Turn(-1); err != nil { // must not wait
+				t.Fatal(err)
+			}
+			// A host that believes Next would otherwise spin (G9).
+			if d, ok := l.Next(); ok {
+				t.Errorf("after the turn there is something to do in %v", d)
+			}
+			l.After(time.Millisecond, func() {})
+			if d, ok := l.Next(); d <= 0 || !ok {
+				t.Errorf("a host may wait for %v, %v", d, ok)
+			}
+		})
 		t.Run("5 close and run at wrong times", func(t *testing.T) {
 			l := mk()
 			l.Soon(func() {
