@@ -57,7 +57,6 @@ type extras struct {
 	producerPaused        bool
 	splice                *splice // where this stream's bytes go
 	spliceFrom            *splice // whose bytes come here
-	gone                  func()  // of a group: it is no longer this loop's
 	name                  string  // of a stream that has no address
 	made                  []byte  // debug: the stack that made it
 	carrier               Carrier // what moves the bytes, where no handle does
@@ -467,12 +466,16 @@ func (s *stream) gone() {
 	if s.loop.conns.remove(s) && s.flags&fCarried == 0 {
 		s.loop.conns.n--
 	}
-	if s.x != nil && s.x.gone != nil {
-		s.x.gone()
+	ln := s.listener
+	if ln == nil {
+		return
 	}
-	if ln := s.listener; ln != nil && ln.loop == s.loop {
+	if g := ln.config.group; g != nil {
+		g.left(s.loop)
+	}
+	if ln.loop == s.loop {
 		ln.connGone()
-	} else if ln != nil {
+	} else {
 		ln.goneElsewhere()
 	}
 }
