@@ -19,10 +19,11 @@ const (
 	netPipe  // one or two pipes, or plain files
 	netTTY   // a terminal
 	netOther // something a backend adopted
+	netCarried
 )
 
 func (n network) String() string {
-	return [...]string{"tcp", "unix", "pipe", "tty", "conn"}[n]
+	return [...]string{"tcp", "unix", "pipe", "tty", "conn", "layer"}[n]
 }
 
 // socket reports whether the system may still be sending after a close.
@@ -45,12 +46,18 @@ func (a *FileAddr) String() string { return a.Name }
 
 // LocalAddr implements Transport.
 func (s *stream) LocalAddr() net.Addr {
+	if s.flags&fCarried != 0 {
+		return s.carriedAddr(false)
+	}
 	s.captureLocal()
 	return s.addr(s.local, func(x *extras) string { return x.localPath })
 }
 
 // RemoteAddr implements Transport.
 func (s *stream) RemoteAddr() net.Addr {
+	if s.flags&fCarried != 0 {
+		return s.carriedAddr(true)
+	}
 	return s.addr(s.remote, func(x *extras) string { return x.remotePath })
 }
 
@@ -103,6 +110,11 @@ func (s *stream) setAddr(a *backend.Addr, own bool) {
 
 // name is how logs call the connection.
 func (s *stream) name() string {
+	if s.flags&fCarried != 0 {
+		if u, ok := s.Unwrap().(*stream); ok {
+			return u.name()
+		}
+	}
 	if !s.net.socket() {
 		return s.RemoteAddr().String()
 	}

@@ -61,6 +61,7 @@ type Loop struct {
 	debug    *debugger // nil unless asked for
 	hosted   bool      // somebody watches PollFD
 	locked   bool      // Turn locked its goroutine to its thread
+	readied  bool      // see Readied
 }
 
 // The states of a Loop.
@@ -205,6 +206,10 @@ func (l *Loop) turn(wait time.Duration) error {
 	} else if d, ok := l.untilTimer(); ok && (wait < 0 || d < wait) {
 		wait = d
 	}
+	if l.readied {
+		l.readied = false
+		runtime.Gosched()
+	}
 	n, err := l.be.Wait(wait, l.done)
 	if err != nil {
 		return err
@@ -213,6 +218,12 @@ func (l *Loop) turn(wait time.Duration) error {
 	l.deliver(l.done[:n])
 	return nil
 }
+
+// Readied tells the loop that a callback made a goroutine ready to run, so that
+// the loop lets goroutines run before it next waits. The runtime does not see a
+// loop that sleeps in the kernel for what it is at once, and leaves a goroutine
+// that was readied on its processor waiting until it does.
+func (l *Loop) Readied() { l.readied = true }
 
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
@@ -451,3 +462,7 @@ func (l *Loop) submit(op *backend.Op) (c backend.Completion, ok bool) {
 
 // enqueue puts r into the next turn.
 func (l *Loop) enqueue(r runnable) { l.ready = append(l.ready, r) }
+
+// Report hands a failure that belongs to no caller to the loop's error handler:
+// see WithErrorHandler. Only the loop's goroutine may call it.
+func (l *Loop) Report(err error) { l.report(err) }

@@ -154,12 +154,17 @@ type Producer interface {
 }
 
 // As finds the first ability of type T in a stack of transports, from the top
-// down, as errors.As does among errors: each layer that has an Unwrap method
-// returning a Transport is looked through.
+// down, as errors.As does among errors: a transport, the Carrier under it, and
+// then what its Unwrap method returns, if it has one.
 func As[T any](t Transport) (T, bool) {
 	for t != nil {
 		if a, ok := t.(T); ok {
 			return a, true
+		}
+		if s, ok := t.(*stream); ok {
+			if a, ok := s.ability().(T); ok {
+				return a, true
+			}
 		}
 		u, ok := t.(interface{ Unwrap() Transport })
 		if !ok {

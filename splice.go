@@ -63,7 +63,7 @@ func (s *stream) SpliceTo(dst Transport, done func(int64, error)) error {
 	if err := s.loop.check("SpliceTo"); err != nil {
 		return err
 	}
-	d, ok := dst.(*stream)
+	d, ok := As[*stream](dst)
 	switch {
 	case !ok, d.loop != s.loop, !s.loop.caps.Splice, s.rh == backend.None, d.wh == backend.None:
 		return ErrNoSplice

@@ -60,6 +60,12 @@ type extras struct {
 	gone                  func()  // of a group: it is no longer this loop's
 	name                  string  // of a stream that has no address
 	made                  []byte  // debug: the stack that made it
+	carrier               Carrier // what moves the bytes, where no handle does
+	feed                  Feed    // its side
+	one                   [1][]byte
+	buf                   []byte // memory that the protocol supplied
+	more                  []byte // delivered while the protocol looked at other bytes
+	closeSent, abortSent  bool   // the carrier was told to close
 }
 
 type flags uint32
@@ -89,6 +95,11 @@ const (
 	fSpliceOut                      // another stream's bytes are spliced into this one
 	fReset                          // lost in a way that the peer must not take for a clean end
 	fReadLater                      // the read Op's result came at once and waits in the loop
+	fCarried                        // a Carrier moves its bytes
+	fBlocked                        // the carrier took less than all
+	fReadHeld                       // the carrier was told to pause reading
+	fFlushing                       // the carrier's Write is being called
+	fGone                           // the carrier is closed
 )
 
 type protoCaps uint8
@@ -134,6 +145,9 @@ func newStream(l *Loop, rh, wh backend.Handle, n network, c *connConfig) *stream
 	}
 	s.rop.Owner = s
 	l.conns.add(s)
+	if n != netCarried {
+		l.conns.n++
+	}
 	if l.debug != nil {
 		s.extra().made = debug.Stack()
 	}
@@ -240,6 +254,9 @@ func (s *stream) SetProtocol(p Protocol) {
 	}
 	wasBuffered := s.caps&capBuffer != 0
 	s.attach(p)
+	if s.x != nil {
+		s.x.buf = nil
+	}
 	s.flags |= fExchanged
 	if s.flags&fInData == 0 && len(s.tail) > 0 {
 		s.flags |= fOffer
@@ -289,12 +306,20 @@ func (s *stream) run() {
 		return // the last Op's result queues it again
 	}
 	s.runWriting()
+	if s.x != nil && len(s.x.more) > 0 && s.flags&(fLost|fClosing) == 0 {
+		p := s.x.more
+		s.x.more = nil
+		s.deliver(p)
+	}
 	if s.flags&(fLost|fClosing) == 0 && s.flags&fOffer != 0 && !s.paused() {
 		s.flags &^= fOffer
 		s.deliver(nil)
 	}
 	if s.flags&(fLost|fClosing|fEOF|fEOFDone) == fEOF && !s.paused() {
 		s.endOfStream()
+	}
+	if s.flags&(fGone|fEOFDone|fLost) == fGone|fEOFDone {
+		s.lose(nil)
 	}
 	s.sync()
 }
@@ -347,7 +372,7 @@ func (s *stream) lose(err error) {
 	if s.rop.Armed() {
 		s.loop.be.Cancel(&s.rop)
 	}
-	if s.out != nil {
+	if s.out != nil && s.flags&fFlushing == 0 {
 		if s.out.op.Armed() {
 			s.loop.be.Cancel(&s.out.op)
 		}
@@ -367,8 +392,12 @@ func (s *stream) lose(err error) {
 
 // tryShut closes the handles once no Op needs them, and queues ConnectionLost.
 func (s *stream) tryShut() {
-	if s.flags&fShut != 0 || s.rop.Armed() {
+	if s.flags&fShut != 0 || s.rop.Armed() || s.flags&fFlushing != 0 {
 		return
+	}
+	if s.flags&(fCarried|fGone) == fCarried {
+		s.closeCarrier(s.reason != nil || s.flags&fReset != 0)
+		return // Feed.Closed calls it again
 	}
 	if s.out != nil {
 		if s.out.op.Armed() {
@@ -420,11 +449,14 @@ func (s *stream) finish() {
 	}
 	s.stopProducer()
 	s.proto = nil
+	if s.x != nil {
+		s.x.buf, s.x.more = nil, nil
+	}
 	s.gone()
 	if s.flags&fConnected != 0 {
 		s.flags &^= fConnected
 		s.callLost(p, s.reason)
-		if planted == "lost-twice" && s.flags&fReset != 0 && s.reason != ErrAborted {
+		if planted == "lost-twice" && s.flags&fReset != 0 && !errors.Is(s.reason, ErrAborted) {
 			s.callLost(p, s.reason)
 		}
 	}
@@ -432,7 +464,9 @@ func (s *stream) finish() {
 
 // gone takes the stream out of the loop's books.
 func (s *stream) gone() {
-	s.loop.conns.remove(s)
+	if s.loop.conns.remove(s) && s.flags&fCarried == 0 {
+		s.loop.conns.n--
+	}
 	if s.x != nil && s.x.gone != nil {
 		s.x.gone()
 	}
@@ -502,6 +536,10 @@ func (s *stream) tryClose() {
 	if s.x != nil && (s.x.splice != nil || s.x.spliceFrom != nil) {
 		return // its end calls sync again
 	}
+	if s.flags&(fCarried|fGone) == fCarried {
+		s.closeCarrier(false)
+		return // Feed.Closed goes on
+	}
 	s.flags |= fLost
 	if s.out != nil {
 		s.out.release(&s.loop.pool)
@@ -519,7 +557,8 @@ func (s *stream) tryClose() {
 	s.queue()
 }
 
-// streamList is an intrusive list.
+// streamList is an intrusive list. Its number counts connections: the streams
+// of layers are not among them.
 type streamList struct {
 	first *stream
 	n     int
@@ -530,20 +569,19 @@ func (l *streamList) add(s *stream) {
 		s.next.prev = s
 	}
 	l.first = s
-	l.n++
 }
 
-func (l *streamList) remove(s *stream) {
+func (l *streamList) remove(s *stream) bool {
 	if s.prev != nil {
 		s.prev.next = s.next
 	} else if l.first == s {
 		l.first = s.next
 	} else {
-		return
+		return false
 	}
 	if s.next != nil {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
-	l.n--
+	return true
 }

@@ -46,6 +46,10 @@ func (s *stream) syncReading() {
 	if s.flags&fReadLater != 0 {
 		return
 	}
+	if s.flags&fCarried != 0 {
+		s.syncCarrier()
+		return
+	}
 	if s.rh == backend.None {
 		s.watchWriteEnd()
 		return
@@ -254,6 +258,12 @@ func (s *stream) keep(p []byte, kept bool) {
 	if len(p) > int(s.tailMax) && !s.paused() {
 		s.lose(&TailError{Unused: len(p), Limit: int(s.tailMax)})
 	}
+}
+
+// keepMore keeps bytes that come while the protocol looks at others.
+func (s *stream) keepMore(p []byte) {
+	s.x.more = append(s.x.more, p...)
+	s.queue()
 }
 
 func (s *stream) dropTail() {

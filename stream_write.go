@@ -83,7 +83,7 @@ func (s *stream) writable() error {
 		return ErrClosed
 	case s.flags&fWriteEOF != 0:
 		return ErrWriteAfterEOF
-	case s.wh == backend.None:
+	case s.wh == backend.None && s.flags&fCarried == 0:
 		return ErrNotWritable
 	}
 	return s.loop.check("Write")
@@ -101,7 +101,11 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 	total := len(p)
 	if total >= directMin && s.out == nil && s.loop.caps.Inline && s.flags&fSpliceOut == 0 {
-		p = p[s.direct(p):]
+		if s.flags&fCarried != 0 {
+			p = p[s.directCarrier(p):]
+		} else {
+			p = p[s.direct(p):]
+		}
 	}
 	if len(p) > 0 {
 		s.buffer(p)
@@ -207,6 +211,10 @@ func (s *stream) callDrained() {
 
 // flush sends what is buffered, as far as the system takes it.
 func (s *stream) flush() {
+	if s.flags&fCarried != 0 {
+		s.flushCarrier()
+		return
+	}
 	if s.out != nil && s.out.op.Flags&backend.Quiet != 0 && s.out.op.Armed() && !s.quiet() {
 		s.out.op.Flags &^= backend.Quiet
 	}
@@ -380,6 +388,9 @@ func (s *stream) WriteEOF() error {
 
 // CanWriteEOF implements Transport.
 func (s *stream) CanWriteEOF() bool {
+	if s.flags&fCarried != 0 {
+		return s.x.carrier.CanCloseWrite()
+	}
 	if s.wh == backend.None && s.flags&fShut == 0 {
 		return s.flags&fWriteEOFSent != 0
 	}
@@ -392,6 +403,12 @@ func (s *stream) sendEOF() {
 		return
 	}
 	s.flags |= fWriteEOFSent
+	if s.flags&fCarried != 0 {
+		if s.flags&fGone == 0 {
+			s.callCarrierCloseWrite()
+		}
+		return
+	}
 	if s.rh != s.wh {
 		if s.rh == backend.None {
 			s.close(nil) // a write-only pipe has nothing left to do

@@ -112,7 +112,7 @@ func tcpOptions(p *Part) []weir.Option {
 	return opts
 }
 
-func connectTCP(env *Env, p *Part, proto weir.Protocol) func() {
+func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 	opts := tcpOptions(p)
 	if p.Has("timeout") {
 		opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
@@ -260,7 +260,7 @@ func unixKind() *Kind {
 			}
 			return d
 		},
-		Connect: func(env *Env, p *Part, proto weir.Protocol) func() {
+		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 			var opts []weir.Option
 			if p.Has("timeout") {
 				opts = append(opts, weir.WithTimeout(p.Duration("timeout")))

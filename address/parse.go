@@ -16,6 +16,8 @@ type Endpoint struct {
 	kind   *Kind
 	role   Role
 	layers []*Layer
+
+	prepared []Prepared // of the layers, once Prepare was called
 }
 
 // Part is a base or a layer.

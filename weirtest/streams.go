@@ -290,3 +290,18 @@ func firstLine(err error) string {
 	s, _, _ := bytes.Cut([]byte(err.Error()), []byte("\n"))
 	return string(s)
 }
+
+// Layered is maker with layers put on both ends: server turns the factory into
+// what the listener gets, client the protocol into what connects. Both of them
+// may add layers, or none.
+func Layered(maker Maker, server func(weir.Factory) weir.Factory, client func(weir.Protocol) weir.Protocol) Maker {
+	return func(t *testing.T) *Streams {
+		s := maker(t)
+		connect := s.Connect
+		s.Opaque = true
+		s.Connect = func(f weir.Factory, p weir.Protocol, opts ...weir.Option) {
+			connect(server(f), client(p), opts...)
+		}
+		return s
+	}
+}

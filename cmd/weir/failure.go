@@ -69,6 +69,18 @@ func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
 	return f
 }
 
+// prepareFailure explains a layer that cannot be set up: a certificate that is
+// not there.
+func prepareFailure(e *address.Endpoint, err error) *failure {
+	return &failure{problem: "cannot set up " + e.Label() + ": " + why(err)}
+}
+
+// refusedFailure explains a connection to a listener on which a layer could not
+// agree with the peer.
+func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
+	return &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
+}
+
 // cut takes the explanation in brackets off a reason.
 func cut(s string) string {
 	s, _, _ = strings.Cut(s, " (")

@@ -22,6 +22,8 @@ func SetOption(fd int, o backend.Option, value int) error {
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, value)
 	case backend.UserTimeout:
 		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, value)
+	case backend.Broadcast:
+		return setInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, truth(value))
 	case backend.UnsentBytes, backend.UnreadBytes, backend.PendingError:
 	}
 	return backend.ErrUnsupported
@@ -58,6 +60,8 @@ func GetOption(fd int, o backend.Option) (int, error) {
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	case backend.UserTimeout:
 		return getInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+	case backend.Broadcast:
+		return getInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST)
 	}
 	return 0, backend.ErrUnsupported
 }

@@ -1,7 +1,7 @@
 // Command weirbench measures weir beside what people would pick instead, and
 // writes a table, plots and every figure to docs/bench.
 //
-//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR]
+//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict]
 //
 // Each peer is a process of its own on one CPU, the load another on the other.
 // In every round each peer runs once, in an order that turns around from round
@@ -54,6 +54,7 @@ func main() {
 	out := flag.String("out", "", "where to write (default docs/bench beside the module)")
 	profile := flag.String("profile", "", "also write CPU profiles of the Go servers to this directory")
 	list := flag.Bool("list", false, "list cases and peers")
+	strict := flag.Bool("strict", false, "fail if any round did")
 	flag.Parse()
 	runtime.LockOSThread() // see spawn
 
@@ -76,7 +77,11 @@ func main() {
 			all[i].spec.Run = *runTime
 		}
 	}
-	if err := run(all, &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}, *budget, *out, *quick); err != nil {
+	b := &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}
+	if err := run(all, b, *budget, *out, *quick); err != nil {
+		fatal(err)
+	}
+	if err := b.report.failure(); *strict && err != nil {
 		fatal(err)
 	}
 }
@@ -235,7 +240,7 @@ func (r *report) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bench.json"), append(text, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "results.json"), append(text, '\n'), 0o644); err != nil {
 		return err
 	}
 	if err := r.plots(dir); err != nil {

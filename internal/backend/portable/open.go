@@ -27,6 +27,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	if spec.Family != backend.Inet && spec.Family != backend.Unix {
 		return backend.None, errInvalid
 	}
+	if spec.Datagram {
+		return b.openPacket(&kept)
+	}
 	if spec.Backlog <= 0 {
 		if spec.Bind {
 			e.local = spec.Local

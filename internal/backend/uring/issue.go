@@ -62,9 +62,9 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 	op := s.op
 	events := uint32(0)
 	switch op.Kind {
-	case backend.Read, backend.SpliceIn:
+	case backend.Read, backend.SpliceIn, backend.RecvFrom:
 		events = pollIn
-	case backend.Write, backend.SpliceOut:
+	case backend.Write, backend.SpliceOut, backend.SendTo:
 		events = pollOut
 	case backend.Hangup:
 		// Not one-shot: the end of the peer's writing alone would fire that at

@@ -1,0 +1,242 @@
+package layer
+
+import (
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// Base is a layer that passes everything through, to be embedded by one that
+// changes something. It is a weir.Protocol to the transport below and the
+// weir.Carrier of the transport above; a layer defines those methods anew in
+// which it differs.
+//
+//	Init ──▶ ConnectionMade ──▶ (agreeing with the peer) ──▶ Ready ──▶ bytes pass
+//	                                      │
+//	                                      └──▶ Fail: Above.Failed, and the end
+//
+// A layer that has nothing to agree on keeps Base's ConnectionMade, which calls
+// Ready. All methods belong to the loop's goroutine.
+type Base struct {
+	name  string
+	self  Ends
+	above Above
+	below weir.Transport
+	feed  *weir.Feed
+	timer *weir.Timer
+	stage weir.Stage
+
+	failed  bool // before it was ready; Above.Failed was called or is queued
+	blocked bool // the transport below has asked for a pause
+}
+
+// Ends are the two ends of a layer.
+type Ends interface {
+	weir.Protocol
+	weir.Carrier
+}
+
+// Init tells the base its layer, the layer's word for errors, and what stands
+// above. It returns self.
+func (b *Base) Init(self Ends, name string, above Above) weir.Protocol {
+	b.name, b.self, b.above, b.stage = name, self, above, weir.StageHandshake
+	return self
+}
+
+// Below is the transport below; nil before ConnectionMade.
+func (b *Base) Below() weir.Transport { return b.below }
+
+// Upper is the transport above; nil before Ready.
+func (b *Base) Upper() weir.Transport {
+	if b.feed == nil {
+		return nil
+	}
+	return b.feed.Transport()
+}
+
+// IsReady reports whether Ready was called and the layer did not fail before.
+func (b *Base) IsReady() bool { return b.feed != nil }
+
+// SetStage sets the stage that errors before Ready name; the default is
+// StageHandshake.
+func (b *Base) SetStage(s weir.Stage) { b.stage = s }
+
+// SetDeadline makes the layer fail with ErrTimeout if it is not ready d after
+// now; 0 sets none.
+func (b *Base) SetDeadline(d time.Duration) {
+	if d <= 0 || b.feed != nil {
+		return
+	}
+	b.timer = b.below.Loop().After(d, func() { b.Fail(ErrTimeout) })
+}
+
+// Begin notes the transport below. A layer's own ConnectionMade calls it first.
+func (b *Base) Begin(t weir.Transport) { b.below = t }
+
+// ConnectionMade implements weir.Protocol.
+func (b *Base) ConnectionMade(t weir.Transport) {
+	b.Begin(t)
+	b.Ready()
+}
+
+// Ready says that the layer has agreed with its peer: the protocol above is made
+// and gets its ConnectionMade. It reports false if that refused.
+func (b *Base) Ready() bool {
+	if b.failed || b.feed != nil {
+		return b.feed != nil
+	}
+	b.stopTimer()
+	feed, err := b.below.Loop().Carry(b.self)
+	if err != nil {
+		b.Fail(err)
+		return false
+	}
+	b.feed = feed
+	f := b.above.Make
+	b.above = Above{} // whoever is lost shall not be kept here
+	return feed.Begin(f)
+}
+
+func (b *Base) stopTimer() {
+	if b.timer != nil {
+		b.timer.Stop()
+		b.timer = nil
+	}
+}
+
+// Fail ends the connection with err. Before Ready there never was one: what is
+// above hears of it by Above.Failed. The transport below is aborted.
+func (b *Base) Fail(err error) { b.fail(err, true) }
+
+// FailGently is Fail, but what was written below still leaves: an answer that
+// says why.
+func (b *Base) FailGently(err error) { b.fail(err, false) }
+
+func (b *Base) fail(err error, abort bool) {
+	if b.feed != nil {
+		b.feed.Fail(b.wrap(err))
+		return
+	}
+	if b.failed {
+		return
+	}
+	b.failed = true
+	b.stopTimer()
+	addr := b.below.RemoteAddr()
+	if abort {
+		b.below.Abort()
+	} else {
+		_ = b.below.Close()
+	}
+	if b.above.Failed == nil {
+		return
+	}
+	e := &weir.AttemptError{Addr: addr, Stage: b.stage, Err: b.wrap(err)}
+	b.below.Loop().Soon(func() { b.above.Failed(e) })
+}
+
+func (b *Base) wrap(err error) error {
+	if e, ok := err.(*Error); ok || err == nil { //nolint:errorlint // only the outermost counts
+		if e != nil {
+			return e
+		}
+		return err
+	}
+	return &Error{Layer: b.name, Err: err}
+}
+
+// Deliver hands bytes to the protocol above. p is lent until it returns. Before
+// Ready it is a mistake of the layer's and does nothing.
+func (b *Base) Deliver(p []byte) {
+	if b.feed != nil {
+		b.feed.Deliver(p)
+	}
+}
+
+// End hands the peer's end of stream to the protocol above.
+func (b *Base) End() {
+	if b.feed != nil {
+		b.feed.End()
+	}
+}
+
+// Lost ends the transport above, whose carrier is gone: err is the reason, nil
+// for a clean end.
+func (b *Base) Lost(err error) {
+	if b.feed != nil {
+		b.feed.Closed(err)
+		return
+	}
+	if err == nil {
+		err = ErrEarlyEnd
+	}
+	b.Fail(err)
+}
+
+// Blocked reports whether the transport below has asked for a pause. A layer's
+// own Write takes nothing then, unless it must.
+func (b *Base) Blocked() bool { return b.blocked }
+
+// DataReceived implements weir.Protocol: everything goes up.
+func (b *Base) DataReceived(p []byte) (int, error) {
+	b.Deliver(p)
+	return len(p), nil
+}
+
+// EOFReceived implements weir.EOFReceiver: the end goes up, and before Ready
+// fails the layer.
+func (b *Base) EOFReceived(int) (bool, error) {
+	if b.feed == nil {
+		b.Fail(ErrEarlyEnd)
+		return false, nil
+	}
+	b.End()
+	return true, nil
+}
+
+// ConnectionLost implements weir.Protocol.
+func (b *Base) ConnectionLost(err error) { b.Lost(err) }
+
+// PauseWriting implements weir.WritePauser.
+func (b *Base) PauseWriting() { b.blocked = true }
+
+// ResumeWriting implements weir.WritePauser.
+func (b *Base) ResumeWriting() {
+	b.blocked = false
+	if b.feed != nil {
+		b.feed.Writable()
+	}
+}
+
+// Write implements weir.Carrier: everything goes down, unless what is below has
+// enough.
+func (b *Base) Write(bufs [][]byte) (int, error) {
+	if b.blocked {
+		return 0, nil
+	}
+	if len(bufs) == 1 {
+		return b.below.Write(bufs[0])
+	}
+	return b.below.Writev(bufs)
+}
+
+// CanCloseWrite implements weir.Carrier.
+func (b *Base) CanCloseWrite() bool { return b.below.CanWriteEOF() }
+
+// CloseWrite implements weir.Carrier.
+func (b *Base) CloseWrite() error { return b.below.WriteEOF() }
+
+// PauseReading implements weir.Carrier.
+func (b *Base) PauseReading() { b.below.PauseReading() }
+
+// ResumeReading implements weir.Carrier.
+func (b *Base) ResumeReading() { b.below.ResumeReading() }
+
+// Close implements weir.Carrier.
+func (b *Base) Close(abort bool) {
+	if abort {
+		b.below.Abort()
+	} else {
+		_ = b.below.Close()
+	}
+}

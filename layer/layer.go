@@ -1,0 +1,138 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/weir-io/weir"
+)
+
+// Above is what stands above a layer.
+type Above struct {
+	// Make makes the protocol for the layer's transport, once the layer has
+	// agreed with its peer. Returning nil refuses the connection.
+	Make weir.Factory
+	// Failed hears instead why it never came to that. It is called once, and
+	// not from inside what caused it where that was a call from above.
+	Failed func(err *weir.AttemptError)
+}
+
+// Layer makes one layer: given what shall stand above it, it returns what stands
+// above the transport below. One Layer serves any number of connections, of one
+// loop or of several, unless it says otherwise.
+type Layer func(Above) Above
+
+// Stack is several layers as one, the one nearest the wire first. No layers at
+// all are a Layer that changes nothing.
+func Stack(layers ...Layer) Layer {
+	return func(a Above) Above {
+		for i := len(layers) - 1; i >= 0; i-- {
+			a = layers[i](a)
+		}
+		return a
+	}
+}
+
+// Server puts layers, the one nearest the wire first, under the protocols that f
+// makes, for Listen. A connection on which a layer cannot agree with its peer is
+// reported to the loop as an *AttemptError; f never hears of it.
+func Server(f weir.Factory, layers ...Layer) weir.Factory {
+	return ServerFunc(f, nil, layers...)
+}
+
+// ServerFunc is Server with a function of one's own for the connections that
+// never came to be; t is the socket's transport.
+func ServerFunc(f weir.Factory, failed func(t weir.Transport, err *weir.AttemptError), layers ...Layer) weir.Factory {
+	stack := Stack(layers...)
+	return func(t weir.Transport) weir.Protocol {
+		return stack(Above{Make: f, Failed: func(err *weir.AttemptError) {
+			if failed != nil {
+				failed(t, err)
+				return
+			}
+			t.Loop().Report(err)
+		}}).Make(t)
+	}
+}
+
+// Client puts layers, the one nearest the wire first, under p, for Connect. If
+// a layer cannot agree with its peer then p, where it is a ConnectFailer, gets
+// ConnectFailed with the stage, as for a connect that failed.
+func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
+	if len(layers) == 0 {
+		return p
+	}
+	return &client{p: p, stack: Stack(layers...)}
+}
+
+// client waits for the connect, and then makes room for the lowest layer.
+type client struct {
+	p     weir.Protocol
+	stack Layer
+}
+
+// ConnectionMade implements Protocol.
+func (c *client) ConnectionMade(t weir.Transport) {
+	p := c.p
+	Start(t, Above{
+		Make: func(weir.Transport) weir.Protocol { return p },
+		Failed: func(err *weir.AttemptError) {
+			c.ConnectFailed(&weir.ConnectError{
+				Network: t.RemoteAddr().Network(), Address: t.RemoteAddr().String(),
+				Stage: err.Stage, Attempts: []*weir.AttemptError{err},
+			})
+		},
+	}, c.stack)
+}
+
+// ConnectFailed implements ConnectFailer.
+func (c *client) ConnectFailed(err *weir.ConnectError) {
+	if f, ok := c.p.(weir.ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+}
+
+// DataReceived implements Protocol. No data comes before ConnectionMade.
+func (c *client) DataReceived([]byte) (int, error) { return 0, nil }
+
+// ConnectionLost implements Protocol: the lowest layer was refused.
+func (c *client) ConnectionLost(error) {}
+
+// Start puts layers, the one nearest the wire first, on a connection that is
+// open, and above on top of them. The next byte that t reads, any that its
+// protocol has not used included, goes to the lowest layer. It replaces t's
+// protocol, which hears nothing of t any more.
+func Start(t weir.Transport, above Above, layers ...Layer) {
+	p := Stack(layers...)(above).Make(t)
+	if p == nil {
+		_ = t.Close()
+		return
+	}
+	t.SetProtocol(p)
+	p.ConnectionMade(t)
+}
+
+// ErrTimeout is the cause where a layer's peer took too long. It is a timeout as
+// net.Error has them.
+var ErrTimeout error = timeoutError{}
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string   { return "timed out" }
+func (timeoutError) Timeout() bool   { return true }
+func (timeoutError) Temporary() bool { return true }
+
+// ErrEarlyEnd is the cause where a peer ended the stream before a layer had
+// agreed with it.
+var ErrEarlyEnd = errors.New("the peer ended the stream before the layer was agreed on")
+
+// Error is the reason of a connection that a layer lost: which layer, and why.
+type Error struct {
+	Layer string // the layer's word, such as "tls"
+	Err   error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Layer, e.Err) }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
