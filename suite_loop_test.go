@@ -422,9 +422,7 @@ func TestLoopPosts(t *testing.T) {
 						accepted++
 					}
 				})
-				// Each turn runs what was posted during the last one, which may be
-				// more each time: count posts, not turns.
-				for ran < 10_000 {
+				for range 20 {
 					if err := l.Turn(time.Millisecond); err != nil {
 						t.Fatal(err)
 					}
