@@ -61,6 +61,7 @@ type Loop struct {
 	debug    *debugger // nil unless asked for
 	hosted   bool      // somebody watches PollFD
 	locked   bool      // Turn locked its goroutine to its thread
+	thread   uint64    // see Thread
 }
 
 // The states of a Loop.
@@ -169,6 +170,7 @@ func (l *Loop) enter() error {
 	}
 	if l.caps.Thread {
 		runtime.LockOSThread()
+		l.holdThread()
 	}
 	if l.debug != nil {
 		l.debug.enter()
@@ -181,6 +183,7 @@ func (l *Loop) leave() {
 		l.debug.leave()
 	}
 	if l.caps.Thread {
+		l.thread = 0
 		runtime.UnlockOSThread()
 	}
 	l.state.CompareAndSwap(loopRunning, loopIdle)
@@ -315,6 +318,8 @@ func (l *Loop) Close() error {
 	if l.caps.Thread {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		l.holdThread()
+		defer func() { l.thread = 0 }()
 	}
 	if l.debug != nil {
 		l.debug.enter()
