@@ -62,6 +62,7 @@ type Loop struct {
 	hosted   bool      // somebody watches PollFD
 	locked   bool      // Turn locked its goroutine to its thread
 	readied  bool      // see Readied
+	thread   uint64    // see Thread
 }
 
 // The states of a Loop.
@@ -170,6 +171,7 @@ func (l *Loop) enter() error {
 	}
 	if l.caps.Thread {
 		runtime.LockOSThread()
+		l.holdThread()
 	}
 	if l.debug != nil {
 		l.debug.enter()
@@ -182,6 +184,7 @@ func (l *Loop) leave() {
 		l.debug.leave()
 	}
 	if l.caps.Thread {
+		l.thread = 0
 		runtime.UnlockOSThread()
 	}
 	l.state.CompareAndSwap(loopRunning, loopIdle)
@@ -326,6 +329,8 @@ func (l *Loop) Close() error {
 	if l.caps.Thread {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		l.holdThread()
+		defer func() { l.thread = 0 }()
 	}
 	if l.debug != nil {
 		l.debug.enter()
