@@ -28,10 +28,13 @@ type packets struct {
 	err    error
 	on     func(p []byte, from weir.PacketAddr)
 	gone   func()
-	paused int
 }
 
-func (p *packets) EndpointMade(e *weir.PacketEndpoint) { p.e = e; p.trace = append(p.trace, "made") }
+func (p *packets) EndpointMade(e *weir.PacketEndpoint) {
+	p.e = e
+	p.trace = append(p.trace, "made")
+}
+
 func (p *packets) PacketReceived(b []byte, from weir.PacketAddr) {
 	p.trace = append(p.trace, "packet")
 	p.got = append(p.got, bytes.Clone(b))
