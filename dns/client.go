@@ -106,7 +106,7 @@ func (c *client) step(s Step) {
 }
 
 // ask finds the records of an absolute name. done is never called from inside.
-func (c *client) ask(name string, t Type, done func(Answer, *Error)) (cancel func()) {
+func (c *client) ask(name string, t Type, done func(Answer, *Error)) *waiter {
 	k := key{lower(name), t}
 	w := &waiter{done: done}
 	e, fresh := c.cache.get(k, c.l.Now())
@@ -114,44 +114,64 @@ func (c *client) ask(name string, t Type, done func(Answer, *Error)) (cancel fun
 	case fresh && e.err != nil:
 		c.step(Step{Name: name, Type: t, What: "known not to be"})
 		err := *e.err
-		return w.soon(c.l, Answer{}, &err)
+		w.soon(c.l, Answer{}, &err)
+		return w
 	case fresh:
 		c.step(Step{Name: name, Type: t, What: "known"})
-		return w.soon(c.l, e.served(c.l.Now(), false), nil)
+		w.soon(c.l, e.served(c.l.Now(), false), nil)
+		return w
 	}
 	q := c.questions[k]
 	if q == nil {
 		if len(c.questions) >= c.o.questions {
-			return w.soon(c.l, Answer{}, &Error{Name: name, Type: t, Err: ErrBusy})
+			w.soon(c.l, Answer{}, &Error{Name: name, Type: t, Err: ErrBusy})
+			return w
 		}
 		q = c.question(k, e)
+		w.q = q
 		q.waiters = append(q.waiters, w)
 		q.begin()
 	} else {
 		c.step(Step{Name: name, Type: t, What: "asked already"})
+		w.q = q
 		q.waiters = append(q.waiters, w)
 		if q.served {
 			q.serveStale()
 		}
 	}
-	return func() { q.leave(w) }
+	return w
 }
 
 // waiter is somebody who asked.
 type waiter struct {
+	q    *question // nil: the result was there
 	done func(Answer, *Error)
 	call *weir.Call // the result is on its way
-	gone bool
+	gone bool       // it is not wanted any more
 }
 
-func (w *waiter) soon(l *weir.Loop, a Answer, err *Error) (cancel func()) {
-	w.call = l.Soon(func() {
-		if !w.gone {
-			w.gone = true
-			w.done(a, err)
-		}
-	})
-	return func() { w.gone = true }
+// soon hands the result out in the next turn.
+func (w *waiter) soon(l *weir.Loop, a Answer, err *Error) {
+	if !w.gone {
+		w.call = l.Soon(func() { w.done(a, err) })
+	}
+}
+
+// leave says that the result is not wanted any more. The question goes on for
+// the cache.
+func (w *waiter) leave() {
+	w.gone = true
+	if w.call != nil {
+		w.call.Cancel()
+	}
+}
+
+// cancel is leave, and ends the question if nobody else waits.
+func (w *waiter) cancel() {
+	w.leave()
+	if q := w.q; q != nil && !q.over && q.forsaken() {
+		q.end()
+	}
 }
 
 // close ends what is under way without a word.

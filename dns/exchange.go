@@ -49,6 +49,11 @@ func (ex *exchange) open() {
 	}
 	ex.timer.Set(ex.c.config.Timeout)
 	if err := ex.overUDP(); err != nil {
+		if errors.Is(err, weir.ErrLoopClosed) {
+			ex.end()
+			ex.q.fail(&Error{Name: ex.q.key.name, Type: ex.q.key.qtype, Err: err})
+			return
+		}
 		// Not from inside whoever asks.
 		ex.c.l.Soon(func() { ex.failed(err) })
 	}

@@ -244,25 +244,14 @@ func (q *question) finish(result func() (Answer, *Error)) {
 	}
 }
 
-// leave is somebody who does not want to know any more. The last one ends the
-// question.
-func (q *question) leave(w *waiter) {
-	if w.gone {
-		return
-	}
-	w.gone = true
-	if q.over || w.call != nil {
-		return
-	}
-	for i := range q.waiters {
-		if q.waiters[i] == w {
-			q.waiters = append(q.waiters[:i], q.waiters[i+1:]...)
-			break
+// forsaken reports whether nobody waits for the answer any more.
+func (q *question) forsaken() bool {
+	for _, w := range q.waiters {
+		if !w.gone {
+			return false
 		}
 	}
-	if len(q.waiters) == 0 {
-		q.end()
-	}
+	return !q.served
 }
 
 // end takes the question off the books.

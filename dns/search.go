@@ -15,7 +15,7 @@ type search struct {
 	qtype   Type
 	names   []string
 	done    func(Answer, error)
-	cancel  func()
+	asked   *waiter
 	over    bool
 	trouble *Error // the first that was not "not found"
 	missing *Error // the first that was
@@ -32,8 +32,8 @@ func (s *search) stop() {
 		return
 	}
 	s.over = true
-	if s.cancel != nil {
-		s.cancel()
+	if s.asked != nil {
+		s.asked.cancel()
 	}
 }
 
@@ -47,7 +47,7 @@ func (s *search) finish(a Answer, err error) {
 func (s *search) next() {
 	name := s.names[0]
 	s.names = s.names[1:]
-	s.cancel = s.c.ask(name, s.qtype, func(a Answer, err *Error) {
+	s.asked = s.c.ask(name, s.qtype, func(a Answer, err *Error) {
 		if err == nil {
 			a.Name = name
 			s.finish(a, nil)
@@ -100,9 +100,9 @@ type hostSearch struct {
 	trouble *Error
 	missing *Error
 
-	v4, v6  familySearch
-	hurry   *weir.Timer
-	cancels []func()
+	v4, v6 familySearch
+	hurry  *weir.Timer
+	asked  []*waiter
 }
 
 // familySearch is one family's half.
@@ -124,8 +124,8 @@ func (s *hostSearch) stop() {
 		return
 	}
 	s.end()
-	for _, cancel := range s.cancels {
-		cancel()
+	for _, w := range s.asked {
+		w.cancel()
 	}
 }
 
@@ -147,7 +147,7 @@ func (s *hostSearch) next() {
 	name := s.names[0]
 	s.names = s.names[1:]
 	s.v4, s.v6 = familySearch{}, familySearch{}
-	s.cancels = s.cancels[:0]
+	s.asked = s.asked[:0]
 	ask4 := s.network != "ip6"
 	ask6 := s.network == "ip6" || s.network == "ip" && !s.c.config.NoAAAA
 	// Both are pending before either can answer.
@@ -161,7 +161,7 @@ func (s *hostSearch) next() {
 }
 
 func (s *hostSearch) ask(name string, t Type, f *familySearch) {
-	s.cancels = append(s.cancels, s.c.ask(name, t, func(a Answer, err *Error) {
+	s.asked = append(s.asked, s.c.ask(name, t, func(a Answer, err *Error) {
 		if s.over {
 			return
 		}
@@ -198,5 +198,8 @@ func (s *hostSearch) progress() {
 // deliver hands out what there is; the other family's question goes on for the
 // cache. IPv6 goes first: who connects sorts them.
 func (s *hostSearch) deliver() {
+	for _, w := range s.asked {
+		w.leave()
+	}
 	s.finish(append(append([]netip.Addr(nil), s.v6.addrs...), s.v4.addrs...), nil)
 }

@@ -290,6 +290,17 @@ func onLabs(t *testing.T, f func(t *testing.T, lb *lab)) {
 	}
 }
 
+// pass lets simulated time pass, and the client's loop know of it.
+func (lb *lab) pass(d time.Duration) {
+	lb.t.Helper()
+	if err := lb.world.RunFor(d); err != nil {
+		lb.t.Fatal(err)
+	}
+	if err := lb.l.Turn(0); err != nil {
+		lb.t.Fatal(err)
+	}
+}
+
 // resolver makes a client of the lab's server, with chance from a seed.
 func (lb *lab) resolver(opts ...Option) *Resolver {
 	return New(append([]Option{
