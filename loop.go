@@ -45,6 +45,7 @@ type Loop struct {
 
 	conns     streamList
 	listeners bag[*Listener]
+	endpoints bag[*PacketEndpoint]
 	attempts  bag[*Connector]
 	lingerers bag[*lingerer]
 	watches   bag[*Watch]
@@ -369,6 +370,7 @@ func (l *Loop) shutdown() error {
 	l.watches.each((*Watch).Remove)
 	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
 	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
+	l.endpoints.each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
@@ -390,7 +392,7 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && l.listeners.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
+		if l.conns.n == 0 && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
 		n, err := l.be.Wait(10*time.Millisecond, l.done)
