@@ -71,6 +71,8 @@ type tlsShared struct {
 	client                         bool
 	handshakeTimeout, closeTimeout time.Duration
 	cap                            int
+	rules                          PeerRules
+	clientCAs                      *AuthorityFile
 	bufs                           sync.Pool // of *tlsBuffer
 
 	mu    sync.Mutex
@@ -98,6 +100,8 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 	for _, o := range opts {
 		o(s)
 	}
+	s.applyRules()
+	s.followAuthorities()
 	return func(a Above) Above {
 		return Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
 			c := &tlsConn{shared: s}

@@ -29,7 +29,8 @@ type tlsConn struct {
 	record recordEnd
 	held   hold // why reading below is paused
 
-	control int // bytes that answer the peer's, written since what is below was blocked
+	stopFor weir.Protocol // who goes on in the clear; nil: nobody
+	control int           // bytes that answer the peer's, written since what is below was blocked
 
 	reading  bool // inside conn.Read
 	notified bool // our close_notify was sent
@@ -208,7 +209,7 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 // close_notify to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does
 // not.
 func (c *tlsConn) CanCloseWrite() bool {
-	return c.conn.ConnectionState().Version >= tls.VersionTLS13
+	return c.stopFor != nil || c.conn.ConnectionState().Version >= tls.VersionTLS13
 }
 
 // CloseWrite implements weir.Carrier.
@@ -242,7 +243,14 @@ func (c *tlsConn) Close(abort bool) {
 		c.below.Abort()
 	default:
 		c.closing = true
+		if !c.peerDone {
+			c.stopFor = nil
+		}
 		c.notify()
+		if c.peerDone && c.stopFor != nil {
+			c.detach()
+			return
+		}
 		if c.peerDone || c.eof {
 			c.closeBelow()
 			return
@@ -252,6 +260,7 @@ func (c *tlsConn) Close(abort bool) {
 			c.flushed = true
 		}
 		c.release(holdUpper)
+		c.stopTimer()
 		c.timer = c.below.Loop().After(c.shared.closeTimeout, c.closeBelow)
 	}
 }
