@@ -66,6 +66,7 @@ type extras struct {
 	one                   [1][]byte
 	buf                   []byte // memory that the protocol supplied
 	more                  []byte // delivered while the protocol looked at other bytes
+	broken                error  // why the end of the stream is none; nil: it is one
 	closeSent, abortSent  bool   // the carrier was told to close
 }
 
