@@ -110,6 +110,18 @@ func (f *Feed) End() {
 	s.touch()
 }
 
+// Break is End where the stream broke off: what was delivered is offered first,
+// and then the connection is lost with err. The carrier is told to close with
+// abort true.
+func (f *Feed) Break(err error) {
+	s := f.s
+	if s.flags&(fLost|fEOF|fConnected) != fConnected {
+		return
+	}
+	s.x.broken = err
+	f.End()
+}
+
 // Writable says that Write can take more.
 func (f *Feed) Writable() {
 	f.s.flags &^= fBlocked
