@@ -159,7 +159,9 @@ func (l *Loop) Turn(wait time.Duration) error {
 	}
 	defer l.leave()
 	err := l.turn(wait)
-	l.stop.Store(false)
+	if planted != "turn-keeps-stop" {
+		l.stop.Store(false)
+	}
 	return err
 }
 
@@ -344,7 +346,11 @@ func (l *Loop) Close() error {
 	err := l.shutdown()
 	l.state.Store(loopClosed)
 	dropped := 0
-	for c := l.posts.Swap(closedPosts); c != nil; c = c.next {
+	end := closedPosts
+	if planted == "post-after-close" {
+		end = nil
+	}
+	for c := l.posts.Swap(end); c != nil; c = c.next {
 		if c.pending() {
 			dropped++
 		}
