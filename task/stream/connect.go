@@ -44,6 +44,12 @@ func Factory(sc *task.Scope, serve func(t *task.Task, c *Stream) error) weir.Fac
 // failure is a *weir.ConnectError. If the wait is cut short the connect is
 // stopped.
 func Dial(t *task.Task, l *weir.Loop, network, address string, opts ...weir.Option) (*Stream, error) {
+	return DialThrough(t, l, network, address, func(p weir.Protocol) weir.Protocol { return p }, opts...)
+}
+
+// DialThrough is Dial through layers: what below makes of the Stream is what is
+// connected. It must pass ConnectFailed on.
+func DialThrough(t *task.Task, l *weir.Loop, network, address string, below func(weir.Protocol) weir.Protocol, opts ...weir.Option) (*Stream, error) {
 	if t.Scope().Canceled() {
 		return nil, t.Yield()
 	}
@@ -55,7 +61,7 @@ func Dial(t *task.Task, l *weir.Loop, network, address string, opts ...weir.Opti
 		}
 	}
 	c.fail = func(err *weir.ConnectError) { p.Reject(err) }
-	connector := l.Connect(network, address, c, opts...)
+	connector := l.Connect(network, address, below(c), opts...)
 	p.OnCancel(func() {
 		connector.Stop()
 		p.Reject(future.ErrCanceled)
