@@ -167,7 +167,9 @@ func (s *storm) one(t *task.Task, depth int) error {
 		if depth > 2 {
 			return nil
 		}
+		var inner *task.Scope
 		err := t.With(func(sc *task.Scope) error {
+			inner = sc
 			for i := range s.r.IntN(4) {
 				child := sc.Go(fmt.Sprintf("%s.%d", t.Name(), i), s.body(func(t *task.Task) error {
 					if err := s.work(t, depth+1); err != nil {
@@ -204,8 +206,11 @@ func (s *storm) one(t *task.Task, depth int) error {
 		default:
 			s.bad("a scope ended with %v", err)
 		}
-		if outer && errors.Is(err, future.ErrTimeout) && !errors.Is(err, errStorm) && future.OnlyCanceled(err) {
-			s.bad("an inner timeout swallowed the outer cancellation")
+		if outer && err == future.ErrTimeout {
+			s.bad("an inner timeout swallowed the outer cancellation (behaviour 79)")
+		}
+		if n := inner.Tasks(); n != 0 {
+			s.bad("a scope ended before %d of its tasks (behaviour 80)", n)
 		}
 		s.step(t, "scope", err)
 		if outer {
