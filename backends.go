@@ -21,11 +21,22 @@ type candidate struct {
 // list.
 var portableCandidate = candidate{"portable", func() (backend.Backend, error) { return portable.New() }}
 
-// Backends lists the names of this platform's backends in order of preference.
-// WEIR_BACKEND and WithBackendName take one of them.
+// known are the backends that can be had, in order of preference: those that an
+// import line brought, for somebody asked for them, and then the platform's.
+func known() []candidate {
+	var all []candidate
+	for _, a := range backend.Registered() {
+		all = append(all, candidate{a.Name, a.Open})
+	}
+	return append(all, candidates()...)
+}
+
+// Backends lists the names of the backends in order of preference: those that
+// import lines brought (see package driver), then the platform's. WEIR_BACKEND
+// and WithBackendName take one of them.
 func Backends() []string {
 	var names []string
-	for _, c := range candidates() {
+	for _, c := range known() {
 		names = append(names, c.name)
 	}
 	return names
@@ -39,7 +50,7 @@ func openBackend(name string, log *slog.Logger) (backend.Backend, error) {
 	if name == "" {
 		name, asked = os.Getenv("WEIR_BACKEND"), "WEIR_BACKEND"
 	}
-	all := candidates()
+	all := known()
 	var errs []error
 	for _, c := range all {
 		if name != "" && c.name != name {

@@ -224,6 +224,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 	if addr.Family == backend.Inet {
 		spec.IPv6 = !addr.IP.Addr().Is4()
 		spec.Options = c.config.socketOptions()
+		spec.Device, spec.Multipath = c.config.device, c.config.multipath
 		if l := c.config.local; l.IsValid() {
 			if l.Addr().Unmap().Is4() == spec.IPv6 {
 				c.failed(addr, StageSocket, &net.AddrError{Err: "the local address is of another family", Addr: l.String()})

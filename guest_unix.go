@@ -18,7 +18,17 @@ func newQuitter() (*quitter, func(), error) {
 		return nil, nil, sysError("pipe2", err)
 	}
 	q := &quitter{fds[0], fds[1]}
-	return q, func() { _, _ = unix.Write(q.w, []byte{0}) }, nil
+	return q, q.quit, nil
+}
+
+// quit ends the waiting, from any goroutine.
+func (q *quitter) quit() {
+	for {
+		// An empty pipe takes a byte; only a signal can keep it from doing so.
+		if _, err := unix.Write(q.w, []byte{0}); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // wait returns when fd is readable or d has passed (below 0: never); false when

@@ -62,6 +62,8 @@ type Loop struct {
 	debug    *debugger // nil unless asked for
 	hosted   bool      // somebody watches PollFD
 	locked   bool      // Turn locked its goroutine to its thread
+	readied  bool      // see Readied
+	thread   uint64    // see Thread
 }
 
 // The states of a Loop.
@@ -142,7 +144,8 @@ func (l *Loop) Run() error {
 
 // Turn makes one turn and waits for I/O at most for wait: 0 does not wait,
 // below 0 waits for ever. It is for hosts, such as another loop that watches
-// PollFD, and fails as Run does.
+// PollFD, and fails as Run does. A Stop ends with it, as it does with Run: the
+// turn does not wait, and the next one may.
 //
 // Where the backend needs one thread, the first Turn locks the goroutine to its
 // own until Close: turns from changing threads would cost a move each.
@@ -155,7 +158,9 @@ func (l *Loop) Turn(wait time.Duration) error {
 		return err
 	}
 	defer l.leave()
-	return l.turn(wait)
+	err := l.turn(wait)
+	l.stop.Store(false)
+	return err
 }
 
 func (l *Loop) enter() error {
@@ -167,6 +172,7 @@ func (l *Loop) enter() error {
 	}
 	if l.caps.Thread {
 		runtime.LockOSThread()
+		l.holdThread()
 	}
 	if l.debug != nil {
 		l.debug.enter()
@@ -179,6 +185,7 @@ func (l *Loop) leave() {
 		l.debug.leave()
 	}
 	if l.caps.Thread {
+		l.thread = 0
 		runtime.UnlockOSThread()
 	}
 	l.state.CompareAndSwap(loopRunning, loopIdle)
@@ -203,6 +210,10 @@ func (l *Loop) turn(wait time.Duration) error {
 	} else if d, ok := l.untilTimer(); ok && (wait < 0 || d < wait) {
 		wait = d
 	}
+	if l.readied {
+		l.readied = false
+		runtime.Gosched()
+	}
 	n, err := l.be.Wait(wait, l.done)
 	if err != nil {
 		return err
@@ -211,6 +222,12 @@ func (l *Loop) turn(wait time.Duration) error {
 	l.deliver(l.done[:n])
 	return nil
 }
+
+// Readied tells the loop that a callback made a goroutine ready to run, so that
+// the loop lets goroutines run before it next waits. The runtime does not see a
+// loop that sleeps in the kernel for what it is at once, and leaves a goroutine
+// that was readied on its processor waiting until it does.
+func (l *Loop) Readied() { l.readied = true }
 
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
@@ -291,7 +308,8 @@ func (l *Loop) logError(err error) {
 }
 
 // Stop makes Run return after the turn in progress, or the next one if none
-// is. Callbacks queued for later turns stay queued. Any goroutine may call it.
+// is, be it Run's or Turn's. Callbacks queued for later turns stay queued. Any
+// goroutine may call it.
 func (l *Loop) Stop() {
 	l.stop.Store(true)
 	l.be.Wake()
@@ -312,6 +330,8 @@ func (l *Loop) Close() error {
 	if l.caps.Thread {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		l.holdThread()
+		defer func() { l.thread = 0 }()
 	}
 	if l.debug != nil {
 		l.debug.enter()
@@ -401,7 +421,8 @@ func (e *DroppedError) Unwrap() error { return ErrLoopClosed }
 func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
 
 // Next says how long a host may wait before it must call Turn even if PollFD
-// stays quiet: 0 if callbacks are queued, false if there is no timer.
+// stays quiet: 0 if callbacks are queued or Stop was called, false if there is
+// no timer.
 func (l *Loop) Next() (time.Duration, bool) {
 	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
 		return 0, true

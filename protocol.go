@@ -43,8 +43,10 @@ type EOFReceiver interface {
 }
 
 // WritePauser is a Protocol that wants to know when it writes too much. For a
-// protocol without it the transport stops reading while its write buffer is
-// over the mark, so that a peer that sends and never reads fills no memory.
+// protocol without it the transport stops reading, once what its DataReceived
+// wrote here went over the mark, until ResumeWriting would be due: a peer that
+// sends and never reads fills no memory with replies. A protocol that replies
+// later than that, or writes of its own accord, has to know its marks.
 type WritePauser interface {
 	// PauseWriting is called once, inside the Write that crossed the high mark.
 	// Writing more is allowed, and buffered.

@@ -161,19 +161,26 @@ func (s *stream) direct(p []byte) int {
 // overflow sends what it can when the high mark is crossed, and tells the
 // writer if that was not enough.
 func (s *stream) overflow() {
-	if s.out == nil || s.out.n <= int(s.high) || s.flags&fWritePaused != 0 || planted == "writer-never-pauses" {
+	if s.out == nil || s.out.n <= int(s.high) || s.flags&(fWritePaused|fAutoPaused) == fWritePaused|fAutoPaused || planted == "writer-never-pauses" {
 		return
 	}
 	s.flush()
 	if s.out == nil || s.out.n <= int(s.high) || s.flags&fLost != 0 {
 		return
 	}
-	s.flags |= fWritePaused
-	s.pauseWriter()
+	if s.flags&fInData != 0 && s.caps&capPause == 0 {
+		// The peer's bytes make ours: no more of them until these have left.
+		s.flags |= fAutoPaused
+		s.touch()
+	}
+	if s.flags&fWritePaused == 0 {
+		s.flags |= fWritePaused
+		s.pauseWriter()
+	}
 }
 
-// pauseWriter tells whoever fills the buffer to stop: the producer, the
-// protocol, or else the reading side.
+// pauseWriter tells whoever fills the buffer to stop: the producer and the
+// protocol.
 func (s *stream) pauseWriter() {
 	if s.x != nil && s.x.producer != nil && !s.x.pull {
 		s.x.producerPaused = true
@@ -184,9 +191,6 @@ func (s *stream) pauseWriter() {
 	}
 	if s.caps&capPause != 0 {
 		s.callPauseWriting()
-	} else {
-		s.flags |= fAutoPaused
-		s.touch()
 	}
 }
 

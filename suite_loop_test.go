@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -40,9 +41,12 @@ func onEveryLoop(t *testing.T, f func(t *testing.T, make loopMaker)) {
 	})
 }
 
-// skipRefused skips what the system refuses.
+// skipRefused skips what the system refuses, and what WEIR_BACKEND leaves out.
 func skipRefused(t *testing.T, name string) {
 	t.Helper()
+	if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != name {
+		t.Skip("WEIR_BACKEND asks for ", asked)
+	}
 	l, err := weir.New(weir.WithBackendName(name))
 	if err != nil {
 		t.Skip(err)
@@ -141,6 +145,24 @@ func TestLoopTurns(t *testing.T) {
 			l.Stop()
 			if err := l.Run(); err != nil { // the wait must not wait either
 				t.Fatal(err)
+			}
+		})
+		t.Run("4 Stop before Turn", func(t *testing.T) {
+			l := mk()
+			l.Stop()
+			if d, ok := l.Next(); d != 0 || !ok {
+				t.Errorf("a host may wait for %v, %v", d, ok)
+			}
+			if err := l.Turn(-1); err != nil { // must not wait
+				t.Fatal(err)
+			}
+			// A host that believes Next would otherwise spin (G9).
+			if d, ok := l.Next(); ok {
+				t.Errorf("after the turn there is something to do in %v", d)
+			}
+			l.After(time.Millisecond, func() {})
+			if d, ok := l.Next(); d <= 0 || !ok {
+				t.Errorf("a host may wait for %v, %v", d, ok)
 			}
 		})
 		t.Run("5 close and run at wrong times", func(t *testing.T) {

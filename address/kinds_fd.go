@@ -20,7 +20,7 @@ func stdioKind() *Kind {
 		Doc:      "- alone is short for it.",
 		Example:  "-",
 		Describe: func(*Part) string { return "is standard input and output" },
-		Connect: func(env *Env, _ *Part, proto weir.Protocol) func() {
+		Connect: func(env *Env, _ *Part, _ string, proto weir.Protocol) func() {
 			return soon(env, "fd", "stdio", proto, func() error {
 				_, err := env.Loop.AttachPair(env.Stdin, env.Stdout, "stdio", func(weir.Transport) weir.Protocol { return proto })
 				return err
@@ -98,7 +98,7 @@ func fdKind() *Kind {
 			}
 			return []*weir.Listener{ln}, nil
 		},
-		Connect: func(env *Env, p *Part, proto weir.Protocol) func() {
+		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 			return soon(env, "fd", "fd "+p.ArgText(), proto, func() error {
 				r, err := descriptor(env, p.ArgText())
 				if err != nil {
@@ -185,7 +185,7 @@ func pipeKind() *Kind {
 // system has no event for it.
 const pipeRetry = 50 * time.Millisecond
 
-func connectPipe(env *Env, p *Part, proto weir.Protocol) func() {
+func connectPipe(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 	c := &pipeConnect{env: env, part: p, proto: proto}
 	c.timer = env.Loop.NewTimer(c.try)
 	c.timer.Set(0)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
 )
 
 // Env is what endpoints are opened with. Its fields are read only.
@@ -22,6 +23,10 @@ type Env struct {
 	// Note hears what a person may want to know, such as a stale socket that
 	// was replaced; nil: nobody.
 	Note func(text string)
+	// Failed hears of a connection to a listener that never came to be because a
+	// layer could not agree with the peer; t is the socket's transport. nil: the
+	// loop's error handler hears of it.
+	Failed func(t weir.Transport, err *weir.AttemptError)
 }
 
 func (env *Env) lookup(key string) (string, bool) {
@@ -84,17 +89,54 @@ func (l *Listeners) OnDone(f func()) {
 	}
 }
 
-// wraps prepares the layers.
-func (e *Endpoint) wraps(env *Env) ([]Wrap, error) {
-	var wraps []Wrap
-	for i, l := range e.layers {
-		w, err := l.Prepare(env, e.Layers[i], e.Role())
-		if err != nil {
-			return nil, &LayerError{Layer: l.Name, Err: err}
-		}
-		wraps = append(wraps, w)
+// Prepare does what all connections of the endpoint share, such as reading
+// certificates, unless that was done before: Listen and Connect do it
+// themselves, and a program that wants to hear of mistakes early does it first.
+// The error is a *LayerError. Call it on the loop's goroutine, or before the
+// loop runs.
+func (e *Endpoint) Prepare(env *Env) error {
+	if e.prepared != nil || len(e.layers) == 0 {
+		return nil
 	}
-	return wraps, nil
+	var all []Prepared
+	for i, l := range e.layers {
+		e.aim(i)
+		p, err := l.Prepare(env, e.Layers[i], e.Role())
+		if err != nil {
+			return &LayerError{Layer: l.Name, Err: err}
+		}
+		all = append(all, p)
+	}
+	e.prepared = all
+	return nil
+}
+
+// aim says where the connection leads as layer i sees it.
+func (e *Endpoint) aim(i int) {
+	p := e.Layers[i]
+	for j := i - 1; j >= 0; j-- {
+		if e.layers[j].Arg.Type != HostPort {
+			continue
+		}
+		// A proxy: without an argument it is asked for what the other side asked for.
+		p.target, p.targetAsked = e.Layers[j].ArgText(), e.Layers[j].Arg == nil
+		return
+	}
+	switch {
+	case e.kind.Arg.Type == HostPort:
+		p.target = e.Base.ArgText()
+	case e.Role() == Dial && e.kind.Arg.Type == nil:
+		p.targetAsked = true
+	}
+}
+
+// stack is the layers of one connection.
+func (e *Endpoint) stack(to string) []layer.Layer {
+	var layers []layer.Layer
+	for _, p := range e.prepared {
+		layers = append(layers, p(to))
+	}
+	return layers
 }
 
 // LayerError is a layer that could not be prepared.
@@ -108,37 +150,21 @@ func (e *LayerError) Error() string { return "layer " + e.Layer + ": " + e.Err.E
 // Unwrap returns the cause.
 func (e *LayerError) Unwrap() error { return e.Err }
 
-// stack puts the layers under p: the first is nearest the wire.
-func stack(wraps []Wrap, p weir.Protocol) weir.Protocol {
-	for i := len(wraps) - 1; i >= 0; i-- {
-		p = wraps[i](p)
-	}
-	return p
-}
-
-// Listen starts listening. f makes the protocol for what is above the layers;
-// the transport it is shown is the one at the wire. It runs on the loop's
-// goroutine, or before the loop runs. Errors are those of Loop.Listen, ErrRole
-// and *LayerError; nothing stays open then.
+// Listen starts listening. f makes the protocol for what is above the layers,
+// once they have agreed with the peer, and is shown the transport there. It runs
+// on the loop's goroutine, or before the loop runs. Errors are those of
+// Loop.Listen, ErrRole and *LayerError; nothing stays open then.
 func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 	if e.Role() != Listen || e.kind.Listen == nil {
 		return nil, ErrRole
 	}
-	wraps, err := e.wraps(env)
-	if err != nil {
+	if err := e.Prepare(env); err != nil {
 		return nil, err
 	}
-	factory := f
-	if len(wraps) > 0 {
-		factory = func(t weir.Transport) weir.Protocol {
-			p := f(t)
-			if p == nil {
-				return nil
-			}
-			return stack(wraps, p)
-		}
+	if layers := e.stack(""); len(layers) > 0 {
+		f = layer.ServerFunc(f, env.Failed, layers...)
 	}
-	all, err := e.kind.Listen(env, e.Base, factory)
+	all, err := e.kind.Listen(env, e.Base, f)
 	if err != nil {
 		return nil, err
 	}
@@ -150,10 +176,15 @@ func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 // if it is a weir.ConnectFailer, with ConnectFailed. On a base with the option
 // retry it is tried again until that time is up. Call it on the loop's
 // goroutine, or before the loop runs.
-func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting {
-	c := &Connecting{env: env, endpoint: e, proto: p}
-	var err error
-	if c.wraps, err = e.wraps(env); err == nil && e.Role() == Listen {
+func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting { return e.ConnectTo(env, "", p) }
+
+// ConnectTo is Connect for a connection whose other side asked where to go: to
+// is a "host:port", which a proxy layer without an argument, or a kind that has
+// no target of its own, passes on.
+func (e *Endpoint) ConnectTo(env *Env, to string, p weir.Protocol) *Connecting {
+	c := &Connecting{env: env, endpoint: e, to: to, proto: p}
+	err := e.Prepare(env)
+	if err == nil && e.Role() == Listen {
 		err = ErrRole
 	}
 	if err != nil {
@@ -181,7 +212,7 @@ type Connecting struct {
 	env      *Env
 	endpoint *Endpoint
 	proto    weir.Protocol
-	wraps    []Wrap
+	to       string
 	stop     func()
 	timer    *weir.Timer
 	until    time.Time // when to give up; zero: at the first failure
@@ -209,7 +240,8 @@ func (c *Connecting) Tries() int { return c.tries }
 
 func (c *Connecting) attempt() {
 	c.tries++
-	c.stop = c.endpoint.kind.Connect(c.env, c.endpoint.Base, stack(c.wraps, &attempt{c: c}))
+	p := layer.Client(&attempt{c: c}, c.endpoint.stack(c.to)...)
+	c.stop = c.endpoint.kind.Connect(c.env, c.endpoint.Base, c.to, p)
 }
 
 // attempt is the protocol on top of one try; it gives way to the real one when

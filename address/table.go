@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
 )
 
 // Role says which end of a connection an endpoint is. Layers follow it: on a
@@ -58,9 +59,11 @@ type Kind struct {
 	// Listen starts listening, for a part whose role is Listen. It makes one
 	// or more listeners, all or none, with f as their factory.
 	Listen func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error)
-	// Connect starts connecting proto, for the other roles. It never calls back
-	// from inside; stop ends it early and may be called at any time.
-	Connect func(env *Env, p *Part, proto weir.Protocol) (stop func())
+	// Connect starts connecting proto, for the other roles. to is where the other
+	// side asked to be connected to, "host:port", and empty where it did not ask.
+	// It never calls back from inside; stop ends it early and may be called at any
+	// time.
+	Connect func(env *Env, p *Part, to string, proto weir.Protocol) (stop func())
 }
 
 // Layer is what can be put on top of a base.
@@ -78,13 +81,17 @@ type Layer struct {
 	// Describe is as for a Kind.
 	Describe func(p *Part, role Role) string
 	// Prepare does once what all connections share, such as reading
-	// certificates, and returns how to wrap each.
-	Prepare func(env *Env, p *Part, role Role) (Wrap, error)
+	// certificates, and returns how to make the layer of each.
+	Prepare func(env *Env, p *Part, role Role) (Prepared, error)
 }
 
-// Wrap makes the layer of one connection: the protocol for what is below it,
-// which has a transport for above. It runs on the loop's goroutine.
-type Wrap func(above weir.Protocol) (below weir.Protocol)
+// Prepared makes the layer of a connection. to is where the other side asked to
+// be connected to, "host:port", for a proxy that is to be asked for the same; it
+// is empty where the other side did not ask, and on a listener.
+type Prepared func(to string) layer.Layer
+
+// Always is Prepared for a layer that is the same whatever was asked for.
+func Always(l layer.Layer) Prepared { return func(string) layer.Layer { return l } }
 
 // Arg describes what stands after the colon.
 type Arg struct {
@@ -100,6 +107,7 @@ type OptionDoc struct {
 	Doc       string   // one line
 	Conflicts []string // options that cannot stand beside it
 	Required  bool
+	Many      bool // it may stand more than once: see Part.Values
 }
 
 // Fault is what is wrong with a part, before it is known where the part stands.
@@ -150,6 +158,6 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), stdioKind(), fdKind(), pipeKind()},
-		Layers: nil, // none yet
+		Layers: slices.Concat(tlsLayers()),
 	}
 }

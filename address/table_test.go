@@ -4,34 +4,22 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
 )
 
-// note is a layer that changes nothing: what it stands for is only parsed.
-type note struct {
-	name  string
-	above weir.Protocol
-}
-
-func (n *note) ConnectionMade(t weir.Transport)    { n.above.ConnectionMade(t) }
-func (n *note) DataReceived(p []byte) (int, error) { return n.above.DataReceived(p) }
-func (n *note) ConnectionLost(err error)           { n.above.ConnectionLost(err) }
-func (n *note) ConnectFailed(err *weir.ConnectError) {
-	if f, ok := n.above.(weir.ConnectFailer); ok {
-		f.ConnectFailed(err)
-	}
-}
-
+// noteLayer is a layer that changes nothing: what it stands for is only parsed.
 func noteLayer(name string, options ...OptionDoc) *Layer {
 	return &Layer{
 		Name:    name,
 		Summary: "a layer of the tests",
 		Options: options,
-		Prepare: func(_ *Env, p *Part, role Role) (Wrap, error) {
-			text := p.Name.Text
-			if role.Server() {
-				text += "(server)"
-			}
-			return func(above weir.Protocol) weir.Protocol { return &note{name: text, above: above} }, nil
+		Prepare: func(*Env, *Part, Role) (Prepared, error) {
+			return Always(func(a layer.Above) layer.Above {
+				return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+					b := &layer.Base{}
+					return b.Init(b, name, a)
+				}}
+			}), nil
 		},
 	}
 }
@@ -40,20 +28,11 @@ func noteLayer(name string, options ...OptionDoc) *Layer {
 // there yet, so that the grammar can be tried whole.
 func later() *Table {
 	t := Default()
-	path := func(name string) OptionDoc { return OptionDoc{Name: name, Type: Path} }
 	arg := func(l *Layer, a Arg) *Layer { l.Arg = a; return l }
 	dialOnly := func(l *Layer) *Layer { l.Roles = []Role{Dial, Open}; return l }
-	tls := []OptionDoc{
-		path("cert"), path("key"), path("ca"), path("client-ca"),
-		{Name: "allow-cn", Type: Text},
-		{Name: "insecure", Type: Flag, Conflicts: []string{"ca"}},
-	}
 	proxy := []OptionDoc{{Name: "user", Type: Text}, {Name: "password", Type: Secret}}
 	t.Layers = append(
 		t.Layers,
-		noteLayer("tls", tls...),
-		noteLayer("tls-server", tls...),
-		noteLayer("tls-client", tls...),
 		arg(noteLayer("socks5", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
 		arg(noteLayer("connect", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
 		arg(noteLayer("latency", OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),

@@ -27,19 +27,22 @@ func suite(t *testing.T, server, client []layer.Layer) {
 	}
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a case waits more than it works
 			weirtest.TestStreams(t, over(weirtest.LoopStreams("tcp", weir.WithBackendName(name))))
 		})
 	}
 	t.Run("sim", func(t *testing.T) {
+		t.Parallel()
 		weirtest.TestStreams(t, over(weirtest.SimStreams(1)))
 	})
 	t.Run("sim, cut", func(t *testing.T) {
+		t.Parallel()
 		weirtest.TestStreams(t, over(weirtest.SimStreams(2, weirtest.WithFaults(weirtest.Faults{CutRead: 0.2, CutWrite: 0.2, CutWire: 0.2, Defer: 0.2, Again: 0.2, Shuffle: true}))))
 	})
 }
 
 func TestPlain(t *testing.T) {
-	t.Run("one", func(t *testing.T) { suite(t, []layer.Layer{plain}, []layer.Layer{plain}) })
+	t.Run("one", func(t *testing.T) { t.Parallel(); suite(t, []layer.Layer{plain}, []layer.Layer{plain}) })
 	t.Run("server", func(t *testing.T) { suite(t, []layer.Layer{plain}, nil) })
 	t.Run("three", func(t *testing.T) {
 		suite(t, []layer.Layer{plain, plain, plain}, []layer.Layer{plain, plain, plain})

@@ -251,9 +251,6 @@ var flowTests = []streamTest{
 			most = max(most, server.tr.Buffered())
 			return n, err
 		}
-		// Two such ends that both write more than they read would wait for each
-		// other: the client heeds its marks by itself.
-		client.onPause = func() {}
 		client.onMade = func() { client.tr.PauseReading(); client.write(message(16 << 20)) }
 		c.begin(server, client)
 		c.until("the echo started", func() bool { return server.calls > 0 })
@@ -300,7 +297,7 @@ var flowTests = []streamTest{
 		server, client := c.pair()
 		want := message(big)
 		for _, e := range []*end{server, client} {
-			e.onPause = func() {} // without it both would stop reading
+			e.onPause = func() {}
 			e.onMade = func() { e.write(want); e.tr.PauseReading() }
 		}
 		c.connect(server, client)
@@ -309,6 +306,39 @@ var flowTests = []streamTest{
 		c.until("everything", func() bool { return len(server.got) == big && len(client.got) == big })
 		c.wantBytes(server, want)
 		c.wantBytes(client, want)
+	}},
+	// Only replies stop reading: two ends that write of their own accord, more
+	// than all buffers hold, would otherwise wait for each other for ever.
+	{"43 both directions at once, without PauseWriting", 0, func(c *streamCase) {
+		server, client := c.pair()
+		want := message(16 << 20)
+		for _, e := range []*end{server, client} {
+			e.onMade = func() { e.write(want) }
+		}
+		c.begin(server, client)
+		c.until("everything", func() bool { return len(server.got) == len(want) && len(client.got) == len(want) })
+		c.wantBytes(server, want)
+		c.wantBytes(client, want)
+	}},
+	{"43 an echo that greets with much stops reading", 0, func(c *streamCase) {
+		server, client := c.pair()
+		const greeting, size = 8 << 20, 16 << 20
+		most := 0
+		server.onMade = func() { server.write(message(greeting)) }
+		server.onData = func(p []byte) (int, error) {
+			n, err := server.tr.Write(p)
+			most = max(most, server.tr.Buffered())
+			return n, err
+		}
+		client.onMade = func() { client.tr.PauseReading(); client.write(message(size)) }
+		c.begin(server, client)
+		c.until("the echo started", func() bool { return server.calls > 0 })
+		c.pass(50 * time.Millisecond)
+		if len(server.got) == size || most > greeting+64<<10+256<<10 {
+			c.Errorf("the server took %d bytes and buffered up to %d for a client that does not read", len(server.got), most)
+		}
+		client.resume()
+		c.until("everything back", func() bool { return len(client.got) == greeting+size })
 	}},
 }
 

@@ -64,7 +64,8 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	a.loop = loop
 	a.env = &address.Env{
 		Loop: loop, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv,
-		Note: func(text string) { rep.line(dim, "note", text, "text", text) },
+		Note:   func(text string) { rep.line(dim, "note", text, "text", text) },
+		Failed: func(t weir.Transport, err *weir.AttemptError) { rep.fail(slog.LevelWarn, refusedFailure(t, err)) },
 	}
 	a.pick = newPicker(a, f)
 	return a, nil
@@ -108,7 +109,6 @@ func (a *app) run() int {
 	if !a.begin() {
 		return exitFailure
 	}
-	a.pick.watch()
 	if a.c.started != nil {
 		a.loop.Soon(a.c.started)
 	}
@@ -131,6 +131,12 @@ func (a *app) begin() bool {
 	var once *session // the only one, unless any number is served
 	if !a.p.many() {
 		once = a.newSession()
+	}
+	for _, e := range append([]*address.Endpoint{a.p.a}, a.p.bs...) {
+		if err := e.Prepare(a.env); err != nil {
+			a.rep.fail(slog.LevelError, prepareFailure(e, err))
+			return false
+		}
 	}
 	for side, e := range ends {
 		if e.Role() != address.Listen {

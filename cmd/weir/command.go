@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 )
 
@@ -26,7 +29,7 @@ func (c *command) run() int {
 	}
 	switch {
 	case f.version, verb == "version":
-		return c.print(version())
+		return c.print(version() + "\n" + serving())
 	case f.help && verb != "":
 		return c.help([]string{verb})
 	case f.help, verb == "help":
@@ -169,5 +172,22 @@ func version() string {
 			text += " with changes"
 		}
 	}
-	return text + ", " + info.GoVersion
+	return text + ", " + info.GoVersion + " " + runtime.GOOS + "/" + runtime.GOARCH
+}
+
+// serving says which backend serves here and what was found out about it.
+func serving() string {
+	l, err := weir.New(weir.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return "backend: none: " + why(err) + "\n"
+	}
+	info := l.Backend()
+	text := "backend: " + info.Name + ", of " + strings.Join(weir.Backends(), ", ") + " (WEIR_BACKEND chooses)\n"
+	for _, p := range info.Probed {
+		text += "  " + p + "\n"
+	}
+	if err := l.Close(); err != nil {
+		text += "  closing it: " + why(err) + "\n"
+	}
+	return text
 }

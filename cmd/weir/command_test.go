@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 )
 
@@ -18,7 +20,7 @@ type result struct {
 }
 
 // call runs a command line in this process. in is its standard input.
-func call(t *testing.T, in string, args ...string) result {
+func call(t *testing.T, args ...string) result {
 	t.Helper()
 	dir := t.TempDir()
 	open := func(name, text string) *os.File {
@@ -32,7 +34,7 @@ func call(t *testing.T, in string, args ...string) result {
 		}
 		return f
 	}
-	stdin, stdout := open("in", in), open("out", "")
+	stdin, stdout := open("in", ""), open("out", "")
 	var stderr bytes.Buffer
 	c := &command{
 		args: args, stdin: stdin, stdout: stdout, stderr: &stderr,
@@ -79,7 +81,7 @@ func TestUsage(t *testing.T) {
 		{"completion zhs", "weir: no completion for \"zhs\"\n  did you mean \"zsh\"?"},
 		{"help tpc", "weir: nothing is called \"tpc\"\n  did you mean \"tcp\"?"},
 	} {
-		r := call(t, "", strings.Fields(c.args)...)
+		r := call(t, strings.Fields(c.args)...)
 		if r.code != exitUsage || r.out != "" || !strings.Contains(r.err, c.want) {
 			t.Errorf("weir %s: code %d, output %q, and\n%swant\n%s", c.args, r.code, r.out, r.err, c.want)
 		}
@@ -114,7 +116,7 @@ func TestExplain(t *testing.T) {
 		"pipe:/tmp/in,out=/tmp/out 0",
 		"fd:web ~/app.sock",
 	} {
-		r := call(t, "", append([]string{"explain"}, strings.Fields(line)...)...)
+		r := call(t, append([]string{"explain"}, strings.Fields(line)...)...)
 		if r.code != exitOK || r.err != "" {
 			t.Errorf("weir explain %s: code %d, %s", line, r.code, r.err)
 		}
@@ -146,8 +148,19 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestVersion: it says which backend serves and what was probed (R15).
+func TestVersion(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Setenv("WEIR_BACKEND", name)
+		r := call(t, "version")
+		if r.code != exitOK || !strings.Contains(r.out, runtime.GOOS) || !strings.Contains(r.out, "\nbackend: ") || !strings.Contains(r.out, strings.Join(weir.Backends(), ", ")) {
+			t.Errorf("%s: code %d, %s", name, r.code, r.out)
+		}
+	}
+}
+
 func TestQuote(t *testing.T) {
-	r := call(t, "", "quote", "a+b,c%d", "--", "-x+y")
+	r := call(t, "quote", "a+b,c%d", "--", "-x+y")
 	if r.code != exitOK || r.out != "a%2Bb%2Cc%25d\n-x%2By\n" {
 		t.Errorf("%+v", r)
 	}
@@ -164,31 +177,31 @@ func TestHelp(t *testing.T) {
 	}
 	for _, topic := range topics {
 		// Behind -- so that a flag is a word.
-		r := call(t, "", "help", strings.TrimLeft(topic, "-"))
+		r := call(t, "help", strings.TrimLeft(topic, "-"))
 		if r.code != exitOK || r.out == "" {
 			t.Errorf("weir help %s: %+v", topic, r)
 		}
 	}
 	for _, k := range table.Kinds {
-		r := call(t, "", "help", k.Name)
+		r := call(t, "help", k.Name)
 		for _, o := range k.Options {
 			if !strings.Contains(r.out, "  "+o.Name) || !strings.Contains(r.out, o.Doc) {
 				t.Errorf("weir help %s says nothing of %s:\n%s", k.Name, o.Name, r.out)
 			}
 		}
 	}
-	whole := call(t, "", "help")
+	whole := call(t, "help")
 	for _, topic := range topics {
 		if !strings.Contains(whole.out, topic) {
 			t.Errorf("weir help does not name %s", topic)
 		}
 	}
 	for _, args := range [][]string{{"--help"}, {"demo", "--help"}, {"help", "demo"}, {"-V"}, {"version"}} {
-		if r := call(t, "", args...); r.code != exitOK || r.out == "" || r.err != "" {
+		if r := call(t, args...); r.code != exitOK || r.out == "" || r.err != "" {
 			t.Errorf("weir %q: %+v", args, r)
 		}
 	}
-	if r := call(t, ""); r.code != exitOK || strings.Count(r.out, "\n") > 14 || strings.Count(r.out, "\n  weir ") < 7 {
+	if r := call(t); r.code != exitOK || strings.Count(r.out, "\n") > 14 || strings.Count(r.out, "\n  weir ") < 7 {
 		t.Errorf("no arguments: half a screen with examples is wanted:\n%s", r.out)
 	}
 }

@@ -40,7 +40,7 @@ func TestCompletion(t *testing.T) {
 			if _, err := exec.LookPath(shell.name); err != nil {
 				t.Skip(shell.name + " is not installed")
 			}
-			r := call(t, "", "completion", shell.name)
+			r := call(t, "completion", shell.name)
 			if r.code != exitOK || r.err != "" {
 				t.Fatalf("%+v", r)
 			}

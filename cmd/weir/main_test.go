@@ -3,15 +3,12 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -59,7 +56,8 @@ func prepare(t *testing.T, as string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(exe, args...), t: t, grown: make(chan struct{}, 1), ended: make(chan struct{})}
-	p.Env = append(os.Environ(), "WEIR_TEST_AS="+as)
+	// The race detector would have each process sleep for a second at its end.
+	p.Env = append(os.Environ(), "WEIR_TEST_AS="+as, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return p
 }
 
@@ -226,55 +224,4 @@ func dial(t *testing.T, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
-}
-
-// flood opens n connections to addr, says one line on each and reads it back,
-// keeps all of them open until standard input ends, and then checks each again.
-func flood(addr, n string) {
-	count, err := strconv.Atoi(n)
-	fail := func(what string, err error) {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, what, err)
-			os.Exit(1)
-		}
-	}
-	fail("count", err)
-	conns := make([]net.Conn, count)
-	talk := func() {
-		for i, c := range conns {
-			line := fmt.Sprintf("line of %d\n", i)
-			_, err := io.WriteString(c, line)
-			fail("write", err)
-			got := make([]byte, len(line))
-			_, err = io.ReadFull(c, got)
-			fail("read", err)
-			if string(got) != line {
-				fail("echo", fmt.Errorf("%q came back for %q", got, line))
-			}
-		}
-	}
-	for i := range conns {
-		// One source address has not ports enough for all and their ends.
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%4))}, Timeout: patience, Control: lateBind}
-		conns[i], err = d.Dial("tcp", addr)
-		fail("dial", err)
-		fail("deadline", conns[i].SetDeadline(time.Now().Add(patience)))
-	}
-	talk()
-	fmt.Println("all open")
-	_, err = io.Copy(io.Discard, os.Stdin)
-	fail("wait", err)
-	talk()
-	fmt.Println("all served")
-	os.Exit(0)
-}
-
-// lateBind lets the kernel choose the port at connect, per destination.
-func lateBind(_, _ string, c syscall.RawConn) error {
-	const ipBindAddressNoPort = 24 // IP_BIND_ADDRESS_NO_PORT, ip(7)
-	var err error
-	cerr := c.Control(func(fd uintptr) {
-		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, ipBindAddressNoPort, 1)
-	})
-	return errors.Join(err, cerr)
 }

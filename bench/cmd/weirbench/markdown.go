@@ -30,7 +30,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	p("# What weir costs beside others\n\n")
-	p("Written by `make -C bench`; every figure is in `bench.json`. %s, took %s", r.Date, r.Took)
+	p("Written by `make -C bench`; every figure is in `results.json`. %s, took %s", r.Date, r.Took)
 	if r.Quick {
 		p(", a quick run: short rounds and few of them")
 	}

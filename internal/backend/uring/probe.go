@@ -172,7 +172,12 @@ func probeMultishot(r *ring, bufs *buffers) (Features, error) {
 		}
 		fds[n], fds[n+1] = pair[0], pair[1]
 		n += 2
-		if _, err := unix.Write(pair[1], []byte(text)); err != nil {
+		for {
+			if _, err = unix.Write(pair[1], []byte(text)); err != unix.EINTR {
+				break
+			}
+		}
+		if err != nil {
 			return 0, err
 		}
 	}

@@ -1,0 +1,87 @@
+// Package driver is for those who write a backend for weir: what drives a loop.
+// The built-in ones need no import; another comes with one import line,
+//
+//	import _ "example.org/fancypoll"
+//
+// whose package calls Register while it is initialised. The backends that were
+// imported so are tried before those of the platform, in the order of their
+// registration; WEIR_BACKEND and weir.WithBackendName choose by name.
+//
+// The types are those of the contract; Backend says what each method promises.
+// Package drivertest has the contract as a test suite.
+package driver
+
+import "github.com/weir-io/weir/internal/backend"
+
+// The contract.
+type (
+	// Backend drives one loop. A Backend may also be a Hosted or a Mover.
+	Backend = backend.Backend
+	// Hosted is a Backend that a foreign loop can drive by watching a descriptor.
+	Hosted = backend.Hosted
+	// Mover is a Backend without descriptors whose handles can move all the same.
+	Mover = backend.Mover
+	// Op is one operation; the backend gets it with Submit.
+	Op = backend.Op
+	// Owner is whom an Op's results are for; a backend never calls it.
+	Owner = backend.Owner
+	// Completion is one result of an Op.
+	Completion = backend.Completion
+	// Caps says what a backend can do.
+	Caps = backend.Caps
+	// Handle names an open socket, pipe or file of one backend.
+	Handle = backend.Handle
+	// Spec describes a socket to open.
+	Spec = backend.Spec
+	// Addr is the address of a socket.
+	Addr = backend.Addr
+	// Option names a socket option, OptionValue is one with its value.
+	Option      = backend.Option
+	OptionValue = backend.OptionValue
+	// Kind says what an Op does, Flags modify it, Events are what a Ready Op
+	// waits for, How is how a handle is shut.
+	Kind   = backend.Kind
+	Flags  = backend.Flags
+	Events = backend.Events
+	How    = backend.How
+)
+
+// Register makes a backend known under a name that WEIR_BACKEND and
+// weir.WithBackendName take. open is called for each loop, from any goroutine;
+// where it fails, the next backend is tried. It panics where the name is empty
+// or registered already. Call it from an init function.
+func Register(name string, open func() (Backend, error)) { backend.Register(name, open) }
+
+// The kinds of Op; backend.Kind's constants say what each does.
+const (
+	Read      = backend.Read
+	Write     = backend.Write
+	Accept    = backend.Accept
+	Connect   = backend.Connect
+	Hangup    = backend.Hangup
+	Ready     = backend.Ready
+	SpliceIn  = backend.SpliceIn
+	SpliceOut = backend.SpliceOut
+	RecvFrom  = backend.RecvFrom
+	SendTo    = backend.SendTo
+)
+
+// The flags of an Op.
+const (
+	Multi = backend.Multi
+	Now   = backend.Now
+	Quiet = backend.Quiet
+)
+
+// None is the Handle of nothing.
+const None = backend.None
+
+// The results that are no system's.
+var (
+	// ErrAgain ends an Op that had nothing to report.
+	ErrAgain = backend.ErrAgain
+	// ErrCanceled ends an Op that was cancelled before anything happened.
+	ErrCanceled = backend.ErrCanceled
+	// ErrUnsupported is returned for what Caps says is not there.
+	ErrUnsupported = backend.ErrUnsupported
+)

@@ -1,0 +1,15 @@
+// Package drivertest has the contract of a backend as a test suite, which the
+// built-in backends pass.
+package drivertest
+
+import (
+	"testing"
+
+	"github.com/weir-io/weir/driver"
+	"github.com/weir-io/weir/internal/backend/backendtest"
+)
+
+// Run tests what maker makes, each promise as a subtest with a backend of its
+// own. maker fails or skips the test where it cannot make one; Run closes what
+// it made.
+func Run(t *testing.T, maker func(t *testing.T) driver.Backend) { backendtest.Run(t, maker) }
