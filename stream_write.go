@@ -1,9 +1,6 @@
 package weir
 
 import (
-	"errors"
-	"syscall"
-
 	"github.com/weir-io/weir/internal/backend"
 )
 
@@ -291,12 +288,10 @@ func (s *stream) drainLater() {
 // delivered: a server that answers early and closes makes our write fail
 // while its answer is still to be read.
 func (s *stream) writeFailed(err error) {
-	if s.paused() && errors.Is(err, syscall.EPIPE) && s.net == netTCP {
-		// Only a reset makes TCP say so. Reading would have told, but did not look;
-		// the hang-up that did may have been cancelled.
-		err = syscall.ECONNRESET
-	}
 	reason := s.opError("write", err)
+	if s.flags&fWriteBroken != 0 {
+		reason = s.reason // the hang-up's, which took the system's only word of a reset
+	}
 	if s.rh != s.wh || s.paused() || s.flags&(fClosing|fEOF) != 0 {
 		s.lose(reason)
 		return
