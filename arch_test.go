@@ -255,7 +255,7 @@ func archDirs(t *testing.T) []string {
 // no goroutine, no select and no loop over a map, whose orders are not the
 // seed's, unless a comment says why that one is harmless.
 func TestSimulatedCode(t *testing.T) {
-	for _, dir := range []string{".", "layer", "frame", "weirtest", "internal/timers", "internal/backend/sim"} {
+	for _, dir := range []string{".", "future", "task", "task/stream", "layer", "frame", "dns", "weirtest", "internal/timers", "internal/backend/sim"} {
 		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -83,6 +83,10 @@ type connConfig struct {
 	mode      fs.FileMode
 	group     *Group
 
+	reuseAddr   bool
+	broadcast   int
+	maxDatagram int
+
 	total, connect, name time.Duration
 	sequential           bool
 	raceDelay            time.Duration
@@ -200,6 +204,21 @@ func WithBacklog(n int) Option { return func(c *connConfig) { c.backlog = max(n,
 // WithMode sets the permission bits of a UNIX listener's file, before anyone
 // can connect.
 func WithMode(m fs.FileMode) Option { return func(c *connConfig) { c.mode = m.Perm() } }
+
+// WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as
+// receivers of one multicast group do. Without it the second is refused: two
+// servers on one port would be a hijack.
+func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
+
+// WithBroadcast lets a datagram endpoint send to broadcast addresses.
+func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
+
+// WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer
+// ones are truncated (TruncatedReceiver). The default, and most, is 64 KiB, which
+// no datagram exceeds.
+func WithMaxDatagram(bytes int) Option {
+	return func(c *connConfig) { c.maxDatagram = min(max(bytes, 1), 64<<10) }
+}
 
 // WithTimeout bounds a whole connect; the default is none.
 func WithTimeout(d time.Duration) Option { return func(c *connConfig) { c.total = d } }

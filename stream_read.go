@@ -291,6 +291,10 @@ func (s *stream) endOfStream() {
 			return
 		}
 	}
+	if s.x != nil && s.x.broken != nil {
+		s.lose(s.x.broken)
+		return
+	}
 	s.flags |= fEOFDone
 	unused := len(s.tail)
 	if s.caps&capEOF != 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -40,9 +41,12 @@ func onEveryLoop(t *testing.T, f func(t *testing.T, make loopMaker)) {
 	})
 }
 
-// skipRefused skips what the system refuses.
+// skipRefused skips what the system refuses, and what WEIR_BACKEND leaves out.
 func skipRefused(t *testing.T, name string) {
 	t.Helper()
+	if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != name {
+		t.Skip("WEIR_BACKEND asks for ", asked)
+	}
 	l, err := weir.New(weir.WithBackendName(name))
 	if err != nil {
 		t.Skip(err)

@@ -284,6 +284,17 @@ func (p *Part) Value(name string) string {
 	return ""
 }
 
+// Values are the texts of an option that may stand more than once.
+func (p *Part) Values(name string) []string {
+	var all []string
+	for _, o := range p.Options {
+		if o.Key.Text == name && o.Value != nil {
+			all = append(all, o.Value.Text)
+		}
+	}
+	return all
+}
+
 // ArgText is the text after the colon, or "".
 func (p *Part) ArgText() string {
 	if p.Arg == nil {

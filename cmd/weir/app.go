@@ -109,7 +109,6 @@ func (a *app) run() int {
 	if !a.begin() {
 		return exitFailure
 	}
-	a.pick.watch()
 	if a.c.started != nil {
 		a.loop.Soon(a.c.started)
 	}

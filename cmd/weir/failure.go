@@ -20,6 +20,7 @@ import (
 type failure struct {
 	problem string
 	tried   []string
+	detail  []string // lines that show what was seen beside what was expected
 	next    string
 	also    string // a line behind that, for people only
 }
@@ -29,6 +30,7 @@ func (f *failure) lines() []string {
 	if len(f.tried) > 0 {
 		lines = append(lines, "tried "+strings.Join(f.tried, ", "))
 	}
+	lines = append(lines, f.detail...)
 	for _, l := range []string{f.next, f.also} {
 		if l != "" {
 			lines = append(lines, l)
@@ -41,6 +43,9 @@ func (f *failure) fields() []any {
 	var fields []any
 	if len(f.tried) > 0 {
 		fields = append(fields, "tried", f.tried)
+	}
+	if len(f.detail) > 0 {
+		fields = append(fields, "detail", f.detail)
 	}
 	if f.next != "" {
 		fields = append(fields, "next", f.next)
@@ -66,6 +71,7 @@ func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
 	}
 	f.problem += ": " + why(cause)
 	f.next = nextForConnect(e, cause)
+	f.showTLS(cause, false)
 	return f
 }
 
@@ -78,7 +84,9 @@ func prepareFailure(e *address.Endpoint, err error) *failure {
 // refusedFailure explains a connection to a listener on which a layer could not
 // agree with the peer.
 func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
-	return &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
+	f := &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
+	f.showTLS(err.Err, true)
+	return f
 }
 
 // cut takes the explanation in brackets off a reason.
@@ -97,6 +105,9 @@ func why(err error) string {
 		errno  syscall.Errno
 		tls    *address.LayerError
 	)
+	if text := whyTLS(err); text != "" {
+		return text
+	}
 	switch {
 	case err == nil:
 		return "closed"

@@ -1,7 +1,7 @@
 // Command weirbench measures weir beside what people would pick instead, and
 // writes a table, plots and every figure to docs/bench.
 //
-//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict]
+//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict] [-beside DIR]
 //
 // Each peer is a process of its own on one CPU, the load another on the other.
 // In every round each peer runs once, in an order that turns around from round
@@ -52,7 +52,8 @@ func main() {
 	runTime := flag.Duration("time", 0, "what is counted of each run (default 400ms, with -quick 200ms)")
 	budget := flag.Duration("budget", 14*time.Minute, "cases that would begin after this are left out")
 	out := flag.String("out", "", "where to write (default docs/bench beside the module)")
-	profile := flag.String("profile", "", "also write CPU profiles of the Go servers to this directory")
+	profile := flag.String("profile", "", "also write profiles of the Go servers to this directory")
+	other := flag.String("beside", "", "another checkout, whose weir is measured too: for before and after in one run")
 	list := flag.Bool("list", false, "list cases and peers")
 	strict := flag.Bool("strict", false, "fail if any round did")
 	flag.Parse()
@@ -68,6 +69,13 @@ func main() {
 		if *quick {
 			*rounds = 2
 		}
+	}
+	if *other != "" {
+		dir, err := filepath.Abs(*other)
+		if err != nil {
+			fatal(err)
+		}
+		echoPeers, relayPeers = beside(dir, echoPeers), beside(dir, relayPeers)
 	}
 	if *quick {
 		all = slices.DeleteFunc(cases(50*time.Millisecond, 200*time.Millisecond), func(c testCase) bool { return !c.quick && *only == "" })

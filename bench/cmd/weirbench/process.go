@@ -191,7 +191,7 @@ func (b *bench) server(p peer, c *testCase, target string) (*process, string, er
 	if err != nil {
 		return nil, "", err
 	}
-	if strings.HasPrefix(p.build, "c/") || strings.HasPrefix(p.build, "servers/") {
+	if strings.HasPrefix(p.build, "c/") || strings.Contains(p.build, "servers/") {
 		s, err := srv.after("ready ", 10*time.Second)
 		if err != nil {
 			srv.end()

@@ -57,10 +57,12 @@ func (b *Backend) recvError(s *slot, c *backend.Completion) bool {
 
 // peer lends the address that the last call has stored.
 func (b *Backend) peer(fd int) *backend.Addr {
-	peer := new(backend.Addr)
+	var peer *backend.Addr
 	if b.npeers < len(b.peers) {
 		peer = &b.peers[b.npeers]
 		b.npeers++
+	} else {
+		peer = new(backend.Addr) // of a Submit: Wait keeps to what there is
 	}
 	b.sockaddr.Decode(peer, fd)
 	return peer
