@@ -66,6 +66,7 @@ type extras struct {
 	one                   [1][]byte
 	buf                   []byte // memory that the protocol supplied
 	more                  []byte // delivered while the protocol looked at other bytes
+	broken                error  // why the end of the stream is none; nil: it is one
 	closeSent, abortSent  bool   // the carrier was told to close
 }
 
@@ -393,7 +394,7 @@ func (s *stream) lose(err error) {
 
 // tryShut closes the handles once no Op needs them, and queues ConnectionLost.
 func (s *stream) tryShut() {
-	if s.flags&fShut != 0 || s.rop.Armed() || s.flags&fFlushing != 0 {
+	if s.flags&fShut != 0 || s.rop.Armed() && planted != "close-in-flight" || s.flags&fFlushing != 0 {
 		return
 	}
 	if s.flags&(fCarried|fGone) == fCarried {
@@ -465,7 +466,7 @@ func (s *stream) finish() {
 
 // gone takes the stream out of the loop's books.
 func (s *stream) gone() {
-	if s.loop.conns.remove(s) && s.flags&fCarried == 0 {
+	if (planted != "closed-stays" || s.flags&fWriteEOFSent == 0) && s.loop.conns.remove(s) && s.flags&fCarried == 0 {
 		s.loop.conns.n--
 	}
 	ln := s.listener
