@@ -12,7 +12,7 @@ import (
 )
 
 func TestStatic(t *testing.T) {
-	lb := simLab(t, 1, sim.Faults{})
+	lb := simLab(t, sim.Faults{})
 	r := Static(map[string][]netip.Addr{"Box": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}})
 	for _, c := range []struct{ network, host, want string }{
 		{"ip", "box.", "[192.0.2.1 2001:db8::1]"}, {"ip6", "BOX", "[2001:db8::1]"}, {"ip", "other", "[]"},
