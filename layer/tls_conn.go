@@ -16,8 +16,8 @@ import (
 //	                                  failed, timeout │             ▼
 //	                                                  └──────────▶ closing ──▶ the transport below is closed
 //
-// In the handshake crypto/tls wants a connection that blocks: it runs in a
-// coroutine, which yields where it would. Afterwards its Read is called with
+// In the handshake crypto/tls wants a connection that blocks: see handshake.
+// Afterwards its Read is called with
 // exactly what has arrived. It never is given more than the record in progress,
 // so that what follows a close_notify stays with the transport below.
 type tlsConn struct {
@@ -77,7 +77,9 @@ func (c *tlsConn) ConnectionMade(t weir.Transport) {
 	c.Begin(t)
 	c.SetDeadline(c.shared.handshakeTimeout)
 	c.hs = &handshake{gate: c.shared.gate(t.Loop())}
-	if c.shared.client && c.hs.gate.admit(c, nil) {
+	if !c.shared.client {
+		c.hs.gate.arrive(c)
+	} else if c.hs.gate.admit(c, nil) {
 		c.step(nil)
 	}
 }

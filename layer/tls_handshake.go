@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"iter"
-	"runtime"
-	"strings"
+	"runtime/debug"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -16,12 +14,22 @@ import (
 // see WithHandshakeCap.
 var ErrStalled = errors.New("the peer is silent in its handshake, and others wait")
 
-// handshake is what a connection has only until it is open.
+// handshake is what a connection has only until it is open. crypto/tls runs on a
+// goroutine of its own then, but never at the same time as the loop's: one of
+// the two waits for the other.
+//
+//	loop       ── resume true ──▶ crypto/tls computes, until it wants bytes or is done
+//	           ◀──── yielded ────
+//	the end    ── resume false ─▶ its Read fails, and it returns
+//
+// An iter.Pull would do the same, at less cost on a thread that is locked, but the
+// runtime ends the program if one is resumed or stopped elsewhere than where it
+// was made, and loops are closed by other goroutines than those that ran them.
 type handshake struct {
 	gate       *gate
-	next       func() (struct{}, bool) // nil before it begins
-	stop       func()
-	yield      func(struct{}) bool
+	resume     chan bool     // nil before it begins
+	yielded    chan struct{} // closed when crypto/tls has returned
+	panicked   *weir.PanicError
 	out        []byte // written by crypto/tls, to be sent when it has yielded
 	err        error
 	done       bool // crypto/tls returned
@@ -37,10 +45,15 @@ type handshake struct {
 func (c *tlsConn) step(p []byte) int {
 	h := c.hs
 	c.in = p
-	if h.next == nil {
+	if h.resume == nil {
 		c.start()
 	}
-	unlocked(func() { h.next() })
+	h.resume <- true
+	<-h.yielded
+	if h.panicked != nil {
+		c.Fail(h.panicked)
+		return len(p)
+	}
 	if len(h.out) > 0 && !c.over {
 		_, _ = c.below.Write(h.out) // a loss is reported by ConnectionLost
 		h.out = h.out[:0]
@@ -59,7 +72,11 @@ func (c *tlsConn) step(p []byte) int {
 	return c.taken(p)
 }
 
-// start makes the coroutine.
+// errGoexit is the cause where a function of the configuration ended its
+// goroutine.
+var errGoexit = errors.New("a function of the TLS configuration called runtime.Goexit")
+
+// start makes the goroutine of the handshake.
 func (c *tlsConn) start() {
 	h := c.hs
 	if c.shared.client {
@@ -67,13 +84,28 @@ func (c *tlsConn) start() {
 	} else {
 		c.conn = tls.Server((*tlsWire)(c), c.shared.cfg)
 	}
-	unlocked(func() {
-		h.next, h.stop = iter.Pull(func(yield func(struct{}) bool) {
-			h.yield = yield
-			h.err = c.conn.HandshakeContext(context.Background())
+	h.resume, h.yielded = make(chan bool), make(chan struct{})
+	// not simulated: the loop waits for it whenever it runs.
+	go func() {
+		defer close(h.yielded)
+		h.err = errGoexit
+		defer func() {
 			h.done = true
-		})
-	})
+			if v := recover(); v != nil {
+				h.panicked = &weir.PanicError{Where: "a function of the TLS configuration", Conn: c.below.RemoteAddr().String(), Value: v, Stack: debug.Stack()}
+			}
+		}()
+		if <-h.resume {
+			h.err = c.conn.HandshakeContext(context.Background())
+		}
+	}()
+}
+
+// wait hands over to the loop until there is more to read; it reports false if
+// there never will be. crypto/tls calls it through the wire's Read.
+func (h *handshake) wait() bool {
+	h.yielded <- struct{}{}
+	return <-h.resume
 }
 
 // handshakeFailed ends a connection that never was one. What crypto/tls wrote
@@ -89,49 +121,17 @@ func (c *tlsConn) handshakeFailed(err error) {
 func (h *handshake) end(c *tlsConn) {
 	c.hs = nil
 	h.gate.leave(c, h)
-	if h.stop != nil && !h.done {
+	if h.resume != nil && !h.done {
 		c.over = true // what it writes now reaches nobody
 		c.in = nil
-		unlocked(h.stop)
+		h.resume <- false
+		<-h.yielded
 	}
-}
-
-// unlocked calls f on a goroutine that is not locked to a thread, and waits for
-// it. A coroutine must be resumed, and stopped, in the state of locking in which
-// it was made, or the runtime ends the program. A loop's goroutine may be
-// locked, may change, and may not be the one that closes the loop; unlocked, none
-// of this matters.
-func unlocked(f func()) {
-	if !lockedToThread() {
-		f()
-		return
-	}
-	var panicked any
-	done := make(chan struct{})
-	// not simulated: it is as if it were called, and only on a locked thread.
-	go func() {
-		defer close(done)
-		defer func() { panicked = recover() }()
-		f()
-	}()
-	<-done
-	if panicked != nil {
-		panic(panicked)
-	}
-}
-
-// lockedToThread reports whether the calling goroutine is: only the head of its
-// stack trace tells.
-func lockedToThread() bool {
-	var head [64]byte
-	n := runtime.Stack(head[:], false)
-	line, _, _ := strings.Cut(string(head[:n]), "\n")
-	return strings.Contains(line, "locked to thread")
 }
 
 // gate bounds the handshakes of one loop: how many are in progress, and how many
 // take a step in one turn. A step may cost a fifth of a millisecond, in which
-// nobody else is served.
+// nobody else is served; a turn in between costs a hundredth of that.
 type gate struct {
 	shared *tlsShared
 	loop   *weir.Loop
@@ -140,6 +140,7 @@ type gate struct {
 	first, last *tlsConn // those with a place, the one that moved last at the end
 	places      int
 	wanting     []*tlsConn // those that wait for a place
+	filling     bool       // refill is to be called
 	timer       *weir.Timer
 
 	steps int        // taken in this turn
@@ -148,7 +149,7 @@ type gate struct {
 }
 
 // stepsPerTurn is how many steps of handshakes one turn of the loop makes.
-const stepsPerTurn = 4
+const stepsPerTurn = 1
 
 // stallTime is how long a handshake keeps its place without moving, if others
 // want it.
@@ -225,7 +226,7 @@ func (g *gate) let(c *tlsConn) {
 	c.hs.queued = false
 	c.hs.mayStep = true
 	c.release(holdTurn)
-	if c.shared.client && c.hs.next == nil {
+	if c.shared.client && c.hs.resume == nil {
 		c.hs.mayStep = false
 		c.step(nil)
 	}
@@ -237,11 +238,46 @@ func (g *gate) place(c *tlsConn) bool {
 		g.give(c)
 		return true
 	}
+	g.wait(c)
+	return false
+}
+
+// arrive looks at a connection that is new. Where all places are taken nothing
+// is read from it, so that it costs no memory for what its peer says.
+func (g *gate) arrive(c *tlsConn) {
+	if g.places >= g.shared.cap {
+		g.wait(c)
+	}
+}
+
+// wait puts c into the queue for a place.
+func (g *gate) wait(c *tlsConn) {
 	c.hs.queued = true
 	c.hold(holdTurn)
 	g.wanting = append(g.wanting, c)
 	g.watch()
-	return false
+}
+
+// refill lets as many read as there are places. Those of whom nothing arrives
+// take none.
+func (g *gate) refill() {
+	g.filling = false
+	for n := g.shared.cap - g.places; n > 0 && g.waiting(); n-- {
+		c := g.wanting[0]
+		g.wanting = g.wanting[1:]
+		c.hs.queued = false
+		c.release(holdTurn)
+	}
+	if g.waiting() && g.places < g.shared.cap {
+		g.refillLater()
+	}
+}
+
+func (g *gate) refillLater() {
+	if !g.filling {
+		g.filling = true
+		g.loop.Soon(g.refill)
+	}
 }
 
 func (g *gate) give(c *tlsConn) {
@@ -277,7 +313,7 @@ const evictionsPerTurn = 16
 
 func (g *gate) stalled() {
 	for range evictionsPerTurn {
-		if !g.waiting() || !g.evict() { // one that is evicted gives its place on
+		if !g.waiting() || !g.evict() {
 			break
 		}
 	}
@@ -338,11 +374,7 @@ func (g *gate) leave(c *tlsConn, h *handshake) {
 		g.places--
 		g.remove(h)
 		if g.waiting() {
-			next := g.wanting[0]
-			g.wanting = g.wanting[1:]
-			g.give(next)
-			next.hs.queued = false
-			next.release(holdTurn)
+			g.refillLater()
 		}
 	}
 	g.shared.mu.Lock()

@@ -27,10 +27,11 @@ func isAgain(err error) bool { return err == errAgain } //nolint:errorlint // cr
 // Read implements net.Conn. It goes no further than the record in progress.
 func (w *tlsWire) Read(p []byte) (int, error) {
 	for len(w.in) == 0 {
-		if w.hs == nil {
+		h := w.hs
+		if h == nil {
 			return 0, errAgain
 		}
-		if !w.hs.yield(struct{}{}) {
+		if !h.wait() {
 			return 0, io.ErrClosedPipe
 		}
 	}
