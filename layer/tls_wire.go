@@ -70,10 +70,20 @@ func (w *tlsWire) send(p []byte) {
 func (w *tlsWire) Close() error { return nil }
 
 // LocalAddr implements net.Conn.
-func (w *tlsWire) LocalAddr() net.Addr { return w.below.LocalAddr() }
+func (w *tlsWire) LocalAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.local
+	}
+	return w.below.LocalAddr()
+}
 
 // RemoteAddr implements net.Conn.
-func (w *tlsWire) RemoteAddr() net.Addr { return w.below.RemoteAddr() }
+func (w *tlsWire) RemoteAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.remote
+	}
+	return w.below.RemoteAddr()
+}
 
 // SetDeadline implements net.Conn. Deadlines are the loop's timers.
 func (w *tlsWire) SetDeadline(time.Time) error { return nil }
