@@ -90,15 +90,11 @@ func (g *gate) line(c *tlsConn) {
 func (g *gate) workerFree() {
 	g.busy--
 	for g.busy < g.shared.workers && len(g.ready) > 0 {
-		c := g.ready[0]
-		g.ready = g.ready[1:]
+		c := shift(&g.ready)
 		if c.hs != nil {
 			g.busy++
 			g.let(c)
 		}
-	}
-	if len(g.ready) == 0 {
-		g.ready = nil
 	}
 }
 
@@ -115,16 +111,12 @@ func (g *gate) nextTurn() {
 	g.soon = nil
 	g.steps = 0
 	for g.steps < stepsPerTurn && len(g.ready) > 0 {
-		c := g.ready[0]
-		g.ready = g.ready[1:]
+		c := shift(&g.ready)
 		if c.hs == nil {
 			continue
 		}
 		g.count()
 		g.let(c)
-	}
-	if len(g.ready) == 0 {
-		g.ready = nil
 	}
 }
 
@@ -170,8 +162,7 @@ func (g *gate) wait(c *tlsConn) {
 func (g *gate) refill() {
 	g.filling = false
 	for n := g.shared.cap - g.places; n > 0 && g.waiting(); n-- {
-		c := g.wanting[0]
-		g.wanting = g.wanting[1:]
+		c := shift(&g.wanting)
 		c.hs.queued = false
 		c.release(holdTurn)
 	}
@@ -232,7 +223,7 @@ func (g *gate) stalled() {
 // waiting reports whether somebody wants a place.
 func (g *gate) waiting() bool {
 	for len(g.wanting) > 0 && g.wanting[0].hs == nil {
-		g.wanting = g.wanting[1:]
+		shift(&g.wanting)
 	}
 	return len(g.wanting) > 0
 }
@@ -294,4 +285,14 @@ func (g *gate) leave(c *tlsConn, h *handshake) {
 		}
 		delete(g.shared.gates, g.loop)
 	}
+}
+
+// shift takes the first out of a queue, and keeps nothing of it.
+func shift(q *[]*tlsConn) *tlsConn {
+	c := (*q)[0]
+	(*q)[0] = nil
+	if *q = (*q)[1:]; len(*q) == 0 {
+		*q = nil
+	}
+	return c
 }
