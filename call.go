@@ -13,6 +13,7 @@ type Call struct {
 	fn       func()
 	state    atomic.Uint32
 	internal bool // the loop's own: runs during Close too
+	notice   bool // a Notifier's: queued again and again
 }
 
 // The states of a Call.
@@ -30,7 +31,7 @@ var closedPosts = &Call{}
 func (c *Call) Cancel() bool { return c.state.CompareAndSwap(callQueued, callCancelled) }
 
 func (c *Call) pending() bool {
-	return c.state.Load() == callQueued && (c.tenant == nil || !c.tenant.gone.Load())
+	return !c.notice && c.state.Load() == callQueued && (c.tenant == nil || !c.tenant.gone.Load())
 }
 
 func (c *Call) run() {
@@ -63,6 +64,33 @@ func (l *Loop) internalCall(fn func()) {
 	l.enqueue(&Call{loop: l, fn: fn, internal: true})
 }
 
+// Notifier calls one function on its loop, asked for from any goroutine and
+// without an allocation. It is for what a goroutine has to tell a loop often.
+type Notifier struct{ call Call }
+
+// NewNotifier makes a Notifier that calls fn. Any goroutine may call it.
+func (l *Loop) NewNotifier(fn func()) *Notifier {
+	n := &Notifier{call: Call{loop: l, fn: fn, notice: true}}
+	n.call.state.Store(callRan)
+	return n
+}
+
+// Notify makes the loop call the function soon, and wakes it: once for any
+// number of calls before that. What the caller did before is seen there. Any
+// goroutine may call it; it never blocks. After the loop's Close it returns
+// ErrLoopClosed. Close drops what is pending without a word: it tells nothing
+// of its own, and who waits has heard of the end in other ways.
+func (n *Notifier) Notify() error {
+	if !n.call.state.CompareAndSwap(callRan, callQueued) {
+		return nil
+	}
+	if !n.call.loop.push(&n.call) {
+		n.call.state.Store(callRan)
+		return ErrLoopClosed
+	}
+	return nil
+}
+
 // Post queues fn from any goroutine and wakes the loop. Posts of one goroutine
 // keep their order. It never blocks. After Close it returns ErrLoopClosed; a
 // post that was accepted runs, or Close reports it as dropped.
@@ -70,10 +98,18 @@ func (l *Loop) Post(fn func()) (*Call, error) { return l.post(fn, nil) }
 
 func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
 	c := &Call{loop: l, fn: fn, tenant: t}
+	if !l.push(c) {
+		return nil, ErrLoopClosed
+	}
+	return c, nil
+}
+
+// push hands c to the loop from any goroutine; false after Close.
+func (l *Loop) push(c *Call) bool {
 	for {
 		head := l.posts.Load()
 		if head == closedPosts {
-			return nil, ErrLoopClosed
+			return false
 		}
 		c.next = head
 		if l.posts.CompareAndSwap(head, c) {
@@ -82,7 +118,7 @@ func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
 				// has not come to look yet.
 				l.be.Wake()
 			}
-			return c, nil
+			return true
 		}
 	}
 }

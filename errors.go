@@ -134,6 +134,7 @@ type ConnectError struct {
 	Network, Address string // as passed to Connect
 	Stage            Stage  // the furthest stage that was reached
 	Attempts         []*AttemptError
+	Attempt          int   // which attempt of a Redialer it was, from 1; 0 for Connect's
 	Err              error // the reason where no address was tried, or ErrStopped, or a timeout; else nil
 }
 

@@ -45,6 +45,7 @@ type Loop struct {
 
 	conns     streamList
 	listeners bag[*Listener]
+	endpoints bag[*PacketEndpoint]
 	attempts  bag[*Connector]
 	lingerers bag[*lingerer]
 	watches   bag[*Watch]
@@ -61,6 +62,7 @@ type Loop struct {
 	debug    *debugger // nil unless asked for
 	hosted   bool      // somebody watches PollFD
 	locked   bool      // Turn locked its goroutine to its thread
+	readied  bool      // see Readied
 	thread   uint64    // see Thread
 }
 
@@ -157,7 +159,9 @@ func (l *Loop) Turn(wait time.Duration) error {
 	}
 	defer l.leave()
 	err := l.turn(wait)
-	l.stop.Store(false)
+	if planted != "turn-keeps-stop" {
+		l.stop.Store(false)
+	}
 	return err
 }
 
@@ -208,6 +212,10 @@ func (l *Loop) turn(wait time.Duration) error {
 	} else if d, ok := l.untilTimer(); ok && (wait < 0 || d < wait) {
 		wait = d
 	}
+	if l.readied {
+		l.readied = false
+		runtime.Gosched()
+	}
 	n, err := l.be.Wait(wait, l.done)
 	if err != nil {
 		return err
@@ -216,6 +224,12 @@ func (l *Loop) turn(wait time.Duration) error {
 	l.deliver(l.done[:n])
 	return nil
 }
+
+// Readied tells the loop that a callback made a goroutine ready to run, so that
+// the loop lets goroutines run before it next waits. The runtime does not see a
+// loop that sleeps in the kernel for what it is at once, and leaves a goroutine
+// that was readied on its processor waiting until it does.
+func (l *Loop) Readied() { l.readied = true }
 
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
@@ -332,7 +346,11 @@ func (l *Loop) Close() error {
 	err := l.shutdown()
 	l.state.Store(loopClosed)
 	dropped := 0
-	for c := l.posts.Swap(closedPosts); c != nil; c = c.next {
+	end := closedPosts
+	if planted == "post-after-close" {
+		end = nil
+	}
+	for c := l.posts.Swap(end); c != nil; c = c.next {
 		if c.pending() {
 			dropped++
 		}
@@ -358,6 +376,7 @@ func (l *Loop) shutdown() error {
 	l.watches.each((*Watch).Remove)
 	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
 	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
+	l.endpoints.each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
@@ -379,10 +398,14 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && l.listeners.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
+		if l.conns.first == nil && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
-		n, err := l.be.Wait(10*time.Millisecond, l.done)
+		wait := 10 * time.Millisecond
+		if len(l.ready) > 0 {
+			wait = 0
+		}
+		n, err := l.be.Wait(wait, l.done)
 		if err != nil {
 			return err
 		}

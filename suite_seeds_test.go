@@ -3,7 +3,9 @@ package weir_test
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -360,6 +362,9 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	for _, f := range s.cleanups {
 		f()
 	}
+	for _, v := range s.sim.World().Violations() {
+		s.bad("the contract of the backend: %s", v)
+	}
 	for _, err := range s.sim.Failures {
 		var a *weir.AcceptError
 		if !errors.As(err, &a) {
@@ -369,17 +374,11 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	return s
 }
 
-// seedsOfScenario is how many seeds a plain go test runs of each.
-const seedsOfScenario = 100
-
 // TestSeeds checks G1 to G4, G6, G9 and G10 over scenarios and seeds.
 func TestSeeds(t *testing.T) {
 	for i, sc := range seedScenarios {
 		t.Run(sc.name, func(t *testing.T) {
-			first, n := uint64(1), uint64(seedsOfScenario)
-			if *simSeeds > 300 {
-				n = *simSeeds / uint64(len(seedScenarios))
-			}
+			first, n := uint64(1), seedsEach()
 			if seed, ok := weirtest.Seed(); ok {
 				first, n = seed, 1
 			}
@@ -401,4 +400,42 @@ func TestSeeds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// seedsEach is how many seeds each scenario gets: they share what -sim.seeds
+// asks for, or have 100 or 10.
+func seedsEach() uint64 {
+	each := uint64(len(seedScenarios))
+	if *simSeeds == 0 {
+		each = 3
+	}
+	return (seedCount() + each - 1) / each
+}
+
+// TestSeedsAgain runs one seed in a hundred, and a few at least, twice: the same
+// seed is the same run, whatever GOMAXPROCS is (behaviour 94). The hash that it
+// logs is the same with and without the race detector.
+func TestSeedsAgain(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	all := fnv.New64a()
+	n := max(seedsEach()/100, 3)
+	for i, sc := range seedScenarios {
+		var other uint64
+		for seed := uint64(1); seed <= n; seed++ {
+			var hashes [2]uint64
+			for k := range hashes {
+				runtime.GOMAXPROCS(k + 1)
+				hashes[k] = runSeed(t, i, seed).sim.TraceHash()
+			}
+			if hashes[0] != hashes[1] {
+				t.Errorf("seed %d of %q: hash %x with GOMAXPROCS 1, %x with 2", seed, sc.name, hashes[0], hashes[1])
+			}
+			if hashes[0] == other {
+				t.Errorf("seeds %d and %d of %q run alike", seed-1, seed, sc.name)
+			}
+			other = hashes[0]
+			_, _ = fmt.Fprintln(all, hashes[0]) // a hash takes everything
+		}
+	}
+	t.Logf("hash of %d seeds of each scenario: %x", n, all.Sum64())
 }

@@ -15,10 +15,10 @@ var examples = []struct {
 	today bool
 }{
 	{line: "8080 example.com:80", today: true},
-	{line: "- example.com:443+tls"},
-	{line: ":8443+tls,cert=srv.pem,key=srv.key localhost:8080"},
-	{line: "5432 db.example.com:5432+tls,cert=me.pem,key=me.key,ca=corp.pem"},
-	{line: ":8443+tls,cert=srv.pem,client-ca=corp.pem,allow-cn=billing /run/app.sock"},
+	{line: "- example.com:443+tls", today: true},
+	{line: ":8443+tls,cert=srv.pem,key=srv.key localhost:8080", today: true},
+	{line: "5432 db.example.com:5432+tls,cert=me.pem,key=me.key,ca=corp.pem", today: true},
+	{line: ":8443+tls,cert=srv.pem,client-ca=corp.pem,allow-cn=billing /run/app.sock", today: true},
 	{line: "- proxy:1080+socks5:db.internal:5432"},
 	{line: "1080+socks5 dial"},
 	{line: "1080+socks5 proxy.corp:3128+connect"},

@@ -100,6 +100,7 @@ func (e *Endpoint) Prepare(env *Env) error {
 	}
 	var all []Prepared
 	for i, l := range e.layers {
+		e.aim(i)
 		p, err := l.Prepare(env, e.Layers[i], e.Role())
 		if err != nil {
 			return &LayerError{Layer: l.Name, Err: err}
@@ -108,6 +109,25 @@ func (e *Endpoint) Prepare(env *Env) error {
 	}
 	e.prepared = all
 	return nil
+}
+
+// aim says where the connection leads as layer i sees it.
+func (e *Endpoint) aim(i int) {
+	p := e.Layers[i]
+	for j := i - 1; j >= 0; j-- {
+		if e.layers[j].Arg.Type != HostPort {
+			continue
+		}
+		// A proxy: without an argument it is asked for what the other side asked for.
+		p.target, p.targetAsked = e.Layers[j].ArgText(), e.Layers[j].Arg == nil
+		return
+	}
+	switch {
+	case e.kind.Arg.Type == HostPort:
+		p.target = e.Base.ArgText()
+	case e.Role() == Dial && e.kind.Arg.Type == nil:
+		p.targetAsked = true
+	}
 }
 
 // stack is the layers of one connection.

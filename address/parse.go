@@ -28,6 +28,12 @@ type Part struct {
 	Options []Option
 	Pos     int // where the part begins in the string, in bytes
 	End     int
+
+	// Of a layer, set before it is prepared: where the connection leads as seen
+	// from there, "host:port" of the base or of the proxy before it; "" if nothing
+	// says. targetAsked says that it is where the other side asks to go.
+	target      string
+	targetAsked bool
 }
 
 // Option is a key with its value. Value is nil for a flag.
@@ -356,7 +362,7 @@ func (p *parser) option(part *Part, pos, end int, docs []OptionDoc, name string)
 		return p.unknownOption(&o.Key, docs, name)
 	}
 	doc := &docs[i]
-	if part.Has(key) {
+	if part.Has(key) && !doc.Many {
 		return p.fail(pos, end, fmt.Sprintf("option %q stands twice", key), "", "")
 	}
 	for _, other := range part.Options {

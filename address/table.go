@@ -107,6 +107,7 @@ type OptionDoc struct {
 	Doc       string   // one line
 	Conflicts []string // options that cannot stand beside it
 	Required  bool
+	Many      bool // it may stand more than once: see Part.Values
 }
 
 // Fault is what is wrong with a part, before it is known where the part stands.
@@ -157,6 +158,6 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), stdioKind(), fdKind(), pipeKind()},
-		Layers: nil, // none yet
+		Layers: slices.Concat(tlsLayers()),
 	}
 }

@@ -28,20 +28,11 @@ func noteLayer(name string, options ...OptionDoc) *Layer {
 // there yet, so that the grammar can be tried whole.
 func later() *Table {
 	t := Default()
-	path := func(name string) OptionDoc { return OptionDoc{Name: name, Type: Path} }
 	arg := func(l *Layer, a Arg) *Layer { l.Arg = a; return l }
 	dialOnly := func(l *Layer) *Layer { l.Roles = []Role{Dial, Open}; return l }
-	tls := []OptionDoc{
-		path("cert"), path("key"), path("ca"), path("client-ca"),
-		{Name: "allow-cn", Type: Text},
-		{Name: "insecure", Type: Flag, Conflicts: []string{"ca"}},
-	}
 	proxy := []OptionDoc{{Name: "user", Type: Text}, {Name: "password", Type: Secret}}
 	t.Layers = append(
 		t.Layers,
-		noteLayer("tls", tls...),
-		noteLayer("tls-server", tls...),
-		noteLayer("tls-client", tls...),
 		arg(noteLayer("socks5", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
 		arg(noteLayer("connect", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
 		arg(noteLayer("latency", OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),

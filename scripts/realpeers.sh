@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Puts weir between real servers and their clients, on loopback: nginx and curl,
-# redis-server and redis-benchmark, iperf3, sshd and ssh, and a gigabyte both ways
-# at once, byte for byte. Prints what each managed, direct and through the relay.
+# redis-server and redis-benchmark, iperf3, sshd and ssh, a server slower than
+# socat's patience, a gigabyte both ways at once, byte for byte, and 9,000
+# connections at once. Prints what each managed, direct and through the relay.
 # What is not installed is skipped, and named. The exit code is 1 if anything
 # failed.
 #
-#   scripts/realpeers.sh [nginx] [redis] [iperf3] [ssh] [bulk]     without: all
+#   scripts/realpeers.sh [NAME...]     without names all of them:
+#   nginx redis iperf3 ssh reply bulk connections
 #   SECONDS_EACH=3   how long an iperf3 run takes
 #   BULK=1073741824  bytes each way
 set -uo pipefail
@@ -104,6 +106,15 @@ test_nginx() {
 	for i in $(seq 500); do args+=("http://127.0.0.1:$via/?$i"); done
 	[ "$(curl -s --parallel --parallel-max 50 "${args[@]}" 2>/dev/null | grep -c hello)" = 500 ] || fail "nginx: 500 pages, 50 at once"
 	say "nginx: 500 pages, 50 at once: all arrived"
+	# The input ends at once; the reply is whole all the same. nginx itself gives
+	# up on a client that has ended its writing when a page does not fit into the
+	# socket's buffer, whoever the client is.
+	head -c 300000 "$tmp/www/big" >"$tmp/www/page"
+	if printf 'GET /page HTTP/1.0\r\n\r\n' | "$tmp/weir" -q - "127.0.0.1:$p" | sed '1,/^\r$/d' | cmp - "$tmp/www/page"; then
+		say "nginx: printf request | weir - host:port: 300 kB, all of it"
+	else
+		fail "nginx: printf request | weir - host:port"
+	fi
 	drained nginx
 	rm -f "$tmp/got" "$tmp/www/big"
 }
@@ -174,15 +185,36 @@ test_ssh() {
 	drained ssh
 }
 
+test_reply() {
+	have socat || return
+	local p out
+	p=$(port)
+	socat -t 30 "TCP-LISTEN:$p,bind=127.0.0.1,reuseaddr" SYSTEM:'cat >/dev/null; sleep 1; echo all of the reply' 2>"$tmp/socat.log" &
+	pids+=($!)
+	# It serves one connection only: ask the kernel, not it, whether it is there.
+	until grep -q "$(printf ' 0100007F:%04X 00000000:0000 0A ' "$p")" /proc/net/tcp; do sleep 0.02; done
+	out=$(printf request | "$tmp/weir" -q - "127.0.0.1:$p") || fail "reply: weir ended with $?"
+	if [ "$out" = "all of the reply" ]; then
+		say "reply: the input ended a second before the reply came: it came whole"
+	else
+		fail "reply: got '$out' from a server that takes a second"
+	fi
+}
+
+test_connections() {
+	go test -count=1 -timeout 300s -v -run '^TestManyAtOnce$' ./cmd/weir >"$tmp/connections" 2>&1 || fail "connections: $(grep -v '^=== ' "$tmp/connections")"
+	say "connections: $(sed -n 's/.*_test.go:[0-9]*: //p' "$tmp/connections")"
+}
+
 test_bulk() {
 	WEIR_TEST_BULK=${BULK:-1073741824} go test -count=1 -timeout 600s -v -run '^TestBulk$' ./cmd/weir >"$tmp/bulk" 2>&1 || fail "bulk: $(grep -v '^=== ' "$tmp/bulk")"
 	say "bulk: $(sed -n 's/.*relay_test.go:[0-9]*: //p' "$tmp/bulk")"
 }
 
 go build -o "$tmp/weir" ./cmd/weir || exit 1
-if [ $# -eq 0 ]; then set -- nginx redis iperf3 ssh bulk; fi
+if [ $# -eq 0 ]; then set -- nginx redis iperf3 ssh reply bulk connections; fi
 for t; do
-	declare -F "test_$t" >/dev/null || { say "there is no $t; there are nginx redis iperf3 ssh bulk"; exit 2; }
+	declare -F "test_$t" >/dev/null || { say "there is no $t; there are nginx redis iperf3 ssh reply bulk connections"; exit 2; }
 	"test_$t"
 done
 [ ${#skipped[@]} -eq 0 ] || say "not installed: ${skipped[*]}"

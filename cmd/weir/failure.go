@@ -20,6 +20,7 @@ import (
 type failure struct {
 	problem string
 	tried   []string
+	detail  []string // lines that show what was seen beside what was expected
 	next    string
 	also    string // a line behind that, for people only
 }
@@ -29,6 +30,7 @@ func (f *failure) lines() []string {
 	if len(f.tried) > 0 {
 		lines = append(lines, "tried "+strings.Join(f.tried, ", "))
 	}
+	lines = append(lines, f.detail...)
 	for _, l := range []string{f.next, f.also} {
 		if l != "" {
 			lines = append(lines, l)
@@ -41,6 +43,9 @@ func (f *failure) fields() []any {
 	var fields []any
 	if len(f.tried) > 0 {
 		fields = append(fields, "tried", f.tried)
+	}
+	if len(f.detail) > 0 {
+		fields = append(fields, "detail", f.detail)
 	}
 	if f.next != "" {
 		fields = append(fields, "next", f.next)
@@ -66,6 +71,7 @@ func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
 	}
 	f.problem += ": " + why(cause)
 	f.next = nextForConnect(e, cause)
+	f.showTLS(cause, false)
 	return f
 }
 
@@ -78,7 +84,9 @@ func prepareFailure(e *address.Endpoint, err error) *failure {
 // refusedFailure explains a connection to a listener on which a layer could not
 // agree with the peer.
 func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
-	return &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
+	f := &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
+	f.showTLS(err.Err, true)
+	return f
 }
 
 // cut takes the explanation in brackets off a reason.
@@ -97,6 +105,9 @@ func why(err error) string {
 		errno  syscall.Errno
 		tls    *address.LayerError
 	)
+	if text := whyTLS(err); text != "" {
+		return text
+	}
 	switch {
 	case err == nil:
 		return "closed"
@@ -176,7 +187,7 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 		if near := address.Nearest(host, address.Default().KindNames()); near != "" && e.Base.Short {
 			return fmt.Sprintf("%q was taken for a host. If it is the kind %q that is meant, write %s:…", host, near, near)
 		}
-		return "Names are looked up in the hosts file only, so far: write an address, or add the name there."
+		return "weir dns " + host + " -v shows who was asked, and what they said."
 	case errors.Is(cause, os.ErrDeadlineExceeded), errors.Is(cause, syscall.ETIMEDOUT):
 		return "Nobody answered: the host is down, or something between drops the packets."
 	case errors.Is(cause, syscall.ENETUNREACH), errors.Is(cause, syscall.EHOSTUNREACH):

@@ -56,7 +56,8 @@ func prepare(t *testing.T, as string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(exe, args...), t: t, grown: make(chan struct{}, 1), ended: make(chan struct{})}
-	p.Env = append(os.Environ(), "WEIR_TEST_AS="+as)
+	// The race detector would have each process sleep for a second at its end.
+	p.Env = append(os.Environ(), "WEIR_TEST_AS="+as, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return p
 }
 

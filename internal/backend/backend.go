@@ -71,6 +71,20 @@ const (
 	// SpliceOut moves up to Max bytes from the pipe whose read end is Peer, and
 	// which holds so many, to Handle. Only where Caps.Splice says so.
 	SpliceOut
+	// RecvFrom takes one datagram from a handle that Spec.Datagram made, and
+	// shares the place of Read. Memory is as for Read; without Buf at most Max
+	// bytes are lent, or 64 KiB where Max is 0. N is the number of bytes, which
+	// may be 0: an empty datagram is one. Truncated says that the datagram was
+	// longer. Peer is the sender (valid until the next Wait). An error with a
+	// Peer is what the network said of a datagram sent there earlier, where
+	// Caps.PeerErrors says that it can be known; the handle lives on, and the Op
+	// ends as it does with any error.
+	RecvFrom
+	// SendTo sends the pieces of Vec as one datagram to *Addr, and shares the
+	// place of Write: all of it or none. It finishes when the system has taken
+	// it. Vec, its bytes and Addr belong to the backend until then. An error is
+	// about this datagram.
+	SendTo
 )
 
 // Flags modify an Op.
@@ -78,13 +92,13 @@ type Flags uint8
 
 // The flags of an Op.
 const (
-	// Multi keeps a Read (with Buf nil), an Accept or a Ready armed: it may
+	// Multi keeps a Read or RecvFrom (with Buf nil), an Accept or a Ready armed: it may
 	// finish many times, each with More set but for the last. A backend may end
 	// a Multi Op at any time with a result whose More is false and whose Err is
 	// nil and, for Read, whose N is positive; or with ErrAgain, which is no
 	// result at all: the caller submits it again.
 	Multi Flags = 1 << iota
-	// Now makes a Read or a Write that would have to wait finish with ErrAgain
+	// Now makes a Read, Write, RecvFrom or SendTo that would have to wait finish with ErrAgain
 	// instead.
 	Now
 	// Quiet, on a Write, says that there is nothing to do when all of it has been
@@ -117,11 +131,11 @@ type Op struct {
 	Due    bool
 	Handle Handle
 	Owner  Owner
-	Buf    []byte   // Read: where to; nil: the backend lends
-	Vec    [][]byte // Write: what
-	Addr   *Addr    // Connect: where to
+	Buf    []byte   // Read, RecvFrom: where to; nil: the backend lends
+	Vec    [][]byte // Write, SendTo: what
+	Addr   *Addr    // Connect, SendTo: where to
 	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
-	Max    int32    // SpliceIn, SpliceOut: at most so many bytes
+	Max    int32    // SpliceIn, SpliceOut, RecvFrom: at most so many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
 	// not armed.
@@ -151,6 +165,8 @@ type Completion struct {
 	Peer *Addr
 	More bool // the Op is still armed: more results follow
 	Last bool // the loop's: no other result of the Op is behind it in the batch
+	// Truncated, of a RecvFrom, says that the datagram was longer than Buf.
+	Truncated bool
 }
 
 // Family says which fields of an Addr count.
@@ -175,6 +191,13 @@ type Spec struct {
 	Family Family
 	IPv6   bool // Inet: the family of the socket, 6 or 4
 	Dual   bool // Inet, IPv6: take IPv4 too (IPV6_V6ONLY off)
+	// Datagram makes a socket for RecvFrom and SendTo (UDP, or a Unix datagram
+	// socket): unconnected, bound at once where Bind says so. One that is not
+	// bound to a port gets a free one at the latest with its first SendTo.
+	Datagram bool
+	// ReuseAddr lets datagram sockets share an address (SO_REUSEADDR), as
+	// receivers of one multicast group do.
+	ReuseAddr bool
 
 	// Bind asks for Local to be bound before anything else.
 	Bind  bool
@@ -186,6 +209,12 @@ type Spec struct {
 	// Mode, for a listener on a Unix path, is the file's permission bits, set
 	// before it can be connected to; 0 leaves them to the umask.
 	Mode uint32
+
+	// Device binds the socket to a network device by name; "" to none. Multipath
+	// asks for Multipath TCP, and for TCP where the system has none. A backend
+	// that can do neither, or lacks one of Options, fails with ErrUnsupported.
+	Device    string
+	Multipath bool
 
 	// Options are set before bind. Those of a listener are inherited by what it
 	// accepts where the system does so (Linux); the contract is that they hold
@@ -206,6 +235,10 @@ const (
 	UnreadBytes                     // read only: bytes that wait to be read (SIOCINQ)
 	PendingError                    // read only: SO_ERROR, as an errno, cleared by reading
 	UserTimeout                     // TCP_USER_TIMEOUT in milliseconds
+	Broadcast                       // SO_BROADCAST
+	TrafficClass                    // IP_TOS or IPV6_TCLASS: the whole byte, the code point in its upper six bits
+	Mark                            // SO_MARK
+	FastOpen                        // TCP_FASTOPEN with the queue's length on a listener, else TCP_FASTOPEN_CONNECT
 )
 
 // OptionValue is an option with its value.
@@ -244,6 +277,9 @@ type Caps struct {
 	// Adopts is true where Adopt works although Handles are not descriptors.
 	// Forget then lets go of the descriptor that was adopted.
 	Adopts bool
+	// PeerErrors is true where RecvFrom reports, with its peer, that the network
+	// refused a datagram (ICMP).
+	PeerErrors bool
 	// Splice is true where SpliceIn and SpliceOut work.
 	Splice bool
 	// Probed lists what was found out, for people: "multishot-recv: yes".
@@ -307,6 +343,13 @@ type Backend interface {
 	Caps() Caps
 	// Close releases the backend and what of it is still open.
 	Close() error
+}
+
+// Router is a Backend that knows where the system would send from.
+type Router interface {
+	// Source returns the address that something sent to an address would have,
+	// and false where there is no way there. Nothing is sent.
+	Source(to netip.Addr) (netip.Addr, bool)
 }
 
 // Mover is a Backend without Descriptors whose handles can move to another

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open makes the stream socket that spec describes, non-blocking and
+// Open makes the socket that spec describes, non-blocking and
 // close-on-exec, bound and listening where spec says so. The descriptor is the
 // caller's. A listener on a Unix path comes with the Bound file, to be removed
 // when the listener closes; otherwise it is nil. Errors name the call and
@@ -26,7 +26,18 @@ func Open(spec *backend.Spec) (fd int, file *Bound, err error) {
 	case spec.IPv6:
 		domain = unix.AF_INET6
 	}
-	fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	style := unix.SOCK_STREAM
+	if spec.Datagram {
+		style = unix.SOCK_DGRAM
+	}
+	style |= unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
+	fd, err = -1, unix.EPROTONOSUPPORT
+	if spec.Multipath && spec.Family == backend.Inet && !spec.Datagram {
+		fd, err = unix.Socket(domain, style, unix.IPPROTO_MPTCP)
+	}
+	if err != nil { // not asked for, not there, or switched off: plain TCP
+		fd, err = unix.Socket(domain, style, 0)
+	}
 	if err != nil {
 		return -1, nil, os.NewSyscallError("socket", err)
 	}
@@ -43,7 +54,20 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 			return nil, err
 		}
 	}
+	if spec.Datagram {
+		if err := prepareDatagram(fd, spec); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if spec.Device != "" {
+		if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, spec.Device); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
 	for _, o := range spec.Options {
+		if o.Option == backend.FastOpen && spec.Backlog > 0 {
+			continue // it wants a socket that listens
+		}
 		if err := SetOption(fd, o.Option, o.Value); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
@@ -60,6 +84,15 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 			file.Remove()
 			return nil, os.NewSyscallError("listen", err)
 		}
+		for _, o := range spec.Options {
+			if o.Option != backend.FastOpen {
+				continue
+			}
+			if err := SetOption(fd, o.Option, o.Value); err != nil {
+				file.Remove()
+				return nil, os.NewSyscallError("setsockopt", err)
+			}
+		}
 	}
 	return file, nil
 }
@@ -75,10 +108,10 @@ func prepareInet(fd int, spec *backend.Spec) error {
 	}
 	// An outgoing socket bound to an address alone gets its port at connect,
 	// when the kernel knows the peer and may share ports between peers.
-	late := spec.Bind && spec.Backlog == 0 && spec.Local.IP.Port() == 0
+	late := spec.Bind && !spec.Datagram && spec.Backlog == 0 && spec.Local.IP.Port() == 0
 	for _, o := range [...]option{
 		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, spec.IPv6},
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, spec.Backlog > 0},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, spec.Backlog > 0 || spec.ReuseAddr},
 		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, spec.ReusePort},
 		{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1, late},
 	} {
@@ -109,7 +142,7 @@ func bind(fd int, spec *backend.Spec) (*Bound, error) {
 	if _, _, errno := syscall.Syscall(unix.SYS_BIND, uintptr(fd), uintptr(s.Pointer()), uintptr(s.n)); errno != 0 {
 		return nil, os.NewSyscallError("bind", errno)
 	}
-	if !named || spec.Backlog == 0 {
+	if !named || spec.Backlog == 0 && !spec.Datagram {
 		return nil, nil
 	}
 	file, err := findBound(path)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is everything that a run found; it is what bench.json holds.
+// report is everything that a run found; it is what results.json holds.
 type report struct {
 	Date     string
 	Took     string
@@ -158,6 +159,22 @@ func (r *row) failure() string {
 		return ""
 	}
 	return fmt.Sprintf("%d of %d rounds failed: %s", n, len(r.Samples), first)
+}
+
+// failure says what of the run failed or was left out, if anything.
+func (r *report) failure() error {
+	var all []error
+	for _, s := range r.Skipped {
+		all = append(all, errors.New(s))
+	}
+	for i := range r.Cases {
+		for k := range r.Cases[i].Rows {
+			if w := &r.Cases[i].Rows[k]; w.failure() != "" {
+				all = append(all, fmt.Errorf("%s, %s: %s", r.Cases[i].Name, w.Peer, w.failure()))
+			}
+		}
+	}
+	return errors.Join(all...)
 }
 
 // brief is a row for the terminal.

@@ -37,6 +37,8 @@ type result struct {
 	data []byte
 	peer backend.Addr
 	more bool
+
+	truncated bool
 }
 
 // submit arms op and keeps its result if it is there at once.
@@ -75,11 +77,11 @@ func (r *rig) keep(c *backend.Completion) {
 	case !c.More:
 		delete(r.out, op)
 	}
-	res := result{n: c.N, err: c.Err, data: bytes.Clone(c.Buf), more: c.More}
+	res := result{n: c.N, err: c.Err, data: bytes.Clone(c.Buf), more: c.More, truncated: c.Truncated}
 	if c.Peer != nil {
 		res.peer = *c.Peer
 	}
-	if op.Kind == backend.Read && c.Err == nil && len(c.Buf) != c.N {
+	if (op.Kind == backend.Read || op.Kind == backend.RecvFrom) && c.Err == nil && len(c.Buf) != c.N {
 		r.t.Fatalf("read of %d bytes with a Buf of %d", c.N, len(c.Buf))
 	}
 	r.got[op] = append(r.got[op], res)

@@ -29,7 +29,7 @@ type check struct {
 // case has its own subtest and so its own goroutine, from which the backend is
 // made and used; it is locked to its thread where Caps.Thread asks for it.
 func Run(t *testing.T, maker func(t *testing.T) backend.Backend) {
-	for _, checks := range [][]check{streamChecks, flowChecks, lifeChecks, waitChecks, socketChecks, descriptorChecks()} {
+	for _, checks := range [][]check{streamChecks, flowChecks, lifeChecks, waitChecks, socketChecks, datagramChecks, descriptorChecks()} {
 		for _, c := range checks {
 			t.Run(c.name, func(t *testing.T) {
 				r := newRig(t, maker)

@@ -45,8 +45,10 @@ const (
 	// acceptsPerWait bounds what one listener takes per Wait, so that a burst
 	// of connections does not starve those that are there.
 	acceptsPerWait = 16
-	peersPerWait   = 64 // of all listeners together
-	eventsPerWait  = 512
+	// datagramsPerWait bounds what one socket takes per Wait.
+	datagramsPerWait = 32
+	peersPerWait     = 64 // of all listeners and datagram sockets together
+	eventsPerWait    = 512
 )
 
 // Backend is one epoll instance with its table of handles.
@@ -76,6 +78,7 @@ type Backend struct {
 	events   [eventsPerWait]unix.EpollEvent
 	sockaddr sys.Sockaddr
 	vector   sys.Vector
+	errors   sys.ErrorReader
 
 	pwait2 bool // epoll_pwait2 is there: timeouts finer than milliseconds
 	hosted bool
@@ -136,6 +139,7 @@ func (b *Backend) Caps() backend.Caps {
 		PollFD:      b.ep,
 		Descriptors: true,
 		Splice:      true,
+		PeerErrors:  true,
 		Probed:      []string{fmt.Sprintf("epoll_pwait2: %t", b.pwait2)},
 	}
 }

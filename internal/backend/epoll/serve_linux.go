@@ -125,6 +125,8 @@ func (b *Backend) serve(s *slot) {
 			b.serveAccept(s)
 		case backend.SpliceIn:
 			b.serveSplice(s, &s.rd, canRead)
+		case backend.RecvFrom:
+			b.serveRecvFrom(s)
 		default:
 			b.serveRead(s)
 		}
@@ -135,6 +137,8 @@ func (b *Backend) serve(s *slot) {
 			b.serveConnect(s)
 		case backend.SpliceOut:
 			b.serveSplice(s, &s.wr, canWrite)
+		case backend.SendTo:
+			b.serveSendTo(s)
 		default:
 			b.serveWrite(s)
 		}

@@ -30,8 +30,8 @@ type slot struct {
 	class sys.Class
 	ready conds
 
-	rd   *backend.Op // Read, Accept, SpliceIn
-	wr   *backend.Op // Write, Connect, SpliceOut
+	rd   *backend.Op // Read, Accept, SpliceIn, RecvFrom
+	wr   *backend.Op // Write, Connect, SpliceOut, SendTo
 	hup  *backend.Op // Hangup
 	cond *backend.Op // Ready
 
@@ -81,9 +81,9 @@ const (
 // place returns where an Op of the kind is kept.
 func (s *slot) place(k backend.Kind) **backend.Op {
 	switch k {
-	case backend.Read, backend.Accept, backend.SpliceIn:
+	case backend.Read, backend.Accept, backend.SpliceIn, backend.RecvFrom:
 		return &s.rd
-	case backend.Write, backend.Connect, backend.SpliceOut:
+	case backend.Write, backend.Connect, backend.SpliceOut, backend.SendTo:
 		return &s.wr
 	case backend.Hangup:
 		return &s.hup

@@ -38,6 +38,10 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	if *place != nil {
 		return b.refuse(op, c, unix.EBUSY)
 	}
+	if op.Kind == backend.RecvFrom && op.Flags&(backend.Now|backend.Multi) == backend.Now {
+		b.recvNow(s, op, c)
+		return true
+	}
 	n, err, finished := b.begin(s, op)
 	if finished {
 		if err != nil {
@@ -84,6 +88,13 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 		n, errno = b.read(s, b.buffer(op))
 	case backend.Write:
 		n, errno = b.write(s, op)
+	case backend.RecvFrom:
+		if op.Buf != nil && len(op.Buf) == 0 {
+			return 0, unix.EINVAL, true
+		}
+		return 0, nil, false
+	case backend.SendTo:
+		n, errno = b.sendTo(s, op)
 	case backend.Connect:
 		errno = b.connect(s, op)
 		if errno == unix.EINPROGRESS {

@@ -13,8 +13,8 @@ import (
 // not connected yet. When it is closed its number is free, and whoever still
 // holds the entry finds it closed.
 type entry struct {
-	ops    [backend.Ready + 1]*backend.Op // armed, by Kind; of the loop's goroutine
-	closed bool                           // of the loop's goroutine
+	ops    [backend.SendTo + 1]*backend.Op // armed, by Kind; of the loop's goroutine
+	closed bool                            // of the loop's goroutine
 
 	port port      // nil until connected
 	conn io.Closer // what port serves
@@ -22,6 +22,7 @@ type entry struct {
 	adopted bool      // conn is the duplicate of a descriptor
 	ln      *acceptor // for a listener
 	dial    *dialer   // while connecting
+	pkt     *packets  // for a datagram socket
 
 	spec  *backend.Spec // for a socket of Open
 	local backend.Addr
@@ -97,6 +98,9 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 	case backend.Connect:
 		return b.tryConnect(e, c)
 	default:
+	}
+	if e.pkt != nil || op.Kind == backend.RecvFrom || op.Kind == backend.SendTo {
+		return b.tryPacket(e, op, c)
 	}
 	if e.port == nil && e.ln == nil {
 		c.Err = errNotConnected
@@ -278,6 +282,9 @@ func (e *entry) close(how backend.How) {
 	if e.port != nil {
 		e.port.close(how == backend.CloseReset)
 	}
+	if e.pkt != nil {
+		e.pkt.close()
+	}
 }
 
 // Name returns a handle's address, or its peer's, as it was when the connection
@@ -305,6 +312,8 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 		return errBadHandle
 	case e.port != nil:
 		return errno(e.port.setOption(o, value))
+	case e.pkt != nil:
+		return errno(setOption(e.pkt.conn, o, value))
 	case e.spec == nil:
 		return errno(setOption(e.ln.ln, o, value))
 	}
@@ -328,6 +337,9 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	case e.port != nil:
 		v, err := e.port.getOption(o)
 		return v, errno(err)
+	case e.pkt != nil:
+		v, err := getOption(e.pkt.conn, o)
+		return v, errno(err)
 	case e.ln != nil && (e.spec == nil || o == backend.SendBuffer || o == backend.ReceiveBuffer):
 		v, err := getOption(e.ln.ln, o)
 		return v, errno(err)
@@ -345,6 +357,11 @@ func addrOf(a net.Addr) backend.Addr {
 	switch a := a.(type) {
 	case *net.TCPAddr:
 		return ipAddr(a)
+	case *net.UDPAddr:
+		if a == nil {
+			return backend.Addr{}
+		}
+		return backend.Addr{Family: backend.Inet, IP: unmap(a.AddrPort())}
 	case *net.UnixAddr:
 		if a == nil {
 			return backend.Addr{Family: backend.Unix}

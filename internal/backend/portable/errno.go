@@ -19,6 +19,7 @@ const (
 	errNotConnected = syscall.ENOTCONN
 	errIsConnected  = syscall.EISCONN
 	errPipe         = syscall.EPIPE
+	errNotDatagram  = syscall.EOPNOTSUPP
 )
 
 var (

@@ -60,7 +60,7 @@ func getOption(conn any, o backend.Option) (int, error) {
 // net, or nil.
 func rawOf(conn any) syscall.RawConn {
 	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn, *net.TCPListener, *net.UnixListener:
+	case *net.TCPConn, *net.UnixConn, *net.UDPConn, *net.TCPListener, *net.UnixListener:
 		if rc, err := conn.(syscall.Conn).SyscallConn(); err == nil {
 			return rc
 		}

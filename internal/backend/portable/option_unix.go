@@ -39,6 +39,10 @@ func getRaw(rc syscall.RawConn, o backend.Option) (v int, err error) {
 			v, err = unreadBytes(fd)
 		case backend.UserTimeout:
 			v, err = userTimeout(fd)
+		case backend.Broadcast:
+			if v, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST); v != 0 {
+				v = 1
+			}
 		default:
 			err = backend.ErrUnsupported
 		}
@@ -58,6 +62,8 @@ func setRaw(rc syscall.RawConn, o backend.Option, value int) (err error) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, value)
 		case backend.UserTimeout:
 			err = setUserTimeout(int(fd), value)
+		case backend.Broadcast:
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, min(value, 1))
 		default:
 			err = backend.ErrUnsupported
 		}
@@ -82,6 +88,25 @@ func prepareListener(rc syscall.RawConn, spec *backend.Spec) (err error) {
 			// never wider than asked. Elsewhere this fails, and the
 			// mode holds from just after bind.
 			_ = unix.Fchmod(int(fd), uint32(fs.FileMode(spec.Mode).Perm()))
+		}
+	})
+	if ctl != nil {
+		return ctl
+	}
+	return err
+}
+
+// preparePacket does what must be done before a datagram socket is bound.
+func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
+	if err := setBuffers(rc, spec); err != nil {
+		return err
+	}
+	ctl := rc.Control(func(fd uintptr) {
+		if spec.ReuseAddr {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
+		if err == nil && spec.ReusePort {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		}
 	})
 	if ctl != nil {

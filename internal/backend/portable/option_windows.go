@@ -55,6 +55,8 @@ func setRaw(rc syscall.RawConn, o backend.Option, value int) (err error) {
 			err = windows.SetsockoptInt(windows.Handle(u), windows.SOL_SOCKET, windows.SO_SNDBUF, value)
 		case backend.ReceiveBuffer:
 			err = windows.SetsockoptInt(windows.Handle(u), windows.SOL_SOCKET, windows.SO_RCVBUF, value)
+		case backend.Broadcast:
+			err = windows.SetsockoptInt(windows.Handle(u), windows.SOL_SOCKET, windows.SO_BROADCAST, min(value, 1))
 		default:
 			err = backend.ErrUnsupported
 		}
@@ -67,6 +69,13 @@ func setRaw(rc syscall.RawConn, o backend.Option, value int) (err error) {
 
 func prepareListener(rc syscall.RawConn, spec *backend.Spec) error {
 	if spec.ReusePort {
+		return backend.ErrUnsupported // SO_REUSEADDR is another thing here: a hijack
+	}
+	return prepareDialer(rc, spec)
+}
+
+func preparePacket(rc syscall.RawConn, spec *backend.Spec) error {
+	if spec.ReusePort || spec.ReuseAddr {
 		return backend.ErrUnsupported // SO_REUSEADDR is another thing here: a hijack
 	}
 	return prepareDialer(rc, spec)

@@ -43,6 +43,7 @@ type Backend struct {
 	taken    []*entry // what of the ready list is being served, from head on
 	head     int
 	refusals []backend.Completion // of Multi Ops that could not be armed
+	waits    int                  // counts Waits
 	gather   []byte               // where a polled port joins the pieces of a Write
 
 	blocking bool // serve every handle with the blocking port, as Windows does
@@ -105,7 +106,7 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	switch {
 	case e == nil:
 		err = errBadHandle
-	case op.Kind == 0 || int(op.Kind) >= len(e.ops):
+	case op.Kind == 0 || int(op.Kind) >= len(e.ops) || op.Kind == backend.SpliceIn || op.Kind == backend.SpliceOut:
 		err = backend.ErrUnsupported
 	case e.ops[op.Kind] != nil:
 		err = errBusy
@@ -113,8 +114,9 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	if err != nil {
 		return b.refuse(op, c, err)
 	}
-	now := op.Flags&backend.Now != 0 && (op.Kind == backend.Read || op.Kind == backend.Write)
-	if now || op.Kind == backend.Write || op.Kind == backend.Connect {
+	now := op.Flags&backend.Now != 0 && (op.Kind == backend.Read || op.Kind == backend.Write ||
+		op.Kind == backend.RecvFrom && op.Flags&backend.Multi == 0 || op.Kind == backend.SendTo)
+	if now || op.Kind == backend.Write || op.Kind == backend.SendTo || op.Kind == backend.Connect {
 		var got backend.Completion
 		if b.try(e, op, &got) {
 			*c = got
@@ -127,7 +129,7 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	}
 	e.ops[op.Kind] = op
 	op.State = armed
-	if op.Kind != backend.Write && op.Kind != backend.Connect {
+	if op.Kind != backend.Write && op.Kind != backend.SendTo && op.Kind != backend.Connect {
 		b.notify(e)
 	}
 	return false
@@ -158,7 +160,8 @@ func multi(op *backend.Op) bool {
 	if op.Flags&backend.Multi == 0 {
 		return false
 	}
-	return op.Kind == backend.Accept || op.Kind == backend.Ready || op.Kind == backend.Read && op.Buf == nil
+	return op.Kind == backend.Accept || op.Kind == backend.Ready ||
+		(op.Kind == backend.Read || op.Kind == backend.RecvFrom) && op.Buf == nil
 }
 
 // Cancel ends op. Whether it had a result is only found out in Wait, so it
@@ -187,6 +190,7 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		return 0, errClosed
 	}
 	b.lent.reclaim()
+	b.waits++
 	if b.Now()-b.rested > busyMax {
 		time.Sleep(restTime)
 		b.rested = b.Now()
@@ -398,6 +402,17 @@ func (a *arena) next() []byte {
 		a.chunks = append(a.chunks, make([]byte, chunkSize))
 	}
 	return a.chunks[a.chunk][a.used:]
+}
+
+// copy lends a copy of p, which is at most chunkSize long.
+func (a *arena) copy(p []byte) []byte {
+	if chunkSize-a.used < len(p) {
+		a.chunk++
+		a.used = 0
+	}
+	q := a.next()[:len(p):len(p)]
+	a.used += copy(q, p)
+	return q
 }
 
 func (a *arena) take(n int) { a.used += n }

@@ -87,7 +87,7 @@ func (b *Backend) Wall() time.Time { return b.w.wall }
 
 // Caps says what a simulated backend can do. Inline depends on the faults.
 func (b *Backend) Caps() backend.Caps {
-	return backend.Caps{Name: "sim", Inline: !b.w.faults.NoInline, PollFD: -1, Probed: []string{"host: " + b.host.name}}
+	return backend.Caps{Name: "sim", Inline: !b.w.faults.NoInline, PollFD: -1, PeerErrors: true, Probed: []string{"host: " + b.host.name}}
 }
 
 // Adopt is not possible: there are no descriptors.
@@ -148,8 +148,10 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 		return b.refuse(op, c, backend.ErrUnsupported)
 	case s.ops[p] != nil:
 		return b.refuse(op, c, syscall.EBUSY)
-	case op.Kind == backend.Read && op.Buf != nil && len(op.Buf) == 0:
+	case (op.Kind == backend.Read || op.Kind == backend.RecvFrom) && op.Buf != nil && len(op.Buf) == 0:
 		return b.refuse(op, c, syscall.EINVAL)
+	case op.Kind == backend.Connect && s.inbox != nil:
+		return b.refuse(op, c, syscall.EOPNOTSUPP)
 	case op.Kind == backend.Connect:
 		err := w.intercept(ConnectCall, b.host, nil)
 		if err == nil {
@@ -185,7 +187,7 @@ func (b *Backend) inline(op *backend.Op) bool {
 		return false
 	case op.Flags&backend.Now != 0:
 		return true
-	case op.Kind == backend.Write:
+	case op.Kind == backend.Write || op.Kind == backend.SendTo:
 		return !b.w.random[forAgain].chance(f.Defer)
 	case op.Kind == backend.Connect:
 		return true

@@ -60,6 +60,14 @@ type Faults struct {
 	AcceptError float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
 	OpenError   float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM
 
+	// Datagrams, each for itself.
+	Drop         float64 // it is lost, and nobody sends it again
+	Duplicate    float64 // it arrives twice
+	Reorder      float64 // it is late by up to a second, behind others
+	CutDatagram  float64 // the receiver gets only the beginning, flagged
+	SendNoBuffer float64 // sending fails with ENOBUFS
+	SendWait     float64 // sending has to wait for a while
+
 	// Weather: drawn once in some dozen events.
 	Partition float64 // two hosts lose sight of each other for a while
 	Crash     float64 // a host that said what to do then (Host.OnCrash) crashes
@@ -146,6 +154,12 @@ func Draw(seed uint64) Faults {
 		WallJump:      chance(0.1),
 		Stall:         chance(0.05),
 		LoopStall:     chance(0.3),
+		Drop:          chance(0.3),
+		Duplicate:     chance(0.3),
+		Reorder:       chance(0.5),
+		CutDatagram:   chance(0.1),
+		SendNoBuffer:  chance(0.2),
+		SendWait:      chance(0.3),
 	}
 }
 

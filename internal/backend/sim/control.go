@@ -120,11 +120,15 @@ func (w *World) let(k held) {
 
 // holdEvent gives ev to the first Hold that wants it.
 func (w *World) holdEvent(ev *event) bool {
-	if ev.s == nil {
-		return false
-	}
 	e := w.describe(kindWhats[ev.kind], ev.s)
-	e.N, e.End = ev.pos, ev.fin
+	switch {
+	case ev.kind == evDatagram || ev.kind == evUnreachable:
+		w.describePacket(&e, ev)
+	case ev.s == nil:
+		return false
+	default:
+		e.N, e.End = ev.pos, ev.fin
+	}
 	for _, h := range w.holds {
 		if h.follows(ev) || h.match(e) {
 			h.events = append(h.events, held{ev: *ev, s: ev.s, place: -1, about: e})

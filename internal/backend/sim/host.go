@@ -207,6 +207,9 @@ func (h *Host) port() uint16 {
 
 func (h *Host) bindTo(s *socket, port uint16, listens bool) syscall.Errno {
 	for _, o := range h.ports[port] {
+		if (o.kind == udp) != (s.kind == udp) {
+			continue
+		}
 		// Listeners are made with SO_REUSEADDR: old connections do not count.
 		if overlap(s, o) && !(s.reuse && o.reuse) && !(listens && o.listener == nil && o.state == open) {
 			return syscall.EADDRINUSE
@@ -368,6 +371,9 @@ func (h *Host) Usage() Usage {
 		}
 		u.Buffered += int(s.out.written - s.out.arrived)
 		u.Buffered += s.unread()
+		if s.inbox != nil {
+			u.Buffered += s.inbox.bytes
+		}
 	}
 	for _, b := range h.backends {
 		u.Armed += len(b.failed)

@@ -33,11 +33,20 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 		return backend.None, os.NewSyscallError("socket", err)
 	}
 	kind := tcp
+	if spec.Datagram && spec.Family == backend.Unix {
+		return backend.None, backend.ErrUnsupported
+	}
 	if spec.Family == backend.Unix {
 		kind = local
 	}
+	if spec.Datagram {
+		kind = udp
+	}
 	s := w.newSocket(h, kind)
-	s.v6, s.dual, s.reuse = spec.IPv6, spec.Dual, spec.ReusePort
+	s.v6, s.dual, s.reuse = spec.IPv6, spec.Dual, spec.ReusePort || spec.Datagram && spec.ReuseAddr
+	if kind == udp {
+		s.inbox = &inbox{}
+	}
 	s.local.Family, s.remote.Family = spec.Family, spec.Family
 	call, err := s.prepare(spec)
 	if err != nil {
@@ -51,12 +60,15 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 }
 
 func (s *socket) prepare(spec *backend.Spec) (call string, err error) {
+	if spec.Device != "" {
+		return "setsockopt", syscall.ENODEV // simulated hosts have no devices
+	}
 	for _, o := range spec.Options {
 		if err := s.setOption(o.Option, o.Value); err != nil {
 			return "setsockopt", err
 		}
 	}
-	listens := spec.Backlog > 0
+	listens := spec.Backlog > 0 && !spec.Datagram
 	errno := syscall.Errno(0)
 	switch {
 	case spec.Bind && s.kind == local:
@@ -121,7 +133,7 @@ func (s *socket) bindAddr(spec *backend.Spec, listens bool) syscall.Errno {
 		return syscall.EADDRNOTAVAIL
 	}
 	s.local.IP = netip.AddrPortFrom(addr, spec.Local.IP.Port())
-	if !listens && spec.Local.IP.Port() == 0 {
+	if !listens && s.kind != udp && spec.Local.IP.Port() == 0 {
 		return 0 // the port is picked by Connect
 	}
 	return s.host.bind(s, listens)
@@ -292,6 +304,17 @@ func (s *socket) setOption(o backend.Option, value int) error {
 		s.opts.recvBuffer = max(bufferMin, 2*value)
 	case backend.KeepAlive:
 		s.opts.keepAlive = max(0, value)
+	case backend.Broadcast:
+		s.opts.broadcast = value != 0
+	case backend.TrafficClass: // nothing in the simulated network looks at it
+		s.opts.class = value
+	case backend.Mark: // nor at this
+		s.opts.mark = value
+	case backend.FastOpen: // a connect without a cookie is one as ever
+		if s.kind != tcp {
+			return syscall.EOPNOTSUPP
+		}
+		s.opts.fastOpen = value
 	case backend.NoDelay, backend.UserTimeout:
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
@@ -342,6 +365,17 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 		return s.opts.recvBuffer, nil
 	case backend.UserTimeout:
 		return s.opts.userTimeout, nil
+	case backend.Broadcast:
+		if s.opts.broadcast {
+			return 1, nil
+		}
+		return 0, nil
+	case backend.TrafficClass:
+		return s.opts.class, nil
+	case backend.Mark:
+		return s.opts.mark, nil
+	case backend.FastOpen:
+		return s.opts.fastOpen, nil
 	case backend.UnreadBytes:
 		return s.unread(), nil
 	case backend.UnsentBytes:

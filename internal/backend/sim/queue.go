@@ -4,22 +4,25 @@ package sim
 type kind uint8
 
 const (
-	evArrive    kind = iota + 1 // bytes of s, up to pos, reach its peer; with fin also its end
-	evAck                       // s learns that its peer has them, and of more window
-	evReset                     // a reset reaches s
-	evGone                      // s's peer learns that s was closed: not on TCP, which tells by itself
-	evSyn                       // s's wish to connect reaches the listener
-	evSynRetry                  // s tries again
-	evSynAck                    // the listener's answer reaches s
-	evEstablish                 // and s's answer to that the listener
-	evRefuse                    // a refusal reaches s
-	evNoRoute                   // s learns that there is no such host
-	evRetry                     // s sends again what was lost
-	evKeepAlive                 // s has probed a peer that does not answer for long enough
-	evLate                      // the last result of a cancelled Op is due
-	evWindow                    // s's window opens again
-	evHeal                      // a drawn partition ends
-	evRestart                   // a drawn crash ends
+	evArrive      kind = iota + 1 // bytes of s, up to pos, reach its peer; with fin also its end
+	evAck                         // s learns that its peer has them, and of more window
+	evReset                       // a reset reaches s
+	evGone                        // s's peer learns that s was closed: not on TCP, which tells by itself
+	evSyn                         // s's wish to connect reaches the listener
+	evSynRetry                    // s tries again
+	evSynAck                      // the listener's answer reaches s
+	evEstablish                   // and s's answer to that the listener
+	evRefuse                      // a refusal reaches s
+	evNoRoute                     // s learns that there is no such host
+	evRetry                       // s sends again what was lost
+	evKeepAlive                   // s has probed a peer that does not answer for long enough
+	evLate                        // the last result of a cancelled Op is due
+	evWindow                      // s's window opens again
+	evHeal                        // a drawn partition ends
+	evRestart                     // a drawn crash ends
+	evDatagram                    // packet pos reaches host
+	evUnreachable                 // what became of packet pos reaches host, which sent it
+	evRoom                        // s can send datagrams again
 )
 
 // event is something that happens at a time. Events of the wire are s's, the

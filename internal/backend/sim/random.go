@@ -23,6 +23,7 @@ const (
 	forPorts
 	forSwarm
 	forWaits
+	forDatagrams
 	purposes
 )
 

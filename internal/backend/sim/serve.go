@@ -25,7 +25,7 @@ func (b *Backend) serve(s *socket, p int, done []backend.Completion) int {
 		multi = false
 	}
 	limit := 1
-	if multi && op.Kind == backend.Accept {
+	if multi && (op.Kind == backend.Accept || op.Kind == backend.RecvFrom) {
 		limit = min(acceptsMax, len(done))
 	}
 	n := 0
@@ -90,6 +90,10 @@ func (b *Backend) attempt(s *socket, op *backend.Op, c *backend.Completion) bool
 		b.write(s, op, c, short)
 	case backend.Accept:
 		return b.accept(s, op, c)
+	case backend.RecvFrom:
+		return b.recvFrom(s, op, c)
+	case backend.SendTo:
+		return b.sendTo(s, op, c)
 	case backend.Connect:
 		b.result(s, op, c, 0, s.failure())
 	case backend.Hangup:

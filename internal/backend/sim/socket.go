@@ -36,12 +36,13 @@ const (
 	tcp transport = iota
 	local
 	pipe
+	udp
 )
 
 // The places of a socket's Ops: one each.
 const (
-	placeRead  = iota // Read, Accept
-	placeWrite        // Write, Connect
+	placeRead  = iota // Read, Accept, RecvFrom
+	placeWrite        // Write, Connect, SendTo
 	placeHangup
 	placeReady
 	places
@@ -50,9 +51,9 @@ const (
 
 func placeOf(k backend.Kind) int {
 	switch k {
-	case backend.Read, backend.Accept:
+	case backend.Read, backend.Accept, backend.RecvFrom:
 		return placeRead
-	case backend.Write, backend.Connect:
+	case backend.Write, backend.Connect, backend.SendTo:
 		return placeWrite
 	case backend.Hangup:
 		return placeHangup
@@ -103,6 +104,7 @@ type socket struct {
 	fate          *fate
 	listener      *listener
 	via           *socket // embryo: its listener
+	inbox         *inbox  // of udp
 
 	prev, next *socket // its host's list
 }
@@ -136,10 +138,14 @@ func (l *listener) full() bool { return l.len()+l.embryos > l.backlog }
 
 type options struct {
 	noDelay     bool
+	broadcast   bool
 	keepAlive   int // seconds; 0: off
 	sendBuffer  int
 	recvBuffer  int
 	userTimeout int // milliseconds
+	class       int // the traffic class's byte
+	mark        int
+	fastOpen    int
 }
 
 // flow is one direction of a connection: what a socket has been given to write,
@@ -198,6 +204,9 @@ func (s *socket) forget() {
 	}
 	s.gone = true
 	s.gen++
+	if s.inbox != nil {
+		s.inbox.drop(s.w)
+	}
 	s.host.unpair(s)
 	s.host.unbind(s)
 	if s.prev != nil {
@@ -253,6 +262,8 @@ func (s *socket) due(p int) bool {
 	switch {
 	case s.cancelDue&bit != 0 || op.Flags&backend.Now != 0:
 		return true
+	case s.inbox != nil:
+		return s.can(op)
 	case op.Kind == backend.Write && s.can(op):
 		return !s.sending() || s.spacious()
 	}
@@ -274,6 +285,10 @@ func (s *socket) can(op *backend.Op) bool {
 	switch op.Kind {
 	case backend.Read:
 		return s.readable()
+	case backend.RecvFrom:
+		return s.inbox == nil || len(s.inbox.waiting) > 0
+	case backend.SendTo:
+		return s.inbox == nil || s.inbox.fullUntil <= s.w.now
 	case backend.Accept:
 		return s.state != listening || s.listener.len() > 0
 	case backend.Write:
@@ -290,6 +305,9 @@ func (s *socket) can(op *backend.Op) bool {
 }
 
 func (s *socket) readable() bool {
+	if s.inbox != nil {
+		return len(s.inbox.waiting) > 0
+	}
 	switch s.state {
 	case listening:
 		return s.listener.len() > 0
@@ -303,6 +321,9 @@ func (s *socket) readable() bool {
 }
 
 func (s *socket) writable() bool {
+	if s.inbox != nil {
+		return s.inbox.fullUntil <= s.w.now
+	}
 	if s.state == listening || s.state == dialing {
 		return false
 	}
@@ -310,6 +331,9 @@ func (s *socket) writable() bool {
 }
 
 func (s *socket) hungUp() bool {
+	if s.inbox != nil {
+		return false
+	}
 	switch s.state {
 	case listening, dialing:
 		return s.err != 0

@@ -15,41 +15,46 @@ type What uint8
 
 // What can happen. Those of the wire can be held; Result too.
 const (
-	Arrival     What = iota + 1 // bytes, or the end, reach the other side
-	Ack                         // the sender learns of it
-	Reset                       // a reset reaches a socket
-	Gone                        // a socket that is not TCP's learns that its peer was closed
-	Syn                         // a wish to connect reaches the listener
-	SynRetry                    // it is sent again
-	SynAck                      // the listener's answer
-	Establish                   // the connection reaches the listener's queue
-	Refuse                      // a refusal reaches who connects
-	NoRoute                     // there is no such host
-	Retry                       // what was lost is sent again
-	KeepAlive                   // a probe found nobody
-	Late                        // the last result of a cancelled Op is due
-	Window                      // a window opens again
-	Mended                      // a partition ends
-	Restarted                   // a host is back
-	Result                      // an Op's result is handed out
-	TurnOf                      // a loop gets a turn
-	Dropped                     // a segment is lost
-	Doomed                      // a connection meets its fate
-	Weather                     // something was drawn for the whole world
-	CancelCall                  // Cancel
-	SubmitCall                  // Submit
-	OpenCall                    // Open; X is the Handle
-	AcceptCall                  // an Accept that had something to take
-	ConnectCall                 // the beginning of a Connect
-	ReadCall                    // a Read that had something to report
-	WriteCall                   // a Write that had room
-	HangupCall                  // a Hangup that was due
-	ReadyCall                   // a Ready that was due
-	ShutCall                    // Shut; X is the How
-	NameCall                    // Name
-	SetCall                     // SetOption
-	GetCall                     // GetOption
-	WaitCall                    // Wait
+	Arrival         What = iota + 1 // bytes, or the end, reach the other side
+	Ack                             // the sender learns of it
+	Reset                           // a reset reaches a socket
+	Gone                            // a socket that is not TCP's learns that its peer was closed
+	Syn                             // a wish to connect reaches the listener
+	SynRetry                        // it is sent again
+	SynAck                          // the listener's answer
+	Establish                       // the connection reaches the listener's queue
+	Refuse                          // a refusal reaches who connects
+	NoRoute                         // there is no such host
+	Retry                           // what was lost is sent again
+	KeepAlive                       // a probe found nobody
+	Late                            // the last result of a cancelled Op is due
+	Window                          // a window opens again
+	Mended                          // a partition ends
+	Restarted                       // a host is back
+	Result                          // an Op's result is handed out
+	TurnOf                          // a loop gets a turn
+	Dropped                         // a segment is lost
+	Doomed                          // a connection meets its fate
+	Weather                         // something was drawn for the whole world
+	CancelCall                      // Cancel
+	SubmitCall                      // Submit
+	OpenCall                        // Open; X is the Handle
+	AcceptCall                      // an Accept that had something to take
+	ConnectCall                     // the beginning of a Connect
+	ReadCall                        // a Read that had something to report
+	WriteCall                       // a Write that had room
+	HangupCall                      // a Hangup that was due
+	ReadyCall                       // a Ready that was due
+	ShutCall                        // Shut; X is the How
+	NameCall                        // Name
+	SetCall                         // SetOption
+	GetCall                         // GetOption
+	WaitCall                        // Wait
+	DatagramArrival                 // a datagram reaches a host; Remote is its sender
+	Unreachable                     // that a datagram did not arrive reaches its sender
+	Room                            // a socket can send datagrams again
+	RecvFromCall                    // a RecvFrom that had something to take
+	SendToCall                      // a SendTo that had room
 	whats
 )
 
@@ -58,6 +63,7 @@ var whatNames = [whats]string{
 	"retry", "keep-alive", "late", "window", "mended", "restarted", "result", "turn", "dropped", "doomed",
 	"weather", "cancel", "submit", "open", "accept", "connect", "read", "write", "hangup", "ready", "shut",
 	"name", "set-option", "get-option", "wait",
+	"datagram", "unreachable", "room", "recv-from", "send-to",
 }
 
 func (w What) String() string {
@@ -72,12 +78,14 @@ var kindWhats = [...]What{
 	evArrive: Arrival, evAck: Ack, evReset: Reset, evGone: Gone, evSyn: Syn, evSynRetry: SynRetry,
 	evSynAck: SynAck, evEstablish: Establish, evRefuse: Refuse, evNoRoute: NoRoute, evRetry: Retry,
 	evKeepAlive: KeepAlive, evLate: Late, evWindow: Window, evHeal: Mended, evRestart: Restarted,
+	evDatagram: DatagramArrival, evUnreachable: Unreachable, evRoom: Room,
 }
 
 // The What of an attempt at an Op.
 var attemptWhats = [...]What{
 	backend.Read: ReadCall, backend.Write: WriteCall, backend.Accept: AcceptCall, backend.Connect: ConnectCall,
 	backend.Hangup: HangupCall, backend.Ready: ReadyCall,
+	backend.RecvFrom: RecvFromCall, backend.SendTo: SendToCall,
 }
 
 // trace is what happened, as a hash and, if somebody wants them, as lines.

@@ -30,6 +30,7 @@ type World struct {
 	stall    time.Duration
 	queue    queue
 	pool     pool
+	packets  packets
 	trace    trace
 	hosts    []*Host
 	backends []*Backend
@@ -279,6 +280,12 @@ func (w *World) fire(ev *event) {
 		ev.s.kick()
 	case evWindow:
 		w.openWindow(ev.s)
+	case evDatagram:
+		w.datagram(ev)
+	case evUnreachable:
+		w.unreachable(ev)
+	case evRoom:
+		ev.s.kick()
 	case evHeal:
 		delete(w.cuts, ev.pos)
 	case evRestart:

@@ -10,6 +10,11 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
+// bulk is from how many bytes on a receive counts as part of a stream that is
+// paused now and then. Ending a multishot receive and arming it again for each
+// pause costs more than to submit receives of that size one by one.
+const bulk = 16 << 10
+
 const (
 	pollIn  = unix.POLLIN
 	pollOut = unix.POLLOUT
@@ -62,9 +67,9 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 	op := s.op
 	events := uint32(0)
 	switch op.Kind {
-	case backend.Read, backend.SpliceIn:
+	case backend.Read, backend.SpliceIn, backend.RecvFrom:
 		events = pollIn
-	case backend.Write, backend.SpliceOut:
+	case backend.Write, backend.SpliceOut, backend.SendTo:
 		events = pollOut
 	case backend.Hangup:
 		// Not one-shot: the end of the peer's writing alone would fire that at
@@ -94,7 +99,7 @@ func (b *Backend) issueRead(e *sqe, s *slot) {
 	if buf == nil {
 		if fromSocket {
 			e.flags, e.bufGroup = sqeBufferSelect, b.bufs.group
-			if op.Flags&backend.Multi != 0 && b.has&MultiRecv != 0 {
+			if op.Flags&backend.Multi != 0 && b.has&MultiRecv != 0 && b.handle(op.Handle).busy&bulky == 0 {
 				e.ioprio = recvMultishot
 			}
 			return

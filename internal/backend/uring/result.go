@@ -60,6 +60,11 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		}
 		errno = b.broken(op, c.N, errno)
 		b.received(s, data, c)
+		if h := b.handle(op.Handle); c.N >= bulk {
+			h.busy |= bulky
+		} else if c.N > 0 {
+			h.busy &^= bulky
+		}
 	case backend.Write:
 		if errno == syscall.EAGAIN {
 			s.loud = true
@@ -87,7 +92,8 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 // Wait; it never carries bytes or a connection.
 func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completion) bool {
 	s := b.slots.at(op.Slot)
-	goesOn := errno == 0 && op.Flags&backend.Multi != 0 && (c.N > 0 || op.Kind == backend.Accept)
+	goesOn := errno == 0 && op.Flags&backend.Multi != 0 &&
+		(c.N > 0 || op.Kind == backend.Accept || op.Kind == backend.RecvFrom)
 	switch {
 	case errno == syscall.ECANCELED && s.lost:
 		c.Err = syscall.EBADF
@@ -202,6 +208,21 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 			return true
 		}
 		return b.done(op, 0, c)
+	case backend.RecvFrom:
+		if !b.recvFrom(op, c) {
+			return b.retry(op, c)
+		}
+		if c.Err != nil || op.Buf != nil {
+			b.release(op)
+			return true
+		}
+		return b.done(op, 0, c)
+	case backend.SendTo:
+		if !b.sendTo(op, c) {
+			return b.retry(op, c)
+		}
+		b.release(op)
+		return true
 	case backend.SpliceIn, backend.SpliceOut:
 		if !b.splice(op, c) {
 			return b.retry(op, c)

@@ -31,19 +31,20 @@ type handle struct {
 }
 
 const (
-	reading  uint8 = 1 << iota // Read, Accept, SpliceIn
-	writing                    // Write, Connect, SpliceOut
+	reading  uint8 = 1 << iota // Read, Accept, SpliceIn, RecvFrom
+	writing                    // Write, Connect, SpliceOut, SendTo
 	hangups                    // Hangup
 	watching                   // Ready
 	detailed                   // not a place: there is a detail
+	bulky                      // nor this: the last receive was a large one
 )
 
 // place is the place that an Op of kind k occupies: one of each at a time.
 func place(k backend.Kind) uint8 {
 	switch k {
-	case backend.Read, backend.Accept, backend.SpliceIn:
+	case backend.Read, backend.Accept, backend.SpliceIn, backend.RecvFrom:
 		return reading
-	case backend.Write, backend.Connect, backend.SpliceOut:
+	case backend.Write, backend.Connect, backend.SpliceOut, backend.SendTo:
 		return writing
 	case backend.Hangup:
 		return hangups
@@ -148,7 +149,7 @@ func (b *Backend) broken(op *backend.Op, n int, errno syscall.Errno) syscall.Err
 	return errno
 }
 
-// Open makes a stream socket; see backend.Backend.
+// Open makes a socket; see backend.Backend.
 func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed

@@ -92,11 +92,14 @@ type Backend struct {
 	handles  []handle // that are open, by number
 	details  map[backend.Handle]*detail
 	slabs    [][]byte
+	packets  packets
 	lent     [][]byte // slabs lent until the next Wait
 	peers    []*backend.Addr
 	peerUsed int
 
 	vector   sys.Vector
+	sockaddr sys.Sockaddr
+	errors   sys.ErrorReader
 	verifier verifier
 	waker    waker
 	stats    Stats
@@ -166,7 +169,7 @@ func (b *Backend) Wall() time.Time { return b.start.Round(0) }
 func (b *Backend) Caps() backend.Caps {
 	return backend.Caps{
 		Name: "uring", PollFD: b.ring.fd, Thread: b.has&SingleIssuer != 0,
-		Descriptors: true, Splice: true, Probed: b.probed,
+		Descriptors: true, PeerErrors: true, Splice: true, Probed: b.probed,
 	}
 }
 
@@ -214,6 +217,23 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 			return true
 		}
 		poll = b.class(op.Handle) == polled
+	case backend.RecvFrom:
+		if op.Flags&(backend.Now|backend.Multi) == backend.Now {
+			if !b.recvFrom(op, c) {
+				*c = backend.Completion{Op: op, Err: backend.ErrAgain}
+			}
+			return true
+		}
+		poll = true
+	case backend.SendTo:
+		switch {
+		case b.sendTo(op, c):
+			return true
+		case op.Flags&backend.Now != 0:
+			*c = backend.Completion{Op: op, Err: backend.ErrAgain}
+			return true
+		}
+		poll = true
 	case backend.SpliceIn, backend.SpliceOut:
 		if b.splice(op, c) {
 			return true
@@ -263,12 +283,17 @@ func (b *Backend) check(op *backend.Op) syscall.Errno {
 	switch {
 	case b.closed, b.class(op.Handle) == notOpen && (op.Kind != backend.Ready || !isOpen(op.Handle)):
 		return syscall.EBADF
-	case bit == 0, op.Kind == backend.Read && op.Buf != nil && len(op.Buf) == 0:
+	case bit == 0, (op.Kind == backend.Read || op.Kind == backend.RecvFrom) && op.Buf != nil && len(op.Buf) == 0,
+		op.Kind == backend.SendTo && op.Addr == nil:
 		return syscall.EINVAL
 	case b.handle(op.Handle).busy&bit != 0:
 		return syscall.EBUSY
 	}
 	switch op.Kind {
+	case backend.RecvFrom, backend.SendTo:
+		if b.class(op.Handle) != socket {
+			return syscall.ENOTSOCK
+		}
 	case backend.Connect, backend.Accept:
 		if op.Kind == backend.Connect && op.Addr == nil {
 			return syscall.EINVAL

@@ -174,6 +174,7 @@ func (b *Backend) takeBack() {
 		}
 		b.lent = b.lent[:0]
 	}
+	b.packets.used = 0
 	b.peerUsed = 0
 }
 
@@ -263,6 +264,7 @@ func (b *Backend) collect(done []backend.Completion) int {
 	for taken < ready && n < len(done) {
 		if b.result(b.ring.peek(taken), &done[n]) {
 			n++
+			n += b.more(done, n)
 		}
 		taken++
 	}

@@ -1,0 +1,284 @@
+package address
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/weir-io/weir/layer"
+)
+
+// tlsLayers are the entries for TLS: a role that follows the base, and one of
+// each for where it shall not.
+func tlsLayers() []*Layer {
+	return []*Layer{
+		tlsLayer("tls", "TLS: the server on a listener, else the client", "8443+tls,cert=srv.pem,key=srv.key", Role.Server),
+		tlsLayer("tls-server", "TLS as the server, on any base", "stdio+tls-server,cert=s.pem,key=s.key", func(Role) bool { return true }),
+		tlsLayer("tls-client", "TLS as the client, on any base", "8443+tls-client,name=example.com", func(Role) bool { return false }),
+	}
+}
+
+const tlsDoc = `Verification is on: a client checks that the certificate is signed by an authority it
+trusts and is for the name it connects to. A stream that ends without TLS's own end
+is reported as truncated. Certificates are read again when their files change.`
+
+func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
+	return &Layer{
+		Name:    name,
+		Summary: summary,
+		Doc:     tlsDoc,
+		Example: example,
+		Options: []OptionDoc{
+			{Name: "cert", Type: Path, Doc: "certificate chain in PEM, perhaps with its key; or a directory of them, chosen by name"},
+			{Name: "key", Type: Path, Doc: "the certificate's key in PEM"},
+			{Name: "ca", Type: Path, Doc: "client: authorities to trust instead of the system's, in PEM", Conflicts: []string{"insecure"}},
+			{Name: "name", Type: Text, Doc: "client: the name to ask for and to verify, instead of the host's"},
+			{Name: "insecure", Type: Flag, Doc: "client: verify nothing; anybody in between can read and change everything"},
+			{Name: "client-ca", Type: Path, Doc: "server: require certificates of clients, signed by these authorities"},
+			{Name: "allow-cn", Type: Text, Many: true, Doc: "accept only peers whose certificate has this common name", Conflicts: []string{"insecure"}},
+			{Name: "allow-dns", Type: Text, Many: true, Doc: "or this DNS name; *.example.com is any one label", Conflicts: []string{"insecure"}},
+			{Name: "allow-uri", Type: Text, Many: true, Doc: "or this URI, such as a SPIFFE ID; a segment * is any one, ** at the end any number", Conflicts: []string{"insecure"}},
+			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2"},
+			{Name: "min", Type: Choice("1.2", "1.3"), Doc: "the oldest version to speak; the default is 1.2"},
+			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
+			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
+			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; whoever reads it reads everything"},
+		},
+		Check: func(p *Part, role Role) *Fault { return checkTLS(p, server(role)) },
+		Describe: func(p *Part, role Role) string {
+			if server(role) {
+				return describeTLSServer(p)
+			}
+			return describeTLSClient(p)
+		},
+		Prepare: func(env *Env, p *Part, role Role) (Prepared, error) {
+			if server(role) {
+				return prepareTLSServer(env, p)
+			}
+			return prepareTLSClient(env, p)
+		},
+	}
+}
+
+func checkTLS(p *Part, server bool) *Fault {
+	wrong, side := []string{"client-ca", "handshakes"}, "server"
+	if server {
+		wrong, side = []string{"ca", "name", "insecure"}, "client"
+	}
+	for _, name := range wrong {
+		if o := p.Option(name); o != nil {
+			f := &Fault{Token: &o.Key, Problem: fmt.Sprintf("option %q is for a %s", name, side)}
+			switch {
+			case name == "ca":
+				f.Hint = `did you mean "client-ca"?`
+			case name == "client-ca":
+				f.Hint = `did you mean "ca"?`
+			case p.Name.Text == "tls":
+				f.Hint = "tls is the server on what listens, and the client elsewhere; tls-" + side + " is always the " + side
+			}
+			return f
+		}
+	}
+	switch {
+	case server && !p.Has("cert"):
+		return &Fault{Problem: "a TLS server needs a certificate", Hint: "add ,cert=FILE,key=FILE"}
+	case p.Has("key") && !p.Has("cert"):
+		return &Fault{Token: &p.Option("key").Key, Problem: "a key without its certificate", Hint: "add ,cert=FILE"}
+	}
+	for _, name := range []string{"allow-cn", "allow-dns", "allow-uri"} {
+		if o := p.Option(name); server && o != nil && !p.Has("client-ca") {
+			return &Fault{Token: &o.Key, Problem: name + " without authorities that vouch for the name", Hint: "add ,client-ca=FILE"}
+		}
+	}
+	return nil
+}
+
+func describeTLSServer(p *Part) string {
+	d := "TLS server with " + p.Value("cert")
+	if p.Has("client-ca") {
+		d += "; clients need a certificate signed by " + p.Value("client-ca")
+		if r := tlsRules(p).String(); r != "" {
+			d += ", for " + r
+		}
+	}
+	return d + describeTLS(p)
+}
+
+func describeTLSClient(p *Part) string {
+	d := "TLS client"
+	if p.Has("insecure") {
+		d += ", verifies NOTHING"
+	} else {
+		d += ", verifies "
+		rules := tlsRules(p).String()
+		switch {
+		case p.Has("name"):
+			d += p.Value("name")
+		case rules != "":
+			d += "the certificate"
+		default:
+			d += "the host's name"
+		}
+		if rules != "" {
+			d += " for " + rules
+		}
+		if p.Has("ca") {
+			d += " against " + p.Value("ca")
+		} else {
+			d += " against the system's authorities"
+		}
+	}
+	if p.Has("cert") {
+		d += "; shows " + p.Value("cert")
+	}
+	return d + describeTLS(p)
+}
+
+func describeTLS(p *Part) string {
+	d := ""
+	if a := p.Values("alpn"); len(a) > 0 {
+		d += "; ALPN " + strings.Join(a, ", ")
+	}
+	if p.Has("min") {
+		d += "; TLS " + p.Value("min") + " or newer"
+	}
+	if p.Has("keylog") {
+		d += "; session keys go to " + p.Value("keylog")
+	}
+	return d
+}
+
+func tlsRules(p *Part) layer.PeerRules {
+	return layer.PeerRules{CommonNames: p.Values("allow-cn"), DNSNames: p.Values("allow-dns"), URIs: p.Values("allow-uri")}
+}
+
+// tlsConfig is what both sides have in common.
+func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: p.Values("alpn")}
+	if p.Value("min") == "1.3" {
+		cfg.MinVersion = tls.VersionTLS13
+	}
+	if p.Has("keylog") {
+		log, err := openKeyLog(env.Path(p.Value("keylog")))
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.KeyLogWriter = log
+		env.note("keylog: the session keys go to " + p.Value("keylog") + "; whoever reads that file reads everything")
+	}
+	var opts []layer.TLSOption
+	if p.Has("timeout") {
+		opts = append(opts, layer.WithHandshakeTimeout(p.Duration("timeout")))
+	}
+	return cfg, append(opts, layer.WithPeerRules(tlsRules(p))), nil
+}
+
+// openKeyLog opens a key log for its owner alone. It stays open as long as the
+// endpoint can be used.
+func openKeyLog(path string) (io.Writer, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+}
+
+func (env *Env) certificates(p *Part) (*layer.CertificateFiles, error) {
+	key := ""
+	if p.Has("key") {
+		key = env.Path(p.Value("key"))
+	}
+	return layer.NewCertificateFiles(env.Path(p.Value("cert")), key, func(err error) {
+		env.note("the certificate was not read again, the old one stays: " + err.Error())
+	})
+}
+
+func (env *Env) authorities(p *Part, option string) (*layer.AuthorityFile, error) {
+	return layer.NewAuthorityFile(env.Path(p.Value(option)), func(err error) {
+		env.note(option + " was not read again, the old one stays: " + err.Error())
+	})
+}
+
+func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
+	cfg, opts, err := tlsConfig(env, p)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := env.certificates(p)
+	if err != nil {
+		return nil, err
+	}
+	cfg.GetCertificate = certs.GetCertificate
+	if p.Has("client-ca") {
+		ca, err := env.authorities(p, "client-ca")
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, layer.WithClientAuthorities(ca))
+	}
+	if p.Has("handshakes") {
+		opts = append(opts, layer.WithHandshakeCap(p.Int("handshakes")))
+	}
+	return Always(layer.TLSServer(cfg, opts...)), nil
+}
+
+func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
+	cfg, opts, err := tlsConfig(env, p)
+	if err != nil {
+		return nil, err
+	}
+	// One cache for all names: it keeps their sessions apart itself.
+	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	if p.Has("cert") {
+		certs, err := env.certificates(p)
+		if err != nil {
+			return nil, err
+		}
+		cfg.GetClientCertificate = certs.GetClientCertificate
+	}
+	if p.Has("ca") {
+		ca, err := env.authorities(p, "ca")
+		if err != nil {
+			return nil, err
+		}
+		cfg.RootCAs = ca.Pool()
+	}
+	name := p.Value("name")
+	if name == "" {
+		name = targetHost(p.target)
+	}
+	if p.Has("insecure") {
+		cfg.InsecureSkipVerify = true
+		env.note("INSECURE: the certificate of " + targetOr(p.target) + " is not verified; anybody in between can read and change everything")
+	}
+	rules := slices.Concat(p.Values("allow-cn"), p.Values("allow-dns"), p.Values("allow-uri"))
+	if name == "" && p.targetAsked {
+		return func(to string) layer.Layer {
+			cfg := cfg.Clone()
+			cfg.ServerName = targetHost(to)
+			return layer.TLS(cfg, opts...)
+		}, nil
+	}
+	if name == "" && !p.Has("insecure") && len(rules) == 0 {
+		return nil, fmt.Errorf("nothing says whose certificate to expect here: add ,name=NAME to +%s", p.Name.Text)
+	}
+	cfg.ServerName = name
+	return Always(layer.TLS(cfg, opts...)), nil
+}
+
+// targetHost is the host of a "host:port", as a certificate names it.
+func targetHost(target string) string {
+	host, _, ok := splitHostPort(target)
+	if !ok {
+		return ""
+	}
+	host = unbracket(host)
+	host, _, _ = strings.Cut(host, "%") // a scope is this machine's own business
+	return strings.TrimSuffix(host, ".")
+}
+
+func targetOr(target string) string {
+	if target == "" {
+		return "the peer"
+	}
+	return target
+}

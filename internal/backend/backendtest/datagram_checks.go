@@ -1,0 +1,398 @@
+package backendtest
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+var (
+	udp4     = network{name: "udp4", spec: backend.Spec{Family: backend.Inet, Datagram: true}, inet: true, local: loopback("127.0.0.1")}
+	udp6     = network{name: "udp6", spec: backend.Spec{Family: backend.Inet, IPv6: true, Datagram: true}, inet: true, local: loopback("::1")}
+	unixgram = network{name: "unixgram", spec: backend.Spec{Family: backend.Unix, Datagram: true}, local: func(r *rig) backend.Addr {
+		return backend.Addr{Family: backend.Unix, Path: filepath.Join(r.t.TempDir(), "d")}
+	}}
+	datagramNetworks = []network{udp4, udp6, unixgram}
+)
+
+var datagramChecks = []check{
+	{
+		name:   "Datagram",
+		reason: "a datagram arrives whole with its sender, and the answer goes back there (R50)",
+		run:    onEach(datagramNetworks, checkDatagram),
+	},
+	{
+		name:   "EmptyDatagram",
+		reason: "an empty datagram is one, not an end (R51)",
+		run:    onEach(datagramNetworks, checkEmptyDatagram),
+	},
+	{
+		name:   "LargeDatagram",
+		reason: "the largest datagrams pass, what is larger is an error about that one only (R51)",
+		run:    onEach([]network{udp4}, checkLargeDatagram),
+	},
+	{
+		name:   "TruncatedDatagram",
+		reason: "a datagram that does not fit is flagged, and the next begins afresh (behaviour 58)",
+		run:    onEach(datagramNetworks, checkTruncatedDatagram),
+	},
+	{
+		name:   "ManyDatagrams",
+		reason: "one submission serves a socket; datagrams keep their edges and, here, their order",
+		run:    onEach(datagramNetworks, checkManyDatagrams),
+	},
+	{
+		name:   "DatagramPieces",
+		reason: "the pieces of a SendTo are one datagram",
+		run:    onEach(datagramNetworks, checkDatagramPieces),
+	},
+	{
+		name:   "DatagramRefused",
+		reason: "a refusal names the peer it is about, and the socket lives on (behaviour 57)",
+		need: func(c backend.Caps) string {
+			if !c.PeerErrors {
+				return "errors with their peers (Caps.PeerErrors)"
+			}
+			return ""
+		},
+		run: onEach([]network{udp4, udp6}, checkDatagramRefused),
+	},
+	{
+		name:   "DatagramUnbound",
+		reason: "a socket that was not bound has a port from its first SendTo on",
+		run:    onEach([]network{udp4, udp6}, checkDatagramUnbound),
+	},
+	{
+		name:   "DatagramDual",
+		reason: "a socket of both families sends to IPv4, and its peers look like what they are",
+		run:    checkDatagramDual,
+	},
+	{
+		name:   "DatagramFamily",
+		reason: "an address of another family is an error (behaviour 58)",
+		run:    onEach([]network{udp4}, checkDatagramFamily),
+	},
+	{
+		name:   "DatagramPorts",
+		reason: "a port of TCP and one of UDP are two, and one that is taken is EADDRINUSE",
+		run:    onEach([]network{udp4, udp6}, checkDatagramPorts),
+	},
+	{
+		name:   "DatagramCancel",
+		reason: "a RecvFrom that is cancelled leaves what comes later for the next",
+		run:    onEach(datagramNetworks, checkDatagramCancel),
+	},
+	{
+		name:   "DatagramNow",
+		reason: "RecvFrom with Now never waits",
+		run:    onEach([]network{udp4}, checkDatagramNow),
+	},
+	{
+		name:   "DatagramOps",
+		reason: "one RecvFrom at a time, and what makes no sense is an error",
+		run:    checkDatagramOps,
+	},
+}
+
+// packet opens a datagram socket and returns its address.
+func (r *rig) packet(n network, edit ...func(*backend.Spec)) (backend.Handle, backend.Addr) {
+	r.t.Helper()
+	edit = append([]func(*backend.Spec){func(s *backend.Spec) { s.Backlog = 0 }}, edit...)
+	return r.listen(n, edit...)
+}
+
+func sendOp(h backend.Handle, to backend.Addr, pieces ...[]byte) *backend.Op {
+	return &backend.Op{Kind: backend.SendTo, Handle: h, Addr: &to, Vec: pieces}
+}
+
+func recvOp(h backend.Handle, f backend.Flags) *backend.Op {
+	return &backend.Op{Kind: backend.RecvFrom, Handle: h, Flags: f}
+}
+
+func (r *rig) send(h backend.Handle, to backend.Addr, p []byte) {
+	r.t.Helper()
+	if res := r.do(sendOp(h, to, p)); res.err != nil || res.n != len(p) {
+		r.t.Fatalf("SendTo of %d bytes: %d, %v", len(p), res.n, res.err)
+	}
+}
+
+func (r *rig) wantPacket(h backend.Handle, want []byte, from backend.Addr) {
+	r.t.Helper()
+	res := r.do(recvOp(h, 0))
+	if res.err != nil || !bytes.Equal(res.data, want) || res.n != len(want) || res.truncated {
+		r.t.Fatalf("RecvFrom: %d bytes, %v, truncated %t; want %d bytes", res.n, res.err, res.truncated, len(want))
+	}
+	if res.peer != from {
+		r.t.Fatalf("sender %+v, want %+v", res.peer, from)
+	}
+}
+
+func checkDatagram(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	if n.inet && aa.IP.Port() == 0 {
+		r.t.Fatal("a bound socket's port is 0")
+	}
+	r.send(a, ba, []byte("question"))
+	r.wantPacket(b, []byte("question"), aa)
+	r.send(b, aa, []byte("answer"))
+	r.wantPacket(a, []byte("answer"), ba)
+	r.shut(a, backend.CloseFlat)
+	r.shut(b, backend.CloseFlat)
+}
+
+func checkEmptyDatagram(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	r.send(a, ba, nil)
+	r.send(a, ba, []byte("x"))
+	r.send(a, ba, nil)
+	r.wantPacket(b, nil, aa)
+	r.wantPacket(b, []byte("x"), aa)
+	r.wantPacket(b, nil, aa)
+}
+
+func checkLargeDatagram(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	const largest = 65507
+	p := pattern(largest, 1)
+	r.send(a, ba, p)
+	r.wantPacket(b, p, aa)
+	if res := r.do(sendOp(a, ba, pattern(largest+1, 1))); !errors.Is(res.err, syscall.EMSGSIZE) {
+		r.t.Errorf("SendTo of %d bytes: %d, %v, want EMSGSIZE", largest+1, res.n, res.err)
+	}
+	r.send(a, ba, []byte("on"))
+	r.wantPacket(b, []byte("on"), aa)
+}
+
+func checkTruncatedDatagram(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	for _, limited := range []bool{false, true} {
+		r.send(a, ba, []byte("0123456789"))
+		r.send(a, ba, []byte("abcd"))
+		for _, want := range []result{{n: 4, data: []byte("0123"), truncated: true}, {n: 4, data: []byte("abcd")}} {
+			op := recvOp(b, 0)
+			if limited {
+				op.Max = 4
+			} else {
+				op.Buf = make([]byte, 4)
+			}
+			res := r.do(op)
+			if res.err != nil || res.n != want.n || !bytes.Equal(res.data, want.data) || res.truncated != want.truncated || res.peer != aa {
+				r.t.Fatalf("limited %t: %+v, want %+v from %+v", limited, res, want, aa)
+			}
+		}
+	}
+}
+
+func checkManyDatagrams(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	op := recvOp(b, backend.Multi)
+	r.submit(op)
+	const total, ahead = 300, 8
+	got := 0
+	take := func() {
+		for len(r.got[op]) > 0 {
+			res := r.take(op)
+			if errors.Is(res.err, backend.ErrAgain) {
+				continue
+			}
+			want := pattern(got%200, uint32(got))
+			if res.err != nil || !bytes.Equal(res.data, want) || res.peer != aa {
+				r.t.Fatalf("datagram %d: %d bytes, %v from %+v", got, res.n, res.err, res.peer)
+			}
+			got++
+		}
+		if !r.out[op] {
+			r.submit(op)
+		}
+	}
+	for i := range total {
+		r.send(a, ba, pattern(i%200, uint32(i)))
+		r.until("datagrams", func() bool { take(); return i-got < ahead })
+	}
+	r.until("datagrams", func() bool { take(); return got == total })
+	r.cancel(op)
+}
+
+func checkDatagramPieces(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	if res := r.do(sendOp(a, ba, []byte("one"), nil, []byte(" datagram"))); res.err != nil || res.n != 12 {
+		r.t.Fatalf("SendTo: %d, %v", res.n, res.err)
+	}
+	r.wantPacket(b, []byte("one datagram"), aa)
+}
+
+func checkDatagramRefused(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	var gone []backend.Addr
+	for range 2 {
+		h, addr := r.packet(n)
+		r.shut(h, backend.CloseFlat)
+		gone = append(gone, addr)
+	}
+	op := recvOp(a, 0)
+	r.submit(op)
+	for _, to := range gone {
+		r.send(a, to, []byte("anybody?"))
+		res := r.await(op)
+		if !errors.Is(res.err, syscall.ECONNREFUSED) || res.peer != to {
+			r.t.Fatalf("RecvFrom after a send to nobody: %d, %v, peer %+v, want ECONNREFUSED of %+v", res.n, res.err, res.peer, to)
+		}
+		r.submit(op)
+	}
+	// Sends in between have to leave the errors to whom they are for.
+	for _, to := range gone {
+		r.send(a, to, []byte("anybody?"))
+		r.send(a, ba, []byte("well"))
+	}
+	refused := map[backend.Addr]bool{}
+	r.until("refusals", func() bool {
+		for len(r.got[op]) > 0 {
+			if res := r.take(op); errors.Is(res.err, syscall.ECONNREFUSED) {
+				refused[res.peer] = true
+			} else {
+				r.t.Fatalf("RecvFrom: %+v", res)
+			}
+		}
+		if !r.out[op] {
+			r.submit(op)
+		}
+		return len(refused) == len(gone)
+	})
+	for _, to := range gone {
+		if !refused[to] {
+			r.t.Errorf("no refusal of %+v, but of %v", to, refused)
+		}
+	}
+	r.wantPacket(b, []byte("well"), aa)
+	r.wantPacket(b, []byte("well"), aa)
+	r.send(b, aa, []byte("alive"))
+	if res := r.await(op); string(res.data) != "alive" || res.peer != ba {
+		r.t.Errorf("after the refusals: %+v", res)
+	}
+}
+
+func checkDatagramUnbound(r *rig, n network) {
+	b, ba := r.packet(n)
+	a := r.open(n)
+	r.send(a, ba, []byte("hello"))
+	res := r.do(recvOp(b, 0))
+	if res.err != nil || string(res.data) != "hello" || res.peer.IP.Port() == 0 {
+		r.t.Fatalf("RecvFrom: %+v", res)
+	}
+	name, err := r.be.Name(a, false)
+	if err != nil || name.IP.Port() != res.peer.IP.Port() {
+		r.t.Errorf("own name %+v, %v; the peer sees %+v", name, err, res.peer)
+	}
+	r.send(b, res.peer, []byte("there"))
+	r.wantPacket(a, []byte("there"), ba)
+}
+
+func checkDatagramDual(r *rig) {
+	b, ba := r.packet(udp4)
+	a, _ := r.packet(udp6, func(s *backend.Spec) {
+		s.Dual = true
+		s.Local.IP = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	})
+	r.send(a, ba, []byte("four"))
+	res := r.do(recvOp(b, 0))
+	if res.err != nil || string(res.data) != "four" || !res.peer.IP.Addr().Is4() {
+		r.t.Fatalf("RecvFrom: %+v", res)
+	}
+	r.send(b, res.peer, []byte("back"))
+	r.wantPacket(a, []byte("back"), ba)
+}
+
+func checkDatagramFamily(r *rig, n network) {
+	a, _ := r.packet(n)
+	to := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(netip.IPv6Loopback(), 9)}
+	if res := r.do(sendOp(a, to, []byte("x"))); res.err == nil {
+		r.t.Errorf("SendTo to %v on an IPv4 socket: %d, no error", to.IP, res.n)
+	}
+	if res := r.do(sendOp(a, backend.Addr{Family: backend.Unix, Path: "/x"}, []byte("x"))); res.err == nil {
+		r.t.Errorf("SendTo to a path on an IPv4 socket: %d, no error", res.n)
+	}
+}
+
+func checkDatagramPorts(r *rig, n network) {
+	var err error
+	for range 50 { // somebody else's connection may have the number
+		_, a := r.packet(n)
+		spec := n.spec
+		spec.Bind, spec.Local = true, a
+		if _, err := r.be.Open(&spec); !errors.Is(err, syscall.EADDRINUSE) {
+			r.t.Fatalf("a second socket on %v: %v, want EADDRINUSE", a.IP, err)
+		}
+		spec.Datagram, spec.Backlog = false, 1
+		var h backend.Handle
+		if h, err = r.be.Open(&spec); err == nil {
+			r.shut(h, backend.CloseFlat)
+			return
+		}
+	}
+	r.t.Errorf("a TCP listener beside a datagram socket: %v", err)
+}
+
+func checkDatagramCancel(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	for _, f := range []backend.Flags{0, backend.Multi} {
+		op := recvOp(b, f)
+		r.submit(op)
+		r.quiet(time.Millisecond)
+		for _, res := range r.cancel(op) {
+			if !errors.Is(res.err, backend.ErrCanceled) && !errors.Is(res.err, backend.ErrAgain) {
+				r.t.Fatalf("a cancelled RecvFrom has a result: %+v", res)
+			}
+		}
+		r.send(a, ba, []byte("kept"))
+		r.wantPacket(b, []byte("kept"), aa)
+	}
+}
+
+func checkDatagramNow(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	if res := r.do(recvOp(b, backend.Now)); !errors.Is(res.err, backend.ErrAgain) {
+		r.t.Fatalf("RecvFrom with Now of nothing: %+v", res)
+	}
+	r.send(a, ba, []byte("now"))
+	var res result
+	r.until("datagram", func() bool {
+		res = r.do(recvOp(b, backend.Now))
+		return !errors.Is(res.err, backend.ErrAgain)
+	})
+	if res.err != nil || string(res.data) != "now" || res.peer != aa {
+		r.t.Errorf("RecvFrom with Now: %+v", res)
+	}
+}
+
+func checkDatagramOps(r *rig) {
+	h, _ := r.packet(udp4)
+	op := recvOp(h, 0)
+	r.submit(op)
+	if res := r.do(recvOp(h, 0)); !errors.Is(res.err, syscall.EBUSY) {
+		r.t.Errorf("a second RecvFrom: %+v, want EBUSY", res)
+	}
+	r.cancel(op)
+	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: h, Vec: [][]byte{{1}}}); res.err == nil {
+		r.t.Error("SendTo without an address: no error")
+	}
+	if res := r.do(&backend.Op{Kind: backend.RecvFrom, Handle: h, Buf: []byte{}}); !errors.Is(res.err, syscall.EINVAL) {
+		r.t.Errorf("RecvFrom into no memory: %+v, want EINVAL", res)
+	}
+	if res := r.do(recvOp(9999, 0)); !errors.Is(res.err, syscall.EBADF) {
+		r.t.Errorf("RecvFrom of no handle: %+v, want EBADF", res)
+	}
+}

@@ -1,0 +1,295 @@
+package portable
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// packets serves a datagram socket. One goroutine, which starts with the first
+// RecvFrom, receives into a bounded queue; sending is done by the loop, and
+// package net keeps it from waiting for longer than sendMax.
+type packets struct {
+	b    *Backend
+	e    *entry
+	conn net.PacketConn
+	udp  *net.UDPConn // conn, where it is one
+	unix *net.UnixConn
+	also func() // removes the file of a Unix socket; may be nil
+
+	gather []byte
+	peers  []backend.Addr
+	lent   int // of peers
+	used   int // Backend.waits when they were lent
+
+	mu      sync.Mutex
+	room    sync.Cond
+	queue   []datagram // from head on
+	head    int
+	mem     []byte // of the queue; used again when that is empty
+	started bool
+	closed  bool
+}
+
+// datagram is one that was received, or an error.
+type datagram struct {
+	from   netip.AddrPort
+	path   string
+	off, n int
+	err    error
+}
+
+const (
+	queueBytes   = 256 << 10
+	queuePackets = 256
+	packetSize   = 64 << 10
+	sendMax      = time.Millisecond // how long a send may hold up the loop
+	sendRetry    = time.Millisecond // when one that could not be sent is tried again
+)
+
+// openPacket makes a datagram socket.
+func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
+	e := &entry{spec: spec}
+	p := &packets{b: b, e: e}
+	p.room.L = &p.mu
+	name, address := packetNetwork(spec)
+	config := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		return preparePacket(rc, spec)
+	}}
+	conn, err := config.ListenPacket(context.Background(), name, address)
+	if err != nil {
+		return backend.None, errno(err)
+	}
+	p.conn = conn
+	switch c := conn.(type) {
+	case *net.UDPConn:
+		p.udp = c
+	case *net.UnixConn:
+		p.unix = c
+		if isFile(spec.Local.Path) {
+			p.also = ownFile(spec.Local.Path)
+		}
+	}
+	e.pkt = p
+	e.local = addrOf(conn.LocalAddr())
+	return b.add(e), nil
+}
+
+// packetNetwork is package net's name for spec's family, and what to bind to.
+// Package net has no sockets that are not bound: they get a port of the
+// system's choice at once.
+func packetNetwork(spec *backend.Spec) (name, address string) {
+	if spec.Family == backend.Unix {
+		return "unixgram", spec.Local.Path
+	}
+	any := netip.IPv6Unspecified()
+	switch {
+	case !spec.IPv6:
+		name, any = "udp4", netip.IPv4Unspecified()
+	case spec.Dual:
+		name = "udp"
+	default:
+		name = "udp6"
+	}
+	at := spec.Local.IP
+	if !spec.Bind || !at.Addr().IsValid() {
+		at = netip.AddrPortFrom(any, at.Port())
+	}
+	return name, at.String()
+}
+
+// start makes sure that somebody receives.
+func (p *packets) start() {
+	if p.started {
+		return
+	}
+	p.started = true
+	p.b.waiting.Go(p.run)
+}
+
+// run receives until the socket is closed.
+func (p *packets) run() {
+	buf := make([]byte, packetSize)
+	for {
+		var d datagram
+		d.n, d.from, d.path, d.err = p.receive(buf)
+		p.mu.Lock()
+		for len(p.queue)-p.head >= queuePackets || len(p.mem) > 0 && len(p.mem)+d.n > queueBytes {
+			if p.closed {
+				break
+			}
+			p.room.Wait()
+		}
+		if p.closed {
+			p.mu.Unlock()
+			return
+		}
+		d.off = len(p.mem)
+		p.mem = append(p.mem, buf[:d.n]...)
+		p.queue = append(p.queue, d)
+		p.mu.Unlock()
+		p.b.notify(p.e)
+		if d.err != nil && (errors.Is(d.err, net.ErrClosed) || errors.Is(d.err, os.ErrClosed)) {
+			return
+		}
+	}
+}
+
+func (p *packets) receive(buf []byte) (n int, from netip.AddrPort, path string, err error) {
+	switch {
+	case p.udp != nil:
+		n, from, err = p.udp.ReadFromUDPAddrPort(buf)
+	case p.unix != nil:
+		var a *net.UnixAddr
+		if n, a, err = p.unix.ReadFromUnix(buf); a != nil && a.Name != "@" {
+			path = a.Name
+		}
+	}
+	return n, from, path, err
+}
+
+func (p *packets) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.room.Broadcast()
+	p.mu.Unlock()
+	_ = p.conn.Close()
+	if p.also != nil {
+		p.also()
+	}
+}
+
+// tryPacket makes one attempt at op on a datagram socket, as try does.
+func (b *Backend) tryPacket(e *entry, op *backend.Op, c *backend.Completion) bool {
+	p := e.pkt
+	if p == nil {
+		c.Err = errNotDatagram
+		return true
+	}
+	switch op.Kind {
+	case backend.RecvFrom:
+		if op.Buf != nil && len(op.Buf) == 0 {
+			c.Err = errInvalid
+			return true
+		}
+		return p.take(op, c)
+	case backend.SendTo:
+		return p.send(op, c)
+	default:
+		c.Err = backend.ErrUnsupported
+		return true
+	}
+}
+
+// take hands out the datagram that waits longest.
+func (p *packets) take(op *backend.Op, c *backend.Completion) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start()
+	if p.head == len(p.queue) {
+		return false
+	}
+	d := &p.queue[p.head]
+	p.head++
+	if d.err != nil && d.n == 0 {
+		c.Err = errno(d.err)
+	} else {
+		p.hand(d, op, c)
+	}
+	if p.head == len(p.queue) {
+		p.queue, p.head, p.mem = p.queue[:0], 0, p.mem[:0]
+		p.room.Signal()
+	}
+	return true
+}
+
+func (p *packets) hand(d *datagram, op *backend.Op, c *backend.Completion) {
+	data := p.mem[d.off : d.off+d.n]
+	switch {
+	case op.Buf != nil:
+		c.N = copy(op.Buf, data)
+		c.Buf = op.Buf[:c.N:c.N]
+	default:
+		limit := packetSize
+		if op.Max > 0 {
+			limit = int(op.Max)
+		}
+		c.N = min(len(data), limit)
+		c.Buf = p.b.lent.copy(data[:c.N])
+	}
+	c.Truncated = c.N < len(data)
+	c.Peer = p.lend()
+	if p.unix != nil {
+		*c.Peer = backend.Addr{Family: backend.Unix, Path: d.path}
+	} else {
+		*c.Peer = backend.Addr{Family: backend.Inet, IP: unmap(d.from)}
+	}
+}
+
+// lend returns memory for an address that lasts until the next Wait.
+func (p *packets) lend() *backend.Addr {
+	if p.used != p.b.waits {
+		p.used, p.lent = p.b.waits, 0
+	}
+	if p.lent == len(p.peers) {
+		// What is out stays with its borrowers.
+		p.peers, p.lent = make([]backend.Addr, 64), 0
+	}
+	p.lent++
+	return &p.peers[p.lent-1]
+}
+
+// send sends a datagram. It returns false where that has to wait.
+func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
+	buf := op.Vec
+	var data []byte
+	if len(buf) == 1 {
+		data = buf[0]
+	} else {
+		p.gather = p.gather[:0]
+		for _, piece := range buf {
+			p.gather = append(p.gather, piece...)
+		}
+		data = p.gather
+	}
+	if op.Addr == nil || op.Addr.Family != p.e.spec.Family {
+		c.Err = errInvalid
+		return true
+	}
+	// Sending hardly ever waits, but nothing else says so beforehand.
+	if err := p.conn.SetWriteDeadline(time.Now().Add(sendMax)); err != nil {
+		c.Err = errno(err)
+		return true
+	}
+	var err error
+	if p.udp != nil {
+		c.N, err = p.udp.WriteToUDPAddrPort(data, op.Addr.IP)
+	} else {
+		c.N, err = p.unix.WriteToUnix(data, &net.UnixAddr{Net: "unixgram", Name: op.Addr.Path})
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		time.AfterFunc(sendRetry, func() { p.b.notify(p.e) })
+		return false
+	}
+	c.Err = errno(err)
+	return true
+}
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) {
+	const discard = 9 // any port will do: connecting a datagram socket sends nothing
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discard)))
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
+}

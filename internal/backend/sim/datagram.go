@@ -1,0 +1,338 @@
+package sim
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// Datagrams are packets: each goes its own way, and is found a socket only where
+// it arrives. One that finds none is answered with a refusal, as ICMP does.
+
+const (
+	datagramMax = 65507 // bytes over IPv4
+	reorderMax  = time.Second
+	waitMax     = 20 * time.Millisecond // how long sending may have to wait
+)
+
+// packet is a datagram on its way, or what became of one.
+type packet struct {
+	from, to netip.AddrPort
+	data     []byte
+	errno    syscall.Errno // of what became of it
+}
+
+// packets holds all that are on their way or wait to be read. Their memory is
+// used again.
+type packets struct {
+	slab []packet
+	free []uint32
+}
+
+func (p *packets) put(from, to netip.AddrPort, vec [][]byte) uint32 {
+	var i uint32
+	if n := len(p.free); n > 0 {
+		i = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		i = uint32(len(p.slab))
+		p.slab = append(p.slab, packet{})
+	}
+	k := &p.slab[i]
+	k.from, k.to, k.errno = from, to, 0
+	k.data = k.data[:0]
+	for _, piece := range vec {
+		k.data = append(k.data, piece...)
+	}
+	return i
+}
+
+func (p *packets) drop(i uint32) {
+	const keep = 4096 // bytes
+	if cap(p.slab[i].data) > keep {
+		p.slab[i].data = nil
+	}
+	p.free = append(p.free, i)
+}
+
+// inbox is what a datagram socket has.
+type inbox struct {
+	waiting   []uint32 // packets, in the order they came
+	bytes     int
+	fullUntil int64 // nothing can be sent before
+}
+
+func (in *inbox) drop(w *World) {
+	for _, i := range in.waiting {
+		w.packets.drop(i)
+	}
+	in.waiting, in.bytes = nil, 0
+}
+
+func (in *inbox) pop() uint32 {
+	i := in.waiting[0]
+	n := copy(in.waiting, in.waiting[1:])
+	in.waiting = in.waiting[:n]
+	return i
+}
+
+// sendTo sends a datagram. It returns false where that has to wait.
+func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool {
+	w, r := b.w, &b.w.random[forDatagrams]
+	if r.chance(w.faults.SendWait) {
+		s.inbox.fullUntil = w.after(1 + r.upTo(waitMax))
+		w.push(s.inbox.fullUntil, event{kind: evRoom, s: s, gen: s.gen})
+		return false
+	}
+	to, errno := s.reach(op.Addr)
+	n := total(op.Vec)
+	switch {
+	case errno != 0:
+	case n > datagramMax:
+		errno = syscall.EMSGSIZE
+	case r.chance(w.faults.SendNoBuffer):
+		errno = syscall.ENOBUFS
+	}
+	if errno != 0 {
+		b.result(s, op, c, 0, errno)
+		return true
+	}
+	src, _ := s.host.source(to.Addr())
+	if own := s.local.IP.Addr().Unmap(); own.IsValid() && !own.IsUnspecified() {
+		src = own
+	}
+	for _, p := range op.Vec {
+		w.trace.bytes(p)
+	}
+	w.stats.Bytes += n
+	w.launch(s.host, netip.AddrPortFrom(src, s.local.IP.Port()), to, op.Vec)
+	b.result(s, op, c, n, nil)
+	return true
+}
+
+// reach finds out whether s may send to an address, and binds it if it is not
+// bound yet.
+func (s *socket) reach(a *backend.Addr) (netip.AddrPort, syscall.Errno) {
+	if s.inbox == nil {
+		return netip.AddrPort{}, syscall.EOPNOTSUPP
+	}
+	if a == nil || a.Family != backend.Inet || !a.IP.IsValid() || a.IP.Port() == 0 {
+		return netip.AddrPort{}, syscall.EINVAL
+	}
+	addr := a.IP.Addr().Unmap()
+	switch {
+	case addr.Is6() && !s.v6:
+		return netip.AddrPort{}, syscall.EAFNOSUPPORT
+	case addr.Is4() && s.v6 && !s.dual:
+		return netip.AddrPort{}, syscall.ENETUNREACH
+	case addr.IsUnspecified() && addr.Is4():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case addr.IsUnspecified():
+		addr = netip.IPv6Loopback()
+	}
+	src, ok := s.host.source(addr)
+	own := s.local.IP.Addr().Unmap()
+	if !ok || own.IsLoopback() && !s.host.owns(addr) {
+		return netip.AddrPort{}, syscall.ENETUNREACH
+	}
+	if src.Is4() != addr.Is4() {
+		return netip.AddrPort{}, syscall.ENETUNREACH
+	}
+	if !s.bound {
+		if !own.IsValid() {
+			s.local.IP = netip.AddrPortFrom(s.unspecified(), 0)
+		}
+		if errno := s.host.bind(s, false); errno != 0 {
+			return netip.AddrPort{}, errno
+		}
+	}
+	return netip.AddrPortFrom(addr, a.IP.Port()), 0
+}
+
+// launch puts a datagram on its way, with what befalls it there.
+func (w *World) launch(h *Host, from, to netip.AddrPort, vec [][]byte) {
+	f, r := &w.faults, &w.random[forDatagrams]
+	dest := h
+	if !to.Addr().IsLoopback() {
+		dest = w.byAddr[to.Addr().WithZone("")]
+	}
+	if dest == nil {
+		i := w.packets.put(from, to, nil)
+		w.packets.slab[i].errno = noRoute
+		w.pushPacket(w.after(routeFailed), evUnreachable, h, i)
+		return
+	}
+	copies := 1
+	if r.chance(f.Duplicate) {
+		copies = 2
+	}
+	for range copies {
+		if w.hostsCut(h, dest) || r.chance(f.Drop) {
+			w.record(Dropped, h, 0, int64(to.Port()), 0)
+			continue
+		}
+		at := w.after(w.delay(h, dest))
+		if r.chance(f.Reorder) {
+			at += int64(r.upTo(reorderMax))
+		}
+		w.pushPacket(at, evDatagram, dest, w.packets.put(from, to, vec))
+	}
+}
+
+func (w *World) pushPacket(at int64, k kind, h *Host, i uint32) {
+	h.pending++
+	w.queue.push(at, event{kind: k, host: h, pos: uint64(i)})
+}
+
+// Inject puts a datagram into the network that says it is from an address,
+// whoever has that. It reaches the host that has to at once.
+func (w *World) Inject(from, to netip.AddrPort, p []byte) {
+	if h := w.byAddr[to.Addr().WithZone("")]; h != nil {
+		w.trace.bytes(p)
+		w.pushPacket(w.now, evDatagram, h, w.packets.put(from, to, [][]byte{p}))
+	}
+}
+
+// datagram is evDatagram.
+func (w *World) datagram(ev *event) {
+	i := uint32(ev.pos)
+	p := &w.packets.slab[i]
+	h := ev.host
+	if h.down {
+		w.packets.drop(i)
+		return
+	}
+	s := h.receiver(p.to)
+	if s == nil {
+		back := w.sender(h, p.from)
+		if back == nil || w.hostsCut(h, back) || w.random[forDatagrams].chance(w.faults.Drop) {
+			w.packets.drop(i)
+			return
+		}
+		p.errno = refused
+		w.pushPacket(w.after(w.delay(h, back)), evUnreachable, back, i)
+		return
+	}
+	s.take(i, len(p.data))
+}
+
+// sender is the host that a datagram came from, as far as its address tells.
+func (w *World) sender(at *Host, from netip.AddrPort) *Host {
+	if from.Addr().IsLoopback() {
+		return at
+	}
+	return w.byAddr[from.Addr().WithZone("")]
+}
+
+// unreachable is evUnreachable.
+func (w *World) unreachable(ev *event) {
+	i := uint32(ev.pos)
+	s := ev.host.receiver(w.packets.slab[i].from)
+	if s == nil || ev.host.down {
+		w.packets.drop(i)
+		return
+	}
+	s.take(i, 0)
+}
+
+// take puts a packet into the inbox, if there is room for it.
+func (s *socket) take(i uint32, bytes int) {
+	const overhead = 256 // of each packet, as a system counts
+	in := s.inbox
+	if len(in.waiting) > 0 && in.bytes+(len(in.waiting)+1)*overhead+bytes > s.opts.recvBuffer {
+		s.w.packets.drop(i)
+		return
+	}
+	in.waiting = append(in.waiting, i)
+	in.bytes += bytes
+	s.kick()
+}
+
+// receiver returns the datagram socket for a destination.
+func (h *Host) receiver(to netip.AddrPort) *socket {
+	addr := to.Addr().Unmap().WithZone("")
+	var best *socket
+	rank := 0
+	for _, s := range h.ports[to.Port()] {
+		if s.inbox == nil {
+			continue
+		}
+		own, r := s.local.IP.Addr().Unmap().WithZone(""), 0
+		switch {
+		case own == addr:
+			r = 3
+		case own.IsUnspecified() && s.v6 == addr.Is6():
+			r = 2
+		case own.IsUnspecified() && s.dual:
+			r = 1
+		}
+		if r > rank {
+			rank, best = r, s
+		}
+	}
+	return best
+}
+
+// recvFrom takes the packet that waits longest. It returns false where the
+// memory for peers is used up.
+func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) bool {
+	w, r := b.w, &b.w.random[forDatagrams]
+	if s.inbox == nil {
+		b.result(s, op, c, 0, syscall.EOPNOTSUPP)
+		return true
+	}
+	if b.npeers == len(b.peers) {
+		return false
+	}
+	peer := &b.peers[b.npeers]
+	b.npeers++
+	i := s.inbox.pop()
+	p := &w.packets.slab[i]
+	if p.errno != 0 {
+		*peer = backend.Addr{Family: backend.Inet, IP: p.to}
+		b.result(s, op, c, 0, p.errno)
+		c.Peer = peer
+		w.packets.drop(i)
+		return true
+	}
+	s.inbox.bytes -= len(p.data)
+	n := len(p.data)
+	switch {
+	case op.Buf != nil:
+		n = min(n, len(op.Buf))
+	case op.Max > 0:
+		n = min(n, int(op.Max))
+	}
+	if n > 0 && r.chance(w.faults.CutDatagram) {
+		n = r.below(n)
+	}
+	buf := op.Buf
+	if buf == nil {
+		buf = b.lent.lend(n)
+	}
+	buf = buf[:n:n]
+	copy(buf, p.data)
+	*peer = backend.Addr{Family: backend.Inet, IP: p.from}
+	b.result(s, op, c, n, nil)
+	c.Buf, c.Peer, c.Truncated = buf, peer, n < len(p.data)
+	w.packets.drop(i)
+	return true
+}
+
+// describePacket says in e what a packet's event is about.
+func (w *World) describePacket(e *Event, ev *event) {
+	p := &w.packets.slab[ev.pos]
+	e.Host, e.N = ev.host.name, uint64(len(p.data))
+	local, remote := p.to, p.from
+	if ev.kind == evUnreachable {
+		local, remote = remote, local
+	}
+	e.Local = backend.Addr{Family: backend.Inet, IP: local}
+	e.Remote = backend.Addr{Family: backend.Inet, IP: remote}
+}
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return b.host.source(to) }

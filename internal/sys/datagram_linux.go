@@ -1,0 +1,173 @@
+package sys
+
+import (
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"github.com/weir-io/weir/internal/backend"
+	"golang.org/x/sys/unix"
+)
+
+// prepareDatagram asks for what the network says of datagrams that were sent:
+// an error queue with the address each error is about (ip(7), IP_RECVERR).
+func prepareDatagram(fd int, spec *backend.Spec) error {
+	if spec.Family != backend.Inet {
+		return nil
+	}
+	if spec.IPv6 {
+		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1); err != nil {
+			return err
+		}
+		if !spec.Dual {
+			return nil
+		}
+	}
+	return setInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+}
+
+// RecvFrom takes a datagram without waiting and its sender into from. The count
+// is the datagram's length, which is above len(p) where it was cut.
+func RecvFrom(fd int, p []byte, from *Sockaddr) (int, syscall.Errno) {
+	for {
+		from.Clear()
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(base(p)), uintptr(len(p)),
+			unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(from.Pointer()), uintptr(unsafe.Pointer(&from.n)))
+		if errno == 0 {
+			return int(n), 0
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+// SendTo sends the pieces as one datagram without waiting; at most 64 of them
+// may be there that are not empty. An error that an earlier datagram caused,
+// which the kernel tells whoever calls first, is left to RecvError: the call is
+// made again.
+func SendTo(fd int, pieces [][]byte, to *Sockaddr, v *Vector) (int, syscall.Errno) {
+	used := 0
+	for _, p := range pieces {
+		if len(p) > 0 {
+			used++
+		}
+	}
+	if used > len(v.iov) {
+		return 0, unix.EMSGSIZE
+	}
+	n, bytes := v.Fill(pieces)
+	defer v.Clear(n)
+	v.hdr.Iov = &v.iov[0]
+	v.hdr.SetIovlen(n)
+	v.hdr.Name, v.hdr.Namelen = (*byte)(to.Pointer()), to.n
+	defer func() { v.hdr.Name, v.hdr.Namelen = nil, 0 }()
+	for tries := 0; ; {
+		sent, _, errno := syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&v.hdr)),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch errno {
+		case 0:
+			return int(min(sent, uintptr(bytes))), 0
+		case unix.EINTR:
+			continue
+		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENONET,
+			unix.ENOPROTOOPT, unix.EPROTO, unix.EACCES, unix.EMSGSIZE, unix.EOPNOTSUPP:
+			// One that is about this datagram comes again. There can be as many
+			// of the others as were sent before.
+			if tries++; tries < 8 {
+				continue
+			}
+		}
+		return 0, errno
+	}
+}
+
+// ErrorReader is the memory to read error queues with. It must not be used by
+// two calls at once, nor be copied.
+type ErrorReader struct {
+	hdr     unix.Msghdr
+	iov     unix.Iovec
+	control [256]byte
+	data    [1]byte
+}
+
+// RecvError takes what the network said of a datagram, and stores in to where
+// that went. The errno is 0 where there is nothing. What the socket told the
+// sender itself is left out.
+func (r *ErrorReader) RecvError(fd int, to *Sockaddr) syscall.Errno {
+	for {
+		to.Clear()
+		r.iov.Base = &r.data[0]
+		r.iov.SetLen(len(r.data))
+		r.hdr = unix.Msghdr{Name: (*byte)(to.Pointer()), Namelen: to.n, Iov: &r.iov, Control: &r.control[0]}
+		r.hdr.SetIovlen(1)
+		r.hdr.SetControllen(len(r.control))
+		_, _, errno := syscall.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.hdr)),
+			unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return 0
+		}
+		to.n = r.hdr.Namelen
+		if e := r.cause(int(r.hdr.Controllen)); e != 0 {
+			return e
+		}
+	}
+}
+
+// extendedError is the kernel's struct sock_extended_err.
+type extendedError struct {
+	errno                   uint32
+	origin, kind, code, pad uint8
+	info, data              uint32
+}
+
+// The origins of extended errors that come from the network.
+const (
+	originICMP  = 2
+	originICMP6 = 3
+)
+
+func (r *ErrorReader) cause(n int) syscall.Errno {
+	const size = int(unsafe.Sizeof(extendedError{}))
+	for rest := r.control[:min(n, len(r.control))]; len(rest) >= unix.SizeofCmsghdr; {
+		// The kernel aligns the messages; they may have been cut, so nothing
+		// is taken for granted.
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
+		length := int(h.Len)
+		if length < unix.SizeofCmsghdr || length > len(rest) {
+			return 0
+		}
+		isError := h.Level == unix.IPPROTO_IP && h.Type == unix.IP_RECVERR ||
+			h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_RECVERR
+		if isError && length >= unix.CmsgLen(size) {
+			e := (*extendedError)(unsafe.Pointer(&rest[unix.CmsgLen(0)]))
+			if e.origin == originICMP || e.origin == originICMP6 {
+				return syscall.Errno(e.errno)
+			}
+			return 0
+		}
+		rest = rest[min(unix.CmsgSpace(length-unix.CmsgLen(0)), len(rest)):]
+	}
+	return 0
+}
+
+// Source returns the address from which something would be sent to an address,
+// by connecting a datagram socket there, which sends nothing.
+func Source(to netip.Addr) (netip.Addr, bool) {
+	fd, _, err := Open(&backend.Spec{Family: backend.Inet, IPv6: to.Is6(), Datagram: true})
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer Close(fd)
+	var s Sockaddr
+	const discard = 9 // any port will do
+	a := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(to, discard)}
+	if s.Encode(&a, to.Is6(), fd) != nil || Connect(fd, &s) != 0 {
+		return netip.Addr{}, false
+	}
+	own, err := Name(fd, false)
+	return own.IP.Addr(), err == nil
+}

@@ -1,0 +1,121 @@
+package layer
+
+import (
+	"crypto/tls"
+	"sync"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// TLS is a client's TLS (RFC 8446, and RFC 5246 for 1.2), by crypto/tls, with
+// what cfg says: as for tls.Client it has to name the server, or to say that
+// nobody is to be verified. cfg is copied; nil is an empty one. Without a
+// ClientSessionCache of its own it gets one that all connections of the Layer
+// share, so that whoever connects again resumes its session.
+//
+// The protocol above gets ConnectionMade after the handshake. Its peer's
+// close_notify is its end of stream; a stream that ends without one is lost
+// with a *TruncatedError. On TLS 1.3 it can end writing alone. A handshake that
+// fails gives an *AttemptError of StageHandshake, whose cause may be a
+// *CertificateError, an *AlertError, a *weir.PanicError from one of cfg's
+// functions, or whatever crypto/tls says.
+//
+// weir.As finds the state of the connection:
+//
+//	s, ok := weir.As[interface{ ConnectionState() tls.ConnectionState }](t)
+//
+// cfg's functions run on a goroutine that the loop waits for: they must not
+// block, and must not call the loop's methods.
+func TLS(cfg *tls.Config, opts ...TLSOption) Layer { return newTLS(cfg, true, opts) }
+
+// TLSServer is a server's TLS: see TLS. cfg needs a certificate, or a function
+// that finds one.
+func TLSServer(cfg *tls.Config, opts ...TLSOption) Layer { return newTLS(cfg, false, opts) }
+
+// TLSOption is an option of TLS and TLSServer.
+type TLSOption func(*tlsShared)
+
+// WithHandshakeTimeout bounds the handshake, from the moment the transport below
+// is connected; the default is 10 s, below 0 is no bound.
+func WithHandshakeTimeout(d time.Duration) TLSOption {
+	return func(s *tlsShared) { s.handshakeTimeout = d }
+}
+
+// WithCloseTimeout bounds how long a Close waits for the peer to answer its
+// close_notify, once everything has left; the default is a second. An answer is
+// not needed for anything: the connection ends cleanly without one.
+func WithCloseTimeout(d time.Duration) TLSOption {
+	return func(s *tlsShared) { s.closeTimeout = max(d, 1) }
+}
+
+// WithHandshakeCap bounds how many of a server's handshakes are in progress on
+// one loop; the default is 1,024. Beyond it new ones wait, within their timeout, and where
+// the peer of the one that has not moved for longest has been silent for a
+// second, that one is ended with ErrStalled. Connections on which nothing was received
+// yet do not count: they cost nothing.
+func WithHandshakeCap(n int) TLSOption {
+	return func(s *tlsShared) { s.cap = max(n, 1) }
+}
+
+// WithHandshakeWorkers lets up to n steps of handshakes, per loop, run on
+// goroutines beside the loop's, which serves others meanwhile. Without it they
+// run one a turn while the loop waits: up to a fifth of a millisecond for an
+// ECDSA key, and more than one for RSA. Functions of the configuration may then
+// be called at the same time as the loop's callbacks. A simulated run does not
+// repeat with workers.
+func WithHandshakeWorkers(n int) TLSOption {
+	return func(s *tlsShared) { s.workers = max(n, 0) }
+}
+
+// The defaults of TLS.
+const (
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultCloseTimeout     = time.Second
+	defaultHandshakeCap     = 1024
+)
+
+// tlsShared is what the connections of one Layer share.
+type tlsShared struct {
+	cfg                            *tls.Config
+	client                         bool
+	handshakeTimeout, closeTimeout time.Duration
+	cap, workers                   int
+	rules                          PeerRules
+	clientCAs                      *AuthorityFile
+	bufs                           sync.Pool // of *tlsBuffer
+
+	mu    sync.Mutex
+	gates map[*weir.Loop]*gate
+}
+
+// tlsBuffer holds one record's plaintext. It is larger than any, so that a Read
+// that fills it never happens.
+type tlsBuffer [16<<10 + 1]byte
+
+func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
+	if cfg == nil {
+		cfg = &tls.Config{}
+	}
+	s := &tlsShared{
+		cfg: cfg.Clone(), client: client,
+		handshakeTimeout: defaultHandshakeTimeout, closeTimeout: defaultCloseTimeout, cap: defaultHandshakeCap,
+		gates: map[*weir.Loop]*gate{},
+	}
+	s.bufs.New = func() any { return new(tlsBuffer) }
+	s.cfg.Renegotiation = tls.RenegotiateNever
+	if client && s.cfg.ClientSessionCache == nil {
+		s.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	}
+	for _, o := range opts {
+		o(s)
+	}
+	s.applyRules()
+	s.followAuthorities()
+	return func(a Above) Above {
+		return Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+			c := &tlsConn{shared: s}
+			return c.Init(c, "tls", a)
+		}}
+	}
+}

@@ -1,0 +1,279 @@
+package layer
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+
+	"github.com/weir-io/weir"
+)
+
+// tlsConn is the TLS of one connection.
+//
+//	            first bytes, or a client's turn             done
+//	connected ──────────────────────────────────▶ handshake ────▶ open
+//	                                                  │             │ close_notify sent, received
+//	                                  failed, timeout │             ▼
+//	                                                  └──────────▶ closing ──▶ the transport below is closed
+//
+// In the handshake crypto/tls wants a connection that blocks: see handshake.
+// Afterwards its Read is called with
+// exactly what has arrived. It never is given more than the record in progress,
+// so that what follows a close_notify stays with the transport below.
+type tlsConn struct {
+	Base
+	shared *tlsShared
+	conn   *tls.Conn // nil before the handshake begins
+	hs     *handshake
+	in     []byte // lent: what arrived and crypto/tls has not taken
+	record recordEnd
+	held   hold // why reading below is paused
+
+	stopFor weir.Protocol // who goes on in the clear; nil: nobody
+	skip    int           // bytes at the front of what comes next that a worker has used
+	control int           // bytes that answer the peer's, written since what is below was blocked
+
+	reading  bool // inside conn.Read
+	notified bool // our close_notify was sent
+	peerDone bool // the peer's close_notify was received
+	eof      bool // the stream below has ended
+	closing  bool // Close was called
+	flushed  bool // and everything written has left
+	gentle   bool // closing for a failure of which an alert tells the peer
+	over     bool // the transport below was told to close
+}
+
+// hold is a set of reasons to pause reading below.
+type hold uint8
+
+const (
+	holdUpper   hold = 1 << iota // the transport above asked for it
+	holdTurn                     // the handshake waits for its turn
+	holdControl                  // the peer makes us answer and does not read
+	holdEnd                      // the peer's close_notify was received: what follows is not ours
+)
+
+// controlMax is how many bytes the peer can make us buffer by messages that
+// want an answer (key updates) while it reads nothing.
+const controlMax = 16 << 10
+
+func (c *tlsConn) hold(why hold) {
+	if c.held == 0 {
+		c.below.PauseReading()
+	}
+	c.held |= why
+}
+
+func (c *tlsConn) release(why hold) {
+	if c.held == 0 {
+		return
+	}
+	if c.held &^= why; c.held == 0 {
+		c.below.ResumeReading()
+	}
+}
+
+// ConnectionMade implements weir.Protocol.
+func (c *tlsConn) ConnectionMade(t weir.Transport) {
+	c.Begin(t)
+	c.SetDeadline(c.shared.handshakeTimeout)
+	c.hs = &handshake{gate: c.shared.gate(t.Loop())}
+	if !c.shared.client {
+		c.hs.gate.arrive(c)
+	} else if c.hs.gate.admit(c, nil) {
+		c.step(nil)
+	}
+}
+
+// DataReceived implements weir.Protocol.
+func (c *tlsConn) DataReceived(p []byte) (int, error) {
+	if c.hs != nil {
+		return c.handshakeData(p), nil
+	}
+	skip := c.skip
+	c.skip = 0
+	c.in = p[skip:]
+	c.pump()
+	return skip + c.taken(p[skip:]), nil
+}
+
+// taken is how much of p crypto/tls took, at the end of the call that lent p.
+func (c *tlsConn) taken(p []byte) int {
+	n := len(p) - len(c.in)
+	c.in = nil
+	if c.over || c.failed {
+		return len(p)
+	}
+	return n
+}
+
+// pump decrypts what has arrived. Each record is one Deliver, however the bytes
+// came (behaviour 52).
+func (c *tlsConn) pump() {
+	buf := c.shared.bufs.Get().(*tlsBuffer)
+	for len(c.in) > 0 && c.held&(holdEnd|holdControl) == 0 && !c.over {
+		c.reading = true
+		n, err := c.conn.Read(buf[:])
+		c.reading = false
+		if n > 0 {
+			c.Deliver(buf[:n])
+		}
+		if err != nil && !isAgain(err) {
+			c.readEnded(err)
+			break
+		}
+	}
+	c.shared.bufs.Put(buf)
+}
+
+// readEnded takes crypto/tls's last word on reading.
+func (c *tlsConn) readEnded(err error) {
+	if !errors.Is(err, io.EOF) {
+		c.gentle = true
+		c.Fail(reason(err, c.shared.cfg))
+		return
+	}
+	c.peerDone = true
+	c.hold(holdEnd)
+	if c.closing {
+		c.closeBelow()
+		return
+	}
+	c.End()
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (c *tlsConn) EOFReceived(int) (bool, error) {
+	c.eof = true
+	switch {
+	case c.hs != nil:
+		c.handshakeFailed(ErrEarlyEnd)
+	case c.closing:
+		c.closeBelow()
+	case !c.peerDone && c.feed != nil:
+		c.gentle = true
+		c.feed.Break(&Error{Layer: c.name, Err: &TruncatedError{}})
+	}
+	return true, nil
+}
+
+// ConnectionLost implements weir.Protocol.
+func (c *tlsConn) ConnectionLost(err error) {
+	c.over = true
+	c.stopTimer()
+	if c.hs != nil {
+		c.hs.end(c)
+	}
+	if c.closing && c.flushed {
+		// The peer did not care for our close_notify. Nothing is missing.
+		err = nil
+	}
+	c.Lost(err)
+}
+
+// PauseWriting implements weir.WritePauser.
+func (c *tlsConn) PauseWriting() { c.blocked = true }
+
+// ResumeWriting implements weir.WritePauser.
+func (c *tlsConn) ResumeWriting() {
+	c.control = 0
+	c.release(holdControl)
+	c.Base.ResumeWriting()
+}
+
+// pieceMax is how many bytes are encrypted before it is seen whether what is
+// below has enough: a record.
+const pieceMax = 16 << 10
+
+// Write implements weir.Carrier.
+func (c *tlsConn) Write(bufs [][]byte) (int, error) {
+	total := 0
+	for _, p := range bufs {
+		for len(p) > 0 {
+			if c.blocked || c.over {
+				return total, nil
+			}
+			n, err := c.conn.Write(p[:min(len(p), pieceMax)])
+			total += n
+			p = p[n:]
+			if err != nil {
+				return total, err
+			}
+		}
+	}
+	return total, nil
+}
+
+// CanCloseWrite implements weir.Carrier: TLS 1.2 asks whoever gets a
+// close_notify to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does
+// not.
+func (c *tlsConn) CanCloseWrite() bool {
+	return c.stopFor != nil || c.conn.ConnectionState().Version >= tls.VersionTLS13
+}
+
+// CloseWrite implements weir.Carrier.
+func (c *tlsConn) CloseWrite() error {
+	c.notify()
+	return nil
+}
+
+// notify sends close_notify, once.
+func (c *tlsConn) notify() {
+	if !c.notified && !c.over {
+		c.notified = true
+		_ = c.conn.CloseWrite() // the wire below takes everything; a loss is reported by ConnectionLost
+	}
+}
+
+// PauseReading implements weir.Carrier.
+func (c *tlsConn) PauseReading() { c.hold(holdUpper) }
+
+// ResumeReading implements weir.Carrier.
+func (c *tlsConn) ResumeReading() { c.release(holdUpper) }
+
+// Close implements weir.Carrier. Without abort it sends close_notify and waits a
+// moment for the peer's.
+func (c *tlsConn) Close(abort bool) {
+	switch {
+	case abort && c.gentle && !c.over:
+		c.closeBelow()
+	case abort:
+		c.over = true
+		c.below.Abort()
+	default:
+		c.closing = true
+		if !c.peerDone {
+			c.stopFor = nil
+		}
+		c.notify()
+		if c.peerDone && c.stopFor != nil {
+			c.detach()
+			return
+		}
+		if c.peerDone || c.eof {
+			c.closeBelow()
+			return
+		}
+		c.below.SetProtocol(closingTLS{c})
+		if c.below.Buffered() == 0 {
+			c.flushed = true
+		}
+		c.release(holdUpper)
+		c.stopTimer()
+		c.timer = c.below.Loop().After(c.shared.closeTimeout, c.closeBelow)
+	}
+}
+
+func (c *tlsConn) closeBelow() {
+	c.over = true
+	_ = c.below.Close() // always nil
+}
+
+// closingTLS is a tlsConn that waits for the peer's close_notify.
+type closingTLS struct{ *tlsConn }
+
+// WriteDrained implements weir.Drainer.
+func (c closingTLS) WriteDrained() { c.flushed = true }
+
+// ConnectionState is the state of the TLS connection, for weir.As.
+func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.conn.ConnectionState() }

@@ -1,0 +1,217 @@
+package layer
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// TruncatedError is the reason when a TLS peer's stream ended without a
+// close_notify: what was received may not be all that was sent. It is
+// io.ErrUnexpectedEOF too.
+type TruncatedError struct{}
+
+func (*TruncatedError) Error() string {
+	return "truncated: the stream ended without a close_notify"
+}
+
+// Unwrap returns io.ErrUnexpectedEOF.
+func (*TruncatedError) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// AlertError is the reason when the peer ended TLS with an alert (RFC 8446, 6.2).
+// A server that refuses a client's certificate says so with one; on TLS 1.3 it
+// comes after the client's ConnectionMade.
+type AlertError struct {
+	Alert uint8  // its number
+	Text  string // what crypto/tls calls it, "bad certificate"
+	Err   error  // as crypto/tls reported it
+}
+
+func (e *AlertError) Error() string {
+	s := "the peer sent the alert " + e.Text
+	if e.Certificate() {
+		s += ": it does not accept our certificate"
+	}
+	return s
+}
+
+// Unwrap returns what crypto/tls reported.
+func (e *AlertError) Unwrap() error { return e.Err }
+
+// The alerts that are about a certificate.
+const (
+	alertBadCertificate         = 42
+	alertUnsupportedCertificate = 43
+	alertCertificateRevoked     = 44
+	alertCertificateExpired     = 45
+	alertCertificateUnknown     = 46
+	alertUnknownCA              = 48
+	alertAccessDenied           = 49
+	alertCertificateRequired    = 116
+)
+
+// Certificate reports whether the alert says that our certificate, or the lack
+// of one, is why.
+func (e *AlertError) Certificate() bool {
+	switch e.Alert {
+	case alertBadCertificate, alertUnsupportedCertificate, alertCertificateRevoked, alertCertificateExpired,
+		alertCertificateUnknown, alertUnknownCA, alertAccessDenied, alertCertificateRequired:
+		return true
+	}
+	return false
+}
+
+// CertificateProblem is what is wrong with a peer's certificate.
+type CertificateProblem string
+
+// The problems.
+const (
+	UnknownAuthority CertificateProblem = "unknown authority" // nobody we trust has signed it
+	WrongName        CertificateProblem = "wrong name"        // it is somebody else's
+	Expired          CertificateProblem = "expired"           // it was valid until some time ago
+	NotYetValid      CertificateProblem = "not yet valid"     // it will be valid
+	NotAllowed       CertificateProblem = "not allowed"       // it is valid, and PeerRules want another
+	Missing          CertificateProblem = "missing"           // a client sent none
+	Unacceptable     CertificateProblem = "not acceptable"    // any other; Err says which
+)
+
+// CertificateError is the reason when we do not accept the peer's certificate.
+// What it quotes was chosen by the peer: Error escapes it.
+type CertificateError struct {
+	Problem   CertificateProblem
+	Want      string // what was expected instead: a name, rules; or ""
+	Subject   string // the certificate's, as RFC 2253 writes it
+	Issuer    string
+	Names     []string // the DNS names, addresses and URIs it is for
+	NotBefore time.Time
+	NotAfter  time.Time
+	At        time.Time           // when it was looked at
+	Chain     []*x509.Certificate // as sent, the peer's own first; nil if Missing
+	Err       error               // the cause
+}
+
+func (e *CertificateError) Error() string {
+	if e.Problem == Missing {
+		return "the peer sent no certificate, and one is required"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "certificate %s: ", e.Problem)
+	switch e.Problem {
+	case WrongName, NotAllowed:
+		fmt.Fprintf(&b, "it is for %s", e.names())
+		if e.Want != "" {
+			fmt.Fprintf(&b, ", not for %s", e.Want)
+		}
+	case Expired:
+		fmt.Fprintf(&b, "it was valid until %s, and now is %s", day(e.NotAfter), day(e.At))
+	case NotYetValid:
+		fmt.Fprintf(&b, "it is valid from %s, and now is %s", day(e.NotBefore), day(e.At))
+	case UnknownAuthority:
+		fmt.Fprintf(&b, "it was issued by %q", e.Issuer)
+	default:
+		fmt.Fprintf(&b, "%q", e.Err)
+	}
+	if e.Problem != WrongName && e.Problem != NotAllowed {
+		fmt.Fprintf(&b, " (for %s)", e.names())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *CertificateError) Unwrap() error { return e.Err }
+
+// namesMax is how many names Error prints.
+const namesMax = 8
+
+func (e *CertificateError) names() string {
+	if len(e.Names) == 0 {
+		return fmt.Sprintf("%q", e.Subject)
+	}
+	var quoted []string
+	for _, n := range e.Names[:min(len(e.Names), namesMax)] {
+		quoted = append(quoted, fmt.Sprintf("%.200q", n))
+	}
+	if len(e.Names) > namesMax {
+		quoted = append(quoted, fmt.Sprintf("%d more", len(e.Names)-namesMax))
+	}
+	return strings.Join(quoted, ", ")
+}
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+
+// reason turns what crypto/tls reports into an error of ours, where we have one.
+func reason(err error, cfg *tls.Config) error {
+	var remote *net.OpError
+	if errors.As(err, &remote) && remote.Op == "remote error" {
+		// crypto/tls does not export the type of its alerts.
+		if v := reflect.ValueOf(remote.Err); v.IsValid() && v.Kind() == reflect.Uint8 {
+			text := strings.TrimPrefix(remote.Err.Error(), "tls: ")
+			return &AlertError{Alert: uint8(v.Uint()), Text: text, Err: err}
+		}
+	}
+	var ours *CertificateError
+	if errors.As(err, &ours) {
+		return ours
+	}
+	var bad *tls.CertificateVerificationError
+	if errors.As(err, &bad) {
+		return certificateError(bad.UnverifiedCertificates, bad.Err, cfg)
+	}
+	if err.Error() == "tls: client didn't provide a certificate" {
+		return &CertificateError{Problem: Missing, Err: err, At: now(cfg)}
+	}
+	return err
+}
+
+func now(cfg *tls.Config) time.Time {
+	if cfg.Time != nil {
+		return cfg.Time()
+	}
+	return time.Now()
+}
+
+// certificateError says what err means for a chain.
+func certificateError(chain []*x509.Certificate, err error, cfg *tls.Config) *CertificateError {
+	e := &CertificateError{Problem: Unacceptable, Chain: chain, Err: err, At: now(cfg)}
+	if len(chain) > 0 {
+		leaf := chain[0]
+		e.Subject, e.Issuer = leaf.Subject.String(), leaf.Issuer.String()
+		e.NotBefore, e.NotAfter = leaf.NotBefore, leaf.NotAfter
+		e.Names = certificateNames(leaf)
+	}
+	var (
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		e.Problem = UnknownAuthority
+	case errors.As(err, &name):
+		e.Problem, e.Want = WrongName, name.Host
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		e.Problem = Expired
+		if invalid.Cert != nil && e.At.Before(invalid.Cert.NotBefore) {
+			e.Problem = NotYetValid
+		}
+	}
+	return e
+}
+
+// certificateNames lists everything a certificate is for.
+func certificateNames(c *x509.Certificate) []string {
+	names := append([]string(nil), c.DNSNames...)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return append(names, c.EmailAddresses...)
+}

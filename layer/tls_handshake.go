@@ -1,0 +1,197 @@
+package layer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// ErrStalled is the cause of a handshake that was ended for others that waited:
+// see WithHandshakeCap.
+var ErrStalled = errors.New("the peer is silent in its handshake, and others wait")
+
+// errGoexit is the cause where a function of the configuration ended its
+// goroutine.
+var errGoexit = errors.New("a function of the TLS configuration called runtime.Goexit")
+
+// handshake is what a connection has only until it is open. crypto/tls wants a
+// connection that blocks, and runs on a goroutine of its own. It takes turns with
+// the loop's: while one of them works with the connection, the other does not.
+//
+//	loop       ── resume true ──▶ crypto/tls computes, until it wants bytes or is done
+//	           ◀──── yielded ────
+//	the end    ── resume false ─▶ its Read fails, and it returns
+//
+// The loop waits for it, unless workers were asked for: then it serves others,
+// and a post tells it to go on.
+//
+// An iter.Pull would do the same, at less cost on a thread that is locked, but the
+// runtime ends the program if one is resumed or stopped elsewhere than where it
+// was made, and loops are closed by other goroutines than those that ran them.
+type handshake struct {
+	gate          *gate
+	local, remote net.Addr
+	resume        chan bool     // nil before it begins
+	yielded       chan struct{} // closed when crypto/tls has returned
+	tell          func()        // tells the loop that it has yielded; nil where the loop waits
+	out           []byte        // written by crypto/tls, to be sent when it has yielded
+	buf           []byte        // what a worker was given
+	err           error
+	done          bool // crypto/tls returned
+	running       bool // a worker has it
+	ended         bool // it is of no interest any more
+	counted       bool // it has one of the gate's places
+	mayStep       bool // its turn has come
+	queued        bool // it waits for its turn
+	moved         time.Time
+	prev, more    *tlsConn // the gate's list of those with a place
+}
+
+// handshakeData goes on with the handshake, with what has arrived, and returns
+// how much of it was used. What a worker has used comes once more from below.
+func (c *tlsConn) handshakeData(p []byte) int {
+	if c.hs.running {
+		return 0
+	}
+	skip := c.skip
+	c.skip = 0
+	if p = p[skip:]; len(p) == 0 || !c.hs.gate.admit(c, p) {
+		return skip // the rest is offered again when its turn comes
+	}
+	return skip + c.step(p)
+}
+
+// step lets crypto/tls go on with p and returns how much of it was used. A worker
+// has used nothing yet.
+func (c *tlsConn) step(p []byte) int {
+	h := c.hs
+	if h.resume == nil {
+		c.startHandshake()
+	}
+	if h.tell != nil {
+		h.running = true
+		h.buf = append(h.buf[:0], p...)
+		c.in = h.buf
+		c.hold(holdTurn)
+		h.resume <- true
+		return 0
+	}
+	c.in = p
+	h.resume <- true
+	<-h.yielded
+	c.stepped(h)
+	return c.taken(p)
+}
+
+// stepped looks at what crypto/tls has done.
+func (c *tlsConn) stepped(h *handshake) {
+	if len(h.out) > 0 && !c.over {
+		_, _ = c.below.Write(h.out) // a loss is reported by ConnectionLost
+		h.out = h.out[:0]
+	}
+	switch {
+	case !h.done:
+		h.gate.moved(c)
+	case h.err != nil:
+		c.handshakeFailed(reason(h.err, c.shared.cfg))
+	default:
+		h.end(c)
+		if c.Ready() {
+			c.pump()
+		}
+	}
+}
+
+// workerDone is called on the loop's goroutine when a worker's step is done.
+func (c *tlsConn) workerDone(h *handshake) {
+	if h.ended {
+		return
+	}
+	<-h.yielded
+	h.running = false
+	c.skip = len(h.buf) - len(c.in)
+	c.in = nil
+	h.gate.workerFree()
+	c.release(holdTurn)
+	c.stepped(h)
+}
+
+// startHandshake makes the goroutine of the handshake.
+func (c *tlsConn) startHandshake() {
+	h := c.hs
+	h.local, h.remote = c.below.LocalAddr(), c.below.RemoteAddr()
+	if c.shared.client {
+		c.conn = tls.Client((*tlsWire)(c), c.shared.cfg)
+	} else {
+		c.conn = tls.Server((*tlsWire)(c), c.shared.cfg)
+	}
+	h.resume, h.yielded = make(chan bool), make(chan struct{}, 1)
+	if c.shared.workers > 0 {
+		loop := c.below.Loop()
+		done := func() { c.workerDone(h) }
+		h.tell = func() { _, _ = loop.Post(done) } // a loop that is closed ends its handshakes itself
+	}
+	// not simulated: the loop waits for it whenever it runs, unless a program asked
+	// for workers.
+	go func() {
+		if h.tell != nil {
+			defer h.tell()
+		}
+		defer close(h.yielded)
+		h.err = errGoexit
+		defer func() {
+			h.done = true
+			if v := recover(); v != nil {
+				h.err = &weir.PanicError{Where: "a function of the TLS configuration", Conn: h.remote.String(), Value: v, Stack: debug.Stack()}
+			}
+		}()
+		if <-h.resume {
+			h.err = c.conn.HandshakeContext(context.Background())
+		}
+	}()
+}
+
+// wait hands over to the loop until there is more to read; it reports false if
+// there never will be. crypto/tls calls it through the wire's Read.
+func (h *handshake) wait() bool {
+	h.yielded <- struct{}{}
+	if h.tell != nil {
+		h.tell()
+	}
+	return <-h.resume
+}
+
+// handshakeFailed ends a connection that never was one. What crypto/tls wrote
+// about it, an alert, still leaves.
+func (c *tlsConn) handshakeFailed(err error) {
+	if p, ok := err.(*weir.PanicError); ok { //nolint:errorlint // only as startHandshake made it
+		c.below.Loop().Report(p)
+	}
+	c.hs.end(c)
+	c.over = true
+	c.FailGently(err)
+}
+
+// end gives the handshake's place to others, and unwinds what crypto/tls has in
+// progress. If a worker has it then this waits for the rest of its step.
+func (h *handshake) end(c *tlsConn) {
+	h.ended = true
+	if h.running {
+		<-h.yielded
+		h.running = false
+		h.gate.workerFree()
+	}
+	c.hs = nil
+	h.gate.leave(c, h)
+	if h.resume != nil && !h.done {
+		c.over = true // what it writes now reaches nobody
+		c.in = nil
+		h.resume <- false
+		<-h.yielded
+	}
+}

@@ -1,0 +1,136 @@
+package layer
+
+import (
+	"io"
+	"net"
+	"time"
+)
+
+// tlsWire is the net.Conn that crypto/tls sees. It never blocks the loop: in the
+// handshake its Read yields, afterwards it says that there is nothing now. Its
+// Write takes everything, since crypto/tls takes a write error for final; flow
+// control is the carrier's.
+type tlsWire tlsConn
+
+// errAgain says that there is nothing to read now. crypto/tls keeps what it has
+// and lets Read be called again, because it is temporary.
+var errAgain error = againError{}
+
+type againError struct{}
+
+func (againError) Error() string   { return "nothing to read now" }
+func (againError) Timeout() bool   { return true }
+func (againError) Temporary() bool { return true }
+
+func isAgain(err error) bool { return err == errAgain } //nolint:errorlint // crypto/tls hands it through as it is
+
+// Read implements net.Conn. It goes no further than the record in progress.
+func (w *tlsWire) Read(p []byte) (int, error) {
+	for len(w.in) == 0 {
+		h := w.hs
+		if h == nil {
+			return 0, errAgain
+		}
+		if !h.wait() {
+			return 0, io.ErrClosedPipe
+		}
+	}
+	n := w.record.next(w.in[:min(len(w.in), len(p))])
+	copy(p, w.in[:n])
+	w.in = w.in[n:]
+	return n, nil
+}
+
+// Write implements net.Conn.
+func (w *tlsWire) Write(p []byte) (int, error) {
+	if w.hs != nil {
+		// This is not the loop's goroutine, but one that the loop waits for.
+		w.hs.out = append(w.hs.out, p...)
+		return len(p), nil
+	}
+	w.send(p)
+	if w.reading && w.blocked {
+		if w.control += len(p); w.control > controlMax {
+			(*tlsConn)(w).hold(holdControl)
+		}
+	}
+	return len(p), nil
+}
+
+// send gives p to what is below, where records that are written together leave
+// together.
+func (w *tlsWire) send(p []byte) {
+	if w.over {
+		return
+	}
+	_, _ = w.below.Writev([][]byte{p}) // a loss is reported by ConnectionLost
+}
+
+// Close implements net.Conn; crypto/tls calls it for contexts only, and has none.
+func (w *tlsWire) Close() error { return nil }
+
+// LocalAddr implements net.Conn.
+func (w *tlsWire) LocalAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.local
+	}
+	return w.below.LocalAddr()
+}
+
+// RemoteAddr implements net.Conn.
+func (w *tlsWire) RemoteAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.remote
+	}
+	return w.below.RemoteAddr()
+}
+
+// SetDeadline implements net.Conn. Deadlines are the loop's timers.
+func (w *tlsWire) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn.
+func (w *tlsWire) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.Conn.
+func (w *tlsWire) SetWriteDeadline(time.Time) error { return nil }
+
+// recordEnd follows the records of a stream (RFC 8446, 5.1).
+type recordEnd struct {
+	left uint16 // bytes of the payload to come
+	have uint8  // bytes of the header seen, of headerLen
+}
+
+const headerLen = 5
+
+// next returns how many bytes of p belong to the record in progress.
+func (r *recordEnd) next(p []byte) int {
+	n := 0
+	for r.have < headerLen && n < len(p) {
+		if r.have >= headerLen-2 {
+			r.left = r.left<<8 | uint16(p[n])
+		} else {
+			r.left = 0
+		}
+		r.have++
+		n++
+	}
+	if r.have < headerLen {
+		return n
+	}
+	k := min(int(r.left), len(p)-n)
+	if r.left -= uint16(k); r.left == 0 {
+		r.have = 0
+	}
+	return n + k
+}
+
+// completes reports whether a record ends within p.
+func (r recordEnd) completes(p []byte) bool {
+	for len(p) > 0 {
+		p = p[r.next(p):]
+		if r.have == 0 {
+			return true
+		}
+	}
+	return false
+}

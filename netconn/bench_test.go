@@ -1,0 +1,150 @@
+package netconn_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/netconn"
+)
+
+// BenchmarkRoundTrip is 64 bytes there and back over TCP, each end a goroutine
+// that blocks: beside package net's connection, a Conn on either end and on
+// both, and a Conn whose peer is a callback protocol.
+func BenchmarkRoundTrip(b *testing.B) {
+	b.Run("net", func(b *testing.B) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer ln.Close()
+		go echoOne(ln)
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		roundTrips(b, c)
+	})
+	for _, name := range weir.Backends() {
+		b.Run(name+"/dials", func(b *testing.B) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer ln.Close()
+			go echoOne(ln)
+			roundTrips(b, dial(b, startLoop(b, weir.WithBackendName(name)), ln.Addr()))
+		})
+		b.Run(name+"/both", func(b *testing.B) {
+			l := startLoop(b, weir.WithBackendName(name))
+			ln := on(b, l, func() (*netconn.Listener, error) { return netconn.Listen(l, "tcp", "127.0.0.1:0") })
+			defer ln.Close()
+			go echoOne(ln)
+			roundTrips(b, dial(b, l, ln.Addr()))
+		})
+		b.Run(name+"/callbacks", func(b *testing.B) {
+			l := startLoop(b, weir.WithBackendName(name))
+			ln := on(b, l, func() (*weir.Listener, error) {
+				return l.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
+			})
+			roundTrips(b, dial(b, l, ln.Addr()))
+		})
+	}
+}
+
+func dial(b *testing.B, l *weir.Loop, a net.Addr) net.Conn {
+	b.Helper()
+	c, err := netconn.Dial(context.Background(), l, a.Network(), a.String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return c
+}
+
+// echoOne serves one connection until its end.
+func echoOne(ln net.Listener) {
+	c, err := ln.Accept()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func roundTrips(b *testing.B, c net.Conn) {
+	defer c.Close()
+	buf := make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Write(buf); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStream is bytes one way, in writes of 32 KiB.
+func BenchmarkStream(b *testing.B) {
+	b.Run("net", func(b *testing.B) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer ln.Close()
+		stream(b, ln, func() (net.Conn, error) { return net.Dial("tcp", ln.Addr().String()) })
+	})
+	for _, name := range weir.Backends() {
+		b.Run(name, func(b *testing.B) {
+			l := startLoop(b, weir.WithBackendName(name))
+			ln := on(b, l, func() (*netconn.Listener, error) { return netconn.Listen(l, "tcp", "127.0.0.1:0") })
+			defer ln.Close()
+			stream(b, ln, func() (net.Conn, error) { return dial(b, l, ln.Addr()), nil })
+		})
+	}
+}
+
+func stream(b *testing.B, ln net.Listener, dial func() (net.Conn, error)) {
+	got := make(chan int64, 1)
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			got <- -1
+			return
+		}
+		n, _ := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 32<<10))
+		_ = c.Close()
+		got <- n
+	}()
+	c, err := dial()
+	if err != nil {
+		b.Fatal(err)
+	}
+	piece := make([]byte, 32<<10)
+	b.SetBytes(int64(len(piece)))
+	b.ReportAllocs()
+	sent := int64(0)
+	for b.Loop() {
+		n, err := c.Write(piece)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sent += int64(n)
+	}
+	_ = c.Close()
+	if n := <-got; n != sent {
+		b.Fatalf("%d bytes arrived of %d", n, sent)
+	}
+}

@@ -1,0 +1,330 @@
+package netconn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// Conn is a transport as a net.Conn. Its methods are safe from any goroutine;
+// those that wait (Read, Write, Made) must not be called on the loop's.
+//
+// Write returns when the bytes are in the outbox, which is bounded; what
+// happens to them afterwards is told by later calls, as with a socket. Errors
+// are *net.OpError, but for io.EOF.
+type Conn struct {
+	loop   *weir.Loop
+	notice *weir.Notifier
+	pools  *pools
+
+	in  inbox
+	out outbox
+
+	made chan struct{} // closed when the connection is made or never will be
+
+	// Of the loop's goroutine.
+	t      weir.Transport // nil unless connected
+	ready  func(*Conn)    // called when the connection is made, if there is one
+	full   bool           // the transport asked to write no more
+	ended  bool           // WriteEOF was called
+	closed bool           // Close or Abort was called, or the connection is lost
+
+	facts         sync.Mutex // guards what follows
+	local, remote net.Addr
+	halfClose     bool  // the transport can end writing alone
+	failure       error // why the connection was never made
+}
+
+// unconnected is the address of what is not connected.
+var unconnected net.Addr = &weir.FileAddr{Net: "conn", Name: "not connected"}
+
+// inbox is what was received and not yet read.
+type inbox struct {
+	half
+	q      fifo
+	dst    []byte // of a reader that waits: bytes go there without a detour
+	got    int    // how many went
+	paused bool   // the transport was told to pause, since q was full
+	resume bool   // and is to go on
+}
+
+// outbox is what was written and is not yet the transport's.
+type outbox struct {
+	half
+	buf   []byte // of the pools; nil while empty
+	n     int    // how much of it is used
+	end   bool   // CloseWrite was called
+	abort bool   // Abort was called
+}
+
+// New makes a Conn that has no transport yet. Its Protocol goes to whatever
+// makes connections on l: Loop.Connect, or the top of a stack of layers.
+func New(l *weir.Loop) *Conn { return newConn(l, new(pools)) }
+
+func newConn(l *weir.Loop, p *pools) *Conn {
+	c := &Conn{loop: l, pools: p, made: make(chan struct{})}
+	c.notice = l.NewNotifier((*loopSide)(c).noticed)
+	c.in.changed.L, c.out.changed.L = &c.in.mu, &c.out.mu
+	c.in.q.pools = p
+	c.local, c.remote = unconnected, unconnected
+	return c
+}
+
+// Take makes a Conn of a transport that is connected: from now on what t
+// receives, any bytes kept included, is for the Conn's readers. The protocol it
+// had gets no ConnectionLost. Only the loop's goroutine may call it.
+func Take(t weir.Transport) *Conn {
+	c := New(t.Loop())
+	t.SetProtocol(c.Protocol())
+	(*loopSide)(c).ConnectionMade(t)
+	return c
+}
+
+// Protocol is the Conn as the loop sees it. It is for one connection.
+func (c *Conn) Protocol() weir.Protocol { return (*loopSide)(c) }
+
+// Loop is the loop of the transport.
+func (c *Conn) Loop() *weir.Loop { return c.loop }
+
+// Made waits for the connection to be made. It returns the reason if it never
+// will be (a *weir.ConnectError, or what a layer lost it with), or ctx's.
+func (c *Conn) Made(ctx context.Context) error {
+	select {
+	case <-c.made:
+		c.facts.Lock()
+		defer c.facts.Unlock()
+		return c.failure
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Read implements net.Conn. At the peer's end of stream, and after a loss
+// without an error, it returns io.EOF.
+func (c *Conn) Read(p []byte) (int, error) {
+	in := &c.in
+	in.mu.Lock()
+	n, err := in.read(p)
+	resume := in.paused && !in.resume && in.q.n <= largeSize/2
+	if resume {
+		in.resume = true
+	}
+	in.mu.Unlock()
+	if resume {
+		c.notify()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = c.opError("read", err)
+	}
+	return n, err
+}
+
+func (in *inbox) read(p []byte) (int, error) {
+	for in.busy {
+		if err := in.ended(); err != nil {
+			return 0, err
+		}
+		in.wait()
+	}
+	if err := in.ended(); err != nil {
+		return 0, err
+	}
+	switch {
+	case in.q.n > 0:
+		return in.q.take(p), nil
+	case in.err != nil:
+		return 0, in.err
+	case len(p) == 0:
+		return 0, nil
+	}
+	in.busy, in.dst, in.got = true, p, 0
+	for in.got == 0 && in.err == nil && in.ended() == nil {
+		in.wait()
+	}
+	n := in.got
+	in.busy, in.dst, in.got = false, nil, 0
+	in.wake()
+	if n > 0 {
+		return n, nil
+	}
+	if err := in.ended(); err != nil {
+		return 0, err
+	}
+	return 0, in.err
+}
+
+// Write implements net.Conn. It waits while the outbox is full, which it is
+// when the transport has more than its high mark buffered and 64 KiB more were
+// written. Several writes at once do not interleave.
+func (c *Conn) Write(p []byte) (int, error) {
+	out := &c.out
+	out.mu.Lock()
+	n, err := c.write(out, p)
+	out.mu.Unlock()
+	if n > 0 {
+		c.notify()
+	}
+	if err != nil {
+		err = c.opError("write", err)
+	}
+	return n, err
+}
+
+func (c *Conn) write(out *outbox, p []byte) (int, error) {
+	for out.busy {
+		if err := out.ended(); err != nil {
+			return 0, err
+		}
+		out.wait()
+	}
+	out.busy = true
+	defer func() {
+		out.busy = false
+		out.wake()
+	}()
+	total := 0
+	for {
+		if err := out.ended(); err != nil {
+			return total, err
+		}
+		if out.end {
+			return total, weir.ErrWriteAfterEOF
+		}
+		if out.err != nil {
+			return total, out.err
+		}
+		n := out.put(p, c.pools)
+		total, p = total+n, p[n:]
+		if len(p) == 0 {
+			return total, nil
+		}
+		c.notify()
+		out.wait()
+	}
+}
+
+// put appends as much of p as there is room for and returns how much that was.
+func (out *outbox) put(p []byte, pools *pools) int {
+	if len(p) == 0 {
+		return 0
+	}
+	if need := out.n + len(p); out.buf == nil {
+		out.buf = pools.get(need > smallSize)
+	} else if need > len(out.buf) && len(out.buf) < largeSize {
+		bigger := pools.get(true)
+		copy(bigger, out.buf[:out.n])
+		pools.put(out.buf)
+		out.buf = bigger
+	}
+	n := copy(out.buf[out.n:], p)
+	out.n += n
+	return n
+}
+
+// CloseWrite sends the end of the stream after everything written; reading
+// goes on. It is weir.ErrNoHalfClose where the transport cannot do so, as
+// CanCloseWrite tells beforehand. Again is nothing.
+func (c *Conn) CloseWrite() error {
+	if !c.CanCloseWrite() {
+		return c.opError("close", weir.ErrNoHalfClose)
+	}
+	c.out.mu.Lock()
+	var err error
+	switch {
+	case c.out.closed:
+		err = net.ErrClosed
+	case c.out.err != nil && !c.out.end:
+		err = c.out.err
+	default:
+		c.out.end = true
+	}
+	c.out.mu.Unlock()
+	if err != nil {
+		return c.opError("close", err)
+	}
+	c.notify()
+	return nil
+}
+
+// CanCloseWrite reports whether CloseWrite can work. It is false before the
+// connection is made.
+func (c *Conn) CanCloseWrite() bool {
+	c.facts.Lock()
+	defer c.facts.Unlock()
+	return c.halfClose
+}
+
+// Close implements net.Conn. What was written is still sent; calls in progress
+// and later ones fail with net.ErrClosed. It does not wait.
+func (c *Conn) Close() error { return c.end(false) }
+
+// Abort closes and drops what was not sent; where the network can say so (TCP)
+// the peer sees a reset.
+func (c *Conn) Abort() { _ = c.end(true) }
+
+func (c *Conn) end(abort bool) error {
+	c.in.mu.Lock()
+	first := c.in.close()
+	c.in.q.drop()
+	c.in.mu.Unlock()
+	c.out.mu.Lock()
+	c.out.close()
+	c.out.abort = c.out.abort || abort
+	c.out.mu.Unlock()
+	if !first && !abort {
+		return c.opError("close", net.ErrClosed)
+	}
+	c.notify()
+	return nil
+}
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.in.half, t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out.half, t) }
+
+func (c *Conn) setDeadline(h *half, t time.Time) error {
+	if err := h.setDeadline(t); err != nil {
+		return c.opError("set", err)
+	}
+	return nil
+}
+
+// LocalAddr implements net.Conn. Before the connection is made it is a
+// *weir.FileAddr that says so.
+func (c *Conn) LocalAddr() net.Addr {
+	c.facts.Lock()
+	defer c.facts.Unlock()
+	return c.local
+}
+
+// RemoteAddr implements net.Conn; see LocalAddr.
+func (c *Conn) RemoteAddr() net.Addr {
+	c.facts.Lock()
+	defer c.facts.Unlock()
+	return c.remote
+}
+
+// notify has the loop look at the connection. When the loop is closed there is
+// nothing to tell it: the connection is lost.
+func (c *Conn) notify() { _ = c.notice.Notify() }
+
+// opError makes err a *net.OpError, if it is none.
+func (c *Conn) opError(op string, err error) error {
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return err
+	}
+	local := c.LocalAddr()
+	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
+}

@@ -1,0 +1,178 @@
+package netconn
+
+import (
+	"cmp"
+	"io"
+	"net"
+
+	"github.com/weir-io/weir"
+)
+
+// loopSide is a Conn as the loop sees it. All its methods run on the loop's
+// goroutine.
+type loopSide Conn
+
+var (
+	_ weir.EOFReceiver   = (*loopSide)(nil)
+	_ weir.WritePauser   = (*loopSide)(nil)
+	_ weir.ConnectFailer = (*loopSide)(nil)
+)
+
+// ConnectionMade implements weir.Protocol.
+func (c *loopSide) ConnectionMade(t weir.Transport) {
+	c.t = t
+	c.facts.Lock()
+	c.local, c.remote, c.halfClose = t.LocalAddr(), t.RemoteAddr(), t.CanWriteEOF()
+	c.facts.Unlock()
+	close(c.made)
+	if c.ready != nil {
+		c.ready((*Conn)(c))
+	}
+	c.noticed()
+}
+
+// ConnectFailed implements weir.ConnectFailer.
+func (c *loopSide) ConnectFailed(err *weir.ConnectError) { c.never(err) }
+
+// never ends a Conn whose connection was never made.
+func (c *loopSide) never(err error) {
+	select {
+	case <-c.made:
+		return
+	default:
+	}
+	c.facts.Lock()
+	c.failure = err
+	c.facts.Unlock()
+	close(c.made)
+	c.over(err)
+}
+
+// DataReceived implements weir.Protocol.
+func (c *loopSide) DataReceived(p []byte) (int, error) {
+	in := &c.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return len(p), nil // the transport is about to be closed
+	}
+	total := len(p)
+	if in.dst != nil && in.got == 0 {
+		in.got = copy(in.dst, p)
+		p = p[in.got:]
+		in.wake()
+		c.loop.Readied()
+	}
+	p = p[in.q.put(p):]
+	if len(p) > 0 {
+		in.paused = true
+		c.t.PauseReading()
+	}
+	return total - len(p), nil
+}
+
+// EOFReceived implements weir.EOFReceiver. Writing goes on until Close.
+func (c *loopSide) EOFReceived(int) (bool, error) {
+	c.in.stop(io.EOF)
+	return true, nil
+}
+
+// PauseWriting implements weir.WritePauser.
+func (c *loopSide) PauseWriting() { c.full = true }
+
+// ResumeWriting implements weir.WritePauser.
+func (c *loopSide) ResumeWriting() {
+	c.full = false
+	c.flush()
+}
+
+// ConnectionLost implements weir.Protocol.
+func (c *loopSide) ConnectionLost(err error) {
+	c.closed = true
+	c.never(cmp.Or(err, weir.ErrClosed)) // only a layer could do without ConnectionMade
+	c.over(err)
+	c.t = nil
+}
+
+// over tells both directions that nothing more can come or go.
+func (c *loopSide) over(err error) {
+	gone := err
+	if err == nil {
+		err, gone = io.EOF, net.ErrClosed
+	}
+	c.in.stop(err)
+	c.out.stop(gone)
+	c.out.mu.Lock()
+	c.out.release(c.pools)
+	c.out.mu.Unlock()
+}
+
+// stop records why nothing more can come or go; the first reason stays.
+func (h *half) stop(err error) {
+	h.mu.Lock()
+	if h.err == nil {
+		h.err = err
+	}
+	h.wake()
+	h.mu.Unlock()
+}
+
+// release drops what is left in the outbox.
+func (out *outbox) release(pools *pools) {
+	if out.buf != nil {
+		pools.put(out.buf)
+	}
+	out.buf, out.n = nil, 0
+}
+
+// noticed does what goroutines asked for since it last ran.
+func (c *loopSide) noticed() {
+	if c.t == nil || c.closed {
+		return
+	}
+	c.in.mu.Lock()
+	resume := c.in.resume
+	if resume {
+		c.in.resume, c.in.paused = false, false
+	}
+	c.in.mu.Unlock()
+	if resume {
+		c.t.ResumeReading()
+	}
+	c.flush()
+}
+
+// flush hands the outbox to the transport, unless that has enough, and then
+// the ends that were asked for. After Close it hands over what is left, which
+// is bounded.
+func (c *loopSide) flush() {
+	out := &c.out
+	out.mu.Lock()
+	for !c.closed && out.n > 0 && !out.abort && (!c.full || out.closed) {
+		buf, n := out.buf, out.n
+		out.buf, out.n = nil, 0
+		if out.waiters > 0 {
+			out.wake()
+			c.loop.Readied()
+		}
+		out.mu.Unlock()
+		// An error means that the connection is over, which ConnectionLost tells.
+		_, _ = c.t.Write(buf[:n])
+		c.pools.put(buf)
+		out.mu.Lock()
+	}
+	left, end, closed, abort := out.n > 0, out.end, out.closed, out.abort
+	out.mu.Unlock()
+	switch {
+	case c.closed:
+	case abort:
+		c.closed = true
+		c.t.Abort()
+	case closed:
+		c.closed = true
+		_ = c.t.Close()
+	case end && !left && !c.ended:
+		c.ended = true
+		_ = c.t.WriteEOF()
+	}
+}

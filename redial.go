@@ -1,0 +1,208 @@
+package weir
+
+import "time"
+
+// Backoff says how long to wait before connecting again. The zero value of each
+// field stands for the default in its comment.
+//
+// The n-th wait in a row is First·Factorⁿ⁻¹, at most Most, and of that a share of
+// Jitter is drawn at random, so that the clients of a server that comes back do
+// not come all at once.
+type Backoff struct {
+	First  time.Duration // the wait after the first failure: 100 ms
+	Most   time.Duration // the longest wait: 30 s
+	Factor float64       // how much longer each wait is than the one before: 2
+	Jitter float64       // the random share of a wait, up to 1: 0.5; below 0 is none
+	// Tries is after how many failures in a row there is no more waiting, and
+	// Total after how much time since the first of them: no bound.
+	Tries int
+	Total time.Duration
+	// Settled is how long a connection must have lived to count as a success,
+	// which ends the row: 5 s. One that is accepted and lost at once, or whose
+	// handshake fails, is one more failure.
+	Settled time.Duration
+	// Rand draws from [0, 1). Without one the draw is taken from the nanoseconds of
+	// the loop's clock, which no two clients share and a simulated run repeats.
+	Rand func() float64
+}
+
+func (b Backoff) withDefaults() Backoff {
+	if b.First <= 0 {
+		b.First = 100 * time.Millisecond
+	}
+	if b.Most <= 0 {
+		b.Most = 30 * time.Second
+	}
+	if b.Factor < 1 {
+		b.Factor = 2
+	}
+	switch {
+	case b.Jitter == 0:
+		b.Jitter = 0.5
+	case b.Jitter < 0:
+		b.Jitter = 0
+	case b.Jitter > 1:
+		b.Jitter = 1
+	}
+	if b.Settled <= 0 {
+		b.Settled = 5 * time.Second
+	}
+	return b
+}
+
+// wait is the n-th wait in a row, n from 1.
+func (b *Backoff) wait(n int, now time.Time) time.Duration {
+	d := float64(b.First)
+	for i := 1; i < n && d < float64(b.Most); i++ {
+		d *= b.Factor
+	}
+	d = min(d, float64(b.Most))
+	share := 0.0
+	if b.Rand != nil {
+		share = b.Rand()
+	} else {
+		share = float64(mix(uint64(now.UnixNano()))>>11) / (1 << 53)
+	}
+	return time.Duration(d - d*b.Jitter*share)
+}
+
+// mix spreads the bits of x evenly (SplitMix64's output function, Steele, Lea
+// and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// Redialer connects to one address as often as it is asked to. That there is
+// another attempt is the protocol's choice: it calls Again in ConnectionLost or
+// in ConnectFailed, and what it does not ask for does not happen. All methods
+// belong to the loop's goroutine.
+//
+//	           Again: wait
+//	  ┌──────────────────────────────┐
+//	  ▼                              │
+//	connecting ──▶ ConnectFailed ────┤
+//	  │                              │
+//	  └──▶ ConnectionMade … ConnectionLost
+type Redialer struct {
+	loop      *Loop
+	netw      string
+	address   string
+	opts      []Option
+	back      Backoff
+	make      func(*Redialer) Protocol
+	connector *Connector
+	timer     *Timer
+	failures  int       // in a row
+	first     time.Time // when the row began
+	made      time.Time // when the last connection was made; zero: none was
+	until     time.Time // when the wait is over
+	attempt   int
+	stopped   bool
+}
+
+// Redial connects as Connect does, from the next turn on. f makes the protocol
+// of each attempt: a fresh one, or the same again. The name is looked up anew
+// for each attempt, and every option holds for each.
+func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Protocol, opts ...Option) *Redialer {
+	r := &Redialer{loop: l, netw: netw, address: address, opts: opts, back: b.withDefaults(), make: f}
+	r.timer = l.NewTimer(r.connect)
+	r.connect()
+	return r
+}
+
+func (r *Redialer) connect() {
+	p := r.make(r)
+	if r.stopped || p == nil {
+		r.stopped = true
+		return
+	}
+	r.attempt++
+	r.made = time.Time{}
+	r.connector = r.loop.Connect(r.netw, r.address, &redialed{r: r, p: p}, r.opts...)
+}
+
+// Attempt is the number of the attempt that was begun last, from 1.
+func (r *Redialer) Attempt() int { return r.attempt }
+
+// Failures is how many attempts in a row have failed, those counted that were
+// connected and soon lost: see Backoff.Settled.
+func (r *Redialer) Failures() int { return r.failures }
+
+// Again asks for another attempt, and returns how long it waits before that. It
+// reports false if there is none: the bounds are reached, or Stop was called.
+// It is for ConnectionLost and ConnectFailed; asked twice it answers the same.
+func (r *Redialer) Again() (wait time.Duration, ok bool) {
+	if r.stopped || r.loop.state.Load() >= loopClosing {
+		return 0, false
+	}
+	now := r.loop.Now()
+	if r.timer.Running() {
+		return r.until.Sub(now), true
+	}
+	if !r.made.IsZero() && now.Sub(r.made) >= r.back.Settled {
+		r.failures = 0
+	}
+	if r.failures == 0 {
+		r.first = now
+	}
+	r.failures++
+	wait = r.back.wait(r.failures, now)
+	if r.back.Tries > 0 && r.failures >= r.back.Tries || r.back.Total > 0 && now.Sub(r.first)+wait > r.back.Total {
+		return 0, false
+	}
+	r.until = now.Add(wait)
+	r.timer.Set(wait)
+	return wait, true
+}
+
+// Now goes on at once where Again's wait is running: something has said that the
+// other side is there. It reports whether it did.
+func (r *Redialer) Now() bool {
+	if !r.timer.Stop() {
+		return false
+	}
+	r.timer.Set(0)
+	return true
+}
+
+// Stop ends it: a wait, or a connect in progress, whose protocol gets
+// ConnectFailed with ErrStopped. A connection that is made stays. Again answers
+// false from then on.
+func (r *Redialer) Stop() {
+	r.stopped = true
+	r.timer.Stop()
+	if r.connector != nil {
+		r.connector.Stop()
+	}
+}
+
+// redialed notes how an attempt went and gives way to its protocol.
+type redialed struct {
+	r *Redialer
+	p Protocol
+}
+
+// ConnectionMade implements Protocol.
+func (d *redialed) ConnectionMade(t Transport) {
+	d.r.made = d.r.loop.Now()
+	d.r.connector = nil // it is over, and would keep the protocol
+	t.SetProtocol(d.p)
+	d.p.ConnectionMade(t)
+}
+
+// ConnectFailed implements ConnectFailer.
+func (d *redialed) ConnectFailed(err *ConnectError) {
+	err.Attempt = d.r.attempt
+	if f, ok := d.p.(ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+}
+
+// DataReceived implements Protocol; the protocol is exchanged before data comes.
+func (d *redialed) DataReceived([]byte) (int, error) { return 0, nil }
+
+// ConnectionLost implements Protocol; the protocol is exchanged before that.
+func (d *redialed) ConnectionLost(error) {}
