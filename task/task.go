@@ -384,6 +384,10 @@ func (t *Task) Resume(err error) bool {
 	return true
 }
 
+// Waiting reports whether Wake or Resume would do something: t is parked, and
+// nothing has ended its wait.
+func (t *Task) Waiting() bool { return t.state == stateWaiting }
+
 // interrupt cuts the task's wait short.
 func (t *Task) interrupt() {
 	if t.state != stateWaiting || t.deaf {
