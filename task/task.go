@@ -113,7 +113,7 @@ func (w *world) tell() {
 }
 
 // idleMax is how many coroutines are kept for the next tasks.
-const idleMax = 64
+const idleMax = 1024
 
 // coroutine runs tasks, one after the other.
 type coroutine struct {
