@@ -50,7 +50,7 @@ func (s *stream) LocalAddr() net.Addr {
 		return s.carriedAddr(false)
 	}
 	s.captureLocal()
-	return s.addr(s.local, func(x *extras) string { return x.localPath })
+	return s.addr(netip.AddrPortFrom(s.localIP, s.localPort), func(x *extras) string { return x.localPath })
 }
 
 // RemoteAddr implements Transport.
@@ -58,7 +58,7 @@ func (s *stream) RemoteAddr() net.Addr {
 	if s.flags&fCarried != 0 {
 		return s.carriedAddr(true)
 	}
-	return s.addr(s.remote, func(x *extras) string { return x.remotePath })
+	return s.addr(netip.AddrPortFrom(s.remoteIP, s.remotePort), func(x *extras) string { return x.remotePath })
 }
 
 func (s *stream) addr(ip netip.AddrPort, path func(*extras) string) net.Addr {
@@ -87,7 +87,7 @@ func unmap(ip netip.AddrPort) netip.AddrPort {
 
 // captureLocal asks for the own address once, at the latest before the close.
 func (s *stream) captureLocal() {
-	if s.rh == backend.None || s.local.IsValid() || s.net != netTCP && (s.net != netUnix || s.x != nil && s.x.localPath != "") {
+	if s.rh == backend.None || s.localIP.IsValid() || s.net != netTCP && (s.net != netUnix || s.x != nil && s.x.localPath != "") {
 		return
 	}
 	if a, err := s.loop.be.Name(s.rh, false); err == nil {
@@ -98,9 +98,9 @@ func (s *stream) captureLocal() {
 func (s *stream) setAddr(a *backend.Addr, own bool) {
 	switch {
 	case a.Family == backend.Inet && own:
-		s.local = a.IP
+		s.localIP, s.localPort = a.IP.Addr(), a.IP.Port()
 	case a.Family == backend.Inet:
-		s.remote = a.IP
+		s.remoteIP, s.remotePort = a.IP.Addr(), a.IP.Port()
 	case a.Path != "" && own:
 		s.extra().localPath = a.Path
 	case a.Path != "":

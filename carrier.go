@@ -97,6 +97,10 @@ func (f *Feed) End() {
 	if s.flags&(fLost|fEOF|fConnected) != fConnected {
 		return
 	}
+	if s.flags&fWriteBroken != 0 {
+		s.lose(s.reason)
+		return
+	}
 	s.flags |= fEOF
 	if s.flags&fInData != 0 || len(s.x.more) > 0 || s.paused() || s.flags&fOffer != 0 {
 		s.queue()
@@ -124,9 +128,24 @@ func (f *Feed) Writable() {
 	f.s.touch()
 }
 
+// WriteFailed says that nothing more can be sent, because of err. What was to be
+// sent is dropped; what the peer had sent before is still delivered, and wanted
+// even where reading had only stopped for a full write buffer. The connection is
+// lost with err when the carrier calls End, Fail or Closed.
+func (f *Feed) WriteFailed(err error) {
+	if s := f.s; s.flags&(fLost|fWriteBroken|fConnected) == fConnected {
+		s.breakWriting(err)
+	}
+}
+
 // Fail loses the connection with err, as an error from Write does: the carrier
 // is told to close with abort true.
-func (f *Feed) Fail(err error) { f.s.lose(err) }
+func (f *Feed) Fail(err error) {
+	if f.s.flags&fWriteBroken != 0 {
+		err = f.s.reason
+	}
+	f.s.lose(err)
+}
 
 // Closed says that the carrier is closed, and why: nil for a clean end. The
 // transport is lost with that reason, if it has none of its own. Nothing of the
@@ -157,6 +176,8 @@ func (f *Feed) Closed(err error) {
 		s.flags |= fEOF
 		s.queue()
 		return
+	case s.flags&fWriteBroken != 0:
+		s.lose(s.reason)
 	default:
 		s.lose(err)
 	}

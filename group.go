@@ -99,6 +99,9 @@ func (g *Group) index(l *Loop) int {
 	return 0
 }
 
+// left takes note that a connection that was placed on l is gone.
+func (g *Group) left(l *Loop) { g.load[g.index(l)].Add(-1) }
+
 // place gives a connection that ln accepted to a loop.
 func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 	i := g.least()
@@ -111,9 +114,8 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		}
 	}
 	g.load[i].Add(1)
-	gone := func() { g.load[i].Add(-1) }
 	if l == ln.loop {
-		ln.serve(l, h, peer, gone)
+		ln.serve(l, h, peer)
 		return
 	}
 	var from *backend.Addr
@@ -127,15 +129,15 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		if err != nil {
 			l.report(sysError("adopt", err))
 			moved.discard()
-			gone()
+			g.left(l)
 			ln.goneElsewhere()
 			return
 		}
-		ln.serve(l, nh, from, gone)
+		ln.serve(l, nh, from)
 	})
 	if err != nil { // that loop is closed
 		moved.discard()
-		gone()
+		g.left(l)
 		ln.connGone()
 	}
 }

@@ -245,12 +245,11 @@ func (ln *Listener) made(c *backend.Completion) {
 		g.place(ln, h, peer)
 		return
 	}
-	ln.serve(ln.loop, h, peer, nil)
+	ln.serve(ln.loop, h, peer)
 }
 
-// serve starts a connection on l, which is ln's loop or another of its group;
-// gone, if there is one, is called when the connection is gone.
-func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr, gone func()) {
+// serve starts a connection on l, which is ln's loop or another of its group.
+func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr) {
 	s := newStream(l, h, h, ln.net, ln.config)
 	if peer != nil {
 		s.setAddr(peer, false)
@@ -259,9 +258,6 @@ func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr, gone fu
 		s.setAddr(&ln.addr, true)
 	}
 	s.listener = ln
-	if gone != nil {
-		s.extra().gone = gone
-	}
 	if l == ln.loop {
 		ln.conns++
 	}

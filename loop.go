@@ -45,6 +45,7 @@ type Loop struct {
 
 	conns     streamList
 	listeners bag[*Listener]
+	endpoints bag[*PacketEndpoint]
 	attempts  bag[*Connector]
 	lingerers bag[*lingerer]
 	watches   bag[*Watch]
@@ -62,6 +63,7 @@ type Loop struct {
 	hosted   bool      // somebody watches PollFD
 	locked   bool      // Turn locked its goroutine to its thread
 	readied  bool      // see Readied
+	thread   uint64    // see Thread
 }
 
 // The states of a Loop.
@@ -157,7 +159,9 @@ func (l *Loop) Turn(wait time.Duration) error {
 	}
 	defer l.leave()
 	err := l.turn(wait)
-	l.stop.Store(false)
+	if planted != "turn-keeps-stop" {
+		l.stop.Store(false)
+	}
 	return err
 }
 
@@ -170,6 +174,7 @@ func (l *Loop) enter() error {
 	}
 	if l.caps.Thread {
 		runtime.LockOSThread()
+		l.holdThread()
 	}
 	if l.debug != nil {
 		l.debug.enter()
@@ -182,6 +187,7 @@ func (l *Loop) leave() {
 		l.debug.leave()
 	}
 	if l.caps.Thread {
+		l.thread = 0
 		runtime.UnlockOSThread()
 	}
 	l.state.CompareAndSwap(loopRunning, loopIdle)
@@ -326,6 +332,8 @@ func (l *Loop) Close() error {
 	if l.caps.Thread {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		l.holdThread()
+		defer func() { l.thread = 0 }()
 	}
 	if l.debug != nil {
 		l.debug.enter()
@@ -338,7 +346,11 @@ func (l *Loop) Close() error {
 	err := l.shutdown()
 	l.state.Store(loopClosed)
 	dropped := 0
-	for c := l.posts.Swap(closedPosts); c != nil; c = c.next {
+	end := closedPosts
+	if planted == "post-after-close" {
+		end = nil
+	}
+	for c := l.posts.Swap(end); c != nil; c = c.next {
 		if c.pending() {
 			dropped++
 		}
@@ -364,6 +376,7 @@ func (l *Loop) shutdown() error {
 	l.watches.each((*Watch).Remove)
 	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
 	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
+	l.endpoints.each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
 	for s := l.conns.first; s != nil; s = s.next {
 		s.lose(ErrLoopClosed)
 	}
@@ -385,7 +398,7 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.first == nil && l.listeners.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
+		if l.conns.first == nil && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
 		wait := 10 * time.Millisecond

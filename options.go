@@ -3,7 +3,9 @@ package weir
 import (
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -67,6 +69,11 @@ type connConfig struct {
 
 	delay     bool // Nagle's algorithm on
 	keepAlive time.Duration
+	class     int // the traffic class's byte and 1<<8; 0 leaves it alone
+	mark      int
+	fastOpen  int
+	device    string
+	multipath bool
 	sndbuf    int
 	rcvbuf    int
 
@@ -75,6 +82,10 @@ type connConfig struct {
 	backlog   int
 	mode      fs.FileMode
 	group     *Group
+
+	reuseAddr   bool
+	broadcast   int
+	maxDatagram int
 
 	total, connect, name time.Duration
 	sequential           bool
@@ -104,6 +115,15 @@ func (c *connConfig) socketOptions() []backend.OptionValue {
 	}
 	if c.rcvbuf > 0 {
 		o = append(o, backend.OptionValue{Option: backend.ReceiveBuffer, Value: c.rcvbuf})
+	}
+	if c.class != 0 {
+		o = append(o, backend.OptionValue{Option: backend.TrafficClass, Value: c.class & 0xff})
+	}
+	if c.mark != 0 {
+		o = append(o, backend.OptionValue{Option: backend.Mark, Value: c.mark})
+	}
+	if c.fastOpen > 0 {
+		o = append(o, backend.OptionValue{Option: backend.FastOpen, Value: c.fastOpen})
 	}
 	return o
 }
@@ -138,6 +158,38 @@ func WithSocketBuffers(send, receive int) Option {
 	return func(c *connConfig) { c.sndbuf, c.rcvbuf = send, receive }
 }
 
+// WithDSCP marks what a TCP connection sends with a code point of differentiated
+// services, 0 to 63 (RFC 2474). As the other options of this kind, it fails the
+// Connect or Listen where the backend or the system lacks it.
+func WithDSCP(codePoint uint8) Option {
+	return func(c *connConfig) {
+		if codePoint > 63 {
+			c.err = &net.AddrError{Err: "a code point is at most 63", Addr: strconv.Itoa(int(codePoint))}
+			return
+		}
+		c.class = 1<<8 | int(codePoint)<<2
+	}
+}
+
+// WithMark gives a TCP connection's packets a mark that routing rules and
+// firewalls see (SO_MARK; Linux, with CAP_NET_ADMIN).
+func WithMark(mark uint32) Option { return func(c *connConfig) { c.mark = int(mark) } }
+
+// WithDevice binds a TCP socket to a network device by its name
+// (SO_BINDTODEVICE; Linux).
+func WithDevice(name string) Option { return func(c *connConfig) { c.device = name } }
+
+// WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC
+// 7413). For Listen, queue bounds the connections that wait so; for Connect any
+// number above 0 turns it on. With a cookie of an earlier connection a Connect
+// then succeeds at once, before the peer has answered: what is wrong with it
+// comes to ConnectionLost, and the first address of a name always wins the race.
+func WithFastOpen(queue int) Option { return func(c *connConfig) { c.fastOpen = queue } }
+
+// WithMultipath asks for Multipath TCP (RFC 8684), and gets TCP where the system
+// or the peer has none.
+func WithMultipath() Option { return func(c *connConfig) { c.multipath = true } }
+
 // WithLocalAddr binds a connect to a local address; port 0 lets the system
 // choose.
 func WithLocalAddr(a netip.AddrPort) Option { return func(c *connConfig) { c.local = a } }
@@ -152,6 +204,21 @@ func WithBacklog(n int) Option { return func(c *connConfig) { c.backlog = max(n,
 // WithMode sets the permission bits of a UNIX listener's file, before anyone
 // can connect.
 func WithMode(m fs.FileMode) Option { return func(c *connConfig) { c.mode = m.Perm() } }
+
+// WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as
+// receivers of one multicast group do. Without it the second is refused: two
+// servers on one port would be a hijack.
+func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
+
+// WithBroadcast lets a datagram endpoint send to broadcast addresses.
+func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
+
+// WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer
+// ones are truncated (TruncatedReceiver). The default, and most, is 64 KiB, which
+// no datagram exceeds.
+func WithMaxDatagram(bytes int) Option {
+	return func(c *connConfig) { c.maxDatagram = min(max(bytes, 1), 64<<10) }
+}
 
 // WithTimeout bounds a whole connect; the default is none.
 func WithTimeout(d time.Duration) Option { return func(c *connConfig) { c.total = d } }

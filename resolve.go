@@ -122,6 +122,7 @@ func listenSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 	}
 	spec.Family = backend.Inet
 	spec.Options = c.socketOptions()
+	spec.Device, spec.Multipath = c.device, c.multipath
 	ip, err := listenIP(netw, host)
 	if err != nil {
 		return nil, err

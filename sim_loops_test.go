@@ -18,8 +18,19 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run this seed only, and print its trace")
-	simSeeds = flag.Uint64("sim.seeds", 300, "how many seeds to run")
+	simSeeds = flag.Uint64("sim.seeds", 0, "how many seeds to run; 0: 300 of each test, a tenth of that with the race detector")
 )
+
+// seedCount is how many seeds a test of the simulator runs.
+func seedCount() uint64 {
+	switch {
+	case *simSeeds > 0:
+		return *simSeeds
+	case underRace || testing.Short():
+		return 30
+	}
+	return 300
+}
 
 // simRun is one seed: a server and a client, echoing under faults.
 type simRun struct {
@@ -334,7 +345,7 @@ func simEchoOn(t *testing.T, seed uint64, cfg sim.Config, wrap func(*sim.Backend
 // TestSimEcho runs two loops on two hosts under drawn faults: R2, G1 to G4, G6
 // and G10 hold for every seed.
 func TestSimEcho(t *testing.T) {
-	first, n := uint64(1), *simSeeds
+	first, n := uint64(1), seedCount()
 	cfg := sim.Config{}
 	if *simSeed != 0 {
 		first, n = *simSeed, 1

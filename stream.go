@@ -28,25 +28,27 @@ import (
 // The read Op is in one of three uses: Read while bytes are wanted; Hangup
 // while they are not, so that a reset is noticed; idle for the moment between.
 type stream struct {
-	loop       *Loop
-	prev, next *stream // the loop's list
-	listener   *Listener
-	proto      Protocol
-	reason     error
-
-	rh, wh backend.Handle // the same but for pairs of pipes; None: that direction is not there
-	flags  flags
-	caps   protoCaps
-	net    network
+	// What every message touches comes first: with many connections each line
+	// of it comes from far away.
+	loop  *Loop
+	proto Protocol
+	flags flags
+	caps  protoCaps
+	net   network
 
 	rop  backend.Op
 	out  *outbuf // nil while nothing is buffered
 	tail []byte  // bytes read and not used
 
 	high, low, tailMax int32
+	rh, wh             backend.Handle // the same but for pairs of pipes; None: that direction is not there
 
-	local, remote netip.AddrPort
-	x             *extras // what few streams have
+	localPort, remotePort uint16
+	x                     *extras // what few streams have
+	prev, next            *stream // the loop's list
+	listener              *Listener
+	reason                error
+	localIP, remoteIP     netip.Addr
 }
 
 // extras hold what few streams have, to keep the others small.
@@ -57,7 +59,6 @@ type extras struct {
 	producerPaused        bool
 	splice                *splice // where this stream's bytes go
 	spliceFrom            *splice // whose bytes come here
-	gone                  func()  // of a group: it is no longer this loop's
 	name                  string  // of a stream that has no address
 	made                  []byte  // debug: the stack that made it
 	carrier               Carrier // what moves the bytes, where no handle does
@@ -393,7 +394,7 @@ func (s *stream) lose(err error) {
 
 // tryShut closes the handles once no Op needs them, and queues ConnectionLost.
 func (s *stream) tryShut() {
-	if s.flags&fShut != 0 || s.rop.Armed() || s.flags&fFlushing != 0 {
+	if s.flags&fShut != 0 || s.rop.Armed() && planted != "close-in-flight" || s.flags&fFlushing != 0 {
 		return
 	}
 	if s.flags&(fCarried|fGone) == fCarried {
@@ -465,15 +466,19 @@ func (s *stream) finish() {
 
 // gone takes the stream out of the loop's books.
 func (s *stream) gone() {
-	if s.loop.conns.remove(s) && s.flags&fCarried == 0 {
+	if (planted != "closed-stays" || s.flags&fWriteEOFSent == 0) && s.loop.conns.remove(s) && s.flags&fCarried == 0 {
 		s.loop.conns.n--
 	}
-	if s.x != nil && s.x.gone != nil {
-		s.x.gone()
+	ln := s.listener
+	if ln == nil {
+		return
 	}
-	if ln := s.listener; ln != nil && ln.loop == s.loop {
+	if g := ln.config.group; g != nil {
+		g.left(s.loop)
+	}
+	if ln.loop == s.loop {
 		ln.connGone()
-	} else if ln != nil {
+	} else {
 		ln.goneElsewhere()
 	}
 }

@@ -362,6 +362,9 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	for _, f := range s.cleanups {
 		f()
 	}
+	for _, v := range s.sim.World().Violations() {
+		s.bad("the contract of the backend: %s", v)
+	}
 	for _, err := range s.sim.Failures {
 		var a *weir.AcceptError
 		if !errors.As(err, &a) {
@@ -371,17 +374,11 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	return s
 }
 
-// seedsOfScenario is how many seeds a plain go test runs of each.
-const seedsOfScenario = 100
-
 // TestSeeds checks G1 to G4, G6, G9 and G10 over scenarios and seeds.
 func TestSeeds(t *testing.T) {
 	for i, sc := range seedScenarios {
 		t.Run(sc.name, func(t *testing.T) {
-			first, n := uint64(1), uint64(seedsOfScenario)
-			if *simSeeds > 300 {
-				n = seedsEach()
-			}
+			first, n := uint64(1), seedsEach()
 			if seed, ok := weirtest.Seed(); ok {
 				first, n = seed, 1
 			}
@@ -405,11 +402,14 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// seedsEach is how many seeds each scenario has of those that -sim.seeds asks
-// for.
+// seedsEach is how many seeds each scenario gets: they share what -sim.seeds
+// asks for, or have 100 or 10.
 func seedsEach() uint64 {
 	each := uint64(len(seedScenarios))
-	return (*simSeeds + each - 1) / each
+	if *simSeeds == 0 {
+		each = 3
+	}
+	return (seedCount() + each - 1) / each
 }
 
 // TestSeedsAgain runs one seed in a hundred, and a few at least, twice: the same

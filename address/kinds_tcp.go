@@ -25,6 +25,26 @@ func nagleDoc() OptionDoc {
 	return OptionDoc{Name: "nagle", Type: Flag, Doc: "let TCP hold back small pieces (Nagle's algorithm)"}
 }
 
+func deviceDoc() OptionDoc {
+	return OptionDoc{Name: "device", Type: Text, Doc: "use this network device only (Linux)"}
+}
+
+func dscpDoc() OptionDoc {
+	return OptionDoc{Name: "dscp", Type: Number(0, 63), Doc: "code point of differentiated services in what is sent (RFC 2474)"}
+}
+
+func markDoc() OptionDoc {
+	return OptionDoc{Name: "mark", Type: Int, Doc: "mark packets for routing rules and firewalls (Linux, needs CAP_NET_ADMIN)"}
+}
+
+func fastOpenDoc() OptionDoc {
+	return OptionDoc{Name: "fastopen", Type: Flag, Doc: "let data travel with the first segment (RFC 7413)"}
+}
+
+func multipathDoc() OptionDoc {
+	return OptionDoc{Name: "multipath", Type: Flag, Doc: "Multipath TCP (RFC 8684), and TCP where there is none"}
+}
+
 func retryDoc() OptionDoc {
 	return OptionDoc{Name: "retry", Type: Duration, Doc: "keep trying for so long before giving up"}
 }
@@ -51,6 +71,7 @@ func tcpKind() *Kind {
 			{Name: "headstart", Type: Duration, Doc: "how long an address is tried before the next joins; 250ms without it"},
 			keepAliveDoc(),
 			nagleDoc(),
+			deviceDoc(), dscpDoc(), markDoc(), fastOpenDoc(), multipathDoc(),
 		},
 		Example: "localhost:3000,retry=30s",
 		Check: func(p *Part) *Fault {
@@ -101,6 +122,10 @@ func family(a netip.Addr) string {
 	return "6"
 }
 
+// fastOpenQueue bounds the connections that wait with data and without a proof
+// of their address.
+const fastOpenQueue = 256
+
 func tcpOptions(p *Part) []weir.Option {
 	var opts []weir.Option
 	if p.Has("keepalive") {
@@ -108,6 +133,21 @@ func tcpOptions(p *Part) []weir.Option {
 	}
 	if p.Has("nagle") {
 		opts = append(opts, weir.WithDelay())
+	}
+	if p.Has("device") {
+		opts = append(opts, weir.WithDevice(p.Value("device")))
+	}
+	if p.Has("dscp") {
+		opts = append(opts, weir.WithDSCP(uint8(p.Int("dscp"))))
+	}
+	if p.Has("mark") {
+		opts = append(opts, weir.WithMark(uint32(p.Int("mark"))))
+	}
+	if p.Has("fastopen") {
+		opts = append(opts, weir.WithFastOpen(fastOpenQueue))
+	}
+	if p.Has("multipath") {
+		opts = append(opts, weir.WithMultipath())
 	}
 	return opts
 }
@@ -144,6 +184,7 @@ func tcpListenKind() *Kind {
 			{Name: "reuseport", Type: Flag, Doc: "share the port with other processes (SO_REUSEPORT)"},
 			keepAliveDoc(),
 			nagleDoc(),
+			deviceDoc(), dscpDoc(), markDoc(), fastOpenDoc(), multipathDoc(),
 		},
 		Example: "tcp-listen:192.0.2.7:8080,reuseport",
 		Check: func(p *Part) *Fault {

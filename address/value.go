@@ -65,6 +65,17 @@ func Choice(words ...string) *Type {
 	}}
 }
 
+// Number is the type of a whole number from least to most.
+func Number(least, most int) *Type {
+	doc := fmt.Sprintf("a whole number from %d to %d", least, most)
+	return &Type{Name: "number", Doc: doc, check: func(s string) *Fault {
+		if n, err := strconv.Atoi(s); err != nil || n < least || n > most {
+			return &Fault{Problem: fmt.Sprintf("bad number %q", s), Hint: doc}
+		}
+		return nil
+	}}
+}
+
 func checkText(s string) *Fault {
 	if strings.ContainsRune(s, 0) {
 		return &Fault{Problem: "a NUL byte cannot stand here"}

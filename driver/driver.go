@@ -62,6 +62,8 @@ const (
 	Ready     = backend.Ready
 	SpliceIn  = backend.SpliceIn
 	SpliceOut = backend.SpliceOut
+	RecvFrom  = backend.RecvFrom
+	SendTo    = backend.SendTo
 )
 
 // The flags of an Op.

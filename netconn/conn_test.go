@@ -2,8 +2,13 @@ package netconn_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -12,13 +17,23 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/netconn"
 )
 
+// kind is a way to connect, with its name.
+type kind struct {
+	name    string
+	connect connector
+}
+
 // onBackends runs f with a loop on each backend that this machine has.
-func onBackends(t *testing.T, f func(t *testing.T, newLoop func(testing.TB) *weir.Loop)) {
+func onBackends(t *testing.T, f func(t *testing.T, backend string, newLoop func(testing.TB) *weir.Loop)) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
+			if only := os.Getenv("WEIR_BACKEND"); only != "" && only != name {
+				t.Skip("WEIR_BACKEND asks for " + only)
+			}
 			l, err := weir.New(weir.WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
@@ -30,7 +45,7 @@ func onBackends(t *testing.T, f func(t *testing.T, newLoop func(testing.TB) *wei
 			if served != name {
 				t.Skip("refused by the system")
 			}
-			f(t, func(t testing.TB) *weir.Loop { return startLoop(t, weir.WithBackendName(name)) })
+			f(t, name, func(t testing.TB) *weir.Loop { return startLoop(t, weir.WithBackendName(name)) })
 		})
 	}
 }
@@ -122,16 +137,78 @@ func taken(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	return p.a, p.b
 }
 
+// layered connects as dialled does, with a layer on each end.
+func layered(server, client layer.Layer) connector {
+	return func(t testing.TB, a, b *weir.Loop) (net.Conn, net.Conn) {
+		ln := on(t, a, func() (*netconn.Listener, error) {
+			return netconn.NewListener(a, func(f weir.Factory) (*weir.Listener, error) {
+				return a.Listen("tcp", "127.0.0.1:0", layer.Server(f, server))
+			})
+		})
+		defer ln.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		d := netconn.Dialer{Loop: b, Wrap: func(top weir.Protocol) weir.Protocol { return layer.Client(top, client) }}
+		c2, err := d.DialContext(ctx, "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c1, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c1, c2
+	}
+}
+
+// unchanged is a layer that changes nothing.
+func unchanged(a layer.Above) layer.Above {
+	return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+		b := &layer.Base{}
+		return b.Init(b, "unchanged", a)
+	}}
+}
+
+// tlsConfigs are for a server on 127.0.0.1 and its clients.
+func tlsConfigs(t testing.TB) (server, client *tls.Config) {
+	t.Helper()
+	s := httptest.NewTLSServer(nil) // has a certificate
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates},
+		&tls.Config{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "127.0.0.1"}
+}
+
+// attached connects by a foreign connection: what the Conns stand on are
+// transports over package net's.
+func attached(make func(testing.TB) (io.ReadWriteCloser, io.ReadWriteCloser)) connector {
+	return func(t testing.TB, a, b *weir.Loop) (net.Conn, net.Conn) {
+		x, y := make(t)
+		end := func(l *weir.Loop, conn io.ReadWriteCloser) net.Conn {
+			return on(t, l, func() (*netconn.Conn, error) {
+				c := netconn.New(l)
+				_, err := netconn.Attach(l, conn, func(weir.Transport) weir.Protocol { return c.Protocol() })
+				return c, err
+			})
+		}
+		return end(a, x), end(b, y)
+	}
+}
+
 // TestConn is the standard conformance test of net.Conn on every backend and
 // kind of stream (R57).
 func TestConn(t *testing.T) {
-	onBackends(t, func(t *testing.T, newLoop func(testing.TB) *weir.Loop) {
-		for _, c := range []struct {
-			name    string
-			connect connector
-		}{{"tcp", dialled("tcp")}, {"unix", dialled("unix")}, {"pair", paired}, {"taken", taken}} {
+	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
+		server, client := tlsConfigs(t)
+		kinds := []kind{
+			{"tcp", dialled("tcp")}, {"unix", dialled("unix")}, {"pair", paired}, {"taken", taken},
+			{"layered", layered(unchanged, unchanged)}, {"tls", layered(layer.TLSServer(server), layer.TLS(client))},
+		}
+		for _, f := range foreigns {
+			kinds = append(kinds, kind{"foreign " + f.name, attached(f.make)})
+		}
+		for _, c := range kinds {
 			for _, loops := range []string{"one loop", "two loops"} {
-				if loops == "two loops" && (c.name == "pair" || c.name == "taken") {
+				if loops == "two loops" && c.name != "tcp" && c.name != "unix" && c.name != "foreign pipe" {
 					continue
 				}
 				t.Run(c.name+"/"+loops, func(t *testing.T) {

@@ -53,6 +53,12 @@ func WithFaults(f Faults) SimOption { return func(c *simConfig) { c.Faults = f }
 // WithSwarm draws from the seed which faults there are and how strong each is.
 func WithSwarm() SimOption { return func(c *simConfig) { c.Swarm = true } }
 
+// WithGoroutines lets goroutines of the test post to a loop that one of them
+// runs (package netconn): where a world would be at rest, the loop waits for
+// them. The world is deterministic no more than they are, and its clock does not
+// wait for them.
+func WithGoroutines() SimOption { return func(c *simConfig) { c.Foreign = true } }
+
 // Sim is a simulated network for a test: hosts with loops, one clock, and a
 // seed that decides everything else. What runs on it is the framework and the
 // application, unchanged; only the backend below differs.

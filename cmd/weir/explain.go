@@ -63,6 +63,8 @@ func (p *plan) course() string {
 			"":       ": each in turn",
 			"turn":   ": each in turn",
 			"least":  ": the one with the least connections",
+			"two":    ": the less busy of two drawn at random",
+			"peer":   ": always the same for one peer address",
 			"first":  ": the first",
 			"random": ": any",
 		}[p.f.pick] + ", and the next if it does not answer"

@@ -36,7 +36,7 @@ func flagDocs() []flagDoc {
 			return nil
 		}},
 		{name: "quiet", letter: "q", doc: "say nothing but errors", set: func(f *flags, _ string) error { f.quiet = true; return nil }},
-		{name: "pick", value: "HOW", words: []string{"turn", "least", "first", "random"}, doc: "with several B, which of them: each in turn, the one with the least\nconnections, the first that answers, or any; without it, in turn", set: func(f *flags, v string) error {
+		{name: "pick", value: "HOW", words: []string{"turn", "least", "two", "first", "random", "peer"}, doc: "with several B, which of them: each in turn, the one with the least\nconnections, the less busy of two drawn at random, the first that\nanswers, any, or always the same for one peer; without it, in turn", set: func(f *flags, v string) error {
 			f.pick = v
 			return nil
 		}},

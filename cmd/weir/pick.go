@@ -1,31 +1,35 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
+	"net"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/relay"
 )
 
-// downFor is how long an endpoint that failed is passed over where another can
-// be tried; with --check the next check decides.
-const downFor = 5 * time.Second
+// picks are the words of --pick.
+func picks() map[string]balance.Policy {
+	return map[string]balance.Policy{
+		"": balance.RoundRobin, "turn": balance.RoundRobin, "least": balance.Least, "two": balance.RandomOfTwo,
+		"random": balance.Random, "first": balance.First, "peer": balance.HashPeer,
+	}
+}
 
 // target is an endpoint to connect to, and how it has been.
 type target struct {
 	app      *app
 	endpoint *address.Endpoint
-	active   int // sessions on it, or on their way
 	failing  bool
 	since    time.Time // when it began to fail
-	last     time.Time // when it failed last
 	refused  int       // sessions that were turned away meanwhile
-	probing  *address.Connecting
 }
 
 // up notes a success.
@@ -45,12 +49,11 @@ func (t *target) up() {
 
 // down notes a failure, and says so once.
 func (t *target) down(f *failure) {
-	t.last = t.app.loop.Now()
 	if t.failing {
 		return
 	}
 	t.failing = true
-	t.since = t.last
+	t.since = t.app.loop.Now()
 	if t.app.p.many() {
 		f.also = "weir stays, and says when it is back."
 	}
@@ -59,102 +62,73 @@ func (t *target) down(f *failure) {
 
 // picker chooses which endpoint a session connects to.
 type picker struct {
-	app    *app
-	how    string
-	bs     []*target
-	a      *target // where A connects
-	turn   int
-	every  time.Duration
-	checks *weir.Timer
+	app *app
+	a   *target // where A connects
+	bs  []*target
+	b   *balance.Balancer
 }
 
 func newPicker(a *app, f flags) *picker {
-	p := &picker{app: a, how: f.pick, every: f.check, a: &target{app: a, endpoint: a.p.a}}
+	p := &picker{app: a, a: &target{app: a, endpoint: a.p.a}}
 	for _, b := range a.p.bs {
 		p.bs = append(p.bs, &target{app: a, endpoint: b})
 	}
+	c := balance.Config{Policy: picks()[f.pick], Every: f.check, Rand: rand.Float64}
+	if f.check > 0 {
+		c.Check, c.Changed = p.check, p.changed
+	}
+	p.b = balance.New(a.loop, len(p.bs), c)
 	return p
 }
 
-// next chooses for a side. Endpoints that fail come last.
-func (p *picker) next(side relay.Side) *target {
+// changed says what checks have found: that an endpoint is away, or back. Without
+// checks it is sessions that find out, and say so themselves.
+func (p *picker) changed(id int, up bool, err error) {
+	var failed *weir.ConnectError
+	switch {
+	case up:
+		p.bs[id].up()
+	case errors.As(err, &failed):
+		p.bs[id].down(connectFailure(p.bs[id].endpoint, failed))
+	}
+}
+
+// lease chooses an endpoint for a session of peer's; before is the lease it had,
+// if it had one. The error is balance.ErrNone.
+func (p *picker) lease(peer net.Addr, before *balance.Lease) (*balance.Lease, error) {
+	h := fnv.New64a()
+	if a, ok := peer.(*net.TCPAddr); ok {
+		_, _ = h.Write(a.IP.To16()) // a hash takes everything
+	}
+	if before != nil {
+		return before.Next(h.Sum64())
+	}
+	return p.b.Pick(h.Sum64())
+}
+
+// target is what a lease is for.
+func (p *picker) target(side relay.Side, l *balance.Lease) *target {
 	if side == relay.A {
 		return p.a
 	}
-	now := p.app.loop.Now()
-	var good []*target
-	for i := range p.bs {
-		t := p.bs[(p.turn+i)%len(p.bs)]
-		if p.how == "first" {
-			t = p.bs[i]
-		}
-		if !t.failing || p.every == 0 && now.Sub(t.last) >= downFor {
-			good = append(good, t)
-		}
-	}
-	if len(good) == 0 {
-		// None is known to answer: the one that failed longest ago.
-		best := p.bs[0]
-		for _, t := range p.bs {
-			if t.last.Before(best.last) {
-				best = t
-			}
-		}
-		return best
-	}
-	best := good[0]
-	switch p.how {
-	case "least":
-		for _, t := range good {
-			if t.active < best.active {
-				best = t
-			}
-		}
-	case "random":
-		best = good[rand.N(len(good))]
-	}
-	p.turn = slices.Index(p.bs, best) + 1
-	return best
-}
-
-// watch begins to check the endpoints, if that was asked for.
-func (p *picker) watch() {
-	if p.every == 0 || p.app.over {
-		return
-	}
-	p.checks = p.app.loop.NewTimer(p.check)
-	p.checks.Repeat(p.every)
+	return p.bs[l.Target()]
 }
 
 // stop ends the checks.
-func (p *picker) stop() {
-	if p.checks != nil {
-		p.checks.Stop()
-	}
-	for _, t := range p.bs {
-		if t.probing != nil {
-			t.probing.Stop()
-			t.probing = nil
-		}
-	}
-}
+func (p *picker) stop() { p.b.Stop() }
 
-// check tries every endpoint that is not being tried.
-func (p *picker) check() {
-	for _, t := range p.bs {
-		if t.probing == nil {
-			t.probing = t.endpoint.Connect(p.app.env, &probe{t: t})
-		}
-	}
+// check tries an endpoint.
+func (p *picker) check(id int, done func(error)) (stop func()) {
+	c := p.bs[id].endpoint.Connect(p.app.env, &probe{done: done})
+	return func() { c.Stop() }
 }
 
 // probe is a connection that only shows that it can be made.
-type probe struct{ t *target }
+type probe struct{ done func(error) }
 
 // ConnectionMade implements weir.Protocol.
 func (p *probe) ConnectionMade(t weir.Transport) {
-	p.t.probing = nil
-	p.t.up()
+	p.done(nil)
 	_ = t.Close() // always nil
 }
 
@@ -165,7 +139,4 @@ func (p *probe) DataReceived(b []byte) (int, error) { return len(b), nil }
 func (p *probe) ConnectionLost(error) {}
 
 // ConnectFailed implements weir.ConnectFailer.
-func (p *probe) ConnectFailed(err *weir.ConnectError) {
-	p.t.probing = nil
-	p.t.down(connectFailure(p.t.endpoint, err))
-}
+func (p *probe) ConnectFailed(err *weir.ConnectError) { p.done(err) }

@@ -152,23 +152,24 @@ func TestFourMegabytes(t *testing.T) {
 }
 
 // TestNettest runs golang.org/x/net's stream tests between two
-// standard-library ends with a whole weir process in between.
+// standard-library ends with a whole weir process in between, on each backend.
 func TestNettest(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	p := start(t, "tcp-listen:127.0.0.1:0", l.Addr().String())
-	addr := p.listening()
-	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-		if c1, err = net.Dial("tcp", addr); err != nil {
-			return nil, nil, nil, err
+	onBackends(t, func(t *testing.T, relay func(string) *process) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
-		if c2, err = l.Accept(); err != nil {
-			return nil, nil, nil, err
-		}
-		return c1, c2, func() { _, _ = c1.Close(), c2.Close() }, nil
+		defer func() { _ = l.Close() }()
+		addr := relay(l.Addr().String()).listening()
+		nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+			if c1, err = net.Dial("tcp", addr); err != nil {
+				return nil, nil, nil, err
+			}
+			if c2, err = l.Accept(); err != nil {
+				return nil, nil, nil, err
+			}
+			return c1, c2, func() { _, _ = c1.Close(), c2.Close() }, nil
+		})
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -20,7 +21,7 @@ type session struct {
 	connecting [2]*address.Connecting
 	ends       [2]*address.Endpoint
 	targets    [2]*target // what the sides that connect were given
-	tried      int
+	lease      *balance.Lease
 	since      time.Time
 }
 
@@ -47,13 +48,22 @@ func (s *session) connect(side relay.Side) {
 		return // its peer has gone already
 	}
 	if e := s.ends[side]; e.Role() == address.Dial {
-		t := s.app.pick.next(side)
-		t.active++
+		if side == relay.B && s.lease == nil {
+			s.lease, _ = s.app.pick.lease(s.peer(), nil) // there is one, and none is drained
+		}
+		t := s.app.pick.target(side, s.lease)
 		s.targets[side] = t
 		s.ends[side] = t.endpoint
 	}
-	s.tried++
 	s.connecting[side] = s.ends[side].Connect(s.app.env, s.relay.Protocol(side))
+}
+
+// peer is who is on side A; nil where nobody is yet.
+func (s *session) peer() net.Addr {
+	if t := s.relay.Transport(relay.A); t != nil {
+		return t.RemoteAddr()
+	}
+	return nil
 }
 
 // connected is called when both sides are there.
@@ -65,6 +75,9 @@ func (s *session) connected() {
 		if t != nil {
 			t.up()
 		}
+	}
+	if s.lease != nil {
+		s.lease.Up()
 	}
 	names := s.names()
 	a.rep.line(dim, "open", fmt.Sprintf("#%d %s -> %s", s.id, names[0], names[1]), "id", s.id, "a", names[0], "b", names[1])
@@ -79,16 +92,19 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 		a.rep.fail(slog.LevelError, connectFailure(s.ends[side], err))
 		return false
 	}
-	t.active--
 	s.targets[side] = nil
 	if a.p.many() || len(a.p.bs) > 1 {
 		t.down(connectFailure(t.endpoint, err))
 	} else {
 		a.rep.fail(slog.LevelError, connectFailure(t.endpoint, err))
 	}
-	if side == relay.B && s.tried < len(a.p.bs) {
-		a.loop.Soon(func() { s.connect(side) })
-		return true
+	if side == relay.B {
+		s.lease.Failed(err)
+		if next, none := s.app.pick.lease(s.peer(), s.lease); none == nil {
+			s.lease = next
+			a.loop.Soon(func() { s.connect(side) })
+			return true
+		}
 	}
 	t.refused++
 	return false
@@ -128,10 +144,8 @@ func (s *session) names() (names [2]string) {
 // done is called when both sides are over.
 func (s *session) done(r relay.Result) {
 	a := s.app
-	for _, t := range s.targets {
-		if t != nil {
-			t.active--
-		}
+	if s.lease != nil {
+		s.lease.Release()
 	}
 	if !a.p.many() && (r.Why != nil || r.Local && !a.draining) {
 		a.code = exitFailure

@@ -210,6 +210,12 @@ type Spec struct {
 	// before it can be connected to; 0 leaves them to the umask.
 	Mode uint32
 
+	// Device binds the socket to a network device by name; "" to none. Multipath
+	// asks for Multipath TCP, and for TCP where the system has none. A backend
+	// that can do neither, or lacks one of Options, fails with ErrUnsupported.
+	Device    string
+	Multipath bool
+
 	// Options are set before bind. Those of a listener are inherited by what it
 	// accepts where the system does so (Linux); the contract is that they hold
 	// on accepted handles.
@@ -230,6 +236,9 @@ const (
 	PendingError                    // read only: SO_ERROR, as an errno, cleared by reading
 	UserTimeout                     // TCP_USER_TIMEOUT in milliseconds
 	Broadcast                       // SO_BROADCAST
+	TrafficClass                    // IP_TOS or IPV6_TCLASS: the whole byte, the code point in its upper six bits
+	Mark                            // SO_MARK
+	FastOpen                        // TCP_FASTOPEN with the queue's length on a listener, else TCP_FASTOPEN_CONNECT
 )
 
 // OptionValue is an option with its value.
@@ -334,6 +343,13 @@ type Backend interface {
 	Caps() Caps
 	// Close releases the backend and what of it is still open.
 	Close() error
+}
+
+// Router is a Backend that knows where the system would send from.
+type Router interface {
+	// Source returns the address that something sent to an address would have,
+	// and false where there is no way there. Nothing is sent.
+	Source(to netip.Addr) (netip.Addr, bool)
 }
 
 // Mover is a Backend without Descriptors whose handles can move to another

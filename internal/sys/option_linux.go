@@ -24,9 +24,37 @@ func SetOption(fd int, o backend.Option, value int) error {
 		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, value)
 	case backend.Broadcast:
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, truth(value))
+	case backend.TrafficClass:
+		return setTrafficClass(fd, value)
+	case backend.Mark:
+		return setInt(fd, unix.SOL_SOCKET, unix.SO_MARK, value)
+	case backend.FastOpen:
+		if listens, err := getInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil {
+			return err
+		} else if listens != 0 {
+			return setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, value)
+		}
+		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, truth(value))
 	case backend.UnsentBytes, backend.UnreadBytes, backend.PendingError:
 	}
 	return backend.ErrUnsupported
+}
+
+// setTrafficClass sets it for both families where the socket serves both.
+func setTrafficClass(fd, value int) error {
+	domain, err := getInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return err
+	}
+	if domain == unix.AF_INET6 {
+		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, value); err != nil {
+			return err
+		}
+		if only, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err != nil || only != 0 {
+			return err
+		}
+	}
+	return setInt(fd, unix.IPPROTO_IP, unix.IP_TOS, value)
 }
 
 func setKeepAlive(fd, value int) error {
@@ -62,6 +90,18 @@ func GetOption(fd int, o backend.Option) (int, error) {
 		return getInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
 	case backend.Broadcast:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST)
+	case backend.TrafficClass:
+		if v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS); err == nil {
+			return v, nil
+		}
+		return getInt(fd, unix.IPPROTO_IP, unix.IP_TOS)
+	case backend.Mark:
+		return getInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
+	case backend.FastOpen:
+		if v, err := getInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT); err != nil || v != 0 {
+			return v, err
+		}
+		return getInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN)
 	}
 	return 0, backend.ErrUnsupported
 }

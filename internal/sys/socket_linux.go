@@ -30,7 +30,14 @@ func Open(spec *backend.Spec) (fd int, file *Bound, err error) {
 	if spec.Datagram {
 		style = unix.SOCK_DGRAM
 	}
-	fd, err = unix.Socket(domain, style|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	style |= unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
+	fd, err = -1, unix.EPROTONOSUPPORT
+	if spec.Multipath && spec.Family == backend.Inet && !spec.Datagram {
+		fd, err = unix.Socket(domain, style, unix.IPPROTO_MPTCP)
+	}
+	if err != nil { // not asked for, not there, or switched off: plain TCP
+		fd, err = unix.Socket(domain, style, 0)
+	}
 	if err != nil {
 		return -1, nil, os.NewSyscallError("socket", err)
 	}
@@ -52,7 +59,15 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
+	if spec.Device != "" {
+		if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, spec.Device); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
 	for _, o := range spec.Options {
+		if o.Option == backend.FastOpen && spec.Backlog > 0 {
+			continue // it wants a socket that listens
+		}
 		if err := SetOption(fd, o.Option, o.Value); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
@@ -68,6 +83,15 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 		if err := unix.Listen(fd, spec.Backlog); err != nil {
 			file.Remove()
 			return nil, os.NewSyscallError("listen", err)
+		}
+		for _, o := range spec.Options {
+			if o.Option != backend.FastOpen {
+				continue
+			}
+			if err := SetOption(fd, o.Option, o.Value); err != nil {
+				file.Remove()
+				return nil, os.NewSyscallError("setsockopt", err)
+			}
 		}
 	}
 	return file, nil

@@ -1,7 +1,7 @@
 // Command weirbench measures weir beside what people would pick instead, and
 // writes a table, plots and every figure to docs/bench.
 //
-//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict]
+//	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict] [-beside DIR]
 //
 // Each peer is a process of its own on one CPU, the load another on the other.
 // In every round each peer runs once, in an order that turns around from round
@@ -48,11 +48,12 @@ func main() {
 	quick := flag.Bool("quick", false, "a short run of the most telling cases, in less than two minutes")
 	only := flag.String("only", "", "cases to run, by name or the beginning of it, comma-separated")
 	peers := flag.String("peers", "", "peers to run, likewise; the floor always runs")
-	rounds := flag.Int("rounds", 0, "rounds of each case (default 5, with -quick 2)")
+	rounds := flag.Int("rounds", 0, "rounds of each case (default 5, with -quick 2); half as many more where there are aims")
 	runTime := flag.Duration("time", 0, "what is counted of each run (default 400ms, with -quick 200ms)")
 	budget := flag.Duration("budget", 14*time.Minute, "cases that would begin after this are left out")
 	out := flag.String("out", "", "where to write (default docs/bench beside the module)")
-	profile := flag.String("profile", "", "also write CPU profiles of the Go servers to this directory")
+	profile := flag.String("profile", "", "also write profiles of the Go servers to this directory")
+	other := flag.String("beside", "", "another checkout, whose weir is measured too: for before and after in one run")
 	list := flag.Bool("list", false, "list cases and peers")
 	strict := flag.Bool("strict", false, "fail if any round did")
 	flag.Parse()
@@ -68,6 +69,13 @@ func main() {
 		if *quick {
 			*rounds = 2
 		}
+	}
+	if *other != "" {
+		dir, err := filepath.Abs(*other)
+		if err != nil {
+			fatal(err)
+		}
+		echoPeers, relayPeers = beside(dir, echoPeers), beside(dir, relayPeers)
 	}
 	if *quick {
 		all = slices.DeleteFunc(cases(50*time.Millisecond, 200*time.Millisecond), func(c testCase) bool { return !c.quick && *only == "" })
@@ -189,8 +197,8 @@ func (b *bench) runCase(c *testCase) {
 		res.Rows = append(res.Rows, row{Peer: p.name})
 	}
 	rounds := b.rounds
-	if c.rounds > 0 {
-		rounds = min(rounds, c.rounds)
+	if c.aim {
+		rounds += rounds / 2
 	}
 	for round := range rounds {
 		order := make([]int, len(peers))

@@ -121,6 +121,7 @@ func (b *bench) tryMeasure(c *testCase, p peer, s *sample, profile string) error
 			return err
 		}
 		s.Memory = after.since(before, spec.Conns)
+		return writeHeap(srv, p, profile)
 	}
 	return nil
 }
@@ -141,6 +142,19 @@ func endProfile(srv *process, p peer, path string) error {
 		return nil
 	}
 	if err := srv.say("profile"); err != nil {
+		return err
+	}
+	_, err := srv.after(`"ok"`, 5*time.Second)
+	return err
+}
+
+// writeHeap writes a heap profile beside the CPU profile. For exact figures run
+// the bench with GODEBUG=memprofilerate=1.
+func writeHeap(srv *process, p peer, path string) error {
+	if path == "" || !p.side {
+		return nil
+	}
+	if err := srv.say("heap " + strings.TrimSuffix(path, ".prof") + ".heap"); err != nil {
 		return err
 	}
 	_, err := srv.after(`"ok"`, 5*time.Second)

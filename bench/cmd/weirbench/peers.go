@@ -47,8 +47,10 @@ func splicePipe(bytes string) func(start) []string {
 	return func(s start) []string { return []string{s.addr, s.target, bytes} }
 }
 
+const weirServer = "servers/weir"
+
 func weirPeer(backend string) peer {
-	return peer{name: "weir-" + backend, build: "servers/weir", side: true, argv: goArgs("-backend", backend)}
+	return peer{name: "weir-" + backend, build: weirServer, side: true, argv: goArgs("-backend", backend)}
 }
 
 // echoPeers are in the order of the tables.
@@ -91,6 +93,20 @@ var relayPeers = []peer{
 	{name: "nginx", prog: "nginx", argv: nginx},
 	{name: "socat-64k", prog: "socat", argv: socat("-b", "65536")},
 	{name: "socat", prog: "socat", argv: socat()},
+}
+
+// beside returns weir's servers of another checkout, after those of this one.
+func beside(dir string, peers []peer) []peer {
+	var all []peer
+	for _, p := range peers {
+		all = append(all, p)
+		if p.build == weirServer {
+			p.name = "other-" + p.name
+			p.build = filepath.Join(dir, "bench", weirServer)
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func haproxy(more string) func(start) []string {
@@ -169,7 +185,7 @@ func (b *builder) program(src string) (string, error) {
 	if err, ok := b.lost[src]; ok {
 		return "", err
 	}
-	out := filepath.Join(b.dir, strings.ReplaceAll(strings.TrimPrefix(src, "../"), "/", "-"))
+	out := filepath.Join(b.dir, strings.ReplaceAll(strings.Trim(src, "./"), "/", "-"))
 	if err := b.make(src, out); err != nil {
 		b.lost[src] = err
 		return "", err
@@ -188,7 +204,10 @@ func (b *builder) make(src, out string) error {
 		cmd = exec.Command(cc, "-O2", "-pthread", "-o", out, src+".c")
 		cmd.Dir = b.root
 	} else {
-		dir := filepath.Join(b.root, src)
+		dir := src
+		if !filepath.IsAbs(src) {
+			dir = filepath.Join(b.root, src)
+		}
 		if !exists(dir) {
 			return fmt.Errorf("%s is not there", src)
 		}

@@ -36,6 +36,9 @@ type process struct {
 func spawn(cpu int, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), lines: make(chan string, 64)}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// Go's runtime would take the one CPU that a program is tied to here for the
+	// machine's only one.
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()))
 	p.cmd.Stderr = &p.err
 	p.cmd.WaitDelay = 2 * time.Second // for what its own children hold open
 	var err error
@@ -191,7 +194,7 @@ func (b *bench) server(p peer, c *testCase, target string) (*process, string, er
 	if err != nil {
 		return nil, "", err
 	}
-	if strings.HasPrefix(p.build, "c/") || strings.HasPrefix(p.build, "servers/") {
+	if strings.HasPrefix(p.build, "c/") || strings.Contains(p.build, "servers/") {
 		s, err := srv.after("ready ", 10*time.Second)
 		if err != nil {
 			srv.end()

@@ -58,6 +58,7 @@ func Parse() Config {
 //	stats         one line of JSON, a Stats
 //	gc            the same after a garbage collection
 //	profile PATH  starts a CPU profile; "profile" alone ends it
+//	heap PATH     writes a profile of the heap
 func Serve(addr string) {
 	fmt.Println("ready " + addr)
 	in := bufio.NewScanner(os.Stdin)
@@ -83,6 +84,12 @@ func Serve(addr string) {
 				Check(pprof.StartCPUProfile(f))
 				profile = f
 			}
+			answer("ok")
+		case "heap":
+			f, err := os.Create(arg)
+			Check(err)
+			Check(pprof.WriteHeapProfile(f))
+			Check(f.Close())
 			answer("ok")
 		}
 	}

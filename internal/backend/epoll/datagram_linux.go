@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"net/netip"
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -57,10 +58,12 @@ func (b *Backend) recvError(s *slot, c *backend.Completion) bool {
 
 // peer lends the address that the last call has stored.
 func (b *Backend) peer(fd int) *backend.Addr {
-	peer := new(backend.Addr)
+	var peer *backend.Addr
 	if b.npeers < len(b.peers) {
 		peer = &b.peers[b.npeers]
 		b.npeers++
+	} else {
+		peer = new(backend.Addr) // of a Submit: Wait keeps to what there is
 	}
 	b.sockaddr.Decode(peer, fd)
 	return peer
@@ -121,3 +124,7 @@ func (b *Backend) serveSendTo(s *slot) {
 		b.end(&s.wr, backend.Completion{Err: errno})
 	}
 }
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }

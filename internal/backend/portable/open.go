@@ -3,6 +3,7 @@ package portable
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -26,6 +27,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	e := &entry{spec: &kept, local: backend.Addr{Family: spec.Family}}
 	if spec.Family != backend.Inet && spec.Family != backend.Unix {
 		return backend.None, errInvalid
+	}
+	if err := unspeakable(spec); err != nil {
+		return backend.None, err
 	}
 	if spec.Datagram {
 		return b.openPacket(&kept)
@@ -334,4 +338,29 @@ func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
 		}
 	}
 	return true
+}
+
+// unspeakable finds what somebody asked for by name and package net has no word for.
+// It is not left out in silence: a mark or a device may be what keeps traffic
+// from where it must not go.
+func unspeakable(spec *backend.Spec) error {
+	what := ""
+	if spec.Device != "" {
+		what = "binding to a device"
+	}
+	for _, o := range spec.Options {
+		switch o.Option {
+		case backend.Mark:
+			what = "marks"
+		case backend.FastOpen:
+			what = "fast open"
+		case backend.TrafficClass:
+			what = "traffic classes"
+		default:
+		}
+	}
+	if what == "" {
+		return nil
+	}
+	return fmt.Errorf("portable: %s: %w", what, backend.ErrUnsupported)
 }

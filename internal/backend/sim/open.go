@@ -60,6 +60,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 }
 
 func (s *socket) prepare(spec *backend.Spec) (call string, err error) {
+	if spec.Device != "" {
+		return "setsockopt", syscall.ENODEV // simulated hosts have no devices
+	}
 	for _, o := range spec.Options {
 		if err := s.setOption(o.Option, o.Value); err != nil {
 			return "setsockopt", err
@@ -303,6 +306,15 @@ func (s *socket) setOption(o backend.Option, value int) error {
 		s.opts.keepAlive = max(0, value)
 	case backend.Broadcast:
 		s.opts.broadcast = value != 0
+	case backend.TrafficClass: // nothing in the simulated network looks at it
+		s.opts.class = value
+	case backend.Mark: // nor at this
+		s.opts.mark = value
+	case backend.FastOpen: // a connect without a cookie is one as ever
+		if s.kind != tcp {
+			return syscall.EOPNOTSUPP
+		}
+		s.opts.fastOpen = value
 	case backend.NoDelay, backend.UserTimeout:
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
@@ -358,6 +370,12 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 			return 1, nil
 		}
 		return 0, nil
+	case backend.TrafficClass:
+		return s.opts.class, nil
+	case backend.Mark:
+		return s.opts.mark, nil
+	case backend.FastOpen:
+		return s.opts.fastOpen, nil
 	case backend.UnreadBytes:
 		return s.unread(), nil
 	case backend.UnsentBytes:

@@ -143,6 +143,9 @@ type options struct {
 	sendBuffer  int
 	recvBuffer  int
 	userTimeout int // milliseconds
+	class       int // the traffic class's byte
+	mark        int
+	fastOpen    int
 }
 
 // flow is one direction of a connection: what a socket has been given to write,

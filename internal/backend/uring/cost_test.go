@@ -94,6 +94,46 @@ func TestCallsOfMany(t *testing.T) {
 	}
 }
 
+// A reader of a stream of large pieces that pauses after each of them costs one
+// submission a piece, and none for the pauses.
+func TestPausesOfBulk(t *testing.T) {
+	r := newRig(t, Config{})
+	h, c := r.pair()
+	piece := pattern(2*bulk, 1)
+	rd := backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: h}
+	var result backend.Completion
+	received, reads := 0, uint64(0)
+	round := func() {
+		r.Submit(&rd, &result)
+		want := received + len(piece)
+		r.send(c, piece)
+		for received < want {
+			n, err := r.Wait(time.Second, r.done)
+			if err != nil || n == 0 {
+				t.Fatal(n, err)
+			}
+			for _, d := range r.done[:n] {
+				received += d.N
+				reads++
+			}
+		}
+		for r.Cancel(&rd); rd.State != 0; {
+			if _, err := r.Wait(time.Second, r.done); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	round()
+	before, reads0 := r.Stats(), reads
+	const rounds = 20
+	for range rounds {
+		round()
+	}
+	if n := r.Stats().Submissions - before.Submissions; n > reads-reads0 {
+		t.Errorf("%d submissions for %d reads", n, reads-reads0)
+	}
+}
+
 // Nothing is allocated for a message (R6).
 func TestAllocations(t *testing.T) {
 	r := newRig(t, Config{})

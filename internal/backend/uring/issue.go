@@ -10,6 +10,11 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
+// bulk is from how many bytes on a receive counts as part of a stream that is
+// paused now and then. Ending a multishot receive and arming it again for each
+// pause costs more than to submit receives of that size one by one.
+const bulk = 16 << 10
+
 const (
 	pollIn  = unix.POLLIN
 	pollOut = unix.POLLOUT
@@ -94,7 +99,7 @@ func (b *Backend) issueRead(e *sqe, s *slot) {
 	if buf == nil {
 		if fromSocket {
 			e.flags, e.bufGroup = sqeBufferSelect, b.bufs.group
-			if op.Flags&backend.Multi != 0 && b.has&MultiRecv != 0 {
+			if op.Flags&backend.Multi != 0 && b.has&MultiRecv != 0 && b.handle(op.Handle).busy&bulky == 0 {
 				e.ioprio = recvMultishot
 			}
 			return

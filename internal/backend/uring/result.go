@@ -60,6 +60,11 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		}
 		errno = b.broken(op, c.N, errno)
 		b.received(s, data, c)
+		if h := b.handle(op.Handle); c.N >= bulk {
+			h.busy |= bulky
+		} else if c.N > 0 {
+			h.busy &^= bulky
+		}
 	case backend.Write:
 		if errno == syscall.EAGAIN {
 			s.loud = true

@@ -36,6 +36,7 @@ const (
 	hangups                    // Hangup
 	watching                   // Ready
 	detailed                   // not a place: there is a detail
+	bulky                      // nor this: the last receive was a large one
 )
 
 // place is the place that an Op of kind k occupies: one of each at a time.

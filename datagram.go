@@ -1,0 +1,349 @@
+package weir
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// PacketProtocol gives meaning to datagrams. Its methods are called on the
+// loop's goroutine, one at a time: EndpointMade once, PacketReceived any number
+// of times, EndpointLost once and last. It may also be a PacketFailer, a
+// TruncatedReceiver, a WritePauser and a Drainer.
+//
+// A panic in PacketReceived, or in one of the optional callbacks, is reported to
+// the loop's error handler and ends nothing: the next datagram comes from
+// somebody else.
+type PacketProtocol interface {
+	// EndpointMade hands over the endpoint. A panic here closes it.
+	EndpointMade(e *PacketEndpoint)
+	// PacketReceived hands over one datagram, which may be empty, and its
+	// sender. p is lent until the call returns and must not be changed.
+	PacketReceived(p []byte, from PacketAddr)
+	// EndpointLost ends the endpoint: nil after Close, ErrAborted after Abort, a
+	// typed error for all else. It is never called from inside the method that
+	// caused it.
+	EndpointLost(err error)
+}
+
+// PacketFailer is a PacketProtocol that wants to know what became of datagrams.
+type PacketFailer interface {
+	// PacketFailed reports that the network refused a datagram sent to an
+	// address (ICMP, where the backend can tell: BackendInfo), or that one that
+	// was buffered could not be sent. to is the zero PacketAddr where the system
+	// does not say whom it is about. The endpoint lives on.
+	PacketFailed(err error, to PacketAddr)
+}
+
+// TruncatedReceiver is a PacketProtocol that wants the beginnings of datagrams
+// that did not fit (WithMaxDatagram). Without it they are dropped, and reported
+// to a PacketFailer as ErrTruncated.
+type TruncatedReceiver interface {
+	// PacketTruncated is PacketReceived for the part of a datagram that fit.
+	PacketTruncated(p []byte, from PacketAddr)
+}
+
+var (
+	// ErrTruncated tells of a datagram that was longer than the endpoint takes.
+	ErrTruncated = errors.New("weir: datagram longer than the endpoint takes (WithMaxDatagram)")
+	// ErrSendBufferFull is returned for a datagram that was dropped because too
+	// many wait to be sent.
+	ErrSendBufferFull = errors.New("weir: too many datagrams wait to be sent")
+)
+
+// PacketAddr is where a datagram comes from or goes to: IP on UDP, Path on UNIX
+// datagram sockets ("@name" for an abstract one, "" for one without a name). It
+// can be compared and be a key.
+type PacketAddr struct {
+	IP   netip.AddrPort
+	Path string
+}
+
+func (a PacketAddr) String() string {
+	if a.IP.IsValid() {
+		return a.IP.String()
+	}
+	return a.Path
+}
+
+// NetAddr is the address as package net has it.
+func (a PacketAddr) NetAddr() net.Addr {
+	if a.IP.IsValid() {
+		return net.UDPAddrFromAddrPort(a.IP)
+	}
+	return &net.UnixAddr{Net: "unixgram", Name: a.Path}
+}
+
+// PacketFunc is the PacketProtocol that does nothing but receive.
+type PacketFunc func(e *PacketEndpoint, p []byte, from PacketAddr)
+
+// packetFunc ties a PacketFunc to its endpoint.
+type packetFunc struct {
+	f PacketFunc
+	e *PacketEndpoint
+}
+
+// Protocol makes a PacketProtocol of f, for one endpoint.
+func (f PacketFunc) Protocol() PacketProtocol { return &packetFunc{f: f} }
+
+func (p *packetFunc) EndpointMade(e *PacketEndpoint)              { p.e = e }
+func (p *packetFunc) PacketReceived(data []byte, from PacketAddr) { p.f(p.e, data, from) }
+func (p *packetFunc) EndpointLost(error)                          {}
+
+// PacketEndpoint sends and receives datagrams. It is not connected to anybody.
+// Its methods belong to the loop's goroutine.
+//
+//	open ──Close──▶ closing: what is buffered is sent ──▶ lost
+//	  └────────────────── Abort, failure ────────────────▶
+type PacketEndpoint struct {
+	loop  *Loop
+	h     backend.Handle
+	netw  string
+	addr  backend.Addr
+	v6    bool
+	dual  bool
+	proto PacketProtocol // nil once lost
+
+	failer  PacketFailer
+	cutter  TruncatedReceiver
+	pauser  WritePauser
+	drainer Drainer
+
+	rd packetReader
+	wr packetWriter
+
+	at      int // in the loop's bag
+	made    bool
+	closing bool
+	lost    bool
+	gone    bool // the handle is closed
+	reason  error
+}
+
+func (e *PacketEndpoint) place() *int { return &e.at }
+
+// How an endpoint backs off from errors that are nobody's in particular.
+const (
+	packetErrors = 16 // in a row that are taken one by one
+	packetRetry  = 100 * time.Millisecond
+)
+
+// ListenPacket opens an endpoint for datagrams, as net.ListenPacket names them:
+// "udp", "udp4" or "udp6" with "host:port" (an empty host is every interface,
+// port 0 picks a free one; for "udp" an empty host is both families), or
+// "unixgram" with a path or "@name". The host must be a literal address or in
+// the hosts file. Sending is possible at once; EndpointMade comes in the next
+// turn, and datagrams after it. The address is not shared with other sockets
+// unless WithReuseAddr or WithReusePort ask for it. Errors are *net.OpError.
+func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...Option) (*PacketEndpoint, error) {
+	if err := l.check("ListenPacket"); err != nil {
+		return nil, err
+	}
+	if l.state.Load() >= loopClosing {
+		return nil, ErrLoopClosed
+	}
+	c := configOf(opts)
+	e, err := l.listenPacket(netw, address, c)
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
+	}
+	e.proto = p
+	e.failer, _ = p.(PacketFailer)
+	e.cutter, _ = p.(TruncatedReceiver)
+	e.pauser, _ = p.(WritePauser)
+	e.drainer, _ = p.(Drainer)
+	l.endpoints.add(e)
+	l.internalCall(e.begin)
+	return e, nil
+}
+
+func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoint, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	spec, err := packetSpec(netw, address, c)
+	if err != nil {
+		return nil, err
+	}
+	h, err := l.be.Open(spec)
+	if errors.Is(err, syscall.EAFNOSUPPORT) && spec.Dual {
+		spec.IPv6, spec.Dual = false, false
+		spec.Local.IP = anyIPv4(spec.Local.IP.Port())
+		h, err = l.be.Open(spec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &PacketEndpoint{loop: l, h: h, netw: netw, v6: spec.IPv6, dual: spec.Dual}
+	e.rd.e, e.wr.e = e, e
+	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd, Max: int32(c.maxDatagram)}
+	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr, Addr: &e.wr.to}
+	e.wr.high, e.wr.low = 64<<10, 16<<10
+	if c.marks {
+		e.wr.high, e.wr.low = int(c.high), int(c.low)
+	}
+	if e.addr, err = l.be.Name(h, false); err != nil {
+		e.addr = spec.Local
+	}
+	return e, nil
+}
+
+// packetSpec turns an address into a datagram socket to open.
+func packetSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
+	stream := map[string]string{"udp": "tcp", "udp4": "tcp4", "udp6": "tcp6", "unixgram": "unix"}[netw]
+	if stream == "" {
+		return nil, net.UnknownNetworkError(netw)
+	}
+	spec, err := listenSpec(stream, address, c)
+	if err != nil {
+		return nil, err
+	}
+	spec.Datagram, spec.Backlog, spec.ReuseAddr = true, 0, c.reuseAddr
+	spec.Options = nil
+	for _, o := range [...]backend.OptionValue{
+		{Option: backend.SendBuffer, Value: c.sndbuf},
+		{Option: backend.ReceiveBuffer, Value: c.rcvbuf},
+		{Option: backend.Broadcast, Value: c.broadcast},
+	} {
+		if o.Value > 0 {
+			spec.Options = append(spec.Options, o)
+		}
+	}
+	return spec, nil
+}
+
+// LocalAddr is where the endpoint is; with port 0 asked for, the port that was
+// picked. It stays readable after the close.
+func (e *PacketEndpoint) LocalAddr() net.Addr { return packetAddr(&e.addr).NetAddr() }
+
+// Local is LocalAddr as a PacketAddr.
+func (e *PacketEndpoint) Local() PacketAddr { return packetAddr(&e.addr) }
+
+// Loop is the loop that serves the endpoint.
+func (e *PacketEndpoint) Loop() *Loop { return e.loop }
+
+func packetAddr(a *backend.Addr) PacketAddr {
+	if a.Family == backend.Unix {
+		return PacketAddr{Path: a.Path}
+	}
+	return PacketAddr{IP: unmap(a.IP)}
+}
+
+func (e *PacketEndpoint) name() string { return e.netw + " " + e.Local().String() }
+
+func (e *PacketEndpoint) begin() {
+	if e.lost {
+		return
+	}
+	e.made = true
+	if v := e.call("EndpointMade", func() { e.proto.EndpointMade(e) }); v != nil {
+		e.lose(v)
+		return
+	}
+	e.rd.arm()
+}
+
+// call runs a callback and returns its panic, if any.
+func (e *PacketEndpoint) call(where string, f func()) (err *PanicError) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Where: where, Conn: e.name(), Value: v, Stack: debug.Stack()}
+		}
+	}()
+	f()
+	return nil
+}
+
+// guard reports a panic in a callback; it is deferred around it.
+func (e *PacketEndpoint) guard(where string) {
+	if v := recover(); v != nil {
+		e.loop.report(&PanicError{Where: where, Conn: e.name(), Value: v, Stack: debug.Stack()})
+	}
+}
+
+// PauseReading stops PacketReceived. Datagrams wait in the system's buffer as
+// far as there is room, and are lost beyond. ResumeReading lets it go on, never
+// from inside. Again is nothing.
+func (e *PacketEndpoint) PauseReading() {
+	if e.loop.check("PauseReading") != nil || e.rd.paused || e.ended() {
+		return
+	}
+	e.rd.paused = true
+	e.loop.be.Cancel(&e.rd.op)
+}
+
+// ResumeReading undoes PauseReading.
+func (e *PacketEndpoint) ResumeReading() {
+	if e.loop.check("ResumeReading") != nil || !e.rd.paused || e.ended() {
+		return
+	}
+	e.rd.paused = false
+	e.loop.internalCall(e.rd.resume)
+}
+
+// Close sends what is buffered, then closes. No PacketReceived comes after it;
+// one EndpointLost does. It always returns nil.
+func (e *PacketEndpoint) Close() error {
+	if err := e.loop.check("Close"); err != nil {
+		return err
+	}
+	if e.ended() {
+		return nil
+	}
+	e.closing = true
+	e.rd.stop()
+	if e.wr.idle() {
+		e.lose(nil)
+	}
+	return nil
+}
+
+// Abort drops what is buffered and closes.
+func (e *PacketEndpoint) Abort() {
+	if e.loop.check("Abort") == nil {
+		e.lose(ErrAborted)
+	}
+}
+
+func (e *PacketEndpoint) ended() bool { return e.closing || e.lost }
+
+// lose ends the endpoint; EndpointLost comes once its Ops are done.
+func (e *PacketEndpoint) lose(err error) {
+	if e.lost {
+		return
+	}
+	e.lost, e.reason = true, err
+	e.rd.stop()
+	e.wr.drop()
+	e.shut()
+}
+
+// shut closes the handle once nothing is armed on it.
+func (e *PacketEndpoint) shut() {
+	if !e.lost || e.gone || e.rd.op.Armed() || e.wr.op.Armed() {
+		return
+	}
+	e.gone = true
+	e.loop.shutHandle(e.h, backend.CloseFlat)
+	e.loop.internalCall(func() {
+		e.loop.endpoints.remove(e)
+		p := e.proto
+		e.proto, e.failer, e.cutter, e.pauser, e.drainer = nil, nil, nil, nil, nil
+		defer e.guard("EndpointLost")
+		p.EndpointLost(e.reason)
+	})
+}
+
+// failed tells of a datagram that came to nothing.
+func (e *PacketEndpoint) failed(err error, to PacketAddr) {
+	if e.failer == nil || e.lost {
+		return
+	}
+	defer e.guard("PacketFailed")
+	e.failer.PacketFailed(err, to)
+}

@@ -1,0 +1,249 @@
+package dns
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/weir-io/weir"
+)
+
+// client is what a resolver has for one loop.
+type client struct {
+	l *weir.Loop
+	o *options
+
+	config     Config
+	configFile watched
+	hosts      *Hosts
+	hostsFile  watched
+
+	cache     *cache
+	questions map[key]*question
+	open      int         // exchanges under way
+	waiting   []*exchange // for their turn to open a socket
+	first     int         // the server that is asked first, with Rotate
+	down      map[netip.AddrPort]time.Time
+	random    draws
+	steps     func(Step)
+}
+
+// downFor is how long a server that did not answer is asked last.
+const downFor = 30 * time.Second
+
+func newClient(l *weir.Loop, o *options) *client {
+	c := &client{
+		l: l, o: o, cache: newCache(o.cacheMost, o.stale), questions: map[key]*question{},
+		down: map[netip.AddrPort]time.Time{}, steps: o.steps,
+		configFile: watched{path: o.configPath}, hostsFile: watched{path: o.hostsPath}, hosts: o.hosts,
+	}
+	c.random.from = o.random
+	if c.random.from == nil {
+		c.random.from = rand.Reader
+	}
+	if o.config != nil {
+		c.configFile.path = ""
+		c.configure(*o.config)
+	} else {
+		c.configure(Config{Ndots: -1})
+	}
+	return c
+}
+
+// configure puts a configuration in force, for questions from now on.
+func (c *client) configure(conf Config) {
+	if len(c.o.servers) > 0 {
+		conf.Servers = c.o.servers
+	}
+	if c.o.timeout > 0 {
+		conf.Timeout = c.o.timeout
+	}
+	if c.o.attempts > 0 {
+		conf.Attempts = c.o.attempts
+	}
+	conf.TCP = conf.TCP || c.o.tcp
+	search := conf.Search
+	conf.Search = nil
+	for _, s := range search {
+		conf.Search = append(conf.Search, absolute(s))
+	}
+	c.config = conf.filled()
+	clear(c.down)
+}
+
+// reload reads the files again that have changed.
+func (c *client) reload() {
+	now := c.l.Now()
+	if f, changed := c.configFile.changed(now); changed {
+		conf := Config{Ndots: -1}
+		if f != nil {
+			if parsed, err := ParseConfig(f); err == nil {
+				conf = parsed
+			}
+			_ = f.Close()
+		}
+		c.configure(conf)
+	}
+	if f, changed := c.hostsFile.changed(now); changed {
+		c.hosts = nil
+		if f != nil {
+			if h, err := ParseHosts(f); err == nil {
+				c.hosts = h
+			}
+			_ = f.Close()
+		}
+	}
+}
+
+func (c *client) step(s Step) {
+	if c.steps != nil {
+		s.At = c.l.Now()
+		c.steps(s)
+	}
+}
+
+// ask finds the records of an absolute name. done is never called from inside.
+func (c *client) ask(name string, t Type, done func(Answer, *Error)) *waiter {
+	k := key{lower(name), t}
+	w := &waiter{done: done}
+	e, fresh := c.cache.get(k, c.l.Now())
+	switch {
+	case fresh && e.err != nil:
+		c.step(Step{Name: name, Type: t, What: "known not to be"})
+		err := *e.err
+		w.soon(c.l, Answer{}, &err)
+		return w
+	case fresh:
+		c.step(Step{Name: name, Type: t, What: "known"})
+		w.soon(c.l, e.served(c.l.Now(), false), nil)
+		return w
+	}
+	q := c.questions[k]
+	if q == nil {
+		if len(c.questions) >= c.o.questions {
+			w.soon(c.l, Answer{}, &Error{Name: name, Type: t, Err: ErrBusy})
+			return w
+		}
+		q = c.question(k, e)
+		w.q = q
+		q.waiters = append(q.waiters, w)
+		q.begin()
+	} else {
+		c.step(Step{Name: name, Type: t, What: "asked already"})
+		w.q = q
+		q.waiters = append(q.waiters, w)
+		if q.served {
+			q.serveStale()
+		}
+	}
+	return w
+}
+
+// waiter is somebody who asked.
+type waiter struct {
+	q    *question // nil: the result was there
+	done func(Answer, *Error)
+	call *weir.Call // the result is on its way
+	gone bool       // it is not wanted any more
+}
+
+// soon hands the result out in the next turn.
+func (w *waiter) soon(l *weir.Loop, a Answer, err *Error) {
+	if !w.gone {
+		w.call = l.Soon(func() { w.done(a, err) })
+	}
+}
+
+// leave says that the result is not wanted any more. The question goes on for
+// the cache.
+func (w *waiter) leave() {
+	w.gone = true
+	if w.call != nil {
+		w.call.Cancel()
+	}
+}
+
+// cancel is leave, and ends the question if nobody else waits.
+func (w *waiter) cancel() {
+	w.leave()
+	if q := w.q; q != nil && !q.over && q.forsaken() {
+		q.end()
+	}
+}
+
+// close ends what is under way without a word.
+func (c *client) close() {
+	var all []*question
+	for _, q := range c.questions { // any order: nobody hears of it
+		all = append(all, q)
+	}
+	for _, q := range all {
+		q.end()
+	}
+}
+
+// draws draws numbers that nobody can foresee.
+type draws struct {
+	from interface{ Read(p []byte) (int, error) }
+	buf  [512]byte
+	left int
+}
+
+func (d *draws) uint16() uint16 {
+	if d.left < 2 {
+		d.fill()
+	}
+	v := binary.LittleEndian.Uint16(d.buf[len(d.buf)-d.left:])
+	d.left -= 2
+	return v
+}
+
+func (d *draws) fill() {
+	for n := 0; n < len(d.buf); {
+		k, err := d.from.Read(d.buf[n:])
+		n += k
+		if err != nil {
+			// crypto/rand does not fail; without chance there is no safe query.
+			d.from = rand.Reader
+		}
+	}
+	d.left = len(d.buf)
+}
+
+// ports are what a source port is drawn from.
+const (
+	portFirst = 1024
+)
+
+// port draws a port, each with the same chance.
+func (d *draws) port() uint16 {
+	for {
+		if p := d.uint16(); p >= portFirst {
+			return p
+		}
+	}
+}
+
+// mixed is a name with the case of each letter drawn.
+func (d *draws) mixed(name string) (dnsmessage.Name, error) {
+	b := []byte(lower(name))
+	var bits uint16
+	left := 0
+	for i, ch := range b {
+		if ch < 'a' || ch > 'z' {
+			continue
+		}
+		if left == 0 {
+			bits, left = d.uint16(), 16
+		}
+		if bits&1 != 0 {
+			b[i] = ch - 'a' + 'A'
+		}
+		bits >>= 1
+		left--
+	}
+	return dnsmessage.NewName(string(b))
+}

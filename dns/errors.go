@@ -1,0 +1,107 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// What can be wrong with a name or a question, for errors.Is.
+var (
+	// ErrNotFound: the name does not exist, or has no records of the type; which
+	// of the two, Error.NoName says.
+	ErrNotFound = errors.New("no such host or record")
+	// ErrTimeout: no server answered in time.
+	ErrTimeout = errors.New("no server answered in time")
+	// ErrServer: the servers answered, and none could say.
+	ErrServer = errors.New("no server could answer")
+	// ErrAliases: more than eight aliases in a row, or a loop of them.
+	ErrAliases = errors.New("too many aliases")
+	// ErrBadName: no host can have the name.
+	ErrBadName = errors.New("not a host name")
+	// ErrBusy: too many questions are under way.
+	ErrBusy = errors.New("too many questions under way")
+)
+
+// Error is why a lookup came to nothing.
+type Error struct {
+	Name string // as it was asked for
+	Type Type   // 0 for addresses
+	Err  error  // one of this package's, or the system's
+	// NoName, of ErrNotFound, says that the name does not exist at all.
+	NoName bool
+	// Tried are the servers that were asked, in order, with what each came to.
+	Tried []Attempt
+}
+
+// Attempt is one query that came to nothing.
+type Attempt struct {
+	Server netip.AddrPort
+	TCP    bool
+	Err    error
+}
+
+func (a Attempt) String() string {
+	over := "udp"
+	if a.TCP {
+		over = "tcp"
+	}
+	return fmt.Sprintf("%s over %s: %v", a.Server, over, a.Err)
+}
+
+func (e *Error) Error() string {
+	what := "lookup of " + escape(e.Name)
+	if e.Type != 0 {
+		what += " " + e.Type.String()
+	}
+	s := "dns: " + what + ": " + e.Err.Error()
+	if len(e.Tried) > 0 {
+		var all []string
+		for _, a := range e.Tried {
+			all = append(all, a.String())
+		}
+		s += " (" + strings.Join(all, "; ") + ")"
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Timeout reports whether nobody answered.
+func (e *Error) Timeout() bool { return errors.Is(e.Err, ErrTimeout) }
+
+// Temporary reports whether it is worth asking again.
+func (e *Error) Temporary() bool {
+	return e.Timeout() || errors.Is(e.Err, ErrServer) || errors.Is(e.Err, ErrBusy)
+}
+
+// As lets errors.As make package net's error of it.
+func (e *Error) As(target any) bool {
+	t, ok := target.(**net.DNSError)
+	if !ok {
+		return false
+	}
+	d := &net.DNSError{
+		Err: e.Err.Error(), Name: e.Name, IsTimeout: e.Timeout(), IsTemporary: e.Temporary(),
+		IsNotFound: errors.Is(e.Err, ErrNotFound) || errors.Is(e.Err, ErrBadName),
+	}
+	if n := len(e.Tried); n > 0 {
+		d.Server = e.Tried[n-1].Server.String()
+	}
+	*t = d
+	return true
+}
+
+// codeError is a reply's error code.
+type codeError int
+
+func (c codeError) Error() string {
+	names := [...]string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"}
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return fmt.Sprintf("error code %d", int(c))
+}

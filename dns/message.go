@@ -1,0 +1,308 @@
+package dns
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// The wire, without I/O: queries are built and replies are read here.
+
+const (
+	udpSize    = 1232 // what we say we take over UDP (RFC 9715)
+	udpMost    = 4096 // what we take all the same
+	aliasesMax = 8    // CNAMEs that are followed for one name
+	recordsMax = 1024 // that are looked at in one section of a reply
+	nameMax    = 254  // bytes of a name in text, with its last dot
+	labelMax   = 63   // bytes of a label
+)
+
+// query is one question as it goes over the wire.
+type query struct {
+	id    uint16
+	name  dnsmessage.Name // in the case that was drawn for it
+	qtype Type
+	edns  bool
+	fold  bool // the case of the reply's name does not count: over TCP
+}
+
+// pack appends the query to buf.
+func (q *query) pack(buf []byte) ([]byte, error) {
+	b := dnsmessage.NewBuilder(buf, dnsmessage.Header{ID: q.id, RecursionDesired: true})
+	if err := b.StartQuestions(); err != nil {
+		return nil, err
+	}
+	err := b.Question(dnsmessage.Question{Name: q.name, Type: dnsmessage.Type(q.qtype), Class: dnsmessage.ClassINET})
+	if err != nil {
+		return nil, err
+	}
+	if q.edns {
+		if err := b.StartAdditionals(); err != nil {
+			return nil, err
+		}
+		var h dnsmessage.ResourceHeader
+		if err := h.SetEDNS0(udpSize, dnsmessage.RCodeSuccess, false); err != nil {
+			return nil, err
+		}
+		if err := b.OPTResource(h, dnsmessage.OPTResource{}); err != nil {
+			return nil, err
+		}
+	}
+	return b.Finish()
+}
+
+// Why a message is not the reply to a query.
+var (
+	errNotReply = errors.New("not a reply to the query")
+	errBadReply = errors.New("reply cannot be read")
+)
+
+// response is a reply that was taken for a query's, as far as it concerns it.
+type response struct {
+	code      dnsmessage.RCode
+	truncated bool
+	recursive bool // the server can ask others
+	authority bool
+	aliases   []Record
+	records   []Record
+	end       string // where the aliases lead, in lower case
+	soa       bool   // the authority section has the SOA of a negative answer
+	negative  time.Duration
+	referral  bool
+}
+
+// read reads a message as the reply to q. errNotReply says that it is somebody
+// else's, or a forgery; any other error that it is the server's and no good.
+func (q *query) read(msg []byte) (*response, error) {
+	var p dnsmessage.Parser
+	h, err := p.Start(msg)
+	if err != nil || !h.Response || h.ID != q.id || h.OpCode != 0 {
+		return nil, errNotReply
+	}
+	question, err := p.Question()
+	if errors.Is(err, dnsmessage.ErrSectionDone) && h.RCode != dnsmessage.RCodeSuccess && h.RCode != dnsmessage.RCodeNameError {
+		// Some servers leave the question out of an error. Its id is right, and
+		// it only makes us ask elsewhere.
+		return &response{code: h.RCode}, nil
+	}
+	if err != nil || question.Class != dnsmessage.ClassINET || Type(question.Type) != q.qtype || !q.named(question.Name.String()) {
+		return nil, errNotReply
+	}
+	if _, err := p.Question(); !errors.Is(err, dnsmessage.ErrSectionDone) {
+		return nil, errNotReply
+	}
+	r := &response{code: h.RCode, truncated: h.Truncated, recursive: h.RecursionAvailable, authority: h.Authoritative}
+	if r.truncated {
+		return r, nil // what is there of it is not used
+	}
+	answers, err := readSection(p.Answer)
+	if err != nil {
+		return nil, err
+	}
+	r.follow(lower(q.name.String()), q.qtype, answers)
+	return r, r.readAuthority(&p)
+}
+
+func (q *query) named(name string) bool {
+	if q.fold {
+		return lower(name) == lower(q.name.String())
+	}
+	return name == q.name.String()
+}
+
+// readSection reads the resources of one section.
+func readSection(next func() (dnsmessage.Resource, error)) ([]Record, error) {
+	var all []Record
+	for range recordsMax {
+		res, err := next()
+		if errors.Is(err, dnsmessage.ErrSectionDone) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, errBadReply
+		}
+		if res.Header.Class != dnsmessage.ClassINET {
+			continue
+		}
+		if rec, ok := record(&res); ok {
+			all = append(all, rec)
+		}
+	}
+	return nil, errBadReply
+}
+
+// record turns a resource into a Record. It returns false for one with a name in
+// it that no host can have: it is as if it were not there.
+func record(res *dnsmessage.Resource) (Record, bool) {
+	r := Record{Name: lower(res.Header.Name.String()), Type: Type(res.Header.Type), TTL: seconds(res.Header.TTL)}
+	ok := true
+	switch b := res.Body.(type) {
+	case *dnsmessage.AResource:
+		r.Addr = netip.AddrFrom4(b.A)
+	case *dnsmessage.AAAAResource:
+		r.Addr = netip.AddrFrom16(b.AAAA)
+	case *dnsmessage.CNAMEResource:
+		r.Target, ok = hostName(b.CNAME)
+	case *dnsmessage.NSResource:
+		r.Target, ok = hostName(b.NS)
+	case *dnsmessage.PTRResource:
+		r.Target, ok = hostName(b.PTR)
+	case *dnsmessage.MXResource:
+		r.Priority = b.Pref
+		r.Target, ok = hostName(b.MX)
+	case *dnsmessage.SRVResource:
+		r.Priority, r.Weight, r.Port = b.Priority, b.Weight, b.Port
+		r.Target, ok = hostName(b.Target)
+	case *dnsmessage.TXTResource:
+		r.Text = b.TXT
+	case *dnsmessage.SVCBResource:
+		ok = r.service(b)
+	case *dnsmessage.HTTPSResource:
+		ok = r.service(&b.SVCBResource)
+	case *dnsmessage.SOAResource:
+		r.negative(b)
+	case *dnsmessage.UnknownResource:
+		r.Data = b.Data
+	}
+	return r, ok
+}
+
+func (r *Record) service(b *dnsmessage.SVCBResource) (ok bool) {
+	r.Priority = b.Priority
+	r.Target, ok = hostName(b.Target)
+	for _, p := range b.Params {
+		r.Params = append(r.Params, Param{Key: uint16(p.Key), Value: p.Value})
+	}
+	return ok
+}
+
+// negative keeps of an SOA how long a negative answer holds (RFC 2308, 5).
+func (r *Record) negative(b *dnsmessage.SOAResource) {
+	r.TTL = min(r.TTL, seconds(b.MinTTL))
+}
+
+// seconds is a TTL; one with the highest bit set is 0 (RFC 2181, 8).
+func seconds(ttl uint32) time.Duration {
+	if ttl > 1<<31-1 {
+		return 0
+	}
+	return time.Duration(ttl) * time.Second
+}
+
+// follow picks out the records that answer: those of the type at the end of the
+// aliases that begin with name. All else in the section is ignored.
+func (r *response) follow(name string, qtype Type, answers []Record) {
+	r.end = name
+	for range aliasesMax + 1 {
+		var alias *Record
+		for i := range answers {
+			a := &answers[i]
+			if lower(a.Name) != r.end {
+				continue
+			}
+			if a.Type == qtype {
+				r.records = append(r.records, *a)
+			} else if a.Type == CNAME && alias == nil {
+				alias = a
+			}
+		}
+		if len(r.records) > 0 || alias == nil {
+			return
+		}
+		r.aliases = append(r.aliases, *alias)
+		r.end = lower(alias.Target)
+	}
+}
+
+// readAuthority looks for the SOA of a negative answer, and for a referral.
+func (r *response) readAuthority(p *dnsmessage.Parser) error {
+	all, err := readSection(p.Authority)
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		owner := lower(a.Name)
+		if r.end != owner && !strings.HasSuffix(r.end, "."+owner) && owner != "." {
+			continue
+		}
+		switch a.Type {
+		case SOA:
+			r.soa, r.negative = true, a.TTL
+		case NS:
+			r.referral = true
+		default:
+		}
+	}
+	return nil
+}
+
+// ttl is the shortest TTL on the way to the answer.
+func (r *response) ttl() time.Duration {
+	ttl := time.Duration(-1)
+	for _, all := range [...][]Record{r.aliases, r.records} {
+		for i := range all {
+			if ttl < 0 || all[i].TTL < ttl {
+				ttl = all[i].TTL
+			}
+		}
+	}
+	return max(ttl, 0)
+}
+
+func lower(s string) string {
+	for i := range len(s) {
+		if c := s[i]; c >= 'A' && c <= 'Z' {
+			return lowerCopy(s)
+		}
+	}
+	return s
+}
+
+// lowerCopy lowers the letters of ASCII, and no others: names are bytes.
+func lowerCopy(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// hostName checks a name that came over the wire before anybody uses it. Its case
+// may be what we drew ourselves, so it is not kept.
+func hostName(n dnsmessage.Name) (string, bool) {
+	s := lower(n.String())
+	return s, s == "." || validName(s)
+}
+
+// validName reports whether an absolute name is one that a host or a service can
+// have: labels of letters, digits, hyphens and underscores, and a first label of
+// "*" at most.
+func validName(s string) bool {
+	if len(s) > nameMax || !strings.HasSuffix(s, ".") {
+		return false
+	}
+	s = strings.TrimPrefix(s, "*.")
+	n := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '.':
+			if n == 0 || n > labelMax {
+				return false
+			}
+			n = 0
+			continue
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		case c == '/':
+			// RFC 2317: reverse zones of less than a class C network.
+		default:
+			return false
+		}
+		n++
+	}
+	return true
+}

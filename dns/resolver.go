@@ -1,0 +1,286 @@
+package dns
+
+import (
+	"io"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// Resolver finds records and addresses. It may serve several loops at once; each
+// has its own cache and its own queries under way. Its methods belong to the
+// goroutine of the loop they are given.
+type Resolver struct {
+	options options
+
+	mu      sync.Mutex
+	clients map[*weir.Loop]*client
+}
+
+// Option is an option of New.
+type Option func(*options)
+
+type options struct {
+	config     *Config
+	configPath string
+	servers    []netip.AddrPort
+	hosts      *Hosts
+	hostsPath  string
+	cacheMost  int
+	stale      time.Duration
+	random     io.Reader
+	steps      func(Step)
+	tcp        bool
+	timeout    time.Duration
+	attempts   int
+	sockets    int
+	questions  int
+}
+
+// WithConfig uses a configuration instead of /etc/resolv.conf.
+func WithConfig(c Config) Option { return func(o *options) { o.config = &c } }
+
+// WithConfigFile reads another file than /etc/resolv.conf. It is looked at every
+// 5 s at most, and read again when it has changed.
+func WithConfigFile(path string) Option { return func(o *options) { o.configPath = path } }
+
+// WithServers asks these servers, whatever the configuration says.
+func WithServers(servers ...netip.AddrPort) Option {
+	return func(o *options) { o.servers = servers }
+}
+
+// WithHosts uses a hosts file that was read already; nil uses none.
+func WithHosts(h *Hosts) Option {
+	return func(o *options) { o.hosts, o.hostsPath = h, "" }
+}
+
+// WithHostsFile reads another file than the system's hosts file, again when it
+// has changed.
+func WithHostsFile(path string) Option {
+	return func(o *options) { o.hosts, o.hostsPath = nil, path }
+}
+
+// WithCache bounds how many answers are kept, 4096 by default; 0 keeps none.
+func WithCache(entries int) Option { return func(o *options) { o.cacheMost = max(entries, 0) } }
+
+// WithStale serves answers for up to d beyond their time when no server answers
+// (RFC 8767): after 1.8 s, or when all have failed.
+func WithStale(d time.Duration) Option { return func(o *options) { o.stale = max(d, 0) } }
+
+// WithTCP asks over TCP only.
+func WithTCP() Option { return func(o *options) { o.tcp = true } }
+
+// WithTimeout sets how long a server has to answer and how often all of them are
+// asked, whatever the configuration says; 0 leaves one as it is.
+func WithTimeout(d time.Duration, attempts int) Option {
+	return func(o *options) { o.timeout, o.attempts = d, attempts }
+}
+
+// WithLimits bounds how many sockets are open at once, 512 by default (queries
+// beyond wait), and how many questions are under way, 10,000 by default (those
+// beyond are refused with ErrBusy). 0 leaves one as it is.
+func WithLimits(sockets, questions int) Option {
+	return func(o *options) {
+		if sockets > 0 {
+			o.sockets = sockets
+		}
+		if questions > 0 {
+			o.questions = questions
+		}
+	}
+}
+
+// WithRandom draws ids, ports and cases from r instead of crypto/rand, so that a
+// simulated run can be repeated. Reads must not fail.
+func WithRandom(r io.Reader) Option { return func(o *options) { o.random = r } }
+
+// WithSteps calls f with each step of each question, on the loop's goroutine.
+func WithSteps(f func(Step)) Option { return func(o *options) { o.steps = f } }
+
+// Step is something that happened on the way to an answer, for people.
+type Step struct {
+	At     time.Time // the loop's time
+	Name   string
+	Type   Type
+	Server netip.AddrPort // the server it is about, if any
+	TCP    bool
+	What   string // "ask", "answer", "no answer", ...
+}
+
+// New makes a resolver. By default it uses /etc/resolv.conf and the system's
+// hosts file.
+func New(opts ...Option) *Resolver {
+	r := &Resolver{
+		options: options{
+			configPath: configPath, hostsPath: hostsPath,
+			cacheMost: 4096, sockets: 512, questions: 10_000,
+		},
+		clients: map[*weir.Loop]*client{},
+	}
+	for _, o := range opts {
+		o(&r.options)
+	}
+	return r
+}
+
+// client returns what serves a loop.
+func (r *Resolver) client(l *weir.Loop) *client {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[l]
+	if c == nil {
+		c = newClient(l, &r.options)
+		r.clients[l] = c
+	}
+	return c
+}
+
+// Forget drops what is kept for a loop that will not be used any more: its cache.
+// Questions under way are ended without a result.
+func (r *Resolver) Forget(l *weir.Loop) {
+	r.mu.Lock()
+	c := r.clients[l]
+	delete(r.clients, l)
+	r.mu.Unlock()
+	if c != nil {
+		c.close()
+	}
+}
+
+// Lookup finds the records of a type. The name is completed by the search list
+// unless it ends with a dot. done is called on l's goroutine exactly once, never
+// from inside, unless cancel is called before; its error is an *Error. The
+// Records are the caller's.
+func (r *Resolver) Lookup(l *weir.Loop, name string, t Type, done func(Answer, error)) (cancel func()) {
+	c := r.client(l)
+	c.reload()
+	s := &search{c: c, name: name, qtype: t, done: done}
+	if err := checkName(name); err != nil {
+		return s.soon(Answer{}, &Error{Name: name, Type: t, Err: err})
+	}
+	if neverAsked(name) {
+		return s.soon(Answer{}, &Error{Name: name, Type: t, Err: ErrNotFound, NoName: true})
+	}
+	s.names = c.config.candidates(name)
+	s.next()
+	return s.stop
+}
+
+// LookupNetIP implements weir.Resolver: literals, the hosts file, localhost, then
+// the servers, A and AAAA together. One family's addresses do not wait long for
+// the other's.
+func (r *Resolver) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
+	c := r.client(l)
+	c.reload()
+	s := &hostSearch{c: c, network: network, name: host, done: done}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if !fits(network, a) {
+			return s.soon(nil, &Error{Name: host, Err: ErrNotFound})
+		}
+		return s.soon([]netip.Addr{a}, nil)
+	}
+	if addrs, known := c.hosts.lookup(network, host); known {
+		c.step(Step{Name: host, What: "in the hosts file"})
+		if len(addrs) == 0 {
+			return s.soon(nil, &Error{Name: host, Err: ErrNotFound})
+		}
+		return s.soon(addrs, nil)
+	}
+	if isLocalhost(host) {
+		var addrs []netip.Addr
+		for _, a := range []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
+			if fits(network, a) {
+				addrs = append(addrs, a)
+			}
+		}
+		return s.soon(addrs, nil)
+	}
+	if err := checkName(host); err != nil {
+		return s.soon(nil, &Error{Name: host, Err: err})
+	}
+	if neverAsked(host) {
+		return s.soon(nil, &Error{Name: host, Err: ErrNotFound, NoName: true})
+	}
+	s.names = c.config.candidates(host)
+	s.next()
+	return s.stop
+}
+
+// LookupAddr finds the names of an address: those of the hosts file, else its PTR
+// records. They are absolute.
+func (r *Resolver) LookupAddr(l *weir.Loop, a netip.Addr, done func([]string, error)) (cancel func()) {
+	c := r.client(l)
+	c.reload()
+	a = a.Unmap().WithZone("")
+	if c.hosts != nil && len(c.hosts.names[a]) > 0 {
+		names := append([]string(nil), c.hosts.names[a]...)
+		call := l.Soon(func() { done(names, nil) })
+		return func() { call.Cancel() }
+	}
+	return r.Lookup(l, ReverseName(a), PTR, func(ans Answer, err error) {
+		var names []string
+		for i := range ans.Records {
+			names = append(names, ans.Records[i].Target)
+		}
+		done(names, err)
+	})
+}
+
+// ReverseName is the name whose PTR records name an address (RFC 1035, 3.5; RFC
+// 3596, 2.5).
+func ReverseName(a netip.Addr) string {
+	const digits = "0123456789abcdef"
+	a = a.Unmap()
+	var b strings.Builder
+	bytes := a.AsSlice()
+	for i := len(bytes) - 1; i >= 0; i-- {
+		c := bytes[i]
+		if a.Is4() {
+			if c >= 100 {
+				b.WriteByte('0' + c/100)
+			}
+			if c >= 10 {
+				b.WriteByte('0' + c/10%10)
+			}
+			b.WriteByte('0' + c%10)
+			b.WriteByte('.')
+			continue
+		}
+		b.WriteByte(digits[c&15])
+		b.WriteByte('.')
+		b.WriteByte(digits[c>>4])
+		b.WriteByte('.')
+	}
+	if a.Is4() {
+		return b.String() + "in-addr.arpa."
+	}
+	return b.String() + "ip6.arpa."
+}
+
+func checkName(name string) error {
+	if name == "" || name == "." || !validName(absolute(name)) {
+		return ErrBadName
+	}
+	return nil
+}
+
+// isLocalhost: RFC 6761, 6.3.
+func isLocalhost(name string) bool {
+	n := lower(absolute(name))
+	return n == "localhost." || strings.HasSuffix(n, ".localhost.")
+}
+
+// neverAsked are names that no server may be asked for: RFC 6761, 6.4, and RFC
+// 7686.
+func neverAsked(name string) bool {
+	n := lower(absolute(name))
+	for _, top := range [...]string{"invalid.", "onion."} {
+		if n == top || strings.HasSuffix(n, "."+top) {
+			return true
+		}
+	}
+	return false
+}

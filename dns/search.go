@@ -1,0 +1,205 @@
+package dns
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// search asks for one name after the other until one is found.
+type search struct {
+	c       *client
+	name    string
+	qtype   Type
+	names   []string
+	done    func(Answer, error)
+	asked   *waiter
+	over    bool
+	trouble *Error // the first that was not "not found"
+	missing *Error // the first that was
+}
+
+// soon hands out a result in the next turn.
+func (s *search) soon(a Answer, err error) func() {
+	call := s.c.l.Soon(func() { s.finish(a, err) })
+	return func() { call.Cancel() }
+}
+
+func (s *search) stop() {
+	if s.over {
+		return
+	}
+	s.over = true
+	if s.asked != nil {
+		s.asked.cancel()
+	}
+}
+
+func (s *search) finish(a Answer, err error) {
+	if !s.over {
+		s.over = true
+		s.done(a, err)
+	}
+}
+
+func (s *search) next() {
+	name := s.names[0]
+	s.names = s.names[1:]
+	s.asked = s.c.ask(name, s.qtype, func(a Answer, err *Error) {
+		if err == nil {
+			a.Name = name
+			s.finish(a, nil)
+			return
+		}
+		s.note(err)
+		if len(s.names) > 0 {
+			s.next()
+			return
+		}
+		s.finish(Answer{}, s.worst())
+	})
+}
+
+func (s *search) note(err *Error) { noteError(err, &s.missing, &s.trouble) }
+
+func (s *search) worst() error { return worstError(s.name, s.qtype, s.missing, s.trouble) }
+
+func noteError(err *Error, missing, trouble **Error) {
+	switch {
+	case !errors.Is(err, ErrNotFound):
+		if *trouble == nil {
+			*trouble = err
+		}
+	case *missing == nil || (*missing).NoName && !err.NoName:
+		*missing = err // that the name exists says more
+	}
+}
+
+// worstError is the error of a search: a server's trouble rather than that there
+// is no such name, since the name that was in trouble may be the one.
+func worstError(name string, t Type, missing, trouble *Error) error {
+	err := trouble
+	if err == nil {
+		err = missing
+	}
+	e := *err
+	e.Name, e.Type = name, t
+	return &e
+}
+
+// hostSearch is a search for addresses, of both families at once.
+type hostSearch struct {
+	c       *client
+	network string
+	name    string
+	names   []string
+	done    func([]netip.Addr, error)
+	over    bool
+	trouble *Error
+	missing *Error
+
+	v4, v6 familySearch
+	hurry  *weir.Timer
+	asked  []*waiter
+}
+
+// familySearch is one family's half.
+type familySearch struct {
+	pending bool
+	addrs   []netip.Addr
+}
+
+// familyWait is how long the addresses of one family wait for the other's.
+const familyWait = 150 * time.Millisecond
+
+func (s *hostSearch) soon(addrs []netip.Addr, err error) func() {
+	call := s.c.l.Soon(func() { s.finish(addrs, err) })
+	return func() { call.Cancel() }
+}
+
+func (s *hostSearch) stop() {
+	if s.over {
+		return
+	}
+	s.end()
+	for _, w := range s.asked {
+		w.cancel()
+	}
+}
+
+func (s *hostSearch) end() {
+	s.over = true
+	if s.hurry != nil {
+		s.hurry.Stop()
+	}
+}
+
+func (s *hostSearch) finish(addrs []netip.Addr, err error) {
+	if !s.over {
+		s.end()
+		s.done(addrs, err)
+	}
+}
+
+func (s *hostSearch) next() {
+	name := s.names[0]
+	s.names = s.names[1:]
+	s.v4, s.v6 = familySearch{}, familySearch{}
+	s.asked = s.asked[:0]
+	ask4 := s.network != "ip6"
+	ask6 := s.network == "ip6" || s.network == "ip" && !s.c.config.NoAAAA
+	// Both are pending before either can answer.
+	s.v4.pending, s.v6.pending = ask4, ask6
+	if ask6 {
+		s.ask(name, AAAA, &s.v6)
+	}
+	if ask4 {
+		s.ask(name, A, &s.v4)
+	}
+}
+
+func (s *hostSearch) ask(name string, t Type, f *familySearch) {
+	s.asked = append(s.asked, s.c.ask(name, t, func(a Answer, err *Error) {
+		if s.over {
+			return
+		}
+		f.pending = false
+		if err != nil {
+			s.note(err)
+		}
+		for i := range a.Records {
+			f.addrs = append(f.addrs, a.Records[i].Addr)
+		}
+		s.progress()
+	}))
+}
+
+func (s *hostSearch) note(err *Error) { noteError(err, &s.missing, &s.trouble) }
+
+// progress looks at what there is after an answer.
+func (s *hostSearch) progress() {
+	found := len(s.v4.addrs)+len(s.v6.addrs) > 0
+	switch {
+	case s.v4.pending || s.v6.pending:
+		if found && s.hurry == nil {
+			s.hurry = s.c.l.After(familyWait, s.deliver)
+		}
+	case found:
+		s.deliver()
+	case len(s.names) > 0:
+		s.next()
+	default:
+		s.finish(nil, worstError(s.name, 0, s.missing, s.trouble))
+	}
+}
+
+// deliver hands out what there is; the other family's question goes on for the
+// cache. IPv6 goes first: who connects sorts them.
+func (s *hostSearch) deliver() {
+	for _, w := range s.asked {
+		w.leave()
+	}
+	s.finish(append(append([]netip.Addr(nil), s.v6.addrs...), s.v4.addrs...), nil)
+}

@@ -1,0 +1,277 @@
+// Package executor runs functions that block on goroutines of its own, and
+// brings their results back to a loop as futures.
+//
+//	the loop                         │ the executor's goroutines
+//	Go(ctx, e, s, fn) ── queue ──────┼─▶ fn(ctx)
+//	a future  ◀────────── Post ──────┼─── its result
+//
+// A loop starts no goroutine of its own accord: who needs one for a system call
+// that blocks, a library that does, or a long computation makes an Executor for
+// it, with a name and a bound. Goroutines exist while there is work: an idle
+// Executor has none.
+package executor
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"runtime/pprof"
+	"sync"
+
+	"github.com/weir-io/weir/future"
+)
+
+var (
+	// ErrFull is the failure of work that found the queue full.
+	ErrFull = errors.New("executor: queue is full")
+	// ErrClosed is the failure of work that came after Close, or was queued then,
+	// and the cause in the context of work that was running.
+	ErrClosed = errors.New("executor: closed")
+)
+
+// PanicError is the failure of work that panicked.
+type PanicError struct {
+	Executor string // its name
+	Value    any    // what was passed to panic
+	Stack    []byte // the stack of the panic
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("executor %s: panic: %v", e.Executor, e.Value)
+}
+
+// Unwrap returns the panic's value if it was an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// Executor runs work on a bounded number of goroutines. Several loops may share
+// one; its methods are safe from any goroutine.
+type Executor struct {
+	name   string
+	most   int // goroutines
+	room   int // queued
+	inline bool
+
+	mu      sync.Mutex
+	queue   list.List // of *job, oldest first
+	running map[*job]struct{}
+	closed  bool
+	idle    sync.Cond // running became empty; L is &mu
+}
+
+// New makes an Executor that runs at most so many functions at once, and keeps
+// at most queue more waiting; both at least 1. name is for people: goroutine
+// profiles carry it as the label "executor".
+func New(name string, goroutines, queue int) *Executor {
+	e := &Executor{name: name, most: max(goroutines, 1), room: max(queue, 1), running: map[*job]struct{}{}}
+	e.idle.L = &e.mu
+	return e
+}
+
+// Inline makes an Executor without goroutines: work runs on the loop's own, in
+// later turns, in order. It is for simulated runs, which must be the same each
+// time, and for work that turned out not to block.
+func Inline(name string) *Executor {
+	e := New(name, 1, 1<<30)
+	e.inline = true
+	return e
+}
+
+// Name is what New was given.
+func (e *Executor) Name() string { return e.name }
+
+// Load is how many functions run and how many wait.
+func (e *Executor) Load() (running, queued int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.running), e.queue.Len()
+}
+
+// job is work that waits or runs.
+type job struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	run    func()             // does the work and tells the loop
+	drop   func(error)        // tells the loop that it will not be done
+	post   func(func()) error // of an inline executor
+	at     *list.Element      // nil unless queued
+}
+
+// Go has fn called on one of e's goroutines, with a context that ends with ctx,
+// when the future is canceled and when e is closed. The future has what fn
+// returns. Work that is canceled before it began fails at once, with
+// future.ErrCanceled or ctx's cause; work that runs settles the future when it
+// returns, so that nothing it achieved is lost. A panic is a *PanicError. Go
+// belongs to the goroutine of s's loop.
+func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ctx context.Context) (T, error)) *future.Future[T] {
+	f, p := future.New[T](s)
+	if ctx.Err() != nil {
+		p.Reject(context.Cause(ctx))
+		return f
+	}
+	j := &job{post: s.Post}
+	j.ctx, j.cancel = context.WithCancelCause(ctx)
+	j.run = func() {
+		var v T
+		err := e.guard(j.ctx, func(ctx context.Context) (err error) {
+			v, err = fn(ctx)
+			return err
+		})
+		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(j.ctx), future.ErrCanceled) {
+			err = future.ErrCanceled
+		}
+		j.cancel(nil)
+		// If the loop is closed there is nobody to tell.
+		_ = p.Post(v, err)
+	}
+	j.drop = func(err error) {
+		j.cancel(err)
+		var none T
+		_ = p.Post(none, err)
+	}
+	if err := e.add(j); err != nil {
+		j.cancel(err)
+		p.Reject(err)
+		return f
+	}
+	release := context.AfterFunc(ctx, func() {
+		if e.remove(j) {
+			j.drop(context.Cause(ctx))
+		}
+	})
+	p.OnCancel(func() {
+		if e.remove(j) {
+			release()
+			j.cancel(future.ErrCanceled)
+			p.Reject(future.ErrCanceled)
+			return
+		}
+		j.cancel(future.ErrCanceled)
+	})
+	f.OnDone(func(T, error) { release() })
+	return f
+}
+
+// guard calls fn under e's name and turns a panic into an error.
+func (e *Executor) guard(ctx context.Context, fn func(context.Context) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Executor: e.name, Value: v, Stack: debug.Stack()}
+		}
+	}()
+	pprof.Do(ctx, pprof.Labels("executor", e.name), func(ctx context.Context) { err = fn(ctx) })
+	return err
+}
+
+// add queues j and sees to it that somebody runs it.
+func (e *Executor) add(j *job) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		return ErrClosed
+	case e.inline:
+		if err := j.post(e.runOne); err != nil {
+			return err
+		}
+		j.at = e.queue.PushBack(j)
+	case len(e.running) < e.most:
+		e.running[j] = struct{}{}
+		go e.work(j)
+	case e.queue.Len() >= e.room:
+		return ErrFull
+	default:
+		j.at = e.queue.PushBack(j)
+	}
+	return nil
+}
+
+// remove takes j out of the queue, and reports whether it was there.
+func (e *Executor) remove(j *job) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if j.at == nil {
+		return false
+	}
+	e.queue.Remove(j.at)
+	j.at = nil
+	return true
+}
+
+// work runs j, and then what waits, until nothing does.
+func (e *Executor) work(j *job) {
+	for j != nil {
+		j.run()
+		j = e.next(j)
+	}
+}
+
+// next ends one job and takes the oldest that waits, if there is one.
+func (e *Executor) next(done *job) *job {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if done != nil {
+		delete(e.running, done)
+	}
+	front := e.queue.Front()
+	if front == nil {
+		if len(e.running) == 0 {
+			e.idle.Broadcast()
+		}
+		return nil
+	}
+	j := e.queue.Remove(front).(*job)
+	j.at = nil
+	e.running[j] = struct{}{}
+	return j
+}
+
+// runOne is a turn of an inline executor: the oldest job.
+func (e *Executor) runOne() {
+	j := e.next(nil)
+	if j == nil {
+		return // it was canceled
+	}
+	j.run()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.running, j)
+	if len(e.running) == 0 {
+		e.idle.Broadcast()
+	}
+}
+
+// Close takes no more work, fails what is queued with ErrClosed and ends the
+// contexts of what runs. It does not wait for that; see Wait. Again is nothing.
+func (e *Executor) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	var queued []*job
+	for e.queue.Len() > 0 {
+		j := e.queue.Remove(e.queue.Front()).(*job)
+		j.at = nil
+		queued = append(queued, j)
+	}
+	for j := range e.running {
+		j.cancel(ErrClosed)
+	}
+	e.mu.Unlock()
+	for _, j := range queued {
+		j.drop(ErrClosed)
+	}
+	return nil
+}
+
+// Wait blocks until nothing runs. It must not be called on a loop's goroutine
+// that work is waiting for.
+func (e *Executor) Wait() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.running) > 0 {
+		e.idle.Wait()
+	}
+}

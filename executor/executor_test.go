@@ -1,0 +1,245 @@
+package executor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/pprof"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
+	"github.com/weir-io/weir/future"
+	"github.com/weir-io/weir/weirtest"
+)
+
+// rig is a loop that the test turns, with a Scheduler.
+type rig struct {
+	*testing.T
+	loop *weir.Loop
+	s    *future.Scheduler
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	l, err := weir.New(weir.WithErrorHandler(func(err error) { t.Error("reported: ", err) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t, l, future.On(l)}
+	t.Cleanup(func() {
+		for d, ok := l.Next(); ok && d == 0; d, ok = l.Next() {
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// until turns the loop until f has settled.
+func until[T any](r *rig, f *future.Future[T]) (T, error) {
+	r.Helper()
+	f.OnDone(func(T, error) { r.loop.Stop() })
+	bound := r.loop.After(20*time.Second, r.loop.Stop)
+	defer bound.Stop()
+	if err := r.loop.Run(); err != nil {
+		r.Fatal(err)
+	}
+	if !f.Settled() {
+		r.Fatal("waited in vain")
+	}
+	v, err, _ := f.Result()
+	return v, err
+}
+
+func TestValue(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("disk", 2, 10)
+	f := executor.Go(context.Background(), e, r.s, func(ctx context.Context) (string, error) {
+		label, _ := pprof.Label(ctx, "executor")
+		return label, nil
+	})
+	if f.Settled() {
+		t.Error("settled inside Go")
+	}
+	if v, err := until(r, f); v != "disk" || err != nil {
+		t.Errorf("got %q, %v", v, err)
+	}
+	sorry := errors.New("sorry")
+	f = executor.Go(context.Background(), e, r.s, func(context.Context) (string, error) { return "half", sorry })
+	if v, err := until(r, f); v != "half" || !errors.Is(err, sorry) {
+		t.Errorf("got %q, %v", v, err)
+	}
+	f = executor.Go(context.Background(), e, r.s, func(context.Context) (string, error) { panic(sorry) })
+	var p *executor.PanicError
+	if _, err := until(r, f); !errors.As(err, &p) || !errors.Is(err, sorry) || p.Executor != "disk" || len(p.Stack) == 0 {
+		t.Errorf("a panic: %v", err)
+	}
+	e.Wait()
+	if running, queued := e.Load(); running != 0 || queued != 0 {
+		t.Errorf("at rest %d run and %d wait (G6)", running, queued)
+	}
+}
+
+// TestBounds: never more at once than was said, in order, and no more waiting.
+func TestBounds(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("bounded", 2, 30)
+	var now, most atomic.Int32
+	gate, began := make(chan struct{}), make(chan struct{}, 32)
+	var futures []*future.Future[int]
+	for i := range 32 {
+		futures = append(futures, executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			began <- struct{}{}
+			<-gate
+			return i, nil
+		}))
+	}
+	if running, queued := e.Load(); running != 2 || queued != 30 {
+		t.Errorf("%d run and %d wait", running, queued)
+	}
+	if _, err := until(r, executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { return 0, nil })); !errors.Is(err, executor.ErrFull) {
+		t.Errorf("one too many: %v", err)
+	}
+	<-began
+	<-began
+	close(gate)
+	got, err := until(r, future.Gather(r.s, futures...))
+	if err != nil || len(got) != 32 || !slices.IsSorted(got) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if m := most.Load(); m != 2 {
+		t.Errorf("%d ran at once", m)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("one", 1, 10)
+	began, gate := make(chan struct{}), make(chan struct{})
+	blocked := executor.Go(context.Background(), e, r.s, func(ctx context.Context) (int, error) {
+		close(began)
+		<-ctx.Done()
+		<-gate
+		return 7, ctx.Err()
+	})
+	<-began
+	never := func(context.Context) (int, error) {
+		t.Error("canceled work ran")
+		return 0, nil
+	}
+	queued := executor.Go(context.Background(), e, r.s, never)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("not needed")
+	withContext := executor.Go(ctx, e, r.s, never)
+
+	queued.Cancel()
+	if _, err, ok := queued.Result(); !ok || !errors.Is(err, future.ErrCanceled) {
+		t.Errorf("canceled while queued: %v, %v", err, ok)
+	}
+	cancel(why)
+	if _, err := until(r, withContext); !errors.Is(err, why) {
+		t.Errorf("its context ended while queued: %v", err)
+	}
+	if _, err := until(r, executor.Go(ctx, e, r.s, never)); !errors.Is(err, why) {
+		t.Errorf("with a context that had ended: %v", err)
+	}
+
+	blocked.Cancel()
+	if blocked.Settled() {
+		t.Error("work that runs was given up")
+	}
+	close(gate)
+	if v, err := until(r, blocked); v != 7 || !future.OnlyCanceled(err) || !errors.Is(err, future.ErrCanceled) {
+		t.Errorf("canceled while it ran: %d, %v", v, err)
+	}
+
+	// A result that is there in spite of the cancel is not lost.
+	began = make(chan struct{})
+	stubborn := executor.Go(context.Background(), e, r.s, func(ctx context.Context) (int, error) {
+		close(began)
+		<-ctx.Done()
+		return 8, nil
+	})
+	<-began
+	stubborn.Cancel()
+	if v, err := until(r, stubborn); v != 8 || err != nil {
+		t.Errorf("got %d, %v", v, err)
+	}
+}
+
+func TestClose(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("short-lived", 1, 10)
+	began := make(chan struct{})
+	running := executor.Go(context.Background(), e, r.s, func(ctx context.Context) (int, error) {
+		close(began)
+		<-ctx.Done()
+		return 0, context.Cause(ctx)
+	})
+	<-began
+	queued := executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { return 0, nil })
+	for range 2 {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	e.Wait()
+	for what, f := range map[string]*future.Future[int]{
+		"running": running,
+		"queued":  queued,
+		"late":    executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { return 0, nil }),
+	} {
+		if _, err := until(r, f); !errors.Is(err, executor.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestInline: the same trace for the same seed, in a simulated run (behaviour
+// 94).
+func TestInline(t *testing.T) {
+	run := func() (order []string, hash uint64) {
+		sim := weirtest.NewSim(t, 5)
+		l := sim.Host("host").Loop()
+		s := future.On(l)
+		e := executor.Inline("sim")
+		left := 0
+		for i := range 5 {
+			left++
+			f := executor.Go(context.Background(), e, s, func(context.Context) (int, error) {
+				order = append(order, fmt.Sprint("work ", i))
+				return i, nil
+			})
+			f.OnDone(func(v int, err error) {
+				order = append(order, fmt.Sprint("done ", v, " ", err))
+				left--
+			})
+			if i == 3 {
+				f.Cancel()
+			}
+		}
+		sim.Until("everything done", func() bool { return left == 0 })
+		return order, sim.TraceHash()
+	}
+	order, hash := run()
+	again, hash2 := run()
+	if !slices.Equal(order, again) || hash != hash2 {
+		t.Errorf("two runs differ:\n%q\n%q", order, again)
+	}
+	want := []string{"done 0 future: canceled", "work 0", "work 1", "work 2", "work 4", "done 0 <nil>", "done 1 <nil>", "done 2 <nil>", "done 4 <nil>"}
+	if !slices.Equal(order, want) {
+		t.Errorf("got %q, want %q", order, want)
+	}
+}

@@ -1,0 +1,105 @@
+package netconn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// Attach makes a transport of a connection of another library: an SSH channel,
+// a QUIC stream, a serial port, crypto/tls's, either end of net.Pipe, a pair of
+// pipes. From success on conn is the transport's, and is closed with it, also
+// where f refuses it: then the error is weir.ErrClosed. Only the loop's
+// goroutine may call it, as with Loop.Attach.
+//
+// A *net.TCPConn or *net.UnixConn hands over its descriptor where the backend
+// takes descriptors, and costs nothing further. Everything else gets two
+// goroutines, one that blocks in Read and one that blocks in Write, with at
+// most 64 KiB between each of them and the loop; they end when conn is closed,
+// which must make a Read or Write in progress return.
+//
+// The transport can end writing alone if conn has a CloseWrite method. An Abort
+// resets the connection if conn has a SetLinger or an Abort method. conn is
+// found with As[Foreigner].
+func Attach(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts ...weir.Option) (weir.Transport, error) {
+	t, err := handOver(l, conn, f, opts)
+	if !errors.Is(err, errNotHanded) {
+		return t, err
+	}
+	return carry(l, conn, f, opts)
+}
+
+// errNotHanded says that conn has no descriptor that the loop could take.
+var errNotHanded = errors.New("netconn: no descriptor to hand over")
+
+// Foreigner is the ability of a transport that Attach made with goroutines:
+// reaching the connection behind it. Reading, writing and closing that are the
+// transport's business.
+type Foreigner interface {
+	Foreign() io.ReadWriteCloser
+}
+
+// Pauses between tries of Serve when a listener has failed for the time being.
+const (
+	serveRetryMin = 5 * time.Millisecond
+	serveRetryMax = time.Second
+)
+
+// Serve accepts connections of another library's listener and attaches each to
+// l, on the calling goroutine, until ctx ends or Accept fails for good, such as
+// when ln is closed. It returns ctx's reason or Accept's error, and leaves
+// closing ln to the caller, but for the end of ctx, which closes it. No
+// connection is accepted while one waits for the loop.
+func Serve(ctx context.Context, l *weir.Loop, ln net.Listener, f weir.Factory, opts ...weir.Option) error {
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	defer stop()
+	retry := serveRetryMin
+	for {
+		conn, err := ln.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = conn.Close()
+			}
+			return context.Cause(ctx)
+		}
+		if temporary(err) {
+			select {
+			case <-time.After(retry):
+			case <-ctx.Done():
+			}
+			retry = min(2*retry, serveRetryMax)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		retry = serveRetryMin
+		_, err = Call(ctx, l, func() (struct{}, error) {
+			if _, err := Attach(l, conn, f, opts...); err != nil && !errors.Is(err, weir.ErrClosed) {
+				_ = conn.Close()
+				return struct{}{}, err
+			}
+			return struct{}{}, nil
+		})
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, weir.ErrLoopClosed) {
+				_ = conn.Close()
+			}
+			return err
+		}
+	}
+}
+
+// temporary reports whether a failed Accept may work later: a shortage of
+// descriptors, a connection that went away.
+func temporary(err error) bool {
+	t, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err)
+	return ok && t.Temporary()
+}

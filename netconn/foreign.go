@@ -1,0 +1,395 @@
+package netconn
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// The buffers between a foreign connection's goroutines and the loop, in bytes.
+const (
+	foreignRead  = 32 << 10 // each of two
+	foreignWrite = 64 << 10
+)
+
+// lingerTime is how long a foreign connection that was closed here is read on,
+// so that the peer gets what was sent: closing a socket with bytes unread would
+// reset it.
+const lingerTime = 5 * time.Second
+
+// writeGrace is how long the reader may go on after a write has failed.
+const writeGrace = 100 * time.Millisecond
+
+// emptyReads is how many reads of nothing in a row a connection may return.
+const emptyReads = 100
+
+// foreign carries a connection that blocks. Two goroutines of its own do the
+// blocking and tell the loop through the Notifier; the loop looks in noticed.
+//
+//	conn.Read  ──▶ arrived ──▶ Feed.Deliver      the reader waits until it was delivered
+//	conn.Write ◀── buf ◀────── Write             Write takes what there is room for
+type foreign struct {
+	conn   io.ReadWriteCloser
+	loop   *weir.Loop
+	feed   *weir.Feed
+	notice *weir.Notifier
+
+	// Of the loop's goroutine.
+	held   bool // reading is paused
+	told   bool // of the end of reading
+	ended  bool // Feed.Closed was called
+	writes bool // the writer was started
+	grace  *weir.Timer
+	late   bool // grace has passed
+
+	mu       sync.Mutex
+	changed  sync.Cond // what follows changed; L is &mu
+	arrived  []byte    // read and not yet delivered
+	readErr  error     // why the reader ended
+	buf      []byte    // to be written
+	spare    []byte    // the other buffer for it
+	short    bool      // Write took less than there was
+	end      bool      // CloseWrite was called
+	closing  bool      // Close was called
+	aborted  bool      // with abort
+	drain    bool      // what still arrives is dropped: nobody is told
+	writeErr error
+	flushed  bool // everything taken was written, and conn is closed or lingers
+}
+
+// halfCloser is a connection that can end writing alone.
+type halfCloser interface{ CloseWrite() error }
+
+var (
+	_ weir.Carrier = (*foreign)(nil)
+	_ Foreigner    = (*foreign)(nil)
+)
+
+// carry makes a transport of a connection that blocks.
+func carry(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.Option) (weir.Transport, error) {
+	c := &foreign{conn: conn, loop: l}
+	c.changed.L = &c.mu
+	c.notice = l.NewNotifier(c.noticed)
+	feed, err := l.Carry(c, opts...)
+	if err != nil {
+		return nil, err
+	}
+	c.feed = feed
+	if !feed.Begin(f) {
+		c.ended = true
+		go c.shut(false)
+		return nil, weir.ErrClosed
+	}
+	go c.read()
+	return feed.Transport(), nil
+}
+
+// Foreign implements Foreigner.
+func (c *foreign) Foreign() io.ReadWriteCloser { return c.conn }
+
+// LocalAddr is the connection's, if it has one.
+func (c *foreign) LocalAddr() net.Addr {
+	if a, ok := c.conn.(interface{ LocalAddr() net.Addr }); ok {
+		if addr := a.LocalAddr(); addr != nil {
+			return addr
+		}
+	}
+	return unnamed
+}
+
+// RemoteAddr is the connection's, if it has one.
+func (c *foreign) RemoteAddr() net.Addr {
+	if a, ok := c.conn.(interface{ RemoteAddr() net.Addr }); ok {
+		if addr := a.RemoteAddr(); addr != nil {
+			return addr
+		}
+	}
+	return unnamed
+}
+
+var unnamed net.Addr = &weir.FileAddr{Net: "conn", Name: "foreign connection"}
+
+// read is the goroutine that blocks in Read. It fills one buffer while the loop
+// has the other.
+func (c *foreign) read() {
+	var bufs [2][]byte
+	empty := 0
+	for i := 0; ; {
+		if bufs[i] == nil {
+			bufs[i] = make([]byte, foreignRead)
+		}
+		n, err := c.conn.Read(bufs[i])
+		if n == 0 && err == nil {
+			if empty++; empty < emptyReads {
+				continue
+			}
+			err = io.ErrNoProgress
+		}
+		empty = 0
+		if c.hand(bufs[i][:n], err) {
+			return
+		}
+		i ^= 1
+	}
+}
+
+// hand gives the loop what was read, once it has dealt with what was before,
+// and reports whether that was the last.
+func (c *foreign) hand(p []byte, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.arrived != nil && !c.drain {
+		c.changed.Wait()
+	}
+	if !c.drain && len(p) > 0 {
+		c.arrived = p
+	}
+	if err != nil {
+		c.readErr = err
+		c.changed.Broadcast()
+	}
+	if !c.drain {
+		_ = c.notice.Notify()
+	}
+	return err != nil || c.aborted
+}
+
+// write is the goroutine that blocks in Write. While it writes one buffer the
+// loop fills the other.
+func (c *foreign) write() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ended := false
+	for {
+		switch {
+		case c.aborted:
+			return
+		case len(c.buf) > 0 && c.writeErr == nil:
+			p := c.buf
+			c.buf, c.spare = c.spare[:0], nil
+			if c.short {
+				_ = c.notice.Notify()
+			}
+			c.mu.Unlock()
+			_, err := c.conn.Write(p)
+			c.mu.Lock()
+			c.spare = p[:0]
+			if c.writeErr = err; err != nil {
+				_ = c.notice.Notify()
+			}
+		case c.end && !ended && c.writeErr == nil:
+			ended = true
+			c.mu.Unlock()
+			err := c.conn.(halfCloser).CloseWrite()
+			c.mu.Lock()
+			// Not connected: the peer's reset came first, and reading tells of it.
+			if err != nil && !errors.Is(err, syscall.ENOTCONN) {
+				c.writeErr = err
+				_ = c.notice.Notify()
+			}
+		case c.closing:
+			c.finish(ended)
+			return
+		default:
+			c.changed.Wait()
+		}
+	}
+}
+
+// finish closes a connection whose bytes have all been written, on the writer's
+// goroutine. Where the peer might still lose them the transport is told first.
+func (c *foreign) finish(ended bool) {
+	h, ok := c.conn.(halfCloser)
+	if c.readErr != nil || c.writeErr != nil || !ok {
+		c.mu.Unlock()
+		_ = c.conn.Close()
+		c.mu.Lock()
+		c.flushed = true
+		_ = c.notice.Notify()
+		return
+	}
+	if !ended {
+		c.mu.Unlock()
+		_ = h.CloseWrite()
+		c.mu.Lock()
+	}
+	c.flushed = true
+	_ = c.notice.Notify()
+	c.drain = true
+	c.changed.Broadcast()
+	late := false
+	timer := time.AfterFunc(lingerTime, func() {
+		c.mu.Lock()
+		late = true
+		c.changed.Broadcast()
+		c.mu.Unlock()
+	})
+	for !late && c.readErr == nil && !c.aborted {
+		c.changed.Wait()
+	}
+	timer.Stop()
+	c.mu.Unlock()
+	_ = c.conn.Close()
+	c.mu.Lock()
+}
+
+// shut closes the connection, on a goroutine of its own, since that may block.
+func (c *foreign) shut(reset bool) {
+	if reset {
+		switch conn := c.conn.(type) {
+		case interface{ SetLinger(sec int) error }:
+			_ = conn.SetLinger(0)
+		case interface{ Abort() }:
+			conn.Abort()
+		}
+	}
+	_ = c.conn.Close()
+}
+
+// noticed looks, on the loop's goroutine, at what the others have done.
+func (c *foreign) noticed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.arrived != nil && !c.held && !c.ended {
+		p := c.arrived
+		c.outside(func() { c.feed.Deliver(p) })
+		c.arrived = nil
+		c.changed.Broadcast()
+		c.loop.Readied()
+	}
+	if c.short && len(c.buf) < foreignWrite && !c.ended {
+		c.short = false
+		c.outside(c.feed.Writable)
+	}
+	switch {
+	case c.ended:
+	case c.flushed:
+		c.ended = true
+		err := c.writeErr
+		c.outside(func() { c.feed.Closed(err) })
+	case c.writeErr != nil && !c.closing:
+		c.writeFailed()
+	case c.readErr != nil && c.arrived == nil && !c.held && !c.told:
+		c.told = true
+		c.readEnded()
+	}
+}
+
+// writeFailed loses the connection, but not before what the peer had sent is
+// delivered, or was waited for: a peer that answers early and closes makes a
+// write fail while its answer is still on the way through the reader.
+func (c *foreign) writeFailed() {
+	err := c.writeErr
+	switch {
+	case c.late, c.readErr != nil && c.arrived == nil:
+		c.outside(func() { c.feed.Fail(err) })
+	case c.grace == nil:
+		c.outside(func() { c.feed.WriteFailed(err) })
+		c.grace = c.loop.After(writeGrace, func() {
+			c.late = true
+			c.noticed()
+		})
+	}
+}
+
+// readEnded tells of the end of reading, whichever it is.
+func (c *foreign) readEnded() {
+	err := c.readErr
+	switch {
+	case errors.Is(err, io.EOF):
+		c.outside(c.feed.End)
+	case !c.closing:
+		c.outside(func() { c.feed.Fail(err) })
+	}
+}
+
+// outside calls f without the lock.
+func (c *foreign) outside(f func()) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	f()
+}
+
+// Write implements weir.Carrier.
+func (c *foreign) Write(bufs [][]byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writeErr != nil {
+		return 0, weir.ErrClosed // noticed says why
+	}
+	total := 0
+	for _, p := range bufs {
+		n := min(len(p), foreignWrite-len(c.buf))
+		c.buf = append(c.buf, p[:n]...)
+		total += n
+		if n < len(p) {
+			c.short = true
+			break
+		}
+	}
+	c.wakeWriter()
+	return total, nil
+}
+
+// wakeWriter lets the writer look, and starts it if it was not needed before.
+func (c *foreign) wakeWriter() {
+	if !c.writes {
+		c.writes = true
+		go c.write()
+	}
+	c.changed.Broadcast()
+	c.loop.Readied()
+}
+
+// CloseWrite implements weir.Carrier.
+func (c *foreign) CloseWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.end = true
+	c.wakeWriter()
+	return nil // noticed tells of failures
+}
+
+// CanCloseWrite implements weir.Carrier.
+func (c *foreign) CanCloseWrite() bool {
+	if a, ok := c.conn.(interface{ CanCloseWrite() bool }); ok && !a.CanCloseWrite() {
+		return false
+	}
+	_, ok := c.conn.(halfCloser)
+	return ok
+}
+
+// PauseReading implements weir.Carrier.
+func (c *foreign) PauseReading() { c.held = true }
+
+// ResumeReading implements weir.Carrier.
+func (c *foreign) ResumeReading() {
+	c.held = false
+	_ = c.notice.Notify()
+}
+
+// Close implements weir.Carrier.
+func (c *foreign) Close(abort bool) {
+	c.mu.Lock()
+	c.closing = true
+	c.aborted = c.aborted || abort
+	c.drain = c.drain || abort
+	if !abort && !c.ended {
+		c.wakeWriter()
+	}
+	c.changed.Broadcast()
+	c.mu.Unlock()
+	if abort && !c.ended {
+		c.ended = true
+		if c.grace != nil {
+			c.grace.Stop()
+		}
+		go c.shut(true)
+		c.feed.Closed(nil)
+	}
+}

@@ -1,0 +1,14 @@
+//go:build !unix
+
+package netconn
+
+import (
+	"io"
+
+	"github.com/weir-io/weir"
+)
+
+// handOver hands nothing over: a socket here belongs to the runtime for good.
+func handOver(*weir.Loop, io.ReadWriteCloser, weir.Factory, []weir.Option) (weir.Transport, error) {
+	return nil, errNotHanded
+}

@@ -1,0 +1,245 @@
+package task
+
+import "errors"
+
+var (
+	errNotStarted = errors.New("task: ended without saying that it had started")
+	// ErrNotLocked is returned by Unlock, Notify and Cond.Wait where the lock
+	// is not held.
+	ErrNotLocked = errors.New("task: the lock is not held")
+)
+
+// waitList has tasks that wait for the same thing, first come first served.
+type waitList struct {
+	first, last *Task
+	n           int
+}
+
+func (l *waitList) add(t *Task) {
+	t.list, t.prev = l, l.last
+	if l.last != nil {
+		l.last.next = t
+	} else {
+		l.first = t
+	}
+	l.last = t
+	l.n++
+}
+
+func (l *waitList) remove(t *Task) {
+	if t.list != l {
+		return
+	}
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		l.first = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	} else {
+		l.last = t.prev
+	}
+	t.list, t.prev, t.next = nil, nil, nil
+	l.n--
+}
+
+// pop takes the first task out; nil if there is none.
+func (l *waitList) pop() *Task {
+	t := l.first
+	if t != nil {
+		l.remove(t)
+	}
+	return t
+}
+
+// Lock is held by one at a time; those who wait get it in their order. The zero
+// value is free. It is needed only around waits: between two waits a task is
+// alone anyway.
+type Lock struct {
+	Name    string // for the tree
+	held    bool
+	waiting waitList
+}
+
+// Lock waits for the lock. Without an error the task holds it, even if a
+// cancellation came in the same turn: what was handed over is not lost
+// (behaviour 82).
+func (l *Lock) Lock(t *Task) error {
+	if !l.held && !t.Scope().Canceled() {
+		l.held = true
+		return nil
+	}
+	l.waiting.add(t)
+	return t.Park(l)
+}
+
+// TryLock takes the lock if it is free.
+func (l *Lock) TryLock() bool {
+	if l.held {
+		return false
+	}
+	l.held = true
+	return true
+}
+
+// Unlock hands the lock to the next who waits. Whoever holds it may let another
+// unlock it. ErrNotLocked if nobody holds it.
+func (l *Lock) Unlock() error {
+	if !l.held {
+		return ErrNotLocked
+	}
+	if t := l.waiting.pop(); t != nil {
+		t.Wake(nil) // and it stays held
+	} else {
+		l.held = false
+	}
+	return nil
+}
+
+// Held reports whether somebody holds the lock.
+func (l *Lock) Held() bool { return l.held }
+
+// Abandon implements Waitable.
+func (l *Lock) Abandon(t *Task) { l.waiting.remove(t) }
+
+// WaitingFor implements Waitable.
+func (l *Lock) WaitingFor() string { return named("a lock", l.Name) }
+
+func named(what, name string) string {
+	if name == "" {
+		return what
+	}
+	return what + " (" + name + ")"
+}
+
+// Semaphore has so many places. NewSemaphore makes one.
+type Semaphore struct {
+	Name    string // for the tree
+	free    int
+	waiting waitList
+}
+
+// NewSemaphore makes a Semaphore with n places.
+func NewSemaphore(n int) *Semaphore { return &Semaphore{free: n} }
+
+// Acquire waits for a place; see Lock.Lock.
+func (s *Semaphore) Acquire(t *Task) error {
+	if s.free > 0 && s.waiting.n == 0 && !t.Scope().Canceled() {
+		s.free--
+		return nil
+	}
+	s.waiting.add(t)
+	return t.Park(s)
+}
+
+// TryAcquire takes a place if one is free.
+func (s *Semaphore) TryAcquire() bool {
+	if s.free <= 0 {
+		return false
+	}
+	s.free--
+	return true
+}
+
+// Release gives a place back, or adds one: to the next who waits, if anybody
+// does.
+func (s *Semaphore) Release() {
+	if t := s.waiting.pop(); t != nil {
+		t.Wake(nil)
+	} else {
+		s.free++
+	}
+}
+
+// Free is how many places are free.
+func (s *Semaphore) Free() int { return s.free }
+
+// Abandon implements Waitable.
+func (s *Semaphore) Abandon(t *Task) { s.waiting.remove(t) }
+
+// WaitingFor implements Waitable.
+func (s *Semaphore) WaitingFor() string { return named("a semaphore", s.Name) }
+
+// Event is set or not; who waits for it goes on when it is. The zero value is
+// not set.
+type Event struct {
+	Name    string // for the tree
+	set     bool
+	waiting waitList
+}
+
+// Set sets the event and lets everybody go on who waits for it.
+func (e *Event) Set() {
+	e.set = true
+	for t := e.waiting.pop(); t != nil; t = e.waiting.pop() {
+		t.Wake(nil)
+	}
+}
+
+// Clear makes the event not set. Who was let go before goes on.
+func (e *Event) Clear() { e.set = false }
+
+// IsSet reports whether the event is set.
+func (e *Event) IsSet() bool { return e.set }
+
+// Wait waits until the event is set.
+func (e *Event) Wait(t *Task) error {
+	if e.set && !t.Scope().Canceled() {
+		return nil
+	}
+	e.waiting.add(t)
+	return t.Park(e)
+}
+
+// Abandon implements Waitable.
+func (e *Event) Abandon(t *Task) { e.waiting.remove(t) }
+
+// WaitingFor implements Waitable.
+func (e *Event) WaitingFor() string { return named("an event", e.Name) }
+
+// Cond lets tasks that hold L wait for a change of what L protects.
+type Cond struct {
+	Name    string // for the tree
+	L       *Lock
+	waiting waitList
+}
+
+// Wait gives L up, waits for Notify, and holds L again when it returns, with an
+// error or without one.
+func (c *Cond) Wait(t *Task) error {
+	if !c.L.held {
+		return ErrNotLocked
+	}
+	c.waiting.add(t)
+	if t.Scope().Canceled() {
+		return t.Park(c)
+	}
+	if err := c.L.Unlock(); err != nil {
+		return err
+	}
+	err := t.Park(c)
+	if !c.L.TryLock() {
+		c.L.waiting.add(t)
+		t.deaf = true
+		t.hold(c.L)
+		t.deaf = false
+		t.waitErr = nil
+	}
+	return err
+}
+
+// Notify lets n of those go on who wait, in their order; below 0, all.
+func (c *Cond) Notify(n int) {
+	for t := c.waiting.first; t != nil && n != 0; t = c.waiting.first {
+		c.waiting.remove(t)
+		t.Wake(nil)
+		n--
+	}
+}
+
+// Abandon implements Waitable.
+func (c *Cond) Abandon(t *Task) { c.waiting.remove(t) }
+
+// WaitingFor implements Waitable.
+func (c *Cond) WaitingFor() string { return named("a condition", c.Name) }
