@@ -117,11 +117,18 @@ func (o *opening) stepAside(e event) {
 		_ = t.Close() // always nil
 		return
 	}
-	top.SetProtocol(p)
-	p.ConnectionMade(top)
-	if s, ok := top.(*servedTransport); ok {
-		s.r.settle()
+	made := func() {
+		p.ConnectionMade(top)
+		if s, ok := top.(*servedTransport); ok {
+			s.r.settle()
+		}
 	}
+	if h, ok := weir.As[weir.Handover](t); ok {
+		h.Handover(p, made)
+		return
+	}
+	t.SetProtocol(p)
+	made()
 }
 
 func (o *opening) stopTimer() {
