@@ -275,7 +275,7 @@ func (a *attempt) finish(err error) {
 		return
 	}
 	c := a.c
-	if err == nil {
+	if err == nil || planted == "refused-is-connected" {
 		c.won(a)
 		return
 	}

@@ -394,7 +394,7 @@ func (s *stream) lose(err error) {
 
 // tryShut closes the handles once no Op needs them, and queues ConnectionLost.
 func (s *stream) tryShut() {
-	if s.flags&fShut != 0 || s.rop.Armed() || s.flags&fFlushing != 0 {
+	if s.flags&fShut != 0 || s.rop.Armed() && planted != "close-in-flight" || s.flags&fFlushing != 0 {
 		return
 	}
 	if s.flags&(fCarried|fGone) == fCarried {
@@ -466,7 +466,7 @@ func (s *stream) finish() {
 
 // gone takes the stream out of the loop's books.
 func (s *stream) gone() {
-	if s.loop.conns.remove(s) && s.flags&fCarried == 0 {
+	if (planted != "closed-stays" || s.flags&fWriteEOFSent == 0) && s.loop.conns.remove(s) && s.flags&fCarried == 0 {
 		s.loop.conns.n--
 	}
 	ln := s.listener

@@ -168,7 +168,7 @@ func (s *stream) overflow() {
 	if s.out == nil || s.out.n <= int(s.high) || s.flags&fLost != 0 {
 		return
 	}
-	if s.flags&fInData != 0 && s.caps&capPause == 0 {
+	if (s.flags&fInData != 0 || planted == "writers-stop-reading") && s.caps&capPause == 0 {
 		// The peer's bytes make ours: no more of them until these have left.
 		s.flags |= fAutoPaused
 		s.touch()
@@ -289,6 +289,9 @@ func (s *stream) drainLater() {
 // while its answer is still to be read.
 func (s *stream) writeFailed(err error) {
 	reason := s.opError("write", err)
+	if s.flags&fWriteBroken != 0 {
+		reason = s.reason // the hang-up's, which took the system's only word of a reset
+	}
 	if s.rh != s.wh || s.paused() || s.flags&(fClosing|fEOF) != 0 {
 		s.lose(reason)
 		return
