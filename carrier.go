@@ -122,6 +122,11 @@ func (f *Feed) Break(err error) {
 	f.End()
 }
 
+// Paused reports whether the protocol wants no bytes at present, but some later.
+// It says so at once, where Carrier.PauseReading is called when the callback has
+// returned.
+func (f *Feed) Paused() bool { return f.s.paused() && f.s.flags&(fClosing|fLost) == 0 }
+
 // Writable says that Write can take more.
 func (f *Feed) Writable() {
 	f.s.flags &^= fBlocked
