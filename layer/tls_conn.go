@@ -208,12 +208,14 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 // close_notify to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does
 // not.
 func (c *tlsConn) CanCloseWrite() bool {
-	return c.stopFor != nil || c.conn.ConnectionState().Version >= tls.VersionTLS13
+	return c.stopFor != nil || c.shared.silent || c.conn.ConnectionState().Version >= tls.VersionTLS13
 }
 
 // CloseWrite implements weir.Carrier.
 func (c *tlsConn) CloseWrite() error {
-	c.notify()
+	if c.stopFor != nil || !c.shared.silent {
+		c.notify()
+	}
 	return nil
 }
 
