@@ -285,6 +285,9 @@ func (c *foreign) noticed() {
 // write fail while its answer is still on the way through the reader.
 func (c *foreign) writeFailed() {
 	err := c.writeErr
+	if c.readErr != nil && !errors.Is(c.readErr, io.EOF) {
+		err = c.readErr // a reset is told once, to whoever asks first
+	}
 	switch {
 	case c.late, c.readErr != nil && c.arrived == nil:
 		c.outside(func() { c.feed.Fail(err) })
