@@ -398,10 +398,14 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
+		if l.conns.first == nil && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
-		n, err := l.be.Wait(10*time.Millisecond, l.done)
+		wait := 10 * time.Millisecond
+		if len(l.ready) > 0 {
+			wait = 0
+		}
+		n, err := l.be.Wait(wait, l.done)
 		if err != nil {
 			return err
 		}

@@ -169,6 +169,11 @@ func (s *stream) readDone(c *backend.Completion) {
 			s.flags |= fEOF // nothing more can come: no need to linger
 		}
 	case s.flags&fWriteBroken != 0 && (c.Err != nil || c.N == 0):
+		if s.net == netTCP && errors.Is(s.reason, syscall.EPIPE) {
+			// A write failed before the end of the stream was read: TCP was reset.
+			// The system tells once, and a hang-up that was cancelled took it.
+			s.reason = s.opError("write", syscall.ECONNRESET)
+		}
 		s.lose(s.reason)
 	case c.Err != nil && c.Op.Kind == backend.Hangup:
 		s.hungUp(s.opError(op, c.Err))

@@ -289,6 +289,9 @@ func (s *stream) drainLater() {
 // while its answer is still to be read.
 func (s *stream) writeFailed(err error) {
 	reason := s.opError("write", err)
+	if s.flags&fWriteBroken != 0 {
+		reason = s.reason // the hang-up's, which took the system's only word of a reset
+	}
 	if s.rh != s.wh || s.paused() || s.flags&(fClosing|fEOF) != 0 {
 		s.lose(reason)
 		return

@@ -65,7 +65,7 @@ func ParseType(s string) (Type, error) {
 
 // Record is one record of an answer. Which fields count follows from Type.
 type Record struct {
-	Name string // its owner, absolute
+	Name string // its owner: absolute, in lower case, as are all names here
 	Type Type
 	TTL  time.Duration // what is left of it
 

@@ -28,6 +28,8 @@ type Base struct {
 
 	failed  bool // before it was ready; Above.Failed was called or is queued
 	blocked bool // the transport below has asked for a pause
+	held    bool // the layer wants no bytes: HoldReading
+	paused  bool // what is above wants none
 }
 
 // Ends are the two ends of a layer.
@@ -177,6 +179,33 @@ func (b *Base) Lost(err error) {
 // own Write takes nothing then, unless it must.
 func (b *Base) Blocked() bool { return b.blocked }
 
+// Writable says that the layer's own Write can take more. While the transport
+// below asks for a pause it does nothing: ResumeWriting says it then.
+func (b *Base) Writable() {
+	if b.feed != nil && !b.blocked {
+		b.feed.Writable()
+	}
+}
+
+// HoldReading asks the transport below for no more bytes on the layer's own
+// account, until ReleaseReading. What is above may pause as well: reading goes on
+// when neither wants it held. Again is nothing.
+func (b *Base) HoldReading() {
+	b.held = true
+	b.below.PauseReading()
+}
+
+// ReleaseReading undoes HoldReading.
+func (b *Base) ReleaseReading() {
+	if b.held = false; !b.paused {
+		b.below.ResumeReading()
+	}
+}
+
+// Paused reports whether what is above wants no bytes at present. A layer that
+// holds bytes keeps them then.
+func (b *Base) Paused() bool { return b.paused }
+
 // DataReceived implements weir.Protocol: everything goes up.
 func (b *Base) DataReceived(p []byte) (int, error) {
 	b.Deliver(p)
@@ -227,10 +256,17 @@ func (b *Base) CanCloseWrite() bool { return b.below.CanWriteEOF() }
 func (b *Base) CloseWrite() error { return b.below.WriteEOF() }
 
 // PauseReading implements weir.Carrier.
-func (b *Base) PauseReading() { b.below.PauseReading() }
+func (b *Base) PauseReading() {
+	b.paused = true
+	b.below.PauseReading()
+}
 
 // ResumeReading implements weir.Carrier.
-func (b *Base) ResumeReading() { b.below.ResumeReading() }
+func (b *Base) ResumeReading() {
+	if b.paused = false; !b.held {
+		b.below.ResumeReading()
+	}
+}
 
 // Close implements weir.Carrier.
 func (b *Base) Close(abort bool) {

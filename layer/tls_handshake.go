@@ -272,9 +272,14 @@ func (g *gate) watch() {
 	g.timer.SetAt(g.first.hs.moved.Add(stallTime))
 }
 
+// evictionsPerTurn bounds how many stalled handshakes are unwound at once.
+const evictionsPerTurn = 16
+
 func (g *gate) stalled() {
-	for g.waiting() && g.evict() {
-		continue // leave gave its place on
+	for range evictionsPerTurn {
+		if !g.waiting() || !g.evict() { // one that is evicted gives its place on
+			break
+		}
 	}
 	if g.waiting() {
 		g.watch()

@@ -14,11 +14,14 @@ import (
 
 // verbs are the words that are not endpoints.
 func verbs() []string {
-	return []string{"demo", "explain", "quote", "help", "completion", "version"}
+	return []string{"demo", "explain", "quote", "help", "completion", "dns", "version"}
 }
 
 // run does what the command line says and returns the exit code.
 func (c *command) run() int {
+	if len(c.args) > 0 && c.args[0] == "dns" {
+		return c.dns(c.args[1:])
+	}
 	f, words, argv, err := parseFlags(c.args)
 	if err != nil {
 		return c.usage(err)

@@ -50,6 +50,9 @@ func (r *report) markdown() string {
 	for _, f := range r.figures() {
 		p("![%s](%s)\n\n", f.title, f.file)
 	}
+	for _, who := range []string{"weir-epoll", "weir-uring", "weir-epoll-splice", "weir-uring-splice", "cmd-weir"} {
+		r.ratioTable(p, who)
+	}
 	for i := range r.Cases {
 		r.Cases[i].table(p)
 	}
@@ -122,6 +125,47 @@ func (c *caseResult) table(p printer) {
 			w.ToFloor.Median, w.ToStd.Median, short(rate))
 		if latencies {
 			p(" %s | %s | %s |", short(w.P50), short(w.P99), short(w.P999))
+		}
+		p("\n")
+	}
+	p("\n")
+}
+
+// ratioTable holds one server against each other one, in every case that it
+// takes part in.
+func (r *report) ratioTable(p printer, who string) {
+	var with []*caseResult
+	var peers []string
+	for i := range r.Cases {
+		c := &r.Cases[i]
+		if c.row(who) == nil {
+			continue
+		}
+		with = append(with, c)
+		for _, w := range c.Rows {
+			if !strings.Contains(w.Peer, "weir") && !slices.Contains(peers, w.Peer) {
+				peers = append(peers, w.Peer)
+			}
+		}
+	}
+	if len(with) == 0 || len(peers) == 0 {
+		return
+	}
+	p("## %s to each\n\nIts cost (CPU; p50 in greedy and relay-first) as a part of theirs: below 1, %s takes less.\n\n| to |", who, who)
+	for _, c := range with {
+		p(" %s |", c.Name)
+	}
+	p("\n|---|%s\n", strings.Repeat("---|", len(with)))
+	for _, name := range peers {
+		p("| %s |", name)
+		for _, c := range with {
+			text := "–"
+			if other := c.row(name); other != nil {
+				if v, ok := c.ratio(c.row(who), other); ok {
+					text = fmt.Sprintf("%.2f", v)
+				}
+			}
+			p(" %s |", text)
 		}
 		p("\n")
 	}

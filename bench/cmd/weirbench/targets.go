@@ -36,15 +36,21 @@ func costRatio(name, who, to string) func(*report) (float64, bool) {
 		if other == nil {
 			return 0, false
 		}
-		var v []float64
-		theirs := other.good()
-		for round, s := range row.good() {
-			if o, ok := theirs[round]; ok {
-				v = append(v, c.c.cost(s)/c.c.cost(o))
-			}
-		}
-		return spreadOf(v).Median, len(v) > 0
+		return c.ratio(row, other)
 	}
+}
+
+// ratio is the cost of one row as a part of another's: the median over the
+// rounds that both have.
+func (c *caseResult) ratio(one, other *row) (float64, bool) {
+	var v []float64
+	theirs := other.good()
+	for round, s := range one.good() {
+		if o, ok := theirs[round]; ok {
+			v = append(v, c.c.cost(s)/c.c.cost(o))
+		}
+	}
+	return spreadOf(v).Median, len(v) > 0
 }
 
 func syscalls(name, who string) func(*report) (float64, bool) {
