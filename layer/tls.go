@@ -58,6 +58,16 @@ func WithHandshakeCap(n int) TLSOption {
 	return func(s *tlsShared) { s.cap = max(n, 1) }
 }
 
+// WithHandshakeWorkers lets up to n steps of handshakes, per loop, run on
+// goroutines beside the loop's, which serves others meanwhile. Without it they
+// run one a turn while the loop waits: up to a fifth of a millisecond for an
+// ECDSA key, and more than one for RSA. Functions of the configuration may then
+// be called at the same time as the loop's callbacks. A simulated run does not
+// repeat with workers.
+func WithHandshakeWorkers(n int) TLSOption {
+	return func(s *tlsShared) { s.workers = max(n, 0) }
+}
+
 // The defaults of TLS.
 const (
 	defaultHandshakeTimeout = 10 * time.Second
@@ -70,7 +80,7 @@ type tlsShared struct {
 	cfg                            *tls.Config
 	client                         bool
 	handshakeTimeout, closeTimeout time.Duration
-	cap                            int
+	cap, workers                   int
 	rules                          PeerRules
 	clientCAs                      *AuthorityFile
 	bufs                           sync.Pool // of *tlsBuffer

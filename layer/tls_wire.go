@@ -27,10 +27,11 @@ func isAgain(err error) bool { return err == errAgain } //nolint:errorlint // cr
 // Read implements net.Conn. It goes no further than the record in progress.
 func (w *tlsWire) Read(p []byte) (int, error) {
 	for len(w.in) == 0 {
-		if w.hs == nil {
+		h := w.hs
+		if h == nil {
 			return 0, errAgain
 		}
-		if !w.hs.yield(struct{}{}) {
+		if !h.wait() {
 			return 0, io.ErrClosedPipe
 		}
 	}
@@ -69,10 +70,20 @@ func (w *tlsWire) send(p []byte) {
 func (w *tlsWire) Close() error { return nil }
 
 // LocalAddr implements net.Conn.
-func (w *tlsWire) LocalAddr() net.Addr { return w.below.LocalAddr() }
+func (w *tlsWire) LocalAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.local
+	}
+	return w.below.LocalAddr()
+}
 
 // RemoteAddr implements net.Conn.
-func (w *tlsWire) RemoteAddr() net.Addr { return w.below.RemoteAddr() }
+func (w *tlsWire) RemoteAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.remote
+	}
+	return w.below.RemoteAddr()
+}
 
 // SetDeadline implements net.Conn. Deadlines are the loop's timers.
 func (w *tlsWire) SetDeadline(time.Time) error { return nil }

@@ -7,7 +7,8 @@ import (
 )
 
 const howToRead = `Each server is a process of its own with a CPU to itself, the load another on
-the other CPU; in "two loops" they share both. The load is weir's own
+the other CPU; in "two loops" they share both. GOMAXPROCS is the machine's all the
+same, as it is by default for programs that are not tied. The load is weir's own
 (` + "`bench/internal/load`" + `): bare system calls, every byte checked against the place
 it must have. CPU is the server process's, user and system, from the scheduler's
 clock; over loopback it contains most of the kernel's TCP for both ends. Every
