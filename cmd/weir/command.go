@@ -56,6 +56,9 @@ func (c *command) run() int {
 	if verb == "explain" {
 		return c.print(p.explain())
 	}
+	if p.datagrams() {
+		return c.packets(p, f)
+	}
 	return c.relay(p, f)
 }
 
@@ -128,6 +131,9 @@ func (p *plan) check() error {
 		return &usageError{problem: "--pick and --check choose from several endpoints, and there is one", hint: "weir A B1 B2 --pick least"}
 	}
 	a, b := p.a, p.bs[0]
+	if err := p.checkDatagrams(); err != nil {
+		return err
+	}
 	if a.Kind().Name == "stdio" && b.Kind().Name == "stdio" {
 		return &usageError{problem: "standard input and output cannot stand on both sides"}
 	}
