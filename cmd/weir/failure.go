@@ -108,6 +108,9 @@ func why(err error) string {
 	if text := whyTLS(err); text != "" {
 		return text
 	}
+	if text := whyProxy(err); text != "" {
+		return text
+	}
 	switch {
 	case err == nil:
 		return "closed"

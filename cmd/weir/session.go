@@ -9,6 +9,7 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
+	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -23,6 +24,8 @@ type session struct {
 	targets    [2]*target // what the sides that connect were given
 	lease      *balance.Lease
 	since      time.Time
+	request    *layer.Request // of a proxy's client; nil: nobody asked
+	asked      address.Asked
 }
 
 func (a *app) newSession() *session {
@@ -55,7 +58,7 @@ func (s *session) connect(side relay.Side) {
 		s.targets[side] = t
 		s.ends[side] = t.endpoint
 	}
-	s.connecting[side] = s.ends[side].Connect(s.app.env, s.relay.Protocol(side))
+	s.connecting[side] = s.ends[side].ConnectFor(s.app.env, s.asked, s.relay.Protocol(side))
 }
 
 // peer is who is on side A; nil where nobody is yet.
@@ -79,6 +82,7 @@ func (s *session) connected() {
 	if s.lease != nil {
 		s.lease.Up()
 	}
+	s.granted()
 	names := s.names()
 	a.rep.line(dim, "open", fmt.Sprintf("#%d %s -> %s", s.id, names[0], names[1]), "id", s.id, "a", names[0], "b", names[1])
 }
@@ -90,6 +94,7 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	t := s.targets[side]
 	if t == nil {
 		a.rep.fail(slog.LevelError, connectFailure(s.ends[side], err))
+		s.denied(err)
 		return false
 	}
 	s.targets[side] = nil
@@ -107,6 +112,7 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 		}
 	}
 	t.refused++
+	s.denied(err)
 	return false
 }
 
