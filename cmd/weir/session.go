@@ -98,6 +98,13 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 		return false
 	}
 	s.targets[side] = nil
+	if s.request != nil && s.ends[side].Asks() {
+		// It says nothing about the endpoint: others ask for other destinations.
+		a.rep.fail(slog.LevelWarn, connectFailureTo(s.label(side), s.ends[side], err))
+		t.refused++
+		s.denied(err)
+		return false
+	}
 	if a.p.many() || len(a.p.bs) > 1 {
 		t.down(connectFailure(t.endpoint, err))
 	} else {
@@ -123,12 +130,25 @@ func (s *session) abandon(side relay.Side) {
 	}
 }
 
+// label is what the command line calls a side, and where it goes if that was
+// asked for.
+func (s *session) label(side relay.Side) string {
+	e := s.ends[side]
+	switch {
+	case s.request == nil || !e.Asks():
+		return e.Label()
+	case e.Kind().Name == "dial":
+		return s.request.Destination()
+	}
+	return e.Label() + " to " + s.request.Destination()
+}
+
 // names are what the sides are called in a line: where they are, and how the
 // command line called that if it was otherwise.
 func (s *session) names() (names [2]string) {
 	for i := range names {
 		e := s.ends[i]
-		names[i] = e.Label()
+		names[i] = s.label(relay.Side(i))
 		t := s.relay.Transport(relay.Side(i))
 		if t == nil {
 			continue
