@@ -60,18 +60,18 @@ func benchLoop(b *testing.B, backend string, s, c *ear, server, client layer.Lay
 	return l
 }
 
-// sender is a push producer of n bytes.
-type sender struct {
+// pusher is a push producer of n bytes.
+type pusher struct {
 	t      weir.Transport
 	piece  []byte
 	left   int
 	paused bool
 }
 
-func (s *sender) Streaming() bool { return true }
-func (s *sender) PauseProducing() { s.paused = true }
-func (s *sender) StopProducing()  { s.left = 0 }
-func (s *sender) ResumeProducing() {
+func (s *pusher) Streaming() bool { return true }
+func (s *pusher) PauseProducing() { s.paused = true }
+func (s *pusher) StopProducing()  { s.left = 0 }
+func (s *pusher) ResumeProducing() {
 	s.paused = false
 	for s.left > 0 && !s.paused {
 		n := min(s.left, len(s.piece))
@@ -101,7 +101,7 @@ func BenchmarkTLSBulk(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			began := cpu()
-			p := &sender{t: c.tr, piece: make([]byte, piece), left: b.N * piece}
+			p := &pusher{t: c.tr, piece: make([]byte, piece), left: b.N * piece}
 			_ = c.tr.RegisterProducer(p)
 			p.ResumeProducing()
 			for got < b.N*piece {

@@ -185,7 +185,7 @@ cases() {
 load() {
 	local s=127.0.0.1:$1
 	[ "$LOAD" = 0 ] && return
-	(cd bench && go run ./dnsload -server "$s" -name host.weir.test. -for "${LOAD}s") || bad "load"
+	(cd bench && go run ./cmd/dnsload -server "$s" -name host.weir.test. -depth 64 -for "${LOAD}s") || bad "load"
 }
 
 run() {

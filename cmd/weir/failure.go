@@ -55,7 +55,12 @@ func (f *failure) fields() []any {
 
 // connectFailure explains a connect that came to nothing.
 func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
-	f := &failure{problem: "cannot connect to " + e.Label()}
+	return connectFailureTo(e.Label(), e, err)
+}
+
+// connectFailureTo is connectFailure for an endpoint that is called otherwise.
+func connectFailureTo(label string, e *address.Endpoint, err *weir.ConnectError) *failure {
+	f := &failure{problem: "cannot connect to " + label}
 	if e.Role() == address.Open {
 		f.problem = "cannot use " + e.Label()
 	}
@@ -70,7 +75,9 @@ func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
 		cause = err.Err
 	}
 	f.problem += ": " + why(cause)
-	f.next = nextForConnect(e, cause)
+	if !e.Asks() {
+		f.next = nextForConnect(e, cause)
+	}
 	f.showTLS(cause, false)
 	return f
 }
@@ -106,6 +113,9 @@ func why(err error) string {
 		tls    *address.LayerError
 	)
 	if text := whyTLS(err); text != "" {
+		return text
+	}
+	if text := whyProxy(err); text != "" {
 		return text
 	}
 	switch {
