@@ -1,6 +1,6 @@
 # Every target is a step of .ci/run, so that CI and people run the same.
 
-STEPS := fmt vet lint arch api-check test backends sim fuzz cross demo benches clone
+STEPS := fmt vet lint arch api-check test backends interop sim fuzz cross demo benches clone
 
 .PHONY: check api format tools bench $(STEPS)
 

@@ -159,7 +159,7 @@ func archCheck(rows []archRow, name string, imports, tests []string) []string {
 		default:
 			// The lines name modules, the files packages of them.
 			ok = slices.ContainsFunc(own.imports, func(m string) bool { return archWithin(target, m) }) ||
-				archWithin(name, "bench")
+				archOwnModule(name)
 		}
 		if !ok {
 			problems = append(problems, fmt.Sprintf("%s imports %s: its line in DESIGN.md's table does not allow that", name, target))
@@ -171,7 +171,7 @@ func archCheck(rows []archRow, name string, imports, tests []string) []string {
 		switch {
 		case ok:
 		case kind == archOutside:
-			ok = slices.ContainsFunc(archTestModules, func(m string) bool { return archWithin(target, m) }) || archWithin(name, "bench")
+			ok = slices.ContainsFunc(archTestModules, func(m string) bool { return archWithin(target, m) }) || archOwnModule(name)
 		case archWithin(name, "internal"):
 			ok = archWithin(target, "internal")
 		default:
@@ -183,6 +183,10 @@ func archCheck(rows []archRow, name string, imports, tests []string) []string {
 	}
 	return problems
 }
+
+// archOwnModule reports whether name is in a module of its own, whose go.mod says
+// what else it needs.
+func archOwnModule(name string) bool { return archWithin(name, "bench") || archWithin(name, "interop") }
 
 func archFind(rows []archRow, name string) *archRow {
 	for i := range rows {
@@ -228,7 +232,7 @@ func archName(dir string) string {
 }
 
 // archDirs lists the directories that hold Go files, modules of their own
-// (bench) included.
+// (bench, interop) included.
 func archDirs(t *testing.T) []string {
 	t.Helper()
 	dirs := map[string]bool{}

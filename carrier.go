@@ -356,7 +356,7 @@ func (l *Loop) Carry(c Carrier, opts ...Option) (*Feed, error) {
 	s := newStream(l, backend.None, backend.None, netCarried, configOf(nil))
 	s.flags |= fCarried
 	s.extra().carrier = c
-	if u, ok := s.Unwrap().(*stream); ok {
+	if u, ok := As[*stream](s.Unwrap()); ok {
 		s.high, s.low, s.tailMax = u.high, u.low, u.tailMax
 	}
 	cfg := configOf(opts)

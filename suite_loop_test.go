@@ -482,6 +482,9 @@ func TestTimers(t *testing.T) {
 			l.After(290*365*24*time.Hour, func() { t.Error("centuries have passed") })
 			l.After(1<<63-1, func() { t.Error("the end of time") })
 			l.At(time.Unix(1<<40, 0), func() { t.Error("far away") })
+			if d, ok := l.Next(); !ok || d < 200*365*24*time.Hour {
+				t.Errorf("the loop waits for %v, %v", d, ok)
+			}
 			ran := 0
 			l.After(-time.Hour, func() { ran++ })
 			l.After(-1<<63, func() { ran++ })

@@ -362,6 +362,9 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	for _, f := range s.cleanups {
 		f()
 	}
+	for _, v := range s.sim.World().Violations() {
+		s.bad("the contract of the backend: %s", v)
+	}
 	for _, err := range s.sim.Failures {
 		var a *weir.AcceptError
 		if !errors.As(err, &a) {

@@ -228,6 +228,11 @@ func (l *Loop) takeTimers() {
 			return
 		}
 		n.Owner.Due(n)
+		if last := len(l.ready) - 1; planted == "timers-first" && last >= 0 {
+			r := l.ready[last]
+			l.ready = l.ready[:last]
+			r.run()
+		}
 	}
 }
 
@@ -236,6 +241,9 @@ func (l *Loop) untilTimer() (time.Duration, bool) {
 	when, ok := l.timers.Min()
 	if !ok {
 		return 0, false
+	}
+	if planted == "long-timer-wraps" && time.Duration(when) > 1<<31*time.Millisecond {
+		return 0, true
 	}
 	return max(0, time.Duration(when)-l.be.Now()), true
 }

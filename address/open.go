@@ -184,7 +184,7 @@ func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting { return e.Con
 func (e *Endpoint) ConnectTo(env *Env, to string, p weir.Protocol) *Connecting {
 	c := &Connecting{env: env, endpoint: e, to: to, proto: p}
 	err := e.Prepare(env)
-	if err == nil && e.Role() == Listen {
+	if err == nil && (e.Role() == Listen || e.kind.Connect == nil) {
 		err = ErrRole
 	}
 	if err != nil {

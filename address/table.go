@@ -64,6 +64,9 @@ type Kind struct {
 	// It never calls back from inside; stop ends it early and may be called at any
 	// time.
 	Connect func(env *Env, p *Part, to string, proto weir.Protocol) (stop func())
+	// Packets, of a kind that carries datagrams and no stream, says where; such a
+	// kind has neither Listen nor Connect, and takes no layers.
+	Packets func(p *Part) PacketSpec
 }
 
 // Layer is what can be put on top of a base.
@@ -157,7 +160,7 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), stdioKind(), fdKind(), pipeKind()},
+		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), stdioKind(), fdKind(), pipeKind()},
 		Layers: slices.Concat(tlsLayers()),
 	}
 }

@@ -86,6 +86,12 @@ func TestTable(t *testing.T) {
 	}
 	for _, k := range table.Kinds {
 		check(k.Name, k.Summary, k.Example, k.Arg, k.Options)
+		if k.Packets != nil {
+			if k.Describe == nil || k.Listen != nil || k.Connect != nil {
+				t.Errorf("%s: datagrams and streams do not mix", k.Name)
+			}
+			continue
+		}
 		listens, connects := k.Role == Listen || k.RoleOf != nil, k.Role != Listen || k.RoleOf != nil
 		if k.Describe == nil || (k.Listen != nil) != listens || (k.Connect != nil) != connects {
 			t.Errorf("%s: a role's function is missing", k.Name)

@@ -71,7 +71,7 @@ func ParseConfig(r io.Reader) (Config, error) {
 func searchList(names []string) []string {
 	var all []string
 	for _, s := range names {
-		if s = absolute(s); s != "." && validName(s) && len(all) < searchMax {
+		if s = absolute(s); s != "." && validName(s) && s[0] != '*' && len(all) < searchMax {
 			all = append(all, s)
 		}
 	}

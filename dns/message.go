@@ -137,7 +137,7 @@ func readSection(next func() (dnsmessage.Resource, error)) ([]Record, error) {
 // record turns a resource into a Record. It returns false for one with a name in
 // it that no host can have: it is as if it were not there.
 func record(res *dnsmessage.Resource) (Record, bool) {
-	r := Record{Name: res.Header.Name.String(), Type: Type(res.Header.Type), TTL: seconds(res.Header.TTL)}
+	r := Record{Name: lower(res.Header.Name.String()), Type: Type(res.Header.Type), TTL: seconds(res.Header.TTL)}
 	ok := true
 	switch b := res.Body.(type) {
 	case *dnsmessage.AResource:
@@ -272,9 +272,10 @@ func lowerCopy(s string) string {
 	return string(b)
 }
 
-// hostName checks a name that came over the wire before anybody uses it.
+// hostName checks a name that came over the wire before anybody uses it. Its case
+// may be what we drew ourselves, so it is not kept.
 func hostName(n dnsmessage.Name) (string, bool) {
-	s := n.String()
+	s := lower(n.String())
 	return s, s == "." || validName(s)
 }
 

@@ -30,8 +30,17 @@ var typeNames = []struct {
 	t    Type
 	name string
 }{
-	{A, "A"}, {NS, "NS"}, {CNAME, "CNAME"}, {SOA, "SOA"}, {PTR, "PTR"}, {MX, "MX"}, {TXT, "TXT"}, {AAAA, "AAAA"},
-	{SRV, "SRV"}, {SVCB, "SVCB"}, {HTTPS, "HTTPS"},
+	{A, "A"},
+	{NS, "NS"},
+	{CNAME, "CNAME"},
+	{SOA, "SOA"},
+	{PTR, "PTR"},
+	{MX, "MX"},
+	{TXT, "TXT"},
+	{AAAA, "AAAA"},
+	{SRV, "SRV"},
+	{SVCB, "SVCB"},
+	{HTTPS, "HTTPS"},
 }
 
 // String is the type's name, or TYPE123 where it has none here (RFC 3597).
@@ -65,7 +74,7 @@ func ParseType(s string) (Type, error) {
 
 // Record is one record of an answer. Which fields count follows from Type.
 type Record struct {
-	Name string // its owner, absolute
+	Name string // its owner: absolute, in lower case, as are all names here
 	Type Type
 	TTL  time.Duration // what is left of it
 

@@ -121,7 +121,7 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 			v, err = fn(ctx)
 			return err
 		})
-		if errors.Is(err, context.Canceled) && context.Cause(j.ctx) == future.ErrCanceled {
+		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(j.ctx), future.ErrCanceled) {
 			err = future.ErrCanceled
 		}
 		j.cancel(nil)

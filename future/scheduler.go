@@ -34,7 +34,7 @@ type Job interface {
 // in the next turn and asks the loop once for all of it. Its methods belong to
 // the loop's goroutine unless they say otherwise.
 type Scheduler struct {
-	soon     func(func())
+	soon     func(func()) any
 	post     func(func()) error
 	newTimer func(func()) Timer
 	now      func() time.Time
@@ -45,6 +45,7 @@ type Scheduler struct {
 	turn  func() // runTurn
 
 	armed    bool // the loop was asked for a turn
+	call     any  // what it said
 	flushing bool // and need not be asked
 
 	report      func(error)
@@ -68,7 +69,7 @@ func AtCloseOnly() Option { return func(s *Scheduler) { s.atCloseOnly = true } }
 // other, but futures that are combined must be of the same one.
 func On[C any, T Timer](l Loop[C, T], opts ...Option) *Scheduler {
 	s := &Scheduler{
-		soon: func(f func()) { l.Soon(f) },
+		soon: func(f func()) any { return l.Soon(f) },
 		post: func(f func()) error {
 			_, err := l.Post(f)
 			return err
@@ -96,7 +97,7 @@ func (s *Scheduler) Enqueue(j Job) {
 func (s *Scheduler) arm() {
 	if !s.armed && !s.flushing {
 		s.armed = true
-		s.soon(s.turn)
+		s.call = s.soon(s.turn)
 	}
 }
 
@@ -115,7 +116,7 @@ func (s *Scheduler) Loop() any { return s.loop }
 
 // runTurn is what the loop calls.
 func (s *Scheduler) runTurn() {
-	s.armed = false
+	s.armed, s.call = false, nil
 	s.runBatch()
 }
 
@@ -154,6 +155,9 @@ func (s *Scheduler) Flush() error {
 		s.flushing = false
 		if len(s.ready) > 0 { // a panic, or no end
 			s.arm()
+		} else if c, ok := s.call.(interface{ Cancel() bool }); ok && c.Cancel() {
+			// The turn that the loop was asked for has nothing to do.
+			s.armed, s.call = false, nil
 		}
 	}()
 	for range flushMax {

@@ -23,11 +23,14 @@ var ErrNoTLS = errors.New("layer: no TLS to end on this transport")
 // or is being stopped already.
 func StopTLS(t weir.Transport, p weir.Protocol) error {
 	c, ok := weir.As[*tlsConn](t)
-	if !ok || c.feed == nil || c.feed.Transport() != t || c.stopFor != nil {
+	if !ok || c.feed == nil || c.feed.Transport() != t {
 		return ErrNoTLS
 	}
 	if c.closing || c.over {
 		return weir.ErrClosed
+	}
+	if c.stopFor != nil {
+		return ErrNoTLS
 	}
 	c.stopFor = p
 	if err := t.WriteEOF(); err != nil {

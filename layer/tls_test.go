@@ -113,5 +113,9 @@ func TestTLS(t *testing.T) {
 	t.Run("between two", func(t *testing.T) {
 		suite(t, []layer.Layer{plain, s, plain}, []layer.Layer{plain, c, plain})
 	})
+	t.Run("with workers", func(t *testing.T) {
+		w := layer.WithHandshakeWorkers(2)
+		suite(t, []layer.Layer{layer.TLSServer(server, w)}, []layer.Layer{layer.TLS(client, w)})
+	})
 	t.Run("over TLS", func(t *testing.T) { suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
 }

@@ -114,7 +114,7 @@ func TestHalfClose(t *testing.T) {
 		if err != nil || !bytes.Equal(got, request) {
 			t.Fatalf("%d bytes of %d, %v", len(got), len(request), err)
 		}
-		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // readers compare with ==
 			t.Errorf("the end is said again: %d, %v", n, err)
 		}
 		if _, err := b.Write([]byte("reply")); err != nil {

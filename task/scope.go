@@ -64,13 +64,8 @@ func Traced() Option { return func(sc *Scope) { sc.w.trace = true } }
 // New makes a root: a scope with nothing around it. Close it when it is not
 // needed any more, or Cancel it and wait for Done.
 func New(s *future.Scheduler, opts ...Option) *Scope {
-	w := &world{s: s, thread: func() uint64 { return 0 }, switched: func() {}}
-	if l, ok := s.Loop().(interface {
-		Thread() uint64
-		Switched()
-	}); ok {
-		w.thread, w.switched = l.Thread, l.Switched
-	}
+	w := &world{s: s}
+	w.loop, _ = s.Loop().(coroutineLoop)
 	sc := &Scope{w: w, name: "root"}
 	w.root = sc
 	for _, o := range opts {

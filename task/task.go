@@ -84,17 +84,36 @@ type Task struct {
 
 // world is what the tasks of one root share.
 type world struct {
-	s        *future.Scheduler
-	root     *Scope
-	current  *Task
-	thread   func() uint64
-	switched func()
-	trace    bool
-	idle     []*coroutine
+	s       *future.Scheduler
+	root    *Scope
+	current *Task
+	loop    coroutineLoop // nil if the loop does not care
+	trace   bool
+	idle    []*coroutine
+}
+
+// coroutineLoop is a loop that ties coroutines to a thread, or wants to know
+// when they are switched; weir.Loop is one, and says more.
+type coroutineLoop interface {
+	Thread() uint64
+	Switched()
+}
+
+func (w *world) tied() uint64 {
+	if w.loop == nil {
+		return 0
+	}
+	return w.loop.Thread()
+}
+
+func (w *world) tell() {
+	if w.loop != nil {
+		w.loop.Switched()
+	}
 }
 
 // idleMax is how many coroutines are kept for the next tasks.
-const idleMax = 64
+const idleMax = 1024
 
 // coroutine runs tasks, one after the other.
 type coroutine struct {
@@ -108,7 +127,7 @@ type coroutine struct {
 }
 
 func (w *world) coroutine() *coroutine {
-	thread := w.thread()
+	thread := w.tied()
 	for n := len(w.idle); n > 0; n = len(w.idle) {
 		c := w.idle[n-1]
 		w.idle[n-1] = nil
@@ -126,7 +145,7 @@ func (w *world) coroutine() *coroutine {
 func (c *coroutine) run(yield func(struct{}) bool) {
 	c.yield = yield
 	for {
-		c.w.switched()
+		c.w.tell()
 		c.runTask()
 		if !yield(struct{}{}) {
 			return
@@ -177,7 +196,7 @@ func (c *coroutine) retire() {
 
 // stopIdle ends the coroutines that wait for tasks.
 func (w *world) stopIdle() {
-	thread := w.thread()
+	thread := w.tied()
 	for _, c := range w.idle {
 		if c.thread == thread {
 			c.stop()
@@ -200,7 +219,7 @@ func (t *Task) resume() {
 	if c == nil {
 		c = w.coroutine()
 		c.task, t.co = t, c
-	} else if c.thread != w.thread() {
+	} else if c.thread != w.tied() {
 		t.state = stateStranded
 		return
 	}
@@ -208,7 +227,7 @@ func (t *Task) resume() {
 	w.current, t.state = t, stateRunning
 	_, alive := c.next()
 	w.current = outer
-	w.switched()
+	w.tell()
 	if t.state == stateRunning { // it has not come to wait
 		t.co = nil
 		if alive {
@@ -221,7 +240,7 @@ func (t *Task) resume() {
 // suspend switches back to whoever resumed the task.
 func (t *Task) suspend() {
 	t.co.yield(struct{}{})
-	t.own.w.switched()
+	t.own.w.tell()
 }
 
 // finish is called when the function has returned.
@@ -364,6 +383,10 @@ func (t *Task) Resume(err error) bool {
 	t.resume()
 	return true
 }
+
+// Waiting reports whether Wake or Resume would do something: t is parked, and
+// nothing has ended its wait.
+func (t *Task) Waiting() bool { return t.state == stateWaiting }
 
 // interrupt cuts the task's wait short.
 func (t *Task) interrupt() {

@@ -422,6 +422,18 @@ var halfCloseTests = []streamTest{
 		c.wantBytes(server, want)
 		c.wantClean(server, client)
 	}},
+	{"44 Close long after WriteEOF", needHalfClose, func(c *streamCase) {
+		server, client := c.pair()
+		client.onMade = func() { client.write([]byte("bye")); client.writeEOF() }
+		c.begin(server, client)
+		c.until("the end", func() bool { return server.eofs > 0 })
+		client.close()
+		c.until("the client lost", func() bool { return client.lost > 0 })
+		server.close()
+		c.until("both lost", func() bool { return server.lost > 0 })
+		c.wantBytes(server, []byte("bye"))
+		c.wantClean(server, client)
+	}},
 	{"44 WriteEOF with reading paused", needHalfClose, func(c *streamCase) {
 		server, client := c.pair()
 		client.onMade = func() { client.tr.PauseReading(); client.write([]byte("x")); client.writeEOF() }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/dns"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -57,7 +58,7 @@ func (c *command) relay(p *plan, f flags) int {
 
 func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	a := &app{c: c, p: p, rep: rep, open: map[*session]bool{}}
-	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble))
+	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(dns.New()))
 	if err != nil {
 		return nil, err
 	}

@@ -14,11 +14,14 @@ import (
 
 // verbs are the words that are not endpoints.
 func verbs() []string {
-	return []string{"demo", "explain", "quote", "help", "completion", "version"}
+	return []string{"demo", "explain", "quote", "help", "completion", "dns", "version"}
 }
 
 // run does what the command line says and returns the exit code.
 func (c *command) run() int {
+	if len(c.args) > 0 && c.args[0] == "dns" {
+		return c.dns(c.args[1:])
+	}
 	f, words, argv, err := parseFlags(c.args)
 	if err != nil {
 		return c.usage(err)
@@ -52,6 +55,9 @@ func (c *command) run() int {
 	}
 	if verb == "explain" {
 		return c.print(p.explain())
+	}
+	if p.datagrams() {
+		return c.packets(p, f)
 	}
 	return c.relay(p, f)
 }
@@ -125,6 +131,9 @@ func (p *plan) check() error {
 		return &usageError{problem: "--pick and --check choose from several endpoints, and there is one", hint: "weir A B1 B2 --pick least"}
 	}
 	a, b := p.a, p.bs[0]
+	if err := p.checkDatagrams(); err != nil {
+		return err
+	}
 	if a.Kind().Name == "stdio" && b.Kind().Name == "stdio" {
 		return &usageError{problem: "standard input and output cannot stand on both sides"}
 	}

@@ -187,7 +187,7 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 		if near := address.Nearest(host, address.Default().KindNames()); near != "" && e.Base.Short {
 			return fmt.Sprintf("%q was taken for a host. If it is the kind %q that is meant, write %s:…", host, near, near)
 		}
-		return "Names are looked up in the hosts file only, so far: write an address, or add the name there."
+		return "weir dns " + host + " -v shows who was asked, and what they said."
 	case errors.Is(cause, os.ErrDeadlineExceeded), errors.Is(cause, syscall.ETIMEDOUT):
 		return "Nobody answered: the host is down, or something between drops the packets."
 	case errors.Is(cause, syscall.ENETUNREACH), errors.Is(cause, syscall.EHOSTUNREACH):

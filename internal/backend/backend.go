@@ -345,6 +345,13 @@ type Backend interface {
 	Close() error
 }
 
+// Router is a Backend that knows where the system would send from.
+type Router interface {
+	// Source returns the address that something sent to an address would have,
+	// and false where there is no way there. Nothing is sent.
+	Source(to netip.Addr) (netip.Addr, bool)
+}
+
 // Mover is a Backend without Descriptors whose handles can move to another
 // backend of its kind all the same, as connections of package net.
 type Mover interface {

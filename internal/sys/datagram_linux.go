@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -151,4 +152,22 @@ func (r *ErrorReader) cause(n int) syscall.Errno {
 		rest = rest[min(unix.CmsgSpace(length-unix.CmsgLen(0)), len(rest)):]
 	}
 	return 0
+}
+
+// Source returns the address from which something would be sent to an address,
+// by connecting a datagram socket there, which sends nothing.
+func Source(to netip.Addr) (netip.Addr, bool) {
+	fd, _, err := Open(&backend.Spec{Family: backend.Inet, IPv6: to.Is6(), Datagram: true})
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer Close(fd)
+	var s Sockaddr
+	const discard = 9 // any port will do
+	a := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(to, discard)}
+	if s.Encode(&a, to.Is6(), fd) != nil || Connect(fd, &s) != 0 {
+		return netip.Addr{}, false
+	}
+	own, err := Name(fd, false)
+	return own.IP.Addr(), err == nil
 }

@@ -48,7 +48,7 @@ func main() {
 	quick := flag.Bool("quick", false, "a short run of the most telling cases, in less than two minutes")
 	only := flag.String("only", "", "cases to run, by name or the beginning of it, comma-separated")
 	peers := flag.String("peers", "", "peers to run, likewise; the floor always runs")
-	rounds := flag.Int("rounds", 0, "rounds of each case (default 5, with -quick 2)")
+	rounds := flag.Int("rounds", 0, "rounds of each case (default 5, with -quick 2); half as many more where there are aims")
 	runTime := flag.Duration("time", 0, "what is counted of each run (default 400ms, with -quick 200ms)")
 	budget := flag.Duration("budget", 14*time.Minute, "cases that would begin after this are left out")
 	out := flag.String("out", "", "where to write (default docs/bench beside the module)")
@@ -197,8 +197,8 @@ func (b *bench) runCase(c *testCase) {
 		res.Rows = append(res.Rows, row{Peer: p.name})
 	}
 	rounds := b.rounds
-	if c.rounds > 0 {
-		rounds = min(rounds, c.rounds)
+	if c.aim {
+		rounds += rounds / 2
 	}
 	for round := range rounds {
 		order := make([]int, len(peers))

@@ -7,7 +7,8 @@ import (
 )
 
 const howToRead = `Each server is a process of its own with a CPU to itself, the load another on
-the other CPU; in "two loops" they share both. The load is weir's own
+the other CPU; in "two loops" they share both. GOMAXPROCS is the machine's all the
+same, as it is by default for programs that are not tied. The load is weir's own
 (` + "`bench/internal/load`" + `): bare system calls, every byte checked against the place
 it must have. CPU is the server process's, user and system, from the scheduler's
 clock; over loopback it contains most of the kernel's TCP for both ends. Every
@@ -50,6 +51,9 @@ func (r *report) markdown() string {
 	for _, f := range r.figures() {
 		p("![%s](%s)\n\n", f.title, f.file)
 	}
+	for _, who := range []string{"weir-epoll", "weir-uring", "weir-epoll-splice", "weir-uring-splice", "cmd-weir"} {
+		r.ratioTable(p, who)
+	}
 	for i := range r.Cases {
 		r.Cases[i].table(p)
 	}
@@ -74,13 +78,13 @@ func (r *report) targetTable(p printer) {
 			met++
 		}
 	}
-	p("## Aims\n\n%d of %d met in this run.\n\n| | aim | measured | |\n|---|---|---|---|\n", met, len(all))
+	p("## Aims\n\n%d of %d met in this run.\n\n\"Measured\" is the median of ratios; \"least\" is the ratio of each server's cheapest round, to which other work on the machine has added least.\n\n| | aim | measured | | least |\n|---|---|---|---|---|\n", met, len(all))
 	for _, v := range all {
 		word := "met"
 		if !v.met {
 			word = "**missed**"
 		}
-		p("| %s | %s | %s | %s |\n", v.what, v.aim, v.got, word)
+		p("| %s | %s | %s | %s | %s |\n", v.what, v.aim, v.got, word, v.least)
 	}
 	p("\n## Pictures\n\n")
 }
@@ -122,6 +126,47 @@ func (c *caseResult) table(p printer) {
 			w.ToFloor.Median, w.ToStd.Median, short(rate))
 		if latencies {
 			p(" %s | %s | %s |", short(w.P50), short(w.P99), short(w.P999))
+		}
+		p("\n")
+	}
+	p("\n")
+}
+
+// ratioTable holds one server against each other one, in every case that it
+// takes part in.
+func (r *report) ratioTable(p printer, who string) {
+	var with []*caseResult
+	var peers []string
+	for i := range r.Cases {
+		c := &r.Cases[i]
+		if c.row(who) == nil {
+			continue
+		}
+		with = append(with, c)
+		for _, w := range c.Rows {
+			if !strings.Contains(w.Peer, "weir") && !slices.Contains(peers, w.Peer) {
+				peers = append(peers, w.Peer)
+			}
+		}
+	}
+	if len(with) == 0 || len(peers) == 0 {
+		return
+	}
+	p("## %s to each\n\nIts cost (CPU; p50 in greedy and relay-first) as a part of theirs: below 1, %s takes less.\n\n| to |", who, who)
+	for _, c := range with {
+		p(" %s |", c.Name)
+	}
+	p("\n|---|%s\n", strings.Repeat("---|", len(with)))
+	for _, name := range peers {
+		p("| %s |", name)
+		for _, c := range with {
+			text := "–"
+			if other := c.row(name); other != nil {
+				if v, ok := c.ratio(c.row(who), other); ok {
+					text = fmt.Sprintf("%.2f", v)
+				}
+			}
+			p(" %s |", text)
 		}
 		p("\n")
 	}

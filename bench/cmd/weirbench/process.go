@@ -36,6 +36,9 @@ type process struct {
 func spawn(cpu int, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), lines: make(chan string, 64)}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// Go's runtime would take the one CPU that a program is tied to here for the
+	// machine's only one.
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()))
 	p.cmd.Stderr = &p.err
 	p.cmd.WaitDelay = 2 * time.Second // for what its own children hold open
 	var err error

@@ -226,8 +226,12 @@ func Short(v float64) string {
 	switch a := math.Abs(v); {
 	case v == 0:
 		return "0"
-	case a >= 10000:
-		return compact(math.Round(v/100) * 100)
+	case a >= 1e6:
+		return fmt.Sprintf("%.2fM", v/1e6)
+	case a >= 1e4:
+		return fmt.Sprintf("%.1fk", v/1e3)
+	case a >= 1e3:
+		return fmt.Sprintf("%d,%03d", int(v)/1000, int(a)%1000)
 	case a >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case a >= 10:

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"net/netip"
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -123,3 +124,7 @@ func (b *Backend) serveSendTo(s *slot) {
 		b.end(&s.wr, backend.Completion{Err: errno})
 	}
 }
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }

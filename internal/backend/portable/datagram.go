@@ -281,3 +281,15 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 	c.Err = errno(err)
 	return true
 }
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) {
+	const discard = 9 // any port will do: connecting a datagram socket sends nothing
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, discard)))
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
+}

@@ -332,3 +332,7 @@ func (w *World) describePacket(e *Event, ev *event) {
 	e.Local = backend.Addr{Family: backend.Inet, IP: local}
 	e.Remote = backend.Addr{Family: backend.Inet, IP: remote}
 }
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return b.host.source(to) }

@@ -3,6 +3,7 @@
 package uring
 
 import (
+	"net/netip"
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -131,3 +132,7 @@ func (b *Backend) sendTo(op *backend.Op, c *backend.Completion) bool {
 	*c = backend.Completion{Op: op, N: n, Err: failed(errno)}
 	return true
 }
+
+// Source returns the address from which something would be sent; see
+// backend.Router.
+func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }

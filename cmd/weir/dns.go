@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/dns"
+)
+
+// dnsQuestion is what weir dns is to find out.
+type dnsQuestion struct {
+	name    string
+	qtype   dns.Type // 0: addresses, or the names of an address
+	server  netip.AddrPort
+	verbose bool
+	help    bool
+}
+
+// dns looks a name up as weir's own connections do, and prints what it stands
+// for, one per line.
+func (c *command) dns(args []string) int {
+	q, err := parseDNS(args)
+	if err != nil {
+		return c.usage(err)
+	}
+	if q.help {
+		return c.help([]string{"dns"})
+	}
+	l, err := weir.New(weir.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return c.dnsFailed(err)
+	}
+	lines, found := q.ask(l, c.stderr)
+	if err := l.Close(); err != nil {
+		return c.dnsFailed(err)
+	}
+	if found != nil {
+		return c.dnsFailed(found)
+	}
+	return c.print(strings.Join(lines, "\n"))
+}
+
+func (c *command) dnsFailed(err error) int {
+	text := strings.TrimPrefix(err.Error(), "dns: ")
+	var e *dns.Error
+	if errors.As(err, &e) && errors.Is(err, dns.ErrNotFound) {
+		text = e.Name + ": there is no such name"
+		switch {
+		case e.Type != 0 && !e.NoName:
+			text = e.Name + ": the name has no records of type " + e.Type.String()
+		case !e.NoName:
+			text = e.Name + ": the name has no address"
+		}
+	}
+	fmt.Fprintln(c.stderr, "weir: "+address.Printable(text))
+	return exitFailure
+}
+
+func parseDNS(args []string) (q dnsQuestion, err error) {
+	bad := func(problem, hint string) (dnsQuestion, error) {
+		return q, &usageError{problem: problem, hint: hint, topic: "dns"}
+	}
+	const usage = "weir dns NAME [TYPE] [--server ADDR:PORT] [-v]"
+	var words []string
+	for len(args) > 0 {
+		word := args[0]
+		args = args[1:]
+		name, value, given := strings.Cut(word, "=")
+		switch {
+		case word == "-v" || word == "--verbose":
+			q.verbose = true
+		case word == "-h" || word == "--help":
+			q.help = true
+			return q, nil
+		case name == "--server":
+			if !given {
+				if len(args) == 0 {
+					return bad("--server needs an address", usage)
+				}
+				value, args = args[0], args[1:]
+			}
+			if q.server, err = serverAddr(value); err != nil {
+				return bad(fmt.Sprintf("%q is no address of a server", value), "it is written 192.0.2.1:53, [2001:db8::1]:53, or without a port")
+			}
+		case strings.HasPrefix(word, "-") && word != "-":
+			e := &usageError{problem: fmt.Sprintf("unknown flag %s", word), hint: usage, topic: "dns"}
+			if near := address.Nearest(name, []string{"--server", "--verbose", "--help"}); near != "" {
+				e.hint = fmt.Sprintf("did you mean %s?", near)
+			}
+			return q, e
+		default:
+			words = append(words, word)
+		}
+	}
+	switch len(words) {
+	case 0:
+		return bad("which name?", usage)
+	case 1, 2:
+	default:
+		return bad("one name and one type at a time", usage)
+	}
+	q.name = words[0]
+	if len(words) == 2 {
+		if q.qtype, err = dns.ParseType(words[1]); err != nil {
+			return bad(strings.TrimPrefix(err.Error(), "dns: "), usage)
+		}
+	}
+	return q, nil
+}
+
+func serverAddr(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		return a, nil
+	}
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	return netip.AddrPortFrom(a, 53), err
+}
+
+// ask runs l until the answer is there. What happens on the way goes to log
+// where that is asked for.
+func (q *dnsQuestion) ask(l *weir.Loop, log io.Writer) (lines []string, err error) {
+	opts := []dns.Option{dns.WithCache(0)}
+	if q.server.IsValid() {
+		opts = append(opts, dns.WithServers(q.server))
+	}
+	if q.verbose {
+		start := l.Now()
+		opts = append(opts, dns.WithSteps(func(s dns.Step) { fmt.Fprintln(log, stepLine(s, s.At.Sub(start))) }))
+	}
+	r := dns.New(opts...)
+	addr, parse := netip.ParseAddr(q.name)
+	done := func(all []string, e error) {
+		lines, err = all, e
+		l.Stop()
+	}
+	records := func(a dns.Answer, e error) {
+		var all []string
+		for _, rec := range slices.Concat(a.Aliases, a.Records) {
+			all = append(all, rec.String())
+		}
+		done(all, e)
+	}
+	switch {
+	case q.qtype != 0 && parse == nil && q.qtype == dns.PTR:
+		r.Lookup(l, dns.ReverseName(addr), dns.PTR, records)
+	case q.qtype != 0:
+		r.Lookup(l, q.name, q.qtype, records)
+	case parse == nil:
+		r.LookupAddr(l, addr, done)
+	default:
+		r.LookupNetIP(l, "ip", q.name, func(addrs []netip.Addr, e error) {
+			var all []string
+			for _, a := range addrs {
+				all = append(all, a.String())
+			}
+			done(all, e)
+		})
+	}
+	if e := l.Run(); e != nil {
+		return nil, e
+	}
+	return lines, err
+}
+
+// stepLine is one step for people: when, what about, and what.
+func stepLine(s dns.Step, at time.Duration) string {
+	line := fmt.Sprintf("%8.1f ms  %s", float64(at)/float64(time.Millisecond), s.Name)
+	if s.Type != 0 {
+		line += " " + s.Type.String()
+	}
+	if s.Server.IsValid() {
+		over := "udp"
+		if s.TCP {
+			over = "tcp"
+		}
+		line += fmt.Sprintf("  %s %s", over, s.Server)
+	}
+	return address.Printable(line + "  " + s.What)
+}

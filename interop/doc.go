@@ -1,0 +1,3 @@
+// Package interop holds tests, in a module of their own for the sake of their
+// dependencies: other people's libraries over package netconn, unchanged (R57).
+package interop

@@ -1,0 +1,148 @@
+package interop
+
+//lint:file-ignore SA1019 x/net's own client and server are what is tested here.
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/summerwind/h2spec/config"
+	"github.com/summerwind/h2spec/generic"
+	"github.com/summerwind/h2spec/hpack"
+	h2cases "github.com/summerwind/h2spec/http2"
+	"github.com/summerwind/h2spec/spec"
+	"golang.org/x/net/http2"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/netconn"
+)
+
+// serveHTTP2 serves HTTP/2 in the clear on what ln accepts, until it is closed.
+func serveHTTP2(ln net.Listener, h http.Handler) {
+	srv := &http2.Server{}
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go srv.ServeConn(c, &http2.ServeConnOpts{Handler: h})
+	}
+}
+
+// TestHTTP2: x/net's client and server, both over netconn: a large body each
+// way in many streams at once.
+func TestHTTP2(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		ln := listen(t, l)
+		go serveHTTP2(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(w, r.Body); err != nil {
+				t.Error(err)
+			}
+		}))
+		d := &netconn.Dialer{Loop: l}
+		tr := &http2.Transport{
+			AllowHTTP: true,
+			DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+				return d.DialContext(ctx, network, addr)
+			},
+		}
+		defer tr.CloseIdleConnections()
+		client := &http.Client{Transport: tr, Timeout: 30 * time.Second}
+		errs := make(chan error, 8)
+		for i := range cap(errs) {
+			go func() { errs <- echo(client, "http://"+ln.Addr().String(), pattern(300_000+i)) }()
+		}
+		for range cap(errs) {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// echo posts a body and checks that it comes back.
+func echo(client *http.Client, url string, body []byte) error {
+	resp, err := client.Post(url, "application/octet-stream", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err == nil && !bytes.Equal(got, body) {
+		err = fmt.Errorf("%d bytes came back of %d, or wrong ones", len(got), len(body))
+	}
+	return err
+}
+
+// TestH2spec runs h2spec's 146 cases against x/net's server over netconn, and
+// holds the result against that over package net: what fails must fail there
+// too, since then it is x/net's doing.
+func TestH2spec(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a while")
+	}
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	want, cases := h2spec(plain)
+	if cases < 100 {
+		t.Fatalf("only %d cases ran", cases)
+	}
+	t.Logf("over package net: %d of %d fail: %q", len(want), cases, want)
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		alone := func() []string {
+			got, n := h2spec(listen(t, l))
+			if n != cases {
+				t.Errorf("%d cases ran, %d over package net", n, cases)
+			}
+			return slices.DeleteFunc(got, func(name string) bool { return slices.Contains(want, name) })
+		}
+		// h2spec waits for answers no longer than its timeout, which a busy
+		// machine may outlast once.
+		bad := alone()
+		if len(bad) > 0 {
+			again := alone()
+			bad = slices.DeleteFunc(bad, func(name string) bool { return !slices.Contains(again, name) })
+		}
+		if len(bad) > 0 {
+			t.Errorf("cases that fail over netconn alone: %q", bad)
+		}
+	})
+}
+
+// h2spec serves on ln, and returns which cases fail and how many there were.
+func h2spec(ln net.Listener) (failed []string, cases int) {
+	go serveHTTP2(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "hello")
+	}))
+	addr := ln.Addr().(*net.TCPAddr)
+	c := &config.Config{Host: addr.IP.String(), Port: addr.Port, Path: "/", Timeout: time.Second, MaxHeaderLen: 4000}
+	for _, g := range []*spec.TestGroup{generic.Spec(), h2cases.Spec(), hpack.Spec()} {
+		g.Test(c)
+		collect(g, &failed, &cases)
+	}
+	return failed, cases
+}
+
+func collect(g *spec.TestGroup, failed *[]string, cases *int) {
+	for i, tc := range g.Tests {
+		*cases++
+		if tc.Result != nil && tc.Result.Failed {
+			*failed = append(*failed, fmt.Sprintf("%s/%d %s", g.ID(), i+1, tc.Desc))
+		}
+	}
+	for _, sub := range g.Groups {
+		collect(sub, failed, cases)
+	}
+}

@@ -1,0 +1,282 @@
+package layer_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+)
+
+// TestTLSEnds: a close_notify ends with nil, a bare end of stream with a
+// truncation (behaviour 48), after everything that came before.
+func TestTLSEnds(t *testing.T) {
+	text := strings.Repeat("said before the end ", 5000)
+	for _, c := range []struct {
+		name   string
+		notify bool
+		paused bool
+	}{{"close_notify", true, false}, {"bare", false, false}, {"bare, reading paused", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			versions(t, func(t *testing.T, v uint16) {
+				server, client := tlsPair(t, v)
+				r := newRig(t)
+				e := &ear{}
+				if c.paused {
+					e.onMade = func(tr weir.Transport) {
+						tr.PauseReading()
+						r.loop.After(50*time.Millisecond, tr.ResumeReading)
+					}
+				}
+				addr := r.listen(func() *ear { return e }, layer.TLSServer(server))
+				raw := r.dial(addr)
+				r.peer(func() error {
+					conn := tls.Client(raw, client)
+					if _, err := conn.Write([]byte(text)); err != nil {
+						return err
+					}
+					if c.notify {
+						return conn.Close()
+					}
+					return raw.Close()
+				})
+				r.until("the end", e.over)
+				var cut *layer.TruncatedError
+				if got := errors.As(e.err, &cut); got == c.notify || c.notify && e.err != nil {
+					t.Errorf("lost with %v", e.err)
+				}
+				if !c.notify && !errors.Is(e.err, io.ErrUnexpectedEOF) {
+					t.Errorf("%v is not io.ErrUnexpectedEOF", e.err)
+				}
+				if string(e.got) != text {
+					t.Errorf("%d of %d bytes came before the end", len(e.got), len(text))
+				}
+			})
+		})
+	}
+}
+
+// TestTLSCloseUnanswered: a peer that never answers close_notify, and one that
+// never did anything, holds up a Close no longer than the timeout (behaviour 53).
+func TestTLSCloseUnanswered(t *testing.T) {
+	for _, paused := range []bool{false, true} {
+		name := "reading"
+		if paused {
+			name = "paused"
+		}
+		t.Run(name, func(t *testing.T) {
+			versions(t, func(t *testing.T, v uint16) {
+				server, client := tlsPair(t, v)
+				r := newRig(t)
+				e := &ear{onMade: func(tr weir.Transport) {
+					if paused {
+						tr.PauseReading()
+					}
+				}}
+				addr := r.listen(func() *ear { return e }, layer.TLSServer(server, layer.WithCloseTimeout(60*time.Millisecond)))
+				raw := r.dial(addr)
+				conn := tls.Client(raw, client)
+				r.peer(conn.Handshake)
+				r.until("the server", func() bool { return e.made > 0 })
+				before := r.loop.Now()
+				_, _ = e.tr.Write([]byte("the last words"))
+				_ = e.tr.Close()
+				r.until("the end", e.over)
+				if took := r.loop.Now().Sub(before); e.err != nil || took < 60*time.Millisecond || took > 5*time.Second {
+					t.Errorf("lost with %v after %v", e.err, took)
+				}
+				// What was written is there all the same, and a proper end.
+				r.peer(func() error {
+					all, err := io.ReadAll(conn)
+					if string(all) != "the last words" {
+						t.Errorf("the peer got %q", all)
+					}
+					return err
+				})
+			})
+		})
+	}
+}
+
+// TestTLSCloseAnswered: where the peer answers, nobody waits for a timeout, and
+// the transport below is closed before ConnectionLost (behaviour 55).
+func TestTLSCloseAnswered(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		r := newRig(t)
+		var below weir.Transport
+		keep := func(a layer.Above) layer.Above {
+			inner := plain(a)
+			return layer.Above{Failed: inner.Failed, Make: func(t weir.Transport) weir.Protocol { below = t; return inner.Make(t) }}
+		}
+		s, c := &ear{}, &ear{}
+		belowGone := false
+		s.onLost = func() { belowGone = below.Protocol() == nil }
+		r.pair(s, []layer.Layer{keep, layer.TLSServer(server, layer.WithCloseTimeout(time.Hour))}, c, []layer.Layer{layer.TLS(client, layer.WithCloseTimeout(time.Hour))})
+		r.until("the server", func() bool { return s.made > 0 })
+		_ = s.tr.Close()
+		r.until("both ends", func() bool { return s.over() && c.over() })
+		if s.err != nil || c.err != nil || !belowGone {
+			t.Errorf("lost with %v and %v; the transport below was closed before: %v", s.err, c.err, belowGone)
+		}
+	})
+}
+
+// TestTLSHalfClose: on 1.3 the end of writing goes alone and the reply comes; 1.2
+// says beforehand that it cannot (behaviours 44, 45).
+func TestTLSHalfClose(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		r := newRig(t)
+		s, c := &ear{keepOpen: true}, &ear{keepOpen: true}
+		s.onEnd = func() { _, _ = s.tr.Write([]byte("reply to " + string(s.got))); _ = s.tr.Close() }
+		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client)})
+		if can := c.tr.CanWriteEOF(); can != (v == tls.VersionTLS13) {
+			t.Fatalf("CanWriteEOF is %v", can)
+		}
+		if err := c.tr.WriteEOF(); v == tls.VersionTLS12 {
+			if !errors.Is(err, weir.ErrNoHalfClose) {
+				t.Errorf("WriteEOF: %v", err)
+			}
+			return
+		}
+		_, err := c.tr.Write([]byte("too late"))
+		if !errors.Is(err, weir.ErrWriteAfterEOF) {
+			t.Errorf("Write after WriteEOF: %v", err)
+		}
+		r.until("both ends", func() bool { return s.over() && c.ends > 0 })
+		if string(c.got) != "reply to " || s.err != nil {
+			t.Errorf("got %q, lost with %v", c.got, s.err)
+		}
+		_ = c.tr.Close()
+		r.until("the client", c.over)
+		if c.err != nil {
+			t.Errorf("lost with %v", c.err)
+		}
+	})
+}
+
+// TestTLSSilentEOF: a peer that would hang up is not told that we have said
+// everything, and its answer arrives.
+func TestTLSSilentEOF(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		r := newRig(t)
+		s, c := &ear{}, &ear{keepOpen: true}
+		s.onData = func(p []byte) int {
+			r.loop.After(20*time.Millisecond, func() { _, _ = s.tr.Write([]byte("answer")); _ = s.tr.Close() })
+			return len(p)
+		}
+		c.onMade = func(tr weir.Transport) {
+			_, _ = tr.Write([]byte("question"))
+			if err := tr.WriteEOF(); err != nil {
+				t.Error(err)
+			}
+		}
+		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client, layer.WithSilentEOF())})
+		r.until("the end", func() bool { return s.over() && c.over() })
+		if string(c.got) != "answer" || s.ends != 0 || s.err != nil || c.err != nil {
+			t.Errorf("got %q; the server heard %d ends; lost with %v and %v", c.got, s.ends, s.err, c.err)
+		}
+	})
+}
+
+// TestTLSReset: a reset is a reset, with TLS or without.
+func TestTLSReset(t *testing.T) {
+	server, client := tlsPair(t, tls.VersionTLS13)
+	r := newRig(t)
+	e := &ear{}
+	addr := r.listen(func() *ear { return e }, layer.TLSServer(server))
+	raw := r.dial(addr)
+	conn := tls.Client(raw, client)
+	r.peer(func() error {
+		_, err := conn.Write([]byte("x"))
+		return err
+	})
+	r.until("the server", func() bool { return len(e.got) > 0 })
+	_ = raw.(*net.TCPConn).SetLinger(0)
+	_ = raw.Close()
+	r.until("the end", e.over)
+	if !errors.Is(e.err, syscall.ECONNRESET) {
+		t.Errorf("lost with %v", e.err)
+	}
+}
+
+// grind is a layer that hands up every byte alone.
+func grind(a layer.Above) layer.Above {
+	return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+		b := &grinder{}
+		return b.Init(b, "grind", a)
+	}}
+}
+
+type grinder struct{ layer.Base }
+
+func (g *grinder) DataReceived(p []byte) (int, error) {
+	for i := range p {
+		g.Deliver(p[i : i+1])
+	}
+	return len(p), nil
+}
+
+// TestTLSChopped: many records in one read and one byte per read give the same
+// calls, and what comes with the last handshake message comes after
+// ConnectionMade (behaviours 49, 51, 52).
+func TestTLSChopped(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		var sizes [2][]int
+		for i, below := range []layer.Layer{plain, grind} {
+			r := newRig(t)
+			s, c := &ear{}, &ear{}
+			speak := func(tr weir.Transport) {
+				for n := range 100 {
+					_, _ = tr.Write(make([]byte, 1+n*7))
+				}
+				_, _ = tr.Write(make([]byte, 50_000))
+				_ = tr.Close()
+			}
+			s.onMade = speak
+			c.onData = func(p []byte) int {
+				if c.made != 1 {
+					t.Error("bytes before ConnectionMade")
+				}
+				return len(p)
+			}
+			r.pair(s, []layer.Layer{below, layer.TLSServer(server)}, c, []layer.Layer{below, layer.TLS(client)})
+			r.until("the end", func() bool { return s.over() && c.over() })
+			sizes[i] = c.sizes
+			if len(c.got) == 0 || s.err != nil || c.err != nil {
+				t.Errorf("%d bytes, lost with %v and %v", len(c.got), s.err, c.err)
+			}
+		}
+		if !slices.Equal(sizes[0], sizes[1]) {
+			t.Errorf("the calls differ: %v, byte by byte %v", sizes[0], sizes[1])
+		}
+	})
+}
+
+// TestTLSEarlyBytes: a client's bytes in the segment of its Finished.
+func TestTLSEarlyBytes(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		r := newRig(t)
+		order := ""
+		s, c := &ear{}, &ear{}
+		s.onMade = func(weir.Transport) { order += "made " }
+		s.onData = func(p []byte) int { order += string(p); return len(p) }
+		c.onMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("data")); _ = tr.Close() }
+		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client)})
+		r.until("the end", func() bool { return s.over() && c.over() })
+		if order != "made data" {
+			t.Errorf("order: %q", order)
+		}
+	})
+}

@@ -1,0 +1,26 @@
+//go:build unix
+
+package task_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cpuTime is what the process has used. On a machine that does other things too
+// it says more than the clock.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// reportCPU adds the processor time to what a benchmark says: call what it
+// returns at the end.
+func reportCPU(b *testing.B) func() {
+	before := cpuTime()
+	return func() { b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op") }
+}

@@ -1,0 +1,352 @@
+package stream
+
+import (
+	"errors"
+	"io"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/future"
+	"github.com/weir-io/weir/task"
+)
+
+var (
+	// ErrBusy is returned by a read while another one waits.
+	ErrBusy = errors.New("stream: another read waits")
+	// ErrTooLong is returned by ReadUntil and ReadLine when what they look for
+	// is not within the maximum. What came stays to be read.
+	ErrTooLong = errors.New("stream: no delimiter within the maximum")
+)
+
+// keepMost is how many bytes that nobody asked for are kept before reading is
+// paused; it goes on at a quarter of that. One delivery more than it may be in
+// memory.
+const keepMost = 64 << 10
+
+// keepIdle is the largest buffer that an empty Stream holds on to.
+const keepIdle = 4 << 10
+
+// Stream is a connection for coroutines. Factory, Dial, Adopt and New make one.
+type Stream struct {
+	s *future.Scheduler
+	t weir.Transport // nil before ConnectionMade, or where there is none
+
+	buf  []byte // kept; read up to at
+	at   int
+	lent []byte // the rest of what DataReceived was given, while it runs
+
+	reader *task.Task // waits for want
+	want   want
+	asks   askList
+	holds  bool // reading is paused by us
+	eof    bool // the peer's end has come
+	closed bool // Close or Abort was called
+	lost   bool
+	reason error
+
+	blocked bool       // the transport said PauseWriting
+	room    task.Event // set while it is not, and at the end
+	gone    task.Event // set at the end
+
+	next weir.Protocol // gets everything: see Handover
+	made func(*Stream)
+	fail func(*weir.ConnectError)
+}
+
+// want is what the reader waits for.
+type want struct {
+	kind  wantKind
+	dst   []byte // to fill, where all of it is wanted
+	n     int    // of it filled; or the length with the delimiter, or -1
+	delim []byte
+	most  int
+	from  int // where in the kept bytes the search goes on
+}
+
+type wantKind uint8
+
+const (
+	wantNothing wantKind = iota
+	wantSome
+	wantAll
+	wantDelim
+)
+
+// New makes a Stream that is no connection's yet: pass it where a weir.Protocol
+// is wanted, or feed it by hand.
+func New(s *future.Scheduler) *Stream { return &Stream{s: s} }
+
+// Adopt takes over a transport from the protocol that it had. Bytes that one
+// left unused are the first to be read.
+func Adopt(s *future.Scheduler, t weir.Transport) *Stream {
+	c := New(s)
+	c.t = t
+	t.SetProtocol(c)
+	return c
+}
+
+// Transport is the connection's; nil before it is made.
+func (c *Stream) Transport() weir.Transport { return c.t }
+
+// ConnectionMade implements weir.Protocol.
+func (c *Stream) ConnectionMade(t weir.Transport) {
+	c.t = t
+	if c.made != nil {
+		c.made(c)
+	}
+}
+
+// DataReceived implements weir.Protocol: the task that waits for p runs inside
+// of it. It uses all of p.
+func (c *Stream) DataReceived(p []byte) (int, error) {
+	if c.next != nil {
+		return c.passOn(p)
+	}
+	c.lent = p
+	c.serve()
+	rest := c.lent
+	c.lent = nil
+	if c.next != nil { // handed over meanwhile: the rest is not ours
+		return len(p) - len(rest), nil
+	}
+	if len(rest) > 0 {
+		c.keep(rest)
+	}
+	return len(p), nil
+}
+
+// EOFReceived implements weir.EOFReceiver: the connection stays open for
+// writing until the task closes it.
+func (c *Stream) EOFReceived(unused int) (bool, error) {
+	if c.next != nil {
+		unused += len(c.buf) - c.at
+		if e, ok := c.next.(weir.EOFReceiver); ok {
+			return e.EOFReceived(unused)
+		}
+		if unused > 0 {
+			return false, &weir.UnusedError{Unused: unused}
+		}
+		return false, nil
+	}
+	c.eof = true
+	c.serve()
+	return true, nil
+}
+
+// PauseWriting implements weir.WritePauser.
+func (c *Stream) PauseWriting() {
+	c.blocked = true
+	c.room.Clear()
+	if w, ok := c.next.(weir.WritePauser); ok {
+		w.PauseWriting()
+	}
+}
+
+// ResumeWriting implements weir.WritePauser.
+func (c *Stream) ResumeWriting() {
+	c.blocked = false
+	c.room.Set()
+	if w, ok := c.next.(weir.WritePauser); ok {
+		w.ResumeWriting()
+	}
+}
+
+// ConnectionLost implements weir.Protocol.
+func (c *Stream) ConnectionLost(err error) {
+	c.lost, c.reason = true, err
+	c.blocked = false
+	c.room.Set()
+	c.gone.Set()
+	if c.next != nil {
+		c.next.ConnectionLost(err)
+		return
+	}
+	c.serve()
+}
+
+// ConnectFailed implements weir.ConnectFailer.
+func (c *Stream) ConnectFailed(err *weir.ConnectError) {
+	if c.fail != nil {
+		c.fail(err)
+	}
+}
+
+// Write hands p to the transport, as weir.Transport's does: it never waits, and
+// p may be used again.
+func (c *Stream) Write(p []byte) (int, error) {
+	if c.t == nil {
+		return 0, weir.ErrClosed
+	}
+	return c.t.Write(p)
+}
+
+// Send is Write, and then Drain.
+func (c *Stream) Send(t *task.Task, p []byte) error {
+	if _, err := c.Write(p); err != nil {
+		return err
+	}
+	return c.Drain(t)
+}
+
+// Drain waits while there is too much to be sent (weir.Transport.SetWriteMarks
+// says how much that is). It fails when the connection is lost.
+func (c *Stream) Drain(t *task.Task) error {
+	if c.blocked {
+		c.room.Name = "the peer to read"
+		if err := c.room.Wait(t); err != nil {
+			return err
+		}
+	}
+	if c.lost {
+		return c.ended()
+	}
+	return nil
+}
+
+// CloseWrite sends the end of the stream after what was written; reading goes
+// on. weir.ErrNoHalfClose where the transport cannot do that.
+func (c *Stream) CloseWrite() error {
+	if c.t == nil {
+		return weir.ErrClosed
+	}
+	return c.t.WriteEOF()
+}
+
+// Close sends what was written, then closes. Reads return weir.ErrClosed from
+// now on. It does not wait: see Closed.
+func (c *Stream) Close() error {
+	if c.t == nil || c.closed {
+		return nil
+	}
+	c.closed = true
+	err := c.t.Close()
+	c.stir()
+	return err
+}
+
+// Abort drops what was not sent and closes.
+func (c *Stream) Abort() {
+	c.closed = true
+	if c.t != nil {
+		c.t.Abort()
+	}
+	c.stir()
+}
+
+// stir tells whoever reads that there is nothing more to come. It is serve for
+// calls from outside of the loop's callbacks: nobody is resumed inside of them.
+func (c *Stream) stir() {
+	c.serveAsks()
+	if c.reader != nil {
+		c.reader.Wake(nil)
+	}
+}
+
+// Closed waits until the connection is gone and returns the reason, nil for a
+// clean end.
+func (c *Stream) Closed(t *task.Task) error {
+	c.gone.Name = "the end of the connection"
+	if err := c.gone.Wait(t); err != nil {
+		return err
+	}
+	return c.reason
+}
+
+// over reports whether no more bytes can come.
+func (c *Stream) over() bool { return c.eof || c.lost || c.closed }
+
+// ended is what a read returns when no more bytes can come.
+func (c *Stream) ended() error {
+	switch {
+	case c.lost && c.reason != nil && !c.closed:
+		return c.reason
+	case c.closed:
+		return weir.ErrClosed
+	case c.eof || c.lost:
+		return io.EOF
+	}
+	return nil
+}
+
+// End is nil for io.EOF and err otherwise: for a handler that ends when its
+// peer does.
+func End(err error) error {
+	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// Handover gives the connection to p, whose ConnectionMade is called, and ends
+// the Stream's part in it: bytes that were received and not read go to p first.
+// Reads fail from now on. It may be called from the task, also in the middle of
+// a delivery: what is left of that goes to p.
+func (c *Stream) Handover(p weir.Protocol) {
+	c.next, c.closed = p, true
+	c.stir()
+	if c.t == nil {
+		return
+	}
+	t := c.t
+	c.unpause()
+	if c.at == len(c.buf) {
+		c.buf, c.at = nil, 0
+		t.SetProtocol(p)
+		p.ConnectionMade(t)
+		return
+	}
+	p.ConnectionMade(t)
+	// Until p has used what is kept we stay in between.
+	c.s.Enqueue((*handover)(c))
+}
+
+// handover is a Stream as the job that offers the kept bytes to the protocol
+// that came after it.
+type handover Stream
+
+// Run implements future.Job.
+func (h *handover) Run() {
+	c := (*Stream)(h)
+	if c.lost || c.at == len(c.buf) {
+		return
+	}
+	if _, err := c.passOn(nil); err != nil {
+		c.t.Abort()
+	}
+}
+
+// passOn offers the kept bytes and p to the next protocol.
+func (c *Stream) passOn(p []byte) (int, error) {
+	c.buf = append(c.buf, p...)
+	for c.at < len(c.buf) {
+		n, err := c.next.DataReceived(c.buf[c.at:])
+		if err != nil {
+			return len(p), err
+		}
+		if n < 0 || n > len(c.buf)-c.at {
+			return len(p), &weir.UsedError{N: n, Len: len(c.buf) - c.at}
+		}
+		c.at += n
+		if n == 0 {
+			if kept := len(c.buf) - c.at; kept > keepMost {
+				return len(p), &weir.TailError{Unused: kept, Limit: keepMost}
+			}
+			return len(p), nil
+		}
+	}
+	c.buf, c.at = nil, 0
+	if !c.lost && c.t.Protocol() == weir.Protocol(c) {
+		c.t.SetProtocol(c.next)
+	}
+	return len(p), nil
+}
+
+// Abandon implements task.Waitable.
+func (c *Stream) Abandon(*task.Task) {}
+
+// WaitingFor implements task.Waitable.
+func (c *Stream) WaitingFor() string {
+	if c.t == nil {
+		return "bytes"
+	}
+	return "bytes from " + c.t.RemoteAddr().String()
+}
