@@ -160,7 +160,7 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), stdioKind(), fdKind(), pipeKind()},
-		Layers: slices.Concat(tlsLayers()),
+		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), stdioKind(), fdKind(), pipeKind(), replayKind()},
+		Layers: slices.Concat(tlsLayers(), wsLayers(), flowLayers(), faultLayers()),
 	}
 }

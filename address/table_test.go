@@ -35,12 +35,8 @@ func later() *Table {
 		t.Layers,
 		arg(noteLayer("socks5", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
 		arg(noteLayer("connect", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
-		arg(noteLayer("latency", OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),
-		noteLayer("reset", OptionDoc{Name: "chance", Type: Text, Required: true}),
-		arg(noteLayer("ratelimit", OptionDoc{Name: "burst", Type: Text}), Arg{Name: "rate", Type: Text}),
 		noteLayer("proxy-in"),
 		dialOnly(arg(noteLayer("proxy-out"), Arg{Name: "v1|v2", Type: Choice("v1", "v2")})),
-		arg(noteLayer("ws"), Arg{Name: "path", Type: Path, Optional: true}),
 	)
 	word := func(name string, r Role, a Arg, options ...OptionDoc) *Kind {
 		return &Kind{Name: name, Role: r, Summary: "a kind of the tests", Arg: a, Options: options, Describe: func(*Part) string { return "is of the tests" }}
