@@ -264,9 +264,16 @@ func (s *stream) keep(p []byte, kept bool) {
 		s.dropTail()
 		return
 	}
-	if kept {
+	switch {
+	case len(p) > chunkSize && kept:
+		// Moving a long tail to the front for each piece of it that is used would
+		// cost the square of its length.
+		s.tail = p
+	case len(p) > chunkSize:
+		s.tail = append([]byte(nil), p...)
+	case kept && cap(s.tail) == chunkSize:
 		s.tail = append(s.tail[:0], p...)
-	} else {
+	default:
 		s.tail = append(s.loop.pool.get()[:0], p...)
 	}
 	if len(p) > int(s.tailMax) && !s.paused() {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -118,4 +119,23 @@ func TestTLS(t *testing.T) {
 		suite(t, []layer.Layer{layer.TLSServer(server, w)}, []layer.Layer{layer.TLS(client, w)})
 	})
 	t.Run("over TLS", func(t *testing.T) { suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
+}
+
+// TestTLSSteady: a message costs the one allocation that crypto/tls makes to read
+// a record, and none of ours (R6).
+func TestTLSSteady(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	server, client := tlsPair(t, tls.VersionTLS13)
+	for _, name := range weir.Backends() {
+		if name == "portable" {
+			continue // it has goroutines of its own
+		}
+		t.Run(name, func(t *testing.T) {
+			if n := steady(t, name, []layer.Layer{layer.TLSServer(server)}, []layer.Layer{layer.TLS(client)}); n > 1 {
+				t.Errorf("%.2f allocations a message", n)
+			}
+		})
+	}
 }
