@@ -56,6 +56,7 @@ serve() {
 		sleep 0.05
 	done
 	echo "FAILED: nothing listens on $port"
+	cat "$tmp/servers"
 	exit 1
 }
 
@@ -150,8 +151,8 @@ for deflate in 0 1; do
 
 	# The command as a client of npm's server: a stream, and its end.
 	next
-	layer=ws
-	[ $deflate = 1 ] && layer=ws,compress
+	layer=ws option=
+	[ $deflate = 1 ] && layer=ws,compress option=,compress
 	serve $port "$tmp/weir" --quiet $port 127.0.0.1:$js+$layer
 	relay=$port
 	head -c 3000000 /dev/urandom >"$tmp/data"
@@ -160,8 +161,8 @@ for deflate in 0 1; do
 
 	# And as a server that npm's client talks to, with another hop of weir behind.
 	next
-	serve $port "$tmp/weir" --quiet $port+$layer:/tunnel,protocol=echo 127.0.0.1:$js+$layer
-	run "npm ws, client of weir PORT+$layer:/tunnel,protocol=echo before npm ws" node "$tmp/client.js" ws://127.0.0.1:$port/tunnel $deflate stream
+	serve $port "$tmp/weir" --quiet $port+ws:/tunnel,protocol=echo$option 127.0.0.1:$js+$layer
+	run "npm ws, client of weir PORT+ws:/tunnel,protocol=echo$option before npm ws" node "$tmp/client.js" ws://127.0.0.1:$port/tunnel $deflate stream
 done
 
 # A close code of the peer's is the reason.
