@@ -109,19 +109,36 @@ func (o *opening) stepAside(e event) {
 	if o.overlay != nil {
 		top = o.overlay(t, e)
 	}
+	s, served := top.(*servedTransport)
+	switch {
+	case served && !handOver(t, top, above, s.r.settle):
+		s.r.Refuse(ErrNotAllowed)
+	case !served && !handOver(t, top, above, nil):
+		_ = t.Close() // always nil
+	}
+}
+
+// handOver makes the protocol above for the transport top, which is t or an
+// overlay of it, and gives it t's stream; then, if not nil, is called behind its
+// ConnectionMade. It reports false where there is none: the factory refuses.
+func handOver(t, top weir.Transport, above Above, then func()) bool {
 	p := above.Make(top)
 	if p == nil {
-		if s, ok := top.(*servedTransport); ok {
-			s.r.Refuse(ErrNotAllowed)
+		return false
+	}
+	made := func() {
+		p.ConnectionMade(top)
+		if then != nil {
+			then()
 		}
-		_ = t.Close() // always nil
-		return
 	}
-	top.SetProtocol(p)
-	p.ConnectionMade(top)
-	if s, ok := top.(*servedTransport); ok {
-		s.r.settle()
+	if h, ok := weir.As[weir.Handover](t); ok {
+		h.Handover(p, made)
+	} else {
+		t.SetProtocol(p)
+		made()
 	}
+	return true
 }
 
 func (o *opening) stopTimer() {

@@ -49,6 +49,13 @@ func WithCloseTimeout(d time.Duration) TLSOption {
 	return func(s *tlsShared) { s.closeTimeout = max(d, 1) }
 }
 
+// WithSilentEOF keeps WriteEOF to ourselves: no close_notify tells the peer that
+// we have said everything, until the connection is closed. It is for servers that
+// take a close_notify for a hang-up and drop their answer, nginx for one, and
+// lets a connection on TLS 1.2 end its writing, too. A peer that waits for our
+// end waits for ever.
+func WithSilentEOF() TLSOption { return func(s *tlsShared) { s.silent = true } }
+
 // WithHandshakeCap bounds how many of a server's handshakes are in progress on
 // one loop; the default is 1,024. Beyond it new ones wait, within their timeout, and where
 // the peer of the one that has not moved for longest has been silent for a
@@ -78,7 +85,7 @@ const (
 // tlsShared is what the connections of one Layer share.
 type tlsShared struct {
 	cfg                            *tls.Config
-	client                         bool
+	client, silent                 bool
 	handshakeTimeout, closeTimeout time.Duration
 	cap, workers                   int
 	rules                          PeerRules

@@ -130,7 +130,7 @@ func (c *tlsConn) pump() {
 func (c *tlsConn) readEnded(err error) {
 	if !errors.Is(err, io.EOF) {
 		c.gentle = true
-		c.Fail(reason(err, c.shared.cfg))
+		c.Fail(c.reason(err))
 		return
 	}
 	c.peerDone = true
@@ -140,6 +140,15 @@ func (c *tlsConn) readEnded(err error) {
 		return
 	}
 	c.End()
+}
+
+// reason is reason, by the time that crypto/tls goes by.
+func (c *tlsConn) reason(err error) error {
+	at := c.below.Loop().Now()
+	if t := c.shared.cfg.Time; t != nil {
+		at = t()
+	}
+	return reason(err, at)
 }
 
 // EOFReceived implements weir.EOFReceiver.
@@ -208,12 +217,14 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 // close_notify to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does
 // not.
 func (c *tlsConn) CanCloseWrite() bool {
-	return c.stopFor != nil || c.conn.ConnectionState().Version >= tls.VersionTLS13
+	return c.stopFor != nil || c.shared.silent || c.conn.ConnectionState().Version >= tls.VersionTLS13
 }
 
 // CloseWrite implements weir.Carrier.
 func (c *tlsConn) CloseWrite() error {
-	c.notify()
+	if c.stopFor != nil || !c.shared.silent {
+		c.notify()
+	}
 	return nil
 }
 

@@ -57,13 +57,13 @@ func (w *tlsWire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send gives p to what is below, where records that are written together leave
-// together.
+// send gives p to what is below. A whole record leaves from where it lies, if it
+// can; smaller ones that are written together leave together.
 func (w *tlsWire) send(p []byte) {
 	if w.over {
 		return
 	}
-	_, _ = w.below.Writev([][]byte{p}) // a loss is reported by ConnectionLost
+	_, _ = w.below.Write(p) // a loss is reported by ConnectionLost
 }
 
 // Close implements net.Conn; crypto/tls calls it for contexts only, and has none.

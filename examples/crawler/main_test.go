@@ -29,7 +29,7 @@ var site = map[string]string{
 }
 
 // crawlSim crawls the site in the simulator.
-func crawlSim(t *testing.T, seed uint64, start string, within, each time.Duration) (pages []string, err error, took time.Duration) { //nolint:staticcheck // the order of what is asked about
+func crawlSim(t *testing.T, seed uint64, start string, within, each time.Duration) (pages []string, took time.Duration, err error) {
 	weirtest.CheckLeaks(t)
 	s := weirtest.NewSim(t, seed, weirtest.WithFaults(weirtest.Faults{CutRead: 0.3, CutWire: 0.3, Jitter: 20 * time.Millisecond}))
 	server, client := s.Host("server").Loop(), s.Host("client").Loop()
@@ -58,7 +58,7 @@ func crawlSim(t *testing.T, seed uint64, start string, within, each time.Duratio
 		t.Error(e)
 	}
 	slices.Sort(pages)
-	return pages, err, took
+	return pages, took, err
 }
 
 // serveSite answers one request.
@@ -82,7 +82,7 @@ func serveSite(t *task.Task, c *stream.Stream) error {
 
 func TestCrawl(t *testing.T) {
 	for seed := range uint64(10) {
-		pages, err, _ := crawlSim(t, seed+1, "/", time.Minute, 10*time.Second)
+		pages, _, err := crawlSim(t, seed+1, "/", time.Minute, 10*time.Second)
 		want := []string{`http://server/missing: the server says "HTTP/1.0 404 Not Found"`}
 		for path, links := range map[string]int{"/": 3, "/a": 2, "/b": 1, "/deep/c": 1, "/deep/d": 0} {
 			want = append(want, fmt.Sprintf("http://server%s: %d bytes, %d links", path, len(site[path]), links))
@@ -96,7 +96,7 @@ func TestCrawl(t *testing.T) {
 
 // A page that hangs costs its own time only.
 func TestPageTimeout(t *testing.T) {
-	pages, err, took := crawlSim(t, 1, "/hanging", time.Minute, 3*time.Second)
+	pages, took, err := crawlSim(t, 1, "/hanging", time.Minute, 3*time.Second)
 	if err != nil || len(pages) != 8 || !slices.Contains(pages, "http://server/hang: "+future.ErrTimeout.Error()) {
 		t.Errorf("%v\n%s", err, strings.Join(pages, "\n"))
 	}
@@ -107,7 +107,7 @@ func TestPageTimeout(t *testing.T) {
 
 // The deadline ends the crawl, with what there is.
 func TestDeadline(t *testing.T) {
-	pages, err, took := crawlSim(t, 1, "/hanging", 10*time.Second, time.Hour)
+	pages, took, err := crawlSim(t, 1, "/hanging", 10*time.Second, time.Hour)
 	if !errors.Is(err, future.ErrTimeout) || took != 10*time.Second {
 		t.Errorf("%v after %v", err, took)
 	}
