@@ -119,7 +119,7 @@ func (w *wire) data(t Type, end int) bool {
 		ok = w.skip(6) && w.name()
 	case SOA:
 		ok = w.name()
-		ok = ok && w.name() && w.skip(20) // two names: the server's and the mailbox's
+		ok = ok && w.name() && w.skip(20)
 	case TXT:
 		for ok && w.off < end {
 			ok = w.skip(1 + int(w.msg[w.off]))
