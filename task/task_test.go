@@ -728,3 +728,28 @@ type otherThread struct {
 }
 
 func (o *otherThread) Thread() uint64 { return o.thread }
+
+// Join waits for another task, which goes on if the wait is cut short; Until is
+// a deadline by the clock; Post starts a task from elsewhere.
+func TestJoinUntilPost(t *testing.T) {
+	w := newWorld(t)
+	if err := w.root.Post("posted", func(t *task.Task) error {
+		slow := t.Go("slow", func(t *task.Task) error {
+			if err := t.Sleep(10 * time.Second); err != nil {
+				return err
+			}
+			return t.Sleep(0)
+		})
+		err := t.With(func(sc *task.Scope) error {
+			w.note("until %v", sc.Deadline().Sub(w.s.Now()))
+			return t.Join(slow)
+		}, task.Until(w.s.Now().Add(time.Second)))
+		w.note("%v after %v", err, w.sim.Now())
+		w.note("%v after %v", t.Join(slow), w.sim.Now())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.rest()
+	w.logged("until 1s", "future: timed out after 1s", "<nil> after 10s")
+}
