@@ -122,6 +122,11 @@ func (f *Feed) Break(err error) {
 	f.End()
 }
 
+// Paused reports whether the protocol wants no bytes at present, but some later.
+// It says so at once, where Carrier.PauseReading is called when the callback has
+// returned.
+func (f *Feed) Paused() bool { return f.s.paused() && f.s.flags&(fClosing|fLost) == 0 }
+
 // Writable says that Write can take more.
 func (f *Feed) Writable() {
 	f.s.flags &^= fBlocked
@@ -351,7 +356,7 @@ func (l *Loop) Carry(c Carrier, opts ...Option) (*Feed, error) {
 	s := newStream(l, backend.None, backend.None, netCarried, configOf(nil))
 	s.flags |= fCarried
 	s.extra().carrier = c
-	if u, ok := s.Unwrap().(*stream); ok {
+	if u, ok := As[*stream](s.Unwrap()); ok {
 		s.high, s.low, s.tailMax = u.high, u.low, u.tailMax
 	}
 	cfg := configOf(opts)

@@ -25,6 +25,12 @@
 // when it writes too much, when everything was sent) are optional interfaces:
 // [EOFReceiver], [WritePauser], [Drainer], [BufferedProtocol], [ConnectFailer].
 //
+// # Datagrams
+//
+// [Loop.ListenPacket] opens a [PacketEndpoint] for a [PacketProtocol]. It is
+// connected to nobody: every datagram comes with its sender, and every send says
+// where to. That one of them failed, or was refused, ends nothing.
+//
 // # Goroutines
 //
 // A loop runs on one goroutine and calls protocols on it, one at a time: they

@@ -89,6 +89,7 @@ type connConfig struct {
 
 	total, connect, name time.Duration
 	sequential           bool
+	allowed              func(netip.AddrPort) error
 	raceDelay            time.Duration
 	err                  error
 }
@@ -234,6 +235,13 @@ func WithNameTimeout(d time.Duration) Option { return func(c *connConfig) { c.na
 // WithSequential tries a name's addresses strictly one after another. The
 // default races them (RFC 8305).
 func WithSequential() Option { return func(c *connConfig) { c.sequential = true } }
+
+// WithAddrFilter asks f about each address before a socket is opened for it,
+// once names are resolved. An error from f makes that address a failed attempt;
+// the others are tried. f runs on the loop's goroutine.
+func WithAddrFilter(f func(netip.AddrPort) error) Option {
+	return func(c *connConfig) { c.allowed = f }
+}
 
 // WithRaceDelay sets how long an attempt has a head start; the default is
 // RFC 8305's 250 ms.

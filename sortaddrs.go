@@ -112,13 +112,13 @@ func policyOf(a netip.Addr) policy {
 	a6 := netip.AddrFrom16(a.As16()) // IPv4 as it is mapped, without a zone
 	for _, p := range [...]policy{
 		{netip.PrefixFrom(netip.IPv6Loopback(), 128), 50, 0},
-		{prefix6(0, 0, 0, 0, 0, 0xffff, 96), 35, 4},
-		{prefix6(0, 0, 0, 0, 0, 0, 96), 1, 3},
-		{prefix6(0x2001, 0, 0, 0, 0, 0, 32), 5, 5},
-		{prefix6(0x2002, 0, 0, 0, 0, 0, 16), 30, 2},
-		{prefix6(0x3ffe, 0, 0, 0, 0, 0, 16), 1, 12},
-		{prefix6(0xfec0, 0, 0, 0, 0, 0, 10), 1, 11},
-		{prefix6(0xfc00, 0, 0, 0, 0, 0, 7), 3, 13},
+		{prefix6(0, 0xffff, 96), 35, 4},
+		{prefix6(0, 0, 96), 1, 3},
+		{prefix6(0x2001, 0, 32), 5, 5},
+		{prefix6(0x2002, 0, 16), 30, 2},
+		{prefix6(0x3ffe, 0, 16), 1, 12},
+		{prefix6(0xfec0, 0, 10), 1, 11},
+		{prefix6(0xfc00, 0, 7), 3, 13},
 	} {
 		if contains(p.prefix, a6) {
 			return p
@@ -127,9 +127,9 @@ func policyOf(a netip.Addr) policy {
 	return policy{precedence: 40, label: 1}
 }
 
-func prefix6(w0, w1, w2, w3, w4, w5 uint16, length int) netip.Prefix {
+func prefix6(w0, w5 uint16, length int) netip.Prefix {
 	var b [16]byte
-	for i, w := range [...]uint16{w0, w1, w2, w3, w4, w5} {
+	for i, w := range [...]uint16{0: w0, 5: w5} {
 		b[2*i], b[2*i+1] = byte(w>>8), byte(w)
 	}
 	return netip.PrefixFrom(netip.AddrFrom16(b), length)

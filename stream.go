@@ -68,6 +68,7 @@ type extras struct {
 	more                  []byte // delivered while the protocol looked at other bytes
 	broken                error  // why the end of the stream is none; nil: it is one
 	closeSent, abortSent  bool   // the carrier was told to close
+	handed                func() // ConnectionMade of a protocol that came in the midst of a read
 }
 
 type flags uint32
@@ -272,6 +273,35 @@ func (s *stream) SetProtocol(p Protocol) {
 		s.loop.be.Cancel(&s.rop)
 	}
 	s.touch()
+}
+
+// Handover is the ability of a transport to go to a protocol that has not heard
+// of it: find it with As. It is for layers that only speak at the beginning of a
+// stream and then step aside.
+type Handover interface {
+	// Handover is SetProtocol, and then calls made, in which p is to get its
+	// ConnectionMade. Within a DataReceived made is called when that has
+	// returned, without an error, before p gets what it left: so p is not taken
+	// for somebody who answers the bytes in progress. A panic in made is one in
+	// ConnectionMade.
+	Handover(p Protocol, made func())
+}
+
+// Handover implements Handover.
+func (s *stream) Handover(p Protocol, made func()) {
+	s.SetProtocol(p)
+	if s.flags&fInData == 0 {
+		s.callHanded(made)
+		return
+	}
+	s.extra().handed = made
+}
+
+func (s *stream) callHanded(made func()) {
+	defer s.guard("ConnectionMade")
+	if s.flags&fLost == 0 {
+		made()
+	}
 }
 
 // Protocol implements Transport.

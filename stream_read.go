@@ -94,9 +94,11 @@ func (s *stream) discard() {
 
 func (s *stream) armRead() {
 	if s.rop.Armed() {
-		if s.rop.Kind == backend.Read {
+		if s.rop.Kind == backend.Read && (s.rop.Buf == nil) == (s.caps&capBuffer == 0) {
 			return
 		}
+		// It waits for something else, or would read into memory that is not the
+		// protocol's: that one came in the midst of a read.
 		if !s.loop.be.Cancel(&s.rop) {
 			return // its last result calls sync again
 		}
@@ -227,6 +229,13 @@ func (s *stream) deliver(p []byte) {
 			q = p
 			n, err = s.callData(q)
 		}
+		if s.x != nil && s.x.handed != nil {
+			made := s.x.handed
+			s.x.handed = nil
+			if err == nil {
+				s.callHanded(made)
+			}
+		}
 		switch {
 		case s.flags&fLost != 0 && planted == "lost-in-callback" && n > 0 && n < len(p):
 		case s.flags&fLost != 0:
@@ -255,9 +264,16 @@ func (s *stream) keep(p []byte, kept bool) {
 		s.dropTail()
 		return
 	}
-	if kept {
+	switch {
+	case len(p) > chunkSize && kept:
+		// Moving a long tail to the front for each piece of it that is used would
+		// cost the square of its length.
+		s.tail = p
+	case len(p) > chunkSize:
+		s.tail = append([]byte(nil), p...)
+	case kept && cap(s.tail) == chunkSize:
 		s.tail = append(s.tail[:0], p...)
-	} else {
+	default:
 		s.tail = append(s.loop.pool.get()[:0], p...)
 	}
 	if len(p) > int(s.tailMax) && !s.paused() {

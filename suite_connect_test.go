@@ -54,9 +54,9 @@ type dialWorld struct {
 	client *sim.Host
 }
 
-func newDialWorld(t *testing.T, seed uint64) *dialWorld {
+func newDialWorld(t *testing.T) *dialWorld {
 	t.Helper()
-	d := &dialWorld{t: t, w: sim.New(seed, sim.Config{}), names: &names{addrs: map[string][]netip.Addr{}, after: time.Millisecond}}
+	d := &dialWorld{t: t, w: sim.New(1, sim.Config{}), names: &names{addrs: map[string][]netip.Addr{}, after: time.Millisecond}}
 	d.client = d.w.Host("client")
 	be, err := d.client.Backend()
 	if err != nil {
@@ -116,7 +116,7 @@ func (d *dialWorld) rest(handles int, p *dialed) {
 func TestConnecting(t *testing.T) {
 	t.Run("65 a failed attempt starts the next at once, a slow one after the delay", func(t *testing.T) {
 		for _, sequential := range []bool{false, true} {
-			d := newDialWorld(t, 1)
+			d := newDialWorld(t)
 			closed, _ := d.host("closed", false)
 			silent, _ := d.host("silent", true)
 			good, _ := d.host("good", true)
@@ -149,7 +149,7 @@ func TestConnecting(t *testing.T) {
 		}
 	})
 	t.Run("65 one family black-holed", func(t *testing.T) {
-		d := newDialWorld(t, 1)
+		d := newDialWorld(t)
 		_, v6 := d.host("six", true)
 		v4, _ := d.host("four", true)
 		d.w.Partition(d.client, d.w.Host("six"))
@@ -162,7 +162,7 @@ func TestConnecting(t *testing.T) {
 		d.rest(1, p)
 	})
 	t.Run("65 all fail: every error with its address", func(t *testing.T) {
-		d := newDialWorld(t, 1)
+		d := newDialWorld(t)
 		a4, a6 := d.host("a", false)
 		b4, _ := d.host("b", false)
 		c4, _ := d.host("c", true)
@@ -194,7 +194,7 @@ func TestConnecting(t *testing.T) {
 	t.Run("66, 69 stopping at each stage, and connecting again", func(t *testing.T) {
 		// The name takes 1 ms, then there are two attempts at a time.
 		for at := time.Duration(0); at < 600*time.Millisecond; at += 7 * time.Millisecond {
-			d := newDialWorld(t, 1)
+			d := newDialWorld(t)
 			a, _ := d.host("a", true)
 			b, _ := d.host("b", true)
 			d.w.Partition(d.client, d.w.Host("a"))
@@ -225,7 +225,7 @@ func TestConnecting(t *testing.T) {
 		}
 	})
 	t.Run("67 a local address of another family skips the candidate, one in use is named", func(t *testing.T) {
-		d := newDialWorld(t, 1)
+		d := newDialWorld(t)
 		v4, v6 := d.host("a", true)
 		d.names.addrs["x"] = []netip.Addr{v6, v4}
 		own := netip.AddrPortFrom(d.client.Addrs()[0], 0)
@@ -254,7 +254,7 @@ func TestConnecting(t *testing.T) {
 		_ = ln.Close()
 	})
 	t.Run("a name that is not found, or takes too long", func(t *testing.T) {
-		d := newDialWorld(t, 1)
+		d := newDialWorld(t)
 		p := &dialed{}
 		d.l.Connect("tcp", "nobody:7", p)
 		if d.run(p); p.err == nil || p.err.Stage != weir.StageName || len(p.err.Attempts) != 1 {

@@ -44,6 +44,7 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2"},
 			{Name: "min", Type: Choice("1.2", "1.3"), Doc: "the oldest version to speak; the default is 1.2"},
 			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
+			{Name: "no-eof", Type: Flag, Doc: "do not say when the input has ended: for servers that hang up then, such as nginx"},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
 			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; whoever reads it reads everything"},
 		},
@@ -145,6 +146,9 @@ func describeTLS(p *Part) string {
 	if p.Has("min") {
 		d += "; TLS " + p.Value("min") + " or newer"
 	}
+	if p.Has("no-eof") {
+		d += "; does not say when the input ends"
+	}
 	if p.Has("keylog") {
 		d += "; session keys go to " + p.Value("keylog")
 	}
@@ -170,6 +174,9 @@ func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 		env.note("keylog: the session keys go to " + p.Value("keylog") + "; whoever reads that file reads everything")
 	}
 	var opts []layer.TLSOption
+	if p.Has("no-eof") {
+		opts = append(opts, layer.WithSilentEOF())
+	}
 	if p.Has("timeout") {
 		opts = append(opts, layer.WithHandshakeTimeout(p.Duration("timeout")))
 	}
@@ -252,9 +259,9 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	}
 	rules := slices.Concat(p.Values("allow-cn"), p.Values("allow-dns"), p.Values("allow-uri"))
 	if name == "" && p.targetAsked {
-		return func(to string) layer.Layer {
+		return func(asked Asked) layer.Layer {
 			cfg := cfg.Clone()
-			cfg.ServerName = targetHost(to)
+			cfg.ServerName = targetHost(asked.To)
 			return layer.TLS(cfg, opts...)
 		}, nil
 	}

@@ -68,6 +68,8 @@ func (e *Endpoint) Label() string {
 	switch {
 	case e.Base.Arg == nil || e.Base.Arg.Text == "":
 		b.WriteString(e.Base.Name.Text)
+	case e.kind.Packets != nil && e.kind.Arg.Type == HostPort:
+		b.WriteString(e.kind.Name + ":" + hostPort(e.Base.Arg.Text))
 	case e.kind.Arg.Type == HostPort:
 		b.WriteString(hostPort(e.Base.Arg.Text))
 	case e.Base.Short, e.kind.Name == "unix":

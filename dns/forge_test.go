@@ -25,7 +25,7 @@ func TestForgery(t *testing.T) {
 		knows string // what the forger happens to know
 	}{{"nothing", ""}, {"the id", "id"}, {"the case", "case"}} {
 		t.Run(c.name, func(t *testing.T) {
-			lb := simLab(t, 1, sim.Faults{Latency: 10 * time.Millisecond})
+			lb := simLab(t, sim.Faults{Latency: 10 * time.Millisecond})
 			lb.s.add("averyveryveryverylongname.test 60 A 192.0.2.1")
 			r := lb.resolver(WithRandom(crand.Reader))
 			lb.s.udp = func(e *weir.PacketEndpoint, q dnsmessage.Message, reply []byte, from weir.PacketAddr) bool {
@@ -92,7 +92,7 @@ func TestUnpredictable(t *testing.T) {
 	if testing.Short() {
 		n = 20_000
 	}
-	lb := simLab(t, 1, sim.Faults{Latency: time.Microsecond})
+	lb := simLab(t, sim.Faults{Latency: time.Microsecond})
 	r := lb.resolver(WithRandom(crand.Reader), WithCache(0))
 	ids, ports, high, upper := make([]int, 256), make([]int, 63), make([]int, 256), make([]int, 2)
 	type pair struct {
@@ -282,8 +282,12 @@ func FuzzReply(f *testing.F) {
 		f.Add(uint16(t), b)
 	}
 	for _, lines := range [][]string{
-		{"a.test 60 CNAME b.test", "b.test 60 A 192.0.2.1"}, {"a.test 60 A 192.0.2.1"}, {"a.test 60 TXT x y"},
-		{"a.test 60 HTTPS ."}, {"a.test 60 CNAME a.test"}, {},
+		{"a.test 60 CNAME b.test", "b.test 60 A 192.0.2.1"},
+		{"a.test 60 A 192.0.2.1"},
+		{"a.test 60 TXT x y"},
+		{"a.test 60 HTTPS ."},
+		{"a.test 60 CNAME a.test"},
+		{},
 	} {
 		s := &testServer{t: &testing.T{}, zone: map[key][]Record{}, exists: map[string]bool{}, soa: time.Minute}
 		s.add(lines...)

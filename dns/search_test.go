@@ -19,10 +19,14 @@ import (
 func TestParseConfig(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "[127.0.0.1:53] [] 1 5s 2 false"},
-		{"nameserver 192.0.2.1\nnameserver fe80::1%eth0 # x\nnameserver ::ffff:192.0.2.3\nnameserver 192.0.2.4\n",
-			"[192.0.2.1:53 [fe80::1%eth0]:53 192.0.2.3:53] [] 1 5s 2 false"},
-		{"; all\nsearch a.test b.test. -$ .\noptions ndots:3 timeout:2 attempts:4 rotate what:ever ndots:x\n",
-			"[127.0.0.1:53] [a.test. b.test.] 3 2s 4 true"},
+		{
+			"nameserver 192.0.2.1\nnameserver fe80::1%eth0 # x\nnameserver ::ffff:192.0.2.3\nnameserver 192.0.2.4\n",
+			"[192.0.2.1:53 [fe80::1%eth0]:53 192.0.2.3:53] [] 1 5s 2 false",
+		},
+		{
+			"; all\nsearch a.test b.test. -$ .\noptions ndots:3 timeout:2 attempts:4 rotate what:ever ndots:x\n",
+			"[127.0.0.1:53] [a.test. b.test.] 3 2s 4 true",
+		},
 		{"domain a.test\noptions ndots:99 timeout:0 attempts:100", "[127.0.0.1:53] [a.test.] 15 1s 5 false"},
 		{"nameserver\nnameserver x\noptions ndots:0", "[127.0.0.1:53] [] 0 5s 2 false"},
 	} {
@@ -123,7 +127,7 @@ func TestFailover(t *testing.T) {
 }
 
 func TestRotate(t *testing.T) {
-	lb := simLab(t, 1, sim.Faults{})
+	lb := simLab(t, sim.Faults{})
 	var servers []netip.AddrPort
 	asked := map[netip.AddrPort]int{}
 	for i := range 3 {
@@ -229,7 +233,7 @@ func TestReverseName(t *testing.T) {
 
 // TestReload: files that change are read again.
 func TestReload(t *testing.T) {
-	lb := simLab(t, 1, sim.Faults{})
+	lb := simLab(t, sim.Faults{})
 	other := newTestServer(t, lb.s.l, netip.AddrPortFrom(lb.s.addr.Addr(), 5353).String())
 	_ = other
 	dir := t.TempDir()
@@ -270,7 +274,7 @@ func TestReload(t *testing.T) {
 // TestCache: answers live as long as they say, TTLs count down, the least used
 // goes first.
 func TestCache(t *testing.T) {
-	lb := simLab(t, 1, sim.Faults{})
+	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 10 A 192.0.2.1", "zero.test 0 A 192.0.2.2", "b.test 100 A 192.0.2.3", "c.test 100 A 192.0.2.4")
 	r := lb.resolver(WithCache(2))
 	ask := func(name string, asked int) found {
@@ -301,7 +305,7 @@ func TestCache(t *testing.T) {
 // TestStale: with WithStale an old answer is better than none, after 1.8 s or
 // when all servers have failed; without, it is not (RFC 8767).
 func TestStale(t *testing.T) {
-	lb := simLab(t, 1, sim.Faults{})
+	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 10 A 192.0.2.1")
 	r, strict := lb.resolver(WithStale(time.Hour), WithTimeout(5*time.Second, 1)), lb.resolver(WithTimeout(5*time.Second, 1))
 	_, _ = lb.lookup(r, "a.test", A), lb.lookup(strict, "a.test", A)

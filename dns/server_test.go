@@ -219,12 +219,11 @@ func (p *testStream) DataReceived(b []byte) (int, error) {
 
 // lab is a server and a client that ask each other.
 type lab struct {
-	t      *testing.T
-	s      *testServer
-	l      *weir.Loop // the client's
-	until  func(what string, cond func() bool)
-	world  *sim.World // nil on real sockets
-	failed *[]error
+	t     *testing.T
+	s     *testServer
+	l     *weir.Loop // the client's
+	until func(what string, cond func() bool)
+	world *sim.World // nil on real sockets
 }
 
 func quietLoop(t *testing.T, opts ...weir.LoopOption) *weir.Loop {
@@ -237,15 +236,15 @@ func quietLoop(t *testing.T, opts ...weir.LoopOption) *weir.Loop {
 }
 
 // simLab makes a simulated one.
-func simLab(t *testing.T, seed uint64, faults sim.Faults) *lab {
+func simLab(t *testing.T, faults sim.Faults) *lab {
 	t.Helper()
-	w := sim.New(seed, sim.Config{Faults: faults})
+	w := sim.New(1, sim.Config{Faults: faults})
 	loop := func(host string) *weir.Loop {
 		be, err := w.Host(host).Backend()
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := quietLoop(t, weir.WithBackend(be), weir.WithErrorHandler(func(err error) { t.Errorf("seed %d: %v", seed, err) }))
+		l := quietLoop(t, weir.WithBackend(be), weir.WithErrorHandler(func(err error) { t.Error(err) }))
 		be.Drive(l)
 		return l
 	}
@@ -256,7 +255,7 @@ func simLab(t *testing.T, seed uint64, faults sim.Faults) *lab {
 	lb.until = func(what string, cond func() bool) {
 		t.Helper()
 		if err := w.Run(cond); err != nil {
-			t.Fatalf("seed %d: waiting for %s: %v", seed, what, err)
+			t.Fatalf("waiting for %s: %v", what, err)
 		}
 	}
 	return lb
@@ -265,7 +264,7 @@ func simLab(t *testing.T, seed uint64, faults sim.Faults) *lab {
 // onLabs runs a test on the simulator and on loopback with each backend.
 func onLabs(t *testing.T, f func(t *testing.T, lb *lab)) {
 	t.Helper()
-	t.Run("sim", func(t *testing.T) { f(t, simLab(t, 1, sim.Faults{})) })
+	t.Run("sim", func(t *testing.T) { f(t, simLab(t, sim.Faults{})) })
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
 			l := quietLoop(t, weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))

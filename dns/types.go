@@ -30,8 +30,17 @@ var typeNames = []struct {
 	t    Type
 	name string
 }{
-	{A, "A"}, {NS, "NS"}, {CNAME, "CNAME"}, {SOA, "SOA"}, {PTR, "PTR"}, {MX, "MX"}, {TXT, "TXT"}, {AAAA, "AAAA"},
-	{SRV, "SRV"}, {SVCB, "SVCB"}, {HTTPS, "HTTPS"},
+	{A, "A"},
+	{NS, "NS"},
+	{CNAME, "CNAME"},
+	{SOA, "SOA"},
+	{PTR, "PTR"},
+	{MX, "MX"},
+	{TXT, "TXT"},
+	{AAAA, "AAAA"},
+	{SRV, "SRV"},
+	{SVCB, "SVCB"},
+	{HTTPS, "HTTPS"},
 }
 
 // String is the type's name, or TYPE123 where it has none here (RFC 3597).

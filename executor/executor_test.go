@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime/pprof"
 	"slices"
 	"sync/atomic"
@@ -205,6 +206,75 @@ func TestClose(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// TestCancelStorm: work that is canceled at any moment, by its future, by its
+// context and by Close. Every future settles, once (G7), and nothing stays.
+func TestCancelStorm(t *testing.T) {
+	weirtest.CheckLeaks(t)
+	r := newRig(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	e := executor.New("storm", 4, 50)
+	const jobs = 2000
+	settled := make([]int, jobs)
+	left, full, done := jobs, 0, 0
+	for i := range jobs {
+		r.loop.Soon(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			f := executor.Go(ctx, e, r.s, func(ctx context.Context) (int, error) {
+				if i%3 == 0 {
+					<-ctx.Done()
+					return 0, ctx.Err()
+				}
+				return i, nil
+			})
+			f.OnDone(func(v int, err error) {
+				cancel()
+				settled[i]++
+				switch {
+				case errors.Is(err, executor.ErrFull):
+					full++
+				case err == nil && v == i:
+					done++
+				case !errors.Is(err, context.Canceled) && !errors.Is(err, executor.ErrClosed):
+					t.Errorf("job %d: %v", i, err)
+				}
+				if left--; left == 0 {
+					r.loop.Stop()
+				}
+			})
+			how := []func(){func() { f.Cancel() }, cancel}[random.IntN(2)]
+			switch random.IntN(3) {
+			case 0:
+				how()
+			default:
+				r.loop.After(time.Duration(random.IntN(300))*time.Microsecond, how)
+			}
+			if i == jobs-100 {
+				_ = e.Close()
+			}
+		})
+		if i%20 == 0 {
+			if err := r.loop.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bound := r.loop.After(20*time.Second, r.loop.Stop)
+	defer bound.Stop()
+	if err := r.loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range settled {
+		if n != 1 {
+			t.Fatalf("job %d settled %d times", i, n)
+		}
+	}
+	if done == 0 {
+		t.Error("no job was done")
+	}
+	t.Logf("%d done, %d found the queue full, the others were canceled", done, full)
+	e.Wait()
 }
 
 // TestInline: the same trace for the same seed, in a simulated run (behaviour

@@ -140,7 +140,7 @@ func (f *Future[T]) Settled() bool { return f.flags&fSettled != 0 }
 
 // Result returns value and failure; ok is false while there is neither. It
 // counts as looking at the failure.
-func (f *Future[T]) Result() (v T, err error, ok bool) { //nolint:staticcheck // ok belongs last
+func (f *Future[T]) Result() (v T, err error, ok bool) {
 	if !f.Settled() {
 		return v, nil, false
 	}

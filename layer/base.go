@@ -26,10 +26,11 @@ type Base struct {
 	timer *weir.Timer
 	stage weir.Stage
 
-	failed  bool // before it was ready; Above.Failed was called or is queued
-	blocked bool // the transport below has asked for a pause
-	held    bool // the layer wants no bytes: HoldReading
-	paused  bool // what is above wants none
+	failed  bool        // before it was ready; Above.Failed was called or is queued
+	blocked bool        // the transport below has asked for a pause
+	turn    *weir.Timer // Yield's
+	held    bool        // the layer wants no bytes: HoldReading
+	paused  bool        // what is above wants none
 }
 
 // Ends are the two ends of a layer.
@@ -165,6 +166,9 @@ func (b *Base) End() {
 // Lost ends the transport above, whose carrier is gone: err is the reason, nil
 // for a clean end.
 func (b *Base) Lost(err error) {
+	if b.turn != nil {
+		b.turn.Stop()
+	}
 	if b.feed != nil {
 		b.feed.Closed(err)
 		return
@@ -204,7 +208,30 @@ func (b *Base) ReleaseReading() {
 
 // Paused reports whether what is above wants no bytes at present. A layer that
 // holds bytes keeps them then.
-func (b *Base) Paused() bool { return b.paused }
+func (b *Base) Paused() bool { return b.paused || b.feed != nil && b.feed.Paused() }
+
+// Yield ends a DataReceived that did not use everything although it could: the
+// rest is offered again in the next turn, or when what is above wants it.
+func (b *Base) Yield() {
+	if b.feed == nil {
+		return
+	}
+	b.HoldReading()
+	if b.turn == nil {
+		b.turn = b.below.Loop().NewTimer(func() { b.ReleaseReading() })
+	}
+	b.turn.Set(0)
+}
+
+// Break ends the transport above with err, after what was delivered: the stream
+// broke off.
+func (b *Base) Break(err error) {
+	if b.feed != nil {
+		b.feed.Break(b.wrap(err))
+		return
+	}
+	b.Fail(err)
+}
 
 // DataReceived implements weir.Protocol: everything goes up.
 func (b *Base) DataReceived(p []byte) (int, error) {

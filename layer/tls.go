@@ -49,6 +49,13 @@ func WithCloseTimeout(d time.Duration) TLSOption {
 	return func(s *tlsShared) { s.closeTimeout = max(d, 1) }
 }
 
+// WithSilentEOF keeps WriteEOF to ourselves: no close_notify tells the peer that
+// we have said everything, until the connection is closed. It is for servers that
+// take a close_notify for a hang-up and drop their answer, nginx for one, and
+// lets a connection on TLS 1.2 end its writing, too. A peer that waits for our
+// end waits for ever.
+func WithSilentEOF() TLSOption { return func(s *tlsShared) { s.silent = true } }
+
 // WithHandshakeCap bounds how many of a server's handshakes are in progress on
 // one loop; the default is 1,024. Beyond it new ones wait, within their timeout, and where
 // the peer of the one that has not moved for longest has been silent for a
@@ -56,6 +63,16 @@ func WithCloseTimeout(d time.Duration) TLSOption {
 // yet do not count: they cost nothing.
 func WithHandshakeCap(n int) TLSOption {
 	return func(s *tlsShared) { s.cap = max(n, 1) }
+}
+
+// WithHandshakeWorkers lets up to n steps of handshakes, per loop, run on
+// goroutines beside the loop's, which serves others meanwhile. Without it they
+// run one a turn while the loop waits: up to a fifth of a millisecond for an
+// ECDSA key, and more than one for RSA. Functions of the configuration may then
+// be called at the same time as the loop's callbacks. A simulated run does not
+// repeat with workers.
+func WithHandshakeWorkers(n int) TLSOption {
+	return func(s *tlsShared) { s.workers = max(n, 0) }
 }
 
 // The defaults of TLS.
@@ -68,9 +85,9 @@ const (
 // tlsShared is what the connections of one Layer share.
 type tlsShared struct {
 	cfg                            *tls.Config
-	client                         bool
+	client, silent                 bool
 	handshakeTimeout, closeTimeout time.Duration
-	cap                            int
+	cap, workers                   int
 	rules                          PeerRules
 	clientCAs                      *AuthorityFile
 	bufs                           sync.Pool // of *tlsBuffer

@@ -16,8 +16,8 @@ import (
 //	                                  failed, timeout │             ▼
 //	                                                  └──────────▶ closing ──▶ the transport below is closed
 //
-// In the handshake crypto/tls wants a connection that blocks: it runs in a
-// coroutine, which yields where it would. Afterwards its Read is called with
+// In the handshake crypto/tls wants a connection that blocks: see handshake.
+// Afterwards its Read is called with
 // exactly what has arrived. It never is given more than the record in progress,
 // so that what follows a close_notify stays with the transport below.
 type tlsConn struct {
@@ -30,6 +30,7 @@ type tlsConn struct {
 	held   hold // why reading below is paused
 
 	stopFor weir.Protocol // who goes on in the clear; nil: nobody
+	skip    int           // bytes at the front of what comes next that a worker has used
 	control int           // bytes that answer the peer's, written since what is below was blocked
 
 	reading  bool // inside conn.Read
@@ -77,7 +78,9 @@ func (c *tlsConn) ConnectionMade(t weir.Transport) {
 	c.Begin(t)
 	c.SetDeadline(c.shared.handshakeTimeout)
 	c.hs = &handshake{gate: c.shared.gate(t.Loop())}
-	if c.shared.client && c.hs.gate.admit(c, nil) {
+	if !c.shared.client {
+		c.hs.gate.arrive(c)
+	} else if c.hs.gate.admit(c, nil) {
 		c.step(nil)
 	}
 }
@@ -85,17 +88,13 @@ func (c *tlsConn) ConnectionMade(t weir.Transport) {
 // DataReceived implements weir.Protocol.
 func (c *tlsConn) DataReceived(p []byte) (int, error) {
 	if c.hs != nil {
-		if !c.hs.gate.admit(c, p) {
-			return 0, nil // it is offered again when the turn comes
-		}
-		return c.step(p), nil
+		return c.handshakeData(p), nil
 	}
-	if c.over || c.failed {
-		return len(p), nil
-	}
-	c.in = p
+	skip := c.skip
+	c.skip = 0
+	c.in = p[skip:]
 	c.pump()
-	return c.taken(p), nil
+	return skip + c.taken(p[skip:]), nil
 }
 
 // taken is how much of p crypto/tls took, at the end of the call that lent p.
@@ -131,7 +130,7 @@ func (c *tlsConn) pump() {
 func (c *tlsConn) readEnded(err error) {
 	if !errors.Is(err, io.EOF) {
 		c.gentle = true
-		c.Fail(reason(err, c.shared.cfg))
+		c.Fail(c.reason(err))
 		return
 	}
 	c.peerDone = true
@@ -141,6 +140,15 @@ func (c *tlsConn) readEnded(err error) {
 		return
 	}
 	c.End()
+}
+
+// reason is reason, by the time that crypto/tls goes by.
+func (c *tlsConn) reason(err error) error {
+	at := c.below.Loop().Now()
+	if t := c.shared.cfg.Time; t != nil {
+		at = t()
+	}
+	return reason(err, at)
 }
 
 // EOFReceived implements weir.EOFReceiver.
@@ -209,12 +217,14 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 // close_notify to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does
 // not.
 func (c *tlsConn) CanCloseWrite() bool {
-	return c.stopFor != nil || c.conn.ConnectionState().Version >= tls.VersionTLS13
+	return c.stopFor != nil || c.shared.silent || c.conn.ConnectionState().Version >= tls.VersionTLS13
 }
 
 // CloseWrite implements weir.Carrier.
 func (c *tlsConn) CloseWrite() error {
-	c.notify()
+	if c.stopFor != nil || !c.shared.silent {
+		c.notify()
+	}
 	return nil
 }
 

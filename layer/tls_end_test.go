@@ -163,6 +163,31 @@ func TestTLSHalfClose(t *testing.T) {
 	})
 }
 
+// TestTLSSilentEOF: a peer that would hang up is not told that we have said
+// everything, and its answer arrives.
+func TestTLSSilentEOF(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		r := newRig(t)
+		s, c := &ear{}, &ear{keepOpen: true}
+		s.onData = func(p []byte) int {
+			r.loop.After(20*time.Millisecond, func() { _, _ = s.tr.Write([]byte("answer")); _ = s.tr.Close() })
+			return len(p)
+		}
+		c.onMade = func(tr weir.Transport) {
+			_, _ = tr.Write([]byte("question"))
+			if err := tr.WriteEOF(); err != nil {
+				t.Error(err)
+			}
+		}
+		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client, layer.WithSilentEOF())})
+		r.until("the end", func() bool { return s.over() && c.over() })
+		if string(c.got) != "answer" || s.ends != 0 || s.err != nil || c.err != nil {
+			t.Errorf("got %q; the server heard %d ends; lost with %v and %v", c.got, s.ends, s.err, c.err)
+		}
+	})
+}
+
 // TestTLSReset: a reset is a reset, with TLS or without.
 func TestTLSReset(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)

@@ -27,10 +27,11 @@ func isAgain(err error) bool { return err == errAgain } //nolint:errorlint // cr
 // Read implements net.Conn. It goes no further than the record in progress.
 func (w *tlsWire) Read(p []byte) (int, error) {
 	for len(w.in) == 0 {
-		if w.hs == nil {
+		h := w.hs
+		if h == nil {
 			return 0, errAgain
 		}
-		if !w.hs.yield(struct{}{}) {
+		if !h.wait() {
 			return 0, io.ErrClosedPipe
 		}
 	}
@@ -56,23 +57,33 @@ func (w *tlsWire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send gives p to what is below, where records that are written together leave
-// together.
+// send gives p to what is below. A whole record leaves from where it lies, if it
+// can; smaller ones that are written together leave together.
 func (w *tlsWire) send(p []byte) {
 	if w.over {
 		return
 	}
-	_, _ = w.below.Writev([][]byte{p}) // a loss is reported by ConnectionLost
+	_, _ = w.below.Write(p) // a loss is reported by ConnectionLost
 }
 
 // Close implements net.Conn; crypto/tls calls it for contexts only, and has none.
 func (w *tlsWire) Close() error { return nil }
 
 // LocalAddr implements net.Conn.
-func (w *tlsWire) LocalAddr() net.Addr { return w.below.LocalAddr() }
+func (w *tlsWire) LocalAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.local
+	}
+	return w.below.LocalAddr()
+}
 
 // RemoteAddr implements net.Conn.
-func (w *tlsWire) RemoteAddr() net.Addr { return w.below.RemoteAddr() }
+func (w *tlsWire) RemoteAddr() net.Addr {
+	if w.hs != nil {
+		return w.hs.remote
+	}
+	return w.below.RemoteAddr()
+}
 
 // SetDeadline implements net.Conn. Deadlines are the loop's timers.
 func (w *tlsWire) SetDeadline(time.Time) error { return nil }

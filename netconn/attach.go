@@ -20,7 +20,9 @@ import (
 // takes descriptors, and costs nothing further. Everything else gets two
 // goroutines, one that blocks in Read and one that blocks in Write, with at
 // most 64 KiB between each of them and the loop; they end when conn is closed,
-// which must make a Read or Write in progress return.
+// which must make a Read or Write in progress return. A type whose Close means
+// less than that needs a wrapper: quic-go's Stream.Close ends writing alone, and
+// belongs into the wrapper's CloseWrite.
 //
 // The transport can end writing alone if conn has a CloseWrite method. An Abort
 // resets the connection if conn has a SetLinger or an Abort method. conn is

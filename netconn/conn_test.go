@@ -2,9 +2,12 @@ package netconn_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -134,26 +137,28 @@ func taken(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	return p.a, p.b
 }
 
-// layered connects as dialled does, with a layer on both ends.
-func layered(t testing.TB, a, b *weir.Loop) (net.Conn, net.Conn) {
-	ln := on(t, a, func() (*netconn.Listener, error) {
-		return netconn.NewListener(a, func(f weir.Factory) (*weir.Listener, error) {
-			return a.Listen("tcp", "127.0.0.1:0", layer.Server(f, unchanged))
+// layered connects as dialled does, with a layer on each end.
+func layered(server, client layer.Layer) connector {
+	return func(t testing.TB, a, b *weir.Loop) (net.Conn, net.Conn) {
+		ln := on(t, a, func() (*netconn.Listener, error) {
+			return netconn.NewListener(a, func(f weir.Factory) (*weir.Listener, error) {
+				return a.Listen("tcp", "127.0.0.1:0", layer.Server(f, server))
+			})
 		})
-	})
-	defer ln.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	d := netconn.Dialer{Loop: b, Wrap: func(top weir.Protocol) weir.Protocol { return layer.Client(top, unchanged) }}
-	c2, err := d.DialContext(ctx, "tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+		defer ln.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		d := netconn.Dialer{Loop: b, Wrap: func(top weir.Protocol) weir.Protocol { return layer.Client(top, client) }}
+		c2, err := d.DialContext(ctx, "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c1, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c1, c2
 	}
-	c1, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c1, c2
 }
 
 // unchanged is a layer that changes nothing.
@@ -162,6 +167,15 @@ func unchanged(a layer.Above) layer.Above {
 		b := &layer.Base{}
 		return b.Init(b, "unchanged", a)
 	}}
+}
+
+// tlsConfigs are for a server on 127.0.0.1 and its clients.
+func tlsConfigs(t testing.TB) (server, client *tls.Config) {
+	t.Helper()
+	s := httptest.NewTLSServer(nil) // has a certificate
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates},
+		&tls.Config{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "127.0.0.1"}
 }
 
 // attached connects by a foreign connection: what the Conns stand on are
@@ -184,9 +198,16 @@ func attached(make func(testing.TB) (io.ReadWriteCloser, io.ReadWriteCloser)) co
 // kind of stream (R57).
 func TestConn(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
+		server, client := tlsConfigs(t)
 		kinds := []kind{
-			{"tcp", dialled("tcp")}, {"unix", dialled("unix")}, {"pair", paired}, {"taken", taken}, {"layered", layered},
+			{"tcp", dialled("tcp")},
+			{"unix", dialled("unix")},
+			{"pair", paired},
+			{"taken", taken},
+			{"layered", layered(unchanged, unchanged)},
+			{"tls", layered(layer.TLSServer(server), layer.TLS(client))},
 		}
+		kinds = append(kinds, unixKinds()...)
 		for _, f := range foreigns {
 			kinds = append(kinds, kind{"foreign " + f.name, attached(f.make)})
 		}

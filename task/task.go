@@ -113,7 +113,7 @@ func (w *world) tell() {
 }
 
 // idleMax is how many coroutines are kept for the next tasks.
-const idleMax = 64
+const idleMax = 1024
 
 // coroutine runs tasks, one after the other.
 type coroutine struct {
@@ -383,6 +383,10 @@ func (t *Task) Resume(err error) bool {
 	t.resume()
 	return true
 }
+
+// Waiting reports whether Wake or Resume would do something: t is parked, and
+// nothing has ended its wait.
+func (t *Task) Waiting() bool { return t.state == stateWaiting }
 
 // interrupt cuts the task's wait short.
 func (t *Task) interrupt() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -50,11 +51,19 @@ func (c *command) run() int {
 		return c.print(c.intro())
 	}
 	p, err := c.plan(words, argv, f)
+	var refused *policyError
+	if errors.As(err, &refused) {
+		fmt.Fprintln(c.stderr, err)
+		return exitPolicy
+	}
 	if err != nil {
 		return c.usage(err)
 	}
 	if verb == "explain" {
 		return c.print(p.explain())
+	}
+	if p.datagrams() {
+		return c.packets(p, f)
 	}
 	return c.relay(p, f)
 }
@@ -128,13 +137,16 @@ func (p *plan) check() error {
 		return &usageError{problem: "--pick and --check choose from several endpoints, and there is one", hint: "weir A B1 B2 --pick least"}
 	}
 	a, b := p.a, p.bs[0]
+	if err := p.checkDatagrams(); err != nil {
+		return err
+	}
 	if a.Kind().Name == "stdio" && b.Kind().Name == "stdio" {
 		return &usageError{problem: "standard input and output cannot stand on both sides"}
 	}
 	if a.Role() == address.Open && b.Role() == address.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
 		return &usageError{problem: fmt.Sprintf("%s cannot stand on both sides", a.Label())}
 	}
-	return nil
+	return p.checkProxies()
 }
 
 // many reports whether the plan serves any number of connections, and on which

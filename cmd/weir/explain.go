@@ -27,7 +27,11 @@ func (p *plan) explain() string {
 		return append(base, layers...)
 	}
 	rows = end("A", p.a, nil, nil)
-	rows = append(rows, row{"│", "relay", "bytes both ways, the end of each direction by itself, no timer"})
+	how := "bytes both ways, the end of each direction by itself, no timer"
+	if p.datagrams() {
+		how = "datagrams both ways, each whole"
+	}
+	rows = append(rows, row{"│", "relay", how})
 	for i, b := range p.bs {
 		mark := "B"
 		if len(p.bs) > 1 {
@@ -73,6 +77,8 @@ func (p *plan) course() string {
 		checks = " Each is tried every " + p.f.check.String() + "."
 	}
 	switch {
+	case p.datagrams():
+		return "Every peer gets a port of its own on the way out. It runs until Ctrl-C."
 	case a == address.Listen && b == address.Listen:
 		return "It waits for one peer on each side, relays between the two, and ends with them."
 	case p.many() && a == address.Listen:

@@ -206,7 +206,7 @@ func (s *storm) one(t *task.Task, depth int) error {
 		default:
 			s.bad("a scope ended with %v", err)
 		}
-		if outer && err == future.ErrTimeout {
+		if outer && errors.Is(err, future.ErrTimeout) && !errors.Is(err, errStorm) {
 			s.bad("an inner timeout swallowed the outer cancellation (behaviour 79)")
 		}
 		if n := inner.Tasks(); n != 0 {

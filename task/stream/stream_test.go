@@ -125,16 +125,16 @@ func TestReads(t *testing.T) {
 			if n, err := c.ReadFull(t, b); n != 3 || !errors.Is(err, io.ErrUnexpectedEOF) || string(b[:n]) != "ail" {
 				w.Errorf("the rest %d %v %q", n, err, b[:n])
 			}
-			if n, err := c.Read(t, b); n != 0 || err != io.EOF {
+			if n, err := c.Read(t, b); n != 0 || !errors.Is(err, io.EOF) {
 				w.Errorf("the end %d %v", n, err)
 			}
-			if n, err := c.ReadFull(t, b); n != 0 || err != io.EOF {
+			if n, err := c.ReadFull(t, b); n != 0 || !errors.Is(err, io.EOF) {
 				w.Errorf("the end %d %v", n, err)
 			}
 			_, err = c.ReadLine(t, 10)
 			return err
 		})
-		if err != io.EOF || len(w.errs) > 0 {
+		if !errors.Is(err, io.EOF) || len(w.errs) > 0 {
 			t.Error(err, w.errs)
 		}
 	}
@@ -274,7 +274,7 @@ func TestCanceledReads(t *testing.T) {
 		if string(line) != "0123456789" {
 			w.Errorf("%q %v", line, err)
 		}
-		if err := within(time.Millisecond, func() error { _, err := c.Read(t, b); return err }); err != io.EOF && !errors.Is(err, future.ErrTimeout) {
+		if err := within(time.Millisecond, func() error { _, err := c.Read(t, b); return err }); !errors.Is(err, io.EOF) && !errors.Is(err, future.ErrTimeout) {
 			w.Error(err)
 		}
 		return err
@@ -306,6 +306,9 @@ func TestGatherReplies(t *testing.T) {
 			return err
 		}
 		replies, err := task.Await(t, future.Gather(t.Scheduler(), c.NextLine(100), c.NextLine(100)))
+		if err != nil {
+			return err
+		}
 		if got := fmt.Sprintf("%s", replies); got != "[reply to one reply to two]" {
 			w.Errorf("got %s", got)
 		}
@@ -322,7 +325,7 @@ func TestGatherReplies(t *testing.T) {
 		_, err = task.Await(t, f)
 		return err
 	})
-	if err != io.EOF || len(w.errs) > 0 {
+	if !errors.Is(err, io.EOF) || len(w.errs) > 0 {
 		t.Error(err, w.errs)
 	}
 }
@@ -351,7 +354,7 @@ func TestEnds(t *testing.T) {
 		_, err := c.Read(t, b)
 		return err
 	})
-	if !errors.Is(err, syscall.ECONNRESET) || len(w.errs) != 1 || w.errs[0] != io.EOF {
+	if !errors.Is(err, syscall.ECONNRESET) || len(w.errs) != 1 || !errors.Is(w.errs[0], io.EOF) {
 		t.Error(err, w.errs)
 	}
 	// Closed here, while another task reads.

@@ -1,0 +1,159 @@
+// Command dnsload asks a name server for one name after the other as fast as it can, with
+// weir's resolver, package net's and miekg/dns's client in turn, and prints what
+// each managed and what it cost. No cache is used: every question is a query.
+//
+//	dnsload -server 127.0.0.1:5300 -name host.weir.test. -for 5s
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	miekg "github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/dns"
+)
+
+var (
+	server = flag.String("server", "127.0.0.1:53", "the server, address and port")
+	name   = flag.String("name", "", "A records are asked for of n1.NAME, n2.NAME, and so on; that there are none is an answer")
+	length = flag.Duration("for", 3*time.Second, "how long each client asks")
+	depth  = flag.Int("depth", 64, "how many questions are under way at once")
+	which  = flag.String("clients", "weir,net,miekg", "which clients, in order")
+)
+
+func main() {
+	flag.Parse()
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "dnsload:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	at, err := netip.ParseAddrPort(*server)
+	if err != nil {
+		return err
+	}
+	if *name == "" {
+		return errors.New("-name is missing")
+	}
+	clients := map[string]func(netip.AddrPort) (asked, failed int, err error){"weir": askWeir, "net": askNet, "miekg": askMiekg}
+	for c := range strings.SplitSeq(*which, ",") {
+		ask := clients[c]
+		if ask == nil {
+			return fmt.Errorf("no client is called %q", c)
+		}
+		before, start := cpu(), time.Now()
+		asked, failed, err := ask(at)
+		took, used := time.Since(start), cpu()-before
+		if err != nil {
+			return fmt.Errorf("%s: %w", c, err)
+		}
+		if asked == 0 {
+			return fmt.Errorf("%s: no answer at all", c)
+		}
+		fmt.Printf("%-6s %8.0f queries/s  %6.1f µs CPU a query  %d failed\n", c,
+			float64(asked)/took.Seconds(), float64(used.Nanoseconds())/1000/float64(asked), failed)
+	}
+	return nil
+}
+
+// cpu is what this process has used.
+func cpu() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func askWeir(at netip.AddrPort) (asked, failed int, err error) {
+	l, err := weir.New()
+	if err != nil {
+		return 0, 0, err
+	}
+	r := dns.New(dns.WithConfig(dns.Config{Servers: []netip.AddrPort{at}}), dns.WithHosts(nil), dns.WithCache(0))
+	over, under := false, 0
+	// Equal questions are asked once, so the names differ.
+	var ask func()
+	n := 0
+	ask = func() {
+		n++
+		under++
+		r.Lookup(l, fmt.Sprintf("n%d.%s", n%10_000, *name), dns.A, func(_ dns.Answer, err error) {
+			under--
+			asked++
+			if err != nil && !errors.Is(err, dns.ErrNotFound) {
+				failed++
+			}
+			switch {
+			case !over:
+				ask()
+			case under == 0:
+				l.Stop()
+			}
+		})
+	}
+	l.After(*length, func() { over = true })
+	for range *depth {
+		ask()
+	}
+	err = l.Run()
+	return asked, failed, errors.Join(err, l.Close())
+}
+
+// askMany runs depth goroutines that ask until the time is over.
+func askMany(ask func(name string) error) (asked, failed int, err error) {
+	var wg sync.WaitGroup
+	var n, bad atomic.Int64
+	until := time.Now().Add(*length)
+	for range *depth {
+		wg.Go(func() {
+			for time.Now().Before(until) {
+				if err := ask(fmt.Sprintf("n%d.%s", n.Add(1)%10_000, *name)); err != nil {
+					bad.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return int(n.Load()), int(bad.Load()), nil
+}
+
+func askNet(at netip.AddrPort) (asked, failed int, err error) {
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, at.String())
+	}}
+	return askMany(func(name string) error {
+		_, err := r.LookupNetIP(context.Background(), "ip4", name)
+		var de *net.DNSError
+		if errors.As(err, &de) && de.IsNotFound {
+			return nil
+		}
+		return err
+	})
+}
+
+func askMiekg(at netip.AddrPort) (asked, failed int, err error) {
+	c := &miekg.Client{}
+	return askMany(func(name string) error {
+		m := new(miekg.Msg)
+		m.SetQuestion(name, miekg.TypeA)
+		m.SetEdns0(1232, false)
+		_, _, err := c.Exchange(m, at.String())
+		return err
+	})
+}

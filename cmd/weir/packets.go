@@ -1,0 +1,237 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/relay"
+)
+
+// datagrams reports whether the plan relays datagrams.
+func (p *plan) datagrams() bool {
+	return p.a.Kind().Packets != nil && p.bs[0].Kind().Packets != nil
+}
+
+// checkDatagrams finds out whether datagrams meet datagrams: in a stream their
+// edges would be lost.
+func (p *plan) checkDatagrams() error {
+	all := append([]*address.Endpoint{p.a}, p.bs...)
+	n := 0
+	for _, e := range all {
+		if e.Kind().Packets == nil {
+			continue
+		}
+		n++
+		if len(e.Layers) > 0 {
+			return &usageError{problem: fmt.Sprintf("%s carries datagrams, and no layer takes those", e.Label())}
+		}
+	}
+	switch {
+	case n == 0:
+		return nil
+	case n != len(all):
+		return &usageError{problem: "datagrams go to datagrams only: a stream would lose their edges", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
+	case len(all) > 2:
+		return &usageError{problem: "datagrams go to one target", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
+	case p.a.Role() == p.bs[0].Role():
+		return &usageError{problem: "datagrams need one side that listens and one that sends", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
+	}
+	return nil
+}
+
+// packetApp runs a plan that relays datagrams. It belongs to its loop's
+// goroutine.
+type packetApp struct {
+	c        *command
+	rep      *reporter
+	loop     *weir.Loop
+	from, to *address.Endpoint
+	relays   []*relay.Packets
+	open     int // of them
+	began    time.Time
+	code     int
+	told     map[string]time.Time // troubles, by what they say
+}
+
+// packets runs a plan to its end and returns the exit code.
+func (c *command) packets(p *plan, f flags) int {
+	a := &packetApp{c: c, rep: newReporter(c, f), from: p.a, to: p.bs[0], told: map[string]time.Time{}}
+	if p.a.Role() != address.Listen {
+		a.from, a.to = a.to, a.from
+	}
+	l, err := weir.New(weir.WithLogger(a.rep.logger()), weir.WithErrorHandler(func(err error) {
+		a.rep.fail(slog.LevelWarn, &failure{problem: why(err)})
+	}))
+	if err != nil {
+		return a.fail("cannot start: " + why(err))
+	}
+	a.loop = l
+	code := a.run()
+	if err := l.Close(); err != nil {
+		return a.fail("while ending: " + why(err))
+	}
+	return code
+}
+
+func (a *packetApp) fail(problem string) int {
+	a.rep.fail(slog.LevelError, &failure{problem: problem})
+	return exitFailure
+}
+
+func (a *packetApp) run() int {
+	a.began = a.loop.Now()
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		if _, err := a.loop.Signal(sig, func(os.Signal) { a.stop() }); err != nil {
+			a.rep.fail(slog.LevelWarn, &failure{problem: why(err)})
+		}
+	}
+	spec := a.to.Kind().Packets(a.to.Base)
+	host, port, err := net.SplitHostPort(spec.Addresses[0])
+	if err != nil {
+		return a.fail(why(err))
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return a.fail("cannot send to " + a.to.Label() + ": the port is no number")
+	}
+	family := "ip" + strings.TrimPrefix(spec.Network, "udp")
+	dns.New().LookupNetIP(a.loop, family, host, func(addrs []netip.Addr, err error) {
+		if err != nil {
+			a.rep.fail(slog.LevelError, &failure{problem: "cannot send to " + a.to.Label() + ": " + why(err), next: "weir dns " + host + " -v shows who was asked, and what they said."})
+			a.end(exitFailure)
+			return
+		}
+		a.listen(netip.AddrPortFrom(addrs[0].Unmap(), uint16(number)), spec.Idle)
+	})
+	if a.c.started != nil {
+		a.loop.Soon(a.c.started)
+	}
+	if err := a.loop.Run(); err != nil {
+		return a.fail("the loop failed: " + why(err))
+	}
+	return a.code
+}
+
+func (a *packetApp) end(code int) {
+	a.code = code
+	a.loop.Stop()
+}
+
+// listen opens what is listened on, and says so.
+func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
+	spec := a.from.Kind().Packets(a.from.Base)
+	config := relay.PacketConfig{
+		Target: weir.PacketAddr{IP: target}, Idle: idle,
+		Began: func(peer weir.PacketAddr) {
+			a.rep.line(dim, "open", peer.String()+" -> "+target.String(), "a", peer.String(), "b", target.String())
+		},
+		Ended: func(peer weir.PacketAddr, c relay.PacketCount) {
+			a.rep.line(dim, "closed", fmt.Sprintf("%s -> %s: %s out, %s back, %s", peer, target, packetSize(c, relay.A), packetSize(c, relay.B), span(c.Took)),
+				"a", peer.String(), "b", target.String(), "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
+				"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", c.Took.Seconds())
+		},
+		Trouble: a.trouble,
+		Lost:    a.lost,
+	}
+	var names []string
+	for i, at := range spec.Addresses {
+		if i > 0 && len(a.relays) > 0 { // the port that the first one got
+			host, _, _ := net.SplitHostPort(at)
+			at = net.JoinHostPort(host, strconv.Itoa(int(a.relays[0].Local().IP.Port())))
+		}
+		r, err := relay.NewPackets(a.loop, spec.Network, at, config)
+		absent := errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+		if err != nil && absent && (len(a.relays) > 0 || i+1 < len(spec.Addresses)) {
+			continue // a machine without the family
+		}
+		if err != nil {
+			a.rep.fail(slog.LevelError, listenFailure(a.from, err))
+			a.code = exitFailure
+			a.stop()
+			return
+		}
+		a.relays = append(a.relays, r)
+		a.open++
+		names = append(names, r.LocalAddr().String())
+	}
+	text := strings.Join(names, ", ")
+	a.rep.line(green, "ready", text+" -> "+target.String(),
+		"a", text, "b", target.String(), "listening", names, "backend", a.loop.Backend().Name)
+}
+
+func packetSize(c relay.PacketCount, s relay.Side) string {
+	what := "datagrams"
+	if c.Packets[s] == 1 {
+		what = "datagram"
+	}
+	return fmt.Sprintf("%d %s, %s", c.Packets[s], what, size(c.Bytes[s]))
+}
+
+// troubleEvery is how often one and the same trouble is told.
+const troubleEvery = 10 * time.Second
+
+func (a *packetApp) trouble(err error, to weir.PacketAddr) {
+	text := why(err)
+	if to.IP.IsValid() {
+		text = to.String() + ": " + text
+	}
+	now := a.loop.Now()
+	if last, ok := a.told[text]; ok && now.Sub(last) < troubleEvery {
+		return
+	}
+	if len(a.told) > 1000 {
+		clear(a.told)
+	}
+	a.told[text] = now
+	a.rep.fail(slog.LevelWarn, &failure{problem: text})
+}
+
+// stop closes what is open; nothing is under way that would have to be waited
+// for.
+func (a *packetApp) stop() {
+	if a.open == 0 {
+		a.end(a.code)
+		return
+	}
+	for _, r := range a.relays {
+		r.Close()
+	}
+}
+
+// lost is called when one of the endpoints is gone.
+func (a *packetApp) lost(err error) {
+	if err != nil && a.code == exitOK {
+		a.code = a.fail("cannot go on listening: " + why(err))
+		a.stop()
+	}
+	if a.open--; a.open > 0 {
+		return
+	}
+	var c relay.PacketCount
+	peers := 0
+	for _, r := range a.relays {
+		t := r.Total()
+		peers += r.Served()
+		for s := range t.Packets {
+			c.Packets[s] += t.Packets[s]
+			c.Bytes[s] += t.Bytes[s]
+		}
+		c.Dropped += t.Dropped
+	}
+	took := a.loop.Now().Sub(a.began)
+	a.rep.line(green, "done", fmt.Sprintf("%d peers, %s out, %s back, %d dropped, %s", peers, packetSize(c, relay.A), packetSize(c, relay.B), c.Dropped, span(took)),
+		"peers", peers, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
+		"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", took.Seconds())
+	a.end(a.code)
+}

@@ -1,0 +1,84 @@
+// HTTP serves a directory with net/http, unchanged, over weir: the loop accepts,
+// speaks TLS and moves the bytes; the handlers are goroutines as ever. Interrupt
+// ends it in good order.
+//
+//	go run ./examples/http &
+//	curl --insecure https://127.0.0.1:8443/README.md
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/netconn"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8443", "where to listen")
+	dir := flag.String("dir", ".", "what to serve")
+	cert := flag.String("cert", "", "certificate file (default: one for this run, which nobody trusts)")
+	key := flag.String("key", "", "its key file")
+	flag.Parse()
+	if err := serve(*addr, *dir, *cert, *key); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func serve(addr, dir, cert, key string) error {
+	config, err := tlsConfig(cert, key)
+	if err != nil {
+		return err
+	}
+	loop, err := weir.New()
+	if err != nil {
+		return err
+	}
+	defer loop.Close()
+	ln, err := netconn.NewListener(loop, func(f weir.Factory) (*weir.Listener, error) {
+		return loop.Listen("tcp", addr, layer.Server(f, layer.TLSServer(config)))
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println("serving", dir, "at https://"+ln.Addr().String())
+
+	server := &http.Server{Handler: http.FileServer(http.Dir(dir)), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() {
+		served <- server.Serve(ln)
+		loop.Stop()
+	}()
+	interrupted, forget := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer forget()
+	context.AfterFunc(interrupted, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = server.Shutdown(ctx) // what it could not wait for, the loop's Close ends
+	})
+	if err := loop.Run(); err != nil {
+		return err
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// tlsConfig has the certificate in the files, or one of its own making.
+func tlsConfig(cert, key string) (*tls.Config, error) {
+	if cert == "" {
+		return selfSigned()
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	return &tls.Config{Certificates: []tls.Certificate{pair}}, err
+}

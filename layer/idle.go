@@ -1,0 +1,216 @@
+package layer
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// IdleConfig is when a connection is lost for want of traffic. Each limit that
+// is 0 is none.
+type IdleConfig struct {
+	// Idle is how long nothing may pass, either way (behaviour 85). A backlog
+	// that leaves slowly is traffic.
+	Idle time.Duration
+	// WriteStall is how long bytes may wait to be sent while none of them leaves:
+	// a peer that does not read. It is looked at four times in that time, so up to
+	// a quarter more may pass.
+	WriteStall time.Duration
+	// MinRate is how many bytes a second must come from the peer, on average over
+	// each Window, from the connection's beginning on: against peers that send a
+	// byte now and then, on connections that have something to send all the time.
+	// A window in which what is above did not want any does not count. Window is
+	// 10 s without one.
+	MinRate int64
+	Window  time.Duration
+}
+
+// IdleError is the reason of a connection that Idle lost. It is ErrTimeout too.
+type IdleError struct {
+	What  string        // "idle", "write stalled" or "too slow"
+	After time.Duration // the limit
+}
+
+func (e *IdleError) Error() string { return fmt.Sprintf("%s for %v", e.What, e.After) }
+
+// Unwrap returns ErrTimeout.
+func (e *IdleError) Unwrap() error { return ErrTimeout }
+
+// Idle is the layer that loses connections on which nothing moves. Traffic costs
+// it a comparison: its timer moves when it fires early, and not before.
+func Idle(c IdleConfig) Layer {
+	if c.Window <= 0 {
+		c.Window = 10 * time.Second
+	}
+	return func(a Above) Above {
+		return Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+			w := &watcher{c: c}
+			return w.Init(w, "idle", a)
+		}}
+	}
+}
+
+// watcher has one timer for all it waits for: it is set for the earliest.
+type watcher struct {
+	Base
+	c     IdleConfig
+	timer *weir.Timer
+	due   time.Time // what it is set for
+
+	last     time.Time // the last traffic
+	written  int64     // bytes given to what is below
+	sent     int64     // of them, those that had left when last looked at
+	sentAt   time.Time // when it was seen that some left, or that none waited
+	waiting  bool      // some waited when last looked at
+	in       int64     // bytes that came in this window
+	windowAt time.Time
+	unwanted bool // in this window what is above wanted none, at a time
+	over     bool // the peer ended: it need not be fast
+}
+
+// ConnectionMade implements weir.Protocol.
+func (w *watcher) ConnectionMade(t weir.Transport) {
+	w.Begin(t)
+	now := t.Loop().Now()
+	w.last, w.sentAt, w.windowAt = now, now, now
+	w.timer = t.Loop().NewTimer(w.look)
+	w.arm(now)
+	w.Ready()
+}
+
+// DataReceived implements weir.Protocol.
+func (w *watcher) DataReceived(p []byte) (int, error) {
+	w.last = w.Below().Loop().Now()
+	w.in += int64(len(p))
+	return w.Base.DataReceived(p)
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (w *watcher) EOFReceived(unused int) (bool, error) {
+	w.over = true
+	w.last = w.Below().Loop().Now()
+	return w.Base.EOFReceived(unused)
+}
+
+// Write implements weir.Carrier.
+func (w *watcher) Write(bufs [][]byte) (int, error) {
+	idle := w.Below().Buffered() == 0
+	n, err := w.Base.Write(bufs)
+	w.written += int64(n)
+	now := w.Below().Loop().Now()
+	if n > 0 {
+		w.last = now
+		if idle {
+			w.sentAt = now // it begins to wait now
+			w.watchWrite(now)
+		}
+	}
+	return n, err
+}
+
+// watchWrite has the timer look soon, now that bytes may come to wait. It is
+// left where it fires sooner already, which it has told by being set for that.
+func (w *watcher) watchWrite(now time.Time) {
+	if soon := now.Add(w.c.WriteStall / 4); w.c.WriteStall > 0 && (!w.timer.Running() || w.due.After(soon)) {
+		w.set(soon, now)
+	}
+}
+
+func (w *watcher) set(at, now time.Time) {
+	w.due = at
+	w.timer.Set(at.Sub(now))
+}
+
+// PauseReading implements weir.Carrier.
+func (w *watcher) PauseReading() {
+	w.unwanted = true
+	w.Base.PauseReading()
+}
+
+// ResumeReading implements weir.Carrier.
+func (w *watcher) ResumeReading() {
+	w.unwanted = true
+	w.Base.ResumeReading()
+}
+
+// ConnectionLost implements weir.Protocol.
+func (w *watcher) ConnectionLost(err error) {
+	w.timer.Stop()
+	w.Base.ConnectionLost(err)
+}
+
+// progress notes what left since it was last looked.
+func (w *watcher) progress(now time.Time) (waiting bool) {
+	buffered := int64(w.Below().Buffered())
+	sent := w.written - buffered
+	if sent != w.sent && (w.waiting || buffered > 0) {
+		w.last = now // a backlog moves, or did since it was last looked
+	}
+	if sent != w.sent || buffered == 0 {
+		w.sent, w.sentAt = sent, now
+	}
+	w.waiting = buffered > 0
+	return w.waiting
+}
+
+// look loses the connection if one of its limits is reached, and else waits for
+// the next to be.
+func (w *watcher) look() {
+	now := w.Below().Loop().Now()
+	waiting := w.progress(now)
+	switch {
+	case waiting && w.c.WriteStall > 0 && !now.Before(w.sentAt.Add(w.c.WriteStall)):
+		w.lose("write stalled", w.c.WriteStall)
+	case w.c.Idle > 0 && !now.Before(w.last.Add(w.c.Idle)):
+		w.lose("idle", w.c.Idle)
+	case w.slow(now):
+		w.lose("too slow", w.c.Window)
+	default:
+		w.arm(now)
+	}
+}
+
+func (w *watcher) lose(what string, after time.Duration) {
+	w.Fail(&IdleError{What: what, After: after})
+}
+
+// slow ends a window that is over, and reports whether too little came in it.
+func (w *watcher) slow(now time.Time) bool {
+	if w.c.MinRate <= 0 || w.over || now.Before(w.windowAt.Add(w.c.Window)) {
+		return false
+	}
+	counts, in := !w.unwanted && !w.Paused(), w.in
+	w.in, w.windowAt, w.unwanted = 0, now, false
+	return counts && float64(in) < float64(w.c.MinRate)*w.c.Window.Seconds()
+}
+
+// arm sets the timer for the earliest limit that can be reached.
+func (w *watcher) arm(now time.Time) {
+	var at time.Time
+	earliest := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	if w.c.Idle > 0 {
+		earliest(w.last.Add(w.c.Idle))
+	}
+	if w.c.MinRate > 0 && !w.over {
+		earliest(w.windowAt.Add(w.c.Window))
+	}
+	if w.c.WriteStall > 0 && w.Below().Buffered() > 0 {
+		// Looks in between, because when bytes left is known only from two of them.
+		earliest(now.Add(w.c.WriteStall / 4))
+	}
+	if !at.IsZero() {
+		w.set(at, now)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,251 @@
+package layer_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+)
+
+// hello is a client's first message, after which it falls silent.
+func hello(t *testing.T) []byte {
+	t.Helper()
+	a, b := net.Pipe()
+	done := make(chan []byte)
+	go func() {
+		buf := make([]byte, 16<<10)
+		n, _ := b.Read(buf)
+		_ = b.Close()
+		done <- buf[:n]
+	}()
+	_ = tls.Client(a, &tls.Config{ServerName: "server.test"}).Handshake() // fails: nobody answers
+	_ = a.Close()
+	return <-done
+}
+
+// silent says hello and nothing more.
+type silent struct {
+	hello []byte
+	lost  *int
+	tr    *weir.Transport
+}
+
+func (s silent) ConnectionMade(t weir.Transport)  { *s.tr = t; _, _ = t.Write(s.hello) }
+func (silent) DataReceived(p []byte) (int, error) { return len(p), nil }
+func (s silent) ConnectionLost(error)             { *s.lost++ }
+
+// wantGoroutines waits until no more than n are left: one that has said its last
+// word still has to return.
+func wantGoroutines(t *testing.T, n int) {
+	t.Helper()
+	for range 500 {
+		if runtime.NumGoroutine() <= n {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines, there were %d", runtime.NumGoroutine(), n)
+}
+
+// heap is how many bytes are in use, stacks included.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+// TestTLSHandshakeCap: handshakes beyond the cap wait; those that stall give way
+// after a second, and the others get through.
+func TestTLSHandshakeCap(t *testing.T) {
+	server, client := tlsPair(t, tls.VersionTLS13)
+	r := newRig(t)
+	e := &ear{}
+	addr := r.listen(func() *ear { return e }, layer.TLSServer(server, layer.WithHandshakeCap(2)))
+	lost := 0
+	transports := make([]weir.Transport, 2)
+	for i := range transports {
+		r.loop.Connect("tcp", addr, silent{hello(t), &lost, &transports[i]})
+	}
+	r.until("two that stall", func() bool { return r.loop.Connections() == 4 })
+	c := &ear{}
+	before := r.loop.Now()
+	r.loop.Connect("tcp", addr, layer.Client(c, layer.TLS(client)))
+	r.until("the third", func() bool { return e.made > 0 })
+	if took := r.loop.Now().Sub(before); took < 500*time.Millisecond || took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if len(r.reported) == 0 || !errors.Is(r.reported[0], layer.ErrStalled) || lost == 0 {
+		t.Errorf("reported %v, %d lost", r.reported, lost)
+	}
+}
+
+// TestTLSStalled: 5,000 handshakes that never end cost bounded memory, keep
+// nobody waiting, and leave nothing behind (issue 4, RELIABILITY.md).
+func TestTLSStalled(t *testing.T) {
+	for _, workers := range []int{0, 1} {
+		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) { stall(t, workers) })
+	}
+}
+
+func stall(t *testing.T, workers int) {
+	stalled := 5000
+	if testing.Short() {
+		stalled = 500
+	}
+	server, client := tlsPair(t, tls.VersionTLS13)
+	r := newRig(t)
+	srv := layer.TLSServer(server, layer.WithHandshakeTimeout(time.Hour), layer.WithHandshakeWorkers(workers))
+	addr := r.listen(func() *ear {
+		e := &ear{}
+		e.onData = func(p []byte) int { _, _ = e.tr.Write(p); return len(p) }
+		return e
+	}, srv)
+	quick := &ear{}
+	r.loop.Connect("tcp", addr, layer.Client(quick, layer.TLS(client)))
+	r.until("the quick one", func() bool { return quick.made > 0 })
+	var sent time.Time
+	var times []time.Duration
+	ping := func() { sent = time.Now(); _, _ = quick.tr.Write([]byte("ping")) }
+	quick.onData = func(p []byte) int {
+		times = append(times, time.Since(sent))
+		ping()
+		return len(p)
+	}
+	spread := func() (p50, p99 time.Duration) {
+		slices.Sort(times)
+		p50, p99 = times[len(times)/2], times[len(times)*99/100]
+		t.Logf("%d echoes: p50 %v, p90 %v, p99 %v", len(times), p50, times[len(times)*9/10], p99)
+		times = nil
+		return p50, p99
+	}
+	ping()
+	r.until("a quiet time", func() bool { return len(times) >= 2000 })
+	_, quiet := spread()
+
+	goroutines := runtime.NumGoroutine()
+	before := heap()
+	opening := hello(t)
+	// The peers are elsewhere: what they cost must not be taken for what the
+	// server costs.
+	conns := make([]net.Conn, 0, stalled)
+	r.peer(func() error {
+		for range stalled {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				return err
+			}
+			conns = append(conns, conn)
+			if _, err := conn.Write(opening); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	r.until("all of them", func() bool { return r.loop.Connections() >= stalled+2 || len(r.reported) > 0 })
+	busy, _ := spread()
+	used := int64(heap()) - int64(before)
+	t.Logf("%.1f KB for each of %d that stall", float64(used)/1024/float64(stalled), stalled)
+	// A machine that is busy with other things says nothing about p99; with
+	// workers the median does not see the handshakes at all.
+	if workers > 0 && busy > 10*quiet {
+		t.Errorf("half of the echoes take %v, one of 100 took %v in quiet", busy, quiet)
+	}
+	// The cap's handshakes with crypto/tls's state, and for all others both ends'
+	// transports and what the client said.
+	if limit := int64(1024*24<<10 + stalled*8<<10); used > limit {
+		t.Errorf("%d bytes for %d that stall, want at most %d", used, stalled, limit)
+	}
+
+	// A newcomer gets through.
+	c := &ear{}
+	r.loop.Connect("tcp", addr, layer.Client(c, layer.TLS(client, layer.WithHandshakeTimeout(-1))))
+	r.until("a newcomer", func() bool { return c.made > 0 || c.failed != nil })
+	if c.failed != nil {
+		t.Fatalf("a newcomer: %v", c.failed)
+	}
+
+	quick.onData = nil
+	_ = quick.tr.Close()
+	_ = c.tr.Close()
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+	conns = nil
+	r.until("all gone", func() bool { return r.loop.Connections() == 0 })
+	r.reported = nil
+	r.until("a turn", func() bool { return true })
+	wantGoroutines(t, goroutines)
+	if left := int64(heap()) - int64(before); left > 8<<20 {
+		t.Errorf("%d bytes stay", left)
+	}
+}
+
+// TestTLSLoopCloses: a loop that is closed with handshakes in progress, on another
+// goroutine than ran it, leaves nothing (behaviour 50, G6).
+func TestTLSLoopCloses(t *testing.T) {
+	for _, name := range weir.Backends() {
+		for i := range 4 {
+			locked, workers := i%2 == 1, i/2
+			t.Run(fmt.Sprintf("%s, locked %v, %d workers", name, locked, workers), func(t *testing.T) {
+				server, client := tlsPair(t, tls.VersionTLS13)
+				goroutines := runtime.NumGoroutine()
+				l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(error) {}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				srv := layer.TLSServer(server, layer.WithHandshakeWorkers(workers))
+				ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(func(weir.Transport) weir.Protocol { return &ear{} }, srv))
+				if err != nil {
+					t.Fatal(err)
+				}
+				lost := 0
+				transports := make([]weir.Transport, 20)
+				for i := range transports {
+					l.Connect("tcp", ln.Addr().String(), silent{hello(t), &lost, &transports[i]})
+				}
+				c := &ear{}
+				l.Connect("tcp", ln.Addr().String(), layer.Client(c, layer.TLS(client)))
+				l.After(20*time.Second, l.Stop)
+				var look func()
+				look = func() {
+					if c.made > 0 && l.Connections() == 42 {
+						l.After(20*time.Millisecond, l.Stop)
+						return
+					}
+					l.After(time.Millisecond, look)
+				}
+				look()
+				ran := make(chan error)
+				go func() {
+					if locked {
+						runtime.LockOSThread()
+						defer runtime.UnlockOSThread()
+					}
+					ran <- l.Run()
+				}()
+				if err := <-ran; err != nil {
+					t.Fatal(err)
+				}
+				if c.made == 0 {
+					t.Fatal("no connection")
+				}
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+				if c.lost != 1 {
+					t.Errorf("lost %d times", c.lost)
+				}
+				wantGoroutines(t, goroutines)
+			})
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package ws
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strconv"
+	"unicode/utf8"
+)
+
+// Code is why a WebSocket was closed (RFC 6455, 7.4.1).
+type Code uint16
+
+// The codes. Those that never stand in a frame say what was found instead.
+const (
+	CodeNormal        Code = 1000
+	CodeGoingAway     Code = 1001
+	CodeProtocolError Code = 1002
+	CodeUnsupported   Code = 1003
+	CodeNone          Code = 1005 // the peer's close said none
+	CodeAbnormal      Code = 1006 // there was no close
+	CodeInvalid       Code = 1007 // text that is not UTF-8
+	CodePolicy        Code = 1008
+	CodeTooBig        Code = 1009
+	CodeExtension     Code = 1010
+	CodeInternal      Code = 1011
+)
+
+func (c Code) String() string { return strconv.Itoa(int(c)) }
+
+// sendable reports whether a frame may carry the code.
+func (c Code) sendable() bool {
+	switch {
+	case c >= 3000 && c < 5000:
+		return true
+	case c < 1000 || c > 1014:
+		return false
+	}
+	return c != 1004 && c != CodeNone && c != CodeAbnormal
+}
+
+// clean reports whether the code is an end and no failure.
+func (c Code) clean() bool { return c == CodeNormal || c == CodeGoingAway || c == CodeNone }
+
+// CloseError is the reason of a connection that the peer closed with a code
+// which is no clean end, or did not close at all (CodeAbnormal; it then is
+// io.ErrUnexpectedEOF too).
+type CloseError struct {
+	Code   Code
+	Reason string // the peer's words; quote them before they are shown
+}
+
+func (e *CloseError) Error() string {
+	if e.Code == CodeAbnormal {
+		return "the stream ended without a close (code 1006)"
+	}
+	if e.Reason == "" {
+		return fmt.Sprintf("closed by the peer with code %d", e.Code)
+	}
+	return fmt.Sprintf("closed by the peer with code %d, %q", e.Code, e.Reason)
+}
+
+// Unwrap returns io.ErrUnexpectedEOF for CodeAbnormal.
+func (e *CloseError) Unwrap() error {
+	if e.Code == CodeAbnormal {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
+
+// parseClose reads the payload of a close frame.
+func parseClose(p []byte) (Code, string, error) {
+	if len(p) == 0 {
+		return CodeNone, "", nil
+	}
+	if len(p) == 1 {
+		return 0, "", badFrame("a close of one byte")
+	}
+	c := Code(binary.BigEndian.Uint16(p))
+	if !c.sendable() {
+		return 0, "", badFrame("a close with code %d", c)
+	}
+	if !utf8.Valid(p[2:]) {
+		return 0, "", &ProtocolError{CodeInvalid, "a close whose reason is not UTF-8"}
+	}
+	return c, string(p[2:]), nil
+}
+
+// appendClose writes the payload of a close frame; a reason that is too long is
+// cut between letters.
+func appendClose(b []byte, c Code, reason string) []byte {
+	if c == CodeNone {
+		return b
+	}
+	for len(reason) > controlMax-2 || !utf8.ValidString(reason) && reason != "" {
+		_, n := utf8.DecodeLastRuneInString(reason)
+		reason = reason[:len(reason)-n]
+	}
+	return append(binary.BigEndian.AppendUint16(b, uint16(c)), reason...)
+}

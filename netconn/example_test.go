@@ -1,0 +1,83 @@
+package netconn_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/netconn"
+)
+
+// net/http's server and client over a loop that runs on one goroutine.
+func ExampleListen() {
+	loop, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	ln, err := netconn.Listen(loop, "tcp", "127.0.0.1:0") // before Run: no Call is needed
+	if err != nil {
+		panic(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- loop.Run() }()
+
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "hello over weir")
+	})}
+	go func() { _ = server.Serve(ln) }()
+
+	dialer := &netconn.Dialer{Loop: loop}
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}
+	resp, err := client.Get("http://" + ln.Addr().String())
+	if err != nil {
+		panic(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	fmt.Println(resp.Status, string(body))
+
+	_ = resp.Body.Close()
+	_ = server.Close()
+	loop.Stop()
+	if err := <-over; err != nil {
+		panic(err)
+	}
+	if err := loop.Close(); err != nil {
+		panic(err)
+	}
+	// Output: 200 OK hello over weir
+}
+
+// A connection that blocks, here net.Pipe's, as the transport of a callback
+// protocol: an echo.
+func ExampleAttach() {
+	loop, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- loop.Run() }()
+
+	here, there := net.Pipe()
+	if _, err := netconn.Call(context.Background(), loop, func() (weir.Transport, error) {
+		return netconn.Attach(loop, there, func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
+	}); err != nil {
+		panic(err)
+	}
+	go func() { _, _ = fmt.Fprintln(here, "is anybody there?") }()
+	line, _ := bufio.NewReader(here).ReadString('\n')
+	fmt.Print(line)
+
+	_ = here.Close()
+	loop.Stop()
+	if err := <-over; err != nil {
+		panic(err)
+	}
+	if err := loop.Close(); err != nil {
+		panic(err)
+	}
+	// Output: is anybody there?
+}

@@ -1,0 +1,379 @@
+package netconn
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// How many datagrams a PacketConn keeps for its readers, and for the endpoint,
+// before it stops taking more: in bytes, and in number.
+const (
+	packetBytes = 64 << 10
+	packetCount = 1024
+)
+
+// maxUDP is the largest payload of a UDP datagram over IPv4 and over IPv6, in
+// bytes (RFC 768 with RFC 791 and RFC 8200).
+const (
+	maxUDP4 = 65535 - 20 - 8
+	maxUDP6 = 65535 - 8
+)
+
+// PacketConn is a datagram endpoint as a net.PacketConn. Its methods are safe
+// from any goroutine; those that wait (reads, writes) must not be called on the
+// loop's.
+//
+// Reads take what the loop has received, which is bounded: beyond that,
+// datagrams wait in the system's buffer and are lost when that is full, as with
+// any socket. Writes wait while too much is queued; a datagram that the system
+// or the network refuses later is lost without a word, as with the network.
+type PacketConn struct {
+	loop   *weir.Loop
+	notice *weir.Notifier
+	local  weir.PacketAddr
+
+	in  packetInbox
+	out packetOutbox
+
+	// Of the loop's goroutine.
+	e      *weir.PacketEndpoint
+	full   bool // the endpoint asked to write no more
+	closed bool // Close was called, or the endpoint is lost
+}
+
+type packetInbox struct {
+	half
+	q      packets
+	paused bool // the endpoint was told to pause, since q was full
+	resume bool // and is to go on
+}
+
+type packetOutbox struct {
+	half
+	q packets
+}
+
+// packets is a queue of datagrams.
+type packets struct {
+	buf   []byte // their bytes, those that were taken too
+	off   int    // where the first begins
+	recs  []packetRecord
+	first int // of recs
+}
+
+type packetRecord struct {
+	addr weir.PacketAddr
+	n    int
+}
+
+func (q *packets) empty() bool { return q.first == len(q.recs) }
+
+// roomy reports whether the queue takes another datagram. One that is empty
+// takes any.
+func (q *packets) roomy() bool {
+	return q.empty() || len(q.buf)-q.off < packetBytes && len(q.recs)-q.first < packetCount
+}
+
+func (q *packets) put(p []byte, a weir.PacketAddr) {
+	if q.off > 0 && len(q.buf)+len(p) > cap(q.buf) {
+		q.buf = q.buf[:copy(q.buf, q.buf[q.off:])]
+		q.off = 0
+		q.recs = q.recs[:copy(q.recs, q.recs[q.first:])]
+		q.first = 0
+	}
+	q.buf = append(q.buf, p...)
+	q.recs = append(q.recs, packetRecord{a, len(p)})
+}
+
+// peek returns the first datagram; its bytes are valid until the next put.
+func (q *packets) peek() ([]byte, weir.PacketAddr) {
+	r := q.recs[q.first]
+	return q.buf[q.off : q.off+r.n], r.addr
+}
+
+func (q *packets) drop() {
+	q.off += q.recs[q.first].n
+	q.recs[q.first] = packetRecord{}
+	if q.first++; q.empty() {
+		q.clear()
+	}
+}
+
+// clear empties the queue. Its memory is kept for the next burst unless that
+// was a large one.
+func (q *packets) clear() {
+	if cap(q.buf) > smallSize {
+		*q = packets{}
+		return
+	}
+	clear(q.recs)
+	q.buf, q.off, q.recs, q.first = q.buf[:0], 0, q.recs[:0], 0
+}
+
+// ListenPacket is Loop.ListenPacket with a net.PacketConn. It belongs to the
+// loop's goroutine, or to anyone while the loop does not run; see Call.
+func ListenPacket(l *weir.Loop, network, address string, opts ...weir.Option) (*PacketConn, error) {
+	c := &PacketConn{loop: l}
+	c.notice = l.NewNotifier((*packetSide)(c).noticed)
+	c.in.changed.L, c.out.changed.L = &c.in.mu, &c.out.mu
+	e, err := l.ListenPacket(network, address, (*packetSide)(c), opts...)
+	if err != nil {
+		return nil, err
+	}
+	c.e, c.local = e, e.Local()
+	return c, nil
+}
+
+// LocalAddr implements net.PacketConn.
+func (c *PacketConn) LocalAddr() net.Addr { return c.local.NetAddr() }
+
+// ReadFrom implements net.PacketConn. What of a datagram does not fit into p is
+// lost.
+func (c *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, from, err := c.ReadPacket(p)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, from.NetAddr(), nil
+}
+
+// ReadPacket is ReadFrom without an object for the address.
+func (c *PacketConn) ReadPacket(p []byte) (int, weir.PacketAddr, error) {
+	in := &c.in
+	in.mu.Lock()
+	n, from, err := in.read(p)
+	resume := in.paused && !in.resume && in.q.roomy()
+	if resume {
+		in.resume = true
+	}
+	in.mu.Unlock()
+	if resume {
+		_ = c.notice.Notify()
+	}
+	if err != nil {
+		err = c.opError("read", nil, err)
+	}
+	return n, from, err
+}
+
+func (in *packetInbox) read(p []byte) (int, weir.PacketAddr, error) {
+	for {
+		if err := in.ended(); err != nil {
+			return 0, weir.PacketAddr{}, err
+		}
+		if !in.q.empty() {
+			data, from := in.q.peek()
+			n := copy(p, data)
+			in.q.drop()
+			return n, from, nil
+		}
+		if in.err != nil {
+			return 0, weir.PacketAddr{}, in.err
+		}
+		in.wait()
+	}
+}
+
+// WriteTo implements net.PacketConn. to is a *net.UDPAddr or, on "unixgram", a
+// *net.UnixAddr.
+func (c *PacketConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	var a weir.PacketAddr
+	switch to := to.(type) {
+	case *net.UDPAddr:
+		a.IP = to.AddrPort()
+	case *net.UnixAddr:
+		a.Path = to.Name
+	default:
+		return 0, c.opError("write", to, &net.AddrError{Err: "neither a UDP nor a UNIX address", Addr: addrString(to)})
+	}
+	return c.WritePacket(p, a)
+}
+
+func addrString(a net.Addr) string {
+	if a == nil {
+		return "<nil>"
+	}
+	return a.String()
+}
+
+// WritePacket is WriteTo without an object for the address.
+func (c *PacketConn) WritePacket(p []byte, to weir.PacketAddr) (int, error) {
+	err := c.fits(p, to)
+	if err == nil {
+		c.out.mu.Lock()
+		err = c.out.write(p, to, func() { _ = c.notice.Notify() })
+		c.out.mu.Unlock()
+	}
+	if err != nil {
+		return 0, c.opError("write", to.NetAddr(), err)
+	}
+	_ = c.notice.Notify()
+	return len(p), nil
+}
+
+func (out *packetOutbox) write(p []byte, to weir.PacketAddr, notify func()) error {
+	for {
+		if err := out.ended(); err != nil {
+			return err
+		}
+		if out.err != nil {
+			return out.err
+		}
+		if out.q.roomy() {
+			out.q.put(p, to)
+			return nil
+		}
+		notify()
+		out.wait()
+	}
+}
+
+// fits reports what could never be sent.
+func (c *PacketConn) fits(p []byte, to weir.PacketAddr) error {
+	local, ip := c.local.IP.Addr(), to.IP.Addr()
+	switch {
+	case !local.IsValid() && to.Path == "", local.IsValid() && (!to.IP.IsValid() || to.IP.Port() == 0):
+		return &net.AddrError{Err: "not an address that can be sent to", Addr: to.String()}
+	case !local.IsValid():
+		return nil
+	case local.Is4() && !ip.Unmap().Is4(), ip.Unmap().Is4() && !local.Is4() && local != netip.IPv6Unspecified():
+		return &net.AddrError{Err: "of another family than the endpoint", Addr: to.String()}
+	case ip.Unmap().Is4() && len(p) > maxUDP4, len(p) > maxUDP6:
+		return syscall.EMSGSIZE
+	}
+	return nil
+}
+
+// Close implements net.PacketConn. What was written is still sent; calls in
+// progress and later ones fail with net.ErrClosed. It does not wait.
+func (c *PacketConn) Close() error {
+	c.in.mu.Lock()
+	first := c.in.close()
+	c.in.q.clear()
+	c.in.mu.Unlock()
+	c.out.mu.Lock()
+	c.out.close()
+	c.out.mu.Unlock()
+	if !first {
+		return c.opError("close", nil, net.ErrClosed)
+	}
+	_ = c.notice.Notify()
+	return nil
+}
+
+// SetDeadline implements net.PacketConn.
+func (c *PacketConn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.PacketConn.
+func (c *PacketConn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.in.half, t) }
+
+// SetWriteDeadline implements net.PacketConn.
+func (c *PacketConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out.half, t) }
+
+func (c *PacketConn) setDeadline(h *half, t time.Time) error {
+	if err := h.setDeadline(t); err != nil {
+		return c.opError("set", nil, err)
+	}
+	return nil
+}
+
+func (c *PacketConn) opError(op string, to net.Addr, err error) error {
+	local := c.LocalAddr()
+	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: to, Err: err}
+}
+
+// packetSide is a PacketConn as the loop sees it. All its methods run on the
+// loop's goroutine.
+type packetSide PacketConn
+
+var _ weir.WritePauser = (*packetSide)(nil)
+
+// EndpointMade implements weir.PacketProtocol.
+func (c *packetSide) EndpointMade(*weir.PacketEndpoint) { c.noticed() }
+
+// PacketReceived implements weir.PacketProtocol.
+func (c *packetSide) PacketReceived(p []byte, from weir.PacketAddr) {
+	in := &c.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return
+	}
+	in.q.put(p, from)
+	if in.waiters > 0 {
+		in.wake()
+		c.loop.Readied()
+	}
+	if !in.q.roomy() {
+		in.paused = true
+		c.e.PauseReading()
+	}
+}
+
+// EndpointLost implements weir.PacketProtocol.
+func (c *packetSide) EndpointLost(err error) {
+	c.closed = true
+	if err == nil {
+		err = net.ErrClosed
+	}
+	c.in.stop(err)
+	c.out.stop(err)
+}
+
+// PauseWriting implements weir.WritePauser.
+func (c *packetSide) PauseWriting() { c.full = true }
+
+// ResumeWriting implements weir.WritePauser.
+func (c *packetSide) ResumeWriting() {
+	c.full = false
+	c.flush()
+}
+
+// noticed does what goroutines asked for since it last ran.
+func (c *packetSide) noticed() {
+	if c.e == nil || c.closed {
+		return
+	}
+	c.in.mu.Lock()
+	resume := c.in.resume
+	if resume {
+		c.in.resume, c.in.paused = false, false
+	}
+	c.in.mu.Unlock()
+	if resume {
+		c.e.ResumeReading()
+	}
+	c.flush()
+}
+
+// flush hands datagrams to the endpoint, unless that has enough, and closes it
+// when that was asked for.
+func (c *packetSide) flush() {
+	out := &c.out
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	for !out.q.empty() && (!c.full || out.closed) {
+		p, to := out.q.peek()
+		// The endpoint copies what it cannot send, and calls nobody but
+		// PauseWriting. A datagram that it refuses is lost.
+		_ = c.e.SendTo(p, to)
+		out.q.drop()
+	}
+	if out.waiters > 0 && out.q.roomy() {
+		out.wake()
+		c.loop.Readied()
+	}
+	if out.closed && !c.closed {
+		c.closed = true
+		_ = c.e.Close()
+	}
+}

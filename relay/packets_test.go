@@ -1,0 +1,224 @@
+package relay_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/relay"
+)
+
+// box is a packet protocol that keeps what comes, or answers it.
+type box struct {
+	e      *weir.PacketEndpoint
+	got    []string
+	from   []weir.PacketAddr
+	answer bool
+}
+
+func (b *box) EndpointMade(e *weir.PacketEndpoint) { b.e = e }
+func (b *box) EndpointLost(error)                  {}
+func (b *box) PacketReceived(p []byte, from weir.PacketAddr) {
+	b.got, b.from = append(b.got, string(p)), append(b.from, from)
+	if b.answer {
+		_ = b.e.SendTo(append([]byte("re:"), p...), from)
+	}
+}
+
+// TestPackets: each peer's datagrams reach the target from an address of their
+// own, the answers come back to whom they are for, edges are kept, the idle are
+// forgotten.
+func TestPackets(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Run(name, func(t *testing.T) {
+			var troubles []error
+			l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			until := func(what string, cond func() bool) {
+				t.Helper()
+				late := false
+				bound := l.After(10*time.Second, func() { late = true })
+				defer bound.Stop()
+				for !cond() {
+					if late {
+						t.Fatal("waited in vain for ", what)
+					}
+					if err := l.Turn(10 * time.Millisecond); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			open := func(b *box) *weir.PacketEndpoint {
+				t.Helper()
+				e, err := l.ListenPacket("udp4", "127.0.0.1:0", b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.e = e
+				return e
+			}
+			target := &box{answer: true}
+			open(target)
+			var ended []relay.PacketCount
+			began, lost := 0, 0
+			r, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", relay.PacketConfig{
+				Target: target.e.Local(), Idle: 300 * time.Millisecond, Most: 3,
+				Began:   func(weir.PacketAddr) { began++ },
+				Ended:   func(_ weir.PacketAddr, c relay.PacketCount) { ended = append(ended, c) },
+				Trouble: func(err error, _ weir.PacketAddr) { troubles = append(troubles, err) },
+				Lost: func(err error) {
+					if lost++; err != nil {
+						t.Error(err)
+					}
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := r.Local()
+			var clients []*box
+			for i := range 3 {
+				c := &box{}
+				open(c)
+				clients = append(clients, c)
+				for _, s := range []string{"one", "", "three"} {
+					if err := c.e.SendTo(fmt.Appendf(nil, "%d %s", i, s), at); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			until("answers", func() bool {
+				return len(clients[0].got)+len(clients[1].got)+len(clients[2].got) == 9
+			})
+			seen := map[weir.PacketAddr]bool{}
+			for _, from := range target.from {
+				seen[from] = true
+			}
+			if len(seen) != 3 || began != 3 || r.Peers() != 3 {
+				t.Errorf("the target saw %v, %d began", seen, began)
+			}
+			for i, c := range clients {
+				want := fmt.Sprintf("[re:%d one re:%d  re:%d three]", i, i, i)
+				if got := fmt.Sprint(c.got); got != want || c.from[0] != at {
+					t.Errorf("client %d got %s from %v", i, got, c.from[0])
+				}
+			}
+			fourth := &box{}
+			open(fourth)
+			if err := fourth.e.SendTo([]byte("x"), at); err != nil {
+				t.Fatal(err)
+			}
+			until("a drop", func() bool { return r.Total().Dropped == 1 })
+			// What somebody else sends to a peer's endpoint is not the target's.
+			for from := range seen {
+				if err := fourth.e.SendTo([]byte("forged"), from); err != nil {
+					t.Fatal(err)
+				}
+			}
+			until("the idle to be forgotten", func() bool { return r.Peers() == 0 })
+			for _, c := range clients {
+				if len(c.got) != 3 {
+					t.Errorf("a client got %v", c.got)
+				}
+			}
+			total := r.Total()
+			if len(ended) != 3 || total.Packets != [2]int64{9, 9} || total.Bytes[relay.B] != total.Bytes[relay.A]+27 || ended[0].Took < 300*time.Millisecond {
+				t.Errorf("ended %+v, in all %+v", ended, total)
+			}
+			if len(troubles) != 0 {
+				t.Errorf("troubles: %v", troubles)
+			}
+			r.Close()
+			until("the end", func() bool { return lost == 1 })
+		})
+	}
+}
+
+// TestPacketsTrouble: a target that refuses is told of, and the relay goes on; a
+// peer that is gone is forgotten.
+func TestPacketsTrouble(t *testing.T) {
+	l, err := weir.New(weir.WithErrorHandler(func(err error) { t.Error(err) }))
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	if l.Backend().Name == "portable" {
+		t.Skip("package net does not report refusals")
+	}
+	until := func(what string, cond func() bool) {
+		t.Helper()
+		late := false
+		bound := l.After(10*time.Second, func() { late = true })
+		defer bound.Stop()
+		for !cond() {
+			if late {
+				t.Fatal("waited in vain for ", what)
+			}
+			if err := l.Turn(10 * time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	target, client := &box{}, &box{}
+	te, err := l.ListenPacket("udp4", "127.0.0.1:0", target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ce, err := l.ListenPacket("udp4", "127.0.0.1:0", client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var troubles []error
+	r, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", relay.PacketConfig{
+		Target: te.Local(), Trouble: func(err error, to weir.PacketAddr) {
+			if to != te.Local() {
+				t.Errorf("trouble about %v", to)
+			}
+			troubles = append(troubles, err)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := r.Local()
+	if err := ce.SendTo(bytes.Repeat([]byte("x"), 1000), at); err != nil {
+		t.Fatal(err)
+	}
+	until("it", func() bool { return len(target.got) == 1 })
+	up := target.from[0]
+	// The client goes; what the target sends then is refused, and the peer with it.
+	ce.Abort()
+	if err := l.Turn(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := te.SendTo([]byte("late"), up); err != nil {
+		t.Fatal(err)
+	}
+	until("the peer to be forgotten", func() bool { return r.Peers() == 0 })
+	other := &box{}
+	oe, err := l.ListenPacket("udp4", "127.0.0.1:0", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	te.Abort()
+	if err := l.Turn(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := oe.SendTo([]byte("y"), at); err != nil {
+		t.Fatal(err)
+	}
+	until("trouble", func() bool { return len(troubles) == 1 })
+	if !errors.Is(troubles[0], syscall.ECONNREFUSED) || r.Peers() != 1 {
+		t.Errorf("%v, %d peers", troubles, r.Peers())
+	}
+	if _, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", relay.PacketConfig{}); err == nil {
+		t.Error("no target, and no error")
+	}
+}
