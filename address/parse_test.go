@@ -127,7 +127,7 @@ func TestErrors(t *testing.T) {
 		{"a:80,retry", "     ^^^^^", `missing value of option "retry"|write retry=duration: 30s, 1m30s, 250ms`},
 		{"a:80,retry=", "     ^^^^^^", `missing value of option "retry"|write retry=duration: 30s, 1m30s, 250ms`},
 		{"a:80,nagle=yes", "          ^^^^", `option "nagle" takes no value|`},
-		{"a:80+reset", "     ^^^^^", `reset needs the option "chance"|add ,chance=text`},
+		{"a:80+reset", "     ^^^^^", `reset without saying when|add ,chance=0.01 or ,after=1k`},
 		// Options.
 		{"a:80,retyr=1s", "     ^^^^^", `unknown option "retyr" of tcp|did you mean "retry"?`},
 		{"a:80,cert=x", "     ^^^^", `unknown option "cert" of tcp|+tls has it; an option belongs to the part it stands on`},

@@ -170,7 +170,10 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), stdioKind(), fdKind(), pipeKind(), dialKind()},
-		Layers: slices.Concat(tlsLayers(), proxyLayers()),
+		Kinds: []*Kind{
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
+			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
+		},
+		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
 	}
 }

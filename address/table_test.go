@@ -28,23 +28,13 @@ func noteLayer(name string, options ...OptionDoc) *Layer {
 // there yet, so that the grammar can be tried whole.
 func later() *Table {
 	t := Default()
-	arg := func(l *Layer, a Arg) *Layer { l.Arg = a; return l }
-	t.Layers = append(
-		t.Layers,
-		arg(noteLayer("latency", OptionDoc{Name: "jitter", Type: Duration}), Arg{Name: "duration", Type: Duration}),
-		noteLayer("reset", OptionDoc{Name: "chance", Type: Text, Required: true}),
-		arg(noteLayer("ratelimit", OptionDoc{Name: "burst", Type: Text}), Arg{Name: "rate", Type: Text}),
-		arg(noteLayer("ws"), Arg{Name: "path", Type: Path, Optional: true}),
-	)
-	word := func(name string, r Role, a Arg, options ...OptionDoc) *Kind {
-		return &Kind{Name: name, Role: r, Summary: "a kind of the tests", Arg: a, Options: options, Describe: func(*Part) string { return "is of the tests" }}
+	word := func(name string) *Kind {
+		return &Kind{Name: name, Role: Open, Summary: "a kind of the tests", Describe: func(*Part) string { return "is of the tests" }}
 	}
 	t.Kinds = append(
 		t.Kinds,
-		word("exec", Open, Arg{}),
-		word("pty", Open, Arg{}),
-		word("udp", Dial, Arg{Name: "host:port", Type: HostPort}, OptionDoc{Name: "idle", Type: Duration}),
-		word("udp-listen", Listen, Arg{Name: "[host:]port", Type: ListenPort}),
+		word("exec"),
+		word("pty"),
 	)
 	return t
 }

@@ -356,3 +356,77 @@ func (env *Env) Secret(p *Part, name string) (string, error) {
 	}
 	return "", fmt.Errorf("%s: no secret given", name)
 }
+
+// units are the factors of sizes and rates, in bytes: letters count in 1024s, as
+// memory does, and bits in 1000s, as lines do.
+var (
+	sizeUnits = []unit{{"g", 1 << 30}, {"m", 1 << 20}, {"k", 1 << 10}, {"", 1}}
+	rateUnits = append([]unit{{"gbit", 1e9 / 8}, {"mbit", 1e6 / 8}, {"kbit", 1e3 / 8}, {"bit", 1. / 8}}, sizeUnits...)
+)
+
+type unit struct {
+	name   string
+	factor float64
+}
+
+// parseUnits reads a number with a unit behind it; ok is false for anything
+// else, and for less than one byte or more than 1 EiB.
+func parseUnits(s string, units []unit) (n int64, ok bool) {
+	for _, u := range units {
+		digits, has := strings.CutSuffix(s, u.name)
+		if !has {
+			continue
+		}
+		if strings.Trim(digits, "0123456789.") != "" {
+			return 0, false
+		}
+		f, err := strconv.ParseFloat(digits, 64)
+		if f *= u.factor; err != nil || f < 1 || f > 1<<60 {
+			return 0, false
+		}
+		return int64(f), true
+	}
+	return 0, false
+}
+
+var (
+	// Size is a number of bytes.
+	Size = &Type{Name: "size", Doc: "bytes: 500, 64k, 10m, 1g", check: func(s string) *Fault {
+		if _, ok := parseUnits(s, sizeUnits); !ok {
+			return &Fault{Problem: fmt.Sprintf("bad size %q", s), Hint: "write it like 500, 64k, 10m or 1g; k is 1024 bytes"}
+		}
+		return nil
+	}}
+	// Rate is a number of bytes or bits a second.
+	Rate = &Type{Name: "rate", Doc: "a second: 500k, 10m are bytes; 64kbit, 10mbit, 1gbit are bits", check: func(s string) *Fault {
+		if _, ok := parseUnits(s, rateUnits); !ok {
+			return &Fault{Problem: fmt.Sprintf("bad rate %q", s), Hint: "write it like 500k (1024 bytes a second each) or 10mbit (a million bits a second each)"}
+		}
+		return nil
+	}}
+	// Chance is a probability above 0.
+	Chance = &Type{Name: "chance", Doc: "a number above 0 and up to 1: 0.01 is one in a hundred", check: func(s string) *Fault {
+		if f, err := strconv.ParseFloat(s, 64); err != nil || !(f > 0 && f <= 1) {
+			return &Fault{Problem: fmt.Sprintf("bad chance %q", s), Hint: "a number above 0 and up to 1, such as 0.01"}
+		}
+		return nil
+	}}
+)
+
+// Size is the value of an option of type Size, in bytes, or 0.
+func (p *Part) Size(name string) int64 {
+	n, _ := parseUnits(p.Value(name), sizeUnits)
+	return n
+}
+
+// Rate is the value of an option of type Rate, in bytes a second, or 0.
+func (p *Part) Rate(name string) int64 {
+	n, _ := parseUnits(p.Value(name), rateUnits)
+	return n
+}
+
+// Chance is the value of an option of type Chance, or 0.
+func (p *Part) Chance(name string) float64 {
+	f, _ := strconv.ParseFloat(p.Value(name), 64)
+	return f
+}

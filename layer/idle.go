@@ -14,7 +14,8 @@ type IdleConfig struct {
 	// that leaves slowly is traffic.
 	Idle time.Duration
 	// WriteStall is how long bytes may wait to be sent while none of them leaves:
-	// a peer that does not read.
+	// a peer that does not read. It is looked at four times in that time, so up to
+	// a quarter more may pass.
 	WriteStall time.Duration
 	// MinRate is how many bytes a second must come from the peer, on average over
 	// each Window, from the connection's beginning on: against peers that send a
@@ -61,6 +62,7 @@ type watcher struct {
 	written  int64     // bytes given to what is below
 	sent     int64     // of them, those that had left when last looked at
 	sentAt   time.Time // when it was seen that some left, or that none waited
+	waiting  bool      // some waited when last looked at
 	in       int64     // bytes that came in this window
 	windowAt time.Time
 	unwanted bool // in this window what is above wanted none, at a time
@@ -110,7 +112,7 @@ func (w *watcher) Write(bufs [][]byte) (int, error) {
 // watchWrite has the timer look soon, now that bytes may come to wait. It is
 // left where it fires sooner already, which it has told by being set for that.
 func (w *watcher) watchWrite(now time.Time) {
-	if soon := now.Add(w.c.WriteStall); w.c.WriteStall > 0 && (!w.timer.Running() || w.due.After(soon)) {
+	if soon := now.Add(w.c.WriteStall / 4); w.c.WriteStall > 0 && (!w.timer.Running() || w.due.After(soon)) {
 		w.set(soon, now)
 	}
 }
@@ -141,13 +143,15 @@ func (w *watcher) ConnectionLost(err error) {
 // progress notes what left since it was last looked.
 func (w *watcher) progress(now time.Time) (waiting bool) {
 	buffered := int64(w.Below().Buffered())
-	if sent := w.written - buffered; sent != w.sent || buffered == 0 {
-		if sent != w.sent {
-			w.last = later(w.last, now)
-		}
+	sent := w.written - buffered
+	if sent != w.sent && (w.waiting || buffered > 0) {
+		w.last = now // a backlog moves, or did since it was last looked
+	}
+	if sent != w.sent || buffered == 0 {
 		w.sent, w.sentAt = sent, now
 	}
-	return buffered > 0
+	w.waiting = buffered > 0
+	return w.waiting
 }
 
 // look loses the connection if one of its limits is reached, and else waits for

@@ -109,14 +109,16 @@ func tlsPair(t testing.TB, version uint16) (server, client *tls.Config) {
 // TestTLS: a TLS connection is a stream like any other (R38, R39, behaviours 20 to 47).
 func TestTLS(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
-	s, c := layer.TLSServer(server), layer.TLS(client)
+	// Many cases leave a close_notify unanswered: a second each would be long.
+	soon := layer.WithCloseTimeout(10 * time.Millisecond)
+	s, c := layer.TLSServer(server, soon), layer.TLS(client, soon)
 	t.Run("one", func(t *testing.T) { suite(t, []layer.Layer{s}, []layer.Layer{c}) })
 	t.Run("between two", func(t *testing.T) {
 		suite(t, []layer.Layer{plain, s, plain}, []layer.Layer{plain, c, plain})
 	})
 	t.Run("with workers", func(t *testing.T) {
 		w := layer.WithHandshakeWorkers(2)
-		suite(t, []layer.Layer{layer.TLSServer(server, w)}, []layer.Layer{layer.TLS(client, w)})
+		suite(t, []layer.Layer{layer.TLSServer(server, w, soon)}, []layer.Layer{layer.TLS(client, w, soon)})
 	})
 	t.Run("over TLS", func(t *testing.T) { suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
 }

@@ -207,6 +207,7 @@ func TestConn(t *testing.T) {
 			{"layered", layered(unchanged, unchanged)},
 			{"tls", layered(layer.TLSServer(server), layer.TLS(client))},
 		}
+		kinds = append(kinds, unixKinds()...)
 		for _, f := range foreigns {
 			kinds = append(kinds, kind{"foreign " + f.name, attached(f.make)})
 		}

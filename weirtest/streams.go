@@ -203,11 +203,14 @@ func (c *streamCase) wantBytes(e *end, want []byte) {
 	c.Errorf("%s: got %d bytes, want %d; they part at byte %d", e.name, len(e.got), len(want), i)
 }
 
-// message is n bytes that tell their position.
+// message is n bytes that tell their position, and that no layer can compress: a
+// case that fills what is on the way counts on it.
 func message(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
-		p[i] = byte(i*7 + i>>8*3 + i>>16*5)
+		x := uint32(i) * 2654435761
+		x = (x ^ x>>15) * 2246822519
+		p[i] = byte(x >> 24)
 	}
 	return p
 }

@@ -85,7 +85,12 @@ func connectFailureTo(label string, e *address.Endpoint, err *weir.ConnectError)
 // prepareFailure explains a layer that cannot be set up: a certificate that is
 // not there.
 func prepareFailure(e *address.Endpoint, err error) *failure {
-	return &failure{problem: "cannot set up " + e.Label() + ": " + why(err)}
+	text := why(err)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		text = path.Path + ": " + text
+	}
+	return &failure{problem: "cannot set up " + e.Label() + ": " + text}
 }
 
 // refusedFailure explains a connection to a listener on which a layer could not

@@ -1,0 +1,239 @@
+package address
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-io/weir/layer"
+)
+
+// flowLayers are the entries for limits and logs.
+func flowLayers() []*Layer {
+	return []*Layer{rateLimitLayer(), idleLayer(), limitLayer(), logLayer(), recordLayer()}
+}
+
+// direction is the option that says which way something holds.
+var direction = OptionDoc{Name: "direction", Type: Choice("in", "out"), Doc: "only what is received, or only what is sent; the default is both, each alone"}
+
+// ways returns v for the directions that a part names.
+func ways[T any](p *Part, v T) (in, out T) {
+	d := p.Value("direction")
+	if d != "out" {
+		in = v
+	}
+	if d != "in" {
+		out = v
+	}
+	return in, out
+}
+
+func describeWays(p *Part) string {
+	switch p.Value("direction") {
+	case "in":
+		return " of what is received"
+	case "out":
+		return " of what is sent"
+	}
+	return " each way"
+}
+
+func rateLimitLayer() *Layer {
+	return &Layer{
+		Name:    "ratelimit",
+		Summary: "lets bytes pass no faster than a rate",
+		Doc: `A token bucket for each connection, or one for all with "shared". Nothing is dropped: a
+sender that is too fast is made to wait.`,
+		Arg:     Arg{Name: "rate", Type: Rate},
+		Example: "8080+ratelimit:10mbit,burst=64k",
+		Options: []OptionDoc{
+			{Name: "burst", Type: Size, Doc: "how much passes at once after a rest; the default is a tenth of a second's worth"},
+			direction,
+			{Name: "shared", Type: Flag, Doc: "one rate for all connections together"},
+		},
+		Describe: func(p *Part, _ Role) string {
+			d := "at most " + p.ArgText() + " a second" + describeWays(p)
+			if p.Has("shared") {
+				d += ", all connections together"
+			}
+			return d
+		},
+		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
+			n, _ := parseUnits(p.ArgText(), rateUnits)
+			r := layer.Rate{PerSecond: n, Burst: p.Size("burst")}
+			if p.Has("shared") {
+				in, out := ways(p, r)
+				return Always(layer.RateLimitShared(sharedBucket(in), sharedBucket(out))), nil
+			}
+			return Always(layer.RateLimit(ways(p, r))), nil
+		},
+	}
+}
+
+func sharedBucket(r layer.Rate) *layer.Bucket {
+	if r.PerSecond == 0 {
+		return nil
+	}
+	return layer.NewBucket(r)
+}
+
+func idleLayer() *Layer {
+	return &Layer{
+		Name:    "idle",
+		Summary: "ends connections on which nothing moves",
+		Doc: `The time begins anew with every byte, either way, and a backlog that leaves slowly is
+traffic. stall is for peers that do not read; min-rate for peers that send a byte now and
+then, where something is to come all the time.`,
+		Arg:     Arg{Name: "duration", Type: Duration, Optional: true},
+		Example: "8080+idle:5m,stall=30s",
+		Options: []OptionDoc{
+			{Name: "stall", Type: Duration, Doc: "how long bytes may wait while the peer takes none"},
+			{Name: "min-rate", Type: Rate, Doc: "how much must come from the peer, on average over each window"},
+			{Name: "window", Type: Duration, Doc: "over which min-rate is taken; the default is 10s"},
+		},
+		Check: func(p *Part, _ Role) *Fault {
+			if p.Arg == nil && !p.Has("stall") && !p.Has("min-rate") {
+				return &Fault{Problem: "idle without a time", Hint: "write idle:5m, or add ,stall=30s or ,min-rate=1k"}
+			}
+			if o := p.Option("window"); o != nil && !p.Has("min-rate") {
+				return &Fault{Token: &o.Key, Problem: "a window without min-rate", Hint: "add ,min-rate=1k"}
+			}
+			return nil
+		},
+		Describe: func(p *Part, _ Role) string {
+			var d []string
+			if p.Arg != nil {
+				d = append(d, "ends after "+p.ArgText()+" without traffic")
+			}
+			if p.Has("stall") {
+				d = append(d, "after "+p.Value("stall")+" in which the peer takes nothing")
+			}
+			if p.Has("min-rate") {
+				d = append(d, "below "+p.Value("min-rate")+" a second")
+			}
+			return strings.Join(d, "; ")
+		},
+		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
+			d, _ := time.ParseDuration(p.ArgText())
+			return Always(layer.Idle(layer.IdleConfig{
+				Idle: d, WriteStall: p.Duration("stall"), MinRate: p.Rate("min-rate"), Window: p.Duration("window"),
+			})), nil
+		},
+	}
+}
+
+func limitLayer() *Layer {
+	return &Layer{
+		Name:    "limit",
+		Roles:   []Role{Listen},
+		Summary: "refuses connections beyond a number",
+		Doc:     "An IPv6 address counts with all others of its /64.",
+		Arg:     Arg{Name: "number", Type: Int, Optional: true},
+		Example: "8080+limit:1000,per-address=20",
+		Options: []OptionDoc{
+			{Name: "per-address", Type: Int, Doc: "how many one address may have at once"},
+		},
+		Check: func(p *Part, _ Role) *Fault {
+			if p.Arg == nil && !p.Has("per-address") {
+				return &Fault{Problem: "limit without a number", Hint: "write limit:1000 or limit,per-address=20"}
+			}
+			return nil
+		},
+		Describe: func(p *Part, _ Role) string {
+			var d []string
+			if p.Arg != nil {
+				d = append(d, "at most "+p.ArgText()+" connections at once")
+			}
+			if p.Has("per-address") {
+				d = append(d, "at most "+p.Value("per-address")+" from one address")
+			}
+			return strings.Join(d, ", ")
+		},
+		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
+			n, _ := strconv.Atoi(p.ArgText())
+			return Always(layer.Limit(layer.LimitConfig{Total: n, PerAddress: p.Int("per-address")})), nil
+		},
+	}
+}
+
+func logLayer() *Layer {
+	return &Layer{
+		Name:    "log",
+		Summary: "writes what passes to a log",
+		Doc: `One event is one line: the connection's number, the seconds since it was made, a sign (+
+made, < received, > sent, [ the peer ended, ] we ended, - lost), how many bytes and which.
+All but printable ASCII is escaped.`,
+		Example: "8080+log,format=hex,limit=256",
+		Options: []OptionDoc{
+			{Name: "format", Type: Choice("text", "hex", "count"), Doc: "how bytes are shown; the default is text, count shows none"},
+			{Name: "limit", Type: Size, Doc: "how many bytes of an event are shown; the default is 1k"},
+			{Name: "to", Type: Path, Doc: "append to this file; the default is standard error"},
+		},
+		Describe: func(p *Part, _ Role) string {
+			to := "standard error"
+			if p.Has("to") {
+				to = p.Value("to")
+			}
+			return "logs what passes to " + to
+		},
+		Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
+			c := layer.LogConfig{Limit: 1 << 10}
+			if p.Has("limit") {
+				c.Limit = int(min(p.Size("limit"), 1<<30))
+			}
+			switch p.Value("format") {
+			case "hex":
+				c.Format = layer.LogHex
+			case "count":
+				c.Format = layer.LogCount
+			}
+			var w io.Writer = os.Stderr
+			if p.Has("to") {
+				f, err := openLog(env.Path(p.Value("to")), os.O_APPEND)
+				if err != nil {
+					return nil, err
+				}
+				w = f
+			}
+			return Always(layer.Log(w, c)), nil
+		},
+	}
+}
+
+// openLog opens a file that shows what passed, for its owner alone. It stays open
+// as long as the endpoint can be used.
+func openLog(path string, how int) (*os.File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|how, 0o600)
+}
+
+func recordLayer() *Layer {
+	return &Layer{
+		Name:    "record",
+		Summary: "writes bytes and times to a file, for replay",
+		Doc:     "The file is begun anew. It is a log as text, of everything; replay:FILE plays it.",
+		Arg:     Arg{Name: "path", Type: Path},
+		Example: "8080+record:session.rec",
+		Describe: func(p *Part, _ Role) string {
+			return "records bytes and times to " + p.ArgText()
+		},
+		Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
+			f, err := openLog(env.Path(p.ArgText()), os.O_TRUNC)
+			if err != nil {
+				return nil, err
+			}
+			return Always(layer.Record(f)), nil
+		},
+	}
+}
+
+// replayDescribe says what a part of the kind replay does.
+func replayDescribe(p *Part) string {
+	what := "received"
+	if p.Has("sent") {
+		what = "sent"
+	}
+	return fmt.Sprintf("plays what was %s, from %s", what, p.ArgText())
+}

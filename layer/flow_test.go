@@ -1,0 +1,298 @@
+package layer_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/weirtest"
+)
+
+// TestWatchStreams: behaviours 20 to 47 through the layers that only look on.
+func TestWatchStreams(t *testing.T) {
+	idle := layer.Idle(layer.IdleConfig{Idle: time.Hour, WriteStall: time.Hour, MinRate: 1, Window: time.Hour})
+	limit := layer.Limit(layer.LimitConfig{Total: 100, PerAddress: 100})
+	seen := 0
+	log := layer.Observe(func(layer.Traffic) { seen++ })
+	t.Run("three", func(t *testing.T) { suite(t, []layer.Layer{limit, log, idle}, []layer.Layer{idle}) })
+	if seen == 0 {
+		t.Error("nothing was seen")
+	}
+}
+
+// TestIdle: a connection without traffic is lost when its time is up and not
+// before, and every byte, either way, begins it anew (behaviour 85).
+func TestIdle(t *testing.T) {
+	m := meet(t, 1, one(layer.Idle(layer.IdleConfig{Idle: 10 * time.Second})), nil, nil)
+	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
+	for i := range 20 {
+		m.pass(9 * time.Second)
+		if i%2 == 0 {
+			_, _ = m.client.t.Write([]byte("x"))
+		} else {
+			_, _ = m.server.t.Write([]byte("y"))
+		}
+	}
+	last := m.Now()
+	m.Until("the end", func() bool { return m.server.lost })
+	var e *layer.IdleError
+	if !errors.As(m.server.err, &e) || !errors.Is(m.server.err, layer.ErrTimeout) || e.What != "idle" {
+		t.Errorf("lost with %v", m.server.err)
+	}
+	if d := m.Now() - last; d < 10*time.Second || d > 10*time.Second+100*time.Millisecond {
+		t.Errorf("lost %v after the last byte", d)
+	}
+}
+
+// TestIdleSlow: a backlog that leaves slowly is traffic, so no reply is cut off.
+func TestIdleSlow(t *testing.T) {
+	idle := layer.Idle(layer.IdleConfig{Idle: 5 * time.Second, WriteStall: 5 * time.Second})
+	slow := layer.RateLimit(layer.Rate{PerSecond: 100_000, Burst: 1000}, layer.Rate{})
+	all := flowing(t, 1, 3_000_000, one(slow), one(idle))
+	near(t, "three megabytes", all[0], 29990*time.Millisecond) // a burst comes first
+}
+
+// TestWriteStall: a peer that does not read is left, whatever it sends.
+func TestWriteStall(t *testing.T) {
+	m := meet(t, 1, one(layer.Idle(layer.IdleConfig{WriteStall: 10 * time.Second})), nil, []byte("x"))
+	m.server.onData = func(k *keeper) {
+		if len(k.got) == 1 {
+			_, _ = k.t.Write(make([]byte, 4<<20))
+		}
+	}
+	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
+	m.client.t.PauseReading()
+	m.pass(5 * time.Second)
+	for range 3 {
+		_, _ = m.client.t.Write([]byte("y"))
+		m.pass(2 * time.Second)
+	}
+	m.Until("the end", func() bool { return m.server.lost })
+	var e *layer.IdleError
+	if !errors.As(m.server.err, &e) || e.What != "write stalled" {
+		t.Errorf("lost with %v", m.server.err)
+	}
+	if m.Now() < 10*time.Second || m.Now() > 14*time.Second {
+		t.Errorf("lost after %v", m.Now())
+	}
+}
+
+// TestMinRate: a peer that sends a byte now and then is left; one that is fast
+// enough, and one that is not asked for more, is not.
+func TestMinRate(t *testing.T) {
+	watch := layer.Idle(layer.IdleConfig{MinRate: 10, Window: 5 * time.Second})
+	m := meet(t, 1, one(watch), nil, nil)
+	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
+	for range 10 {
+		_, _ = m.client.t.Write(make([]byte, 20))
+		m.pass(time.Second)
+	}
+	if m.server.lost {
+		t.Fatalf("lost although it was fast enough: %v", m.server.err)
+	}
+	m.server.t.PauseReading()
+	m.pass(time.Minute)
+	if m.server.lost {
+		t.Fatalf("lost although nothing was wanted: %v", m.server.err)
+	}
+	m.server.t.ResumeReading()
+	for range 15 {
+		if m.server.lost {
+			break
+		}
+		_, _ = m.client.t.Write([]byte("x"))
+		m.pass(time.Second)
+	}
+	var e *layer.IdleError
+	if !errors.As(m.server.err, &e) || e.What != "too slow" {
+		t.Errorf("lost with %v", m.server.err)
+	}
+}
+
+// TestLimit: connections over the limit are refused, and one that ends makes room
+// for another (R41, the caps of RELIABILITY.md's Exhaustion).
+func TestLimit(t *testing.T) {
+	for _, c := range []layer.LimitConfig{{Total: 3}, {PerAddress: 3}} {
+		limiter := layer.NewLimiter(c)
+		s := weirtest.NewSim(t, 1)
+		var servers []*keeper
+		refused := 0
+		_, err := s.Host("server").Loop().Listen("tcp", ":7", layer.ServerFunc(func(weir.Transport) weir.Protocol {
+			k := &keeper{sim: s}
+			servers = append(servers, k)
+			return k
+		}, func(_ weir.Transport, err *weir.AttemptError) {
+			refused++
+			var e *layer.LimitError
+			if !errors.As(err, &e) || e.Limit != 3 || e.Addr.IsValid() != (c.PerAddress > 0) {
+				t.Errorf("refused with %v", err)
+			}
+		}, limiter.Layer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var clients []*keeper
+		dial := func(host string) {
+			k := &keeper{sim: s}
+			clients = append(clients, k)
+			s.Host(host).Loop().Connect("tcp", "server:7", k)
+		}
+		for range 5 {
+			dial("client")
+		}
+		s.Until("three and two", func() bool { return len(servers) == 3 && refused == 2 && limiter.Count() == 3 })
+		if c.PerAddress > 0 {
+			dial("other")
+			s.Until("another address", func() bool { return len(servers) == 4 })
+			_ = servers[3].t.Close()
+		}
+		_ = servers[0].t.Close()
+		s.Until("one gone", func() bool { return limiter.Count() == 2 })
+		n := len(servers)
+		dial("client")
+		s.Until("room for another", func() bool { return len(servers) == n+1 })
+		for _, k := range servers {
+			k.t.Abort()
+		}
+		s.Until("all gone", func() bool { return limiter.Count() == 0 })
+	}
+}
+
+// session is a recorded exchange.
+func session(t *testing.T, request, reply []byte, l layer.Layer) {
+	t.Helper()
+	m := meet(t, 1, one(l), nil, request)
+	m.server.onData = func(k *keeper) {
+		if len(k.got) == len(request) {
+			k.t.Loop().After(250*time.Millisecond, func() { _, _ = k.t.Write(reply); _ = k.t.Close() })
+		}
+	}
+	m.Until("the end", func() bool { return m.server.lost && m.client.lost })
+	if !bytes.Equal(m.client.got, reply) {
+		t.Fatalf("the client got %d bytes of %d", len(m.client.got), len(reply))
+	}
+}
+
+// TestLog: one event is one line, whatever the peer sends: RELIABILITY.md's Logs.
+func TestLog(t *testing.T) {
+	evil := []byte("GET /\r\n1 +0.0 - \"forged\"\x1b[2J\x00\xff\"\\\u2028" + strings.Repeat("n", 64<<10))
+	for _, c := range []layer.LogConfig{{}, {Format: layer.LogHex}, {Format: layer.LogCount}, {Limit: 10}, {Format: layer.LogHex, Limit: 10}} {
+		var out bytes.Buffer
+		writes := 0
+		session(t, evil, []byte("\x1b]0;title\x07"), layer.Log(writerFunc(func(p []byte) (int, error) {
+			writes++
+			return out.Write(p)
+		}), c))
+		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+		if writes != len(lines) {
+			t.Errorf("%+v: %d lines in %d writes", c, len(lines), writes)
+		}
+		for i, line := range lines {
+			if strings.Trim(line, "\x20!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~") != "" {
+				t.Errorf("%+v: line %d is not printable: %q", c, i, line)
+			}
+			if !strings.HasPrefix(line, "1 +0.") {
+				t.Errorf("%+v: line %d: %q", c, i, line)
+			}
+			if c.Limit > 0 && len(line) > 200 {
+				t.Errorf("%+v: line %d has %d bytes", c, i, len(line))
+			}
+		}
+		if !strings.HasPrefix(lines[len(lines)-1], "1 +0.25") || !strings.HasSuffix(lines[len(lines)-1], " -") {
+			t.Errorf("%+v: the last line: %q", c, lines[len(lines)-1])
+		}
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestReplay: what was recorded comes back, byte for byte and at its times, and
+// waits while it is not wanted.
+func TestReplay(t *testing.T) {
+	var rec bytes.Buffer
+	request := make([]byte, 5000)
+	for i := range request {
+		request[i] = byte(i)
+	}
+	reply := bytes.Repeat([]byte("reply\r\n\x00"), 1000)
+	session(t, request, reply, layer.Record(&rec))
+	events, err := layer.ReadRecording(bytes.NewReader(rec.Bytes()), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		config layer.ReplayConfig
+		want   []byte
+		after  time.Duration
+	}{
+		{layer.ReplayConfig{}, request, 0},
+		{layer.ReplayConfig{Sent: true}, reply, 250 * time.Millisecond},
+		{layer.ReplayConfig{Sent: true, Fast: true}, reply, 0},
+	} {
+		s := weirtest.NewSim(t, 1)
+		l := s.Host("one").Loop()
+		k := &keeper{sim: s}
+		if err := layer.Replay(l, events, c.config, func(weir.Transport) weir.Protocol { return k }); err != nil {
+			t.Fatal(err)
+		}
+		s.Until("the end", func() bool { return k.lost })
+		if !bytes.Equal(k.got, c.want) || k.err != nil || k.at < c.after || k.at > c.after+10*time.Millisecond {
+			t.Errorf("%+v: %d bytes of %d, the last after %v, %v", c.config, len(k.got), len(c.want), k.at, k.err)
+		}
+	}
+	for _, bad := range []string{"", "x", "0 +0.000000 < 1 \"x\"\n", "1 0.000000 < 1 \"x\"", "1 +0.0 < 1 \"x\"", "1 +0.000000 < 2 \"x\"", "1 +0.000000 < 1 x", "1 +0.000000 ? 1", "1 +0.000000 - x"} {
+		if _, err := layer.ReadRecording(strings.NewReader(bad), 0); err == nil {
+			t.Errorf("%q is a recording", bad)
+		}
+	}
+}
+
+// TestReplayPaused: the recording stands still while nothing is wanted.
+func TestReplayPaused(t *testing.T) {
+	events := []layer.Traffic{
+		{What: layer.Received, After: time.Second, Data: []byte("a")},
+		{What: layer.Received, After: 2 * time.Second, Data: []byte("b")},
+		{What: layer.Lost, After: 3 * time.Second, Text: "reset"},
+	}
+	s := weirtest.NewSim(t, 1)
+	l := s.Host("one").Loop()
+	k := &keeper{sim: s}
+	k.onData = func(k *keeper) {
+		if len(k.got) == 1 {
+			k.t.PauseReading()
+			l.After(time.Minute, k.t.ResumeReading)
+		}
+	}
+	if err := layer.Replay(l, events, layer.ReplayConfig{}, func(weir.Transport) weir.Protocol { return k }); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the end", func() bool { return k.lost })
+	if string(k.got) != "ab" || !errors.Is(k.err, layer.ErrReplayLost) || k.at < 62*time.Second || k.at > 62*time.Second+10*time.Millisecond {
+		t.Errorf("%q, the last after %v, %v", k.got, k.at, k.err)
+	}
+}
+
+// TestFlowSteady: what these layers add to a message is no allocation (R6).
+func TestFlowSteady(t *testing.T) {
+	stack := []layer.Layer{
+		layer.RateLimit(layer.Rate{PerSecond: 1 << 40}, layer.Rate{PerSecond: 1 << 40}),
+		layer.Idle(layer.IdleConfig{Idle: time.Hour, WriteStall: time.Hour, MinRate: 1, Window: time.Hour}),
+		layer.Limit(layer.LimitConfig{Total: 10, PerAddress: 10}),
+		layer.Log(writerFunc(func(p []byte) (int, error) { return len(p), nil }), layer.LogConfig{Format: layer.LogHex}),
+		fault(layer.FaultConfig{In: layer.Faults{ResetChance: 1e-18}}),
+	}
+	for _, name := range weir.Backends() {
+		if name == "portable" {
+			continue // package net's own
+		}
+		if n := steady(t, name, stack, stack); n != 0 {
+			t.Errorf("%s: %v allocations a message", name, n)
+		}
+	}
+}
