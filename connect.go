@@ -227,6 +227,12 @@ func (c *Connector) startNext() {
 func (c *Connector) start(addr backend.Addr) bool {
 	spec := &backend.Spec{Family: addr.Family}
 	if addr.Family == backend.Inet {
+		if f := c.config.allowed; f != nil {
+			if err := f(addr.IP); err != nil {
+				c.failed(addr, StageConnect, err)
+				return false
+			}
+		}
 		spec.IPv6 = !addr.IP.Addr().Is4()
 		spec.Options = c.config.socketOptions()
 		spec.Device, spec.Multipath = c.config.device, c.config.multipath

@@ -86,9 +86,12 @@ type connConfig struct {
 	reuseAddr   bool
 	broadcast   int
 	maxDatagram int
+	groups      []netip.Addr
+	groupDevice string
 
 	total, connect, name time.Duration
 	sequential           bool
+	allowed              func(netip.AddrPort) error
 	raceDelay            time.Duration
 	err                  error
 }
@@ -213,6 +216,13 @@ func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } 
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
 func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
 
+// WithGroups puts a datagram endpoint into multicast groups on a network device,
+// or on one of the system's choice for "". Others may then listen on its address
+// too (SO_REUSEADDR): that is what groups are for.
+func WithGroups(device string, groups ...netip.Addr) Option {
+	return func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true }
+}
+
 // WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer
 // ones are truncated (TruncatedReceiver). The default, and most, is 64 KiB, which
 // no datagram exceeds.
@@ -234,6 +244,13 @@ func WithNameTimeout(d time.Duration) Option { return func(c *connConfig) { c.na
 // WithSequential tries a name's addresses strictly one after another. The
 // default races them (RFC 8305).
 func WithSequential() Option { return func(c *connConfig) { c.sequential = true } }
+
+// WithAddrFilter asks f about each address before a socket is opened for it,
+// once names are resolved. An error from f makes that address a failed attempt;
+// the others are tried. f runs on the loop's goroutine.
+func WithAddrFilter(f func(netip.AddrPort) error) Option {
+	return func(c *connConfig) { c.allowed = f }
+}
 
 // WithRaceDelay sets how long an attempt has a head start; the default is
 // RFC 8305's 250 ms.

@@ -118,6 +118,16 @@ func (s *stream) armRead() {
 	s.arm(backend.Read, 0, buf)
 }
 
+// supplied copies as much of p as goes into the memory that the protocol
+// supplies. The connection may be lost or closed for it.
+func (s *stream) supplied(p []byte) []byte {
+	buf := s.callReadBuffer()
+	if len(buf) == 0 {
+		s.lose(errNoBuffer) // unless it is lost
+	}
+	return buf[:copy(buf, p)]
+}
+
 func (s *stream) callReadBuffer() []byte {
 	defer s.guard("ReadBuffer")
 	return s.proto.(BufferedProtocol).ReadBuffer()
@@ -218,12 +228,25 @@ func (s *stream) deliver(p []byte) {
 		p = s.tail
 	}
 	s.flags &^= fOffer
+	came := false
 	for len(p) > 0 && (!s.paused() || planted == "pause-ignored") {
 		s.flags &^= fExchanged
 		// What was withheld may be much more than one read. It is offered in
 		// pieces, so that a protocol that writes as much as it reads meets its
 		// marks in between; one that declines a piece sees all there is.
 		q := p[:min(len(p), pieceMax)]
+		if came && s.caps&capBuffer != 0 {
+			// The protocol came in the midst of this read: its first bytes go
+			// where all others will.
+			if q = s.supplied(q); s.flags&fClosing != 0 {
+				s.dropTail()
+				return
+			} else if s.flags&fLost != 0 {
+				return
+			} else if s.paused() {
+				break
+			}
+		}
 		n, err := s.callData(q)
 		if n == 0 && len(q) < len(p) && err == nil && s.flags&(fLost|fClosing|fExchanged) == 0 && !s.paused() {
 			q = p
@@ -234,7 +257,10 @@ func (s *stream) deliver(p []byte) {
 			s.x.handed = nil
 			if err == nil {
 				s.callHanded(made)
+				came = true
 			}
+		} else if n < len(q) {
+			came = false // what it leaves is kept, and offered from there
 		}
 		switch {
 		case s.flags&fLost != 0 && planted == "lost-in-callback" && n > 0 && n < len(p):
@@ -264,9 +290,16 @@ func (s *stream) keep(p []byte, kept bool) {
 		s.dropTail()
 		return
 	}
-	if kept {
+	switch {
+	case len(p) > chunkSize && kept:
+		// Moving a long tail to the front for each piece of it that is used would
+		// cost the square of its length.
+		s.tail = p
+	case len(p) > chunkSize:
+		s.tail = append([]byte(nil), p...)
+	case kept && cap(s.tail) == chunkSize:
 		s.tail = append(s.tail[:0], p...)
-	} else {
+	default:
 		s.tail = append(s.loop.pool.get()[:0], p...)
 	}
 	if len(p) > int(s.tailMax) && !s.paused() {

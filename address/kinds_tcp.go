@@ -153,7 +153,10 @@ func tcpOptions(p *Part) []weir.Option {
 }
 
 func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-	opts := tcpOptions(p)
+	return dialTCP(env, p, hostPort(p.ArgText()), tcpOptions(p), proto)
+}
+
+func dialTCP(env *Env, p *Part, target string, opts []weir.Option, proto weir.Protocol) func() {
 	if p.Has("timeout") {
 		opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
 	}
@@ -166,7 +169,7 @@ func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 	if p.Has("headstart") {
 		opts = append(opts, weir.WithRaceDelay(p.Duration("headstart")))
 	}
-	c := env.Loop.Connect("tcp"+p.Value("family"), hostPort(p.ArgText()), proto, opts...)
+	c := env.Loop.Connect("tcp"+p.Value("family"), target, proto, opts...)
 	return func() { c.Stop() }
 }
 

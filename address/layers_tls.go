@@ -259,9 +259,9 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	}
 	rules := slices.Concat(p.Values("allow-cn"), p.Values("allow-dns"), p.Values("allow-uri"))
 	if name == "" && p.targetAsked {
-		return func(to string) layer.Layer {
+		return func(asked Asked) layer.Layer {
 			cfg := cfg.Clone()
-			cfg.ServerName = targetHost(to)
+			cfg.ServerName = targetHost(asked.To)
 			return layer.TLS(cfg, opts...)
 		}, nil
 	}

@@ -23,6 +23,9 @@ type Env struct {
 	// Note hears what a person may want to know, such as a stale socket that
 	// was replaced; nil: nobody.
 	Note func(text string)
+	// Access are the rules for where dial may connect to; nil: everywhere but
+	// where nobody means (layer.Access).
+	Access *layer.Access
 	// Failed hears of a connection to a listener that never came to be because a
 	// layer could not agree with the peer; t is the socket's transport. nil: the
 	// loop's error handler hears of it.
@@ -131,10 +134,10 @@ func (e *Endpoint) aim(i int) {
 }
 
 // stack is the layers of one connection.
-func (e *Endpoint) stack(to string) []layer.Layer {
+func (e *Endpoint) stack(asked Asked) []layer.Layer {
 	var layers []layer.Layer
 	for _, p := range e.prepared {
-		layers = append(layers, p(to))
+		layers = append(layers, p(asked))
 	}
 	return layers
 }
@@ -161,7 +164,7 @@ func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 	if err := e.Prepare(env); err != nil {
 		return nil, err
 	}
-	if layers := e.stack(""); len(layers) > 0 {
+	if layers := e.stack(Asked{}); len(layers) > 0 {
 		f = layer.ServerFunc(f, env.Failed, layers...)
 	}
 	all, err := e.kind.Listen(env, e.Base, f)
@@ -176,13 +179,15 @@ func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 // if it is a weir.ConnectFailer, with ConnectFailed. On a base with the option
 // retry it is tried again until that time is up. Call it on the loop's
 // goroutine, or before the loop runs.
-func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting { return e.ConnectTo(env, "", p) }
+func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting {
+	return e.ConnectFor(env, Asked{}, p)
+}
 
-// ConnectTo is Connect for a connection whose other side asked where to go: to
-// is a "host:port", which a proxy layer without an argument, or a kind that has
-// no target of its own, passes on.
-func (e *Endpoint) ConnectTo(env *Env, to string, p weir.Protocol) *Connecting {
-	c := &Connecting{env: env, endpoint: e, to: to, proto: p}
+// ConnectFor is Connect for a connection whose other side asked for it: a proxy
+// layer without an argument, or a kind that has no target of its own, goes where
+// it asked to go.
+func (e *Endpoint) ConnectFor(env *Env, asked Asked, p weir.Protocol) *Connecting {
+	c := &Connecting{env: env, endpoint: e, asked: asked, proto: p}
 	err := e.Prepare(env)
 	if err == nil && (e.Role() == Listen || e.kind.Connect == nil) {
 		err = ErrRole
@@ -212,7 +217,7 @@ type Connecting struct {
 	env      *Env
 	endpoint *Endpoint
 	proto    weir.Protocol
-	to       string
+	asked    Asked
 	stop     func()
 	timer    *weir.Timer
 	until    time.Time // when to give up; zero: at the first failure
@@ -240,8 +245,8 @@ func (c *Connecting) Tries() int { return c.tries }
 
 func (c *Connecting) attempt() {
 	c.tries++
-	p := layer.Client(&attempt{c: c}, c.endpoint.stack(c.to)...)
-	c.stop = c.endpoint.kind.Connect(c.env, c.endpoint.Base, c.to, p)
+	p := layer.Client(&attempt{c: c}, c.endpoint.stack(c.asked)...)
+	c.stop = c.endpoint.kind.Connect(c.env, c.endpoint.Base, c.asked.To, p)
 }
 
 // attempt is the protocol on top of one try; it gives way to the real one when

@@ -1,6 +1,7 @@
 package address
 
 import (
+	"net"
 	"slices"
 
 	"github.com/weir-io/weir"
@@ -88,13 +89,22 @@ type Layer struct {
 	Prepare func(env *Env, p *Part, role Role) (Prepared, error)
 }
 
-// Prepared makes the layer of a connection. to is where the other side asked to
-// be connected to, "host:port", for a proxy that is to be asked for the same; it
-// is empty where the other side did not ask, and on a listener.
-type Prepared func(to string) layer.Layer
+// Prepared makes the layer of a connection; asked is what it is made for, and
+// empty on a listener.
+type Prepared func(asked Asked) layer.Layer
+
+// Asked is what a connection is made for, as far as the other side says.
+type Asked struct {
+	// To is where the other side asked to be connected to, "host:port", for a
+	// proxy that is to be asked for the same; "" where it did not ask.
+	To string
+	// Source and Destination are the ends of the other side's own connection, for
+	// those who are to be told; nil where there is none.
+	Source, Destination net.Addr
+}
 
 // Always is Prepared for a layer that is the same whatever was asked for.
-func Always(l layer.Layer) Prepared { return func(string) layer.Layer { return l } }
+func Always(l layer.Layer) Prepared { return func(Asked) layer.Layer { return l } }
 
 // Arg describes what stands after the colon.
 type Arg struct {
@@ -160,7 +170,10 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds:  []*Kind{tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), stdioKind(), fdKind(), pipeKind(), replayKind()},
-		Layers: slices.Concat(tlsLayers(), wsLayers(), flowLayers(), faultLayers()),
+		Kinds: []*Kind{
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
+			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
+		},
+		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
 	}
 }

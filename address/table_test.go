@@ -2,52 +2,19 @@ package address
 
 import (
 	"testing"
-
-	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/layer"
 )
-
-// noteLayer is a layer that changes nothing: what it stands for is only parsed.
-func noteLayer(name string, options ...OptionDoc) *Layer {
-	return &Layer{
-		Name:    name,
-		Summary: "a layer of the tests",
-		Options: options,
-		Prepare: func(*Env, *Part, Role) (Prepared, error) {
-			return Always(func(a layer.Above) layer.Above {
-				return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
-					b := &layer.Base{}
-					return b.Init(b, name, a)
-				}}
-			}), nil
-		},
-	}
-}
 
 // later is the table with words that COMMAND.md's examples use and that are not
 // there yet, so that the grammar can be tried whole.
 func later() *Table {
 	t := Default()
-	arg := func(l *Layer, a Arg) *Layer { l.Arg = a; return l }
-	dialOnly := func(l *Layer) *Layer { l.Roles = []Role{Dial, Open}; return l }
-	proxy := []OptionDoc{{Name: "user", Type: Text}, {Name: "password", Type: Secret}}
-	t.Layers = append(
-		t.Layers,
-		arg(noteLayer("socks5", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
-		arg(noteLayer("connect", proxy...), Arg{Name: "host:port", Type: HostPort, Optional: true}),
-		noteLayer("proxy-in"),
-		dialOnly(arg(noteLayer("proxy-out"), Arg{Name: "v1|v2", Type: Choice("v1", "v2")})),
-	)
-	word := func(name string, r Role, a Arg, options ...OptionDoc) *Kind {
-		return &Kind{Name: name, Role: r, Summary: "a kind of the tests", Arg: a, Options: options, Describe: func(*Part) string { return "is of the tests" }}
+	word := func(name string) *Kind {
+		return &Kind{Name: name, Role: Open, Summary: "a kind of the tests", Describe: func(*Part) string { return "is of the tests" }}
 	}
 	t.Kinds = append(
 		t.Kinds,
-		word("dial", Dial, Arg{}),
-		word("exec", Open, Arg{}),
-		word("pty", Open, Arg{}),
-		word("udp", Dial, Arg{Name: "host:port", Type: HostPort}, OptionDoc{Name: "idle", Type: Duration}),
-		word("udp-listen", Listen, Arg{Name: "[host:]port", Type: ListenPort}),
+		word("exec"),
+		word("pty"),
 	)
 	return t
 }

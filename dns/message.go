@@ -98,6 +98,9 @@ func (q *query) read(msg []byte) (*response, error) {
 	if r.truncated {
 		return r, nil // what is there of it is not used
 	}
+	if !wellFormed(msg) {
+		return nil, errBadReply
+	}
 	answers, err := readSection(p.Answer)
 	if err != nil {
 		return nil, err

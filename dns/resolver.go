@@ -3,6 +3,7 @@ package dns
 import (
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -182,19 +183,21 @@ func (r *Resolver) LookupNetIP(l *weir.Loop, network, host string, done func([]n
 		}
 		return s.soon([]netip.Addr{a}, nil)
 	}
-	if addrs, known := c.hosts.lookup(network, host); known {
+	addrs, known := c.hosts.lookup(network, host)
+	if known {
 		c.step(Step{Name: host, What: "in the hosts file"})
-		if len(addrs) == 0 {
-			return s.soon(nil, &Error{Name: host, Err: ErrNotFound})
-		}
-		return s.soon(addrs, nil)
 	}
-	if isLocalhost(host) {
-		var addrs []netip.Addr
+	if isLocalhost(host) { // loopback of both families, whatever the file leaves out
 		for _, a := range []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
-			if fits(network, a) {
+			if fits(network, a) && !slices.ContainsFunc(addrs, func(b netip.Addr) bool { return b.Unmap().Is4() == a.Is4() }) {
 				addrs = append(addrs, a)
 			}
+		}
+		known = true
+	}
+	if known {
+		if len(addrs) == 0 {
+			return s.soon(nil, &Error{Name: host, Err: ErrNotFound})
 		}
 		return s.soon(addrs, nil)
 	}

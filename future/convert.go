@@ -122,3 +122,18 @@ func Context[T any](parent context.Context, f *Future[T]) context.Context {
 	f.OnDone(func(_ T, err error) { cancel(err) })
 	return ctx
 }
+
+// Carry makes a future of another loop out of f: it settles there as f does
+// here, and canceling it there cancels f here. It is called on f's loop; what it
+// returns belongs to the other. Where the other loop is closed by then, nobody
+// hears of it.
+func Carry[T any](f *Future[T], to *Scheduler) *Future[T] {
+	g, p := New[T](to)
+	p.OnCancel(func() {
+		if f.s.post(func() { f.Cancel() }) != nil {
+			p.Reject(ErrCanceled) // there is nobody left to do it
+		}
+	})
+	f.OnDone(func(v T, err error) { _ = p.Post(v, err) })
+	return g
+}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,40 +95,52 @@ func TestH2spec(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	want, cases := h2spec(plain)
+	go serveHTTP2(plain, http.HandlerFunc(hello))
+	want, cases := h2spec(plain.Addr())
 	if cases < 100 {
 		t.Fatalf("only %d cases ran", cases)
 	}
 	t.Logf("over package net: %d of %d fail: %q", len(want), cases, want)
 	onBackends(t, func(t *testing.T, l *weir.Loop) {
-		alone := func() []string {
-			got, n := h2spec(listen(t, l))
-			if n != cases {
-				t.Errorf("%d cases ran, %d over package net", n, cases)
+		ln := listen(t, l)
+		go serveHTTP2(ln, http.HandlerFunc(hello))
+		got, n := h2spec(ln.Addr())
+		if n != cases {
+			t.Errorf("%d cases ran, %d over package net", n, cases)
+		}
+		for _, name := range got {
+			if slices.Contains(want, name) {
+				continue
 			}
-			return slices.DeleteFunc(got, func(name string) bool { return slices.Contains(want, name) })
-		}
-		// h2spec waits for answers no longer than its timeout, which a busy
-		// machine may outlast once.
-		bad := alone()
-		if len(bad) > 0 {
-			again := alone()
-			bad = slices.DeleteFunc(bad, func(name string) bool { return !slices.Contains(again, name) })
-		}
-		if len(bad) > 0 {
-			t.Errorf("cases that fail over netconn alone: %q", bad)
+			// Some cases race with the server's answer, or with h2spec's own
+			// timeout on a busy machine. What netconn breaks fails each time.
+			section, _, _ := strings.Cut(name, " ")
+			for try := 1; ; try++ {
+				if failed, _ := h2spec(ln.Addr(), section); len(failed) == 0 {
+					break
+				}
+				if try == 10 {
+					t.Errorf("fails over netconn alone, each of %d times: %s", try+1, name)
+					break
+				}
+			}
 		}
 	})
 }
 
-// h2spec serves on ln, and returns which cases fail and how many there were.
-func h2spec(ln net.Listener) (failed []string, cases int) {
-	go serveHTTP2(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		_, _ = io.WriteString(w, "hello")
-	}))
-	addr := ln.Addr().(*net.TCPAddr)
-	c := &config.Config{Host: addr.IP.String(), Port: addr.Port, Path: "/", Timeout: time.Second, MaxHeaderLen: 4000}
+func hello(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	_, _ = io.WriteString(w, "hello")
+}
+
+// h2spec runs the cases of some sections, or all, against a server, and returns
+// which fail and how many there were.
+func h2spec(a net.Addr, sections ...string) (failed []string, cases int) {
+	addr := a.(*net.TCPAddr)
+	c := &config.Config{
+		Host: addr.IP.String(), Port: addr.Port, Path: "/",
+		Timeout: 2 * time.Second, MaxHeaderLen: 4000, Sections: sections,
+	}
 	for _, g := range []*spec.TestGroup{generic.Spec(), h2cases.Spec(), hpack.Spec()} {
 		g.Test(c)
 		collect(g, &failed, &cases)

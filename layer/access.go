@@ -56,26 +56,37 @@ func (r *Access) CheckAddr(a net.Addr) error {
 // names reports whether Allow has a network of a that is all special.
 func (r *Access) names(a netip.Addr) bool {
 	for _, p := range r.Allow {
-		if p.Contains(a) && special(p.Masked().Addr()) && special(last(p)) {
-			return true
+		for _, s := range specials() {
+			if p.Contains(a) && p.Bits() >= s.Bits() && s.Contains(p.Addr()) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// last is the highest address of a network.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 1 << (7 - i%8)
+// specials are the networks that nobody means.
+func specials() [7]netip.Prefix {
+	var linkLocal, multicast [16]byte
+	linkLocal[0], linkLocal[1], multicast[0] = 0xfe, 0x80, 0xff
+	return [...]netip.Prefix{
+		netip.PrefixFrom(netip.IPv4Unspecified(), 8),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 32),
+		netip.PrefixFrom(netip.IPv6Unspecified(), 128),
+		netip.PrefixFrom(netip.AddrFrom16(linkLocal), 10),
+		netip.PrefixFrom(netip.AddrFrom16(multicast), 8),
 	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 func special(a netip.Addr) bool {
-	return a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() ||
-		a.Is4() && (a.As4()[0] == 0 || a.As4() == [4]byte{255, 255, 255, 255})
+	for _, s := range specials() {
+		if s.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 func contains(ps []netip.Prefix, a netip.Addr) bool {
@@ -96,7 +107,7 @@ func spellings(a netip.Addr) []netip.Addr {
 	}
 	b := a.As16()
 	switch {
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(a):
+	case [12]byte(b[:12]) == [12]byte{0, 0x64, 0xff, 0x9b}:
 		return []netip.Addr{a, netip.AddrFrom4([4]byte(b[12:]))}
 	case b[0] == 0x20 && b[1] == 2:
 		return []netip.Addr{a, netip.AddrFrom4([4]byte(b[2:6]))}

@@ -22,22 +22,23 @@ const defaultProxyHeaderTimeout = 5 * time.Second
 
 // ProxyIn reads the header of the PROXY protocol, version 1 or 2, with which a
 // proxy begins the stream: the transport above has the addresses that it says.
-// trusted are the peers that may, and must, send one: all connections from
-// others, also those from UNIX sockets unless trusted is empty, are refused. An
-// empty trusted trusts everybody who can connect: then nobody else but proxies
-// must be able to. A header has to be there whole within timeout; 0 is 5 s,
-// below 0 no bound. A connection that begins with anything else is refused. The
-// layer steps aside behind the header.
+// trusted are the peers that may, and must, send one; none are loopback. Those
+// that have no IP address are trusted too: who may connect to a UNIX socket is
+// said by its file. Others are refused, and so is a stream that begins with
+// anything else. The header has to be there whole within timeout; 0 is 5 s, below
+// 0 no bound. The layer steps aside behind the header.
 func ProxyIn(trusted []netip.Prefix, timeout time.Duration) Layer {
 	if timeout == 0 {
 		timeout = defaultProxyHeaderTimeout
 	}
-	rules := &Access{Allow: trusted}
+	if len(trusted) == 0 {
+		trusted = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8), netip.PrefixFrom(netip.IPv6Loopback(), 128)}
+	}
 	return func(a Above) Above {
 		return Above{Failed: a.Failed, Make: func(t weir.Transport) weir.Protocol {
 			w := &proxyWire{}
 			o := &opening{name: "proxy-in", wire: w, above: a, stage: weir.StageProxy, limit: timeout}
-			if len(trusted) > 0 && rules.CheckAddr(t.RemoteAddr()) != nil {
+			if peer, ok := addrPortOf(t.RemoteAddr()); ok && !contains(trusted, peer.Addr()) {
 				o.wire = &noWire{err: ErrNotAllowed}
 			}
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {

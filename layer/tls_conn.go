@@ -130,7 +130,7 @@ func (c *tlsConn) pump() {
 func (c *tlsConn) readEnded(err error) {
 	if !errors.Is(err, io.EOF) {
 		c.gentle = true
-		c.Fail(reason(err, c.shared.cfg))
+		c.Fail(c.reason(err))
 		return
 	}
 	c.peerDone = true
@@ -140,6 +140,15 @@ func (c *tlsConn) readEnded(err error) {
 		return
 	}
 	c.End()
+}
+
+// reason is reason, by the time that crypto/tls goes by.
+func (c *tlsConn) reason(err error) error {
+	at := c.below.Loop().Now()
+	if t := c.shared.cfg.Time; t != nil {
+		at = t()
+	}
+	return reason(err, at)
 }
 
 // EOFReceived implements weir.EOFReceiver.

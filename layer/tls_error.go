@@ -102,7 +102,7 @@ func (e *CertificateError) Error() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "certificate %s: ", e.Problem)
-	switch e.Problem {
+	switch e.Problem { //nolint:exhaustive // Missing has returned, and the rest is for default
 	case WrongName, NotAllowed:
 		fmt.Fprintf(&b, "it is for %s", e.names())
 		if e.Want != "" {
@@ -146,7 +146,8 @@ func (e *CertificateError) names() string {
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
 // reason turns what crypto/tls reports into an error of ours, where we have one.
-func reason(err error, cfg *tls.Config) error {
+// at is the time by which certificates were judged.
+func reason(err error, at time.Time) error {
 	var remote *net.OpError
 	if errors.As(err, &remote) && remote.Op == "remote error" {
 		// crypto/tls does not export the type of its alerts.
@@ -155,30 +156,30 @@ func reason(err error, cfg *tls.Config) error {
 			return &AlertError{Alert: uint8(v.Uint()), Text: text, Err: err}
 		}
 	}
-	var ours *CertificateError
-	if errors.As(err, &ours) {
-		return ours
+	var (
+		ours *CertificateError
+		bad  *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &ours):
+	case errors.As(err, &bad):
+		ours = certificateError(bad.UnverifiedCertificates, bad.Err)
+	case err.Error() == "tls: client didn't provide a certificate":
+		ours = &CertificateError{Problem: Missing, Err: err}
+	default:
+		return err
 	}
-	var bad *tls.CertificateVerificationError
-	if errors.As(err, &bad) {
-		return certificateError(bad.UnverifiedCertificates, bad.Err, cfg)
+	ours.At = at
+	var invalid x509.CertificateInvalidError
+	if ours.Problem == Expired && errors.As(ours.Err, &invalid) && invalid.Cert != nil && at.Before(invalid.Cert.NotBefore) {
+		ours.Problem = NotYetValid
 	}
-	if err.Error() == "tls: client didn't provide a certificate" {
-		return &CertificateError{Problem: Missing, Err: err, At: now(cfg)}
-	}
-	return err
-}
-
-func now(cfg *tls.Config) time.Time {
-	if cfg.Time != nil {
-		return cfg.Time()
-	}
-	return time.Now()
+	return ours
 }
 
 // certificateError says what err means for a chain.
-func certificateError(chain []*x509.Certificate, err error, cfg *tls.Config) *CertificateError {
-	e := &CertificateError{Problem: Unacceptable, Chain: chain, Err: err, At: now(cfg)}
+func certificateError(chain []*x509.Certificate, err error) *CertificateError {
+	e := &CertificateError{Problem: Unacceptable, Chain: chain, Err: err}
 	if len(chain) > 0 {
 		leaf := chain[0]
 		e.Subject, e.Issuer = leaf.Subject.String(), leaf.Issuer.String()
@@ -197,9 +198,6 @@ func certificateError(chain []*x509.Certificate, err error, cfg *tls.Config) *Ce
 		e.Problem, e.Want = WrongName, name.Host
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Problem = Expired
-		if invalid.Cert != nil && e.At.Before(invalid.Cert.NotBefore) {
-			e.Problem = NotYetValid
-		}
 	}
 	return e
 }

@@ -98,7 +98,7 @@ func (c *tlsConn) stepped(h *handshake) {
 	case !h.done:
 		h.gate.moved(c)
 	case h.err != nil:
-		c.handshakeFailed(reason(h.err, c.shared.cfg))
+		c.handshakeFailed(c.reason(h.err))
 	default:
 		h.end(c)
 		if c.Ready() {

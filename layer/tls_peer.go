@@ -121,7 +121,7 @@ func (s *tlsShared) applyRules() {
 	before := cfg.VerifyConnection
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) == 0 {
-			return &CertificateError{Problem: Missing, At: now(cfg), Err: errNotAllowed}
+			return &CertificateError{Problem: Missing, Err: errNotAllowed}
 		}
 		verified := len(cs.VerifiedChains) > 0
 		if byRulesAlone {
@@ -131,7 +131,7 @@ func (s *tlsShared) applyRules() {
 			verified = true
 		}
 		if !verified || !s.rules.Allow(cs.PeerCertificates[0]) {
-			e := certificateError(cs.PeerCertificates, errNotAllowed, cfg)
+			e := certificateError(cs.PeerCertificates, errNotAllowed)
 			e.Problem, e.Want = NotAllowed, s.rules.String()
 			if !verified {
 				e.Err = fmt.Errorf("%w: it was not verified", errNotAllowed)
@@ -147,7 +147,10 @@ func (s *tlsShared) applyRules() {
 
 // verifyChain verifies a server's certificate for no name in particular.
 func verifyChain(chain []*x509.Certificate, cfg *tls.Config) error {
-	opts := x509.VerifyOptions{Roots: cfg.RootCAs, CurrentTime: now(cfg), Intermediates: x509.NewCertPool()}
+	opts := x509.VerifyOptions{Roots: cfg.RootCAs, Intermediates: x509.NewCertPool()}
+	if cfg.Time != nil {
+		opts.CurrentTime = cfg.Time()
+	}
 	for _, c := range chain[1:] {
 		opts.Intermediates.AddCert(c)
 	}

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,21 +201,32 @@ func TestTLSNotTLS(t *testing.T) {
 	}
 }
 
-// TestTLSCallbackPanics: panics and mistakes in the program's functions.
-func TestTLSCallbackPanics(t *testing.T) {
-	server, client := tlsPair(t, tls.VersionTLS13)
-	server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { panic("no config today") }
-	r := newRig(t)
-	s, c := &ear{}, &ear{}
-	r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client)})
-	r.until("the end", func() bool { return c.over() && r.loop.Connections() == 0 })
-	var p *weir.PanicError
-	found := false
-	for _, err := range r.reported {
-		found = found || errors.As(err, &p) && p.Value == "no config today"
-	}
-	if !found || c.failed == nil {
-		t.Errorf("reported: %v; the client: %v", r.reported, c.failed)
+// TestTLSCallbacks: what a program's own functions can do wrong costs one
+// connection: a panic is reported as one, with its stack, and a Goexit ends only
+// its goroutine (R8).
+func TestTLSCallbacks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		f    func()
+		ok   func(err error) bool
+	}{
+		{"panic", func() { panic("no config today") }, func(err error) bool {
+			var p *weir.PanicError
+			return errors.As(err, &p) && p.Value == "no config today" && len(p.Stack) > 0
+		}},
+		{"Goexit", runtime.Goexit, func(err error) bool { return strings.Contains(err.Error(), "Goexit") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server, client := tlsPair(t, tls.VersionTLS13)
+			server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { c.f(); return nil, nil }
+			r := newRig(t)
+			s, e := &ear{}, &ear{}
+			r.pair(s, []layer.Layer{layer.TLSServer(server)}, e, []layer.Layer{layer.TLS(client)})
+			r.until("the end", func() bool { return e.over() && r.loop.Connections() == 0 && len(r.reported) > 0 })
+			if !slices.ContainsFunc(r.reported, c.ok) || e.failed == nil || s.made > 0 {
+				t.Errorf("reported: %v; the client: %v", r.reported, e.failed)
+			}
+		})
 	}
 }
 

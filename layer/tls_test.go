@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -108,14 +109,35 @@ func tlsPair(t testing.TB, version uint16) (server, client *tls.Config) {
 // TestTLS: a TLS connection is a stream like any other (R38, R39, behaviours 20 to 47).
 func TestTLS(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
-	s, c := layer.TLSServer(server), layer.TLS(client)
+	// Many cases leave a close_notify unanswered: a second each would be long.
+	soon := layer.WithCloseTimeout(10 * time.Millisecond)
+	s, c := layer.TLSServer(server, soon), layer.TLS(client, soon)
 	t.Run("one", func(t *testing.T) { suite(t, []layer.Layer{s}, []layer.Layer{c}) })
 	t.Run("between two", func(t *testing.T) {
 		suite(t, []layer.Layer{plain, s, plain}, []layer.Layer{plain, c, plain})
 	})
 	t.Run("with workers", func(t *testing.T) {
 		w := layer.WithHandshakeWorkers(2)
-		suite(t, []layer.Layer{layer.TLSServer(server, w)}, []layer.Layer{layer.TLS(client, w)})
+		suite(t, []layer.Layer{layer.TLSServer(server, w, soon)}, []layer.Layer{layer.TLS(client, w, soon)})
 	})
 	t.Run("over TLS", func(t *testing.T) { suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
+}
+
+// TestTLSSteady: a message costs the one allocation that crypto/tls makes to read
+// a record, and none of ours (R6).
+func TestTLSSteady(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	server, client := tlsPair(t, tls.VersionTLS13)
+	for _, name := range weir.Backends() {
+		if name == "portable" {
+			continue // it has goroutines of its own
+		}
+		t.Run(name, func(t *testing.T) {
+			if n := steady(t, name, []layer.Layer{layer.TLSServer(server)}, []layer.Layer{layer.TLS(client)}); n > 1 {
+				t.Errorf("%.2f allocations a message", n)
+			}
+		})
+	}
 }

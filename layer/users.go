@@ -12,7 +12,7 @@ type Users struct{ all [][2][sha256.Size]byte }
 // NewUsers makes Users of passwords by name. An empty password is one.
 func NewUsers(passwords map[string]string) *Users {
 	u := &Users{}
-	for name, password := range passwords {
+	for name, password := range passwords { // any order: all are looked at
 		u.all = append(u.all, [2][sha256.Size]byte{sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))})
 	}
 	return u

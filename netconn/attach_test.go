@@ -105,6 +105,11 @@ func (f foreign) streams(backend string) weirtest.Maker {
 func TestForeignStreams(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
 		for _, f := range foreigns {
+			// The others differ from these in nothing that a backend sees; those
+			// handed over are the root's own sockets, whose suite is there.
+			if f.name != "tcp" && f.name != "pipe" && backend != weir.Backends()[0] {
+				continue
+			}
 			t.Run(f.name, func(t *testing.T) { weirtest.TestStreams(t, f.streams(backend)) })
 		}
 	})

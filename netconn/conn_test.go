@@ -200,9 +200,14 @@ func TestConn(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		server, client := tlsConfigs(t)
 		kinds := []kind{
-			{"tcp", dialled("tcp")}, {"unix", dialled("unix")}, {"pair", paired}, {"taken", taken},
-			{"layered", layered(unchanged, unchanged)}, {"tls", layered(layer.TLSServer(server), layer.TLS(client))},
+			{"tcp", dialled("tcp")},
+			{"unix", dialled("unix")},
+			{"pair", paired},
+			{"taken", taken},
+			{"layered", layered(unchanged, unchanged)},
+			{"tls", layered(layer.TLSServer(server), layer.TLS(client))},
 		}
+		kinds = append(kinds, unixKinds()...)
 		for _, f := range foreigns {
 			kinds = append(kinds, kind{"foreign " + f.name, attached(f.make)})
 		}

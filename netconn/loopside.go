@@ -2,6 +2,7 @@ package netconn
 
 import (
 	"cmp"
+	"errors"
 	"io"
 	"net"
 
@@ -156,9 +157,11 @@ func (c *loopSide) flush() {
 			c.loop.Readied()
 		}
 		out.mu.Unlock()
-		// An error means that the connection is over, which ConnectionLost tells.
-		_, _ = c.t.Write(buf[:n])
+		_, err := c.t.Write(buf[:n])
 		c.pools.put(buf)
+		if err != nil && !errors.Is(err, weir.ErrClosed) {
+			out.stop(err) // such as ErrNotWritable; what is lost says so itself
+		}
 		out.mu.Lock()
 	}
 	left, end, closed, abort := out.n > 0, out.end, out.closed, out.abort

@@ -1,7 +1,6 @@
 package netconn
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"syscall"
@@ -268,7 +267,10 @@ func (c *PacketConn) Close() error {
 
 // SetDeadline implements net.PacketConn.
 func (c *PacketConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
 }
 
 // SetReadDeadline implements net.PacketConn.

@@ -129,6 +129,9 @@ test_clients() {
 	for v in -tls1_2 -tls1_3; do
 		asked openssl s_client -quiet -verify_return_error -CAfile "$tmp/ca.pem" "$v" -connect "localhost:$p" || fail "clients: openssl s_client $v: $(tail -1 "$tmp/page.err")"
 	done
+	# New keys, asked for in the middle of a request (RFC 8446, 4.6.3).
+	{ printf 'GET / HTTP/1.0\r\n'; sleep 0.3; echo K; sleep 0.3; echo k; sleep 0.3; printf 'Host: localhost\r\n\r\n'; sleep 1; } |
+		openssl s_client -CAfile "$tmp/ca.pem" -connect "localhost:$p" 2>/dev/null | grep -q '^hello' || fail "clients: openssl s_client, new keys"
 	say "clients: openssl s_client"
 	if have gnutls-cli; then
 		asked gnutls-cli --x509cafile "$tmp/ca.pem" -p "$p" localhost || fail "clients: gnutls-cli: $(tail -1 "$tmp/page.err")"

@@ -66,6 +66,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	a.env = &address.Env{
 		Loop: loop, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv,
 		Note:   func(text string) { rep.line(dim, "note", text, "text", text) },
+		Access: f.access(),
 		Failed: func(t weir.Transport, err *weir.AttemptError) { rep.fail(slog.LevelWarn, refusedFailure(t, err)) },
 	}
 	a.pick = newPicker(a, f)
@@ -164,21 +165,23 @@ func (a *app) begin() bool {
 // of sessions, or only the peers of one.
 func (a *app) factory(side relay.Side, once *session) weir.Factory {
 	if once == nil {
-		return func(weir.Transport) weir.Protocol {
+		return func(t weir.Transport) weir.Protocol {
 			if a.draining {
 				return nil
 			}
 			s := a.newSession()
+			s.accepted(t)
 			a.loop.Soon(func() { s.connect(side.Other()) })
 			return s.relay.Protocol(side)
 		}
 	}
 	taken := false
-	return func(weir.Transport) weir.Protocol {
+	return func(t weir.Transport) weir.Protocol {
 		if taken || a.draining {
 			return nil
 		}
 		taken = true
+		once.accepted(t)
 		for i, e := range [2]*address.Endpoint{a.p.a, a.p.bs[0]} {
 			if relay.Side(i) == side {
 				_ = a.listenerOf(side).Close() // always nil; one peer is all it waits for

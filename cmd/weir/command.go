@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -50,6 +51,11 @@ func (c *command) run() int {
 		return c.print(c.intro())
 	}
 	p, err := c.plan(words, argv, f)
+	var refused *policyError
+	if errors.As(err, &refused) {
+		fmt.Fprintln(c.stderr, err)
+		return exitPolicy
+	}
 	if err != nil {
 		return c.usage(err)
 	}
@@ -140,7 +146,7 @@ func (p *plan) check() error {
 	if a.Role() == address.Open && b.Role() == address.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
 		return &usageError{problem: fmt.Sprintf("%s cannot stand on both sides", a.Label())}
 	}
-	return nil
+	return p.checkProxies()
 }
 
 // many reports whether the plan serves any number of connections, and on which

@@ -55,7 +55,12 @@ func (f *failure) fields() []any {
 
 // connectFailure explains a connect that came to nothing.
 func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
-	f := &failure{problem: "cannot connect to " + e.Label()}
+	return connectFailureTo(e.Label(), e, err)
+}
+
+// connectFailureTo is connectFailure for an endpoint that is called otherwise.
+func connectFailureTo(label string, e *address.Endpoint, err *weir.ConnectError) *failure {
+	f := &failure{problem: "cannot connect to " + label}
 	if e.Role() == address.Open {
 		f.problem = "cannot use " + e.Label()
 	}
@@ -70,7 +75,9 @@ func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
 		cause = err.Err
 	}
 	f.problem += ": " + why(cause)
-	f.next = nextForConnect(e, cause)
+	if !e.Asks() {
+		f.next = nextForConnect(e, cause)
+	}
 	f.showTLS(cause, false)
 	return f
 }
@@ -78,7 +85,12 @@ func connectFailure(e *address.Endpoint, err *weir.ConnectError) *failure {
 // prepareFailure explains a layer that cannot be set up: a certificate that is
 // not there.
 func prepareFailure(e *address.Endpoint, err error) *failure {
-	return &failure{problem: "cannot set up " + e.Label() + ": " + why(err)}
+	text := why(err)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		text = path.Path + ": " + text
+	}
+	return &failure{problem: "cannot set up " + e.Label() + ": " + text}
 }
 
 // refusedFailure explains a connection to a listener on which a layer could not
@@ -106,6 +118,9 @@ func why(err error) string {
 		tls    *address.LayerError
 	)
 	if text := whyTLS(err); text != "" {
+		return text
+	}
+	if text := whyProxy(err); text != "" {
 		return text
 	}
 	switch {

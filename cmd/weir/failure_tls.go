@@ -51,6 +51,7 @@ func certificateProblem(e *layer.CertificateError) string {
 		return "the certificate is not valid yet"
 	case layer.NotAllowed:
 		return "the certificate is not one that is allowed"
+	case layer.Unacceptable:
 	}
 	return "the certificate cannot be used: " + strconv.Quote(e.Err.Error())
 }
@@ -113,6 +114,7 @@ func certificateWanted(e *layer.CertificateError) string {
 		return "valid at " + shortTime(e.At) + ", which is now"
 	case layer.UnknownAuthority:
 		return "signed by an authority that is trusted here"
+	case layer.Missing, layer.Unacceptable:
 	}
 	return ""
 }

@@ -25,6 +25,8 @@ type flags struct {
 	quiet   bool
 	pick    string
 	check   time.Duration
+	allow   []string // networks, as they were written
+	deny    []string
 	help    bool
 	version bool
 }
@@ -48,6 +50,8 @@ func flagDocs() []flagDoc {
 			f.check = d
 			return nil
 		}},
+		{name: "allow", value: "NETWORKS", doc: "let dial connect to these only, 10.0.0.0/8,::1 and the like; it may stand\nmore than once", set: func(f *flags, v string) error { return addNetworks(&f.allow, v) }},
+		{name: "deny", value: "NETWORKS", doc: "let dial connect to none of these", set: func(f *flags, v string) error { return addNetworks(&f.deny, v) }},
 		{name: "help", letter: "h", doc: "what weir is, or what a word means", set: func(f *flags, _ string) error { f.help = true; return nil }},
 		{name: "version", letter: "V", doc: "which weir this is", set: func(f *flags, _ string) error { f.version = true; return nil }},
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
+	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -23,6 +24,8 @@ type session struct {
 	targets    [2]*target // what the sides that connect were given
 	lease      *balance.Lease
 	since      time.Time
+	request    *layer.Request // of a proxy's client; nil: nobody asked
+	asked      address.Asked
 }
 
 func (a *app) newSession() *session {
@@ -55,7 +58,7 @@ func (s *session) connect(side relay.Side) {
 		s.targets[side] = t
 		s.ends[side] = t.endpoint
 	}
-	s.connecting[side] = s.ends[side].Connect(s.app.env, s.relay.Protocol(side))
+	s.connecting[side] = s.ends[side].ConnectFor(s.app.env, s.asked, s.relay.Protocol(side))
 }
 
 // peer is who is on side A; nil where nobody is yet.
@@ -79,6 +82,7 @@ func (s *session) connected() {
 	if s.lease != nil {
 		s.lease.Up()
 	}
+	s.granted()
 	names := s.names()
 	a.rep.line(dim, "open", fmt.Sprintf("#%d %s -> %s", s.id, names[0], names[1]), "id", s.id, "a", names[0], "b", names[1])
 }
@@ -90,9 +94,17 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	t := s.targets[side]
 	if t == nil {
 		a.rep.fail(slog.LevelError, connectFailure(s.ends[side], err))
+		s.denied(err)
 		return false
 	}
 	s.targets[side] = nil
+	if s.request != nil && s.ends[side].Asks() {
+		// It says nothing about the endpoint: others ask for other destinations.
+		a.rep.fail(slog.LevelWarn, connectFailureTo(s.label(side), s.ends[side], err))
+		t.refused++
+		s.denied(err)
+		return false
+	}
 	if a.p.many() || len(a.p.bs) > 1 {
 		t.down(connectFailure(t.endpoint, err))
 	} else {
@@ -107,6 +119,7 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 		}
 	}
 	t.refused++
+	s.denied(err)
 	return false
 }
 
@@ -117,12 +130,25 @@ func (s *session) abandon(side relay.Side) {
 	}
 }
 
+// label is what the command line calls a side, and where it goes if that was
+// asked for.
+func (s *session) label(side relay.Side) string {
+	e := s.ends[side]
+	switch {
+	case s.request == nil || !e.Asks():
+		return e.Label()
+	case e.Kind().Name == "dial":
+		return s.request.Destination()
+	}
+	return e.Label() + " to " + s.request.Destination()
+}
+
 // names are what the sides are called in a line: where they are, and how the
 // command line called that if it was otherwise.
 func (s *session) names() (names [2]string) {
 	for i := range names {
 		e := s.ends[i]
-		names[i] = e.Label()
+		names[i] = s.label(relay.Side(i))
 		t := s.relay.Transport(relay.Side(i))
 		if t == nil {
 			continue

@@ -405,6 +405,7 @@ func (s *session) controlPiece(c *piece) error {
 		s.answerPing(p)
 	case opClose:
 		return s.peerClosed(p)
+	default: // a pong that nobody asked for, or everybody
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ import (
 var (
 	// ErrBusy is returned by a read while another one waits.
 	ErrBusy = errors.New("stream: another read waits")
+	// ErrReadAhead is returned by Upgrade where more was received than was read:
+	// it came in the clear, and must not be taken for what comes later.
+	ErrReadAhead = errors.New("stream: bytes were received before the upgrade")
 	// ErrTooLong is returned by ReadUntil and ReadLine when what they look for
 	// is not within the maximum. What came stays to be read.
 	ErrTooLong = errors.New("stream: no delimiter within the maximum")
@@ -47,9 +50,11 @@ type Stream struct {
 	room    task.Event // set while it is not, and at the end
 	gone    task.Event // set at the end
 
-	next weir.Protocol // gets everything: see Handover
-	made func(*Stream)
-	fail func(*weir.ConnectError)
+	next  weir.Protocol // gets everything: see Handover
+	fault error         // why next lost the connection, outside of a delivery
+	up    *Stream       // stands above what is above the transport now: see Upgrade
+	made  func(*Stream)
+	fail  func(*weir.ConnectError)
 }
 
 // want is what the reader waits for.
@@ -105,7 +110,7 @@ func (c *Stream) DataReceived(p []byte) (int, error) {
 	c.serve()
 	rest := c.lent
 	c.lent = nil
-	if c.next != nil { // handed over meanwhile: the rest is not ours
+	if c.next != nil || c.up != nil { // handed over meanwhile: the rest is not ours
 		return len(p) - len(rest), nil
 	}
 	if len(rest) > 0 {
@@ -157,6 +162,9 @@ func (c *Stream) ConnectionLost(err error) {
 	c.room.Set()
 	c.gone.Set()
 	if c.next != nil {
+		if c.fault != nil {
+			err = c.fault
+		}
 		c.next.ConnectionLost(err)
 		return
 	}
@@ -173,7 +181,7 @@ func (c *Stream) ConnectFailed(err *weir.ConnectError) {
 // Write hands p to the transport, as weir.Transport's does: it never waits, and
 // p may be used again.
 func (c *Stream) Write(p []byte) (int, error) {
-	if c.t == nil {
+	if c.t == nil || c.up != nil {
 		return 0, weir.ErrClosed
 	}
 	return c.t.Write(p)
@@ -205,7 +213,7 @@ func (c *Stream) Drain(t *task.Task) error {
 // CloseWrite sends the end of the stream after what was written; reading goes
 // on. weir.ErrNoHalfClose where the transport cannot do that.
 func (c *Stream) CloseWrite() error {
-	if c.t == nil {
+	if c.t == nil || c.up != nil {
 		return weir.ErrClosed
 	}
 	return c.t.WriteEOF()
@@ -214,6 +222,9 @@ func (c *Stream) CloseWrite() error {
 // Close sends what was written, then closes. Reads return weir.ErrClosed from
 // now on. It does not wait: see Closed.
 func (c *Stream) Close() error {
+	if c.up != nil {
+		return c.up.Close()
+	}
 	if c.t == nil || c.closed {
 		return nil
 	}
@@ -225,6 +236,10 @@ func (c *Stream) Close() error {
 
 // Abort drops what was not sent and closes.
 func (c *Stream) Abort() {
+	if c.up != nil && c.up.t != nil {
+		c.up.Abort()
+		return
+	}
 	c.closed = true
 	if c.t != nil {
 		c.t.Abort()
@@ -277,7 +292,8 @@ func End(err error) error {
 }
 
 // Handover gives the connection to p, whose ConnectionMade is called, and ends
-// the Stream's part in it: bytes that were received and not read go to p first.
+// the Stream's part in it: bytes that were received and not read go to p first,
+// also if p has paused reading.
 // Reads fail from now on. It may be called from the task, also in the middle of
 // a delivery: what is left of that goes to p.
 func (c *Stream) Handover(p weir.Protocol) {
@@ -309,15 +325,27 @@ func (h *handover) Run() {
 	if c.lost || c.at == len(c.buf) {
 		return
 	}
-	if _, err := c.passOn(nil); err != nil {
+	defer func() {
+		if c.fault == errHeirPanicked { //nolint:errorlint // put there below
+			c.t.Abort() // and the loop hears of the panic
+		}
+	}()
+	c.fault = errHeirPanicked
+	_, c.fault = c.passOn(nil)
+	if c.fault != nil {
 		c.t.Abort()
 	}
 }
+
+var errHeirPanicked = errors.New("stream: the protocol that took over panicked")
 
 // passOn offers the kept bytes and p to the next protocol.
 func (c *Stream) passOn(p []byte) (int, error) {
 	c.buf = append(c.buf, p...)
 	for c.at < len(c.buf) {
+		if _, err := c.t.Write(nil); errors.Is(err, weir.ErrClosed) {
+			return len(p), nil // it has closed
+		}
 		n, err := c.next.DataReceived(c.buf[c.at:])
 		if err != nil {
 			return len(p), err
@@ -338,6 +366,48 @@ func (c *Stream) passOn(p []byte) (int, error) {
 		c.t.SetProtocol(c.next)
 	}
 	return len(p), nil
+}
+
+// Upgrade puts something between the transport and the coroutine in mid-stream,
+// TLS say, and waits until it is agreed with the peer. start does it: it is given
+// the transport, what makes the protocol above, and what to call if nothing comes
+// of it. With package layer:
+//
+//	tls, err := c.Upgrade(t, func(tr weir.Transport, above weir.Factory, failed func(error)) {
+//		layer.Start(tr, layer.Above{Make: above, Failed: func(err *weir.AttemptError) { failed(err) }}, layer.TLSServer(cfg))
+//	})
+//
+// The Stream that it returns takes c's place: c's reads and writes fail from now
+// on, and closing c closes the new one. Where bytes were received that c has not
+// given out, the error is ErrReadAhead and nothing is changed; bytes behind the
+// last read of the delivery that is going on go to start's. If the wait is cut
+// short the connection is aborted.
+func (c *Stream) Upgrade(t *task.Task, start func(tr weir.Transport, above weir.Factory, failed func(error))) (*Stream, error) {
+	switch {
+	case c.t == nil || c.lost || c.closed:
+		return nil, weir.ErrClosed
+	case c.reader != nil || c.asks.first != nil:
+		return nil, ErrBusy
+	case t.Scope().Canceled():
+		return nil, t.Yield()
+	case c.at < len(c.buf):
+		return nil, ErrReadAhead
+	}
+	f, p := future.New[*Stream](c.s)
+	up := New(c.s)
+	up.made = func(up *Stream) {
+		if !p.Resolve(up) {
+			up.Abort()
+		}
+	}
+	c.up, c.closed = up, true
+	c.resumeReading()
+	start(c.t, func(weir.Transport) weir.Protocol { return up }, func(err error) { p.Reject(err) })
+	p.OnCancel(func() {
+		c.t.Abort()
+		p.Reject(future.ErrCanceled)
+	})
+	return task.Await(t, f)
 }
 
 // Abandon implements task.Waitable.

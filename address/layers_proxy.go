@@ -1,0 +1,354 @@
+package address
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+)
+
+// proxyLayers are the entries for proxies and the PROXY protocol.
+func proxyLayers() []*Layer {
+	return []*Layer{
+		proxyLayer(proxyEntry{
+			name: "socks5", example: "localhost:1080+socks5:example.com:80",
+			title:  "a SOCKS5 proxy: on a listener it is one, elsewhere it asks one",
+			server: func(o ...layer.ServeOption) layer.Layer { return layer.SOCKSServer(layer.Version5, o...) },
+			client: layer.SOCKS5, password: true,
+		}),
+		proxyLayer(proxyEntry{
+			name: "socks4a", example: "localhost:1080+socks4a:example.com:80",
+			title: "a SOCKS4 proxy that takes names: on a listener it is one, elsewhere it asks one",
+			server: func(o ...layer.ServeOption) layer.Layer {
+				return layer.SOCKSServer(layer.Version4|layer.Version4a, o...)
+			},
+			client: layer.SOCKS4a,
+		}),
+		proxyLayer(proxyEntry{
+			name: "socks4", example: "localhost:1080+socks4:192.0.2.1:80",
+			title:  "a SOCKS4 proxy, for IPv4 addresses only: on a listener it is one, elsewhere it asks one",
+			server: func(o ...layer.ServeOption) layer.Layer { return layer.SOCKSServer(layer.Version4, o...) },
+			client: layer.SOCKS4,
+		}),
+		proxyLayer(proxyEntry{
+			name: "connect", example: "proxy.corp:3128+connect:example.com:443",
+			title:  "an HTTP proxy (CONNECT): on a listener it is one, elsewhere it asks one",
+			server: layer.ConnectServer, client: layer.Connect, password: true,
+		}),
+		proxyInLayer(),
+		proxyOutLayer(),
+	}
+}
+
+// proxyEntry is what the proxies' entries differ in.
+type proxyEntry struct {
+	name, title, example string
+	server               func(...layer.ServeOption) layer.Layer
+	client               func(dest string, opts ...layer.ProxyOption) layer.Layer
+	password             bool // it has passwords
+}
+
+const proxyDoc = `As a server it takes what its clients ask for to the other side: dial connects there,
+and a proxy layer without an argument asks the next proxy for the same. Without
+authentication it listens on loopback only. As a client it has the proxy connect to
+its argument; the proxy resolves the name, and nobody here does.`
+
+func proxyLayer(e proxyEntry) *Layer {
+	options := []OptionDoc{
+		{Name: "timeout", Type: Duration, Doc: "how long a client may take to ask (10s), or the proxy to connect (60s)"},
+	}
+	if e.password {
+		options = append(options,
+			OptionDoc{Name: "user", Type: Text, Doc: "the user name: to give to the proxy, or the only one to let in"},
+			OptionDoc{Name: "password", Type: Secret, Doc: "its password"},
+			OptionDoc{Name: "users", Type: Secret, Doc: "server: who is let in, a name:password on each line", Conflicts: []string{"user", "password"}},
+		)
+	} else {
+		options = append(options, OptionDoc{Name: "user", Type: Text, Doc: "client: the user name to claim"})
+	}
+	return &Layer{
+		Name: e.name, Summary: e.title, Doc: proxyDoc, Example: e.example, Options: options,
+		Arg: Arg{Name: "host:port", Type: HostPort, Optional: true},
+		Check: func(p *Part, role Role) *Fault {
+			return checkProxy(p, role, e)
+		},
+		Describe: func(p *Part, role Role) string { return describeProxy(p, role) },
+		Prepare: func(env *Env, p *Part, role Role) (Prepared, error) {
+			if role.Server() {
+				return prepareProxyServer(env, p, e)
+			}
+			return prepareProxyClient(env, p, e)
+		},
+	}
+}
+
+func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
+	user, password := p.Option("user"), p.Option("password")
+	switch {
+	case role.Server() && p.Arg != nil:
+		return &Fault{Token: p.Arg, Problem: "a proxy that listens goes where its clients ask", Hint: "the other side says how: dial, or another endpoint"}
+	case role.Server() && !e.password && user != nil:
+		return &Fault{Token: &user.Key, Problem: "SOCKS4 has no passwords, so it cannot keep anybody out", Hint: "socks5 and connect can"}
+	case e.password && user != nil && password == nil:
+		return &Fault{Token: &user.Key, Problem: "a user name and no password", Hint: "add password=env:NAME or password=file:PATH"}
+	case password != nil && user == nil:
+		return &Fault{Token: &password.Key, Problem: "a password and no user name", Hint: "add user=NAME"}
+	case !role.Server() && p.Has("users"):
+		return &Fault{Token: &p.Option("users").Key, Problem: `option "users" is for a server`, Hint: `did you mean "user"?`}
+	}
+	return nil
+}
+
+func describeProxy(p *Part, role Role) string {
+	name := p.Name.Text
+	switch {
+	case role.Server() && authenticates(p):
+		return name + " proxy for who has a password; goes where its clients ask"
+	case role.Server():
+		return name + " proxy for everybody who can connect; goes where its clients ask"
+	case p.Arg == nil:
+		return "asks the " + name + " proxy for what the other side asked for; the proxy resolves names"
+	}
+	return "asks the " + name + " proxy for " + hostPort(p.ArgText()) + "; the proxy resolves the name"
+}
+
+// authenticates reports whether a layer, as a server, lets in only whom it
+// knows.
+func authenticates(p *Part) bool {
+	return p.Has("password") || p.Has("users") || p.Has("client-ca")
+}
+
+func prepareProxyServer(env *Env, p *Part, e proxyEntry) (Prepared, error) {
+	var opts []layer.ServeOption
+	if d := p.Duration("timeout"); d > 0 {
+		opts = append(opts, layer.WithRequestTimeout(d))
+	}
+	users := map[string]string{}
+	switch {
+	case p.Has("users"):
+		text, err := env.Secret(p, "users")
+		if err != nil {
+			return nil, err
+		}
+		for i, line := range strings.Split(text, "\n") {
+			line = strings.TrimSuffix(line, "\r")
+			name, password, ok := strings.Cut(line, ":")
+			switch {
+			case line == "":
+			case !ok || name == "" || len(name) > 255 || len(password) > 255:
+				return nil, fmt.Errorf("users: line %d is no name:password", i+1) // and must not be shown
+			default:
+				users[name] = password
+			}
+		}
+		if len(users) == 0 {
+			return nil, errors.New("users: there are none")
+		}
+	case p.Has("password"):
+		password, err := env.Secret(p, "password")
+		if err != nil {
+			return nil, err
+		}
+		users[p.Value("user")] = password
+	}
+	if len(users) > 0 {
+		opts = append(opts, layer.WithUsers(layer.NewUsers(users)))
+	}
+	return Always(e.server(opts...)), nil
+}
+
+func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
+	var opts []layer.ProxyOption
+	if d := p.Duration("timeout"); d > 0 {
+		opts = append(opts, layer.WithProxyTimeout(d))
+	}
+	if p.Has("user") {
+		password := ""
+		if e.password {
+			var err error
+			if password, err = env.Secret(p, "password"); err != nil {
+				return nil, err
+			}
+		}
+		opts = append(opts, layer.WithProxyUser(p.Value("user"), password))
+	}
+	if p.Arg != nil {
+		return Always(e.client(hostPort(p.ArgText()), opts...)), nil
+	}
+	return func(asked Asked) layer.Layer { return e.client(asked.To, opts...) }, nil
+}
+
+// networkType is a network or an address of trusted peers.
+var networkType = &Type{Name: "network", Doc: "an address or a network: 10.0.0.0/8", check: func(s string) *Fault {
+	if _, err := ParseNetwork(s); err != nil {
+		return &Fault{Problem: fmt.Sprintf("bad network %q", s), Hint: "an address such as 10.1.2.3 or a network such as 10.0.0.0/8"}
+	}
+	return nil
+}}
+
+// ParseNetwork reads an address, or a network such as 10.0.0.0/8.
+func ParseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" {
+			return netip.Prefix{}, errors.New("a network has no scope")
+		}
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+func proxyInLayer() *Layer {
+	return &Layer{
+		Name: "proxy-in", Roles: []Role{Listen},
+		Summary: "takes the client's address from a PROXY header (versions 1 and 2)",
+		Doc: "For what stands behind haproxy and the like. Peers that are trusted have to send a\n" +
+			"header, and others are refused, so that nobody makes up an address.",
+		Example: "8443+proxy-in,from=10.0.0.0/8",
+		Options: []OptionDoc{
+			{Name: "from", Type: networkType, Many: true, Doc: "trusted peers, besides those on UNIX sockets; without it, loopback"},
+			{Name: "timeout", Type: Duration, Doc: "how long the header may take; the default is 5s"},
+		},
+		Describe: func(p *Part, _ Role) string {
+			from := "loopback"
+			if p.Has("from") {
+				from = strings.Join(p.Values("from"), ", ")
+			}
+			return "requires a PROXY header, from " + from + " only; its addresses are the connection's"
+		},
+		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
+			var trusted []netip.Prefix
+			for _, s := range p.Values("from") {
+				n, err := ParseNetwork(s)
+				if err != nil {
+					return nil, err
+				}
+				trusted = append(trusted, n)
+			}
+			return Always(layer.ProxyIn(trusted, p.Duration("timeout"))), nil
+		},
+	}
+}
+
+func proxyOutLayer() *Layer {
+	return &Layer{
+		Name: "proxy-out", Roles: []Role{Dial, Open},
+		Summary: "tells the next server the client's address by a PROXY header",
+		Doc:     "v2 is binary and the default, v1 a line of text. The server must expect it.",
+		Example: "localhost:22+proxy-out:v2",
+		Arg:     Arg{Name: "v1|v2", Type: Choice("v1", "v2"), Optional: true},
+		Describe: func(p *Part, _ Role) string {
+			v := p.ArgText()
+			if v == "" {
+				v = "v2"
+			}
+			return "begins with a PROXY header (" + v + ") that names the client on the other side"
+		},
+		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
+			v := layer.ProxyV2
+			if p.ArgText() == "v1" {
+				v = layer.ProxyV1
+			}
+			return func(asked Asked) layer.Layer { return layer.ProxyOut(v, asked.Source, asked.Destination) }, nil
+		},
+	}
+}
+
+func dialKind() *Kind {
+	return &Kind{
+		Name:    "dial",
+		Role:    Dial,
+		Summary: "connect to where the client of a proxy asks to go",
+		Doc: "The target that lets a proxy layer on the other side choose. --allow and --deny are\n" +
+			"rules for the addresses, once names are resolved. Link-local, multicast and\n" +
+			"unspecified addresses are refused unless --allow names them.",
+		Options: []OptionDoc{
+			timeoutDoc(),
+			familyDoc(),
+			{Name: "bind", Type: IP, Doc: "the local address to connect from"},
+			keepAliveDoc(),
+			nagleDoc(),
+		},
+		Example:  "dial,timeout=10s",
+		Describe: func(*Part) string { return "connects to where the client of the proxy asks to go" },
+		Connect: func(env *Env, p *Part, to string, proto weir.Protocol) func() {
+			if to == "" {
+				return soon(env, "tcp", "", proto, func() error { return ErrNotAsked })
+			}
+			rules := env.Access
+			if rules == nil {
+				rules = &layer.Access{}
+			}
+			allowed := func(a netip.AddrPort) error { return rules.Check(a.Addr()) }
+			return dialTCP(env, p, to, append(tcpOptions(p), weir.WithAddrFilter(allowed)), proto)
+		},
+	}
+}
+
+// ErrNotAsked is the reason where an endpoint goes where the other side asks to
+// go, and it did not ask.
+var ErrNotAsked = errors.New("the other side did not ask for a destination")
+
+// Asks reports whether the endpoint goes where the other side asks to go.
+func (e *Endpoint) Asks() bool {
+	if e.kind.Name == "dial" {
+		return true
+	}
+	for i, l := range e.layers {
+		if e.Role() != Listen && l.Arg.Type == HostPort && e.Layers[i].Arg == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Answers reports whether the endpoint has a proxy layer whose clients ask for
+// destinations.
+func (e *Endpoint) Answers() bool { return e.proxy() >= 0 }
+
+// proxy is the index of the first layer that is a proxy server, or -1.
+func (e *Endpoint) proxy() int {
+	for i, l := range e.layers {
+		if e.Role() == Listen && l.Arg.Type == HostPort {
+			return i
+		}
+	}
+	return -1
+}
+
+// OpenProxy is the word of a proxy layer that anybody who can connect may use,
+// and "" if there is none, if it or a layer below it lets in only whom it knows,
+// or if only this machine can connect: its base listens on loopback or on a UNIX
+// socket.
+func (e *Endpoint) OpenProxy() string {
+	at := e.proxy()
+	if at < 0 {
+		return ""
+	}
+	for _, p := range e.Layers[:at+1] {
+		if authenticates(p) {
+			return ""
+		}
+	}
+	if e.kind.Name == "unix-listen" || e.kind.Name == "tcp-listen" && loopbackOnly(e.Base.ArgText()) {
+		return ""
+	}
+	return e.Layers[at].Name.Text
+}
+
+// loopbackOnly reports whether a [host:]port can be reached from this machine
+// only.
+func loopbackOnly(s string) bool {
+	host, _, ok := splitHostPort(s)
+	if !ok {
+		return true // a port alone
+	}
+	host = unbracket(host)
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}

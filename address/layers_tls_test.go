@@ -1,0 +1,39 @@
+package address
+
+import "testing"
+
+// TestTLSTarget: whose certificate TLS expects is who the connection leads to as
+// seen from there: the host of the base, or of the proxy in between.
+func TestTLSTarget(t *testing.T) {
+	for _, c := range []struct {
+		endpoint, host string
+		asked          bool
+	}{
+		{"example.com:443+tls", "example.com", false},
+		{"tcp:::1:443+tls", "::1", false},
+		{"tcp:fe80::1%25eth0:443+tls", "fe80::1", false},
+		{"example.com.:443+latency:1s+tls", "example.com", false},
+		{"/run/app.sock+tls,name=app", "", false},
+		{"stdio+tls,name=app", "", false},
+		{"proxy:1080+socks5:db.internal:5432+tls", "db.internal", false},
+		{"proxy:1080+socks5+tls", "", true},
+		{"one:1080+socks5:two:1080+connect:three:443+tls", "three", false},
+		{"proxy:443+tls+connect:db:5432", "proxy", false},
+		{"dial+tls", "", true},
+	} {
+		e, err := later().Parse(c.endpoint)
+		if err != nil {
+			t.Errorf("%s: %v", c.endpoint, err)
+			continue
+		}
+		for i, p := range e.Layers {
+			if p.Name.Text != "tls" {
+				continue
+			}
+			e.aim(i)
+			if got := targetHost(p.target); got != c.host || p.targetAsked != c.asked {
+				t.Errorf("%s: host %q, asked %v; want %q, %v", c.endpoint, got, p.targetAsked, c.host, c.asked)
+			}
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/relay"
+)
+
+// policyError is a command line that is understood, and refused.
+type policyError struct {
+	problem, hint string
+}
+
+func (e *policyError) Error() string {
+	return "weir: " + address.Printable(e.problem) + "\n  " + address.Printable(e.hint)
+}
+
+// checkProxies finds what is wrong with the proxies of a plan.
+func (p *plan) checkProxies() error {
+	ends := append([]*address.Endpoint{p.a}, p.bs...)
+	asks, answers := -1, false
+	for i, e := range ends {
+		if e.Asks() && asks < 0 {
+			asks = i
+		}
+		answers = answers || e.Answers()
+		if word := e.OpenProxy(); word != "" {
+			return &policyError{
+				problem: fmt.Sprintf("%s would be a %s proxy that anybody can use", e.Label(), word),
+				hint:    "Listen on loopback (a port alone), or add authentication: ,users=file:PATH or ,user=NAME,password=env:NAME",
+			}
+		}
+	}
+	if asks >= 0 && !answers {
+		return &usageError{
+			problem: ends[asks].Text + " goes where the other side asks to go, and the other side cannot ask",
+			hint:    "a proxy layer on what listens can: weir 1080+socks5 dial",
+			topic:   "socks5",
+		}
+	}
+	if (len(p.f.allow) > 0 || len(p.f.deny) > 0) && !p.dials() {
+		return &usageError{problem: "--allow and --deny are rules for dial, and it does not stand here", hint: "weir 1080+socks5 dial --allow 10.0.0.0/8", topic: "dial"}
+	}
+	return nil
+}
+
+func (p *plan) dials() bool {
+	for _, e := range append([]*address.Endpoint{p.a}, p.bs...) {
+		if e.Kind().Name == "dial" {
+			return true
+		}
+	}
+	return false
+}
+
+// addNetworks reads the networks of --allow and --deny.
+func addNetworks(to *[]string, value string) error {
+	for s := range strings.SplitSeq(value, ",") {
+		if _, err := address.ParseNetwork(s); err != nil {
+			return fmt.Errorf("bad network %q: an address such as 10.1.2.3 or a network such as 10.0.0.0/8", s)
+		}
+		*to = append(*to, s)
+	}
+	return nil
+}
+
+// access are the rules of --allow and --deny.
+func (f *flags) access() *layer.Access {
+	rules := &layer.Access{}
+	for _, s := range f.allow {
+		n, _ := address.ParseNetwork(s) // it was checked
+		rules.Allow = append(rules.Allow, n)
+	}
+	for _, s := range f.deny {
+		n, _ := address.ParseNetwork(s)
+		rules.Deny = append(rules.Deny, n)
+	}
+	return rules
+}
+
+// accepted notes what the peer that was accepted asked for; t is its transport.
+func (s *session) accepted(t weir.Transport) {
+	s.asked = address.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
+	if r := layer.RequestOf(t); r != nil {
+		r.Hold()
+		s.request, s.asked.To = r, r.Destination()
+	}
+}
+
+// granted answers the request when the other side is connected.
+func (s *session) granted() {
+	if s.request == nil {
+		return
+	}
+	for side, e := range s.ends {
+		if e.Role() != address.Listen {
+			s.request.Accept(s.relay.Transport(relay.Side(side)).LocalAddr())
+		}
+	}
+}
+
+// denied answers the request where there is no connection to be had.
+func (s *session) denied(err error) {
+	if s.request != nil {
+		s.request.Refuse(err)
+	}
+}
+
+// whyProxy says what a proxy, or a client of one, did not do; "" for other
+// errors.
+func whyProxy(err error) string {
+	var (
+		proxy    *layer.ProxyError
+		protocol *layer.ProtocolError
+	)
+	switch {
+	case errors.As(err, &proxy):
+		return proxy.Error()
+	case errors.As(err, &protocol):
+		return protocol.Problem
+	case errors.Is(err, layer.ErrNotAllowed):
+		return "not allowed by the rules"
+	case errors.Is(err, layer.ErrProxyAuth):
+		return layer.ErrProxyAuth.Error()
+	case errors.Is(err, layer.ErrProxyCommand):
+		return layer.ErrProxyCommand.Error()
+	case errors.Is(err, address.ErrNotAsked):
+		return address.ErrNotAsked.Error()
+	}
+	return ""
+}

@@ -1,0 +1,6 @@
+//go:build !unix
+
+package netconn_test
+
+// unixKinds are ways to connect that only UNIX has.
+func unixKinds() []kind { return nil }
