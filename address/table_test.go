@@ -2,27 +2,7 @@ package address
 
 import (
 	"testing"
-
-	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/layer"
 )
-
-// noteLayer is a layer that changes nothing: what it stands for is only parsed.
-func noteLayer(name string, options ...OptionDoc) *Layer {
-	return &Layer{
-		Name:    name,
-		Summary: "a layer of the tests",
-		Options: options,
-		Prepare: func(*Env, *Part, Role) (Prepared, error) {
-			return Always(func(a layer.Above) layer.Above {
-				return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
-					b := &layer.Base{}
-					return b.Init(b, name, a)
-				}}
-			}), nil
-		},
-	}
-}
 
 // later is the table with words that COMMAND.md's examples use and that are not
 // there yet, so that the grammar can be tried whole.

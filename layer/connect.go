@@ -250,6 +250,7 @@ func (w *connectServer) refuse(err error) []byte {
 		return answer(502, "the destination's network cannot be reached")
 	case causeRefused:
 		return answer(502, "the destination refused the connection")
+	case causeOther, causeCommand, causeAddress:
 	}
 	return answer(502, "")
 }

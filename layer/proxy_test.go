@@ -204,8 +204,10 @@ func TestProxyNothingFirst(t *testing.T) {
 	users := layer.NewUsers(map[string]string{"u": "p"})
 	request := "\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
 	good := "\x01\x01u\x01p"
-	messages := []string{"\x05\x01\x00", "\x05\x01\x02", "\x05\x02\x00\x02", "\x01\x01u\x01q", "\x01\x00\x00", "\x01\x01u\x00", request,
-		"\x04\x01\x00\x50\x7f\x00\x00\x01u\x00", "CONNECT a:1 HTTP/1.1\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: Basic dTpx\r\n\r\n", good}
+	messages := []string{
+		"\x05\x01\x00", "\x05\x01\x02", "\x05\x02\x00\x02", "\x01\x01u\x01q", "\x01\x00\x00", "\x01\x01u\x00", request,
+		"\x04\x01\x00\x50\x7f\x00\x00\x01u\x00", "CONNECT a:1 HTTP/1.1\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: Basic dTpx\r\n\r\n", good,
+	}
 	for _, first := range messages {
 		for _, second := range messages {
 			for _, third := range messages {

@@ -90,7 +90,7 @@ func (w *socksServer) methods(p []byte) (n int, reply []byte, e event, err error
 		method, next = methodPassword, waitPassword
 	}
 	if bytes.IndexByte(p[2:n], method) < 0 {
-		err := error(ErrProxyAuth)
+		err := ErrProxyAuth
 		if w.c.users == nil {
 			err = malformed("the client insists on authentication, and there is none")
 		}
