@@ -171,7 +171,7 @@ func archCheck(rows []archRow, name string, imports, tests []string) []string {
 		switch {
 		case ok:
 		case kind == archOutside:
-			ok = slices.ContainsFunc(archTestModules, func(m string) bool { return archWithin(target, m) }) || archOwnModule(name)
+			ok = slices.ContainsFunc(slices.Concat(archTestModules, own.imports), func(m string) bool { return archWithin(target, m) }) || archOwnModule(name)
 		case archWithin(name, "internal"):
 			ok = archWithin(target, "internal")
 		default:

@@ -159,3 +159,30 @@ func TestAccess(t *testing.T) {
 		}
 	}
 }
+
+// TestProxySteady: once a proxy's layer has stepped aside a message through it
+// costs no allocation (R6), and what stands above can have the kernel move its
+// bytes (R37).
+func TestProxySteady(t *testing.T) {
+	server := []layer.Layer{layer.ProxyIn([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, 0), layer.SOCKSServer(layer.Version5), layer.ConnectServer()}
+	client := []layer.Layer{layer.ProxyOut(layer.ProxyV2, nil, nil), layer.SOCKS5("a.example:1"), layer.Connect("b.example:2")}
+	for _, name := range weir.Backends() {
+		if name == "portable" {
+			continue // package net's own
+		}
+		if n := steady(t, name, server, client); n != 0 {
+			t.Errorf("%s: %v allocations a message", name, n)
+		}
+	}
+	sim := weirtest.NewSim(t, 1)
+	here, there := sim.Host("here"), sim.Host("there")
+	e := &ear{}
+	if _, err := here.Loop().Listen("tcp", ":7000", layer.Server(func(weir.Transport) weir.Protocol { return e }, server...)); err != nil {
+		t.Fatal(err)
+	}
+	there.Loop().Connect("tcp", "here:7000", layer.Client(&ear{}, client...))
+	sim.Until("the connection", func() bool { return e.made > 0 })
+	if _, ok := e.tr.(weir.Splicer); !ok {
+		t.Error("what stands above three proxies cannot be spliced")
+	}
+}

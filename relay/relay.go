@@ -318,8 +318,9 @@ func (s *side) EOFReceived(int) (keepOpen bool, err error) {
 			if err := o.t.WriteEOF(); err != nil {
 				return true, nil // it is about to be lost; that ends this side
 			}
-		case keepsReply(o.t):
-			// It ends when its peer ends, with the whole reply.
+		case keepsReply(o.t) && !keepsReply(s.t):
+			// It ends when its peer ends, with the whole reply. Where this side's peer
+			// has closed both directions nobody waits for one.
 		default:
 			o.closing = true
 			_ = o.t.Close() // always nil

@@ -64,8 +64,10 @@ func TestProxyPolicy(t *testing.T) {
 // TestProxyLines: what a peer chooses never makes a line of its own, nor moves a
 // terminal's cursor (RELIABILITY.md, Logs).
 func TestProxyLines(t *testing.T) {
-	for _, first := range []string{"\x05\x01\x00\x05\x01\x00\x03\x10a\r\nready \x1b[2J\x00b.\x00\x50", "\x04\x01\x00\x50\x00\x00\x00\x01u\r\n\x1b[2J\x00a\nready\x00",
-		"CONNECT a\x1b[2J:1 HTTP/1.1\r\n\r\n", "GET /\x1b[2J HTTP/1.1\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\n" + strings.Repeat("A", 64<<10)} {
+	for _, first := range []string{
+		"\x05\x01\x00\x05\x01\x00\x03\x10a\r\nready \x1b[2J\x00b.\x00\x50", "\x04\x01\x00\x50\x00\x00\x00\x01u\r\n\x1b[2J\x00a\nready\x00",
+		"CONNECT a\x1b[2J:1 HTTP/1.1\r\n\r\n", "GET /\x1b[2J HTTP/1.1\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\n" + strings.Repeat("A", 64<<10),
+	} {
 		for _, proxy := range []string{"socks5", "socks4a", "connect"} {
 			t.Run(fmt.Sprintf("%s %.12q", proxy, first), func(t *testing.T) {
 				far := start(t, "tcp-listen:127.0.0.1:0+"+proxy, "dial")
