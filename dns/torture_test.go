@@ -56,17 +56,17 @@ func TestTorture(t *testing.T) {
 		r := New(WithConfig(Config{Servers: []netip.AddrPort{s.addr}, Ndots: 1, Timeout: time.Second}), WithHosts(nil), WithRandom(chacha(1)))
 		return run{w, loop("client"), r}
 	}
-	lookup := func(x run, name string) (addrs []netip.Addr, err error, n int) { //nolint:staticcheck // n counts results
+	lookup := func(x run, name string) (addrs []netip.Addr, n int, err error) { // n counts results
 		x.client.Soon(func() {
 			x.r.LookupNetIP(x.client, "ip", name, func(a []netip.Addr, e error) { addrs, err = a, e; n++ })
 		})
 		if e := x.w.RunFor(time.Minute); e != nil {
 			t.Fatal(e)
 		}
-		return addrs, err, n
+		return addrs, n, err
 	}
 	calm := begin()
-	if addrs, err, n := lookup(calm, "a.test"); err != nil || len(addrs) != 2 || n != 1 {
+	if addrs, n, err := lookup(calm, "a.test"); err != nil || len(addrs) != 2 || n != 1 {
 		t.Fatalf("%v, %v, %d", addrs, err, n)
 	}
 	failed, right := 0, 0
@@ -79,7 +79,7 @@ func TestTorture(t *testing.T) {
 			for _, errno := range c.errno {
 				x := begin()
 				x.w.Host("client").Fail(c.what, nth, errno)
-				addrs, err, n := lookup(x, "a.test")
+				addrs, n, err := lookup(x, "a.test")
 				var e *Error
 				switch {
 				case n != 1:
@@ -102,7 +102,7 @@ func TestTorture(t *testing.T) {
 				if v := x.w.Violations(); len(v) > 0 {
 					t.Errorf("%v %d fails with %v: %v", c.what, nth, errno, v)
 				}
-				if addrs, err, n := lookup(x, "b.test"); err != nil || len(addrs) != 1 || n != 1 {
+				if addrs, n, err := lookup(x, "b.test"); err != nil || len(addrs) != 1 || n != 1 {
 					t.Errorf("after %v %d failed with %v: %v, %v, %d", c.what, nth, errno, addrs, err, n)
 				}
 			}

@@ -227,6 +227,7 @@ func (z *squeezer) decode(block scanned) (int, error) {
 		// read, which would go beyond what there is.
 		z.in = z.in[:len(z.in)-3]
 		return 0, nil
+	default:
 	}
 	if z.dec == nil {
 		dec, err := newDecoder(nil, z.c)
@@ -340,6 +341,7 @@ func (s *scanner) want() int {
 		return 4
 	case scanBlockHeader:
 		return 3
+	default:
 	}
 	if s.have == 0 {
 		return 1
