@@ -69,8 +69,8 @@ func WithHandshakeCap(n int) TLSOption {
 // goroutines beside the loop's, which serves others meanwhile. Without it they
 // run one a turn while the loop waits: up to a fifth of a millisecond for an
 // ECDSA key, and more than one for RSA. Functions of the configuration may then
-// be called at the same time as the loop's callbacks. A simulated run does not
-// repeat with workers.
+// be called at the same time as the loop's callbacks. In the simulator
+// there are none.
 func WithHandshakeWorkers(n int) TLSOption {
 	return func(s *tlsShared) { s.workers = max(n, 0) }
 }

@@ -14,6 +14,8 @@ type gate struct {
 	loop   *weir.Loop
 	users  int // handshakes that know it
 
+	workers int // of WithHandshakeWorkers; 0: the loop waits
+
 	first, last *tlsConn // those with a place, the one that moved last at the end
 	places      int
 	wanting     []*tlsConn // those that wait for a place
@@ -39,7 +41,10 @@ func (s *tlsShared) gate(l *weir.Loop) *gate {
 	defer s.mu.Unlock()
 	g := s.gates[l]
 	if g == nil {
-		g = &gate{shared: s, loop: l}
+		g = &gate{shared: s, loop: l, workers: s.workers}
+		if l.Backend().Name == "sim" {
+			g.workers = 0 // a world waits for nobody that is not in it
+		}
 		s.gates[l] = g
 	}
 	g.users++
@@ -60,8 +65,8 @@ func (g *gate) admit(c *tlsConn, p []byte) bool {
 		h.mayStep = false
 		return true
 	}
-	if c.shared.workers > 0 {
-		if g.busy < c.shared.workers {
+	if g.workers > 0 {
+		if g.busy < g.workers {
 			g.busy++
 			return true
 		}
@@ -89,7 +94,7 @@ func (g *gate) line(c *tlsConn) {
 // workerFree gives a worker to the next that waits for one.
 func (g *gate) workerFree() {
 	g.busy--
-	for g.busy < g.shared.workers && len(g.ready) > 0 {
+	for g.busy < g.workers && len(g.ready) > 0 {
 		c := shift(&g.ready)
 		if c.hs != nil {
 			g.busy++
@@ -265,7 +270,7 @@ func (g *gate) moved(c *tlsConn) {
 // leave takes a handshake out of the books.
 func (g *gate) leave(c *tlsConn, h *handshake) {
 	c.release(holdTurn)
-	if h.mayStep && g.shared.workers > 0 {
+	if h.mayStep && g.workers > 0 {
 		h.mayStep = false
 		g.workerFree()
 	}

@@ -131,7 +131,7 @@ func (c *tlsConn) startHandshake() {
 		c.conn = tls.Server((*tlsWire)(c), c.shared.cfg)
 	}
 	h.resume, h.yielded = make(chan bool), make(chan struct{}, 1)
-	if c.shared.workers > 0 {
+	if h.gate.workers > 0 {
 		loop := c.below.Loop()
 		done := func() { c.workerDone(h) }
 		h.tell = func() { _, _ = loop.Post(done) } // a loop that is closed ends its handshakes itself
