@@ -136,7 +136,7 @@ func (f *Feed) Writable() {
 // WriteFailed says that nothing more can be sent, because of err. What was to be
 // sent is dropped; what the peer had sent before is still delivered, and wanted
 // even where reading had only stopped for a full write buffer. The connection is
-// lost with err when the carrier calls End, Fail or Closed.
+// lost with err when the carrier calls End or Closed, and with Fail's own reason.
 func (f *Feed) WriteFailed(err error) {
 	if s := f.s; s.flags&(fLost|fWriteBroken|fConnected) == fConnected {
 		s.breakWriting(err)
@@ -145,12 +145,7 @@ func (f *Feed) WriteFailed(err error) {
 
 // Fail loses the connection with err, as an error from Write does: the carrier
 // is told to close with abort true.
-func (f *Feed) Fail(err error) {
-	if f.s.flags&fWriteBroken != 0 {
-		err = f.s.reason
-	}
-	f.s.lose(err)
-}
+func (f *Feed) Fail(err error) { f.s.lose(err) }
 
 // Closed says that the carrier is closed, and why: nil for a clean end. The
 // transport is lost with that reason, if it has none of its own. Nothing of the

@@ -190,7 +190,43 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	if e.addr, err = l.be.Name(h, false); err != nil {
 		e.addr = spec.Local
 	}
+	for _, g := range c.groups {
+		if err := e.group(g, c.groupDevice, true); err != nil {
+			l.shutHandle(h, backend.CloseFlat)
+			return nil, err
+		}
+	}
 	return e, nil
+}
+
+// JoinGroup puts the endpoint into a multicast group on a network device, or on
+// one of the system's choice for "". What it sends to groups then goes out there.
+// errors.ErrUnsupported where the backend has no groups (portable).
+func (e *PacketEndpoint) JoinGroup(group netip.Addr, device string) error {
+	return e.changeGroup(group, device, true)
+}
+
+// LeaveGroup undoes JoinGroup.
+func (e *PacketEndpoint) LeaveGroup(group netip.Addr, device string) error {
+	return e.changeGroup(group, device, false)
+}
+
+func (e *PacketEndpoint) changeGroup(group netip.Addr, device string, join bool) error {
+	if err := e.loop.check("JoinGroup"); err != nil {
+		return err
+	}
+	if e.ended() {
+		return ErrClosed
+	}
+	return e.group(group, device, join)
+}
+
+func (e *PacketEndpoint) group(group netip.Addr, device string, join bool) error {
+	m, ok := e.loop.be.(backend.Multicaster)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return sysError("setsockopt", m.Group(e.h, group, device, join))
 }
 
 // packetSpec turns an address into a datagram socket to open.

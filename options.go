@@ -86,6 +86,8 @@ type connConfig struct {
 	reuseAddr   bool
 	broadcast   int
 	maxDatagram int
+	groups      []netip.Addr
+	groupDevice string
 
 	total, connect, name time.Duration
 	sequential           bool
@@ -213,6 +215,13 @@ func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } 
 
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
 func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
+
+// WithGroups puts a datagram endpoint into multicast groups on a network device,
+// or on one of the system's choice for "". Others may then listen on its address
+// too (SO_REUSEADDR): that is what groups are for.
+func WithGroups(device string, groups ...netip.Addr) Option {
+	return func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true }
+}
 
 // WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer
 // ones are truncated (TruncatedReceiver). The default, and most, is 64 KiB, which

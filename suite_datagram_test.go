@@ -428,3 +428,63 @@ func packetSeed(t *testing.T, seed uint64) {
 		_ = l.Close()
 	}
 }
+
+// TestGroups: everybody in a multicast group gets what is sent there, and nobody
+// else (R51).
+func TestGroups(t *testing.T) {
+	onEveryLoop(t, func(t *testing.T, mk loopMaker) {
+		l := mk()
+		group := netip.MustParseAddr("239.77.69.73")
+		device := "lo"
+		a, b, c, d := &packets{}, &packets{}, &packets{}, &packets{}
+		ea, err := l.ListenPacket("udp4", "0.0.0.0:0", a, weir.WithGroups(device, group))
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip("no groups on this backend")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := fmt.Sprintf("0.0.0.0:%d", ea.Local().IP.Port())
+		eb, err := l.ListenPacket("udp4", at, b, weir.WithReuseAddr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ec, err := l.ListenPacket("udp4", "0.0.0.0:0", c, weir.WithGroups(device, group))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := eb.JoinGroup(group, device); err != nil {
+			t.Fatal(err)
+		}
+		if err := eb.JoinGroup(group, device); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("joining twice: %v", err)
+		}
+		if err := eb.JoinGroup(netip.MustParseAddr("192.0.2.1"), device); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("joining what is no group: %v", err)
+		}
+		ed := endpoint(t, l, "udp4", d)
+		to := weir.PacketAddr{IP: netip.AddrPortFrom(group, ea.Local().IP.Port())}
+		if err := ec.SendTo([]byte("all"), to); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "two", func() bool { return len(a.got) == 1 && len(b.got) == 1 })
+		if err := eb.LeaveGroup(group, device); err != nil {
+			t.Fatal(err)
+		}
+		if err := ec.SendTo([]byte("again"), to); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "one", func() bool { return len(a.got) == 2 })
+		if err := ed.SendTo([]byte("last"), weir.PacketAddr{IP: netip.AddrPortFrom(ed.Local().IP.Addr(), ed.Local().IP.Port())}); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "the last", func() bool { return len(d.got) == 1 })
+		if len(b.got) > 1 || len(c.got) != 0 {
+			t.Errorf("who had left got %q, who listens elsewhere %q", b.got, c.got)
+		}
+		_ = ea.Close()
+		if err := ea.JoinGroup(group, device); !errors.Is(err, weir.ErrClosed) {
+			t.Errorf("joining after the close: %v", err)
+		}
+	})
+}

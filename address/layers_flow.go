@@ -13,7 +13,7 @@ import (
 
 // flowLayers are the entries for limits and logs.
 func flowLayers() []*Layer {
-	return []*Layer{rateLimitLayer(), idleLayer(), limitLayer(), logLayer(), recordLayer()}
+	return []*Layer{rateLimitLayer(), idleLayer(), limitLayer(), logLayer(), recordLayer(), zstdLayer()}
 }
 
 // direction is the option that says which way something holds.

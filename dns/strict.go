@@ -118,7 +118,8 @@ func (w *wire) data(t Type, end int) bool {
 	case SRV:
 		ok = w.skip(6) && w.name()
 	case SOA:
-		ok = w.name() && w.name() && w.skip(20)
+		ok = w.name()
+		ok = ok && w.name() && w.skip(20)
 	case TXT:
 		for ok && w.off < end {
 			ok = w.skip(1 + int(w.msg[w.off]))

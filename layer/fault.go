@@ -301,7 +301,6 @@ type lane struct {
 
 	passed  int64
 	doomed  bool // to be reset after ResetAfter
-	spared  bool // not to be
 	ended   bool // the end of the stream is behind them
 	decided bool
 }

@@ -76,9 +76,9 @@ func (k *keeper) EOFReceived(int) (bool, error) {
 
 func (k *keeper) ConnectionLost(err error) { k.lost, k.err = true, err }
 
-func meet(t *testing.T, seed uint64, server, client []layer.Layer, send []byte) *meeting {
+func meet(t *testing.T, server, client []layer.Layer, send []byte) *meeting {
 	t.Helper()
-	s := weirtest.NewSim(t, seed)
+	s := weirtest.NewSim(t, 1)
 	m := &meeting{Sim: s, server: &keeper{sim: s}, client: &keeper{sim: s, send: send}}
 	if _, err := s.Host("server").Loop().Listen("tcp", ":7", layer.Server(func(weir.Transport) weir.Protocol { return m.server }, server...)); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestFaultLatency(t *testing.T) {
 		{"in", one(fault(layer.FaultConfig{In: f})), nil},
 		{"out", nil, one(fault(layer.FaultConfig{Out: f}))},
 	} {
-		m := meet(t, 1, c.server, c.client, []byte("hello"))
+		m := meet(t, c.server, c.client, []byte("hello"))
 		m.Until("the bytes", func() bool { return len(m.server.got) == 5 })
 		if m.server.at < 200*time.Millisecond || m.server.at > 260*time.Millisecond {
 			t.Errorf("%s: the bytes came after %v", c.what, m.server.at)
@@ -136,7 +136,7 @@ func TestFaultSlice(t *testing.T) {
 		{one(fault(layer.FaultConfig{In: f})), nil},
 		{nil, one(fault(layer.FaultConfig{Out: f}))},
 	} {
-		m := meet(t, 1, c.server, c.client, want)
+		m := meet(t, c.server, c.client, want)
 		m.Until("the bytes", func() bool { return len(m.server.got) == len(want) })
 		if !bytes.Equal(m.server.got, want) {
 			t.Error("other bytes came")
@@ -156,7 +156,7 @@ func TestFaultSlice(t *testing.T) {
 // chance, as often as asked for, and the same connections for the same seed.
 func TestFaultReset(t *testing.T) {
 	f := layer.Faults{ResetAfter: 1000}
-	m := meet(t, 1, nil, one(fault(layer.FaultConfig{Out: f})), make([]byte, 5000))
+	m := meet(t, nil, one(fault(layer.FaultConfig{Out: f})), make([]byte, 5000))
 	m.Until("both lost", func() bool { return m.client.lost && (m.server.lost || m.server.t == nil) })
 	if !errors.Is(m.client.err, layer.ErrFault) || !errors.Is(m.client.err, syscall.ECONNRESET) {
 		t.Errorf("the client: %v", m.client.err)
@@ -211,7 +211,7 @@ func TestFaultBlackHole(t *testing.T) {
 		{one(fault(layer.FaultConfig{In: f})), nil},
 		{nil, one(fault(layer.FaultConfig{Out: f}))},
 	} {
-		m := meet(t, 1, c.server, c.client, make([]byte, 300_000))
+		m := meet(t, c.server, c.client, make([]byte, 300_000))
 		m.Until("what passes", func() bool { return len(m.server.got) == 100 })
 		_ = m.client.t.WriteEOF()
 		m.pass(time.Hour)

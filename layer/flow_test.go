@@ -27,7 +27,7 @@ func TestWatchStreams(t *testing.T) {
 // TestIdle: a connection without traffic is lost when its time is up and not
 // before, and every byte, either way, begins it anew (behaviour 85).
 func TestIdle(t *testing.T) {
-	m := meet(t, 1, one(layer.Idle(layer.IdleConfig{Idle: 10 * time.Second})), nil, nil)
+	m := meet(t, one(layer.Idle(layer.IdleConfig{Idle: 10 * time.Second})), nil, nil)
 	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
 	for i := range 20 {
 		m.pass(9 * time.Second)
@@ -58,7 +58,7 @@ func TestIdleSlow(t *testing.T) {
 
 // TestWriteStall: a peer that does not read is left, whatever it sends.
 func TestWriteStall(t *testing.T) {
-	m := meet(t, 1, one(layer.Idle(layer.IdleConfig{WriteStall: 10 * time.Second})), nil, []byte("x"))
+	m := meet(t, one(layer.Idle(layer.IdleConfig{WriteStall: 10 * time.Second})), nil, []byte("x"))
 	m.server.onData = func(k *keeper) {
 		if len(k.got) == 1 {
 			_, _ = k.t.Write(make([]byte, 4<<20))
@@ -85,7 +85,7 @@ func TestWriteStall(t *testing.T) {
 // enough, and one that is not asked for more, is not.
 func TestMinRate(t *testing.T) {
 	watch := layer.Idle(layer.IdleConfig{MinRate: 10, Window: 5 * time.Second})
-	m := meet(t, 1, one(watch), nil, nil)
+	m := meet(t, one(watch), nil, nil)
 	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
 	for range 10 {
 		_, _ = m.client.t.Write(make([]byte, 20))
@@ -165,7 +165,7 @@ func TestLimit(t *testing.T) {
 // session is a recorded exchange.
 func session(t *testing.T, request, reply []byte, l layer.Layer) {
 	t.Helper()
-	m := meet(t, 1, one(l), nil, request)
+	m := meet(t, one(l), nil, request)
 	m.server.onData = func(k *keeper) {
 		if len(k.got) == len(request) {
 			k.t.Loop().After(250*time.Millisecond, func() { _, _ = k.t.Write(reply); _ = k.t.Close() })

@@ -191,6 +191,7 @@ func appendTraffic(b []byte, t Traffic, c LogConfig) []byte {
 			b = appendQuoted(append(b, ' '), p)
 		case LogText:
 			b = appendQuoted(append(b, ' '), p)
+		default: // the count is all
 		}
 		if len(p) < len(t.Data) && c.Format != LogCount {
 			b = append(b, "..."...)
@@ -201,6 +202,7 @@ func appendTraffic(b []byte, t Traffic, c LogConfig) []byte {
 		if t.Text != "" {
 			b = appendQuoted(append(b, ' '), []byte(t.Text))
 		}
+	default: // an end of stream has nothing to add
 	}
 	return b
 }

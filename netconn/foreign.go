@@ -25,6 +25,10 @@ const lingerTime = 5 * time.Second
 // writeGrace is how long the reader may go on after a write has failed.
 const writeGrace = 100 * time.Millisecond
 
+// endGrace is how long the end of reading is kept back while a write is in
+// progress: after a reset one of the two hears of it, and the other of an end.
+const endGrace = 20 * time.Millisecond
+
 // emptyReads is how many reads of nothing in a row a connection may return.
 const emptyReads = 100
 
@@ -40,12 +44,14 @@ type foreign struct {
 	notice *weir.Notifier
 
 	// Of the loop's goroutine.
-	held   bool // reading is paused
-	told   bool // of the end of reading
-	ended  bool // Feed.Closed was called
-	writes bool // the writer was started
-	grace  *weir.Timer
-	late   bool // grace has passed
+	held   bool        // reading is paused
+	told   bool        // of the end of reading
+	ended  bool        // Feed.Closed was called
+	writes bool        // the writer was started
+	grace  *weir.Timer // since a write failed
+	late   bool        // it has passed
+	ending *weir.Timer // since reading ended during a write
+	over   bool        // it has passed
 
 	mu       sync.Mutex
 	changed  sync.Cond // what follows changed; L is &mu
@@ -54,6 +60,7 @@ type foreign struct {
 	buf      []byte    // to be written
 	spare    []byte    // the other buffer for it
 	short    bool      // Write took less than there was
+	writing  bool      // the writer is in conn.Write
 	end      bool      // CloseWrite was called
 	closing  bool      // Close was called
 	aborted  bool      // with abort
@@ -175,11 +182,13 @@ func (c *foreign) write() {
 			if c.short {
 				_ = c.notice.Notify()
 			}
+			c.writing = true
 			c.mu.Unlock()
 			_, err := c.conn.Write(p)
 			c.mu.Lock()
+			c.writing = false
 			c.spare = p[:0]
-			if c.writeErr = err; err != nil {
+			if c.writeErr = err; err != nil || c.readErr != nil {
 				_ = c.notice.Notify()
 			}
 		case c.end && !ended && c.writeErr == nil:
@@ -275,7 +284,6 @@ func (c *foreign) noticed() {
 	case c.writeErr != nil && !c.closing:
 		c.writeFailed()
 	case c.readErr != nil && c.arrived == nil && !c.held && !c.told:
-		c.told = true
 		c.readEnded()
 	}
 }
@@ -285,6 +293,9 @@ func (c *foreign) noticed() {
 // write fail while its answer is still on the way through the reader.
 func (c *foreign) writeFailed() {
 	err := c.writeErr
+	if c.readErr != nil && !errors.Is(c.readErr, io.EOF) {
+		err = c.readErr // a reset is told once, to whoever asks first
+	}
 	switch {
 	case c.late, c.readErr != nil && c.arrived == nil:
 		c.outside(func() { c.feed.Fail(err) })
@@ -301,10 +312,21 @@ func (c *foreign) writeFailed() {
 func (c *foreign) readEnded() {
 	err := c.readErr
 	switch {
-	case errors.Is(err, io.EOF):
+	case !errors.Is(err, io.EOF):
+		c.told = true
+		if !c.closing {
+			c.outside(func() { c.feed.Fail(err) })
+		}
+	case c.writing && !c.over:
+		if c.ending == nil {
+			c.ending = c.loop.After(endGrace, func() {
+				c.over = true
+				c.noticed()
+			})
+		}
+	default:
+		c.told = true
 		c.outside(c.feed.End)
-	case !c.closing:
-		c.outside(func() { c.feed.Fail(err) })
 	}
 }
 
@@ -386,8 +408,10 @@ func (c *foreign) Close(abort bool) {
 	c.mu.Unlock()
 	if abort && !c.ended {
 		c.ended = true
-		if c.grace != nil {
-			c.grace.Stop()
+		for _, t := range []*weir.Timer{c.grace, c.ending} {
+			if t != nil {
+				t.Stop()
+			}
 		}
 		go c.shut(true)
 		c.feed.Closed(nil)

@@ -318,12 +318,21 @@ func (s *side) EOFReceived(int) (keepOpen bool, err error) {
 			if err := o.t.WriteEOF(); err != nil {
 				return true, nil // it is about to be lost; that ends this side
 			}
+		case keepsReply(o.t):
+			// It ends when its peer ends, with the whole reply.
 		default:
 			o.closing = true
 			_ = o.t.Close() // always nil
 		}
 	}
 	return writable(s.t), nil
+}
+
+// keepsReply reports whether a transport that cannot end one direction alone
+// has a peer that ends the connection by itself: a WebSocket's.
+func keepsReply(t weir.Transport) bool {
+	k, ok := weir.As[interface{ KeepsReply() bool }](t)
+	return ok && k.KeepsReply()
 }
 
 // writable reports whether a transport has a direction to write in at all: a

@@ -78,8 +78,8 @@ func New(s *future.Scheduler, opts ...Option) *Scope {
 // a failure unless it is nothing but a cancellation: the scope is canceled with
 // it as the cause. Where the scope has ended, the task fails with ErrEnded.
 func (sc *Scope) Go(name string, fn func(*Task) error) *Task {
-	t := &Task{fn: fn}
-	t.own = Scope{w: sc.w, name: name, parent: sc, task: t, isTask: true}
+	t := &Task{fn: fn, own: Scope{w: sc.w, name: name, parent: sc, isTask: true}}
+	t.own.task = t
 	if sc.ended {
 		t.state, t.err = stateEnded, fmt.Errorf("%w: %s in %s", ErrEnded, name, sc.name)
 		_, p := future.New[struct{}](sc.w.s)

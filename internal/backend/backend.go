@@ -352,6 +352,14 @@ type Router interface {
 	Source(to netip.Addr) (netip.Addr, bool)
 }
 
+// Multicaster is a Backend whose datagram sockets can be in multicast groups.
+type Multicaster interface {
+	// Group puts a handle into a group, or takes it out, on the network device of
+	// that name, which it then also sends to groups from, or on one of the system's
+	// choice.
+	Group(h Handle, group netip.Addr, device string, join bool) error
+}
+
 // Mover is a Backend without Descriptors whose handles can move to another
 // backend of its kind all the same, as connections of package net.
 type Mover interface {

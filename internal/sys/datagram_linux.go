@@ -10,7 +10,9 @@ import (
 )
 
 // prepareDatagram asks for what the network says of datagrams that were sent:
-// an error queue with the address each error is about (ip(7), IP_RECVERR).
+// an error queue with the address each error is about (ip(7), IP_RECVERR). And it
+// asks to be spared what is sent to groups that only others on this machine are
+// in, which a socket bound to every address gets otherwise (IP_MULTICAST_ALL).
 func prepareDatagram(fd int, spec *backend.Spec) error {
 	if spec.Family != backend.Inet {
 		return nil
@@ -19,9 +21,14 @@ func prepareDatagram(fd int, spec *backend.Spec) error {
 		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1); err != nil {
 			return err
 		}
+		// Since Linux 4.20; without it there is more to ignore.
+		_ = setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0)
 		if !spec.Dual {
 			return nil
 		}
+	}
+	if err := setInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0); err != nil {
+		return err
 	}
 	return setInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
 }
@@ -170,4 +177,40 @@ func Source(to netip.Addr) (netip.Addr, bool) {
 	}
 	own, err := Name(fd, false)
 	return own.IP.Addr(), err == nil
+}
+
+// Group puts a datagram socket into a multicast group, or takes it out; see
+// backend.Multicaster.
+func Group(fd int, group netip.Addr, device string, join bool) error {
+	group = group.Unmap().WithZone("")
+	if !group.IsMulticast() {
+		return unix.EINVAL
+	}
+	var index uint32
+	if device != "" {
+		var err error
+		if index, err = zoneIndex(fd, device); err != nil {
+			return err
+		}
+	}
+	if group.Is4() {
+		name := unix.IP_DROP_MEMBERSHIP
+		m := unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)}
+		if join {
+			name = unix.IP_ADD_MEMBERSHIP
+		}
+		if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, name, &m); err != nil || !join || index == 0 {
+			return err
+		}
+		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+	}
+	name := unix.IPV6_LEAVE_GROUP
+	if join {
+		name = unix.IPV6_JOIN_GROUP
+	}
+	err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, name, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: index})
+	if err != nil || !join || index == 0 {
+		return err
+	}
+	return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index))
 }

@@ -262,6 +262,10 @@ func (s *session) sendClose(c Code, reason string) {
 // CanCloseWrite implements weir.Carrier: where the peer knows weir-end.
 func (s *session) CanCloseWrite() bool { return s.ends }
 
+// KeepsReply tells a relay that a close here would cut off the peer's reply: it
+// is to wait for the peer's end instead. It is true where CanCloseWrite is not.
+func (s *session) KeepsReply() bool { return !s.ends }
+
 // CloseWrite implements weir.Carrier.
 func (s *session) CloseWrite() error {
 	s.emptyMarks(true)

@@ -153,7 +153,7 @@ func (s *session) piece(c *piece) error {
 	if s.closing {
 		return nil
 	}
-	if c.start && c.end && c.fin && !s.deflated && s.whole && len(c.payload) <= scratchLen && c.op != opContinuation {
+	if c.start && c.end && c.fin && !s.deflated && s.whole && len(c.payload) <= min(scratchLen, s.MaxMessage) && c.op != opContinuation {
 		return s.atOnce(c)
 	}
 	if c.masked && len(c.payload) > 0 {
@@ -405,6 +405,7 @@ func (s *session) controlPiece(c *piece) error {
 		s.answerPing(p)
 	case opClose:
 		return s.peerClosed(p)
+	default: // a pong that nobody asked for, or everybody
 	}
 	return nil
 }

@@ -75,8 +75,11 @@ func (s *session) request(key string) ([]byte, error) {
 		host = hostOf(s.Below().RemoteAddr().String())
 	}
 	fields := [][2]string{
-		{"Host", host}, {"Upgrade", "websocket"}, {"Connection", "Upgrade"},
-		{"Sec-WebSocket-Key", key}, {"Sec-WebSocket-Version", "13"},
+		{"Host", host},
+		{"Upgrade", "websocket"},
+		{"Connection", "Upgrade"},
+		{"Sec-WebSocket-Key", key},
+		{"Sec-WebSocket-Version", "13"},
 	}
 	offer := extEnd
 	if s.Compress {

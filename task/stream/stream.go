@@ -50,10 +50,11 @@ type Stream struct {
 	room    task.Event // set while it is not, and at the end
 	gone    task.Event // set at the end
 
-	next weir.Protocol // gets everything: see Handover
-	up   *Stream       // stands above what is above the transport now: see Upgrade
-	made func(*Stream)
-	fail func(*weir.ConnectError)
+	next  weir.Protocol // gets everything: see Handover
+	fault error         // why next lost the connection, outside of a delivery
+	up    *Stream       // stands above what is above the transport now: see Upgrade
+	made  func(*Stream)
+	fail  func(*weir.ConnectError)
 }
 
 // want is what the reader waits for.
@@ -161,6 +162,9 @@ func (c *Stream) ConnectionLost(err error) {
 	c.room.Set()
 	c.gone.Set()
 	if c.next != nil {
+		if c.fault != nil {
+			err = c.fault
+		}
 		c.next.ConnectionLost(err)
 		return
 	}
@@ -321,10 +325,19 @@ func (h *handover) Run() {
 	if c.lost || c.at == len(c.buf) {
 		return
 	}
-	if _, err := c.passOn(nil); err != nil {
+	defer func() {
+		if c.fault == errHeirPanicked { //nolint:errorlint // put there below
+			c.t.Abort() // and the loop hears of the panic
+		}
+	}()
+	c.fault = errHeirPanicked
+	_, c.fault = c.passOn(nil)
+	if c.fault != nil {
 		c.t.Abort()
 	}
 }
+
+var errHeirPanicked = errors.New("stream: the protocol that took over panicked")
 
 // passOn offers the kept bytes and p to the next protocol.
 func (c *Stream) passOn(p []byte) (int, error) {

@@ -24,7 +24,8 @@ for each connection. In "each message answered by itself" a server writes once
 for each message: "std" and nbio then make a system call for each, weir, evio and
 netpoll join what one turn writes, and "std-joined" does so by hand (a
 bufio.Writer, flushed when no whole message is left to read). The C servers echo
-bytes there as everywhere.
+bytes there as everywhere. Timers are in the thread's CPU time, posts by the clock
+on the wall.
 `
 
 func (r *report) markdown() string {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weir-io/weir"
 
 	"github.com/weir-io/weir/bench/internal/side"
@@ -21,6 +23,19 @@ type figures map[string]float64
 // per notes how long n operations took since began.
 func (f figures) per(name string, began time.Time, n int) {
 	f[name] = float64(time.Since(began)) / float64(n)
+}
+
+// perCPU notes how much the thread has run for n operations since began. It is
+// what one goroutine's work takes, whatever else the machine does.
+func (f figures) perCPU(name string, began time.Duration, n int) {
+	f[name] = float64(threadTime()-began) / float64(n)
+}
+
+// threadTime is what the calling thread has run.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	side.Check(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts))
+	return time.Duration(ts.Nano())
 }
 
 func main() {

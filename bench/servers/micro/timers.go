@@ -29,6 +29,8 @@ func heapBytes() float64 {
 }
 
 func timers(f figures) {
+	runtime.LockOSThread() // for threadTime
+	defer runtime.UnlockOSThread()
 	weirTimers(f)
 	stdTimers(f)
 }
@@ -40,48 +42,48 @@ func weirTimers(f figures) {
 	nothing := func() {}
 	ts := make([]*weir.Timer, million)
 	before := heapBytes()
-	began := time.Now()
+	began := threadTime()
 	for i := range ts {
 		ts[i] = l.NewTimer(nothing)
 		ts[i].Set(first[i])
 	}
-	f.per("weir: make and set", began, million)
+	f.perCPU("weir: make and set", began, million)
 	f["weir: bytes each"] = (heapBytes() - before) / million
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		t := ts[i]
 		t.Stop()
 		t.Set(first[i])
 	}
-	f.per("weir: stop and set again, a million pending", began, million)
+	f.perCPU("weir: stop and set again, a million pending", began, million)
 
 	// Set and stop beside a million that stay, as a timeout that is not needed.
 	one := l.NewTimer(nothing)
-	began = time.Now()
+	began = threadTime()
 	for i := range million {
 		one.Set(second[i])
 		one.Stop()
 	}
-	f.per("weir: set and stop, a million pending", began, million)
+	f.perCPU("weir: set and stop, a million pending", began, million)
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		ts[i].Set(second[i])
 	}
-	f.per("weir: random reset, a million pending", began, million)
+	f.perCPU("weir: random reset, a million pending", began, million)
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		ts[i].Set(time.Hour*3 + time.Duration(i))
 	}
-	f.per("weir: reset to later, as an idle timeout", began, million)
+	f.perCPU("weir: reset to later, as an idle timeout", began, million)
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		ts[i].Stop()
 	}
-	f.per("weir: stop", began, million)
+	f.perCPU("weir: stop", began, million)
 
 	fired := 0
 	count := func() { fired++ }
@@ -90,10 +92,10 @@ func weirTimers(f figures) {
 		soon[i] = l.NewTimer(count)
 		soon[i].Set(time.Duration(second[i]-time.Hour) % time.Microsecond)
 	}
-	for began = time.Now(); fired < million; {
+	for began = threadTime(); fired < million; {
 		side.Check(l.Turn(0))
 	}
-	f.per("weir: due and called", began, million)
+	f.perCPU("weir: due and called", began, million)
 	side.Check(l.Close())
 }
 
@@ -102,36 +104,36 @@ func stdTimers(f figures) {
 	nothing := func() {}
 	ts := make([]*time.Timer, million)
 	before := heapBytes()
-	began := time.Now()
+	began := threadTime()
 	for i := range ts {
 		ts[i] = time.AfterFunc(first[i], nothing)
 	}
-	f.per("time.AfterFunc: make and set", began, million)
+	f.perCPU("time.AfterFunc: make and set", began, million)
 	f["time.AfterFunc: bytes each"] = (heapBytes() - before) / million
 
 	one := time.AfterFunc(time.Hour, nothing)
-	began = time.Now()
+	began = threadTime()
 	for i := range million {
 		one.Reset(second[i])
 		one.Stop()
 	}
-	f.per("time.AfterFunc: set and stop, a million pending", began, million)
+	f.perCPU("time.AfterFunc: set and stop, a million pending", began, million)
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		ts[i].Reset(second[i])
 	}
-	f.per("time.AfterFunc: random reset, a million pending", began, million)
+	f.perCPU("time.AfterFunc: random reset, a million pending", began, million)
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		ts[i].Reset(time.Hour*3 + time.Duration(i))
 	}
-	f.per("time.AfterFunc: reset to later, as an idle timeout", began, million)
+	f.perCPU("time.AfterFunc: reset to later, as an idle timeout", began, million)
 
-	began = time.Now()
+	began = threadTime()
 	for i := range ts {
 		ts[i].Stop()
 	}
-	f.per("time.AfterFunc: stop", began, million)
+	f.perCPU("time.AfterFunc: stop", began, million)
 }

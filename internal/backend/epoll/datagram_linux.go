@@ -128,3 +128,12 @@ func (b *Backend) serveSendTo(s *slot) {
 // Source returns the address from which something would be sent; see
 // backend.Router.
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }
+
+// Group puts a handle into a multicast group; see backend.Multicaster.
+func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join bool) error {
+	s, err := b.own(h)
+	if err != nil {
+		return err
+	}
+	return sys.Group(int(s.fd), group, device, join)
+}

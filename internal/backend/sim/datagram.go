@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -62,6 +63,7 @@ type inbox struct {
 	waiting   []uint32 // packets, in the order they came
 	bytes     int
 	fullUntil int64 // nothing can be sent before
+	groups    []netip.Addr
 }
 
 func (in *inbox) drop(w *World) {
@@ -133,6 +135,9 @@ func (s *socket) reach(a *backend.Addr) (netip.AddrPort, syscall.Errno) {
 		addr = netip.IPv6Loopback()
 	}
 	src, ok := s.host.source(addr)
+	if addr.IsMulticast() && !ok {
+		return netip.AddrPort{}, syscall.ENETUNREACH
+	}
 	own := s.local.IP.Addr().Unmap()
 	if !ok || own.IsLoopback() && !s.host.owns(addr) {
 		return netip.AddrPort{}, syscall.ENETUNREACH
@@ -154,6 +159,15 @@ func (s *socket) reach(a *backend.Addr) (netip.AddrPort, syscall.Errno) {
 // launch puts a datagram on its way, with what befalls it there.
 func (w *World) launch(h *Host, from, to netip.AddrPort, vec [][]byte) {
 	f, r := &w.faults, &w.random[forDatagrams]
+	if to.Addr().IsMulticast() {
+		// A copy for each host that has somebody in the group, its own too.
+		for _, dest := range w.hosts {
+			if dest.member(to) != nil && !w.hostsCut(h, dest) && !r.chance(f.Drop) {
+				w.pushPacket(w.after(w.delay(h, dest)), evDatagram, dest, w.packets.put(from, to, vec))
+			}
+		}
+		return
+	}
 	dest := h
 	if !to.Addr().IsLoopback() {
 		dest = w.byAddr[to.Addr().WithZone("")]
@@ -202,6 +216,10 @@ func (w *World) datagram(ev *event) {
 	h := ev.host
 	if h.down {
 		w.packets.drop(i)
+		return
+	}
+	if p.to.Addr().IsMulticast() {
+		w.spread(h, i)
 		return
 	}
 	s := h.receiver(p.to)
@@ -336,3 +354,58 @@ func (w *World) describePacket(e *Event, ev *event) {
 // Source returns the address from which something would be sent; see
 // backend.Router.
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return b.host.source(to) }
+
+// Group puts a handle into a multicast group; see backend.Multicaster. All hosts
+// are on one network, whatever the device.
+func (b *Backend) Group(h backend.Handle, group netip.Addr, _ string, join bool) error {
+	s, err := b.socket(h)
+	switch {
+	case err != nil:
+		return err
+	case s.inbox == nil || !group.IsMulticast():
+		return syscall.EINVAL
+	}
+	group = group.Unmap().WithZone("")
+	i := slices.Index(s.inbox.groups, group)
+	switch {
+	case join && i >= 0:
+		return syscall.EADDRINUSE
+	case join:
+		s.inbox.groups = append(s.inbox.groups, group)
+	case i < 0:
+		return syscall.EADDRNOTAVAIL
+	default:
+		s.inbox.groups = slices.Delete(s.inbox.groups, i, i+1)
+	}
+	return nil
+}
+
+// in reports whether s takes what is sent to a group.
+func (s *socket) in(to netip.AddrPort) bool {
+	if s.inbox == nil || !slices.Contains(s.inbox.groups, to.Addr().Unmap().WithZone("")) {
+		return false
+	}
+	own := s.local.IP.Addr().Unmap()
+	return own.IsUnspecified() || own == to.Addr()
+}
+
+// member returns the first socket of the host that takes what is sent to a group.
+func (h *Host) member(to netip.AddrPort) *socket {
+	for _, s := range h.ports[to.Port()] {
+		if s.in(to) {
+			return s
+		}
+	}
+	return nil
+}
+
+// spread gives a copy of a packet to each socket that takes it.
+func (w *World) spread(h *Host, i uint32) {
+	for _, s := range h.ports[w.packets.slab[i].to.Port()] {
+		p := &w.packets.slab[i] // where it is after put
+		if s.in(p.to) {
+			s.take(w.packets.put(p.from, p.to, [][]byte{p.data}), len(p.data))
+		}
+	}
+	w.packets.drop(i)
+}

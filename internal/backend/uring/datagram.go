@@ -136,3 +136,11 @@ func (b *Backend) sendTo(op *backend.Op, c *backend.Completion) bool {
 // Source returns the address from which something would be sent; see
 // backend.Router.
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }
+
+// Group puts a handle into a multicast group; see backend.Multicaster.
+func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join bool) error {
+	if b.class(h) == notOpen {
+		return syscall.EBADF
+	}
+	return sys.Group(int(h), group, device, join)
+}
