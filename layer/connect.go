@@ -250,9 +250,9 @@ func (w *connectServer) refuse(err error) []byte {
 		return answer(502, "the destination's network cannot be reached")
 	case causeRefused:
 		return answer(502, "the destination refused the connection")
-	case causeOther, causeCommand, causeAddress:
+	default:
+		return answer(502, "")
 	}
-	return answer(502, "")
 }
 
 // answer is a refusal.

@@ -3,8 +3,6 @@ package layer
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"maps"
-	"slices"
 )
 
 // Users are the names and passwords that a proxy server knows. It does not
@@ -14,8 +12,8 @@ type Users struct{ all [][2][sha256.Size]byte }
 // NewUsers makes Users of passwords by name. An empty password is one.
 func NewUsers(passwords map[string]string) *Users {
 	u := &Users{}
-	for _, name := range slices.Sorted(maps.Keys(passwords)) {
-		u.all = append(u.all, [2][sha256.Size]byte{sha256.Sum256([]byte(name)), sha256.Sum256([]byte(passwords[name]))})
+	for name, password := range passwords { // any order: all are looked at
+		u.all = append(u.all, [2][sha256.Size]byte{sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))})
 	}
 	return u
 }
