@@ -103,12 +103,12 @@ type Messenger interface {
 }
 
 // Server is the layer of a WebSocket's server.
-func Server(c Config) layer.Layer { return make1(c, true) }
+func Server(c Config) layer.Layer { return newLayer(c, true) }
 
 // Client is the layer of a WebSocket's client.
-func Client(c Config) layer.Layer { return make1(c, false) }
+func Client(c Config) layer.Layer { return newLayer(c, false) }
 
-func make1(c Config, server bool) layer.Layer {
+func newLayer(c Config, server bool) layer.Layer {
 	sh := &shared{Config: c, server: server, rand: c.Rand}
 	if sh.MaxMessage <= 0 {
 		sh.MaxMessage = 16 << 20
