@@ -407,6 +407,7 @@ func (s *scanner) step() error {
 			}
 		}
 		s.state = scanContent
+	default: // content has no header
 	}
 	return nil
 }
