@@ -63,23 +63,28 @@ var waitChecks = []check{
 
 func checkTimeoutsNeverEarly(r *rig) {
 	for _, d := range []time.Duration{1, 100 * time.Microsecond, time.Millisecond, 1500 * time.Microsecond, 12_345_678} {
+		// A signal may end a wait early, now and then and several times in a row.
+		// A rounded timeout is early each time.
 		early := 0
-		for range 10 {
+		const rounds = 10
+		for range rounds {
 			start := r.be.Now()
+			first := true
 			for left := d; left > 0; left = d - (r.be.Now() - start) {
-				if left < d {
-					early++ // allowed for a signal
-				}
 				if n := r.wait(left); n != 0 {
 					r.t.Fatalf("%d results from nothing", n)
 				}
+				if first && r.be.Now()-start < d {
+					early++
+				}
+				first = false
 			}
 			if late := r.be.Now() - start - d; late > 5*time.Second {
 				r.t.Errorf("Wait(%v) took %v longer", d, late)
 			}
 		}
-		if early > 3 {
-			r.t.Errorf("Wait(%v) was early %d times", d, early)
+		if early > rounds/2 {
+			r.t.Errorf("Wait(%v) was early in %d of %d rounds", d, early, rounds)
 		}
 	}
 }
