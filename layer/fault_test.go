@@ -23,8 +23,13 @@ func TestFaultStreams(t *testing.T) {
 	slow := layer.Faults{Latency: time.Millisecond, Jitter: time.Millisecond, Bandwidth: 500 << 20, Window: 200_000}
 	cut := layer.Faults{Slice: 40_000}
 	l := fault(layer.FaultConfig{In: slow, Out: slow})
-	t.Run("slow", func(t *testing.T) { t.Parallel(); suite(t, one(l), one(l)) })
-	t.Run("three", func(t *testing.T) { t.Parallel(); suite(t, three(l), three(l)) })
+	// Where waiting is what a layer does, a clock that does not wait serves best.
+	where := weirtest.Simulated
+	if *everywhere {
+		where = weirtest.Everywhere
+	}
+	t.Run("slow", func(t *testing.T) { t.Parallel(); suiteIn(t, where, one(l), one(l)) })
+	t.Run("three", func(t *testing.T) { t.Parallel(); suiteIn(t, where, three(l), three(l)) })
 	t.Run("cut", func(t *testing.T) {
 		t.Parallel()
 		suite(t, one(fault(layer.FaultConfig{In: cut, Out: cut})), nil)

@@ -1,6 +1,7 @@
 package layer_test
 
 import (
+	"flag"
 	"testing"
 
 	"github.com/weir-io/weir"
@@ -16,35 +17,31 @@ func plain(a layer.Above) layer.Above {
 	}}
 }
 
-// suite runs what every stream promises over layers: on each backend over TCP,
-// and in the simulator.
+// everywhere runs the stream suite over each layer on every backend, which takes
+// a quarter of an hour, instead of on one; the plain layer and TLS always do.
+var everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
+
+// suite runs what every stream promises over layers.
 func suite(t *testing.T, server, client []layer.Layer) {
 	t.Helper()
-	over := func(m weirtest.Maker) weirtest.Maker {
-		return weirtest.Layered(m,
-			func(f weir.Factory) weir.Factory { return layer.Server(f, server...) },
-			func(p weir.Protocol) weir.Protocol { return layer.Client(p, client...) })
+	where := weirtest.OneBackend
+	if *everywhere {
+		where = weirtest.Everywhere
 	}
-	for _, name := range weir.Backends() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel() // a case waits more than it works
-			weirtest.TestStreams(t, over(weirtest.LoopStreams("tcp", weir.WithBackendName(name))))
-		})
-	}
-	t.Run("sim", func(t *testing.T) {
-		t.Parallel()
-		weirtest.TestStreams(t, over(weirtest.SimStreams(1)))
-	})
-	t.Run("sim, cut", func(t *testing.T) {
-		t.Parallel()
-		weirtest.TestStreams(t, over(weirtest.SimStreams(2, weirtest.WithFaults(weirtest.Faults{CutRead: 0.2, CutWrite: 0.2, CutWire: 0.2, Defer: 0.2, Again: 0.2, Shuffle: true}))))
-	})
+	suiteIn(t, where, server, client)
+}
+
+func suiteIn(t *testing.T, where weirtest.Where, server, client []layer.Layer) {
+	t.Helper()
+	weirtest.TestLayers(t, where,
+		func(f weir.Factory) weir.Factory { return layer.Server(f, server...) },
+		func(p weir.Protocol) weir.Protocol { return layer.Client(p, client...) })
 }
 
 func TestPlain(t *testing.T) {
-	t.Run("one", func(t *testing.T) { t.Parallel(); suite(t, []layer.Layer{plain}, []layer.Layer{plain}) })
+	t.Run("one", func(t *testing.T) { suiteIn(t, weirtest.Everywhere, []layer.Layer{plain}, []layer.Layer{plain}) })
 	t.Run("server", func(t *testing.T) { suite(t, []layer.Layer{plain}, nil) })
 	t.Run("three", func(t *testing.T) {
-		suite(t, []layer.Layer{plain, plain, plain}, []layer.Layer{plain, plain, plain})
+		suiteIn(t, weirtest.Everywhere, []layer.Layer{plain, plain, plain}, []layer.Layer{plain, plain, plain})
 	})
 }

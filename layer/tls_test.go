@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/weirtest"
 )
 
 // authority issues certificates for tests.
@@ -112,10 +113,12 @@ func TestTLS(t *testing.T) {
 	// Many cases leave a close_notify unanswered: a second each would be long.
 	soon := layer.WithCloseTimeout(10 * time.Millisecond)
 	s, c := layer.TLSServer(server, soon), layer.TLS(client, soon)
-	t.Run("one", func(t *testing.T) { suite(t, []layer.Layer{s}, []layer.Layer{c}) })
 	if raceEnabled {
-		return // encryption is slow under the detector: one layer of it has to do
+		// Encryption is slow under the detector: one layer of it has to do.
+		t.Run("one", func(t *testing.T) { suite(t, []layer.Layer{s}, []layer.Layer{c}) })
+		return
 	}
+	t.Run("one", func(t *testing.T) { suiteIn(t, weirtest.Everywhere, []layer.Layer{s}, []layer.Layer{c}) })
 	t.Run("between two", func(t *testing.T) {
 		suite(t, []layer.Layer{plain, s, plain}, []layer.Layer{plain, c, plain})
 	})

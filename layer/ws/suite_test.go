@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"flag"
 	"testing"
 	"time"
 
@@ -10,28 +11,18 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
+var everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
+
 // suite is what every stream promises, over layers.
 func suite(t *testing.T, server, client []layer.Layer) {
 	t.Helper()
-	over := func(m weirtest.Maker) weirtest.Maker {
-		return weirtest.Layered(m,
-			func(f weir.Factory) weir.Factory { return layer.Server(f, server...) },
-			func(p weir.Protocol) weir.Protocol { return layer.Client(p, client...) })
+	where := weirtest.OneBackend
+	if *everywhere {
+		where = weirtest.Everywhere
 	}
-	for _, name := range weir.Backends() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel() // a case waits more than it works
-			weirtest.TestStreams(t, over(weirtest.LoopStreams("tcp", weir.WithBackendName(name))))
-		})
-	}
-	t.Run("sim", func(t *testing.T) {
-		t.Parallel()
-		weirtest.TestStreams(t, over(weirtest.SimStreams(1)))
-	})
-	t.Run("sim, cut", func(t *testing.T) {
-		t.Parallel()
-		weirtest.TestStreams(t, over(weirtest.SimStreams(2, weirtest.WithFaults(weirtest.Faults{CutRead: 0.2, CutWrite: 0.2, CutWire: 0.2, Defer: 0.2, Again: 0.2, Shuffle: true}))))
-	})
+	weirtest.TestLayers(t, where,
+		func(f weir.Factory) weir.Factory { return layer.Server(f, server...) },
+		func(p weir.Protocol) weir.Protocol { return layer.Client(p, client...) })
 }
 
 // TestStreams: R41, behaviours 20 to 47 over WebSocket, alone, compressed and

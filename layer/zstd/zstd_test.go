@@ -3,6 +3,7 @@ package zstd
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/weirtest"
 )
+
+var everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
 
 func must(t testing.TB, c Config) layer.Layer {
 	t.Helper()
@@ -27,25 +30,13 @@ func must(t testing.TB, c Config) layer.Layer {
 // TestStreams: R41, behaviours 20 to 47 through compression.
 func TestStreams(t *testing.T) {
 	l := must(t, Config{Window: 16 << 10})
-	over := func(m weirtest.Maker) weirtest.Maker {
-		return weirtest.Layered(m,
-			func(f weir.Factory) weir.Factory { return layer.Server(f, l) },
-			func(p weir.Protocol) weir.Protocol { return layer.Client(p, l) })
+	where := weirtest.OneBackend
+	if *everywhere {
+		where = weirtest.Everywhere
 	}
-	for _, name := range weir.Backends() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			weirtest.TestStreams(t, over(weirtest.LoopStreams("tcp", weir.WithBackendName(name))))
-		})
-	}
-	t.Run("sim", func(t *testing.T) {
-		t.Parallel()
-		weirtest.TestStreams(t, over(weirtest.SimStreams(1)))
-	})
-	t.Run("sim, cut", func(t *testing.T) {
-		t.Parallel()
-		weirtest.TestStreams(t, over(weirtest.SimStreams(2, weirtest.WithFaults(weirtest.Faults{CutRead: 0.2, CutWrite: 0.2, CutWire: 0.2, Defer: 0.2, Again: 0.2, Shuffle: true}))))
-	})
+	weirtest.TestLayers(t, where,
+		func(f weir.Factory) weir.Factory { return layer.Server(f, l) },
+		func(p weir.Protocol) weir.Protocol { return layer.Client(p, l) })
 }
 
 // keeper keeps what it gets; its transport is a Recorder's, below the layer.
