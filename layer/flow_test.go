@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,12 +15,23 @@ import (
 
 // TestWatchStreams: behaviours 20 to 47 through the layers that only look on.
 func TestWatchStreams(t *testing.T) {
-	idle := layer.Idle(layer.IdleConfig{Idle: time.Hour, WriteStall: time.Hour, MinRate: 1, Window: time.Hour})
-	limit := layer.Limit(layer.LimitConfig{Total: 100, PerAddress: 100})
-	seen := 0
-	log := layer.Observe(func(layer.Traffic) { seen++ })
-	t.Run("three", func(t *testing.T) { suite(t, []layer.Layer{limit, log, idle}, []layer.Layer{idle}) })
-	if seen == 0 {
+	var seen atomic.Int64
+	idle := func() layer.Layer {
+		return layer.Idle(layer.IdleConfig{Idle: time.Hour, WriteStall: time.Hour, MinRate: 1, Window: time.Hour})
+	}
+	t.Run("three", func(t *testing.T) {
+		where := weirtest.OneBackend
+		if *everywhere {
+			where = weirtest.Everywhere
+		}
+		// Limits are counted for one loop: each of those side by side has its own.
+		weirtest.TestLayers(t, where, func(f weir.Factory) weir.Factory {
+			limit := layer.Limit(layer.LimitConfig{Total: 100, PerAddress: 100})
+			log := layer.Observe(func(layer.Traffic) { seen.Add(1) })
+			return layer.Server(f, limit, log, idle())
+		}, func(p weir.Protocol) weir.Protocol { return layer.Client(p, idle()) })
+	})
+	if seen.Load() == 0 {
 		t.Error("nothing was seen")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,6 +216,9 @@ func TestStorm(t *testing.T) {
 		for i := range 30 {
 			all.Go(func() {
 				c, err := d.DialContext(context.Background(), "tcp", ln.Addr().String())
+				if errors.Is(err, syscall.ECONNRESET) {
+					return // another took its other end and aborted it before it was reported
+				}
 				if err != nil {
 					t.Error(err)
 					return

@@ -17,6 +17,9 @@ var everywhere = flag.Bool("everywhere", false, "run the stream suite over each 
 func suite(t *testing.T, server, client []layer.Layer) {
 	t.Helper()
 	where := weirtest.OneBackend
+	if raceEnabled {
+		where = weirtest.Simulated // WebSocket has no goroutines, and masks slowly under the detector
+	}
 	if *everywhere {
 		where = weirtest.Everywhere
 	}
