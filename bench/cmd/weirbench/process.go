@@ -155,7 +155,9 @@ func listening(addr string, p *process) error {
 		return err
 	}
 	want := fmt.Sprintf(":%04X 00000000:0000 0A", n)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-look.C {
 		b, err := os.ReadFile("/proc/net/tcp")
 		if err != nil {
 			return err

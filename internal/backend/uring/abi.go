@@ -72,6 +72,8 @@ const (
 // Calls of register.
 const (
 	registerFiles       = 2
+	registerEventfd     = 4
+	unregisterEventfd   = 5
 	registerProbe       = 8
 	registerEnableRings = 12
 	registerBufferRing  = 22

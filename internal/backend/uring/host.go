@@ -2,18 +2,43 @@
 
 package uring
 
+import "syscall"
+
 // Host tells the backend that somebody else's loop watches Caps.PollFD and
 // calls Wait with timeout 0 when it is readable. From then on what is submitted
 // is passed on at once, with a system call each time, and wakes and results
 // that are due without the kernel's doing make the descriptor readable at any
 // time, not only while a Wait is in progress. It belongs to the loop's
 // goroutine and thread.
+//
+// The descriptor is an eventfd and not the ring: a poll(2) that is waiting on a
+// ring with deferred task work is not always woken when there is some, although
+// one that begins then sees it (seen with Linux 6.18).
 func (b *Backend) Host(on bool) {
-	if b.closed {
+	if b.closed || b.hosted == on {
 		return
 	}
 	b.hosted = on
-	b.waker.host(on)
+	b.waker.watched(on)
+	if !on {
+		b.ring.register(unregisterEventfd, nil, 0)
+		return
+	}
+	// A ring of another thread's is replaced by one that signals.
+	if b.enable() != nil {
+		b.waker.tell()
+		return
+	}
+	switch errno := b.ring.signal(b.waker.host); errno {
+	case 0:
+	case syscall.EEXIST:
+		if b.move() != nil {
+			b.waker.tell() // the next Wait says what is wrong
+			return
+		}
+	default:
+		b.waker.tell()
+	}
 	b.tell()
 }
 
@@ -23,9 +48,10 @@ func (b *Backend) tell() {
 		return
 	}
 	if b.enable() == nil && b.fill() {
-		if _, err := b.enter(false, false, 0); err == nil && !b.moved && len(b.ended)+len(b.later) == 0 && b.spilled == len(b.spill) {
+		if _, err := b.enter(false, false, 0); err == nil && !b.moved && len(b.ended)+len(b.later) == 0 &&
+			b.available() == 0 && !b.ring.hidden() {
 			return
 		}
 	}
-	b.waker.write()
+	b.waker.tell()
 }

@@ -89,6 +89,12 @@ func (b *Backend) open() error {
 	if err == nil {
 		if err = d.watch(r); err != nil {
 			bufs.free()
+		} else if b.hosted {
+			if errno := r.signal(b.waker.host); errno != 0 {
+				err = fmt.Errorf("uring: registering an eventfd: %w", errno)
+				d.forget()
+				bufs.free()
+			}
 		}
 	}
 	if err != nil {
@@ -108,14 +114,7 @@ func (b *Backend) move() error {
 		return fmt.Errorf("uring: moving to another thread: %w", err)
 	}
 	b.ring.enters = enters
-	old.unmap()
-	// The number stays, for those who watch it.
-	if err := unix.Dup3(b.ring.fd, old.fd, unix.O_CLOEXEC); err != nil {
-		old.close()
-	} else {
-		_ = unix.Close(b.ring.fd)
-		b.ring.fd = old.fd
-	}
+	old.close()
 	if err := oldEnd.await(); err != nil {
 		return err
 	}

@@ -136,9 +136,11 @@ func (r *ring) drop(n uint32) { atomic.StoreUint32(r.cqHead, *r.cqHead+n) }
 // pendingWork reports whether entering the kernel without waiting could bring
 // completions. True too where the kernel cannot say.
 func (r *ring) pendingWork() bool {
-	const hidden = sqCQOverflow | sqTaskrun
-	return r.flags&setupTaskrunFlag == 0 || atomic.LoadUint32(r.sqFlags)&hidden != 0
+	return r.flags&setupTaskrunFlag == 0 || r.hidden()
 }
+
+// hidden reports whether the kernel says that it has completions to collect.
+func (r *ring) hidden() bool { return atomic.LoadUint32(r.sqFlags)&(sqCQOverflow|sqTaskrun) != 0 }
 
 // overflown reports whether completions wait outside the queue.
 func (r *ring) overflown() bool { return atomic.LoadUint32(r.sqFlags)&sqCQOverflow != 0 }
@@ -172,6 +174,12 @@ func (r *ring) enter(collect, wait bool, timeout time.Duration) syscall.Errno {
 func (r *ring) register(call uintptr, arg unsafe.Pointer, n uintptr) syscall.Errno {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), call, uintptr(arg), n, 0, 0)
 	return errno
+}
+
+// signal has the ring write to an eventfd when it has something to collect.
+func (r *ring) signal(fd int) syscall.Errno {
+	n := int32(fd)
+	return r.register(registerEventfd, unsafe.Pointer(&n), 1)
 }
 
 // enable starts a ring that was set up disabled and makes the calling thread

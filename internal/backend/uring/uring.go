@@ -146,6 +146,7 @@ func New(c Config) (*Backend, error) {
 		return nil, err
 	}
 	if err = b.waker.open(); err != nil {
+		b.waker.close()
 		b.ring.close()
 		b.death.forget()
 		b.bufs.free()
@@ -164,11 +165,11 @@ func (b *Backend) Now() time.Duration {
 // Wall is the wall clock when New was called.
 func (b *Backend) Wall() time.Time { return b.start.Round(0) }
 
-// Caps says what was probed. Handles are descriptors. PollFD is the ring: it is
-// readable when completions are to be had for Ops that a Wait has passed on.
+// Caps says what was probed. Handles are descriptors. PollFD is an eventfd that
+// the ring writes to once there is a host.
 func (b *Backend) Caps() backend.Caps {
 	return backend.Caps{
-		Name: "uring", PollFD: b.ring.fd, Thread: b.has&SingleIssuer != 0,
+		Name: "uring", PollFD: b.waker.host, Thread: b.has&SingleIssuer != 0,
 		Descriptors: true, PeerErrors: true, Splice: true, Probed: b.probed,
 	}
 }

@@ -38,6 +38,9 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	if b.closed {
 		return 0, errClosed
 	}
+	if b.hosted {
+		b.waker.hush()
+	}
 	n, err := b.wait(timeout, done)
 	if err == nil && b.hosted {
 		b.tell()

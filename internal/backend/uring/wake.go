@@ -37,16 +37,19 @@ type waker struct {
 	hosted atomic.Bool
 	calls  atomic.Uint64
 
-	mu sync.Mutex // guards fd between a late wake and close
-	fd int
+	mu   sync.Mutex // guards the descriptors between a late wake and close
+	fd   int
+	host int // readable while a host's next Wait has something to do
 }
 
 func (w *waker) open() error {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("uring: eventfd: %w", err)
+	w.fd, w.host = -1, -1
+	for _, fd := range []*int{&w.fd, &w.host} {
+		var err error
+		if *fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+			return fmt.Errorf("uring: eventfd: %w", err)
+		}
 	}
-	w.fd = fd
 	return nil
 }
 
@@ -70,9 +73,9 @@ func (w *waker) rise() bool {
 	return w.state.Swap(next) == woken
 }
 
-// host says whether somebody watches the ring from outside, so that wakes have
-// to show at any time.
-func (w *waker) host(on bool) {
+// watched says whether somebody watches the ring from outside, so that wakes
+// have to show at any time.
+func (w *waker) watched(on bool) {
 	w.hosted.Store(on)
 	if !on {
 		w.state.CompareAndSwap(asleep, awake)
@@ -90,26 +93,53 @@ func (w *waker) wake() {
 	}
 }
 
+// write makes a Wait in progress return, and tells a host.
 func (w *waker) write() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.fd < 0 {
-		return
-	}
 	w.calls.Add(1)
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	if _, errno := sys.Write(w.fd, one[:]); errno == syscall.EAGAIN {
-		// The counter is near its end, after 2^64 - 2 wakes.
-		sys.Read(w.fd, one[:])
-		sys.Write(w.fd, one[:])
+	add(w.fd)
+	if w.hosted.Load() {
+		add(w.host)
 	}
 }
 
-// close closes the descriptor; a wake that comes late does nothing.
+// tell tells a host that the next Wait has something to do.
+func (w *waker) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	add(w.host)
+}
+
+// hush makes the host's descriptor quiet: what it told of is looked at next. It
+// belongs to the loop's goroutine.
+func (w *waker) hush() {
+	var count [8]byte
+	sys.Read(w.host, count[:])
+}
+
+// add adds one to an eventfd, if it is open.
+func add(fd int) {
+	if fd < 0 {
+		return
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	if _, errno := sys.Write(fd, one[:]); errno == syscall.EAGAIN {
+		// The counter is near its end, after 2^64 - 2 wakes.
+		sys.Read(fd, one[:])
+		sys.Write(fd, one[:])
+	}
+}
+
+// close closes the descriptors; a wake that comes late does nothing.
 func (w *waker) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	sys.Close(w.fd)
-	w.fd = -1
+	for _, fd := range []*int{&w.fd, &w.host} {
+		if *fd >= 0 {
+			sys.Close(*fd)
+		}
+		*fd = -1
+	}
 }
