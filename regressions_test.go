@@ -156,6 +156,10 @@ var regressions = []regression{
 		bugs:      []bug{{name: "writers-stop-reading", run: "TestStreamsSim/calm_0/43_both"}},
 	},
 	{
+		whose: "Linux", what: "a host that waits on a ring sleeps through a wake",
+		scenarios: []string{"guest_test.go#TestGuest"},
+	},
+	{
 		whose: "weir", what: "a host spins after Stop",
 		scenarios: []string{"suite_loop_test.go#4 Stop before Turn"},
 		bugs:      []bug{{name: "turn-keeps-stop", run: "TestLoopTurns/sim/4"}},
