@@ -1,6 +1,7 @@
 // Command weirbench measures weir beside what people would pick instead, and
 // writes a table, plots and every figure to docs/bench.
 //
+//	weirbench -waiting
 //	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict] [-beside DIR]
 //
 // Each peer is a process of its own on one CPU, the load another on the other.
@@ -56,6 +57,7 @@ func main() {
 	other := flag.String("beside", "", "another checkout, whose weir is measured too: for before and after in one run")
 	list := flag.Bool("list", false, "list cases and peers")
 	strict := flag.Bool("strict", false, "fail if any round did")
+	waits := flag.Bool("waiting", false, "compare the ways to wait instead, and write docs/bench/waiting.md")
 	flag.Parse()
 	runtime.LockOSThread() // see spawn
 
@@ -86,6 +88,12 @@ func main() {
 		}
 	}
 	b := &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}
+	if *waits {
+		if err := b.waiting(*out); err != nil {
+			fatal(err)
+		}
+		return
+	}
 	if err := run(all, b, *budget, *out, *quick); err != nil {
 		fatal(err)
 	}
@@ -110,20 +118,34 @@ func printList(all []testCase) {
 	}
 }
 
-func run(all []testCase, b *bench, budget time.Duration, out string, quick bool) error {
+// prepare finds the module, and makes a directory for what is built; the caller
+// calls clean.
+func (b *bench) prepare(out *string) (clean func(), err error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/weir-io/weir/bench").Output()
 	if err != nil {
-		return fmt.Errorf("run this inside the module bench: %w", err)
+		return nil, fmt.Errorf("run this inside the module bench: %w", err)
 	}
 	b.build = builder{root: strings.TrimSpace(string(root)), made: map[string]string{}, lost: map[string]error{}}
-	if out == "" {
-		out = filepath.Join(filepath.Dir(b.build.root), "docs", "bench")
+	if *out == "" {
+		*out = filepath.Join(filepath.Dir(b.build.root), "docs", "bench")
 	}
 	if b.tmp, err = os.MkdirTemp("", "weirbench"); err != nil {
+		return nil, err
+	}
+	b.build.dir = b.tmp
+	_, err = unix.IoctlGetTermios(2, unix.TCGETS)
+	b.live = err == nil
+	raiseLimit()
+	b.began = time.Now()
+	return func() { _ = os.RemoveAll(b.tmp) }, nil
+}
+
+func run(all []testCase, b *bench, budget time.Duration, out string, quick bool) error {
+	clean, err := b.prepare(&out)
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.tmp)
-	b.build.dir = b.tmp
+	defer clean()
 	if b.profile != "" {
 		if b.profile, err = filepath.Abs(b.profile); err != nil {
 			return err
@@ -132,10 +154,6 @@ func run(all []testCase, b *bench, budget time.Duration, out string, quick bool)
 			return err
 		}
 	}
-	_, err = unix.IoctlGetTermios(2, unix.TCGETS)
-	b.live = err == nil
-	raiseLimit()
-	b.began = time.Now()
 	b.end = b.began.Add(budget)
 	b.say("building")
 	b.report.describe(b, quick)

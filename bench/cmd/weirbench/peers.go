@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 )
@@ -16,8 +17,16 @@ type peer struct {
 	prog  string // of the system
 	extra bool   // in cases of framed messages alone
 	side  bool   // it answers about its memory (package side)
+	procs int    // its GOMAXPROCS, if not as many as there are CPUs
 	// argv makes the arguments. dir is for files.
 	argv func(s start) []string
+}
+
+func (p peer) gomaxprocs() int {
+	if p.procs > 0 {
+		return p.procs
+	}
+	return runtime.NumCPU()
 }
 
 // start is how a peer is started.

@@ -34,11 +34,16 @@ type process struct {
 // called on the main thread, which ends last: the kernel kills the child when
 // the thread that made it is gone.
 func spawn(cpu int, path string, args ...string) (*process, error) {
+	return spawnOn(cpu, runtime.NumCPU(), path, args...)
+}
+
+// spawnOn is spawn with a GOMAXPROCS for the program.
+func spawnOn(cpu, procs int, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), lines: make(chan string, 64)}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	// Go's runtime would take the one CPU that a program is tied to here for the
 	// machine's only one.
-	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()))
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 	p.cmd.Stderr = &p.err
 	p.cmd.WaitDelay = 2 * time.Second // for what its own children hold open
 	var err error
@@ -192,7 +197,7 @@ func (b *bench) server(p peer, c *testCase, target string) (*process, string, er
 	if c.loops > 1 {
 		cpu = -1
 	}
-	srv, err := spawn(cpu, path, p.argv(start{addr: addr, target: target, dir: b.tmp, loops: c.loops, buf: c.buf(), frame: c.frame})...)
+	srv, err := spawnOn(cpu, p.gomaxprocs(), path, p.argv(start{addr: addr, target: target, dir: b.tmp, loops: c.loops, buf: c.buf(), frame: c.frame})...)
 	if err != nil {
 		return nil, "", err
 	}

@@ -12,7 +12,10 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"runtime/pprof"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Stats are a server's answer to "stats". Sizes are in bytes.
@@ -23,6 +26,7 @@ type Stats struct {
 	Stack      uint64 // taken by goroutines' stacks
 	Goroutines uint64
 	GCs        uint64
+	GCTimes    []float64 `json:",omitempty"` // ms, of the collections that -collect made
 }
 
 // Config is what the command line asks of a server.
@@ -35,6 +39,7 @@ type Config struct {
 	Backend string // weir's backend
 	Target  string // where a relay connects to
 	Copy    bool   // a relay must not splice
+	Collect bool   // make garbage, and collect it every 10 ms
 }
 
 // Parse reads the command line.
@@ -48,7 +53,11 @@ func Parse() Config {
 	flag.StringVar(&c.Backend, "backend", "", "backend, for weir")
 	flag.StringVar(&c.Target, "target", "", "be a relay to this address")
 	flag.BoolVar(&c.Copy, "copy", false, "relay by copying")
+	flag.BoolVar(&c.Collect, "collect", false, "make garbage, and collect it every 10 ms")
 	flag.Parse()
+	if c.Collect {
+		go collections.make()
+	}
 	return c
 }
 
@@ -96,6 +105,37 @@ func Serve(addr string) {
 	os.Exit(0)
 }
 
+// collections are those that -collect made.
+var collections garbage
+
+type garbage struct {
+	mu    sync.Mutex
+	times []float64 // ms
+	keep  [][]byte
+}
+
+// make makes garbage and collects it until the process ends. How long a
+// collection takes shows whether the loop's way to wait holds it up.
+func (g *garbage) make() {
+	for range time.Tick(10 * time.Millisecond) {
+		g.keep = g.keep[:0]
+		for range 100 {
+			g.keep = append(g.keep, make([]byte, 1024))
+		}
+		began := time.Now()
+		runtime.GC()
+		g.mu.Lock()
+		g.times = append(g.times, float64(time.Since(began))/1e6)
+		g.mu.Unlock()
+	}
+}
+
+func (g *garbage) taken() []float64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.times)
+}
+
 // Read asks the runtime.
 func Read() Stats {
 	s := []metrics.Sample{
@@ -114,6 +154,7 @@ func Read() Stats {
 		Stack:      s[3].Value.Uint64(),
 		Goroutines: s[4].Value.Uint64(),
 		GCs:        s[5].Value.Uint64(),
+		GCTimes:    collections.taken(),
 	}
 }
 
