@@ -113,12 +113,18 @@ func (r *rig) until(what string, cond func() bool) {
 // pair connects two ears by a socket, each under layers of its own.
 func (r *rig) pair(server *ear, serverLayers []layer.Layer, client *ear, clientLayers []layer.Layer) {
 	r.t.Helper()
-	ln, err := r.loop.Listen("tcp", "127.0.0.1:0", layer.Server(func(weir.Transport) weir.Protocol { return server }, serverLayers...))
+	// A listener that closes resets what it has not accepted.
+	accepted := false
+	factory := layer.Server(func(weir.Transport) weir.Protocol { return server }, serverLayers...)
+	ln, err := r.loop.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol {
+		accepted = true
+		return factory(t)
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.loop.Connect("tcp", ln.Addr().String(), layer.Client(client, clientLayers...))
-	r.until("a client that is connected or refused", func() bool { return client.made > 0 || client.failed != nil })
+	r.until("a client that is connected or refused", func() bool { return accepted && client.made > 0 || client.failed != nil })
 	_ = ln.Close()
 }
 
