@@ -105,7 +105,7 @@ func (q *question) exchange() {
 		return
 	}
 	ex := &exchange{q: q, c: q.c, server: q.servers[q.server]}
-	ex.query = query{id: q.c.random.uint16(), name: name, qtype: q.key.qtype, edns: !q.plain}
+	ex.query = query{id: q.c.random.uint16(), name: name, qtype: q.key.qtype, edns: !q.plain, pad: q.c.o.stream}
 	q.ex = ex
 	ex.begin()
 }
