@@ -159,7 +159,9 @@ func TestServerAddr(t *testing.T) {
 		{"[::1]", "tls", "[::1]:853", "::1:853"},
 		{"::1", "socks5:x:1", "[::1]:53", "::1:53"},
 		{"[fe80::1%eth0]:53", "", "[fe80::1%eth0]:53", "fe80::1%eth0:53"},
-		{s: "host"}, {s: ""}, {s: "1.2.3.4:x"},
+		{s: "host"},
+		{s: ""},
+		{s: "1.2.3.4:x"},
 	} {
 		a, err := serverAddr(c.s, c.layers)
 		if c.want == "" {
