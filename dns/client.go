@@ -30,6 +30,7 @@ type client struct {
 	down      map[netip.AddrPort]time.Time
 	random    draws
 	steps     func(Step)
+	packets   weir.Option // of each socket
 }
 
 // downFor is how long a server that did not answer is asked last.
@@ -38,7 +39,7 @@ const downFor = 30 * time.Second
 func newClient(l *weir.Loop, o *options) *client {
 	c := &client{
 		l: l, o: o, cache: newCache(o.cacheMost, o.stale), questions: map[key]*question{}, trunks: map[netip.AddrPort]*trunk{},
-		down: map[netip.AddrPort]time.Time{}, steps: o.steps,
+		down: map[netip.AddrPort]time.Time{}, steps: o.steps, packets: weir.WithMaxDatagram(udpMost),
 		configFile: watched{path: o.configPath}, hostsFile: watched{path: o.hostsPath}, hosts: o.hosts,
 	}
 	c.random.from = o.random

@@ -76,7 +76,7 @@ func (ex *exchange) overUDP() error {
 		if try == portTries {
 			port = 0
 		}
-		ex.udp, err = ex.c.l.ListenPacket(network, any+strconv.Itoa(int(port)), (*datagrams)(ex), weir.WithMaxDatagram(udpMost))
+		ex.udp, err = ex.c.l.ListenPacket(network, any+strconv.Itoa(int(port)), (*datagrams)(ex), ex.c.packets)
 		if err == nil {
 			break
 		}

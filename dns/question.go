@@ -64,6 +64,9 @@ func (q *question) restart() {
 // another each time, those that did not answer lately last.
 func (c *client) order() []netip.AddrPort {
 	all := c.config.Servers
+	if len(all) == 1 {
+		return all // nobody changes it
+	}
 	start := 0
 	if c.config.Rotate {
 		start = c.first % len(all)
