@@ -75,6 +75,17 @@ func overTLS(ln *weir.Listener, cfg *tls.Config) []Option {
 	}
 }
 
+// rest ends what the resolver keeps, and waits until the loops have seen it.
+func (lb *lab) rest(r *Resolver) {
+	lb.t.Helper()
+	lb.clean(r)
+	r.Forget(lb.l)
+	lb.until("the last connection to be gone", func() bool { return lb.l.Connections()+lb.s.l.Connections() == 0 })
+	quiet := false
+	lb.l.After(10*time.Millisecond, func() { quiet = true })
+	lb.until("quiet", func() bool { return quiet })
+}
+
 // TestOverTLS: DNS over TLS is the TLS layer on the resolver's stream. All queries
 // share a connection, go nowhere else and say nothing by their length, and a new
 // connection resumes the session (RFC 7858, RFC 8467).
@@ -126,7 +137,7 @@ func TestOverTLS(t *testing.T) {
 		if !ok || !s.ConnectionState().DidResume {
 			t.Error("the session was not resumed")
 		}
-		lb.clean(r)
+		lb.rest(r)
 	})
 }
 
@@ -150,7 +161,7 @@ func TestOverTLSRefused(t *testing.T) {
 		if len(lb.s.queries) != 0 {
 			t.Errorf("asked all the same: %v", lb.s.queries)
 		}
-		lb.clean(r)
+		lb.rest(r)
 	})
 }
 
@@ -222,7 +233,7 @@ func TestTrunk(t *testing.T) {
 				t.Errorf("an idle connection is kept: %+v", u)
 			}
 		}
-		r.Forget(lb.l)
+		lb.rest(r)
 	})
 }
 
