@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/weir-io/weir/internal/backend"
 )
@@ -12,8 +13,11 @@ import (
 // Connector is a connect in progress. Its methods belong to the loop's
 // goroutine.
 //
-//	name ──▶ candidates ──▶ attempts, racing or one by one ──▶ connected
-//	  └──────────┴───────────────────┴──▶ ConnectFailed with every error
+//	name ──▶ candidates ──▶ attempts, racing or one by one ──▶ agreeing ──▶ connected
+//	  └──────────┴───────────────────┴─────────────────────────┴──▶ ConnectFailed
+//	                                                               with every error
+//
+// Only an Agreer has something to agree on.
 type Connector struct {
 	loop             *Loop
 	network, address string
@@ -28,11 +32,26 @@ type Connector struct {
 	stage      Stage
 	race       *Timer // starts the next candidate
 	deadline   *Timer
-	finished   bool
-	at         int // in the loop's bag
+	until      time.Time // when deadline is, if there is one
+	finished   bool      // nothing here is under way, but perhaps agreeing
+	agreeing   Transport // an Agreer's
+	cause      error     // why agreeing was ended from here
+	at         int       // in the loop's bag
 }
 
 func (c *Connector) place() *int { return &c.at }
+
+// Agreer is a Protocol that has to agree on something with its peer before there
+// is a connection for those above it, such as a proxy's answer or TLS: what
+// layer.Client makes is one. Its Connector stays in charge until then: Stop and
+// WithTimeout end it at that stage too, and its failure is told with all others.
+type Agreer interface {
+	ConnectFailer
+	// OnAgreed has f called once after ConnectionMade, instead of a report from
+	// here: with nil when they have agreed, before anybody above hears of it, or
+	// with why they have not, once the transport is lost or sure to be.
+	OnAgreed(f func(err *AttemptError))
+}
 
 // attempt is one candidate being connected.
 type attempt struct {
@@ -64,8 +83,9 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connec
 		l.internalCall(func() { c.fail(ErrLoopClosed) })
 		return c
 	}
-	c.deadline = l.NewTimer(func() { c.fail(timeoutError{c.stage}) })
+	c.deadline = l.NewTimer(c.late)
 	if c.config.total > 0 {
+		c.until = l.Now().Add(c.config.total)
 		c.deadline.Set(c.config.total)
 	}
 	c.race = l.NewTimer(c.startNext)
@@ -88,12 +108,30 @@ func (e timeoutError) Is(target error) bool {
 // ConnectFailed with ErrStopped, not from inside. It reports false if the
 // connect is over already.
 func (c *Connector) Stop() bool {
-	if c.finished || c.loop.check("Stop") != nil {
+	if c.loop.check("Stop") != nil {
+		return false
+	}
+	if c.agreeing != nil && c.cause == nil {
+		c.cause = ErrStopped
+		c.agreeing.Abort()
+		return true
+	}
+	if c.finished {
 		return false
 	}
 	c.end()
 	c.loop.internalCall(func() { c.tell(ErrStopped) })
 	return true
+}
+
+// late ends a connect that has taken all of its time.
+func (c *Connector) late() {
+	if c.agreeing == nil {
+		c.fail(timeoutError{c.stage})
+	} else if c.cause == nil {
+		c.cause = timeoutError{StageHandshake}
+		c.agreeing.Abort()
+	}
 }
 
 func (c *Connector) begin() {
@@ -332,7 +370,29 @@ func (c *Connector) won(a *attempt) {
 	s := newStream(c.loop, h, h, c.net, c.config)
 	s.setAddr(&a.addr, false)
 	s.attach(c.proto)
+	if g, ok := c.proto.(Agreer); ok {
+		c.agreeing = s
+		g.OnAgreed(c.agreed)
+		if !c.until.IsZero() {
+			c.deadline.Set(max(c.until.Sub(c.loop.Now()), 0))
+		}
+	}
 	s.connected()
+}
+
+// agreed is the end of what an Agreer does.
+func (c *Connector) agreed(err *AttemptError) {
+	c.agreeing = nil
+	c.deadline.Stop()
+	if err == nil {
+		return
+	}
+	c.stage = err.Stage
+	c.failures = append(c.failures, err)
+	if _, late := c.cause.(timeoutError); late {
+		c.cause = timeoutError{err.Stage}
+	}
+	c.tell(c.cause)
 }
 
 // end closes whatever is under way. It is called once.

@@ -187,8 +187,11 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	if c.marks {
 		e.wr.high, e.wr.low = int(c.high), int(c.low)
 	}
-	if e.addr, err = l.be.Name(h, false); err != nil {
-		e.addr = spec.Local
+	e.addr = spec.Local
+	if spec.Local.Family != backend.Inet || spec.Local.IP.Port() == 0 { // the system knows more
+		if a, err := l.be.Name(h, false); err == nil {
+			e.addr = a
+		}
 	}
 	for _, g := range c.groups {
 		if err := e.group(g, c.groupDevice, true); err != nil {

@@ -121,7 +121,13 @@ func (r *Redialer) connect() {
 	}
 	r.attempt++
 	r.made = time.Time{}
-	r.connector = r.loop.Connect(r.netw, r.address, &redialed{r: r, p: p}, r.opts...)
+	d := &redialed{r: r, p: p}
+	var q Protocol = d
+	if a, ok := p.(Agreer); ok {
+		d.agrees = true
+		q = &redialedAgreer{redialed: d, a: a}
+	}
+	r.connector = r.loop.Connect(r.netw, r.address, q, r.opts...)
 }
 
 // Attempt is the number of the attempt that was begun last, from 1.
@@ -181,14 +187,31 @@ func (r *Redialer) Stop() {
 
 // redialed notes how an attempt went and gives way to its protocol.
 type redialed struct {
-	r *Redialer
-	p Protocol
+	r      *Redialer
+	p      Protocol
+	agrees bool // it is an Agreer's
+}
+
+// redialedAgreer is redialed for a protocol that has something to agree on.
+type redialedAgreer struct {
+	*redialed
+	a Agreer
+}
+
+// OnAgreed implements Agreer.
+func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
+	d.a.OnAgreed(func(err *AttemptError) {
+		d.r.connector = nil
+		f(err)
+	})
 }
 
 // ConnectionMade implements Protocol.
 func (d *redialed) ConnectionMade(t Transport) {
 	d.r.made = d.r.loop.Now()
-	d.r.connector = nil // it is over, and would keep the protocol
+	if !d.agrees {
+		d.r.connector = nil // it is over, and would keep the protocol
+	}
 	t.SetProtocol(d.p)
 	d.p.ConnectionMade(t)
 }

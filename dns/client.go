@@ -23,12 +23,14 @@ type client struct {
 
 	cache     *cache
 	questions map[key]*question
+	trunks    map[netip.AddrPort]*trunk
 	open      int         // exchanges under way
 	waiting   []*exchange // for their turn to open a socket
 	first     int         // the server that is asked first, with Rotate
 	down      map[netip.AddrPort]time.Time
 	random    draws
 	steps     func(Step)
+	packets   weir.Option // of each socket
 }
 
 // downFor is how long a server that did not answer is asked last.
@@ -36,8 +38,8 @@ const downFor = 30 * time.Second
 
 func newClient(l *weir.Loop, o *options) *client {
 	c := &client{
-		l: l, o: o, cache: newCache(o.cacheMost, o.stale), questions: map[key]*question{},
-		down: map[netip.AddrPort]time.Time{}, steps: o.steps,
+		l: l, o: o, cache: newCache(o.cacheMost, o.stale), questions: map[key]*question{}, trunks: map[netip.AddrPort]*trunk{},
+		down: map[netip.AddrPort]time.Time{}, steps: o.steps, packets: weir.WithMaxDatagram(udpMost),
 		configFile: watched{path: o.configPath}, hostsFile: watched{path: o.hostsPath}, hosts: o.hosts,
 	}
 	c.random.from = o.random
@@ -64,7 +66,7 @@ func (c *client) configure(conf Config) {
 	if c.o.attempts > 0 {
 		conf.Attempts = c.o.attempts
 	}
-	conf.TCP = conf.TCP || c.o.tcp
+	conf.TCP = conf.TCP || c.o.tcp || c.o.stream
 	search := conf.Search
 	conf.Search = nil
 	for _, s := range search {
@@ -182,6 +184,13 @@ func (c *client) close() {
 	}
 	for _, q := range all {
 		q.end()
+	}
+	var idle []*trunk
+	for _, t := range c.trunks { // any order: nobody hears of it
+		idle = append(idle, t)
+	}
+	for _, t := range idle {
+		t.close()
 	}
 }
 

@@ -9,7 +9,8 @@
 //	question: cache, and one for all who ask the same
 //	   │ the servers in turn, each with a time; aliases followed
 //	   ▼
-//	exchange: one query on a socket of its own ──refused, cut──▶ TCP
+//	exchange: one query on a socket of its own ──refused, cut──▶ TCP, one
+//	          connection for all; or with layers on it, such as TLS (WithStream)
 //
 // A reply counts only if it comes from the server that was asked, to the port
 // the query came from, with its id and its question, letter for letter in the

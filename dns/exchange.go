@@ -1,9 +1,7 @@
 package dns
 
 import (
-	"encoding/binary"
 	"errors"
-	"io"
 	"net/netip"
 	"strconv"
 
@@ -26,8 +24,8 @@ type exchange struct {
 	over   bool
 
 	udp   *weir.PacketEndpoint
-	dial  *weir.Connector
-	conn  weir.Transport
+	trunk *trunk // over TCP
+	again bool   // a trunk was lost below it already
 	timer *weir.Timer
 }
 
@@ -42,7 +40,7 @@ func (ex *exchange) begin() {
 func (ex *exchange) open() {
 	ex.opened = true
 	ex.c.open++
-	ex.timer = ex.c.l.NewTimer(func() { ex.failed(ErrTimeout) })
+	ex.timer = ex.c.l.NewTimer(ex.late)
 	if ex.c.config.TCP {
 		ex.overTCP("asked")
 		return
@@ -78,7 +76,7 @@ func (ex *exchange) overUDP() error {
 		if try == portTries {
 			port = 0
 		}
-		ex.udp, err = ex.c.l.ListenPacket(network, any+strconv.Itoa(int(port)), (*datagrams)(ex), weir.WithMaxDatagram(udpMost))
+		ex.udp, err = ex.c.l.ListenPacket(network, any+strconv.Itoa(int(port)), (*datagrams)(ex), ex.c.packets)
 		if err == nil {
 			break
 		}
@@ -97,11 +95,8 @@ func (ex *exchange) end() {
 	}
 	ex.over = true
 	ex.closeUDP()
-	if ex.dial != nil {
-		ex.dial.Stop()
-	}
-	if ex.conn != nil {
-		ex.conn.Abort()
+	if ex.trunk != nil {
+		ex.trunk.leave(ex)
 	}
 	if ex.timer != nil {
 		ex.timer.Stop()
@@ -129,6 +124,13 @@ func (ex *exchange) closeUDP() {
 		ex.udp.Abort()
 		ex.udp = nil
 	}
+}
+
+func (ex *exchange) late() {
+	if ex.trunk != nil {
+		ex.trunk.retire()
+	}
+	ex.failed(ErrTimeout)
 }
 
 func (ex *exchange) failed(err error) {
@@ -200,66 +202,18 @@ func (d *datagrams) EndpointLost(err error) {
 
 // overTCP asks the same server again, where nobody else can answer.
 func (ex *exchange) overTCP(why string) {
-	ex.q.step(ex, why+": over TCP")
+	ex.q.step(ex, why+": over "+ex.c.over())
 	ex.tcp = true
 	ex.query.fold = true
 	ex.closeUDP()
 	ex.timer.Set(ex.c.config.Timeout)
-	ex.dial = ex.c.l.Connect("tcp", ex.server.String(), (*stream)(ex))
+	ex.c.trunk(ex.server).ask(ex)
 }
 
-// stream is the exchange as the protocol of its connection: messages with their
-// length in front (RFC 1035, 4.2.2).
-type stream exchange
-
-// ConnectionMade implements weir.Protocol.
-func (s *stream) ConnectionMade(t weir.Transport) {
-	ex := (*exchange)(s)
-	ex.dial, ex.conn = nil, t
-	if ex.over {
-		t.Abort()
-		return
+// over names what carries the queries that do not go by datagram.
+func (c *client) over() string {
+	if c.o.stream {
+		return "a stream"
 	}
-	msg, err := ex.query.pack(make([]byte, 2, 300))
-	if err == nil {
-		binary.BigEndian.PutUint16(msg, uint16(len(msg)-2))
-		_, err = t.Write(msg)
-	}
-	if err != nil {
-		ex.failed(err)
-	}
-}
-
-// DataReceived implements weir.Protocol.
-func (s *stream) DataReceived(p []byte) (int, error) {
-	ex := (*exchange)(s)
-	if ex.over {
-		return len(p), nil
-	}
-	if len(p) < 2 {
-		return 0, nil
-	}
-	n := 2 + int(binary.BigEndian.Uint16(p))
-	if len(p) < n {
-		return 0, nil
-	}
-	ex.message(p[2:n])
-	return n, nil
-}
-
-// ConnectFailed implements weir.ConnectFailer.
-func (s *stream) ConnectFailed(err *weir.ConnectError) {
-	ex := (*exchange)(s)
-	ex.dial = nil
-	ex.failed(err)
-}
-
-// ConnectionLost implements weir.Protocol.
-func (s *stream) ConnectionLost(err error) {
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	ex := (*exchange)(s)
-	ex.conn = nil
-	ex.failed(err)
+	return "TCP"
 }

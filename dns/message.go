@@ -26,6 +26,7 @@ type query struct {
 	name  dnsmessage.Name // in the case that was drawn for it
 	qtype Type
 	edns  bool
+	pad   bool // to a multiple of padTo
 	fold  bool // the case of the reply's name does not count: over TCP
 }
 
@@ -47,11 +48,26 @@ func (q *query) pack(buf []byte) ([]byte, error) {
 		if err := h.SetEDNS0(udpSize, dnsmessage.RCodeSuccess, false); err != nil {
 			return nil, err
 		}
-		if err := b.OPTResource(h, dnsmessage.OPTResource{}); err != nil {
+		if err := b.OPTResource(h, dnsmessage.OPTResource{Options: q.padding()}); err != nil {
 			return nil, err
 		}
 	}
 	return b.Finish()
+}
+
+const (
+	paddingOption = 12  // RFC 7830
+	padTo         = 128 // RFC 8467
+)
+
+// padding is the option that makes the query's length a multiple of padTo.
+func (q *query) padding() []dnsmessage.Option {
+	if !q.pad {
+		return nil
+	}
+	// The header, the question, the OPT record, and the option's own header.
+	size := headerSize + int(q.name.Length) + 1 + 4 + 11 + 4
+	return []dnsmessage.Option{{Code: paddingOption, Data: make([]byte, (padTo-size%padTo)%padTo)}}
 }
 
 // Why a message is not the reply to a query.

@@ -64,6 +64,9 @@ func (q *question) restart() {
 // another each time, those that did not answer lately last.
 func (c *client) order() []netip.AddrPort {
 	all := c.config.Servers
+	if len(all) == 1 {
+		return all // nobody changes it
+	}
 	start := 0
 	if c.config.Rotate {
 		start = c.first % len(all)
@@ -105,7 +108,7 @@ func (q *question) exchange() {
 		return
 	}
 	ex := &exchange{q: q, c: q.c, server: q.servers[q.server]}
-	ex.query = query{id: q.c.random.uint16(), name: name, qtype: q.key.qtype, edns: !q.plain}
+	ex.query = query{id: q.c.random.uint16(), name: name, qtype: q.key.qtype, edns: !q.plain, pad: q.c.o.stream}
 	q.ex = ex
 	ex.begin()
 }

@@ -35,6 +35,8 @@ type options struct {
 	random     io.Reader
 	steps      func(Step)
 	tcp        bool
+	stream     bool // connect is the caller's
+	connect    func(*weir.Loop, netip.AddrPort, weir.Protocol) (stop func())
 	timeout    time.Duration
 	attempts   int
 	sockets    int
@@ -73,6 +75,24 @@ func WithStale(d time.Duration) Option { return func(o *options) { o.stale = max
 
 // WithTCP asks over TCP only.
 func WithTCP() Option { return func(o *options) { o.tcp = true } }
+
+// WithStream asks over connections that connect makes, and by no datagram. With
+// layers on them that is DNS over TLS (RFC 7858), or names through a proxy:
+//
+//	secure := layer.TLS(&tls.Config{ServerName: "dns.example"})
+//	dns.WithStream(func(l *weir.Loop, server netip.AddrPort, p weir.Protocol) func() {
+//		c := l.Connect("tcp", server.String(), layer.Client(p, secure))
+//		return func() { c.Stop() }
+//	})
+//
+// connect is called on the loop's goroutine and calls nothing back from inside; p
+// gets ConnectionMade, or ConnectFailed, unless stop is called before. A
+// connection is shared by all queries to its server, kept for 10 s after the last
+// and made anew when there are more. Queries are padded to multiples of 128 bytes
+// (RFC 8467, 4.1), so that their lengths say less.
+func WithStream(connect func(l *weir.Loop, server netip.AddrPort, p weir.Protocol) (stop func())) Option {
+	return func(o *options) { o.stream, o.connect = true, connect }
+}
 
 // WithTimeout sets how long a server has to answer and how often all of them are
 // asked, whatever the configuration says; 0 leaves one as it is.
@@ -117,6 +137,7 @@ func New(opts ...Option) *Resolver {
 	r := &Resolver{
 		options: options{
 			configPath: configPath, hostsPath: hostsPath,
+			connect:   connectTCP,
 			cacheMost: 4096, sockets: 512, questions: 10_000,
 		},
 		clients: map[*weir.Loop]*client{},

@@ -30,6 +30,7 @@ type testServer struct {
 	froms   []netip.AddrPort
 	ids     []uint16
 	names   []string // as they came
+	sizes   []int    // in bytes
 	// udp and tcp, if set, decide what is sent for a query instead of the reply.
 	udp func(e *weir.PacketEndpoint, q dnsmessage.Message, reply []byte, from weir.PacketAddr) bool
 	tcp func(t weir.Transport, q dnsmessage.Message, reply []byte) bool
@@ -174,6 +175,7 @@ func (s *testServer) note(p []byte, over string, from netip.AddrPort) (q dnsmess
 	name := q.Questions[0].Name.String()
 	s.queries = append(s.queries, strings.ToLower(name)+" "+Type(q.Questions[0].Type).String()+" "+over)
 	s.froms, s.ids, s.names = append(s.froms, from), append(s.ids, q.ID), append(s.names, name)
+	s.sizes = append(s.sizes, len(p))
 	return q, true
 }
 

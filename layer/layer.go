@@ -67,16 +67,30 @@ func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
 
 // client waits for the connect, and then makes room for the lowest layer.
 type client struct {
-	p     weir.Protocol
-	stack Layer
+	p      weir.Protocol
+	stack  Layer
+	agreed func(*weir.AttemptError) // nil: nobody asked
 }
+
+// OnAgreed implements weir.Agreer.
+func (c *client) OnAgreed(f func(err *weir.AttemptError)) { c.agreed = f }
 
 // ConnectionMade implements Protocol.
 func (c *client) ConnectionMade(t weir.Transport) {
 	p := c.p
 	Start(t, Above{
-		Make: func(weir.Transport) weir.Protocol { return p },
+		Make: func(weir.Transport) weir.Protocol {
+			if f := c.agreed; f != nil {
+				c.agreed = nil // it would keep the connect
+				f(nil)
+			}
+			return p
+		},
 		Failed: func(err *weir.AttemptError) {
+			if f := c.agreed; f != nil {
+				f(err)
+				return
+			}
 			c.ConnectFailed(&weir.ConnectError{
 				Network: t.RemoteAddr().Network(), Address: t.RemoteAddr().String(),
 				Stage: err.Stage, Attempts: []*weir.AttemptError{err},

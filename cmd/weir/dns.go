@@ -20,6 +20,7 @@ type dnsQuestion struct {
 	name    string
 	qtype   dns.Type // 0: addresses, or the names of an address
 	server  netip.AddrPort
+	over    *address.Endpoint // the server with the layers on it; nil: none
 	verbose bool
 	help    bool
 }
@@ -27,7 +28,7 @@ type dnsQuestion struct {
 // dns looks a name up as weir's own connections do, and prints what it stands
 // for, one per line.
 func (c *command) dns(args []string) int {
-	q, err := parseDNS(args)
+	q, err := c.parseDNS(args)
 	if err != nil {
 		return c.usage(err)
 	}
@@ -38,7 +39,13 @@ func (c *command) dns(args []string) int {
 	if err != nil {
 		return c.dnsFailed(err)
 	}
-	lines, found := q.ask(l, c.stderr)
+	env := &address.Env{Loop: l, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv}
+	if q.over != nil {
+		if err := q.over.Prepare(env); err != nil {
+			return c.dnsFailed(errors.Join(err, l.Close()))
+		}
+	}
+	lines, found := q.ask(env, c.stderr)
 	if err := l.Close(); err != nil {
 		return c.dnsFailed(err)
 	}
@@ -64,11 +71,11 @@ func (c *command) dnsFailed(err error) int {
 	return exitFailure
 }
 
-func parseDNS(args []string) (q dnsQuestion, err error) {
+func (c *command) parseDNS(args []string) (q dnsQuestion, err error) {
 	bad := func(problem, hint string) (dnsQuestion, error) {
 		return q, &usageError{problem: problem, hint: hint, topic: "dns"}
 	}
-	const usage = "weir dns NAME [TYPE] [--server ADDR:PORT] [-v]"
+	const usage = "weir dns NAME [TYPE] [--server ADDR:PORT[+LAYER...]] [-v]"
 	var words []string
 	for len(args) > 0 {
 		word := args[0]
@@ -87,8 +94,14 @@ func parseDNS(args []string) (q dnsQuestion, err error) {
 				}
 				value, args = args[0], args[1:]
 			}
-			if q.server, err = serverAddr(value); err != nil {
-				return bad(fmt.Sprintf("%q is no address of a server", value), "it is written 192.0.2.1:53, [2001:db8::1]:53, or without a port")
+			base, layers, stacked := strings.Cut(value, "+")
+			if q.server, err = serverAddr(base, layers); err != nil {
+				return bad(fmt.Sprintf("%q is no address of a server", base), "it is written 192.0.2.1:53, [2001:db8::1]:53, or without a port")
+			}
+			if stacked {
+				if q.over, err = c.table.Parse("tcp:" + address.Quote(unbracketed(q.server)) + "+" + layers); err != nil {
+					return q, err
+				}
 			}
 		case strings.HasPrefix(word, "-") && word != "-":
 			e := &usageError{problem: fmt.Sprintf("unknown flag %s", word), hint: usage, topic: "dns"}
@@ -116,24 +129,41 @@ func parseDNS(args []string) (q dnsQuestion, err error) {
 	return q, nil
 }
 
-func serverAddr(s string) (netip.AddrPort, error) {
+// serverAddr reads where a server is. Without a port it is that of DNS, or of DNS
+// over TLS (RFC 7858) where that is the only layer.
+func serverAddr(s, layers string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddrPort(s); err == nil {
 		return a, nil
 	}
+	port := uint16(53)
+	if name, _, _ := strings.Cut(layers, ","); name == "tls" || name == "tls-client" {
+		port = 853
+	}
 	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
-	return netip.AddrPortFrom(a, 53), err
+	return netip.AddrPortFrom(a, port), err
 }
+
+// unbracketed writes an address and port as endpoints do: the port stands behind
+// the last colon.
+func unbracketed(a netip.AddrPort) string { return fmt.Sprintf("%s:%d", a.Addr(), a.Port()) }
 
 // ask runs l until the answer is there. What happens on the way goes to log
 // where that is asked for.
-func (q *dnsQuestion) ask(l *weir.Loop, log io.Writer) (lines []string, err error) {
+func (q *dnsQuestion) ask(env *address.Env, log io.Writer) (lines []string, err error) {
+	l := env.Loop
 	opts := []dns.Option{dns.WithCache(0)}
 	if q.server.IsValid() {
 		opts = append(opts, dns.WithServers(q.server))
 	}
+	if q.over != nil {
+		opts = append(opts, dns.WithStream(func(_ *weir.Loop, _ netip.AddrPort, p weir.Protocol) func() {
+			c := q.over.Connect(env, p)
+			return func() { c.Stop() }
+		}))
+	}
 	if q.verbose {
 		start := l.Now()
-		opts = append(opts, dns.WithSteps(func(s dns.Step) { fmt.Fprintln(log, stepLine(s, s.At.Sub(start))) }))
+		opts = append(opts, dns.WithSteps(func(s dns.Step) { fmt.Fprintln(log, q.stepLine(s, s.At.Sub(start))) }))
 	}
 	r := dns.New(opts...)
 	addr, parse := netip.ParseAddr(q.name)
@@ -171,7 +201,7 @@ func (q *dnsQuestion) ask(l *weir.Loop, log io.Writer) (lines []string, err erro
 }
 
 // stepLine is one step for people: when, what about, and what.
-func stepLine(s dns.Step, at time.Duration) string {
+func (q *dnsQuestion) stepLine(s dns.Step, at time.Duration) string {
 	line := fmt.Sprintf("%8.1f ms  %s", float64(at)/float64(time.Millisecond), s.Name)
 	if s.Type != 0 {
 		line += " " + s.Type.String()
@@ -180,6 +210,11 @@ func stepLine(s dns.Step, at time.Duration) string {
 		over := "udp"
 		if s.TCP {
 			over = "tcp"
+			if q.over != nil {
+				for _, p := range q.over.Layers {
+					over += "+" + p.Name.Text
+				}
+			}
 		}
 		line += fmt.Sprintf("  %s %s", over, s.Server)
 	}

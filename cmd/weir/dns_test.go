@@ -1,10 +1,16 @@
 package main
 
 import (
+	"crypto/tls"
+	"encoding/binary"
+	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -27,22 +33,7 @@ func nameServer(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-			h := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60}
-			switch known := strings.EqualFold(q.Name.String(), "here.test."); {
-			case !known:
-				m.RCode = dnsmessage.RCodeNameError
-			case q.Type == dnsmessage.TypeA:
-				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
-			case q.Type == dnsmessage.TypeTXT:
-				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.TXTResource{TXT: []string{"a\x1b[31m\n"}}}}
-			}
-			if b, err := m.Pack(); err == nil {
+			if b := nameReply(buf[:n]); b != nil {
 				_, _ = conn.WriteTo(b, from)
 			}
 		}
@@ -50,8 +41,77 @@ func nameServer(t *testing.T) string {
 	return conn.LocalAddr().String()
 }
 
+// nameReply is what a nameServer says to a query, if it can be read.
+func nameReply(query []byte) []byte {
+	var m dnsmessage.Message
+	if m.Unpack(query) != nil || len(m.Questions) != 1 {
+		return nil
+	}
+	q := m.Questions[0]
+	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+	h := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60}
+	switch known := strings.EqualFold(q.Name.String(), "here.test."); {
+	case !known:
+		m.RCode = dnsmessage.RCodeNameError
+	case q.Type == dnsmessage.TypeA:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
+	case q.Type == dnsmessage.TypeTXT:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.TXTResource{TXT: []string{"a\x1b[31m\n"}}}}
+	}
+	b, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// secureNameServer is a nameServer that takes queries over TLS, with what is in
+// cert.pem and cert.key.
+func secureNameServer(t *testing.T, cert string) string {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert+".pem", cert+".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer func() { _ = c.Close() }()
+				for {
+					var size [2]byte
+					if _, err := io.ReadFull(c, size[:]); err != nil {
+						return
+					}
+					query := make([]byte, binary.BigEndian.Uint16(size[:]))
+					if _, err := io.ReadFull(c, query); err != nil {
+						return
+					}
+					b := nameReply(query)
+					if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
 func TestDNS(t *testing.T) {
 	at := nameServer(t)
+	a := newAuthority(t)
+	a.issue("dns", time.Now().Add(time.Hour), "dns.test")
+	secure, ca := secureNameServer(t, filepath.Join(a.dir, "dns")), ",ca="+a.ca()
 	for _, c := range []struct {
 		args string
 		code int
@@ -64,6 +124,13 @@ func TestDNS(t *testing.T) {
 		{"here.test mx --server " + at, exitFailure, "", "weir: here.test: the name has no records of type MX"},
 		{"gone.test --server " + at, exitFailure, "", "weir: gone.test: there is no such name"},
 		{"here.test -v --server " + at, exitOK, "192.0.2.1\n", "udp " + at},
+		{"here.test --server " + secure + "+tls" + ca, exitOK, "192.0.2.1\n", ""},
+		{"here.test A -v --server " + secure + "+tls,name=dns.test" + ca, exitOK, "here.test. 60 IN A 192.0.2.1\n", "tcp+tls " + secure},
+		{"gone.test --server " + secure + "+tls" + ca, exitFailure, "", "weir: gone.test: there is no such name"},
+		{"here.test --server " + secure + "+tls,name=other.test" + ca, exitFailure, "", "other.test"},
+		{"here.test --server " + secure + "+tls", exitFailure, "", "unknown authority"},
+		{"here.test --server " + secure + "+tsl", exitUsage, "", `did you mean "tls"?`},
+		{"here.test --server " + secure + "+tls,ca=/nowhere.pem", exitFailure, "", "/nowhere.pem"},
 		{"127.0.0.1", exitOK, "localhost.", ""},
 		{"localhost", exitOK, "127.0.0.1", ""},
 		{"a..b", exitFailure, "", "not a host name"},
@@ -84,19 +151,27 @@ func TestDNS(t *testing.T) {
 }
 
 func TestServerAddr(t *testing.T) {
-	for s, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1:53", "192.0.2.1:5353": "192.0.2.1:5353", "::1": "[::1]:53", "[::1]": "[::1]:53",
-		"[fe80::1%eth0]:53": "[fe80::1%eth0]:53", "host": "", "": "", "1.2.3.4:x": "",
+	for _, c := range []struct{ s, layers, want, base string }{
+		{"192.0.2.1", "", "192.0.2.1:53", "192.0.2.1:53"},
+		{"192.0.2.1:5353", "tls", "192.0.2.1:5353", "192.0.2.1:5353"},
+		{"192.0.2.1", "tls,ca=x", "192.0.2.1:853", "192.0.2.1:853"},
+		{"::1", "", "[::1]:53", "::1:53"},
+		{"[::1]", "tls", "[::1]:853", "::1:853"},
+		{"::1", "socks5:x:1", "[::1]:53", "::1:53"},
+		{"[fe80::1%eth0]:53", "", "[fe80::1%eth0]:53", "fe80::1%eth0:53"},
+		{s: "host"},
+		{s: ""},
+		{s: "1.2.3.4:x"},
 	} {
-		a, err := serverAddr(s)
-		if want == "" {
+		a, err := serverAddr(c.s, c.layers)
+		if c.want == "" {
 			if err == nil {
-				t.Errorf("%q: %v", s, a)
+				t.Errorf("%q: %v", c.s, a)
 			}
 			continue
 		}
-		if err != nil || a != netip.MustParseAddrPort(want) {
-			t.Errorf("%q: %v, %v", s, a, err)
+		if err != nil || a != netip.MustParseAddrPort(c.want) || unbracketed(a) != c.base {
+			t.Errorf("%q: %v, %v", c.s, a, err)
 		}
 	}
 }

@@ -47,7 +47,7 @@ const verbHelp = `words:
   weir quote STR                   escape STR for an endpoint
   weir help [kinds|layers|NAME]    this; what there is; what NAME is
   weir completion bash|zsh|fish    a script that completes weir's words in a shell
-  weir dns NAME [TYPE]             what a name stands for; --server ADDR:PORT asks there, -v shows how
+  weir dns NAME [TYPE]             what a name stands for; --server ADDR:PORT[+tls] asks there, -v shows how
   weir version                     which weir this is
 `
 

@@ -2,7 +2,13 @@
 // weir's resolver, package net's and miekg/dns's client in turn, and prints what
 // each managed and what it cost. No cache is used: every question is a query.
 //
+//	dnsload -for 5s
 //	dnsload -server 127.0.0.1:5300 -name host.weir.test. -for 5s
+//
+// Without a server it starts one of its own, in a process of its own, that does as
+// little as a server can. Two more clients show what there is to gain: floor makes
+// the system calls of a query with a socket and a port of its own and nothing else;
+// weir-tcp sends all queries over one connection, which needs neither.
 package main
 
 import (
@@ -26,11 +32,12 @@ import (
 )
 
 var (
-	server = flag.String("server", "127.0.0.1:53", "the server, address and port")
-	name   = flag.String("name", "", "A records are asked for of n1.NAME, n2.NAME, and so on; that there are none is an answer")
+	server = flag.String("server", "", "the server, address and port; none: one of its own")
+	serves = flag.Bool("serve", false, "be that server: print the address and answer until the input ends")
+	name   = flag.String("name", "load.test.", "A records are asked for of n1.NAME, n2.NAME, and so on; that there are none is an answer")
 	length = flag.Duration("for", 3*time.Second, "how long each client asks")
 	depth  = flag.Int("depth", 64, "how many questions are under way at once")
-	which  = flag.String("clients", "weir,net,miekg", "which clients, in order")
+	which  = flag.String("clients", "weir,net,miekg,floor,weir-tcp", "which clients, in order")
 )
 
 func main() {
@@ -42,14 +49,26 @@ func main() {
 }
 
 func run() error {
+	if *serves {
+		return serve()
+	}
+	if *server == "" {
+		own, stop, err := startServer()
+		if err != nil {
+			return err
+		}
+		defer stop()
+		*server = own
+	}
 	at, err := netip.ParseAddrPort(*server)
 	if err != nil {
 		return err
 	}
-	if *name == "" {
-		return errors.New("-name is missing")
+	clients := map[string]func(netip.AddrPort) (asked, failed int, err error){
+		"net": askNet, "miekg": askMiekg, "floor": askFloor,
+		"weir":     func(at netip.AddrPort) (asked, failed int, err error) { return askWeir(at) },
+		"weir-tcp": func(at netip.AddrPort) (asked, failed int, err error) { return askWeir(at, dns.WithTCP()) },
 	}
-	clients := map[string]func(netip.AddrPort) (asked, failed int, err error){"weir": askWeir, "net": askNet, "miekg": askMiekg}
 	for c := range strings.SplitSeq(*which, ",") {
 		ask := clients[c]
 		if ask == nil {
@@ -64,8 +83,8 @@ func run() error {
 		if asked == 0 {
 			return fmt.Errorf("%s: no answer at all", c)
 		}
-		fmt.Printf("%-6s %8.0f queries/s  %6.1f µs CPU a query  %d failed\n", c,
-			float64(asked)/took.Seconds(), float64(used.Nanoseconds())/1000/float64(asked), failed)
+		fmt.Printf("%-8s %8.0f queries/s  %6.1f µs CPU a query  %3.0f %% of a core  %d failed\n", c,
+			float64(asked)/took.Seconds(), float64(used.Nanoseconds())/1000/float64(asked), 100*used.Seconds()/took.Seconds(), failed)
 	}
 	return nil
 }
@@ -79,12 +98,12 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func askWeir(at netip.AddrPort) (asked, failed int, err error) {
+func askWeir(at netip.AddrPort, opts ...dns.Option) (asked, failed int, err error) {
 	l, err := weir.New()
 	if err != nil {
 		return 0, 0, err
 	}
-	r := dns.New(dns.WithConfig(dns.Config{Servers: []netip.AddrPort{at}}), dns.WithHosts(nil), dns.WithCache(0))
+	r := dns.New(append(opts, dns.WithConfig(dns.Config{Servers: []netip.AddrPort{at}}), dns.WithHosts(nil), dns.WithCache(0))...)
 	over, under := false, 0
 	// Equal questions are asked once, so the names differ.
 	var ask func()
