@@ -212,13 +212,36 @@ func TestReset(t *testing.T) {
 		if _, err := b.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read: %v", err)
 		}
-		// What is written before the loss has gone round the loop is taken.
-		var err error
-		for end := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(end); {
-			_, err = b.Write([]byte("x"))
+		// The reader has heard of the loss, so the writer has.
+		if n, err := b.Write([]byte("x")); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("write: %d, %v", n, err)
 		}
-		if !errors.Is(err, syscall.ECONNRESET) {
+	})
+}
+
+// TestResetOfWriter: who only writes to a peer that is gone hears of it as soon as
+// the loop does, and nothing piles up until then (R30, behaviours 29 and 59).
+func TestResetOfWriter(t *testing.T) {
+	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
+		a, b := dialled("tcp")(t, newLoop(t), newLoop(t))
+		defer b.Close()
+		go func() { // a peer that has read something first
+			_, _ = io.ReadFull(a, make([]byte, 100_000))
+			a.(*netconn.Conn).Abort()
+		}()
+		piece := pattern(10_000)
+		_ = b.SetWriteDeadline(soon())
+		var err error
+		for err == nil {
+			_, err = b.Write(piece)
+		}
+		if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("write: %v", err)
+		}
+		for range 3 { // and it stays
+			if n, again := b.Write(piece); n != 0 || !errors.Is(again, errors.Unwrap(err)) {
+				t.Errorf("another write: %d, %v; the first failed with %v", n, again, err)
+			}
 		}
 	})
 }

@@ -1,9 +1,14 @@
 package netconn_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/weir-io/weir"
@@ -27,6 +32,13 @@ func BenchmarkRoundTrip(b *testing.B) {
 		}
 		roundTrips(b, c)
 	})
+	b.Run("net/to a process", func(b *testing.B) {
+		c, err := net.Dial("tcp", echoProcess(b).String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		roundTrips(b, c)
+	})
 	for _, name := range weir.Backends() {
 		b.Run(name+"/dials", func(b *testing.B) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -36,6 +48,9 @@ func BenchmarkRoundTrip(b *testing.B) {
 			defer ln.Close()
 			go echoOne(ln)
 			roundTrips(b, dial(b, startLoop(b, weir.WithBackendName(name)), ln.Addr()))
+		})
+		b.Run(name+"/to a process", func(b *testing.B) {
+			roundTrips(b, dial(b, startLoop(b, weir.WithBackendName(name)), echoProcess(b)))
 		})
 		b.Run(name+"/both", func(b *testing.B) {
 			l := startLoop(b, weir.WithBackendName(name))
@@ -61,6 +76,50 @@ func dial(b *testing.B, l *weir.Loop, a net.Addr) net.Conn {
 		b.Fatal(err)
 	}
 	return c
+}
+
+// echoProcess starts this binary as a server of package net for one connection.
+func echoProcess(b *testing.B) net.Addr {
+	b.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		b.Skip(err)
+	}
+	cmd := exec.Command(exe, "-test.run", "^TestEchoProcess$")
+	cmd.Env = append(os.Environ(), echoVariable+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Skip(err)
+	}
+	b.Cleanup(func() { _ = cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := net.ResolveTCPAddr("tcp", strings.TrimSpace(line))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return a
+}
+
+// echoVariable makes TestEchoProcess a server.
+const echoVariable = "NETCONN_ECHO"
+
+// TestEchoProcess is the process that echoProcess starts.
+func TestEchoProcess(t *testing.T) {
+	if os.Getenv(echoVariable) == "" {
+		t.Skip("only for benchmarks")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(ln.Addr())
+	echoOne(ln)
 }
 
 // echoOne serves one connection until its end.

@@ -95,27 +95,35 @@ func (c *loopSide) ConnectionLost(err error) {
 	c.t = nil
 }
 
-// over tells both directions that nothing more can come or go.
+// over tells both directions that nothing more can come or go, at once: whoever
+// has been told by one of them is not told otherwise by the other.
 func (c *loopSide) over(err error) {
 	gone := err
 	if err == nil {
 		err, gone = io.EOF, net.ErrClosed
 	}
-	c.in.stop(err)
-	c.out.stop(gone)
-	c.out.mu.Lock()
-	c.out.release(c.pools)
-	c.out.mu.Unlock()
+	in, out := &c.in, &c.out
+	in.mu.Lock()
+	out.mu.Lock()
+	in.stopLocked(err)
+	out.stopLocked(gone)
+	out.release(c.pools)
+	out.mu.Unlock()
+	in.mu.Unlock()
 }
 
 // stop records why nothing more can come or go; the first reason stays.
 func (h *half) stop(err error) {
 	h.mu.Lock()
+	h.stopLocked(err)
+	h.mu.Unlock()
+}
+
+func (h *half) stopLocked(err error) {
 	if h.err == nil {
 		h.err = err
 	}
 	h.wake()
-	h.mu.Unlock()
 }
 
 // release drops what is left in the outbox.

@@ -3,6 +3,8 @@ package task_test
 import (
 	"iter"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -309,6 +311,21 @@ func BenchmarkSpawn(b *testing.B) {
 		b.StopTimer()
 		if err := root.Close(); err != nil || n < b.N {
 			b.Fatal(n, err)
+		}
+	})
+	b.Run("goroutine, 1000 at once", func(b *testing.B) {
+		var n atomic.Int64
+		b.ReportAllocs()
+		defer reportCPU(b)()
+		for i := 0; i < b.N; i += 1000 {
+			var all sync.WaitGroup
+			for range 1000 {
+				all.Go(func() { n.Add(1); runtime.Gosched() })
+			}
+			all.Wait()
+		}
+		if n.Load() < int64(b.N) {
+			b.Fatal(n.Load())
 		}
 	})
 	b.Run("goroutine", func(b *testing.B) {

@@ -237,12 +237,6 @@ func (t *Task) resume() {
 	}
 }
 
-// suspend switches back to whoever resumed the task.
-func (t *Task) suspend() {
-	t.co.yield(struct{}{})
-	t.own.w.tell()
-}
-
 // finish is called when the function has returned.
 func (t *Task) finish() {
 	t.state = stateEnded
@@ -325,29 +319,40 @@ func (t *Task) Park(w Waitable) error {
 		t.turn()
 		return t.cancellation()
 	}
-	t.hold(w)
-	return t.taken()
-}
-
-// hold suspends until woken.
-func (t *Task) hold(w Waitable) {
+	// This is hold written out: see there.
 	t.wait, t.state = w, stateWaiting
 	if t.own.w.trace {
 		t.mark()
 	}
-	t.suspend()
+	t.co.yield(struct{}{})
+	t.own.w.tell()
 	t.wait = nil
 	t.tag++
-}
-
-// taken is the result of a wait.
-func (t *Task) taken() error {
 	err := t.waitErr
+	if err == nil {
+		return nil
+	}
 	t.waitErr = nil
 	if err == future.ErrCanceled { //nolint:errorlint // put there by interrupt
 		t.heard = true
 	}
 	return err
+}
+
+// hold suspends until woken: it switches back to whoever resumed the task.
+//
+// A processor predicts where a function returns to by where it was called last,
+// which is wrong for each function that was left by a switch. So the fewer of them
+// are around the switch the better, and Park and Yield make it themselves.
+func (t *Task) hold(w Waitable) {
+	t.wait, t.state = w, stateWaiting
+	if t.own.w.trace {
+		t.mark()
+	}
+	t.co.yield(struct{}{})
+	t.own.w.tell()
+	t.wait = nil
+	t.tag++
 }
 
 func (t *Task) cancellation() error {
@@ -359,7 +364,8 @@ func (t *Task) cancellation() error {
 func (t *Task) turn() {
 	t.state = stateQueued
 	t.own.w.s.Enqueue(t)
-	t.suspend()
+	t.co.yield(struct{}{})
+	t.own.w.tell()
 }
 
 // Wake ends t's Park: it returns err, in the next turn. It reports false, and

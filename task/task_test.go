@@ -371,6 +371,11 @@ func TestTree(t *testing.T) {
 		}, task.Named("workers"))
 	})
 	w.root.Go("waits", func(t *task.Task) error { _, err := task.Await(t, f); return err })
+	var here int
+	w.root.Go("parks", func(t *task.Task) error {
+		_, _, here, _ = runtime.Caller(0)
+		return t.Park(nothing{}) // a wait of the test's own, whose line is the next
+	})
 	if err := w.sim.RunFor(time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +383,8 @@ func TestTree(t *testing.T) {
 	for i, want := range []string{
 		"server", "├─ accept: waits for tasks of workers at task_test.go:",
 		"│  └─ workers", "│     └─ worker: waits for a queue (jobs) at task_test.go:",
-		"└─ waits: waits for a future at task_test.go:",
+		"├─ waits: waits for a future at task_test.go:",
+		fmt.Sprintf("└─ parks: waits for nothing at task_test.go:%d", here+1),
 	} {
 		if i >= len(lines) || !strings.HasPrefix(lines[i], want) {
 			t.Fatalf("line %d is not %q:\n%s", i, want, w.root)

@@ -67,12 +67,12 @@ func (t *Task) doing() string {
 	return "waits for " + t.wait.WaitingFor()
 }
 
-// mark keeps where the task is.
+// mark keeps where the task is: who called the wait that calls it, and so on.
 func (t *Task) mark() {
 	if t.where == nil {
 		t.where = make([]uintptr, 16)
 	}
-	t.where = t.where[:runtime.Callers(4, t.where[:cap(t.where)])]
+	t.where = t.where[:runtime.Callers(3, t.where[:cap(t.where)])]
 }
 
 // line is the innermost place of the wait that is not in this package.

@@ -64,7 +64,10 @@ func (t *Task) Yield() error {
 		t.turn()
 		return t.cancellation()
 	}
-	t.turn()
+	t.state = stateQueued
+	t.own.w.s.Enqueue(t)
+	t.co.yield(struct{}{})
+	t.own.w.tell()
 	return nil
 }
 

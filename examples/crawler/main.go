@@ -44,6 +44,9 @@ func run(start *url.URL, within, each time.Duration, atOnce int) error {
 	err = task.Run(l, func(t *task.Task) error {
 		c := &crawl{loop: l, each: each, places: task.NewSemaphore(atOnce), seen: map[string]bool{}}
 		pages, err := c.from(t, start, within)
+		if len(pages) == 1 && pages[0].err != nil { // not even the first
+			return errors.New(pages[0].String())
+		}
 		for _, p := range pages {
 			fmt.Println(p)
 		}
