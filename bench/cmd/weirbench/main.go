@@ -55,6 +55,7 @@ func main() {
 	profile := flag.String("profile", "", "also write profiles of the Go servers to this directory")
 	other := flag.String("beside", "", "another checkout, whose weir is measured too: for before and after in one run")
 	list := flag.Bool("list", false, "list cases and peers")
+	onTLS := flag.Bool("tls", false, "the bench of TLS instead of all others")
 	strict := flag.Bool("strict", false, "fail if any round did")
 	flag.Parse()
 	runtime.LockOSThread() // see spawn
@@ -86,7 +87,7 @@ func main() {
 		}
 	}
 	b := &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}
-	if err := run(all, b, *budget, *out, *quick); err != nil {
+	if err := run(all, b, *budget, *out, *quick, *onTLS); err != nil {
 		fatal(err)
 	}
 	if err := b.report.failure(); *strict && err != nil {
@@ -110,7 +111,7 @@ func printList(all []testCase) {
 	}
 }
 
-func run(all []testCase, b *bench, budget time.Duration, out string, quick bool) error {
+func run(all []testCase, b *bench, budget time.Duration, out string, quick, onTLS bool) error {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/weir-io/weir/bench").Output()
 	if err != nil {
 		return fmt.Errorf("run this inside the module bench: %w", err)
@@ -139,6 +140,9 @@ func run(all []testCase, b *bench, budget time.Duration, out string, quick bool)
 	b.end = b.began.Add(budget)
 	b.say("building")
 	b.report.describe(b, quick)
+	if onTLS {
+		return b.runTLS(out)
+	}
 	b.runMicros(quick) // first: they are short
 	all = slices.DeleteFunc(all, func(c testCase) bool { return !chosen(b.only, c.Name) })
 	for i := range all {
