@@ -24,7 +24,7 @@ type tlsPeer struct {
 	name  string
 	build string
 	prog  string
-	side  bool                    // it answers about its memory
+	side  bool // it answers about its memory
 	argv  func(s start) []string
 }
 
