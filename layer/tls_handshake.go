@@ -130,7 +130,7 @@ func (c *tlsConn) startHandshake() {
 	} else {
 		c.conn = tls.Server((*tlsWire)(c), c.shared.cfg)
 	}
-	h.resume, h.yielded = make(chan bool), make(chan struct{}, 1)
+	h.resume, h.yielded = make(chan bool, 1), make(chan struct{}, 1)
 	if h.gate.workers > 0 {
 		loop := c.below.Loop()
 		done := func() { c.workerDone(h) }
