@@ -126,7 +126,11 @@ func (c *tlsConn) startHandshake() {
 	h := c.hs
 	h.local, h.remote = c.below.LocalAddr(), c.below.RemoteAddr()
 	if c.shared.client {
-		c.conn = tls.Client((*tlsWire)(c), c.shared.cfg)
+		cfg := c.shared.cfg
+		if c.shared.silence > 0 {
+			cfg = c.watchTickets()
+		}
+		c.conn = tls.Client((*tlsWire)(c), cfg)
 	} else {
 		c.conn = tls.Server((*tlsWire)(c), c.shared.cfg)
 	}
