@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-io/weir/layer"
 )
@@ -23,7 +24,8 @@ func tlsLayers() []*Layer {
 
 const tlsDoc = `Verification is on: a client checks that the certificate is signed by an authority it
 trusts and is for the name it connects to. A stream that ends without TLS's own end
-is reported as truncated. Certificates are read again when their files change.`
+is reported as truncated. The end of one direction alone is passed on, with TLS 1.2, too; a server
+that may take it for a hang-up hears of it behind its reply. Certificates are read again when their files change.`
 
 func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 	return &Layer{
@@ -44,8 +46,10 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2"},
 			{Name: "min", Type: Choice("1.2", "1.3"), Doc: "the oldest version to speak; the default is 1.2"},
 			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
-			{Name: "no-eof", Type: Flag, Doc: "do not say when the input has ended: for servers that hang up then, such as nginx"},
+			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, say so once the server was silent for so long, as some hang up then; the default is 30s, and weir's servers are told at once"},
+			{Name: "no-eof", Type: Flag, Doc: "never say that the input has ended, before the connection does", Conflicts: []string{"eof-wait"}},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
+			{Name: "workers", Type: Int, Doc: "server: how many handshakes compute beside the connections that are open; the default is 1, and 0 lets those wait"},
 			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; whoever reads it reads everything"},
 		},
 		Check: func(p *Part, role Role) *Fault { return checkTLS(p, server(role)) },
@@ -65,9 +69,9 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 }
 
 func checkTLS(p *Part, server bool) *Fault {
-	wrong, side := []string{"client-ca", "handshakes"}, "server"
+	wrong, side := []string{"client-ca", "handshakes", "workers"}, "server"
 	if server {
-		wrong, side = []string{"ca", "name", "insecure"}, "client"
+		wrong, side = []string{"ca", "name", "insecure", "eof-wait"}, "client"
 	}
 	for _, name := range wrong {
 		if o := p.Option(name); o != nil {
@@ -146,6 +150,9 @@ func describeTLS(p *Part) string {
 	if p.Has("min") {
 		d += "; TLS " + p.Value("min") + " or newer"
 	}
+	if p.Has("eof-wait") {
+		d += "; says that the input has ended after " + p.Value("eof-wait") + " of silence"
+	}
 	if p.Has("no-eof") {
 		d += "; does not say when the input ends"
 	}
@@ -205,6 +212,14 @@ func (env *Env) authorities(p *Part, option string) (*layer.AuthorityFile, error
 	})
 }
 
+// handshakeWorkers is how many steps of handshakes run beside a server's loop,
+// unless told: others are then not held up by newcomers, however many.
+const handshakeWorkers = 1
+
+// replyFirst is how long a client's server must have been silent before it hears
+// that the input has ended, unless told.
+const replyFirst = 30 * time.Second
+
 func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
 	cfg, opts, err := tlsConfig(env, p)
 	if err != nil {
@@ -225,6 +240,11 @@ func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
 	if p.Has("handshakes") {
 		opts = append(opts, layer.WithHandshakeCap(p.Int("handshakes")))
 	}
+	workers := handshakeWorkers
+	if p.Has("workers") {
+		workers = p.Int("workers")
+	}
+	opts = append(opts, layer.WithHandshakeWorkers(workers))
 	return Always(layer.TLSServer(cfg, opts...)), nil
 }
 
@@ -233,6 +253,11 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	silence := replyFirst
+	if p.Has("eof-wait") {
+		silence = p.Duration("eof-wait")
+	}
+	opts = append(opts, layer.WithReplyBeforeEOF(silence))
 	// One cache for all names: it keeps their sessions apart itself.
 	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	if p.Has("cert") {

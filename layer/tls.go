@@ -16,7 +16,8 @@ import (
 //
 // The protocol above gets ConnectionMade after the handshake. Its peer's
 // close_notify is its end of stream; a stream that ends without one is lost
-// with a *TruncatedError. On TLS 1.3 it can end writing alone. A handshake that
+// with a *TruncatedError. It can end writing alone: see WithReplyBeforeEOF for
+// servers that do not expect that. A handshake that
 // fails gives an *AttemptError of StageHandshake, whose cause may be a
 // *CertificateError, an *AlertError, a *weir.PanicError from one of cfg's
 // functions, or whatever crypto/tls says.
@@ -51,9 +52,8 @@ func WithCloseTimeout(d time.Duration) TLSOption {
 
 // WithSilentEOF keeps WriteEOF to ourselves: no close_notify tells the peer that
 // we have said everything, until the connection is closed. It is for servers that
-// take a close_notify for a hang-up and drop their answer, nginx for one, and
-// lets a connection on TLS 1.2 end its writing, too. A peer that waits for our
-// end waits for ever.
+// take a close_notify for a hang-up and drop their answer, however late that
+// comes. A peer that waits for our end waits for ever: see WithReplyBeforeEOF.
 func WithSilentEOF() TLSOption { return func(s *tlsShared) { s.silent = true } }
 
 // WithHandshakeCap bounds how many of a server's handshakes are in progress on
@@ -86,7 +86,9 @@ const (
 type tlsShared struct {
 	cfg                            *tls.Config
 	client, silent                 bool
+	marks                          bool // markTickets was called
 	handshakeTimeout, closeTimeout time.Duration
+	silence                        time.Duration // of WithReplyBeforeEOF
 	cap, workers                   int
 	rules                          PeerRules
 	clientCAs                      *AuthorityFile
@@ -116,6 +118,10 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 	}
 	for _, o := range opts {
 		o(s)
+	}
+	if !client && s.cfg.WrapSession == nil && s.cfg.UnwrapSession == nil && s.cfg.GetConfigForClient == nil {
+		s.marks = true
+		markTickets(s.cfg)
 	}
 	s.applyRules()
 	s.followAuthorities()

@@ -304,6 +304,9 @@ func (s *tlsShared) followAuthorities() {
 			latest = s.cfg.Clone()
 			latest.GetConfigForClient = nil
 			latest.ClientCAs = pool
+			if s.marks {
+				markTickets(latest) // sealed by its own keys, so that old ones are refused
+			}
 		}
 		return latest, nil
 	}

@@ -29,6 +29,7 @@ type tlsConn struct {
 	record recordEnd
 	held   hold // why reading below is paused
 
+	late    *lateEOF      // of a client with WithReplyBeforeEOF, else nil
 	stopFor weir.Protocol // who goes on in the clear; nil: nobody
 	skip    int           // bytes at the front of what comes next that a worker has used
 	control int           // bytes that answer the peer's, written since what is below was blocked
@@ -124,6 +125,9 @@ func (c *tlsConn) pump() {
 		}
 	}
 	c.shared.bufs.Put(buf)
+	if c.late != nil && !c.over {
+		c.late.heard()
+	}
 }
 
 // readEnded takes crypto/tls's last word on reading.
@@ -170,6 +174,9 @@ func (c *tlsConn) EOFReceived(int) (bool, error) {
 func (c *tlsConn) ConnectionLost(err error) {
 	c.over = true
 	c.stopTimer()
+	if c.late != nil {
+		c.late.drop()
+	}
 	if c.hs != nil {
 		c.hs.end(c)
 	}
@@ -213,18 +220,19 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 	return total, nil
 }
 
-// CanCloseWrite implements weir.Carrier: TLS 1.2 asks whoever gets a
-// close_notify to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does
-// not.
-func (c *tlsConn) CanCloseWrite() bool {
-	return c.stopFor != nil || c.shared.silent || c.conn.ConnectionState().Version >= tls.VersionTLS13
-}
+// CanCloseWrite implements weir.Carrier. TLS 1.2 asks whoever gets a close_notify
+// to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does not. Nobody
+// tells them apart: a server that goes on does so with both, one that hangs up
+// does so with both, and a peer that answers with its own close_notify has ended
+// as it would have by our Close.
+func (c *tlsConn) CanCloseWrite() bool { return true }
 
 // CloseWrite implements weir.Carrier.
 func (c *tlsConn) CloseWrite() error {
-	if c.stopFor != nil || !c.shared.silent {
-		c.notify()
+	if c.stopFor == nil && (c.shared.silent || c.late != nil && c.late.hold()) {
+		return nil
 	}
+	c.notify()
 	return nil
 }
 
@@ -232,6 +240,9 @@ func (c *tlsConn) CloseWrite() error {
 func (c *tlsConn) notify() {
 	if !c.notified && !c.over {
 		c.notified = true
+		if c.late != nil {
+			c.late.drop()
+		}
 		_ = c.conn.CloseWrite() // the wire below takes everything; a loss is reported by ConnectionLost
 	}
 }

@@ -126,11 +126,15 @@ func (c *tlsConn) startHandshake() {
 	h := c.hs
 	h.local, h.remote = c.below.LocalAddr(), c.below.RemoteAddr()
 	if c.shared.client {
-		c.conn = tls.Client((*tlsWire)(c), c.shared.cfg)
+		cfg := c.shared.cfg
+		if c.shared.silence > 0 {
+			cfg = c.watchTickets()
+		}
+		c.conn = tls.Client((*tlsWire)(c), cfg)
 	} else {
 		c.conn = tls.Server((*tlsWire)(c), c.shared.cfg)
 	}
-	h.resume, h.yielded = make(chan bool), make(chan struct{}, 1)
+	h.resume, h.yielded = make(chan bool, 1), make(chan struct{}, 1)
 	if h.gate.workers > 0 {
 		loop := c.below.Loop()
 		done := func() { c.workerDone(h) }

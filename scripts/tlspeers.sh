@@ -17,12 +17,12 @@ certify() {
 			-extfile <(echo "subjectAltName=$2") -out "$tmp/$1.pem" 2>/dev/null || fail "openssl cannot make certificates"
 }
 
-# backend starts nginx: plain on $http, TLS on $https, and TLS that wants a
-# client's certificate on $mtls.
+# backend starts nginx: plain on $http, TLS on $https, TLS 1.2 alone on $https12,
+# and TLS that wants a client's certificate on $mtls.
 backend() {
 	[ -n "${http:-}" ] && return
 	have nginx || return 1
-	free && http=$port && free && https=$port && free && mtls=$port
+	free && http=$port && free && https=$port && free && https12=$port && free && mtls=$port
 	mkdir -p "$tmp/www"
 	head -c 3000000 /dev/urandom >"$tmp/www/big"
 	echo hello >"$tmp/www/index.html"
@@ -34,6 +34,7 @@ backend() {
 		  ssl_certificate $tmp/server.pem; ssl_certificate_key $tmp/server.key; root $tmp/www;
 		  server { listen 127.0.0.1:$http; }
 		  server { listen 127.0.0.1:$https ssl; }
+		  server { listen 127.0.0.1:$https12 ssl; ssl_protocols TLSv1.2; }
 		  server { listen 127.0.0.1:$mtls ssl; ssl_client_certificate $tmp/ca.pem; ssl_verify_client on; } }
 	CONF
 	nginx -c "$tmp/nginx.conf" 2>"$tmp/nginx.err" &
@@ -99,9 +100,11 @@ test_clients() {
 test_servers() {
 	backend || return
 	local p v
-	# nginx takes the end of the input for a hang-up: hence no-eof.
-	page "$tmp/weir" -q - "localhost:$https+tls,ca=$tmp/ca.pem,no-eof" || fail "servers: nginx: $(cat "$tmp/page.err")"
-	printf 'GET /big HTTP/1.0\r\n\r\n' | "$tmp/weir" -q - "localhost:$https+tls,ca=$tmp/ca.pem,no-eof" | sed '1,/^\r$/d' | cmp - "$tmp/www/big" || fail "servers: nginx, 3 MB"
+	# nginx takes the end of the input for a hang-up: it hears of it behind its reply.
+	for p in "$https" "$https12"; do
+		page "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" || fail "servers: nginx: $(cat "$tmp/page.err")"
+		printf 'GET /big HTTP/1.0\r\n\r\n' | "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" | sed '1,/^\r$/d' | cmp - "$tmp/www/big" || fail "servers: nginx, 3 MB"
+	done
 	page "$tmp/weir" -q - "localhost:$https+tls" && fail "servers: an authority that is not known was accepted"
 	grep -q 'CN=test authority' "$tmp/page.err" || fail "servers: the refusal does not name the authority: $(cat "$tmp/page.err")"
 	page "$tmp/weir" -q - "localhost:$https+tls,ca=$tmp/ca.pem,name=elsewhere.example" && fail "servers: a wrong name was accepted"
@@ -112,6 +115,20 @@ test_servers() {
 		pids+=($!)
 		up "$p"
 		[ "$({ echo stressed; sleep 1; } | "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" 2>/dev/null)" = desserts ] || fail "servers: openssl s_server $v: $(tail -1 "$tmp/s_server")"
+		free && p=$port
+		openssl s_server -quiet -accept "$p" -cert "$tmp/server.pem" -key "$tmp/server.key" -www "$v" >"$tmp/s_server" 2>&1 &
+		pids+=($!)
+		up "$p"
+		printf 'GET / HTTP/1.0\r\n\r\n' | timeout 20 "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" 2>"$tmp/page.err" | grep -qi '</html>' || fail "servers: openssl s_server -www $v: $(cat "$tmp/page.err")"
+		# One that reads to the end and says nothing: it hears of the end.
+		free && p=$port
+		openssl s_server -quiet -accept "$p" -naccept 1 -cert "$tmp/server.pem" -key "$tmp/server.key" "$v" < <(sleep 15) >"$tmp/s_got" 2>&1 &
+		local sink=$!
+		pids+=("$sink")
+		up "$p"
+		seq 10000 | timeout 20 "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem,eof-wait=200ms" 2>"$tmp/page.err" || fail "servers: openssl s_server, the end, $v: $(cat "$tmp/page.err")"
+		wait "$sink"
+		seq 10000 | cmp - "$tmp/s_got" || fail "servers: openssl s_server got other bytes, $v"
 	done
 	say "servers: openssl s_server"
 	if have gnutls-serv; then
@@ -144,7 +161,7 @@ test_servers() {
 # Examples 4 and 5: certificates of clients, on either side.
 test_clientcerts() {
 	backend || return
-	page "$tmp/weir" -q - "localhost:$mtls+tls,ca=$tmp/ca.pem,cert=$tmp/billing.pem,key=$tmp/billing.key,no-eof" || fail "clientcerts: nginx: $(cat "$tmp/page.err")"
+	page "$tmp/weir" -q - "localhost:$mtls+tls,ca=$tmp/ca.pem,cert=$tmp/billing.pem,key=$tmp/billing.key" || fail "clientcerts: nginx: $(cat "$tmp/page.err")"
 	page "$tmp/weir" -q - "localhost:$mtls+tls,ca=$tmp/ca.pem" && fail "clientcerts: nginx let somebody without one in"
 	say "clientcerts: nginx asks weir for one"
 	have curl || return

@@ -56,6 +56,7 @@ func main() {
 	profile := flag.String("profile", "", "also write profiles of the Go servers to this directory")
 	other := flag.String("beside", "", "another checkout, whose weir is measured too: for before and after in one run")
 	list := flag.Bool("list", false, "list cases and peers")
+	onTLS := flag.Bool("tls", false, "the bench of TLS instead of all others")
 	strict := flag.Bool("strict", false, "fail if any round did")
 	waits := flag.Bool("waiting", false, "compare the ways to wait instead, and write docs/bench/waiting.md")
 	flag.Parse()
@@ -88,6 +89,7 @@ func main() {
 		}
 	}
 	b := &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}
+<<<<<<< HEAD
 	if *waits {
 		if err := b.waiting(*out); err != nil {
 			fatal(err)
@@ -95,6 +97,9 @@ func main() {
 		return
 	}
 	if err := run(all, b, *budget, *out, *quick); err != nil {
+=======
+	if err := run(all, b, *budget, *out, *quick, *onTLS); err != nil {
+>>>>>>> tls
 		fatal(err)
 	}
 	if err := b.report.failure(); *strict && err != nil {
@@ -118,9 +123,13 @@ func printList(all []testCase) {
 	}
 }
 
+<<<<<<< HEAD
 // prepare finds the module, and makes a directory for what is built; the caller
 // calls clean.
 func (b *bench) prepare(out *string) (clean func(), err error) {
+=======
+func run(all []testCase, b *bench, budget time.Duration, out string, quick, onTLS bool) error {
+>>>>>>> tls
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/weir-io/weir/bench").Output()
 	if err != nil {
 		return nil, fmt.Errorf("run this inside the module bench: %w", err)
@@ -157,6 +166,9 @@ func run(all []testCase, b *bench, budget time.Duration, out string, quick bool)
 	b.end = b.began.Add(budget)
 	b.say("building")
 	b.report.describe(b, quick)
+	if onTLS {
+		return b.runTLS(out)
+	}
 	b.runMicros(quick) // first: they are short
 	all = slices.DeleteFunc(all, func(c testCase) bool { return !chosen(b.only, c.Name) })
 	for i := range all {

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-io/weir/bench/internal/load"
+)
+
+// bulk sends through a relay as fast as it goes: "up" from the client, whose
+// bytes the relay decrypts, "down" from the backend.
+func (l *loader) bulk() (result, error) {
+	got := make(chan net.Conn, 1)
+	go func() {
+		if c, err := l.backend.Accept(); err == nil {
+			got <- c
+		}
+	}()
+	c, err := l.dial()
+	if err != nil {
+		return result{}, err
+	}
+	defer c.Close()
+	var back net.Conn
+	select {
+	case back = <-got:
+	case <-time.After(10 * time.Second):
+		return result{}, errors.New("the relay did not connect")
+	}
+	defer back.Close()
+	var from io.Reader = back
+	var to io.Writer = c
+	if l.Kind == "down" {
+		from, to = c, back
+	}
+	var bytes atomic.Uint64
+	var stop atomic.Bool
+	failed := make(chan error, 2)
+	var all sync.WaitGroup
+	all.Go(func() {
+		piece := make([]byte, 64<<10)
+		for !stop.Load() {
+			if _, err := to.Write(piece); err != nil {
+				failed <- err
+				return
+			}
+		}
+	})
+	go func() {
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			bytes.Add(uint64(n))
+			if err != nil {
+				if !stop.Load() {
+					failed <- err
+				}
+				return
+			}
+		}
+	}()
+	end := func() {
+		stop.Store(true)
+		all.Wait() // the reader goes on reading, so the writer is not blocked
+	}
+	defer end()
+	select {
+	case err := <-failed:
+		return result{}, err
+	case <-time.After(l.Warm):
+	}
+	w, err := l.open()
+	if err != nil {
+		return result{}, err
+	}
+	before := bytes.Load()
+	select {
+	case err := <-failed:
+		return result{}, err
+	case <-time.After(l.Run):
+	}
+	r := result{Bytes: bytes.Load() - before, Suite: suite(c)}
+	return r, w.shut(&r)
+}
+
+// session is connect, handshake, 64 bytes through and back, close.
+func (l *loader) session() (string, error) {
+	c, err := l.dial()
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	buf := make([]byte, 64)
+	if _, err := c.Write(buf); err != nil {
+		return "", err
+	}
+	if _, err := io.ReadFull(c, buf); err != nil {
+		return "", fmt.Errorf("the answer: %w", err)
+	}
+	return suite(c), nil
+}
+
+// answer is the backend: it sends back what comes.
+func (l *loader) answer() {
+	for {
+		c, err := l.backend.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			buf := make([]byte, 4096)
+			for {
+				n, err := c.Read(buf)
+				if _, werr := c.Write(buf[:n]); err != nil || werr != nil {
+					_ = c.Close()
+					return
+				}
+			}
+		}()
+	}
+}
+
+// sessions keeps Conns sessions going at one time; every handshake is a whole
+// one.
+func (l *loader) sessions() (result, error) {
+	go l.answer()
+	var r result
+	var h load.Histogram
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	counting, over := false, false
+	var first error
+	for range l.Conns {
+		all.Go(func() {
+			for {
+				began := time.Now()
+				s, err := l.session()
+				mu.Lock()
+				if err != nil && first == nil {
+					first = err
+				}
+				if counting {
+					r.Count++
+					h.Add(int64(time.Since(began)))
+					r.Suite = s
+				}
+				stop := over || first != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(l.Warm)
+	w, err := l.open()
+	mu.Lock()
+	counting = true
+	mu.Unlock()
+	time.Sleep(l.Run)
+	mu.Lock()
+	counting, over = false, true
+	if err == nil {
+		err = w.shut(&r)
+	}
+	mu.Unlock()
+	all.Wait()
+	r.P50, r.P99, r.Max = h.Quantile(0.5), h.Quantile(0.99), h.Max()
+	return r, errors.Join(err, first)
+}
+
+// idle makes Conns connections that each have sent one message and had it back,
+// says so, and keeps them until a line comes.
+func (l *loader) idle() error {
+	go l.answer()
+	var r result
+	for range l.Conns {
+		c, err := l.dial()
+		if err != nil {
+			return fmt.Errorf("connection %d: %w", r.Count, err)
+		}
+		defer c.Close()
+		buf := make([]byte, 64)
+		if _, err := c.Write(buf); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, buf); err != nil {
+			return err
+		}
+		r.Count++
+		r.Suite = suite(c)
+	}
+	if err := say(r); err != nil {
+		return err
+	}
+	l.in.Scan()
+	return nil
+}
