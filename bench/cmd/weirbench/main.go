@@ -89,17 +89,13 @@ func main() {
 		}
 	}
 	b := &bench{only: *only, peers: *peers, profile: *profile, rounds: *rounds}
-<<<<<<< HEAD
 	if *waits {
 		if err := b.waiting(*out); err != nil {
 			fatal(err)
 		}
 		return
 	}
-	if err := run(all, b, *budget, *out, *quick); err != nil {
-=======
 	if err := run(all, b, *budget, *out, *quick, *onTLS); err != nil {
->>>>>>> tls
 		fatal(err)
 	}
 	if err := b.report.failure(); *strict && err != nil {
@@ -123,13 +119,9 @@ func printList(all []testCase) {
 	}
 }
 
-<<<<<<< HEAD
 // prepare finds the module, and makes a directory for what is built; the caller
 // calls clean.
 func (b *bench) prepare(out *string) (clean func(), err error) {
-=======
-func run(all []testCase, b *bench, budget time.Duration, out string, quick, onTLS bool) error {
->>>>>>> tls
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/weir-io/weir/bench").Output()
 	if err != nil {
 		return nil, fmt.Errorf("run this inside the module bench: %w", err)
@@ -149,7 +141,7 @@ func run(all []testCase, b *bench, budget time.Duration, out string, quick, onTL
 	return func() { _ = os.RemoveAll(b.tmp) }, nil
 }
 
-func run(all []testCase, b *bench, budget time.Duration, out string, quick bool) error {
+func run(all []testCase, b *bench, budget time.Duration, out string, quick, onTLS bool) error {
 	clean, err := b.prepare(&out)
 	if err != nil {
 		return err
