@@ -150,14 +150,14 @@ func (l *Loop) Run() error {
 // Where the backend needs one thread, the first Turn locks the goroutine to its
 // own until Close: turns from changing threads would cost a move each.
 func (l *Loop) Turn(wait time.Duration) error {
-	if l.caps.Thread && !l.locked {
-		runtime.LockOSThread()
-		l.locked = true
-	}
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.leave()
+	if l.caps.Thread && !l.locked {
+		runtime.LockOSThread()
+		l.locked = true
+	}
 	err := l.turn(wait)
 	if planted != "turn-keeps-stop" {
 		l.stop.Store(false)
@@ -351,7 +351,9 @@ func (l *Loop) Close() error {
 		end = nil
 	}
 	for c := l.posts.Swap(end); c != nil; c = c.next {
-		if c.pending() {
+		if c.internal {
+			c.run()
+		} else if c.pending() {
 			dropped++
 		}
 	}
