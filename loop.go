@@ -434,8 +434,11 @@ func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
 
 // Next says how long a host may wait before it must call Turn even if PollFD
 // stays quiet: 0 if callbacks are queued or Stop was called, false if there is
-// no timer.
+// no timer or the loop is closed.
 func (l *Loop) Next() (time.Duration, bool) {
+	if l.state.Load() == loopClosed {
+		return 0, false
+	}
 	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
 		return 0, true
 	}
@@ -443,12 +446,16 @@ func (l *Loop) Next() (time.Duration, bool) {
 }
 
 // PollFD is a descriptor that is readable when a Turn has something to do, or
-// -1 where the backend has none. It must only be watched, never read.
+// -1 where the backend has none or the loop is closed. It must only be watched,
+// never read.
 //
 // From the first call on the loop is a guest: posts make the descriptor
 // readable. The host then calls Turn(0) when it is readable and when the time
 // that Next tells has passed.
 func (l *Loop) PollFD() int {
+	if l.state.Load() == loopClosed {
+		return -1
+	}
 	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
 		l.hosted = true
 		h.Host(true)

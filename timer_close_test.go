@@ -43,6 +43,13 @@ func TestTenantCancelledBeforeClose(t *testing.T) {
 	if err := l.Turn(0); !errors.Is(err, weir.ErrLoopClosed) {
 		t.Errorf("a turn of a closed loop: %v", err)
 	}
+	// A host has nothing more to do for it, and nothing to watch.
+	if d, ok := l.Next(); ok {
+		t.Errorf("a closed loop has something to do in %v", d)
+	}
+	if fd := l.PollFD(); fd != -1 {
+		t.Errorf("a closed loop is to be watched by descriptor %d", fd)
+	}
 }
 
 // Again in a callback counts from the moment that was due, for a repeating timer
