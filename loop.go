@@ -337,6 +337,7 @@ func (l *Loop) Close() error {
 	}
 	if l.debug != nil {
 		l.debug.enter()
+		defer l.debug.leave()
 		l.debug.unclosed()
 	}
 	if l.locked {

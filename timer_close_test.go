@@ -1,7 +1,9 @@
 package weir_test
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -81,5 +83,28 @@ func TestAgainInRepeat(t *testing.T) {
 		if len(fired) != 2 || fired[0] != every || fired[1] != 2*every {
 			t.Errorf("%s: fired after %v, want %v and %v", name, fired, every, 2*every)
 		}
+	}
+}
+
+// A closed loop does not run, so its methods are anybody's, in debug mode too
+// (behaviour 17).
+func TestDebugAfterClose(t *testing.T) {
+	var told bytes.Buffer
+	l, err := weir.New(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&told, nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tm := l.NewTimer(func() {})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tm.Stop()
+	}()
+	<-stopped
+	if told.Len() > 0 {
+		t.Errorf("told of %s", &told)
 	}
 }
