@@ -136,6 +136,9 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 	if err := l.check("ListenFD"); err != nil {
 		return nil, err
 	}
+	if l.state.Load() >= loopClosing {
+		return nil, ErrLoopClosed
+	}
 	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, ErrNotDescriptors
 	}

@@ -31,7 +31,7 @@ var closedPosts = &Call{}
 func (c *Call) Cancel() bool { return c.state.CompareAndSwap(callQueued, callCancelled) }
 
 func (c *Call) pending() bool {
-	return !c.notice && c.state.Load() == callQueued && (c.tenant == nil || !c.tenant.gone.Load())
+	return !c.notice && !c.internal && c.state.Load() == callQueued && (c.tenant == nil || !c.tenant.gone.Load())
 }
 
 func (c *Call) run() {
@@ -102,6 +102,12 @@ func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
 		return nil, ErrLoopClosed
 	}
 	return c, nil
+}
+
+// postInternal is Post for the loop's own calls, which run during Close too and
+// are no callbacks that it has to report as dropped. It returns false after Close.
+func (l *Loop) postInternal(fn func()) bool {
+	return l.push(&Call{loop: l, fn: fn, internal: true})
 }
 
 // push hands c to the loop from any goroutine; false after Close.
@@ -178,8 +184,8 @@ func (t *Tenant) Cancel() {
 	if t.gone.Swap(true) {
 		return
 	}
-	// After the loop's end there are no timers to stop, so the error is moot.
-	_, _ = t.loop.Post(func() {
+	// After the loop's end there are no timers to stop.
+	_ = t.loop.postInternal(func() {
 		t.timers.each(func(tm *Timer) { tm.Stop() })
 	})
 }

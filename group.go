@@ -124,10 +124,15 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		from = &a
 	}
 	ln.conns++
-	_, err := l.Post(func() {
-		nh, err := moved.adopt(l.be)
+	posted := l.postInternal(func() {
+		err := ErrLoopClosed
+		var nh backend.Handle
+		if l.state.Load() < loopClosing {
+			if nh, err = moved.adopt(l.be); err != nil {
+				l.report(sysError("adopt", err))
+			}
+		}
 		if err != nil {
-			l.report(sysError("adopt", err))
 			moved.discard()
 			g.left(l)
 			ln.goneElsewhere()
@@ -135,7 +140,7 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		}
 		ln.serve(l, nh, from)
 	})
-	if err != nil { // that loop is closed
+	if !posted { // that loop is closed
 		moved.discard()
 		g.left(l)
 		ln.connGone()

@@ -203,7 +203,7 @@ func (ln *Listener) connGone() {
 // goneElsewhere is connGone from the goroutine of another loop of the group.
 func (ln *Listener) goneElsewhere() {
 	// A closed loop counts no more.
-	_, _ = ln.loop.Post(ln.connGone)
+	_ = ln.loop.postInternal(ln.connGone)
 }
 
 func (ln *Listener) accept() {

@@ -150,14 +150,14 @@ func (l *Loop) Run() error {
 // Where the backend needs one thread, the first Turn locks the goroutine to its
 // own until Close: turns from changing threads would cost a move each.
 func (l *Loop) Turn(wait time.Duration) error {
-	if l.caps.Thread && !l.locked {
-		runtime.LockOSThread()
-		l.locked = true
-	}
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.leave()
+	if l.caps.Thread && !l.locked {
+		runtime.LockOSThread()
+		l.locked = true
+	}
 	err := l.turn(wait)
 	if planted != "turn-keeps-stop" {
 		l.stop.Store(false)
@@ -337,6 +337,7 @@ func (l *Loop) Close() error {
 	}
 	if l.debug != nil {
 		l.debug.enter()
+		defer l.debug.leave()
 		l.debug.unclosed()
 	}
 	if l.locked {
@@ -351,7 +352,9 @@ func (l *Loop) Close() error {
 		end = nil
 	}
 	for c := l.posts.Swap(end); c != nil; c = c.next {
-		if c.pending() {
+		if c.internal {
+			c.run()
+		} else if c.pending() {
 			dropped++
 		}
 	}
@@ -432,8 +435,11 @@ func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
 
 // Next says how long a host may wait before it must call Turn even if PollFD
 // stays quiet: 0 if callbacks are queued or Stop was called, false if there is
-// no timer.
+// no timer or the loop is closed.
 func (l *Loop) Next() (time.Duration, bool) {
+	if l.state.Load() == loopClosed {
+		return 0, false
+	}
 	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
 		return 0, true
 	}
@@ -441,12 +447,16 @@ func (l *Loop) Next() (time.Duration, bool) {
 }
 
 // PollFD is a descriptor that is readable when a Turn has something to do, or
-// -1 where the backend has none. It must only be watched, never read.
+// -1 where the backend has none or the loop is closed. It must only be watched,
+// never read.
 //
 // From the first call on the loop is a guest: posts make the descriptor
 // readable. The host then calls Turn(0) when it is readable and when the time
 // that Next tells has passed.
 func (l *Loop) PollFD() int {
+	if l.state.Load() == loopClosed {
+		return -1
+	}
 	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
 		l.hosted = true
 		h.Host(true)

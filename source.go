@@ -59,7 +59,7 @@ func (f *sourceFeed) wake() {
 		return
 	}
 	// A closed loop dispatches no more, so there is nothing to do about it.
-	_, _ = f.loop.Post(f.dispatch)
+	_ = f.loop.postInternal(f.dispatch)
 }
 
 func (f *sourceFeed) dispatch() {

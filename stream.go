@@ -475,22 +475,23 @@ func (l *Loop) shutHandle(h backend.Handle, how backend.How) {
 
 // finish is the end: ConnectionLost, last of all callbacks.
 func (s *stream) finish() {
-	p := s.proto
-	if p == nil {
+	if s.flags&fConnected == 0 {
 		return
 	}
+	p := s.proto
 	s.stopProducer()
 	s.proto = nil
 	if s.x != nil {
 		s.x.buf, s.x.more = nil, nil
 	}
 	s.gone()
-	if s.flags&fConnected != 0 {
-		s.flags &^= fConnected
+	s.flags &^= fConnected
+	if p == nil {
+		return // SetProtocol was given none
+	}
+	s.callLost(p, s.reason)
+	if planted == "lost-twice" && s.flags&fReset != 0 && !errors.Is(s.reason, ErrAborted) {
 		s.callLost(p, s.reason)
-		if planted == "lost-twice" && s.flags&fReset != 0 && !errors.Is(s.reason, ErrAborted) {
-			s.callLost(p, s.reason)
-		}
 	}
 }
 

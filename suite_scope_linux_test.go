@@ -117,8 +117,9 @@ func TestBlackHole(t *testing.T) {
 		if p.t == nil {
 			t.Fatal(p.err)
 		}
-		// IPv6 goes first (RFC 6724), and has a head start of 250 ms.
-		if took < 250*time.Millisecond || took > 600*time.Millisecond {
+		// IPv6 goes first (RFC 6724), and has a head start of 250 ms. That it has no
+		// more is shown by TestConnecting, on a clock that a busy machine leaves alone.
+		if took < 250*time.Millisecond {
 			t.Errorf("connected to %v after %v", p.t.RemoteAddr(), took)
 		}
 		p, server = &dialed{}, nil

@@ -22,7 +22,8 @@ type Timer struct {
 	tenant *Tenant
 	fn     func()
 	every  time.Duration // the interval
-	due    int64         // the deadline that fires, or fired last, on the backend's clock
+	due    int64         // the deadline it was last set to, on the backend's clock
+	fired  int64         // the deadline whose callback is running, while inside
 	repeat bool
 	queued bool // due, and waiting in the loop's queue
 	inside bool // its callback is running
@@ -125,7 +126,7 @@ func (t *Timer) Again() {
 	}
 	from := t.loop.be.Now()
 	if t.inside {
-		from = time.Duration(t.due)
+		from = time.Duration(t.fired)
 	}
 	t.set(after(from, t.every))
 }
@@ -194,6 +195,7 @@ func (t *Timer) run() {
 		return // stopped or set again while it waited
 	}
 	t.queued = false
+	t.fired = t.due
 	if t.tenant != nil && t.tenant.gone.Load() {
 		t.unbind()
 		return

@@ -244,6 +244,12 @@ func (p *parser) dials(head string) bool {
 func (p *parser) unknownBase(head, name string, pos int) *Error {
 	err := p.fail(pos, pos+len(name), fmt.Sprintf("unknown kind %q", name), "", "kinds")
 	switch near := nearest(name, p.table.KindNames()); {
+	case strings.HasPrefix(head, name+"://"):
+		host, _, _ := strings.Cut(head[len(name)+len("://"):], "/")
+		if !strings.Contains(host, ":") {
+			host += ":port"
+		}
+		err.Hint = "an endpoint is no URL: write " + host
 	case p.table.Layer(name) != nil:
 		err.Problem = fmt.Sprintf("%q is a layer, not a kind", name)
 		err.Hint = "put it behind an endpoint: host:port+" + name

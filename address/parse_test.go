@@ -90,6 +90,8 @@ func TestErrors(t *testing.T) {
 		{"tpc:localhost:80", "^^^", `unknown kind "tpc"|did you mean "tcp"?`},
 		{"tcp-lisen::80", "^^^^^^^^^", `unknown kind "tcp-lisen"|did you mean "tcp-listen"?`},
 		{"frob", "^^^^", `unknown kind "frob"|to connect to a host write frob:port`},
+		{"http://localhost:80/a", "^^^^", `unknown kind "http"|an endpoint is no URL: write localhost:80`},
+		{"https://example.com", "^^^^^", `unknown kind "https"|an endpoint is no URL: write example.com:port`},
 		{"host:http", "^^^^^^^^^", `unknown kind "host"|or, for a host, a port is a number from 0 to 65535`},
 		{"./app.sock", "^^^^^^^^^^", `unknown kind "./app.sock"|for a UNIX socket write unix:./app.sock`},
 		{"tls:frob", "^^^", `"tls" is a layer, not a kind|put it behind an endpoint: host:port+tls`},

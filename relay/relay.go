@@ -186,7 +186,9 @@ func (s *side) flow() {
 		return
 	}
 	o := s.other()
-	if pause := o.state == waiting || o.full || s.stuck || s.reset; pause != s.paused {
+	// What a peer still sends to a side that only empties its buffer is read and
+	// dropped: it may be one that reads no more until its own bytes have left.
+	if pause := !s.reset && (o.state == waiting || o.full || s.stuck); pause != s.paused {
 		s.paused = pause
 		if pause {
 			s.t.PauseReading()

@@ -204,6 +204,37 @@ func TestReset(t *testing.T) {
 	p.wantDone(relay.B, syscall.EPIPE, 0, 0)
 }
 
+// TestResetDrains: a side that only empties its buffer, before the reset, still
+// reads. A peer that reads no more until its own bytes have left would otherwise
+// hold the relay for ever (G10).
+func TestResetDrains(t *testing.T) {
+	p := connected(t)
+	p.a.SetRoom(0)
+	p.b.SetRoom(0)
+	p.b.Deliver(make([]byte, 200<<10))
+	p.settle()
+	if !p.b.ReadingPaused() {
+		t.Fatal("B is read although A takes no more")
+	}
+	p.a.DeliverString("received before")
+	p.settle()
+	p.a.Lose(syscall.EPIPE)
+	p.settle()
+	if p.b.Aborted() || p.b.ReadingPaused() {
+		t.Fatalf("aborted %v, reading paused %v", p.b.Aborted(), p.b.ReadingPaused())
+	}
+	p.b.Deliver(make([]byte, 300<<10))
+	p.settle()
+	if n := p.b.Unused(); n > 0 {
+		t.Errorf("%d bytes of B's peer were not read", n)
+	}
+	p.b.SetRoom(-1)
+	p.settle()
+	if !p.b.Aborted() {
+		t.Error("B was not aborted")
+	}
+}
+
 // TestClean: a clean end of one side closes the other, flushed.
 func TestClean(t *testing.T) {
 	p := connected(t)

@@ -17,8 +17,9 @@ import (
 
 // app runs a plan.
 //
-//	running ── Ctrl-C ──▶ draining ── Ctrl-C, or all gone ──▶ over
-//	    └───────── what was to be done is done ────────────────▶┘
+//	running ── Ctrl-C ──▶ draining ── Ctrl-C ──▶ cutting ── all gone, or Ctrl-C ──▶ over
+//	    │                     └──────────── all gone ────────────────────────────────▶┤
+//	    └───────── what was to be done is done ──────────────────────────────────────▶┘
 //
 // It belongs to its loop's goroutine.
 type app struct {
@@ -35,6 +36,7 @@ type app struct {
 	total     [2]int64
 	served    int
 	draining  bool
+	cutting   bool
 	over      bool
 	code      int
 	observe   func(*session, relay.Result) // the demo's; nil: none
@@ -234,21 +236,27 @@ func (a *app) ready() {
 		"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name)
 }
 
-// interrupted is Ctrl-C: the first stops accepting and drains, the second
-// quits.
+// interrupted is Ctrl-C: the first stops accepting and drains, the second cuts
+// what is open and quits when that is gone, which is at once unless a layer holds
+// on to it; the third does not wait for that.
 func (a *app) interrupted() {
 	if a.over {
 		return
 	}
 	if a.draining {
-		if n := len(a.open); n > 0 {
+		n := len(a.open)
+		if n > 0 {
 			a.code = exitFailure
-			a.rep.line(yellow, "quitting", connections(n)+" cut", "cut", n)
 		}
+		if n == 0 || a.cutting {
+			a.finish()
+			return
+		}
+		a.cutting = true
+		a.rep.line(yellow, "quitting", connections(n)+" cut", "cut", n)
 		for s := range a.open {
 			s.relay.Abort()
 		}
-		a.finish()
 		return
 	}
 	a.draining = true

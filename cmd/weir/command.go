@@ -32,6 +32,8 @@ func (c *command) run() int {
 		verb, words = words[0], words[1:]
 	}
 	switch {
+	case verb == "version" && len(words)+len(argv) > 0:
+		return c.usage(&usageError{problem: fmt.Sprintf("version takes no words, such as %q", append(words, argv...)[0])})
 	case f.version, verb == "version":
 		return c.print(version() + "\n" + serving())
 	case f.help && verb != "":

@@ -189,6 +189,8 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 	}
 	var dns *net.DNSError
 	switch {
+	case errors.Is(cause, syscall.ECONNREFUSED) && unix && noSocket(e.Base.ArgText()):
+		return "That is no socket. To send its bytes write - and < " + e.Base.ArgText()
 	case errors.Is(cause, syscall.ECONNREFUSED) && unix:
 		return "Nobody is listening on that socket" + wait
 	case errors.Is(cause, syscall.ECONNREFUSED):
@@ -211,6 +213,12 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 		return "bind= takes an address of this machine."
 	}
 	return ""
+}
+
+// noSocket reports whether something is at path that is no socket.
+func noSocket(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&fs.ModeSocket == 0
 }
 
 // listenFailure explains a listener that could not be opened.
@@ -239,6 +247,12 @@ func listenFailure(e *address.Endpoint, err error) *failure {
 	case errors.Is(err, fs.ErrPermission) && tcp:
 		f.problem += "permission denied"
 		f.next = "Ports below 1024 are for privileged programs: pick a higher one."
+	case errors.Is(err, fs.ErrNotExist) && e.Kind().Name == "unix-listen":
+		f.problem += "no such directory"
+		f.next = "Make the directory first, or pick another path."
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		f.problem += why(err)
+		f.next = "Pick a shorter path: the system keeps about a hundred bytes of a socket's."
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		f.problem += "not an address of this machine"
 		if _, port, err := net.SplitHostPort(where); err == nil {

@@ -45,9 +45,16 @@ func TestDrain(t *testing.T) {
 		}
 		p.line("done 1 connection, 12 B out, 12 B back", 1)
 	}
-	p := start(t, "tcp-listen:127.0.0.1:0", addr)
+	echo := server(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) }) // it ends with a reset
+	p := start(t, "tcp-listen:127.0.0.1:0", echo)
 	c := dial(t, p.listening())
 	p.line("open #1", 1)
+	if err := write(c, "some more"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, len("some more"))); err != nil {
+		t.Fatal(err)
+	}
 	p.signal(os.Interrupt)
 	p.line("draining", 1)
 	p.signal(os.Interrupt)
@@ -58,6 +65,11 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the client got %v, want a reset", err)
 	}
 	p.line("quitting 1 connection cut", 1)
+	// What was cut is counted, and said before the sum.
+	p.line("done 1 connection, 9 B out, 9 B back", 1)
+	if said := p.said(); strings.Index(said, "close #1") > strings.Index(said, "done 1") {
+		t.Errorf("the sum comes before what it sums up:\n%s", said)
+	}
 	// With nothing open the first is enough.
 	p = start(t, "tcp-listen:127.0.0.1:0", addr)
 	p.line("ready", 1)
@@ -93,7 +105,10 @@ func TestExitCodes(t *testing.T) {
 		{"tcp-listen:" + closed + " " + free, exitFailure, "cannot listen on " + closed + ": already in use by weir.test (pid "},
 		{"80x " + closed, exitUsage, "bad port"},
 		{"tcp-listen:192.0.2.99:0 " + free, exitFailure, "not an address of this machine"},
-		{"unix-listen:/nowhere/s " + free, exitFailure, "cannot listen on /nowhere/s: no such file"},
+		{"unix-listen:/nowhere/s " + free, exitFailure, "cannot listen on /nowhere/s: no such directory\n  Make the directory first"},
+		{"unix-listen:/" + strings.Repeat("x", 300) + " " + free, exitFailure, "Pick a shorter path"},
+		{"- /dev/null", exitFailure, "That is no socket."},
+		{"version extra", exitUsage, `version takes no words, such as "extra"`},
 	} {
 		p := start(t, strings.Fields(c.args)...)
 		if code := p.end(); code != c.code || !strings.Contains(p.said(), c.says) {

@@ -312,16 +312,14 @@ func shortage(t *testing.T, p *process, c *net.TCPConn, end func()) {
 		t.Errorf("a second of shortage took %v of processor time: it spins (G9)", spent)
 	}
 	end()
-	began := time.Now()
-	if err := c.SetReadDeadline(began.Add(patience)); err != nil {
+	// That it is within a second the simulator shows (TestAcceptShortage), where no
+	// busy machine comes in between.
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, len("still there?"))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "still there?" {
 		t.Fatalf("got %q, %v", got, err)
-	}
-	if took := time.Since(began); took > time.Second+300*time.Millisecond {
-		t.Errorf("served %v after the shortage, not within a second", took)
 	}
 	if n := strings.Count(p.said(), "no descriptors left"); n > 2 {
 		t.Errorf("it said so %d times in a second", n)

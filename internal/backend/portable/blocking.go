@@ -1,8 +1,11 @@
 package portable
 
 import (
+	"errors"
 	"io"
+	"os"
 	"sync"
+	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
 )
@@ -105,7 +108,20 @@ func (p *blocking) readSome(into []byte) (n int, err error) {
 		}
 		n, err = p.conn.Read(into)
 	}
+	if errors.Is(err, syscall.EIO) && isDevice(p.conn) {
+		err = io.EOF // a PTY whose other side is gone
+	}
 	return n, err
+}
+
+// isDevice reports whether conn is a character device, as a terminal is.
+func isDevice(conn any) bool {
+	f, ok := conn.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
 func (p *blocking) read(buf []byte) (int, error) {

@@ -1,0 +1,65 @@
+package portable
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir/internal/backend"
+)
+
+// TestTerminalEnd: EIO from a terminal that is set to block, and so is read by a
+// goroutine, is the end of the stream, after the data (behaviour 60).
+func TestTerminalEnd(t *testing.T) {
+	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("pseudo-terminals are missing: %v", err)
+	}
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	slave, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	if _, err := unix.Write(int(slave), []byte("last words")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Close(int(slave)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	h, err := b.Adopt(master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := &backend.Op{Kind: backend.Read, Handle: h, Flags: backend.Multi}
+	if b.Submit(read, &backend.Completion{}) {
+		t.Fatal("a Read that is not Now has its result at once")
+	}
+	var got []byte
+	for done := make([]backend.Completion, 4); ; {
+		n, err := b.Wait(10*time.Second, done)
+		if err != nil || n == 0 {
+			t.Fatalf("%d results, %v after %q", n, err, got)
+		}
+		for _, c := range done[:n] {
+			if c.Err != nil {
+				t.Fatalf("%v after %q", c.Err, got)
+			}
+			if c.N == 0 {
+				if string(got) != "last words" {
+					t.Errorf("got %q before the end", got)
+				}
+				return
+			}
+			got = append(got, c.Buf[:c.N]...)
+		}
+	}
+}
