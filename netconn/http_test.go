@@ -43,6 +43,8 @@ func serve(t *testing.T, ln net.Listener, serve func(*http.Server, net.Listener)
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		close(w.closed)
+		// crypto/tls says that it closes before it does: a reply would still get there.
+		panic(http.ErrAbortHandler)
 	})
 	mux.HandleFunc("/flush", func(rw http.ResponseWriter, _ *http.Request) {
 		for i := range 10 {

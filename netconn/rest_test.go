@@ -142,7 +142,11 @@ func TestGroup(t *testing.T) {
 				return
 			}
 			go func() {
-				fmt.Fprintf(c, "%p", c.(*netconn.Conn).Loop())
+				// A loop whose connections have gone would get the next one too.
+				conn := c.(*netconn.Conn)
+				fmt.Fprintf(c, "%p", conn.Loop())
+				_ = conn.CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
 				_ = c.Close()
 			}()
 		}

@@ -44,7 +44,7 @@
 //
 // # What it costs
 //
-// A switch is a function call of the runtime, some 90 ns there and back; a
+// A switch is a function call of the runtime, some 80 ns there and back; a
 // parked task takes 3.2 KB, most of it its stack. A million connections that
 // mostly wait are better written as callbacks, which take what the transport
 // takes: see DESIGN.md.
