@@ -2,6 +2,7 @@ package weir
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -413,7 +414,7 @@ func (c *Connector) agreed(err *AttemptError) {
 	}
 	c.stage = err.Stage
 	c.failures = append(c.failures, err)
-	if _, late := c.cause.(timeoutError); late {
+	if late := (timeoutError{}); errors.As(c.cause, &late) {
 		c.cause = timeoutError{err.Stage}
 	}
 	c.tell(c.cause)
