@@ -2,6 +2,7 @@ package weir
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -246,7 +247,7 @@ func (c *Connector) startNext() {
 		c.candidates = c.candidates[1:]
 		started := c.start(addr)
 		if c.finished {
-			return // connected at once
+			return // connected at once, or stopped by who was told
 		}
 		if started {
 			break
@@ -267,7 +268,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 	if addr.Family == backend.Inet {
 		if f := c.config.allowed; f != nil {
 			if err := f(addr.IP); err != nil {
-				c.failed(addr, StageConnect, err)
+				c.skip(addr, StageConnect, err)
 				return false
 			}
 		}
@@ -276,7 +277,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 		spec.Device, spec.Multipath = c.config.device, c.config.multipath
 		if l := c.config.local; l.IsValid() {
 			if l.Addr().Unmap().Is4() == spec.IPv6 {
-				c.failed(addr, StageSocket, &net.AddrError{Err: "the local address is of another family", Addr: l.String()})
+				c.skip(addr, StageSocket, &net.AddrError{Err: "the local address is of another family", Addr: l.String()})
 				return false
 			}
 			spec.Bind, spec.Local = true, backend.Addr{Family: backend.Inet, IP: unmap(l)}
@@ -289,7 +290,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 		} else {
 			err = sysError("socket", err)
 		}
-		c.failed(addr, StageSocket, err)
+		c.skip(addr, StageSocket, err)
 		return false
 	}
 	a := &attempt{c: c, h: h, addr: addr}
@@ -326,6 +327,7 @@ func (a *attempt) finish(err error) {
 	a.drop()
 	c.failed(a.addr, StageConnect, sysError("connect", err))
 	c.race.Stop()
+	c.tellNext()
 	c.startNext()
 }
 
@@ -361,6 +363,29 @@ func (c *Connector) failed(addr backend.Addr, stage Stage, err error) {
 	c.failures = append(c.failures, &AttemptError{Addr: netAddr(addr), Stage: stage, Err: err})
 }
 
+// skip notes and tells of a candidate that is not even begun.
+func (c *Connector) skip(addr backend.Addr, stage Stage, err error) {
+	c.failed(addr, stage, err)
+	c.tellNext()
+}
+
+// tellNext tells of the failure just noted where there is something left to try.
+func (c *Connector) tellNext() {
+	f, ok := c.proto.(AttemptFailer)
+	if !ok || len(c.running)+len(c.candidates) == 0 {
+		return
+	}
+	var next []net.Addr
+	for _, a := range c.running {
+		next = append(next, netAddr(a.addr))
+	}
+	for _, a := range c.candidates {
+		next = append(next, netAddr(a))
+	}
+	defer c.loop.guard("AttemptFailed")
+	f.AttemptFailed(c.failures[len(c.failures)-1], next)
+}
+
 // won makes the transport and drops the losers.
 func (c *Connector) won(a *attempt) {
 	h := a.h
@@ -389,7 +414,7 @@ func (c *Connector) agreed(err *AttemptError) {
 	}
 	c.stage = err.Stage
 	c.failures = append(c.failures, err)
-	if _, late := c.cause.(timeoutError); late {
+	if late := (timeoutError{}); errors.As(c.cause, &late) {
 		c.cause = timeoutError{err.Stage}
 	}
 	c.tell(c.cause)

@@ -83,6 +83,16 @@ type ConnectFailer interface {
 	ConnectFailed(err *ConnectError)
 }
 
+// AttemptFailer is a Protocol that wants to hear of an address as soon as it has
+// failed, while its connect goes on with others.
+type AttemptFailer interface {
+	// AttemptFailed reports the address, the stage and the error, and what is left:
+	// next are the addresses that are being tried, and then those that will be, in
+	// order. The last failure has none left and is ConnectFailed's, which lists this
+	// one too. The connect may be stopped here.
+	AttemptFailed(err *AttemptError, next []net.Addr)
+}
+
 // Transport moves the bytes of one stream. It is an io.Writer and an io.Closer,
 // and a feed for one Protocol. All methods belong to the loop's goroutine; from
 // elsewhere go through Loop().Post.

@@ -1,6 +1,9 @@
 package weir
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // Backoff says how long to wait before connecting again. The zero value of each
 // field stands for the default in its comment.
@@ -221,6 +224,13 @@ func (d *redialed) ConnectFailed(err *ConnectError) {
 	err.Attempt = d.r.attempt
 	if f, ok := d.p.(ConnectFailer); ok {
 		f.ConnectFailed(err)
+	}
+}
+
+// AttemptFailed implements AttemptFailer.
+func (d *redialed) AttemptFailed(err *AttemptError, next []net.Addr) {
+	if f, ok := d.p.(AttemptFailer); ok {
+		f.AttemptFailed(err, next)
 	}
 }
 

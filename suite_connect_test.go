@@ -2,14 +2,17 @@ package weir_test
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/internal/backend/sim"
+	"github.com/weir-io/weir/layer"
 )
 
 // names is a resolver that knows some, after a while.
@@ -38,6 +41,26 @@ type dialed struct {
 	err   *weir.ConnectError
 	ended int
 	lost  error
+	tried []attemptNote
+	quit  func() // when an attempt has failed
+}
+
+// attemptNote is an AttemptFailed.
+type attemptNote struct {
+	addr string
+	err  error
+	next []string
+}
+
+func (d *dialed) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
+	n := attemptNote{addr: err.Addr.String(), err: err}
+	for _, a := range next {
+		n.next = append(n.next, a.String())
+	}
+	d.tried = append(d.tried, n)
+	if d.quit != nil {
+		d.quit()
+	}
 }
 
 func (d *dialed) ConnectionMade(t weir.Transport)      { d.t = t; d.ended++ }
@@ -190,6 +213,48 @@ func TestConnecting(t *testing.T) {
 			t.Errorf("%v: %v", c4, err)
 		}
 		d.rest(0, p)
+	})
+	t.Run("each failure is told as it comes, with what is tried next (R43)", func(t *testing.T) {
+		for _, layers := range []int{0, 1} {
+			d := newDialWorld(t)
+			a, _ := d.host("a", false)
+			b, _ := d.host("b", false)
+			c, _ := d.host("c", true)
+			d.names.addrs["x"] = []netip.Addr{a, b, c}
+			at := func(ip netip.Addr) string { return netip.AddrPortFrom(ip, 7).String() }
+			p := &dialed{}
+			var q weir.Protocol = p
+			if layers > 0 {
+				q = layer.Client(p, layer.Idle(layer.IdleConfig{Idle: time.Hour}))
+			}
+			d.l.Connect("tcp", "x:7", q, weir.WithSequential())
+			if d.run(p); p.t == nil || len(p.tried) != 2 {
+				t.Fatalf("%v, told %+v", p.err, p.tried)
+			}
+			for i, want := range []attemptNote{{addr: at(a), next: []string{at(b), at(c)}}, {addr: at(b), next: []string{at(c)}}} {
+				got := p.tried[i]
+				if got.addr != want.addr || !slices.Equal(got.next, want.next) || !errors.Is(got.err, syscall.ECONNREFUSED) {
+					t.Errorf("failure %d: %+v, want %+v", i+1, got, want)
+				}
+			}
+			d.rest(1, p)
+			// It may be stopped there, and the last failure is ConnectFailed's.
+			p = &dialed{}
+			var x *weir.Connector
+			p.quit = func() { x.Stop() }
+			x = d.l.Connect("tcp", "x:7", p, weir.WithSequential())
+			if d.run(p); !errors.Is(p.err, weir.ErrStopped) || len(p.tried) != 1 || len(p.err.Attempts) != 1 {
+				t.Errorf("stopped: %v, told %+v", p.err, p.tried)
+			}
+			d.rest(1, p)
+			d.names.addrs["x"] = []netip.Addr{a, b}
+			p = &dialed{}
+			d.l.Connect("tcp", "x:7", p)
+			if d.run(p); p.err == nil || len(p.tried) != 1 || len(p.err.Attempts) != 2 {
+				t.Errorf("all refused: %v, told %+v", p.err, p.tried)
+			}
+			d.rest(1, p)
+		}
 	})
 	t.Run("66, 69 stopping at each stage, and connecting again", func(t *testing.T) {
 		// The name takes 1 ms, then there are two attempts at a time.

@@ -50,7 +50,7 @@ func retryDoc() OptionDoc {
 }
 
 func timeoutDoc() OptionDoc {
-	return OptionDoc{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer"}
+	return OptionDoc{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer in all: name, addresses, layers"}
 }
 
 func tcpKind() *Kind {
@@ -65,6 +65,8 @@ func tcpKind() *Kind {
 		Options: []OptionDoc{
 			retryDoc(),
 			timeoutDoc(),
+			{Name: "name-timeout", Type: Duration, Doc: "give up a name whose addresses take longer to find"},
+			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that takes longer to answer, and try the next"},
 			familyDoc(),
 			{Name: "bind", Type: IP, Doc: "the local address to connect from"},
 			{Name: "sequential", Type: Flag, Doc: "try addresses one after another", Conflicts: []string{"headstart"}},
@@ -159,6 +161,12 @@ func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 func dialTCP(env *Env, p *Part, target string, opts []weir.Option, proto weir.Protocol) func() {
 	if p.Has("timeout") {
 		opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
+	}
+	if p.Has("name-timeout") {
+		opts = append(opts, weir.WithNameTimeout(p.Duration("name-timeout")))
+	}
+	if p.Has("connect-timeout") {
+		opts = append(opts, weir.WithConnectTimeout(p.Duration("connect-timeout")))
 	}
 	if p.Has("bind") {
 		opts = append(opts, weir.WithLocalAddr(netip.AddrPortFrom(p.IP("bind"), 0)))

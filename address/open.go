@@ -265,6 +265,13 @@ func (a *attempt) ConnectionMade(t weir.Transport) {
 	a.c.proto.ConnectionMade(t)
 }
 
+// AttemptFailed implements weir.AttemptFailer.
+func (a *attempt) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
+	if f, ok := a.c.proto.(weir.AttemptFailer); ok && !a.c.over {
+		f.AttemptFailed(err, next)
+	}
+}
+
 // DataReceived implements weir.Protocol; it cannot be called.
 func (a *attempt) DataReceived([]byte) (int, error) { return 0, nil }
 

@@ -3,6 +3,7 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/weir-io/weir"
 )
@@ -103,6 +104,13 @@ func (c *client) ConnectionMade(t weir.Transport) {
 func (c *client) ConnectFailed(err *weir.ConnectError) {
 	if f, ok := c.p.(weir.ConnectFailer); ok {
 		f.ConnectFailed(err)
+	}
+}
+
+// AttemptFailed implements weir.AttemptFailer.
+func (c *client) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
+	if f, ok := c.p.(weir.AttemptFailer); ok {
+		f.AttemptFailed(err, next)
 	}
 }
 

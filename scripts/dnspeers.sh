@@ -179,6 +179,9 @@ cases() {
 	want "$s" 1 "host.weir.test. TXT" "err:no records of type TXT"
 	want "$s" 1 "nobody.weir.test." "err:there is no such name"
 	want "$s" 1 "a..b" "err:not a host name"
+	if [ "$peer" != unbound ]; then # which asks on
+		want "$s" 1 "host.elsewhere.example. A" "err:REFUSED" "err:no server could answer"
+	fi
 	if [ "$peer" != dnsmasq ]; then # which refuses to load a loop
 		want "$s" 1 "loop1.weir.test. A" "err:lookup of loop1.weir.test."
 	fi

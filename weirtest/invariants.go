@@ -231,6 +231,16 @@ func (w *watched) ConnectionLost(err error) {
 	leave()
 }
 
+// AttemptFailed implements weir.AttemptFailer.
+func (w *watched) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
+	if w.made > 0 {
+		w.bad("AttemptFailed after ConnectionMade (G1)")
+	}
+	if f, ok := w.p.(weir.AttemptFailer); ok {
+		f.AttemptFailed(err, next)
+	}
+}
+
 // ConnectFailed implements weir.ConnectFailer.
 func (w *watched) ConnectFailed(err *weir.ConnectError) {
 	if w.made > 0 {

@@ -210,7 +210,7 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 	case errors.Is(cause, syscall.ENETUNREACH), errors.Is(cause, syscall.EHOSTUNREACH):
 		return "There is no route to it from here."
 	case errors.Is(cause, syscall.EADDRNOTAVAIL) && e.Base.Has("bind"):
-		return "bind= takes an address of this machine."
+		return "bind= takes an address of this machine, and " + e.Base.Value("bind") + " is none."
 	}
 	return ""
 }
