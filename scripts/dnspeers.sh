@@ -7,27 +7,10 @@
 #   scripts/dnspeers.sh [NAME...]     without names all of them:
 #   unbound dnsmasq bind9 knot
 #   LOAD=5   seconds of load on each that is up, with its queries per second; 0: none
-set -uo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PATH:/usr/sbin:/sbin
+. scripts/lib.sh
 
-tmp=$(mktemp -d)
-pids=()
-failed=()
-skipped=()
 LOAD=${LOAD:-0}
-
-cleanup() {
-	local p
-	for p in ${pids[@]+"${pids[@]}"}; do kill "$p" 2>/dev/null; done
-	wait 2>/dev/null
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-
-say() { printf '%s\n' "$*"; }
-
-go build -o "$tmp/weir" ./cmd/weir || exit 1
 
 big=
 for i in $(seq 1 60); do big+=" \"text number $i; long enough that all of them do not fit into one datagram\""; done
@@ -53,8 +36,8 @@ loop1    CNAME loop2
 loop2    CNAME loop1
 ZONE
 
-# start PORT CMD...: runs a server and waits until it answers.
-start() {
+# answers PORT CMD...: runs a server and waits until it answers.
+answers() {
 	local port=$1
 	shift
 	"$@" >"$tmp/log" 2>&1 &
@@ -90,7 +73,7 @@ auth-zone:
   for-downstream: yes
   for-upstream: yes
 CONF
-	start "$1" unbound -d -c "$tmp/unbound.conf"
+	answers "$1" unbound -d -c "$tmp/unbound.conf"
 }
 
 up_dnsmasq() {
@@ -98,7 +81,7 @@ up_dnsmasq() {
 	for i in $(seq 1 60); do args+=("\"text number $i; long enough that all of them do not fit into one datagram\""); done
 	local text
 	text=$(printf ',%s' "${args[@]}")
-	start "$1" dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --user= --port="$1" \
+	answers "$1" dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --user= --port="$1" \
 		--listen-address=127.0.0.1 --bind-interfaces --local=/weir.test/ --local-ttl=300 --pid-file= \
 		--host-record=ns.weir.test,127.0.0.1 --host-record=host.weir.test,192.0.2.1,2001:db8::1 \
 		--host-record=host.weir.test,192.0.2.2 --cname=alias.weir.test,second.weir.test --cname=second.weir.test,host.weir.test \
@@ -120,7 +103,7 @@ options {
 controls { };
 zone "weir.test" { type primary; file "$tmp/zone"; };
 CONF
-	start "$1" named -g -c "$tmp/named.conf"
+	answers "$1" named -g -c "$tmp/named.conf"
 }
 
 up_knot() {
@@ -135,7 +118,7 @@ zone:
   - domain: weir.test
     file: "$tmp/zone"
 CONF
-	start "$1" knotd -c "$tmp/knot.conf"
+	answers "$1" knotd -c "$tmp/knot.conf"
 }
 
 # want SERVER CODE "NAME TYPE FLAGS" PATTERN...: asks, and compares the exit code
@@ -223,5 +206,4 @@ for peer in "${@:-unbound dnsmasq bind9 knot}"; do
 		esac
 	done
 done
-[ ${#skipped[@]} -gt 0 ] && say "skipped: ${skipped[*]}"
-[ ${#failed[@]} -eq 0 ]
+verdict

@@ -7,65 +7,14 @@
 #
 #   scripts/proxypeers.sh [NAME...]     without names all of them:
 #   curl password ssh microsocks dante tinyproxy chain haproxy names
-set -uo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PATH:/usr/sbin:/sbin
-
-tmp=$(mktemp -d)
-pids=()
-failed=()
-skipped=()
-
-cleanup() {
-	local p
-	for p in ${pids[@]+"${pids[@]}"}; do kill "$p" 2>/dev/null; done
-	wait 2>/dev/null
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-
-say() { printf '%s\n' "$*"; }
-fail() {
-	say "FAILED: $*"
-	failed+=("$*")
-}
-
-# have CMD...: whether all are there; else the test is skipped, by name.
-have() {
-	local c
-	for c; do
-		if ! command -v "$c" >/dev/null; then
-			say "skipped: $c is not installed"
-			skipped+=("$c")
-			return 1
-		fi
-	done
-}
+. scripts/lib.sh
 
 # serve WORDS...: starts weir on a free port of loopback, with + and what stands
 # in $on behind the listener, and sets at to the port and log to its log.
 serve() {
-	log=$(mktemp -p "$tmp" log.XXXXXX)
-	"$tmp/weir" "tcp-listen:127.0.0.1:0${on:-}" "$@" 2>>"$log" &
-	pids+=($!)
-	until grep -q ready "$log"; do
-		kill -0 $! 2>/dev/null || { fail "weir $*: $(cat "$log")"; return 1; }
-		sleep 0.02
-	done
-	at=$(sed -n 's/.*ready 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$log")
-}
-
-# port prints a port that is free now.
-port() {
-	on='' serve 127.0.0.1:1
-	kill "${pids[-1]}"
-	wait "${pids[-1]}" 2>/dev/null
-	say "$at"
-}
-
-# up PORT: waits until something answers there.
-up() {
-	"$tmp/weir" --quiet - "127.0.0.1:$1,retry=10s" </dev/null >/dev/null 2>&1 || true
+	served=$((${served:-0} + 1))
+	start "log.$served" "tcp-listen:127.0.0.1:0${on:-}" "$@" && at=$port
 }
 
 # origin: a web server whose pages all say who asked; sets web to its port, and
@@ -73,8 +22,8 @@ up() {
 origin() {
 	[ -n "${web:-}" ] && return
 	have haproxy || return
-	web=$(port)
-	told=$(port)
+	free && web=$port
+	free && told=$port
 	cat >"$tmp/origin.cfg" <<-CONF
 		defaults
 		  mode http
@@ -149,7 +98,7 @@ test_password() {
 test_ssh() {
 	have sshd ssh ssh-keygen || return
 	local p user proxy opts
-	p=$(port)
+	free && p=$port
 	user=$(id -un)
 	[ "$(id -u)" = 0 ] && mkdir -p /run/sshd
 	ssh-keygen -q -t ed25519 -N '' -f "$tmp/host" && ssh-keygen -q -t ed25519 -N '' -f "$tmp/me" || { fail "ssh-keygen"; return; }
@@ -177,8 +126,8 @@ test_microsocks() {
 	have microsocks curl || return
 	origin || return
 	local p q
-	p=$(port)
-	q=$(port)
+	free && p=$port
+	free && q=$port
 	microsocks -i 127.0.0.1 -p "$p" >/dev/null 2>&1 &
 	pids+=($!)
 	microsocks -i 127.0.0.1 -p "$q" -u me -P secret >/dev/null 2>&1 &
@@ -197,7 +146,7 @@ test_dante() {
 	have danted curl || return
 	origin || return
 	local p
-	p=$(port)
+	free && p=$port
 	cat >"$tmp/danted.conf" <<-CONF
 		logoutput: $tmp/danted.log
 		internal: 127.0.0.1 port = $p
@@ -226,7 +175,7 @@ test_dante() {
 tiny() {
 	[ -n "${tinyport:-}" ] && return
 	have tinyproxy curl || return
-	tinyport=$(port)
+	free && tinyport=$port
 	cat >"$tmp/tiny.conf" <<-CONF
 		Port $tinyport
 		Listen 127.0.0.1
@@ -269,7 +218,7 @@ test_haproxy() {
 	for v in 1 2; do
 		on=+proxy-in serve "127.0.0.1:$told+proxy-out:v$v"
 		via=$at
-		p=$(port)
+		free && p=$port
 		cat >"$tmp/send$v.cfg" <<-CONF
 			defaults
 			  mode tcp
@@ -308,16 +257,4 @@ test_names() {
 	done
 }
 
-all=(curl password ssh microsocks dante tinyproxy chain haproxy names)
-go build -o "$tmp/weir" ./cmd/weir || exit 1
-if [ $# -eq 0 ]; then set -- "${all[@]}"; fi
-for t; do
-	declare -F "test_$t" >/dev/null || { say "there is no $t; there are ${all[*]}"; exit 2; }
-	"test_$t"
-done
-[ ${#skipped[@]} -eq 0 ] || say "not installed: ${skipped[*]}"
-if [ ${#failed[@]} -gt 0 ]; then
-	say "failed: ${#failed[@]}"
-	exit 1
-fi
-say "all went well"
+run_tests "curl password ssh microsocks dante tinyproxy chain haproxy names" "$@"

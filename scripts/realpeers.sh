@@ -10,66 +10,13 @@
 #   nginx redis iperf3 ssh reply bulk connections
 #   SECONDS_EACH=3   how long an iperf3 run takes
 #   BULK=1073741824  bytes each way
-set -uo pipefail
 cd "$(dirname "$0")/.."
-
-tmp=$(mktemp -d)
-pids=()
-failed=()
-skipped=()
-
-cleanup() {
-	local p
-	for p in ${pids[@]+"${pids[@]}"}; do kill "$p" 2>/dev/null; done
-	wait 2>/dev/null
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-
-say() { printf '%s\n' "$*"; }
-fail() {
-	say "FAILED: $*"
-	failed+=("$*")
-}
-
-# have CMD...: whether all are there; else the test is skipped, by name.
-have() {
-	local c
-	for c; do
-		if ! PATH=$PATH:/usr/sbin:/sbin command -v "$c" >/dev/null; then
-			say "skipped: $c is not installed"
-			skipped+=("$c")
-			return 1
-		fi
-	done
-}
-PATH=$PATH:/usr/sbin:/sbin
-
-# port prints a port that is free now.
-port() {
-	: >"$tmp/port"
-	"$tmp/weir" tcp-listen:127.0.0.1:0 127.0.0.1:1 2>>"$tmp/port" &
-	local p=$!
-	until grep -q ready "$tmp/port"; do sleep 0.02; done
-	kill "$p"
-	wait "$p" 2>/dev/null
-	sed -n 's/.*ready 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$tmp/port"
-}
-
-# up PORT: waits until something answers there.
-up() {
-	"$tmp/weir" --quiet - "127.0.0.1:$1,retry=10s" </dev/null >/dev/null 2>&1 || true
-}
+. scripts/lib.sh
 
 # relay PORT: starts a relay to it and sets via to the relay's port.
 relay() {
-	local log=$tmp/relay.$1
-	: >"$log"
-	"$tmp/weir" tcp-listen:127.0.0.1:0 "127.0.0.1:$1" 2>>"$log" &
-	relay_pid=$!
-	pids+=("$relay_pid")
-	until grep -q ready "$log"; do sleep 0.02; done
-	via=$(sed -n 's/.*ready 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$log")
+	start "relay.$1" tcp-listen:127.0.0.1:0 "127.0.0.1:$1"
+	relay_pid=$weir_pid via=$port
 }
 
 # drained: ends the relay by Ctrl-C; it must drain and end with 0.
@@ -81,7 +28,7 @@ drained() {
 test_nginx() {
 	have nginx curl || return
 	local p
-	p=$(port)
+	free && p=$port
 	mkdir -p "$tmp/www"
 	head -c 268435456 /dev/urandom >"$tmp/www/big"
 	echo hello >"$tmp/www/index.html"
@@ -122,7 +69,7 @@ test_nginx() {
 test_redis() {
 	have redis-server redis-benchmark redis-cli || return
 	local p where what
-	p=$(port)
+	free && p=$port
 	redis-server --port "$p" --bind 127.0.0.1 --save '' --appendonly no --dir "$tmp" >"$tmp/redis.log" 2>&1 &
 	pids+=($!)
 	up "$p"
@@ -141,7 +88,7 @@ test_redis() {
 test_iperf3() {
 	have iperf3 || return
 	local p where mode
-	p=$(port)
+	free && p=$port
 	iperf3 -s -B 127.0.0.1 -p "$p" >"$tmp/iperf3.log" 2>&1 &
 	pids+=($!)
 	up "$p"
@@ -162,7 +109,7 @@ test_iperf3() {
 test_ssh() {
 	have sshd ssh ssh-keygen || return
 	local p user
-	p=$(port)
+	free && p=$port
 	user=$(id -un)
 	[ "$(id -u)" = 0 ] && mkdir -p /run/sshd
 	ssh-keygen -q -t ed25519 -N '' -f "$tmp/host" && ssh-keygen -q -t ed25519 -N '' -f "$tmp/me" || { fail "ssh-keygen"; return; }
@@ -188,7 +135,7 @@ test_ssh() {
 test_reply() {
 	have socat || return
 	local p out
-	p=$(port)
+	free && p=$port
 	socat -t 30 "TCP-LISTEN:$p,bind=127.0.0.1,reuseaddr" SYSTEM:'cat >/dev/null; sleep 1; echo all of the reply' 2>"$tmp/socat.log" &
 	pids+=($!)
 	# It serves one connection only: ask the kernel, not it, whether it is there.
@@ -211,15 +158,4 @@ test_bulk() {
 	say "bulk: $(sed -n 's/.*relay_test.go:[0-9]*: //p' "$tmp/bulk")"
 }
 
-go build -o "$tmp/weir" ./cmd/weir || exit 1
-if [ $# -eq 0 ]; then set -- nginx redis iperf3 ssh reply bulk connections; fi
-for t; do
-	declare -F "test_$t" >/dev/null || { say "there is no $t; there are nginx redis iperf3 ssh reply bulk connections"; exit 2; }
-	"test_$t"
-done
-[ ${#skipped[@]} -eq 0 ] || say "not installed: ${skipped[*]}"
-if [ ${#failed[@]} -gt 0 ]; then
-	say "failed: ${#failed[@]}"
-	exit 1
-fi
-say "all went well"
+run_tests "nginx redis iperf3 ssh reply bulk connections" "$@"

@@ -7,72 +7,8 @@
 #
 #   scripts/tlspeers.sh [NAME...]     without names all of them:
 #   clients servers clientcerts resume tar pipes reload
-set -uo pipefail
 cd "$(dirname "$0")/.."
-
-tmp=$(mktemp -d)
-pids=()
-failed=()
-skipped=()
-
-cleanup() {
-	local p
-	for p in ${pids[@]+"${pids[@]}"}; do kill "$p" 2>/dev/null; done
-	wait 2>/dev/null
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-
-say() { printf '%s\n' "$*"; }
-fail() {
-	say "FAILED: $*"
-	failed+=("$*")
-}
-
-# have CMD...: whether all are there; else the test is skipped, by name.
-have() {
-	local c
-	for c; do
-		if ! command -v "$c" >/dev/null; then
-			say "skipped: $c is not installed"
-			skipped+=("$c")
-			return 1
-		fi
-	done
-}
-PATH=$PATH:/usr/sbin:/sbin
-
-# start LOG ARGS...: starts weir, waits until it is ready, sets port and weir_pid.
-start() {
-	local log=$tmp/$1
-	shift
-	: >"$log"
-	"$tmp/weir" "$@" 2>>"$log" &
-	weir_pid=$!
-	pids+=("$weir_pid")
-	until grep -q ready "$log"; do
-		kill -0 "$weir_pid" 2>/dev/null || { fail "weir $*: $(cat "$log")"; return 1; }
-		sleep 0.02
-	done
-	port=$(sed -n 's/.*ready [^ ]*:\([0-9]*\)[, ].*/\1/p' "$log" | head -1)
-}
-
-# free sets port to one that is free now.
-free() {
-	start free tcp-listen:127.0.0.1:0 127.0.0.1:1
-	kill "$weir_pid"
-	wait "$weir_pid" 2>/dev/null
-}
-
-# up PORT: waits until something listens there.
-up() {
-	local i
-	for i in $(seq 500); do
-		grep -qi "$(printf ':%04X 0\{8,32\}:0000 0A ' "$1")" /proc/net/tcp /proc/net/tcp6 && return
-		sleep 0.02
-	done
-	fail "nothing listens on $1"
-}
+. scripts/lib.sh
 
 # certify NAME SAN: a certificate and key signed by the authority.
 certify() {
@@ -346,20 +282,9 @@ test_reload() {
 }
 
 have openssl || exit 1
-go build -o "$tmp/weir" ./cmd/weir || exit 1
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$tmp/ca.key" -out "$tmp/ca.pem" -days 30 -subj "/CN=test authority" 2>/dev/null
 certify server DNS:localhost,IP:127.0.0.1
 certify billing DNS:billing.test
 certify guest DNS:guest.test
 certify spiffe URI:spiffe://corp.test/web
-if [ $# -eq 0 ]; then set -- clients servers clientcerts resume tar pipes reload; fi
-for t; do
-	declare -F "test_$t" >/dev/null || { say "there is no $t; there are clients servers clientcerts resume tar pipes reload"; exit 2; }
-	"test_$t"
-done
-[ ${#skipped[@]} -eq 0 ] || say "not installed: ${skipped[*]}"
-if [ ${#failed[@]} -gt 0 ]; then
-	say "failed: ${#failed[@]}"
-	exit 1
-fi
-say "all went well"
+run_tests "clients servers clientcerts resume tar pipes reload" "$@"

@@ -5,28 +5,11 @@
 # is not installed is skipped, and named. The exit code is 1 if anything failed.
 #
 #   scripts/wspeers.sh
-set -uo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
-tmp=$(mktemp -d)
-pids=()
-failed=0
-
-cleanup() {
-	local p
-	for p in ${pids[@]+"${pids[@]}"}; do kill "$p" 2>/dev/null; done
-	wait 2>/dev/null
-	rm -rf "$tmp"
-}
-trap cleanup EXIT
-
-for c in node npm; do
-	if ! command -v "$c" >/dev/null; then
-		echo "skipped: $c is not installed"
-		exit 0
-	fi
-done
-go build -o "$tmp/weir" ./cmd/weir && go build -o "$tmp/wsecho" ./examples/wsecho || exit 1
+have node npm || exit 0
+go build -o "$tmp/wsecho" ./examples/wsecho || exit 1
 (cd "$tmp" && npm init -y >/dev/null && npm install --silent --no-audit --no-fund ws@8 >/dev/null) || {
 	echo "skipped: npm cannot install ws"
 	exit 0
@@ -39,9 +22,8 @@ run() {
 	if timeout 60 "$@" >"$tmp/out" 2>&1; then
 		echo "ok: $name: $(tail -1 "$tmp/out")"
 	else
-		echo "FAILED: $name"
+		fail "$name"
 		cat "$tmp/out"
-		failed=1
 	fi
 }
 
@@ -168,4 +150,4 @@ done
 # A close code of the peer's is the reason.
 run "a close code" bash -c "printf close1011 | '$tmp/weir' - 127.0.0.1:$js+ws; [ \$? = 1 ] && echo exit code 1"
 
-exit $failed
+verdict
