@@ -24,8 +24,9 @@ func tlsLayers() []*Layer {
 
 const tlsDoc = `Verification is on: a client checks that the certificate is signed by an authority it
 trusts and is for the name it connects to. A stream that ends without TLS's own end
-is reported as truncated. The end of one direction alone is passed on, with TLS 1.2, too; a server
-that may take it for a hang-up hears of it behind its reply. Certificates are read again when their files change.`
+is reported as truncated. The end of one direction alone is passed on, with TLS 1.2,
+too; a server that may take it for a hang-up hears of it behind its reply.
+Certificates are read again when their files change.`
 
 func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 	return &Layer{
@@ -49,7 +50,7 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, say so once the server was silent for so long, as some hang up then; the default is 30s, and weir's servers are told at once"},
 			{Name: "no-eof", Type: Flag, Doc: "never say that the input has ended, before the connection does", Conflicts: []string{"eof-wait"}},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
-			{Name: "workers", Type: Int, Doc: "server: how many handshakes compute beside the connections that are open; the default is 1, and 0 lets those wait"},
+			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes compute beside the connections that are open; the default is 1, and 0 lets those wait"},
 			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; whoever reads it reads everything"},
 		},
 		Check: func(p *Part, role Role) *Fault { return checkTLS(p, server(role)) },

@@ -1,6 +1,9 @@
 package address
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestTLSTarget: whose certificate TLS expects is who the connection leads to as
 // seen from there: the host of the base, or of the proxy in between.
@@ -34,6 +37,25 @@ func TestTLSTarget(t *testing.T) {
 			if got := targetHost(p.target); got != c.host || p.targetAsked != c.asked {
 				t.Errorf("%s: host %q, asked %v; want %q, %v", c.endpoint, got, p.targetAsked, c.host, c.asked)
 			}
+		}
+	}
+}
+
+// TestTLSSides: an option of one side is an error on the other, and so are two
+// that contradict each other (behaviour 89).
+func TestTLSSides(t *testing.T) {
+	for _, c := range []struct{ endpoint, want string }{
+		{"host:1+tls,eof-wait=5s", ""},
+		{"host:1+tls,no-eof", ""},
+		{"host:1+tls,no-eof,eof-wait=5s", "eof-wait"},
+		{"8443+tls,cert=a,key=b,eof-wait=5s", `option "eof-wait" is for a client`},
+		{"8443+tls,cert=a,key=b,workers=0", ""},
+		{"host:1+tls,workers=2", `option "workers" is for a server`},
+		{"8443+tls,cert=a,key=b,workers=-1", `bad number "-1"`},
+	} {
+		_, err := later().Parse(c.endpoint)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v; want %q", c.endpoint, err, c.want)
 		}
 	}
 }

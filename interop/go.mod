@@ -3,6 +3,8 @@ module github.com/weir-io/weir/interop
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
+	github.com/gorilla/websocket v1.5.3
 	github.com/lib/pq v1.12.3
 	github.com/quic-go/quic-go v0.54.0
 	github.com/summerwind/h2spec v2.2.1+incompatible
@@ -15,6 +17,7 @@ require (
 
 require (
 	github.com/fatih/color v1.19.0 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	go.uber.org/mock v0.5.0 // indirect

@@ -104,28 +104,34 @@ func TestH2spec(t *testing.T) {
 	onBackends(t, func(t *testing.T, l *weir.Loop) {
 		ln := listen(t, l)
 		go serveHTTP2(ln, http.HandlerFunc(hello))
-		got, n := h2spec(ln.Addr())
-		if n != cases {
-			t.Errorf("%d cases ran, %d over package net", n, cases)
-		}
-		for _, name := range got {
-			if slices.Contains(want, name) {
-				continue
-			}
-			// Some cases race with the server's answer, or with h2spec's own
-			// timeout on a busy machine. What netconn breaks fails each time.
-			section, _, _ := strings.Cut(name, " ")
-			for try := 1; ; try++ {
-				if failed, _ := h2spec(ln.Addr(), section); len(failed) == 0 {
-					break
-				}
-				if try == 10 {
-					t.Errorf("fails over netconn alone, each of %d times: %s", try+1, name)
-					break
-				}
-			}
-		}
+		agrees(t, func(sections ...string) ([]string, int) { return h2spec(ln.Addr(), sections...) }, want, cases)
 	})
+}
+
+// agrees runs h2spec by run and holds the result against what fails elsewhere.
+func agrees(t *testing.T, run func(sections ...string) ([]string, int), want []string, cases int) {
+	t.Helper()
+	got, n := run()
+	if n != cases {
+		t.Errorf("%d cases ran, %d over package net", n, cases)
+	}
+	for _, name := range got {
+		if slices.Contains(want, name) {
+			continue
+		}
+		// Some cases race with the server's answer, or with h2spec's own
+		// timeout on a busy machine. What weir breaks fails each time.
+		section, _, _ := strings.Cut(name, " ")
+		for try := 1; ; try++ {
+			if failed, _ := run(section); len(failed) == 0 {
+				break
+			}
+			if try == 10 {
+				t.Errorf("fails over weir alone, each of %d times: %s", try+1, name)
+				break
+			}
+		}
+	}
 }
 
 func hello(w http.ResponseWriter, r *http.Request) {
@@ -136,11 +142,19 @@ func hello(w http.ResponseWriter, r *http.Request) {
 // h2spec runs the cases of some sections, or all, against a server, and returns
 // which fail and how many there were.
 func h2spec(a net.Addr, sections ...string) (failed []string, cases int) {
+	return h2specWith(config.Config{}, a, sections)
+}
+
+// h2specTLS is h2spec over TLS, with ALPN.
+func h2specTLS(a net.Addr, sections ...string) (failed []string, cases int) {
+	return h2specWith(config.Config{TLS: true, Insecure: true}, a, sections)
+}
+
+func h2specWith(c0 config.Config, a net.Addr, sections []string) (failed []string, cases int) {
 	addr := a.(*net.TCPAddr)
-	c := &config.Config{
-		Host: addr.IP.String(), Port: addr.Port, Path: "/",
-		Timeout: 2 * time.Second, MaxHeaderLen: 4000, Sections: sections,
-	}
+	c := &c0
+	c.Host, c.Port, c.Path = addr.IP.String(), addr.Port, "/"
+	c.Timeout, c.MaxHeaderLen, c.Sections = 2*time.Second, 4000, sections
 	for _, g := range []*spec.TestGroup{generic.Spec(), h2cases.Spec(), hpack.Spec()} {
 		g.Test(c)
 		collect(g, &failed, &cases)

@@ -93,6 +93,7 @@ type tlsShared struct {
 	rules                          PeerRules
 	clientCAs                      *AuthorityFile
 	bufs                           sync.Pool // of *tlsBuffer
+	joins                          sync.Pool // of *tlsJoined
 
 	mu    sync.Mutex
 	gates map[*weir.Loop]*gate
@@ -101,6 +102,12 @@ type tlsShared struct {
 // tlsBuffer holds one record's plaintext. It is larger than any, so that a Read
 // that fills it never happens.
 type tlsBuffer [16<<10 + 1]byte
+
+// joinedMax is how many bytes of records leave in one write.
+const joinedMax = 4 * (16<<10 + 256)
+
+// tlsJoined holds records that are to leave together.
+type tlsJoined struct{ b []byte }
 
 func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 	if cfg == nil {
@@ -111,6 +118,7 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 		handshakeTimeout: defaultHandshakeTimeout, closeTimeout: defaultCloseTimeout, cap: defaultHandshakeCap,
 		gates: map[*weir.Loop]*gate{},
 	}
+	s.joins.New = func() any { return &tlsJoined{make([]byte, 0, joinedMax)} }
 	s.bufs.New = func() any { return new(tlsBuffer) }
 	s.cfg.Renegotiation = tls.RenegotiateNever
 	if client && s.cfg.ClientSessionCache == nil {

@@ -31,6 +31,7 @@ type tlsConn struct {
 
 	late    *lateEOF      // of a client with WithReplyBeforeEOF, else nil
 	stopFor weir.Protocol // who goes on in the clear; nil: nobody
+	joined  *tlsJoined    // where records are joined; nil: they leave one by one
 	skip    int           // bytes at the front of what comes next that a worker has used
 	control int           // bytes that answer the peer's, written since what is below was blocked
 
@@ -197,8 +198,8 @@ func (c *tlsConn) ResumeWriting() {
 	c.Base.ResumeWriting()
 }
 
-// pieceMax is how many bytes are encrypted before it is seen whether what is
-// below has enough: a record.
+// pieceMax is how many bytes a record holds. Four of them are encrypted before it
+// is seen whether what is below has enough.
 const pieceMax = 16 << 10
 
 // Write implements weir.Carrier.
@@ -209,7 +210,7 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 			if c.blocked || c.over {
 				return total, nil
 			}
-			n, err := c.conn.Write(p[:min(len(p), pieceMax)])
+			n, err := c.writeJoined(p[:min(len(p), 4*pieceMax)])
 			total += n
 			p = p[n:]
 			if err != nil {
@@ -218,6 +219,21 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 		}
 	}
 	return total, nil
+}
+
+// writeJoined encrypts p, of at most four records, and gives the records to what
+// is below as one write.
+func (c *tlsConn) writeJoined(p []byte) (int, error) {
+	if len(p) <= pieceMax {
+		return c.conn.Write(p)
+	}
+	j := c.shared.joins.Get().(*tlsJoined)
+	c.joined = j
+	n, err := c.conn.Write(p)
+	c.joined = nil
+	(*tlsWire)(c).leave(j)
+	c.shared.joins.Put(j)
+	return n, err
 }
 
 // CanCloseWrite implements weir.Carrier. TLS 1.2 asks whoever gets a close_notify

@@ -85,12 +85,12 @@ func TestTLSReplyBeforeEOF(t *testing.T) {
 					if silence == time.Hour {
 						_ = conn.SetReadDeadline(began.Add(50 * time.Millisecond))
 						if _, err := conn.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
-							return fmt.Errorf("before the reply: %v", err)
+							return fmt.Errorf("before the reply: %w", errors.Join(err, errors.New("it should be silent")))
 						}
 					} else {
 						_ = conn.SetReadDeadline(began.Add(10 * time.Second))
 						if _, err := conn.Read(buf); !errors.Is(err, io.EOF) {
-							return fmt.Errorf("after the silence: %v", err)
+							return fmt.Errorf("after the silence: %w", errors.Join(err, errors.New("it should have ended")))
 						}
 					}
 					_, err = conn.Write([]byte("reply"))

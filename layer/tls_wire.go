@@ -57,13 +57,28 @@ func (w *tlsWire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send gives p to what is below. A whole record leaves from where it lies, if it
-// can; smaller ones that are written together leave together.
+// send gives p to what is below. The records of one large Write are joined: to
+// send each by itself costs more than to copy it.
 func (w *tlsWire) send(p []byte) {
 	if w.over {
 		return
 	}
+	if j := w.joined; j != nil {
+		if len(p) > cap(j.b)-len(j.b) {
+			w.leave(j)
+		}
+		j.b = append(j.b, p...)
+		return
+	}
 	_, _ = w.below.Write(p) // a loss is reported by ConnectionLost
+}
+
+// leave sends what was joined.
+func (w *tlsWire) leave(j *tlsJoined) {
+	if len(j.b) > 0 && !w.over {
+		_, _ = w.below.Write(j.b) // a loss is reported by ConnectionLost
+	}
+	j.b = j.b[:0]
 }
 
 // Close implements net.Conn; crypto/tls calls it for contexts only, and has none.
