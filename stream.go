@@ -103,6 +103,8 @@ const (
 	fReadHeld                       // the carrier was told to pause reading
 	fFlushing                       // the carrier's Write is being called
 	fGone                           // the carrier is closed
+	fTold                           // the protocol got PauseWriting and not yet ResumeWriting
+	fPauseDue                       // it came while its writer was paused, and is to get PauseWriting
 )
 
 type protoCaps uint8
@@ -267,6 +269,11 @@ func (s *stream) SetProtocol(p Protocol) {
 	}
 	if s.caps&capPause != 0 && s.flags&fAutoPaused != 0 {
 		s.flags &^= fAutoPaused
+	}
+	s.flags &^= fTold | fPauseDue
+	if s.flags&fWritePaused != 0 && s.caps&capPause != 0 {
+		s.flags |= fPauseDue // not from in here, and not before its ConnectionMade
+		s.queue()
 	}
 	if (wasBuffered || s.caps&capBuffer != 0) && s.flags&fInData == 0 && s.rop.Armed() && s.rop.Kind == backend.Read {
 		// The memory it would read into is the old protocol's.

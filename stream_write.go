@@ -176,6 +176,9 @@ func (s *stream) overflow() {
 	if s.flags&fWritePaused == 0 {
 		s.flags |= fWritePaused
 		s.pauseWriter()
+	} else if s.flags&fPauseDue != 0 && (s.x == nil || s.x.handed == nil) {
+		s.flags &^= fPauseDue
+		s.tellPause()
 	}
 }
 
@@ -189,7 +192,13 @@ func (s *stream) pauseWriter() {
 	if s.flags&fLost != 0 {
 		return
 	}
+	s.tellPause()
+}
+
+// tellPause tells the protocol that its writer is paused, if it can hear it.
+func (s *stream) tellPause() {
 	if s.caps&capPause != 0 {
+		s.flags |= fTold
 		s.callPauseWriting()
 	}
 }
@@ -323,6 +332,12 @@ func (s *stream) runWriting() {
 			}
 		}
 	}
+	if s.flags&fPauseDue != 0 {
+		s.flags &^= fPauseDue
+		if s.flags&(fLost|fClosing|fWritePaused) == fWritePaused {
+			s.tellPause()
+		}
+	}
 	if s.flags&fLost == 0 && s.flags&fDrainDue != 0 {
 		s.flags &^= fDrainDue
 		if s.out == nil {
@@ -336,7 +351,8 @@ func (s *stream) resumeWriter() {
 	if s.flags&fAutoPaused != 0 {
 		s.flags &^= fAutoPaused
 		s.readingResumed()
-	} else if s.caps&capPause != 0 && s.flags&fClosing == 0 {
+	} else if s.flags&fTold != 0 && s.flags&fClosing == 0 {
+		s.flags &^= fTold
 		s.callResumeWriting()
 	}
 	if s.flags&fLost == 0 && s.x != nil && s.x.producer != nil && s.x.producerPaused && s.flags&fWritePaused == 0 {

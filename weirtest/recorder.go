@@ -72,6 +72,8 @@ type Recorder struct {
 	room        int    // how many more bytes the system takes; below 0: all
 	high, low   int
 	overMark    bool // PauseWriting was due and ResumeWriting is not yet
+	told        bool // the protocol got PauseWriting and not yet ResumeWriting
+	pauseDue    bool // it came while its writer was paused, and is to get PauseWriting
 	drainDue    bool // out became empty and WriteDrained was not called yet
 	eofWritten  bool
 	eofSent     bool
@@ -306,6 +308,7 @@ const (
 	losing
 	flushing
 	resuming
+	pausing
 	draining
 	pulling
 	shutting
@@ -329,6 +332,8 @@ func (r *Recorder) next() event {
 		return flushing
 	case r.overMark && len(r.out) <= r.low:
 		return resuming
+	case r.pauseDue:
+		return pausing
 	case r.drainDue && len(r.out) == 0:
 		return draining
 	case r.pullDue && len(r.out) == 0:
@@ -370,8 +375,9 @@ func (r *Recorder) happen(e event) {
 	case flushing:
 		r.flush()
 	case resuming:
-		r.overMark = false
-		if r.pauser != nil && !r.closed {
+		r.overMark, r.pauseDue = false, false
+		if r.told && !r.closed {
+			r.told = false
 			r.note("ResumeWriting")
 			r.call("ResumeWriting", r.pauser.ResumeWriting)
 		}
@@ -379,6 +385,8 @@ func (r *Recorder) happen(e event) {
 			r.note("ResumeProducing")
 			r.call("ResumeProducing", r.producer.ResumeProducing)
 		}
+	case pausing:
+		r.tellPause()
 	case draining:
 		r.drainDue = false
 		if r.drainer != nil && !r.closed {

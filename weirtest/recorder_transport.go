@@ -65,7 +65,13 @@ func (r *Recorder) take(p []byte) {
 // mark announces that the write buffer is over its high mark, if sending what
 // has room is not enough.
 func (r *Recorder) mark() {
-	if r.overMark || len(r.out) <= r.high {
+	if len(r.out) <= r.high {
+		return
+	}
+	if r.overMark {
+		if r.pauseDue {
+			r.tellPause()
+		}
 		return
 	}
 	if r.hasRoom() {
@@ -75,13 +81,20 @@ func (r *Recorder) mark() {
 		return
 	}
 	r.overMark = true
-	if r.pauser != nil && !r.closed {
-		r.note("PauseWriting")
-		r.call("PauseWriting", r.pauser.PauseWriting)
-	}
+	r.tellPause()
 	if r.producer != nil && r.streaming {
 		r.note("PauseProducing")
 		r.call("PauseProducing", r.producer.PauseProducing)
+	}
+}
+
+// tellPause tells the protocol that its writer is paused, if it can hear it.
+func (r *Recorder) tellPause() {
+	r.pauseDue = false
+	if r.pauser != nil && !r.closed {
+		r.told = true
+		r.note("PauseWriting")
+		r.call("PauseWriting", r.pauser.PauseWriting)
 	}
 }
 
@@ -191,6 +204,7 @@ func (r *Recorder) SetProtocol(p weir.Protocol) {
 	}
 	r.attach(p)
 	r.offered = false
+	r.told, r.pauseDue = false, r.overMark
 }
 
 // Protocol is weir.Transport's: nil before Connect or SetProtocol, and when the

@@ -233,6 +233,39 @@ var endTests = []streamTest{
 			c.Error("ReadBuffer was never called")
 		}
 	}},
+	// The writer is paused for whoever writes (G3, G4).
+	{"31 exchanged while the writer is paused", 0, func(c *streamCase) {
+		server, client := c.pair()
+		next := c.end("next")
+		server.onMade = func() { server.tr.PauseReading() }
+		client.onPause = func() {}
+		next.onPause = func() {}
+		c.connect(server, client)
+		client.flood()
+		client.alone("SetProtocol", func() { client.tr.SetProtocol(c.takeOver(next, client)) })
+		c.until("PauseWriting for the new one", func() bool { return next.pauses == 1 })
+		server.resume()
+		c.until("ResumeWriting for the new one", func() bool { return next.resumes == 1 })
+		if next.pauses != 1 || client.pauses != 1 || client.resumes != 0 {
+			c.Errorf("the old one: %v; the new one: %v", client, next)
+		}
+	}},
+	{"31 one that writes at once hears at once", 0, func(c *streamCase) {
+		server, client := c.pair()
+		next := c.end("next")
+		server.onMade = func() { server.tr.PauseReading() }
+		client.onPause = func() {}
+		next.onPause = func() {}
+		c.connect(server, client)
+		client.flood()
+		client.tr.SetProtocol(c.takeOver(next, client))
+		next.flood()
+		if next.flooded > 200_000 || next.pauses != 1 {
+			c.Errorf("told after %d bytes: %v", next.flooded, next)
+		}
+		server.resume()
+		c.until("all", func() bool { return len(server.got) == client.flooded+next.flooded })
+	}},
 	{"32 ReadBuffer supplies the memory", 0, func(c *streamCase) {
 		server, client := c.pair()
 		mine := make([]byte, 1000)
