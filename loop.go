@@ -2,6 +2,7 @@ package weir
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -414,7 +415,8 @@ func (l *Loop) shutdown() error {
 		}
 		l.deliver(l.done[:n])
 	}
-	return nil
+	return fmt.Errorf("weir: closing the loop: %d connections, %d listeners, %d datagram endpoints and %d connects did not end",
+		l.conns.n, l.listeners.len(), l.endpoints.len(), l.attempts.len())
 }
 
 // DroppedError tells the error handler of callbacks that were accepted and
