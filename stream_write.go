@@ -327,7 +327,8 @@ func (s *stream) runWriting() {
 		if s.Buffered() <= int(s.low) && s.flags&fWritePaused != 0 {
 			s.flags &^= fWritePaused
 			s.resumeWriter()
-			if planted == "resume-twice" && s.flags&(fLost|fWritePaused) == 0 {
+			if planted == "resume-twice" && s.flags&(fLost|fWritePaused) == 0 && s.caps&capPause != 0 {
+				s.flags |= fTold
 				s.resumeWriter()
 			}
 		}
