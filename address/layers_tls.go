@@ -47,7 +47,7 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2"},
 			{Name: "min", Type: Choice("1.2", "1.3"), Doc: "the oldest version to speak; the default is 1.2"},
 			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
-			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, say so once the server was silent for so long, as some hang up then; the default is 30s, and weir's servers are told at once"},
+			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, say so once the server was silent for so long, as some hang up then; the default is 30s, 5s where many are served, and weir's servers are told at once"},
 			{Name: "no-eof", Type: Flag, Doc: "never say that the input has ended, before the connection does", Conflicts: []string{"eof-wait"}},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
 			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes compute beside the connections that are open; the default is 1, and 0 lets those wait"},
@@ -217,9 +217,14 @@ func (env *Env) authorities(p *Part, option string) (*layer.AuthorityFile, error
 // unless told: others are then not held up by newcomers, however many.
 const handshakeWorkers = 1
 
-// replyFirst is how long a client's server must have been silent before it hears
-// that the input has ended, unless told.
-const replyFirst = 30 * time.Second
+// How long a client's server must have been silent before it hears that the input
+// has ended, unless told: of the one connection, whose input is a person's or a
+// script's and has ended for good, and of one of many, whose peer has in all
+// likelihood closed.
+const (
+	replyFirst       = 30 * time.Second
+	replyFirstOfMany = 5 * time.Second
+)
 
 func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
 	cfg, opts, err := tlsConfig(env, p)
@@ -255,6 +260,9 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 		return nil, err
 	}
 	silence := replyFirst
+	if env.Serves {
+		silence = replyFirstOfMany
+	}
 	if p.Has("eof-wait") {
 		silence = p.Duration("eof-wait")
 	}

@@ -16,6 +16,9 @@ type Env struct {
 	Loop *weir.Loop
 	// Stdin and Stdout are the descriptors that stdio takes over and closes.
 	Stdin, Stdout int
+	// Serves says that any number of connections is served. One whose peer has
+	// ended its direction has mostly gone then, and is not kept for long.
+	Serves bool
 	// Home is what ~/ stands for; "" leaves it.
 	Home string
 	// LookupEnv reads the environment; nil: there is none.

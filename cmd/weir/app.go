@@ -66,7 +66,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	}
 	a.loop = loop
 	a.env = &address.Env{
-		Loop: loop, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv,
+		Loop: loop, Stdin: -1, Stdout: -1, Serves: p.many(), Home: c.home, LookupEnv: c.lookupEnv,
 		Note:   func(text string) { rep.line(dim, "note", text, "text", text) },
 		Access: f.access(),
 		Failed: func(t weir.Transport, err *weir.AttemptError) { rep.fail(slog.LevelWarn, refusedFailure(t, err)) },

@@ -57,7 +57,7 @@ func TestTargetRestarts(t *testing.T) {
 	l := serve("127.0.0.1:0")
 	at := l.Addr().String()
 	_, port, _ := net.SplitHostPort(at)
-	p := start(t, "tcp-listen:127.0.0.1:0", "localhost:"+port+",retry=30s,family=4+tls,ca="+a.ca())
+	p := start(t, "tcp-listen:127.0.0.1:0", "localhost:"+port+",retry=30s,family=4+tls,eof-wait=10ms,ca="+a.ca())
 	relay := p.listening()
 	ask := func(c net.Conn) {
 		t.Helper()
