@@ -269,7 +269,7 @@ func TestMisbehaviour(t *testing.T) {
 				if c.queries != nil && !slices.Equal(over, c.queries) {
 					t.Errorf("queries %v, want %v", lb.s.queries, c.queries)
 				}
-				if took := lb.l.Now().Sub(start); took > 5*time.Second {
+				if took := lb.l.Now().Sub(start); lb.world != nil && took > 5*time.Second {
 					t.Errorf("took %v", took)
 				}
 				later := false
@@ -297,7 +297,7 @@ func TestRefusalIsFast(t *testing.T) {
 		if !errors.As(f.err, &e) || len(e.Tried) != 2 || !errors.Is(e.Tried[0].Err, syscall.ECONNREFUSED) || e.Tried[0].Server != lb.s.addr {
 			t.Errorf("%v", f.err)
 		}
-		if took := lb.l.Now().Sub(start); took > 500*time.Millisecond {
+		if took := lb.l.Now().Sub(start); lb.world != nil && took > 500*time.Millisecond {
 			t.Errorf("took %v", took)
 		}
 	})

@@ -119,7 +119,7 @@ func TestFailover(t *testing.T) {
 		if f := lb.lookup(r, "b.test", A); f.err != nil {
 			t.Error(f.err)
 		}
-		if took := lb.l.Now().Sub(start); took > 200*time.Millisecond {
+		if took := lb.l.Now().Sub(start); lb.world != nil && took > 200*time.Millisecond {
 			t.Errorf("a server that did not answer was asked first again: %v", took)
 		}
 		lb.clean(r)
@@ -162,7 +162,7 @@ func TestFamilies(t *testing.T) {
 		if f.err != nil || len(f.addrs) != 1 || !f.addrs[0].Is4() {
 			t.Errorf("%v, %v", f.addrs, f.err)
 		}
-		if took := lb.l.Now().Sub(start); took > time.Second {
+		if took := lb.l.Now().Sub(start); lb.world != nil && took > time.Second {
 			t.Errorf("took %v", took)
 		}
 		lb.s.udp = nil

@@ -205,7 +205,7 @@ func TestTrunk(t *testing.T) {
 		if f := lb.lookup(r, "c.test", A); f.err != nil || len(lb.s.queries) != 4 {
 			t.Errorf("%v, %v, queries %v", f.a, f.err, lb.s.queries)
 		}
-		if took := lb.l.Now().Sub(before); took > 250*time.Millisecond {
+		if took := lb.l.Now().Sub(before); lb.world != nil && took > 250*time.Millisecond {
 			t.Errorf("it was waited for: %v", took)
 		}
 
