@@ -64,46 +64,40 @@ func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Tra
 }
 
 func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
-	rh, wh := backend.None, backend.None
-	kind := netPipe
-	for _, side := range [...]struct {
-		fd    int
-		write bool
-	}{{r, false}, {w, true}} {
-		if side.fd < 0 {
-			continue
-		}
-		d, err := describeFD(side.fd)
-		if err == nil && d.listening {
-			err = errors.New("it is a listening socket (use ListenFD)")
-		}
-		if err != nil {
+	// Both are looked at before either is adopted: that closes the number of a
+	// pipe or a terminal.
+	dr, err := describeSide(r)
+	if err != nil {
+		return nil, err
+	}
+	dw := dr
+	if w != r {
+		if dw, err = describeSide(w); err != nil {
 			return nil, err
 		}
-		if side.write && side.fd == r && rh != backend.None {
-			if d.write {
-				wh = rh
-			}
-			continue
-		}
-		if !side.write && !d.read || side.write && !d.write {
-			if r == w {
-				continue
-			}
+		if r >= 0 && !dr.read || w >= 0 && !dw.write {
 			return nil, errors.New("it was not opened for that direction")
 		}
-		kind = d.net
-		h, err := l.be.Adopt(side.fd)
-		if err != nil {
+	}
+	rh, wh := backend.None, backend.None
+	kind := netPipe
+	if r >= 0 && dr.read {
+		kind = dr.net
+		if rh, err = l.be.Adopt(r); err != nil {
+			return nil, sysError("adopt", err)
+		}
+	}
+	switch {
+	case w < 0 || !dw.write:
+	case w == r && rh != backend.None:
+		wh = rh
+	default:
+		kind = dw.net
+		if wh, err = l.be.Adopt(w); err != nil {
 			if rh != backend.None {
 				l.shutHandle(rh, backend.Forget)
 			}
 			return nil, sysError("adopt", err)
-		}
-		if side.write {
-			wh = h
-		} else {
-			rh = h
 		}
 	}
 	if rh == backend.None && wh == backend.None {
@@ -119,6 +113,18 @@ func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
 		}
 	}
 	return s, nil
+}
+
+// describeSide is describeFD for a side of a stream; below 0 there is none.
+func describeSide(fd int) (descriptor, error) {
+	if fd < 0 {
+		return descriptor{}, nil
+	}
+	d, err := describeFD(fd)
+	if err == nil && d.listening {
+		err = errors.New("it is a listening socket (use ListenFD)")
+	}
+	return d, err
 }
 
 // closeUnless closes a descriptor that Attach did not take. One that a factory

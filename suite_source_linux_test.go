@@ -315,3 +315,47 @@ func TestPlainFiles(t *testing.T) {
 		}
 	})
 }
+
+// TestAttachRefused: what Attach refuses stays the caller's, both descriptors of
+// a pair too, and open (R27).
+func TestAttachRefused(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(p[0])
+		defer unix.Close(p[1])
+		none := func(weir.Transport) weir.Protocol { t.Error("made"); return nil }
+		// The end to read cannot be written, and 1<<20 is no descriptor.
+		for _, w := range []int{p[0], 1 << 20} {
+			r, err := unix.Dup(p[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w == p[0] {
+				w, err = unix.Dup(p[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(w)
+			}
+			if _, err := l.AttachPair(r, w, "pair", none); err == nil {
+				t.Error("no error")
+			}
+			if err := unix.Close(r); err != nil {
+				t.Errorf("the first descriptor: %v", err)
+			}
+		}
+		if l.Connections() != 0 {
+			t.Errorf("%d connections", l.Connections())
+		}
+		var b [1]byte
+		if _, err := unix.Write(p[1], []byte("x")); err != nil {
+			t.Error(err)
+		}
+		if n, err := unix.Read(p[0], b[:]); n != 1 || err != nil {
+			t.Error(n, err)
+		}
+	})
+}

@@ -138,12 +138,12 @@ func TestStopTLSUnanswered(t *testing.T) {
 	}
 }
 
-// TestTLSEverywhere: TLS over a UNIX socket, a pair of sockets, and two pipes
-// (behaviour 55).
+// TestTLSEverywhere: TLS over a UNIX socket, a pair of sockets, two pipes, and a
+// terminal (behaviour 55).
 func TestTLSEverywhere(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	for _, name := range weir.Backends() {
-		for _, over := range []string{"unix", "pair", "pipes"} {
+		for _, over := range []string{"unix", "pair", "pipes", "terminal"} {
 			t.Run(name+"/"+over, func(t *testing.T) {
 				r := newRig(t, weir.WithBackendName(name))
 				s, c := &ear{}, &ear{}
@@ -164,6 +164,8 @@ func TestTLSEverywhere(t *testing.T) {
 					_, _, err = r.loop.SocketPair(srv, cli)
 				case "pipes":
 					err = pipes(r, srv, cli)
+				case "terminal":
+					err = terminal(r, srv, cli)
 				}
 				if err != nil {
 					t.Fatal(err)
