@@ -21,23 +21,7 @@ func (b *Backend) Host(on bool) {
 	b.hosted = on
 	b.waker.watched(on)
 	if !on {
-		b.ring.register(unregisterEventfd, nil, 0)
-		return
-	}
-	// A ring of another thread's is replaced by one that signals.
-	if b.enable() != nil {
-		b.waker.tell()
-		return
-	}
-	switch errno := b.ring.signal(b.waker.host); errno {
-	case 0:
-	case syscall.EEXIST:
-		if b.move() != nil {
-			b.waker.tell() // the next Wait says what is wrong
-			return
-		}
-	default:
-		b.waker.tell()
+		b.ring.unsignal()
 	}
 	b.tell()
 }
@@ -47,11 +31,32 @@ func (b *Backend) tell() {
 	if !b.hosted {
 		return
 	}
-	if b.enable() == nil && b.fill() {
-		if _, err := b.enter(false, false, 0); err == nil && !b.moved && len(b.ended)+len(b.later) == 0 &&
-			b.available() == 0 && !b.ring.hidden() {
-			return
-		}
+	if quiet, err := b.passOn(); err != nil {
+		b.failed = err
+	} else if quiet {
+		return
 	}
 	b.waker.tell()
+}
+
+// passOn gives the kernel what is queued, and reports whether all that is left
+// to do will make the host's descriptor readable by itself.
+func (b *Backend) passOn() (bool, error) {
+	if err := b.enable(); err != nil {
+		return false, err
+	}
+	switch errno := b.ring.signal(b.waker.host); errno {
+	case 0:
+	case syscall.EEXIST: // another thread's ring
+		return false, b.move()
+	default: // no memory for it at present
+		return false, nil
+	}
+	if !b.fill() {
+		return false, nil
+	}
+	if _, err := b.enter(false, false, 0); err != nil {
+		return false, err
+	}
+	return !b.moved && len(b.ended)+len(b.later) == 0 && b.available() == 0 && !b.ring.hidden(), nil
 }

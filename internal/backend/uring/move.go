@@ -89,12 +89,6 @@ func (b *Backend) open() error {
 	if err == nil {
 		if err = d.watch(r); err != nil {
 			bufs.free()
-		} else if b.hosted {
-			if errno := r.signal(b.waker.host); errno != 0 {
-				err = fmt.Errorf("uring: registering an eventfd: %w", errno)
-				d.forget()
-				bufs.free()
-			}
 		}
 	}
 	if err != nil {

@@ -37,7 +37,8 @@ type ring struct {
 	arg eventsArg
 	ts  timespec
 
-	enters uint64
+	enters  uint64
+	signals bool // signal was called
 }
 
 // newRing sets up a ring of at least entries submissions and completions
@@ -176,10 +177,24 @@ func (r *ring) register(call uintptr, arg unsafe.Pointer, n uintptr) syscall.Err
 	return errno
 }
 
-// signal has the ring write to an eventfd when it has something to collect.
+// signal has the ring write to an eventfd when it has something to collect. Again
+// is nothing.
 func (r *ring) signal(fd int) syscall.Errno {
+	if r.signals {
+		return 0
+	}
 	n := int32(fd)
-	return r.register(registerEventfd, unsafe.Pointer(&n), 1)
+	errno := r.register(registerEventfd, unsafe.Pointer(&n), 1)
+	r.signals = errno == 0
+	return errno
+}
+
+// unsignal undoes signal.
+func (r *ring) unsignal() {
+	if r.signals {
+		r.register(unregisterEventfd, nil, 0)
+		r.signals = false
+	}
 }
 
 // enable starts a ring that was set up disabled and makes the calling thread

@@ -70,6 +70,7 @@ type Backend struct {
 	enabled  bool
 	closed   bool
 	hosted   bool
+	failed   error         // in tell, for the next Wait
 	schedule time.Duration // when the runtime's scheduler last had its turn
 	seen     time.Duration // clock at the last Wait
 

@@ -40,6 +40,10 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	}
 	if b.hosted {
 		b.waker.hush()
+		if err := b.failed; err != nil {
+			b.failed = nil
+			return 0, err
+		}
 	}
 	n, err := b.wait(timeout, done)
 	if err == nil && b.hosted {
