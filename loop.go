@@ -322,7 +322,8 @@ func (l *Loop) Stop() {
 // every connect fails with it, listeners, sources and signal handlers are
 // removed and the backend is released. Posts that were accepted and had not
 // run are reported to the error handler as one *DroppedError. It returns
-// ErrLoopRunning while the loop runs; again is nothing.
+// ErrLoopRunning while the loop runs, and an error that counts them if some
+// of what was open did not end; again is nothing.
 func (l *Loop) Close() error {
 	if !l.state.CompareAndSwap(loopIdle, loopClosing) {
 		if l.state.Load() == loopClosed {

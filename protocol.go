@@ -137,7 +137,8 @@ type Transport interface {
 
 	// SetProtocol exchanges the protocol: the next byte, any kept tail included,
 	// goes to p. Neither ConnectionLost of the old nor ConnectionMade of the new
-	// is called.
+	// is called. While the writer is paused p gets PauseWriting, after this has
+	// returned, and then its own ResumeWriting.
 	SetProtocol(p Protocol)
 	// Protocol is the current one; nil when the connection is lost.
 	Protocol() Protocol

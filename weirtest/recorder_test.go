@@ -403,6 +403,35 @@ func TestProtocolExchange(t *testing.T) {
 	}
 }
 
+// Behaviour 31, G4: the writer is paused for whoever writes.
+func TestProtocolExchangeWhilePaused(t *testing.T) {
+	r := NewRecorder(t)
+	var log []string
+	named := func(name string) *full {
+		return &full{
+			pause:   func() { log = append(log, name+" paused") },
+			resume:  func() { log = append(log, name+" resumed") },
+			drained: func() {},
+		}
+	}
+	r.SetRoom(0)
+	if err := r.SetWriteMarks(3, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.Connect(named("old"))
+	r.Write(make([]byte, 4))
+	r.SetProtocol(named("new"))
+	r.Write([]byte{1})
+	r.SetRoom(-1)
+	r.SetRoom(0)
+	r.SetProtocol(named("late"))
+	r.Write(make([]byte, 4))
+	r.SetRoom(-1)
+	if want := []string{"old paused", "new paused", "new resumed", "late paused", "late resumed"}; !slices.Equal(log, want) {
+		t.Errorf("%q, want %q", log, want)
+	}
+}
+
 type buffered struct {
 	script
 	buf []byte

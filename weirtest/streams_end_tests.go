@@ -235,14 +235,7 @@ var endTests = []streamTest{
 	}},
 	// The writer is paused for whoever writes (G3, G4).
 	{"31 exchanged while the writer is paused", 0, func(c *streamCase) {
-		server, client := c.pair()
-		next := c.end("next")
-		server.onMade = func() { server.tr.PauseReading() }
-		client.onPause = func() {}
-		next.onPause = func() {}
-		c.connect(server, client)
-		client.flood()
-		client.alone("SetProtocol", func() { client.tr.SetProtocol(c.takeOver(next, client)) })
+		server, client, next := c.exchangedPaused()
 		c.until("PauseWriting for the new one", func() bool { return next.pauses == 1 })
 		server.resume()
 		c.until("ResumeWriting for the new one", func() bool { return next.resumes == 1 })
@@ -251,14 +244,7 @@ var endTests = []streamTest{
 		}
 	}},
 	{"31 one that writes at once hears at once", 0, func(c *streamCase) {
-		server, client := c.pair()
-		next := c.end("next")
-		server.onMade = func() { server.tr.PauseReading() }
-		client.onPause = func() {}
-		next.onPause = func() {}
-		c.connect(server, client)
-		client.flood()
-		client.tr.SetProtocol(c.takeOver(next, client))
+		server, client, next := c.exchangedPaused()
 		next.flood()
 		if next.flooded > 200_000 || next.pauses != 1 {
 			c.Errorf("told after %d bytes: %v", next.flooded, next)

@@ -487,3 +487,18 @@ func lowest(t weir.Transport) weir.Transport {
 		t = below
 	}
 }
+
+// exchangedPaused connects a server that does not read, and exchanges the client's
+// protocol for next when its writer is paused.
+func (c *streamCase) exchangedPaused() (server, client, next *end) {
+	c.Helper()
+	server, client = c.pair()
+	next = c.end("next")
+	server.onMade = func() { server.tr.PauseReading() }
+	client.onPause = func() {}
+	next.onPause = func() {}
+	c.connect(server, client)
+	client.flood()
+	client.alone("SetProtocol", func() { client.tr.SetProtocol(c.takeOver(next, client)) })
+	return server, client, next
+}

@@ -6,11 +6,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/backend/backendtest"
 	"github.com/weir-io/weir/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -149,29 +149,12 @@ func closeStandard() int {
 	return 0
 }
 
-// pty returns the two sides of a new pseudo-terminal, both set to block.
-func pty(t *testing.T) (master, slave int) {
-	t.Helper()
-	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("pseudo-terminals are missing: %v", err)
-	}
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	fd, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	return master, int(fd)
-}
-
 // TestTerminal: a terminal is a stream on both sides; the flags of the side
 // that other processes share stay as they were, and the end of the other side
 // is the end of the stream, after the data (behaviour 60, R27).
 func TestTerminal(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
-		m, s := pty(t)
+		m, s := backendtest.Terminal(t)
 		shared, err := unix.Dup(s)
 		if err != nil {
 			t.Fatal(err)

@@ -1,33 +1,23 @@
 package portable
 
 import (
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/backend/backendtest"
 )
 
 // TestTerminalEnd: EIO from a terminal that is set to block, and so is read by a
 // goroutine, is the end of the stream, after the data (behaviour 60).
 func TestTerminalEnd(t *testing.T) {
-	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("pseudo-terminals are missing: %v", err)
-	}
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+	master, slave := backendtest.Terminal(t)
+	if _, err := unix.Write(slave, []byte("last words")); err != nil {
 		t.Fatal(err)
 	}
-	slave, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	if _, err := unix.Write(int(slave), []byte("last words")); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Close(int(slave)); err != nil {
+	if err := unix.Close(slave); err != nil {
 		t.Fatal(err)
 	}
 	b, err := New()
