@@ -157,19 +157,27 @@ func (l *loader) sessions() (result, error) {
 			}
 		})
 	}
-	time.Sleep(l.Warm)
+	ended := make(chan struct{}) // early, by a failure
+	go func() { all.Wait(); close(ended) }()
+	pass := func(d time.Duration) {
+		select {
+		case <-ended:
+		case <-time.After(d):
+		}
+	}
+	pass(l.Warm)
 	w, err := l.open()
 	mu.Lock()
 	counting = true
 	mu.Unlock()
-	time.Sleep(l.Run)
+	pass(l.Run)
 	mu.Lock()
 	counting, over = false, true
 	if err == nil {
 		err = w.shut(&r)
 	}
 	mu.Unlock()
-	all.Wait()
+	<-ended
 	r.P50, r.P99, r.Max = h.Quantile(0.5), h.Quantile(0.99), h.Max()
 	return r, errors.Join(err, first)
 }

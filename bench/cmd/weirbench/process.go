@@ -95,6 +95,18 @@ func (p *process) line(limit time.Duration) (string, error) {
 	}
 }
 
+// runFor lets the process do its work for d; it must say nothing and not end.
+func (p *process) runFor(d time.Duration) error {
+	s, err := p.line(d)
+	switch {
+	case errors.Is(err, errSilent):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s: %q, unasked", p.cmd.Path, s)
+	}
+	return err
+}
+
 // after waits for a line that begins with prefix. Some peers log on standard
 // output; such lines are passed over.
 func (p *process) after(prefix string, limit time.Duration) (string, error) {

@@ -346,7 +346,9 @@ func tlsStall(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 		return err
 	}
 	st := &tlsStalled{}
-	time.Sleep(quietTime)
+	if err := quiet.runFor(quietTime); err != nil {
+		return err
+	}
 	if err := count(&st.Quiet); err != nil {
 		return err
 	}
@@ -377,7 +379,9 @@ func tlsStall(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 	if err := count(&dropped); err != nil {
 		return err
 	}
-	time.Sleep(quietTime)
+	if err := quiet.runFor(quietTime); err != nil {
+		return err
+	}
 	if err := count(&st.Held); err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -312,14 +311,7 @@ func (r *tlsCaseResult) panel() plot.Panel {
 }
 
 func (r *tlsReport) write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "tls.json"), append(text, '\n'), 0o644); err != nil {
+	if err := writeJSON(dir, "tls.json", r); err != nil {
 		return err
 	}
 	var panels []plot.Panel
