@@ -37,7 +37,9 @@ type Loop struct {
 	batch   []runnable // what this turn runs
 	dirty   []*stream  // streams to look after when the callback returns
 	done    []backend.Completion
-	scratch backend.Completion   // where Submit puts a result: on the stack it would escape
+	scratch backend.Completion // where Submit puts a result: on the stack it would escape
+	gather  gather
+	one     [1][]byte            // what a direct write sends
 	early   []backend.Completion // results that Submit had at once; the next turn's I/O
 	taken   []backend.Completion // the same while they are handed out
 	posts   atomic.Pointer[Call]

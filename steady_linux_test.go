@@ -64,3 +64,74 @@ func TestSteadyEcho(t *testing.T) {
 		})
 	}
 }
+
+// carried is a carrier that moves nothing.
+type carried struct{}
+
+func (carried) Write(bufs [][]byte) (n int, err error) { return 0, nil }
+func (carried) CloseWrite() error                      { return nil }
+func (carried) CanCloseWrite() bool                    { return true }
+func (carried) PauseReading()                          {}
+func (carried) ResumeReading()                         {}
+func (carried) Close(bool)                             {}
+
+// TestSteadyForward: what a protocol forwards of the pieces that a layer delivers
+// together leaves with one call, and without an allocation (R6, R38).
+func TestSteadyForward(t *testing.T) {
+	const piece, pieces = 16 << 10, 4
+	for _, name := range []string{"epoll", "epoll-et"} {
+		t.Run(name, func(t *testing.T) {
+			l, err := New(WithBackendName(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			got := 0
+			ln, err := l.Listen("tcp", "127.0.0.1:0", func(Transport) Protocol {
+				return DataFunc(func(p []byte) (int, error) { got += len(p); return len(p), nil })
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dst := &pingPong{}
+			l.Connect("tcp", ln.Addr().String(), dst)
+			until := func(cond func() bool) {
+				for !cond() {
+					if err := l.Turn(-1); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			until(func() bool { return dst.t != nil })
+			to := dst.t.(Forwarder)
+			f, err := l.Carry(carried{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Begin(func(Transport) Protocol { return DataFunc(to.Forward) })
+			defer f.Closed(nil)
+			mem := make([]byte, pieces*piece)
+			list := make([][]byte, pieces)
+			for i := range list {
+				list[i] = mem[i*piece : (i+1)*piece]
+			}
+			all := func() {
+				want := got + len(mem)
+				f.DeliverMany(list)
+				until(func() bool { return got == want })
+			}
+			for range 10 {
+				all()
+			}
+			be := l.be.(*epoll.Backend)
+			before := be.Calls()
+			all()
+			if n := be.Calls().Write - before.Write; n != 1 {
+				t.Errorf("%d pieces left with %d calls", pieces, n)
+			}
+			if n := testing.AllocsPerRun(100, all); n != 0 {
+				t.Errorf("%d pieces cost %v allocations", pieces, n)
+			}
+		})
+	}
+}

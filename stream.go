@@ -407,6 +407,9 @@ func (s *stream) lose(err error) {
 	if err != ErrLoopClosed || s.Buffered() > 0 {
 		s.flags |= fReset
 	}
+	if s.loop.gather.to == s {
+		s.loop.gather.drop()
+	}
 	s.dropTail()
 	if s.rop.Armed() {
 		s.loop.be.Cancel(&s.rop)

@@ -69,10 +69,14 @@ func (s *stream) writing() bool { return s.out != nil && (s.out.n > 0 || s.out.o
 
 // Buffered implements Transport.
 func (s *stream) Buffered() int {
-	if s.out == nil {
-		return 0
+	n := 0
+	if s.loop.gather.to == s {
+		n = s.loop.gather.n
 	}
-	return s.out.n
+	if s.out != nil {
+		n += s.out.n
+	}
+	return n
 }
 
 func (s *stream) writable() error {
@@ -99,12 +103,20 @@ func (s *stream) Write(p []byte) (int, error) {
 	if err := s.writable(); err != nil {
 		return 0, err
 	}
+	s.write(p)
+	return len(p), nil
+}
+
+func (s *stream) write(p []byte) {
+	s.settle()
 	total := len(p)
 	if total >= directMin && s.out == nil && s.loop.caps.Inline && s.flags&fSpliceOut == 0 {
 		if s.flags&fCarried != 0 {
 			p = p[s.directCarrier(p):]
 		} else {
-			p = p[s.direct(p):]
+			s.loop.one[0] = p
+			p = p[s.direct(s.loop.one[:]):]
+			s.loop.one[0] = nil
 		}
 	}
 	if len(p) > 0 {
@@ -113,7 +125,6 @@ func (s *stream) Write(p []byte) (int, error) {
 	} else if total > 0 {
 		s.drainLater() // it never was in the buffer, but it has left all the same
 	}
-	return total, nil
 }
 
 // Writev implements Transport.
@@ -121,6 +132,7 @@ func (s *stream) Writev(bufs [][]byte) (int, error) {
 	if err := s.writable(); err != nil {
 		return 0, err
 	}
+	s.settle()
 	total := 0
 	for _, p := range bufs {
 		if len(p) > 0 {
@@ -140,10 +152,10 @@ func (s *stream) buffer(p []byte) {
 	s.touch()
 }
 
-// direct tries to send p from where it lies and returns how many bytes left.
-func (s *stream) direct(p []byte) int {
+// direct tries to send vec from where it lies and returns how many bytes left.
+func (s *stream) direct(vec [][]byte) int {
 	o := s.loop.pool.getOut(s)
-	o.vec = append(o.vec[:0], p)
+	o.vec = append(o.vec[:0], vec...)
 	o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec = backend.Write, backend.Now, s.wh, o.vec
 	c, inline := s.loop.submit(&o.op)
 	if !inline {

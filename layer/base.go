@@ -156,6 +156,14 @@ func (b *Base) Deliver(p []byte) {
 	}
 }
 
+// DeliverMany hands pieces to the protocol above, as Feed.DeliverMany does. Before
+// Ready it does nothing.
+func (b *Base) DeliverMany(pieces [][]byte) {
+	if b.feed != nil {
+		b.feed.DeliverMany(pieces)
+	}
+}
+
 // End hands the peer's end of stream to the protocol above.
 func (b *Base) End() {
 	if b.feed != nil {

@@ -99,9 +99,15 @@ type tlsShared struct {
 	gates map[*weir.Loop]*gate
 }
 
-// tlsBuffer holds one record's plaintext. It is larger than any, so that a Read
-// that fills it never happens.
-type tlsBuffer [16<<10 + 1]byte
+// tlsBuffer holds the plaintext of the records that are decrypted together. Each
+// gets more room than it can need, so that a Read that fills it never happens.
+type tlsBuffer struct {
+	b      [128<<10 + pieceMax + 1]byte
+	pieces [][]byte // of b, one for each record
+}
+
+// piecesMax is how many records are decrypted before they are delivered.
+const piecesMax = 64
 
 // joinedMax is how many bytes of records leave in one write.
 const joinedMax = 4 * (16<<10 + 256)
@@ -119,7 +125,7 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 		gates: map[*weir.Loop]*gate{},
 	}
 	s.joins.New = func() any { return &tlsJoined{make([]byte, 0, joinedMax)} }
-	s.bufs.New = func() any { return new(tlsBuffer) }
+	s.bufs.New = func() any { return &tlsBuffer{pieces: make([][]byte, 0, piecesMax)} }
 	s.cfg.Renegotiation = tls.RenegotiateNever
 	if client && s.cfg.ClientSessionCache == nil {
 		s.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)

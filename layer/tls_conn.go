@@ -114,13 +114,9 @@ func (c *tlsConn) taken(p []byte) int {
 func (c *tlsConn) pump() {
 	buf := c.shared.bufs.Get().(*tlsBuffer)
 	for len(c.in) > 0 && c.held&(holdEnd|holdControl) == 0 && !c.over {
-		c.reading = true
-		n, err := c.conn.Read(buf[:])
-		c.reading = false
-		if n > 0 {
-			c.Deliver(buf[:n])
-		}
-		if err != nil && !isAgain(err) {
+		err := c.decrypt(buf)
+		c.DeliverMany(buf.pieces)
+		if err != nil {
 			c.readEnded(err)
 			break
 		}
@@ -129,6 +125,26 @@ func (c *tlsConn) pump() {
 	if c.late != nil && !c.over {
 		c.late.heard()
 	}
+}
+
+// decrypt makes pieces of what has arrived, one of each record, as far as buf goes.
+// An error is the end of reading.
+func (c *tlsConn) decrypt(buf *tlsBuffer) error {
+	buf.pieces = buf.pieces[:0]
+	free := buf.b[:]
+	for len(c.in) > 0 && len(free) > pieceMax && len(buf.pieces) < cap(buf.pieces) && c.held&holdControl == 0 {
+		c.reading = true
+		n, err := c.conn.Read(free)
+		c.reading = false
+		if n > 0 {
+			buf.pieces = append(buf.pieces, free[:n])
+			free = free[n:]
+		}
+		if err != nil && !isAgain(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // readEnded takes crypto/tls's last word on reading.

@@ -163,11 +163,12 @@ const (
 
 // side is the protocol of one side.
 type side struct {
-	r     *Relay
-	id    Side
-	state state
-	t     weir.Transport
-	bytes int64 // that came from here and were taken by the other side
+	r       *Relay
+	id      Side
+	state   state
+	t       weir.Transport
+	forward weir.Forwarder // of t; nil if it has none
+	bytes   int64          // that came from here and were taken by the other side
 
 	bulkAt   int64 // when to try a splice
 	splicing bool
@@ -207,6 +208,7 @@ func (s *side) ConnectionMade(t weir.Transport) {
 		return
 	}
 	s.t = t
+	s.forward, _ = t.(weir.Forwarder)
 	s.state = open
 	s.flow()
 	if o := s.other(); o.state == open {
@@ -249,7 +251,13 @@ func (s *side) DataReceived(p []byte) (int, error) {
 	if o.state == over || o.closing {
 		return len(p), nil // nobody is there to take them
 	}
-	n, err := o.t.Write(p)
+	var n int
+	var err error
+	if o.forward != nil {
+		n, err = o.forward.Forward(p)
+	} else {
+		n, err = o.t.Write(p)
+	}
 	switch {
 	case errors.Is(err, weir.ErrNotWritable):
 		return 0, err

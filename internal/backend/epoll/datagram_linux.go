@@ -18,7 +18,7 @@ func (b *Backend) recvFrom(s *slot, op *backend.Op, c *backend.Completion) bool 
 	if s.ready&erred != 0 && b.recvError(s, c) {
 		return true
 	}
-	p := b.buffer(op)
+	p := b.buffer(op, readSize)
 	if op.Buf == nil && op.Max > 0 {
 		p = p[:min(len(p), int(op.Max))]
 	}

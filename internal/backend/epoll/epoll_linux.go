@@ -42,6 +42,7 @@ import (
 const (
 	arenaSize = 256 << 10 // bytes lent per Wait
 	readSize  = 64 << 10  // bytes per read, at most
+	bulkSize  = 128 << 10 // the same where bytes keep coming and nobody else waits
 	// acceptsPerWait bounds what one listener takes per Wait, so that a burst
 	// of connections does not starve those that are there.
 	acceptsPerWait = 16

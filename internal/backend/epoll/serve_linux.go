@@ -176,20 +176,20 @@ func (b *Backend) tame(s *slot) {
 // buffer returns where the bytes of a Read go: its own memory, or memory to
 // lend. Inside Wait there is always room to lend; a Submit that finds none left
 // gets some that is fresh.
-func (b *Backend) buffer(op *backend.Op) []byte {
+func (b *Backend) buffer(op *backend.Op, size int) []byte {
 	if op.Buf != nil {
 		return op.Buf
 	}
-	if arenaSize-b.lent < readSize {
+	if arenaSize-b.lent < size {
 		b.arena = make([]byte, arenaSize) // what is out stays with its borrowers
 		b.lent = 0
 	}
-	return b.arena[b.lent : b.lent+readSize : b.lent+readSize]
+	return b.arena[b.lent : b.lent+size : b.lent+size]
 }
 
 // filled returns the first n bytes of buffer(op), and counts them as lent.
 func (b *Backend) filled(op *backend.Op, n int) []byte {
-	p := b.buffer(op)[:n:n]
+	p := b.buffer(op, n)[:n:n]
 	if op.Buf == nil {
 		b.lent += n
 	}
@@ -198,7 +198,14 @@ func (b *Backend) filled(op *backend.Op, n int) []byte {
 
 func (b *Backend) serveRead(s *slot) {
 	op := s.rd
-	n, errno := b.read(s, b.buffer(op))
+	size := readSize
+	if s.flags&full != 0 && b.ready.over() {
+		size = min(bulkSize, arenaSize-b.lent)
+	}
+	n, errno := b.read(s, b.buffer(op, size))
+	if s.flags &^= full; n >= readSize {
+		s.flags |= full
+	}
 	switch {
 	case errno == unix.EAGAIN:
 	case errno != 0:

@@ -63,6 +63,7 @@ const (
 	lost                         // closed behind our back: the number is not ours
 	blocks                       // set to block: only Recv and Send may be used
 	master                       // a pseudo-terminal's master side
+	full                         // the last read of the Op in rd got readSize bytes
 )
 
 // conds are the hints of a slot: what the kernel last said, less what was found

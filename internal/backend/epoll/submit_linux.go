@@ -55,6 +55,7 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	}
 	*place = op
 	op.State = armed
+	s.flags &^= full
 	if op.Kind == backend.Ready {
 		b.levelled(s)
 	}
@@ -85,7 +86,7 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 		if op.Flags&(backend.Now|backend.Multi) != backend.Now {
 			return 0, nil, false
 		}
-		n, errno = b.read(s, b.buffer(op))
+		n, errno = b.read(s, b.buffer(op, readSize))
 	case backend.Write:
 		n, errno = b.write(s, op)
 	case backend.RecvFrom:
