@@ -78,7 +78,6 @@ type forwardRig struct {
 	out, in [2]*sinkProto // the near and the far ends of the connections
 	sent    [2][]byte     // what the far ends are to get
 	mem     []byte
-	pieces  [][]byte
 }
 
 func (r *forwardRig) dst(i int) forwarder { return r.out[i].t.(forwarder) }
