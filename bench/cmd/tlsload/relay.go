@@ -13,7 +13,7 @@ import (
 )
 
 // bulk sends through a relay as fast as it goes: "up" from the client, whose
-// bytes the relay decrypts, "down" from the backend.
+// bytes the relay decrypts, "down" from the backend, "both" at once.
 func (l *loader) bulk() (result, error) {
 	got := make(chan net.Conn, 1)
 	go func() {
@@ -33,40 +33,43 @@ func (l *loader) bulk() (result, error) {
 		return result{}, errors.New("the relay did not connect")
 	}
 	defer back.Close()
-	var from io.Reader = back
-	var to io.Writer = c
-	if l.Kind == "down" {
-		from, to = c, back
-	}
 	var bytes atomic.Uint64
 	var stop atomic.Bool
-	failed := make(chan error, 2)
+	failed := make(chan error, 4)
 	var all sync.WaitGroup
-	all.Go(func() {
-		piece := make([]byte, 64<<10)
-		for !stop.Load() {
-			if _, err := to.Write(piece); err != nil {
-				failed <- err
-				return
-			}
-		}
-	})
-	go func() {
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := from.Read(buf)
-			bytes.Add(uint64(n))
-			if err != nil {
-				if !stop.Load() {
+	pass := func(to io.Writer, from io.Reader) {
+		all.Go(func() {
+			piece := make([]byte, 64<<10)
+			for !stop.Load() {
+				if _, err := to.Write(piece); err != nil {
 					failed <- err
+					return
 				}
-				return
 			}
-		}
-	}()
+		})
+		go func() {
+			buf := make([]byte, 64<<10)
+			for {
+				n, err := from.Read(buf)
+				bytes.Add(uint64(n))
+				if err != nil {
+					if !stop.Load() {
+						failed <- err
+					}
+					return
+				}
+			}
+		}()
+	}
+	if l.Kind != "down" {
+		pass(c, back)
+	}
+	if l.Kind != "up" {
+		pass(back, c)
+	}
 	end := func() {
 		stop.Store(true)
-		all.Wait() // the reader goes on reading, so the writer is not blocked
+		all.Wait() // the readers go on reading, so the writers are not blocked
 	}
 	defer end()
 	select {

@@ -21,6 +21,7 @@ func tlsCases(rounds int) []tlsCase {
 	return []tlsCase{
 		{Name: "up", Title: "Relay that ends TLS, one stream to the backend", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "up", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "down", Title: "The same, from the backend to the client", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "down", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
+		{Name: "both", Title: "Both ways at once", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "both", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "sessions", Title: "Sessions through it, 16 at a time: connect, whole handshake, 64 B there and back, close", Unit: "CPU, µs per session", spec: tlsSpec{Kind: "sessions", Conns: 16, Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perSession, run: tlsRelay},
 		{Name: "idle", Title: "An idle connection through it", Unit: "growth of the process, bytes", spec: tlsSpec{Kind: "idle", Conns: 500}, peers: tlsRelays, rounds: 1, cost: rss, run: tlsIdle},
 		{Name: "idle-echo", Title: "An idle connection to an echo server", Unit: "heap and stacks, bytes", spec: tlsSpec{Kind: "idle", Conns: 500}, peers: tlsEchoes, rounds: 2, cost: own, run: tlsIdle},
@@ -209,6 +210,7 @@ func (r *tlsReport) verdicts() []verdict {
 	for _, who := range []string{"weir-epoll", "weir-uring", "cmd-weir"} {
 		add("up", who, "relay, CPU for a GB up to the standard library's", 0.8, toStd)
 		add("down", who, "relay, CPU for a GB down to the standard library's", 0.8, toStd)
+		add("both", who, "relay, CPU for a GB both ways to the standard library's", 0.8, toStd)
 	}
 	for _, who := range []string{"weir-epoll", "weir-uring"} {
 		add("idle-echo", who, "memory of an idle connection to a goroutine's", 0.55, toStd)
@@ -262,7 +264,7 @@ func (r *tlsCaseResult) table(p printer) {
 	switch r.Name {
 	case "stall":
 		p("| server | p99 flood to quiet | quiet p50, p99, µs | flood | held | longest | RSS for each, B | heap and stacks |\n|---|---|---|---|---|---|---|---|\n")
-	case "up", "down":
+	case "up", "down", "both":
 		p("| server | %s | to std | MB/s |\n|---|---|---|---|\n", r.Unit)
 	case "sessions":
 		p("| server | %s | to std | a second | p50, p99, µs |\n|---|---|---|---|---|\n", r.Unit)
@@ -281,7 +283,7 @@ func (r *tlsCaseResult) table(p printer) {
 		case "stall":
 			st := w.stalled()
 			p(" | %s | %s | %s | %.0f | %.0f | %.0f", pair(st.Quiet), pair(st.Flood), pair(st.Held), st.Flood.Max/1e3, st.RSS, st.Heap)
-		case "up", "down":
+		case "up", "down", "both":
 			p(" | %.2f | %.0f", w.ToStd.Median, w.middle(func(s tlsSample) float64 { return float64(s.Result.Bytes) / s.Result.Seconds / 1e6 }))
 		case "sessions":
 			p(" | %.2f | %.0f | %s", w.ToStd.Median, w.middle(func(s tlsSample) float64 { return float64(s.Result.Count) / s.Result.Seconds }),
