@@ -42,3 +42,56 @@ func TestLayers(t *testing.T, where Where, server func(weir.Factory) weir.Factor
 		CutRead: 0.2, CutWrite: 0.2, CutWire: 0.2, Defer: 0.2, Again: 0.2, Shuffle: true,
 	})))
 }
+
+// LayerAllocs returns how many allocations a message costs once traffic is steady:
+// 64 bytes that go to and fro over TCP on a backend (weir.WithBackendName), through
+// layers on both ends, as for TestLayers. The backend "portable" has some of its
+// own, package net's.
+func LayerAllocs(t *testing.T, backend string, server func(weir.Factory) weir.Factory, client func(weir.Protocol) weir.Protocol) float64 {
+	t.Helper()
+	l, err := weir.New(weir.WithBackendName(backend))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	count := 0
+	ln, err := l.Listen("tcp", "127.0.0.1:0", server(func(weir.Transport) weir.Protocol { return &rally{count: &count} }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Connect("tcp", ln.Addr().String(), client(&rally{count: &count, serves: true}))
+	turns := func(messages int) {
+		for want := count + messages; count < want; {
+			if err := l.Turn(-1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	turns(200)
+	return testing.AllocsPerRun(100, func() { turns(10) }) / 10
+}
+
+// rally sends what it gets back to where it came from, and counts.
+type rally struct {
+	t      weir.Transport
+	count  *int
+	serves bool
+}
+
+func (r *rally) ConnectionMade(t weir.Transport) {
+	r.t = t
+	if r.serves {
+		_, _ = t.Write(make([]byte, 64)) // a loss leaves the count where it is
+	}
+}
+
+func (r *rally) DataReceived(p []byte) (int, error) {
+	*r.count++
+	return r.t.Write(p)
+}
+
+func (r *rally) ConnectionLost(error) {}

@@ -39,6 +39,23 @@ func TestStreams(t *testing.T) {
 		func(p weir.Protocol) weir.Protocol { return layer.Client(p, l) })
 }
 
+// TestSteady: bytes through compression on both ends cost no allocation once
+// traffic is steady (R6), on backends whose own cost is none.
+func TestSteady(t *testing.T) {
+	l := must(t, Config{})
+	for _, backend := range weir.Backends() {
+		if backend == "portable" {
+			continue // package net's own
+		}
+		n := weirtest.LayerAllocs(t, backend,
+			func(f weir.Factory) weir.Factory { return layer.Server(f, l) },
+			func(p weir.Protocol) weir.Protocol { return layer.Client(p, l) })
+		if n != 0 {
+			t.Errorf("%s: %v allocations a message", backend, n)
+		}
+	}
+}
+
 // keeper keeps what it gets; its transport is a Recorder's, below the layer.
 type keeper struct {
 	got  bytes.Buffer
