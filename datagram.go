@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -170,12 +169,7 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	if err != nil {
 		return nil, err
 	}
-	h, err := l.be.Open(spec)
-	if errors.Is(err, syscall.EAFNOSUPPORT) && spec.Dual {
-		spec.IPv6, spec.Dual = false, false
-		spec.Local.IP = anyIPv4(spec.Local.IP.Port())
-		h, err = l.be.Open(spec)
-	}
+	h, err := l.openLocal(spec)
 	if err != nil {
 		return nil, err
 	}

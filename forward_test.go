@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/weirtest"
@@ -374,17 +373,7 @@ func TestForward(t *testing.T) {
 				r := &forwardRig{T: t, l: l}
 				r.step = func(cond func() bool) {
 					t.Helper()
-					late := false
-					bound := l.After(20*time.Second, func() { late = true })
-					defer bound.Stop()
-					for !cond() {
-						if late {
-							t.Fatal("nothing came")
-						}
-						if err := l.Turn(time.Millisecond); err != nil {
-							t.Fatal(err)
-						}
-					}
+					weirtest.Until(t, l, "what is waited for", cond)
 				}
 				r.connect(l, l, "127.0.0.1:0", "")
 				f(r)

@@ -89,6 +89,18 @@ type textAddr struct{ net, text string }
 func (a textAddr) Network() string { return a.net }
 func (a textAddr) String() string  { return a.text }
 
+// openLocal opens what spec says. Where there is no IPv6, every interface means
+// every IPv4 interface, and spec says that afterwards.
+func (l *Loop) openLocal(spec *backend.Spec) (backend.Handle, error) {
+	h, err := l.be.Open(spec)
+	if errors.Is(err, syscall.EAFNOSUPPORT) && spec.Dual {
+		spec.IPv6, spec.Dual = false, false
+		spec.Local.IP = anyIPv4(spec.Local.IP.Port())
+		h, err = l.be.Open(spec)
+	}
+	return h, err
+}
+
 func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 	if c.err != nil {
 		return nil, c.err
@@ -97,13 +109,7 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := l.be.Open(spec)
-	if errors.Is(err, syscall.EAFNOSUPPORT) && spec.Dual {
-		// No IPv6 here: every interface means every IPv4 interface.
-		spec.IPv6, spec.Dual = false, false
-		spec.Local.IP = anyIPv4(spec.Local.IP.Port())
-		h, err = l.be.Open(spec)
-	}
+	h, err := l.openLocal(spec)
 	if err != nil {
 		return nil, err
 	}

@@ -31,17 +31,7 @@ func onRealLoops(t *testing.T, f func(t *testing.T, l *weir.Loop)) {
 // turns turns l until cond holds.
 func turns(t *testing.T, l *weir.Loop, what string, cond func() bool) {
 	t.Helper()
-	late := false
-	bound := l.After(10*time.Second, func() { late = true })
-	defer bound.Stop()
-	for !cond() {
-		if late {
-			t.Fatal("waited in vain for ", what)
-		}
-		if err := l.Turn(5 * time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
-	}
+	weirtest.Until(t, l, what, cond)
 }
 
 // dial makes n connections from outside of the loop.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/internal/backend/sim"
+	"github.com/weir-io/weir/weirtest"
 )
 
 // testServer answers from a table, and misbehaves where a test asks it to. It is
@@ -274,17 +275,7 @@ func onLabs(t *testing.T, f func(t *testing.T, lb *lab)) {
 			lb := &lab{t: t, l: l, s: newTestServer(t, l, "127.0.0.1:0")}
 			lb.until = func(what string, cond func() bool) {
 				t.Helper()
-				late := false
-				bound := l.After(20*time.Second, func() { late = true })
-				defer bound.Stop()
-				for !cond() {
-					if late {
-						t.Fatal("waited in vain for ", what)
-					}
-					if err := l.Turn(10 * time.Millisecond); err != nil {
-						t.Fatal(err)
-					}
-				}
+				weirtest.Until(t, l, what, cond)
 			}
 			f(t, lb)
 		})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/relay"
+	"github.com/weir-io/weir/weirtest"
 )
 
 // box is a packet protocol that keeps what comes, or answers it.
@@ -43,17 +44,7 @@ func TestPackets(t *testing.T) {
 			defer l.Close()
 			until := func(what string, cond func() bool) {
 				t.Helper()
-				late := false
-				bound := l.After(10*time.Second, func() { late = true })
-				defer bound.Stop()
-				for !cond() {
-					if late {
-						t.Fatal("waited in vain for ", what)
-					}
-					if err := l.Turn(10 * time.Millisecond); err != nil {
-						t.Fatal(err)
-					}
-				}
+				weirtest.Until(t, l, what, cond)
 			}
 			open := func(b *box) *weir.PacketEndpoint {
 				t.Helper()
@@ -154,17 +145,7 @@ func TestPacketsTrouble(t *testing.T) {
 	}
 	until := func(what string, cond func() bool) {
 		t.Helper()
-		late := false
-		bound := l.After(10*time.Second, func() { late = true })
-		defer bound.Stop()
-		for !cond() {
-			if late {
-				t.Fatal("waited in vain for ", what)
-			}
-			if err := l.Turn(10 * time.Millisecond); err != nil {
-				t.Fatal(err)
-			}
-		}
+		weirtest.Until(t, l, what, cond)
 	}
 	target, client := &box{}, &box{}
 	te, err := l.ListenPacket("udp4", "127.0.0.1:0", target)

@@ -72,6 +72,18 @@ up() {
 	fail "nothing listens on $1"
 }
 
+# sshd_on PORT: an SSH server that lets this user in with the key $tmp/me; it logs
+# to $tmp/sshd.log.
+sshd_on() {
+	[ "$(id -u)" = 0 ] && mkdir -p /run/sshd
+	ssh-keygen -q -t ed25519 -N '' -f "$tmp/host" && ssh-keygen -q -t ed25519 -N '' -f "$tmp/me" || { fail "ssh-keygen"; return 1; }
+	cp "$tmp/me.pub" "$tmp/authorized"
+	"$(command -v sshd)" -D -e -f /dev/null -p "$1" -o ListenAddress=127.0.0.1 -o HostKey="$tmp/host" -o PidFile=none \
+		-o AuthorizedKeysFile="$tmp/authorized" -o StrictModes=no -o UsePAM=no -o PermitRootLogin=yes 2>"$tmp/sshd.log" &
+	pids+=($!)
+	up "$1"
+}
+
 # run_tests "ALL" [NAME...]: calls test_NAME for each name, or for all of them,
 # and exits with 1 if anything failed.
 run_tests() {

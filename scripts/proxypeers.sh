@@ -100,13 +100,7 @@ test_ssh() {
 	local p user proxy opts
 	free && p=$port
 	user=$(id -un)
-	[ "$(id -u)" = 0 ] && mkdir -p /run/sshd
-	ssh-keygen -q -t ed25519 -N '' -f "$tmp/host" && ssh-keygen -q -t ed25519 -N '' -f "$tmp/me" || { fail "ssh-keygen"; return; }
-	cp "$tmp/me.pub" "$tmp/authorized"
-	"$(command -v sshd)" -D -e -f /dev/null -p "$p" -o ListenAddress=127.0.0.1 -o HostKey="$tmp/host" -o PidFile=none \
-		-o AuthorizedKeysFile="$tmp/authorized" -o StrictModes=no -o UsePAM=no -o PermitRootLogin=yes 2>"$tmp/sshd.log" &
-	pids+=($!)
-	up "$p"
+	sshd_on "$p" || return
 	opts=(-q -F /dev/null -i "$tmp/me" -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p "$p")
 	head -c 33554432 /dev/urandom >"$tmp/data"
 	for proxy in socks5 connect socks4a; do

@@ -111,13 +111,7 @@ test_ssh() {
 	local p user
 	free && p=$port
 	user=$(id -un)
-	[ "$(id -u)" = 0 ] && mkdir -p /run/sshd
-	ssh-keygen -q -t ed25519 -N '' -f "$tmp/host" && ssh-keygen -q -t ed25519 -N '' -f "$tmp/me" || { fail "ssh-keygen"; return; }
-	cp "$tmp/me.pub" "$tmp/authorized"
-	"$(command -v sshd)" -D -e -f /dev/null -p "$p" -o ListenAddress=127.0.0.1 -o HostKey="$tmp/host" -o PidFile=none \
-		-o AuthorizedKeysFile="$tmp/authorized" -o StrictModes=no -o UsePAM=no -o PermitRootLogin=yes 2>"$tmp/sshd.log" &
-	pids+=($!)
-	up "$p"
+	sshd_on "$p" || return
 	relay "$p"
 	local to=(ssh -q -F /dev/null -i "$tmp/me" -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p "$via" "$user@127.0.0.1")
 	[ "$("${to[@]}" echo it works)" = "it works" ] || { fail "ssh: a command: $(tail -2 "$tmp/sshd.log")"; return; }

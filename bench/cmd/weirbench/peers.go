@@ -119,11 +119,15 @@ func beside(dir string, peers []peer) []peer {
 }
 
 func haproxy(more string) func(start) []string {
-	return func(s start) []string {
-		conf := filepath.Join(s.dir, "haproxy.cfg")
-		write(conf, fmt.Sprintf(`global
+	return func(s start) []string { return haproxyRelay(s, more, s.addr) }
+}
+
+// haproxyRelay is haproxy with more settings, and what it binds.
+func haproxyRelay(s start, more, bind string) []string {
+	conf := filepath.Join(s.dir, "haproxy.cfg")
+	write(conf, fmt.Sprintf(`global
     nbthread 1
-    maxconn 2000
+    maxconn 4000
 defaults
     mode tcp
     timeout connect 10s
@@ -133,12 +137,14 @@ defaults
 listen relay
     bind %s
     server backend %s
-`, more, s.addr, s.target))
-		return []string{"-db", "-f", conf}
-	}
+`, more, bind, s.target))
+	return []string{"-db", "-f", conf}
 }
 
-func nginx(s start) []string {
+func nginx(s start) []string { return nginxRelay(s, "", s.addr) }
+
+// nginxRelay is nginx with more settings, and what it listens on.
+func nginxRelay(s start, more, listen string) []string {
 	conf := filepath.Join(s.dir, "nginx.conf")
 	module := ""
 	if m := "/usr/lib/nginx/modules/ngx_stream_module.so"; exists(m) {
@@ -150,12 +156,13 @@ master_process off;
 worker_processes 1;
 pid %s/nginx.pid;
 error_log stderr crit;
-events { worker_connections 4096; }
+events { worker_connections 8192; }
 stream {
     access_log off;
+    %s
     server { listen %s; proxy_pass %s; tcp_nodelay on; }
 }
-`, module, s.dir, s.addr, s.target))
+`, module, s.dir, more, listen, s.target))
 	return []string{"-c", conf, "-p", s.dir, "-e", "stderr"}
 }
 

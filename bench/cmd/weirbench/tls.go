@@ -137,45 +137,12 @@ func stunnelTLS(s start) []string {
 
 func haproxyTLS(s start) []string {
 	_, _, both := tlsFiles(s.dir)
-	conf := filepath.Join(s.dir, "haproxy.cfg")
-	write(conf, fmt.Sprintf(`global
-    nbthread 1
-    maxconn 4000
-defaults
-    mode tcp
-    timeout connect 10s
-    timeout client 60s
-    timeout server 60s
-listen relay
-    bind %s ssl crt %s
-    server backend %s
-`, s.addr, both, s.target))
-	return []string{"-db", "-f", conf}
+	return haproxyRelay(s, "", s.addr+" ssl crt "+both)
 }
 
 func nginxTLS(s start) []string {
 	cert, key, _ := tlsFiles(s.dir)
-	conf := filepath.Join(s.dir, "nginx.conf")
-	module := ""
-	if m := "/usr/lib/nginx/modules/ngx_stream_module.so"; exists(m) {
-		module = "load_module " + m + ";"
-	}
-	write(conf, fmt.Sprintf(`%s
-daemon off;
-master_process off;
-worker_processes 1;
-pid %s/nginx.pid;
-error_log stderr crit;
-events { worker_connections 8192; }
-stream {
-    access_log off;
-    ssl_certificate %s;
-    ssl_certificate_key %s;
-    ssl_protocols TLSv1.2 TLSv1.3;
-    server { listen %s ssl; proxy_pass %s; tcp_nodelay on; }
-}
-`, module, s.dir, cert, key, s.addr, s.target))
-	return []string{"-c", conf, "-p", s.dir, "-e", "stderr"}
+	return nginxRelay(s, fmt.Sprintf("ssl_certificate %s; ssl_certificate_key %s; ssl_protocols TLSv1.2 TLSv1.3;", cert, key), s.addr+" ssl")
 }
 
 // tlsCertify writes a certificate of its own authority.
