@@ -1,12 +1,14 @@
 package weir
 
 // Forwarder is the ability of a transport to send bytes that another one's protocol
-// was lent, without a copy. Find it with As on the very transport.
+// was lent, without a copy. Ask the very transport for it, by a type assertion: what
+// As finds below one that changes bytes would send them unchanged.
 type Forwarder interface {
 	// Forward is Write for p, all or part of what a DataReceived is lent, if nobody
 	// changes those bytes any more: neither the caller nor whoever is lent them
-	// next. Where a layer delivers many pieces at once (Feed.DeliverMany) they leave
-	// together, when the last is delivered.
+	// next. Where a layer delivers many pieces at once (Feed.DeliverMany) what is
+	// forwarded of them leaves together, when the last is delivered; until then it
+	// counts as buffered, and PauseWriting may come as late as that.
 	Forward(p []byte) (int, error)
 }
 
@@ -14,14 +16,28 @@ type Forwarder interface {
 // memory stays as it is until all are delivered, so that they leave in one write
 // without a copy.
 type gather struct {
-	end *byte // the last byte of the memory that the pieces lie in; nil: no layer delivers
+	on  bool  // a layer is delivering
+	end *byte // the last byte of the piece that the protocol is lent
 	to  *stream
 	vec [][]byte
 	n   int // bytes in vec
 }
 
-// holds reports whether p lies in the memory of the pieces.
-func (g *gather) holds(p []byte) bool { return g.end != nil && lastByte(p) == g.end }
+// gatherMax is how many bytes wait for the last piece.
+const gatherMax = 256 << 10
+
+// takes reports whether p, forwarded to s, may wait for the last piece.
+func (g *gather) takes(s *stream, p []byte) bool {
+	switch {
+	case len(p) == 0 || !g.on || lastByte(p) != g.end:
+		return false
+	case !s.loop.caps.Inline || s.out != nil || s.flags&(fCarried|fSpliceOut) != 0:
+		return false // it would be buffered, or is the carrier's
+	case g.to == nil:
+		return len(p) >= directMin
+	}
+	return g.to == s && len(g.vec) < vecMax && g.n+len(p) <= gatherMax
+}
 
 // lastByte is the end of the memory that p is a part of; nil if p has none.
 func lastByte(p []byte) *byte {
@@ -33,25 +49,21 @@ func lastByte(p []byte) *byte {
 
 // Forward implements Forwarder.
 func (s *stream) Forward(p []byte) (int, error) {
-	if err := s.writable(); err != nil {
+	if err := s.writable("Forward"); err != nil {
 		return 0, err
 	}
-	g := &s.loop.gather
-	switch {
-	case !g.holds(p) || !s.loop.caps.Inline || s.out != nil || s.flags&(fCarried|fSpliceOut) != 0:
-		s.write(p)
-	case g.to == nil && len(p) >= directMin, g.to == s && len(g.vec) < vecMax && len(p) > 0:
+	if g := &s.loop.gather; g.takes(s, p) {
 		g.to = s
 		g.vec = append(g.vec, p)
 		g.n += len(p)
-	default:
+	} else {
 		s.write(p)
 	}
 	return len(p), nil
 }
 
 // settle sends what was forwarded to s and has not left, as far as the system takes
-// it, and buffers the rest.
+// it, and buffers the rest. It calls nobody: overflow is the caller's.
 func (s *stream) settle() {
 	g := &s.loop.gather
 	if g.to != s {
@@ -66,9 +78,7 @@ func (s *stream) settle() {
 		}
 	}
 	g.drop()
-	if s.out != nil {
-		s.overflow()
-	} else {
+	if s.out == nil {
 		s.drainLater()
 	}
 }
@@ -79,23 +89,26 @@ func (g *gather) drop() {
 	g.to, g.vec, g.n = nil, g.vec[:0], 0
 }
 
-// DeliverMany is Deliver for pieces that lie behind one another in one slice of the
-// layer's, each up to that slice's capacity: the protocol gets one DataReceived for
-// each. What it forwards of them leaves together. They are lent until DeliverMany
-// returns.
+// DeliverMany is Deliver for many pieces: the protocol gets one DataReceived for
+// each. What it forwards of them leaves together. Their memory stays as it is until
+// DeliverMany returns.
 func (f *Feed) DeliverMany(pieces [][]byte) {
 	g := &f.s.loop.gather
-	mine := g.end == nil && len(pieces) > 1
-	if mine {
-		g.end = lastByte(pieces[0])
-	}
+	mine := !g.on && len(pieces) > 1
+	g.on = g.on || mine
 	for _, p := range pieces {
+		p = p[:len(p):len(p)] // who appends to one must not change the next
+		if mine {
+			g.end = lastByte(p)
+		}
 		f.Deliver(p)
 	}
-	if mine {
-		g.end = nil
-		if g.to != nil {
-			g.to.settle()
-		}
+	if !mine {
+		return
+	}
+	g.on, g.end = false, nil
+	if s := g.to; s != nil {
+		s.settle()
+		s.overflow()
 	}
 }

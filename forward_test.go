@@ -34,6 +34,7 @@ type sinkProto struct {
 	lost    bool
 	err     error
 	pauses  int
+	onPause func()
 	resumes int
 }
 
@@ -49,8 +50,12 @@ func (s *sinkProto) EOFReceived(int) (bool, error) {
 }
 
 func (s *sinkProto) ConnectionLost(err error) { s.lost, s.err = true, err }
-func (s *sinkProto) PauseWriting()            { s.pauses++ }
-func (s *sinkProto) ResumeWriting()           { s.resumes++ }
+func (s *sinkProto) PauseWriting() {
+	if s.pauses++; s.onPause != nil {
+		s.onPause()
+	}
+}
+func (s *sinkProto) ResumeWriting() { s.resumes++ }
 
 // idleCarrier moves nothing.
 type idleCarrier struct{ f *weir.Feed }
@@ -89,18 +94,26 @@ type forwarder interface {
 // forward forwards p to connection i.
 func (r *forwardRig) forward(i int, p []byte) {
 	r.Helper()
+	r.sent[i] = append(r.sent[i], p...) // before what PauseWriting may write
 	if n, err := r.dst(i).Forward(p); n != len(p) || err != nil {
 		r.Fatalf("Forward: %d, %v", n, err)
 	}
-	r.sent[i] = append(r.sent[i], p...)
 }
 
 func (r *forwardRig) write(i int, p string) {
 	r.Helper()
+	r.sent[i] = append(r.sent[i], p...)
 	if _, err := r.dst(i).Write([]byte(p)); err != nil {
 		r.Fatal(err)
 	}
-	r.sent[i] = append(r.sent[i], p...)
+}
+
+// marks sets the marks of connection 0 to n.
+func (r *forwardRig) marks(n int) {
+	r.Helper()
+	if err := r.dst(0).SetWriteMarks(n, n); err != nil {
+		r.Fatal(err)
+	}
 }
 
 // deliver delivers pieces of the sizes, and spoils their memory afterwards.
@@ -205,6 +218,90 @@ var forwardCases = map[string]func(r *forwardRig){
 			r.forward(0, p[len(p)/2:])
 		}
 		r.deliver(2*whole, 2*whole, 2*whole)
+	},
+	"who appends to what is lent": func(r *forwardRig) {
+		r.up.data = func(_ int, p []byte) {
+			r.forward(0, p)
+			_ = append(p, "of another"...)
+		}
+		r.deliver(whole, whole, whole)
+		for i, b := range r.sent[0] {
+			if b != byte(i>>10+i) {
+				r.Fatalf("byte %d of what was delivered was changed", i)
+			}
+		}
+	},
+	"a pause that is told within a write": func(r *forwardRig) {
+		r.in[0].t.PauseReading()
+		r.marks(0)
+		r.out[0].onPause = func() { r.write(0, "paused") }
+		r.up.data = func(i int, p []byte) {
+			if i%8 < 7 {
+				r.forward(0, p)
+			} else {
+				r.write(0, "behind")
+			}
+		}
+		for r.out[0].pauses == 0 {
+			r.deliver(four, four, four, four, four, four, four, 100)
+		}
+		r.in[0].t.ResumeReading()
+	},
+	"an abort in a pause": func(r *forwardRig) {
+		r.in[0].t.PauseReading()
+		r.marks(0)
+		r.out[0].onPause = func() { r.dst(0).Abort() }
+		r.up.data = func(i int, p []byte) {
+			if i%8 < 7 {
+				_, _ = r.dst(0).Forward(p)
+			} else {
+				_, _ = r.dst(0).Write([]byte("behind"))
+			}
+		}
+		for r.out[0].pauses == 0 {
+			r.deliver(four, four, four, four, four, four, four, 100)
+		}
+		r.step(func() bool { return r.out[0].lost })
+		if n := r.dst(0).Buffered(); n > 0 {
+			r.Errorf("%d bytes stay with a transport that is lost", n)
+		}
+		r.in[0].got = nil
+	},
+	"more than may wait": func(r *forwardRig) {
+		r.in[0].t.PauseReading()
+		r.marks(0)
+		most := 0
+		r.up.data = func(_ int, p []byte) {
+			for range 63 {
+				r.forward(0, p)
+				if r.out[0].pauses == 0 {
+					most = max(most, r.dst(0).Buffered())
+				}
+			}
+		}
+		for r.out[0].pauses == 0 {
+			r.deliver(four, 100)
+		}
+		if most > 4*four {
+			r.Errorf("%d bytes waited, and nobody heard of a pause", most)
+		}
+		r.in[0].t.ResumeReading()
+	},
+	"who appends to a part of one": func(r *forwardRig) {
+		got := []byte(nil)
+		r.up.data = func(_ int, p []byte) {
+			got = append(got, p...)
+			_ = append(p, "of another"...)
+		}
+		r.deliver(four+four, 1) // comes in more calls than pieces
+		for i, b := range got {
+			if b != byte(i>>10+i) {
+				r.Fatalf("byte %d of what was delivered was changed", i)
+			}
+		}
+		if r.up.n != 3 {
+			r.Errorf("%d calls", r.up.n)
+		}
 	},
 	"memory of others": func(r *forwardRig) {
 		own := make([]byte, whole)

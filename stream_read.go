@@ -234,7 +234,8 @@ func (s *stream) deliver(p []byte) {
 		// What was withheld may be much more than one read. It is offered in
 		// pieces, so that a protocol that writes as much as it reads meets its
 		// marks in between; one that declines a piece sees all there is.
-		q := p[:min(len(p), pieceMax)]
+		k := min(len(p), pieceMax)
+		q := p[:k:k]
 		if came && s.caps&capBuffer != 0 {
 			// The protocol came in the midst of this read: its first bytes go
 			// where all others will.

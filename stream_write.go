@@ -79,7 +79,7 @@ func (s *stream) Buffered() int {
 	return n
 }
 
-func (s *stream) writable() error {
+func (s *stream) writable(method string) error {
 	switch {
 	case s.flags&(fClosing|fLost) != 0 && !s.producing():
 		return ErrClosed
@@ -90,7 +90,7 @@ func (s *stream) writable() error {
 	case s.wh == backend.None && s.flags&fCarried == 0:
 		return ErrNotWritable
 	}
-	return s.loop.check("Write")
+	return s.loop.check(method)
 }
 
 // producing reports whether Close waits for a producer, which may still write.
@@ -100,7 +100,7 @@ func (s *stream) producing() bool {
 
 // Write implements Transport.
 func (s *stream) Write(p []byte) (int, error) {
-	if err := s.writable(); err != nil {
+	if err := s.writable("Write"); err != nil {
 		return 0, err
 	}
 	s.write(p)
@@ -108,9 +108,11 @@ func (s *stream) Write(p []byte) (int, error) {
 }
 
 func (s *stream) write(p []byte) {
+	if len(p) == 0 {
+		return
+	}
 	s.settle()
-	total := len(p)
-	if total >= directMin && s.out == nil && s.loop.caps.Inline && s.flags&fSpliceOut == 0 {
+	if len(p) >= directMin && s.out == nil && s.loop.caps.Inline && s.flags&fSpliceOut == 0 {
 		if s.flags&fCarried != 0 {
 			p = p[s.directCarrier(p):]
 		} else {
@@ -122,21 +124,21 @@ func (s *stream) write(p []byte) {
 	if len(p) > 0 {
 		s.buffer(p)
 		s.overflow()
-	} else if total > 0 {
+	} else {
 		s.drainLater() // it never was in the buffer, but it has left all the same
 	}
 }
 
 // Writev implements Transport.
 func (s *stream) Writev(bufs [][]byte) (int, error) {
-	if err := s.writable(); err != nil {
+	if err := s.writable("Writev"); err != nil {
 		return 0, err
 	}
-	s.settle()
 	total := 0
 	for _, p := range bufs {
 		if len(p) > 0 {
 			total += len(p)
+			s.settle()
 			s.buffer(p)
 		}
 	}

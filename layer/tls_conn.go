@@ -36,6 +36,7 @@ type tlsConn struct {
 	control int           // bytes that answer the peer's, written since what is below was blocked
 
 	reading  bool // inside conn.Read
+	broken   bool // crypto/tls has found a bad record, and writes no more
 	notified bool // our close_notify was sent
 	peerDone bool // the peer's close_notify was received
 	eof      bool // the stream below has ended
@@ -115,6 +116,7 @@ func (c *tlsConn) pump() {
 	buf := c.shared.bufs.Get().(*tlsBuffer)
 	for len(c.in) > 0 && c.held&(holdEnd|holdControl) == 0 && !c.over {
 		err := c.decrypt(buf)
+		c.broken = err != nil && !errors.Is(err, io.EOF)
 		c.DeliverMany(buf.pieces)
 		if err != nil {
 			c.readEnded(err)
@@ -223,7 +225,7 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 	total := 0
 	for _, p := range bufs {
 		for len(p) > 0 {
-			if c.blocked || c.over {
+			if c.blocked || c.over || c.broken {
 				return total, nil
 			}
 			n, err := c.writeJoined(p[:min(len(p), 4*pieceMax)])

@@ -16,7 +16,7 @@ import (
 
 // TestTLSRelay: a relay between TLS and a plain stream passes on every byte both
 // ways, and the ends, however reads and writes are cut and whoever is slow (G1,
-// behaviours 52 and 60).
+// behaviour 52).
 func TestTLSRelay(t *testing.T) {
 	seeds := uint64(60)
 	if testing.Short() {

@@ -199,11 +199,12 @@ func (b *Backend) filled(op *backend.Op, n int) []byte {
 func (b *Backend) serveRead(s *slot) {
 	op := s.rd
 	size := readSize
-	if s.flags&full != 0 && b.ready.over() {
+	if s.flags&full != 0 && b.ready.alone() {
 		size = min(bulkSize, arenaSize-b.lent)
 	}
 	n, errno := b.read(s, b.buffer(op, size))
-	if s.flags &^= full; n >= readSize {
+	s.flags &^= full
+	if n >= readSize {
 		s.flags |= full
 	}
 	switch {

@@ -215,6 +215,9 @@ func (q *queue) turn() {
 	q.head = 0
 }
 
+// alone reports whether the slot that was popped last is the only one of its round.
+func (q *queue) alone() bool { return len(q.now) == 1 }
+
 func (q *queue) over() bool { return q.head == len(q.now) }
 
 func (q *queue) pop() int32 {

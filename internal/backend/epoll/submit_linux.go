@@ -55,7 +55,9 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	}
 	*place = op
 	op.State = armed
-	s.flags &^= full
+	if place == &s.rd {
+		s.flags &^= full
+	}
 	if op.Kind == backend.Ready {
 		b.levelled(s)
 	}
