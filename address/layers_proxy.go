@@ -36,7 +36,7 @@ func proxyLayers() []*Layer {
 		proxyLayer(proxyEntry{
 			name: "connect", example: "proxy.corp:3128+connect:example.com:443",
 			title:  "an HTTP proxy (CONNECT): on a listener it is one, elsewhere it asks one",
-			server: layer.ConnectServer, client: layer.Connect, password: true,
+			server: layer.ConnectServer, client: layer.Connect, password: true, noColon: true,
 		}),
 		proxyInLayer(),
 		proxyOutLayer(),
@@ -49,6 +49,7 @@ type proxyEntry struct {
 	server               func(...layer.ServeOption) layer.Layer
 	client               func(dest string, opts ...layer.ProxyOption) layer.Layer
 	password             bool // it has passwords
+	noColon              bool // a colon ends the user's name
 }
 
 const proxyDoc = `As a server it takes what its clients ask for to the other side: dial connects there,
@@ -64,7 +65,7 @@ func proxyLayer(e proxyEntry) *Layer {
 		options = append(options,
 			OptionDoc{Name: "user", Type: Text, Doc: "the user name: to give to the proxy, or the only one to let in"},
 			OptionDoc{Name: "password", Type: Secret, Doc: "its password"},
-			OptionDoc{Name: "users", Type: Secret, Doc: "server: who is let in, a name:password on each line", Conflicts: []string{"user", "password"}},
+			OptionDoc{Name: "users", Type: Secret, Doc: "server: who is let in, a name:password on each line, each name once", Conflicts: []string{"user", "password"}},
 		)
 	} else {
 		options = append(options, OptionDoc{Name: "user", Type: Text, Doc: "client: the user name to claim"})
@@ -94,6 +95,10 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 		return &Fault{Token: &user.Key, Problem: "SOCKS4 has no passwords, so it cannot keep anybody out", Hint: "socks5 and connect can"}
 	case e.password && user != nil && password == nil:
 		return &Fault{Token: &user.Key, Problem: "a user name and no password", Hint: "add password=env:NAME or password=file:PATH"}
+	case e.noColon && user != nil && strings.Contains(user.Value.Text, ":"):
+		return &Fault{Token: user.Value, Problem: "a user name with a colon", Hint: "basic authentication (RFC 7617) cannot say one; socks5 can"}
+	case e.password && user != nil && len(user.Value.Text) > longestCredential:
+		return &Fault{Token: user.Value, Problem: "a user name that is too long", Hint: "it has at most 255 bytes"}
 	case password != nil && user == nil:
 		return &Fault{Token: &password.Key, Problem: "a password and no user name", Hint: "add user=NAME"}
 	case !role.Server() && p.Has("users"):
@@ -126,33 +131,9 @@ func prepareProxyServer(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 	if d := p.Duration("timeout"); d > 0 {
 		opts = append(opts, layer.WithRequestTimeout(d))
 	}
-	users := map[string]string{}
-	switch {
-	case p.Has("users"):
-		text, err := env.Secret(p, "users")
-		if err != nil {
-			return nil, err
-		}
-		for i, line := range strings.Split(text, "\n") {
-			line = strings.TrimSuffix(line, "\r")
-			name, password, ok := strings.Cut(line, ":")
-			switch {
-			case line == "":
-			case !ok || name == "" || len(name) > 255 || len(password) > 255:
-				return nil, fmt.Errorf("users: line %d is no name:password", i+1) // and must not be shown
-			default:
-				users[name] = password
-			}
-		}
-		if len(users) == 0 {
-			return nil, errors.New("users: there are none")
-		}
-	case p.Has("password"):
-		password, err := env.Secret(p, "password")
-		if err != nil {
-			return nil, err
-		}
-		users[p.Value("user")] = password
+	users, err := proxyUsers(env, p)
+	if err != nil {
+		return nil, err
 	}
 	if len(users) > 0 {
 		opts = append(opts, layer.WithUsers(layer.NewUsers(users)))
@@ -169,7 +150,7 @@ func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 		password := ""
 		if e.password {
 			var err error
-			if password, err = env.Secret(p, "password"); err != nil {
+			if password, err = proxyPassword(env, p); err != nil {
 				return nil, err
 			}
 		}

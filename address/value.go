@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -333,28 +332,6 @@ func (env *Env) Path(path string) string {
 		return strings.TrimSuffix(env.Home, "/") + "/" + rest
 	}
 	return path
-}
-
-// Secret reads what an option of type Secret refers to: an environment
-// variable, or a file without the newline at its end. Its errors name the place
-// and never the content.
-func (env *Env) Secret(p *Part, name string) (string, error) {
-	ref := p.Value(name)
-	if key, ok := strings.CutPrefix(ref, "env:"); ok {
-		v, ok := env.lookup(key)
-		if !ok {
-			return "", fmt.Errorf("%s: the environment has no %s", name, key)
-		}
-		return v, nil
-	}
-	if path, ok := strings.CutPrefix(ref, "file:"); ok {
-		text, err := os.ReadFile(env.Path(path))
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", name, err)
-		}
-		return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
-	}
-	return "", fmt.Errorf("%s: no secret given", name)
 }
 
 // units are the factors of sizes and rates, in bytes: letters count in 1024s, as

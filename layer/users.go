@@ -9,11 +9,15 @@ import (
 // change, and any goroutine may use it.
 type Users struct{ all [][2][sha256.Size]byte }
 
-// NewUsers makes Users of passwords by name. An empty password is one.
+// NewUsers makes Users of passwords by name. A user without a name or with an
+// empty password never matches: nothing is no secret, and RFC 1929 has no way to
+// say it.
 func NewUsers(passwords map[string]string) *Users {
 	u := &Users{}
 	for name, password := range passwords { // any order: all are looked at
-		u.all = append(u.all, [2][sha256.Size]byte{sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))})
+		if name != "" && password != "" {
+			u.all = append(u.all, [2][sha256.Size]byte{sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))})
+		}
 	}
 	return u
 }

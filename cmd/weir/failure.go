@@ -85,6 +85,10 @@ func connectFailureTo(label string, e *address.Endpoint, err *weir.ConnectError)
 // prepareFailure explains a layer that cannot be set up: a certificate that is
 // not there.
 func prepareFailure(e *address.Endpoint, err error) *failure {
+	var secret *address.SecretError
+	if errors.As(err, &secret) {
+		return &failure{problem: "cannot set up " + e.Label() + ": " + secret.Error(), next: secret.Next}
+	}
 	text := why(err)
 	var path *fs.PathError
 	if errors.As(err, &path) {

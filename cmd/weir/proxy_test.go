@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -82,5 +84,44 @@ func TestProxyLines(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestEmptySecret: nothing is no secret: a proxy that it would protect does not
+// listen, and the failure names the option, where it was read, and what to do.
+func TestEmptySecret(t *testing.T) {
+	users := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(users, []byte("a:\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][2]string{
+		{"socks5,user=a,password=env:EMPTY", "password=env:EMPTY: it is empty"},
+		{"connect,user=a,password=env:EMPTY", "password=env:EMPTY: it is empty"},
+		{"socks5,users=file:" + users, "line 1: its password is empty"},
+	} {
+		p := prepare(t, "weir", "tcp-listen:127.0.0.1:0+"+c[0], "dial")
+		p.Env = append(p.Env, "EMPTY=")
+		p.begin()
+		if code := p.end(); code != exitFailure || !strings.Contains(p.said(), c[1]) || strings.Contains(p.said(), "ready") {
+			t.Errorf("%s: code %d, it said %q", c[0], code, p.said())
+		}
+		if lines := strings.Split(p.said(), "\n"); len(lines) != 2 {
+			t.Errorf("no next step in %q", lines)
+		}
+	}
+}
+
+// TestProxyInProxy: two proxy servers on one listener are two proxies, one inside
+// the other: who goes through the first to anywhere speaks to the second.
+func TestProxyInProxy(t *testing.T) {
+	addr := server(t, answer(strings.ToUpper))
+	far := start(t, "tcp-listen:127.0.0.1:0+socks5+connect", "dial")
+	p := prepare(t, "weir", "-", far.listening()+"+socks5:inner.test:1+connect:"+addr)
+	p.Stdin = strings.NewReader("through two")
+	var out bytes.Buffer
+	p.Stdout = &out
+	p.begin()
+	if code := p.end(); code != exitOK || out.String() != "THROUGH TWO" {
+		t.Errorf("code %d, %q", code, out.String())
 	}
 }

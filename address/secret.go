@@ -1,0 +1,72 @@
+package address
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// SecretError is a secret that cannot be used. Nothing of it is shown.
+type SecretError struct {
+	Option string // that names it: "password"
+	Where  string // where it was read: "env:NAME" or "file:PATH"
+	Line   int    // of the file or the variable, from 1; 0: all of it
+	Err    error  // what is wrong
+	Next   string // what to do about it, a sentence
+}
+
+func (e *SecretError) Error() string {
+	at := ""
+	if e.Line > 0 {
+		at = fmt.Sprintf(", line %d", e.Line)
+	}
+	return e.Option + "=" + e.Where + at + ": " + e.Err.Error()
+}
+
+// Unwrap returns what is wrong.
+func (e *SecretError) Unwrap() error { return e.Err }
+
+// ErrEmptySecret is the cause where a secret is there and has nothing in it:
+// anybody could guess it.
+var ErrEmptySecret = errors.New("it is empty, and nothing is no secret")
+
+// Secret reads what an option of type Secret refers to: an environment
+// variable, or a file without the newline at its end. Its errors are
+// *SecretErrors, which name the place and never the content; one that is empty,
+// or only ends lines, is ErrEmptySecret.
+func (env *Env) Secret(p *Part, name string) (string, error) {
+	ref := p.Value(name)
+	fail := func(err error, next string) (string, error) {
+		return "", &SecretError{Option: name, Where: ref, Err: err, Next: next}
+	}
+	text, put := "", ""
+	switch scheme, at, _ := strings.Cut(ref, ":"); scheme {
+	case "env":
+		v, ok := env.lookup(at)
+		if !ok {
+			return fail(fmt.Errorf("the environment has no %s", at), "Set it, and export it: export "+at+"=…")
+		}
+		text, put = v, "Put the secret into the variable: export "+at+"=…"
+	case "file":
+		b, err := os.ReadFile(env.Path(at))
+		if err != nil {
+			var path *fs.PathError
+			if errors.As(err, &path) {
+				err = path.Err // the place is named already
+			}
+			return fail(err, "Name a file that this user can read.")
+		}
+		text, put = string(b), "Put the secret into the file."
+	default:
+		return fail(errors.New("no secret given"), "")
+	}
+	if strings.Trim(text, "\r\n") == "" {
+		return fail(ErrEmptySecret, put)
+	}
+	if strings.HasPrefix(ref, "file:") {
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+	}
+	return text, nil
+}
