@@ -186,7 +186,8 @@ func proxyInLayer() *Layer {
 		Name: "proxy-in", Roles: []Role{Listen},
 		Summary: "takes the client's address from a PROXY header (versions 1 and 2)",
 		Doc: "For what stands behind haproxy and the like. Peers that are trusted have to send a\n" +
-			"header, and others are refused, so that nobody makes up an address.",
+			"header, and others are refused, so that nobody makes up an address. Where a header\n" +
+			"has no IP address (LOCAL, UNSPEC, UNIX), the connection keeps its own.",
 		Example: "8443+proxy-in,from=10.0.0.0/8",
 		Options: []OptionDoc{
 			{Name: "from", Type: networkType, Many: true, Doc: "trusted peers, besides those on UNIX sockets; without it, loopback"},

@@ -21,7 +21,11 @@ const (
 const defaultProxyHeaderTimeout = 5 * time.Second
 
 // ProxyIn reads the header of the PROXY protocol, version 1 or 2, with which a
-// proxy begins the stream: the transport above has the addresses that it says.
+// proxy begins the stream: the transport above has the IP addresses that it says,
+// as *net.TCPAddrs, for it is a stream whatever the proxy's client spoke (UDP4,
+// UDP6). Where it says others, or none (UNIX, UNSPEC, LOCAL), the transport keeps
+// its own, as the protocol tells a receiver to do with a family that it has no
+// use for; ProxyHeaderOf has what was said.
 // trusted are the peers that may, and must, send one; none are loopback. Those
 // that have no IP address are trusted too: who may connect to a UNIX socket is
 // said by its file. Others are refused, and so is a stream that begins with
@@ -43,8 +47,9 @@ func ProxyIn(trusted []netip.Prefix, timeout time.Duration) Layer {
 			}
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {
 				top := &proxiedTransport{overlay: overlay{Transport: t}, h: &w.h}
-				if !w.h.Local {
-					top.local, top.remote = w.h.Destination, w.h.Source
+				if src, ok := addrPortOf(w.h.Source); ok && !w.h.Local {
+					dst, _ := addrPortOf(w.h.Destination) // a header has both of one family
+					top.local, top.remote = net.TCPAddrFromAddrPort(dst), net.TCPAddrFromAddrPort(src)
 				}
 				return top
 			}

@@ -36,7 +36,7 @@ type ProxyHeader struct {
 	// transport has its own addresses then.
 	Local bool
 	// Source and Destination are the ends of the connection that the peer
-	// passes on; nil where Local.
+	// passes on: *net.TCPAddr, *net.UDPAddr or *net.UnixAddr; nil where Local.
 	Source, Destination net.Addr
 	// TLVs are version 2's further values as they came: type, length, value.
 	TLVs []byte

@@ -28,7 +28,11 @@ func TestProxyIn(t *testing.T) {
 		{"v1, the longest", "PROXY UNKNOWN " + strings.Repeat("f", 91) + "\r\n", "wire", "wire"},
 		{"v1, unknown", "PROXY UNKNOWN\r\n", "wire", "wire"},
 		{"v2", v2 + "\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x04\xd2\x01\xbb", "192.0.2.1:1234", "198.51.100.2:443"},
-		{"v2, UNIX", v2 + "\x21\x31\x00\xd8/run/a" + strings.Repeat("\x00", 102) + "/run/b" + strings.Repeat("\x00", 102), "/run/a", "/run/b"},
+		{"v2, UNIX", v2 + "\x21\x31\x00\xd8/run/a" + strings.Repeat("\x00", 102) + "/run/b" + strings.Repeat("\x00", 102), "wire", "wire"},
+		{"v2, UNIX, a path like an address", v2 + "\x21\x31\x00\xd8192.0.2.1:1" + strings.Repeat("\x00", 97) + strings.Repeat("\x00", 108), "wire", "wire"},
+		{"v2, UNIX datagrams", v2 + "\x21\x32\x00\xd8" + strings.Repeat("\x00", 216), "wire", "wire"},
+		{"v2, UDP", v2 + "\x21\x12\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x04\xd2\x01\xbb", "192.0.2.1:1234", "198.51.100.2:443"},
+		{"v2, UDP over IPv6", v2 + "\x21\x22\x00\x24\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x02\x04\xd2\x01\xbb", "[2001:db8::1]:1234", "[2001:db8::2]:443"},
 		{"v2, more", v2 + "\x21\x11\x00\x11\xc0\x00\x02\x01\xc6\x33\x64\x02\x04\xd2\x01\xbb\x02\x00\x02ab", "192.0.2.1:1234", "198.51.100.2:443"},
 		{"v2, LOCAL", v2 + "\x20\x00\x00\x00", "wire", "wire"},
 		{"v2, LOCAL with addresses", v2 + "\x20\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x04\xd2\x01\xbb", "wire", "wire"},
@@ -66,7 +70,15 @@ func TestProxyIn(t *testing.T) {
 				if e.made != 1 || e.tr.RemoteAddr().String() != src || e.tr.LocalAddr().String() != dst || string(e.got) != rest {
 					t.Fatalf("made %d, from %v to %v, got %q", e.made, e.tr.RemoteAddr(), e.tr.LocalAddr(), e.got)
 				}
+				for _, a := range []net.Addr{e.tr.RemoteAddr(), e.tr.LocalAddr()} {
+					if _, ok := a.(*net.TCPAddr); !ok {
+						t.Fatalf("%v is a %T", a, a)
+					}
+				}
 				h := layer.ProxyHeaderOf(e.tr)
+				if u, ok := h.Source.(*net.UnixAddr); c.name == "v2, UNIX" && (!ok || u.Name != "/run/a") {
+					t.Fatalf("the header says %v", h.Source)
+				}
 				if v, ok := h.TLV(2); ok != (c.name == "v2, more") || ok && string(v) != "ab" {
 					t.Fatalf("value 2 is %q, %v", v, ok)
 				}

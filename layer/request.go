@@ -254,7 +254,7 @@ func addrPortOf(a net.Addr) (netip.AddrPort, bool) {
 	case *net.TCPAddr:
 		ap := a.AddrPort()
 		return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()), ap.IsValid()
-	case nil:
+	case *net.UnixAddr, nil: // a path may look like an address
 		return netip.AddrPort{}, false
 	}
 	ap, err := netip.ParseAddrPort(a.String())
