@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 )
@@ -18,30 +19,76 @@ type Access struct {
 	Deny []netip.Prefix
 }
 
-// Check returns nil, or ErrNotAllowed. The unspecified addresses (0.0.0.0, ::),
+// Check returns nil, or an *AccessError. The unspecified addresses (0.0.0.0, ::),
 // which reach this machine, count as loopback too; they, 0.0.0.0/8, broadcast,
 // multicast and link-local addresses, where clouds keep their secrets, are
 // refused unless a network in Allow names no more than such.
 func (r *Access) Check(a netip.Addr) error {
 	for _, a := range spellings(a) {
-		if contains(r.Deny, a) || len(r.Allow) > 0 && !contains(r.Allow, a) {
-			return ErrNotAllowed
+		if p, ok := match(r.Deny, a); ok {
+			return &AccessError{Addr: a, Problem: Denied, Network: p}
 		}
-		if special(a) && !r.names(a) {
-			return ErrNotAllowed
+		if len(r.Allow) > 0 && !contains(r.Allow, a) {
+			return &AccessError{Addr: a, Problem: NotListed}
+		}
+		if p, ok := match(specials(), a); ok && !r.names(a) {
+			return &AccessError{Addr: a, Problem: Special, Network: p}
 		}
 		if a.IsUnspecified() {
 			loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 			if a.Is6() {
 				loopback = netip.IPv6Loopback()
 			}
-			if contains(r.Deny, loopback) {
-				return ErrNotAllowed
+			if p, ok := match(r.Deny, loopback); ok {
+				return &AccessError{Addr: a, Problem: Denied, Network: p}
 			}
 		}
 	}
 	return nil
 }
+
+// AccessProblem is why an address is not allowed.
+type AccessProblem uint8
+
+// The problems.
+const (
+	Denied    AccessProblem = iota // Deny has it
+	NotListed                      // there is an Allow, and it does not have it
+	Special                        // nobody means such an address, and no network in Allow names it
+)
+
+// AccessError is an address that is not allowed. It is ErrNotAllowed, and so
+// fs.ErrPermission.
+type AccessError struct {
+	Addr    netip.Addr // without a zone; an IPv4 address inside another by itself
+	Problem AccessProblem
+	Network netip.Prefix // that Addr is in, of Deny or of the special ones; not valid where NotListed
+}
+
+func (e *AccessError) Error() string {
+	switch e.Problem {
+	case Denied:
+		return fmt.Sprintf("not allowed by the rules (%v is in %v, which is denied)", e.Addr, e.Network)
+	case NotListed:
+		return fmt.Sprintf("not allowed by the rules (%v is in no network that is allowed)", e.Addr)
+	case Special:
+	}
+	what := "an address of this network (0.0.0.0/8)"
+	switch {
+	case e.Addr.IsUnspecified():
+		what = "the unspecified address"
+	case e.Addr.IsLinkLocalUnicast():
+		what = "link-local"
+	case e.Addr.IsMulticast():
+		what = "multicast"
+	case e.Network.Bits() == 32:
+		what = "broadcast"
+	}
+	return fmt.Sprintf("not allowed by default (%v is %s)", e.Addr, what)
+}
+
+// Unwrap returns ErrNotAllowed.
+func (e *AccessError) Unwrap() error { return ErrNotAllowed }
 
 // CheckAddr is Check for an address of a connection; one without an IP address
 // is refused.
@@ -66,10 +113,10 @@ func (r *Access) names(a netip.Addr) bool {
 }
 
 // specials are the networks that nobody means.
-func specials() [7]netip.Prefix {
+func specials() []netip.Prefix {
 	var linkLocal, multicast [16]byte
 	linkLocal[0], linkLocal[1], multicast[0] = 0xfe, 0x80, 0xff
-	return [...]netip.Prefix{
+	return []netip.Prefix{
 		netip.PrefixFrom(netip.IPv4Unspecified(), 8),
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16),
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4),
@@ -80,22 +127,19 @@ func specials() [7]netip.Prefix {
 	}
 }
 
-func special(a netip.Addr) bool {
-	for _, s := range specials() {
-		if s.Contains(a) {
-			return true
+// match finds the network of ps that has a.
+func match(ps []netip.Prefix, a netip.Addr) (netip.Prefix, bool) {
+	for _, p := range ps {
+		if p.Contains(a) || a.Is4() && p.Addr().Is4In6() && p.Bits() >= 96 && netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Contains(a) {
+			return p, true
 		}
 	}
-	return false
+	return netip.Prefix{}, false
 }
 
 func contains(ps []netip.Prefix, a netip.Addr) bool {
-	for _, p := range ps {
-		if p.Contains(a) || a.Is4() && p.Addr().Is4In6() && p.Bits() >= 96 && netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Contains(a) {
-			return true
-		}
-	}
-	return false
+	_, ok := match(ps, a)
+	return ok
 }
 
 // spellings are the addresses that packets to a may reach: a, and an IPv4

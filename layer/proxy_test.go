@@ -150,7 +150,7 @@ func TestProxyRefusal(t *testing.T) {
 				w.Until("the refusal", func() bool { return c.over() && s.over() })
 				var refused *layer.ProxyError
 				var attempt *weir.AttemptError
-				if c.made != 0 || !errors.As(c.failed, &refused) || !errors.As(c.failed, &attempt) || attempt.Stage != weir.StageProxy {
+				if c.made != 0 || !errors.As(c.failed, &refused) || !errors.As(c.failed, &attempt) || attempt.Stage != weir.StageProxy || refused.Destination != "192.0.2.1:1" {
 					t.Fatalf("made %d, failed %v", c.made, c.failed)
 				}
 				if want := p.says(why); want != nil && want.Error() != "x" && !errors.Is(c.failed, want) {

@@ -18,7 +18,10 @@ type ProxyError struct {
 	Protocol string // "socks4", "socks5", "connect"
 	Code     int    // the reply's code, or the HTTP status
 	Text     string // what the code means, or the reason that the proxy gave
-	cause    error
+	// Destination is the "host:port" that the proxy was asked for: with several
+	// proxies one behind another it says which of them refused.
+	Destination string
+	cause       error
 }
 
 func (e *ProxyError) Error() string {

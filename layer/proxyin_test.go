@@ -166,8 +166,24 @@ func TestAccess(t *testing.T) {
 		{nets("10.0.0.0/8"), nil, "::1", false},
 	} {
 		r := &layer.Access{Allow: c.allow, Deny: c.deny}
-		if err := r.Check(netip.MustParseAddr(c.addr)); (err == nil) != c.ok || err != nil && !errors.Is(err, layer.ErrNotAllowed) {
+		err := r.Check(netip.MustParseAddr(c.addr))
+		var why *layer.AccessError
+		if (err == nil) != c.ok || err != nil && (!errors.Is(err, layer.ErrNotAllowed) || !errors.As(err, &why)) {
 			t.Errorf("allow %v, deny %v: %s: %v", c.allow, c.deny, c.addr, err)
+			continue
+		}
+		if err == nil {
+			continue
+		}
+		want := layer.Special
+		switch {
+		case len(c.deny) > 0 && why.Network.IsValid() && why.Network == c.deny[0]:
+			want = layer.Denied
+		case len(c.allow) > 0 && !why.Network.IsValid():
+			want = layer.NotListed
+		}
+		if why.Problem != want || !why.Addr.IsValid() || why.Addr.Zone() != "" {
+			t.Errorf("allow %v, deny %v: %s: problem %d, %v", c.allow, c.deny, c.addr, why.Problem, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package layer
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -90,7 +91,7 @@ func clientOf(name string, c *proxyConfig, dest string, newWire func(host string
 			host, port, err := splitDestination(dest)
 			var w clientWire = &noWire{err: err}
 			if err == nil {
-				w = newWire(host, port)
+				w = &askingWire{clientWire: newWire(host, port), dest: joinDestination(host, port)}
 			}
 			o := &opening{name: name, wire: w, above: a, stage: weir.StageProxy, limit: c.limit}
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {
@@ -110,6 +111,21 @@ func clientOf(name string, c *proxyConfig, dest string, newWire func(host string
 			return o
 		}}
 	}
+}
+
+// askingWire puts into a refusal what was asked for.
+type askingWire struct {
+	clientWire
+	dest string
+}
+
+func (w *askingWire) next(p []byte) (n int, reply []byte, e event, err error) {
+	n, reply, e, err = w.clientWire.next(p)
+	var refused *ProxyError
+	if errors.As(err, &refused) {
+		refused.Destination = w.dest
+	}
+	return n, reply, e, err
 }
 
 // noWire is a handshake that cannot begin.

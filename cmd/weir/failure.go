@@ -79,6 +79,7 @@ func connectFailureTo(label string, e *address.Endpoint, err *weir.ConnectError)
 		f.next = nextForConnect(e, cause)
 	}
 	f.showTLS(cause, false)
+	f.showProxy(e, cause)
 	return f
 }
 

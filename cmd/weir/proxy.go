@@ -117,8 +117,11 @@ func whyProxy(err error) string {
 	var (
 		proxy    *layer.ProxyError
 		protocol *layer.ProtocolError
+		access   *layer.AccessError
 	)
 	switch {
+	case errors.As(err, &access):
+		return access.Error()
 	case errors.As(err, &proxy):
 		return proxy.Error()
 	case errors.As(err, &protocol):

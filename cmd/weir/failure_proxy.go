@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/layer"
+)
+
+// showProxy says of a proxy's refusal what the proxy was asked for, which is what
+// could not be reached, and what to do; and of the rules for dial which it was.
+func (f *failure) showProxy(e *address.Endpoint, cause error) {
+	var (
+		access   *layer.AccessError
+		refused  *layer.ProxyError
+		protocol *layer.ProtocolError
+	)
+	isRefused := errors.As(cause, &refused)
+	i := proxyOf(e, refused)
+	switch {
+	case errors.As(cause, &access):
+		f.next = nextForAccess(access)
+	case i < 0:
+	case isRefused:
+		f.problem = "cannot connect to " + refused.Destination + " through " + through(e, i) + ": " + refused.Error()
+		if len(f.tried) == 1 { // it was the proxy's address, which is fine
+			f.detail = append(f.detail, "asked the proxy at "+strings.TrimSuffix(f.tried[0], " "+cut(why(cause))))
+			f.tried = nil
+		}
+		f.next = nextForProxy(e, e.Layers[i], refused)
+	case errors.As(cause, &protocol) && f.next == "":
+		f.next = "Perhaps what listens there is no " + e.Layers[i].Name.Text + " proxy."
+	}
+}
+
+// proxyOf is the index of the proxy layer that refused, or else of the last one,
+// or -1.
+func proxyOf(e *address.Endpoint, refused *layer.ProxyError) int {
+	at := -1
+	for i, p := range e.Layers {
+		if e.Layer(i).Arg.Type != address.HostPort {
+			continue
+		}
+		if at = i; refused != nil && p.Arg != nil && sameDestination(p.ArgText(), refused.Destination) {
+			break
+		}
+	}
+	return at
+}
+
+// sameDestination compares a host:port as it was written to one in the way of
+// package net, which has brackets around IPv6 addresses.
+func sameDestination(written, dest string) bool {
+	bare := strings.NewReplacer("[", "", "]", "")
+	return bare.Replace(written) == bare.Replace(dest)
+}
+
+// through is the label of an endpoint up to its layer i.
+func through(e *address.Endpoint, i int) string {
+	label := e.Label()
+	for j := len(e.Layers) - 1; j > i; j-- {
+		label = strings.TrimSuffix(label, "+"+e.Layers[j].Name.Text)
+	}
+	return label
+}
+
+func nextForProxy(e *address.Endpoint, p *address.Part, refused *layer.ProxyError) string {
+	name, dest := p.Name.Text, refused.Destination
+	switch {
+	case errors.Is(refused, layer.ErrProxyAuth):
+		return nextForPassword(p, refused)
+	case errors.Is(refused, layer.ErrNotAllowed):
+		return "The proxy does not go to " + dest + " for us: ask who runs it. If it is weir, it said there which rule it was."
+	case errors.Is(refused, layer.ErrProxyCommand):
+		return "Perhaps what listens there is no " + name + " proxy, or one that does not connect: ask who runs it."
+	case errors.Is(refused, syscall.ECONNREFUSED):
+		next := "The proxy could not reach " + dest + ": nothing listens there"
+		switch base, _, _ := strings.Cut(e.Text, "+"); {
+		case e.Base.Has("retry"):
+			return next + ", and nothing came within " + e.Base.Value("retry") + "."
+		case slices.ContainsFunc(e.Kind().Options, func(d address.OptionDoc) bool { return d.Name == "retry" }):
+			return next + ". To wait for it: add ,retry=30s to " + base
+		}
+		return next + "."
+	case errors.Is(refused, syscall.ETIMEDOUT):
+		return "The proxy could not reach " + dest + ": nobody answered it there. Check the address, or ask who runs the proxy."
+	case errors.Is(refused, syscall.EHOSTUNREACH):
+		return "The proxy could not reach " + dest + ": it found no such name, or no way there. Check the name as the proxy sees it."
+	case errors.Is(refused, syscall.ENETUNREACH):
+		return "The proxy could not reach " + dest + ": it has no way to that network. Ask who runs the proxy."
+	}
+	return "The proxy could not reach " + dest + ", and says no more: what it logs may."
+}
+
+// nextForPassword is the next step where a proxy does not let us in.
+func nextForPassword(p *address.Part, refused *layer.ProxyError) string {
+	name := p.Name.Text
+	switch {
+	case refused.Protocol == "socks4" && p.Has("user"):
+		return "The proxy does not take that user: ask who runs it."
+	case refused.Protocol == "socks4":
+		return "The proxy wants to know who asks: add ,user=NAME to +" + name
+	case !p.Has("user"):
+		return "The proxy wants a user name and a password: add ,user=NAME,password=env:VAR to +" + name
+	case refused.Protocol == "socks5" && refused.Code == 0xff:
+		return "The proxy takes neither a password nor none, and weir has no other way: ask who runs it."
+	}
+	return "The proxy does not take that user with that password: check user=" + p.Value("user") + " and what " + p.Value("password") + " holds."
+}
+
+// nextForAccess is the next step where --allow and --deny, or the lack of them,
+// forbid an address.
+func nextForAccess(e *layer.AccessError) string {
+	switch e.Problem {
+	case layer.Denied:
+		return fmt.Sprintf("It was --deny that refused it: take %v out of it if it is meant.", e.Network)
+	case layer.NotListed:
+		return fmt.Sprintf("It was --allow that refused it, as it names others only: add %v to it if it is meant.", e.Addr)
+	case layer.Special:
+	}
+	return fmt.Sprintf("It is refused unless it is named: add --allow %v if it is meant, and with it what else is allowed, such as 0.0.0.0/0,::/0", e.Addr)
+}
