@@ -17,7 +17,7 @@ func proxyLayers() []*Layer {
 			name: "socks5", example: "localhost:1080+socks5:example.com:80",
 			title:  "a SOCKS5 proxy: on a listener it is one, elsewhere it asks one",
 			server: func(o ...layer.ServeOption) layer.Layer { return layer.SOCKSServer(layer.Version5, o...) },
-			client: layer.SOCKS5, password: true,
+			client: layer.SOCKS5, password: true, bind: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4a", example: "localhost:1080+socks4a:example.com:80",
@@ -25,13 +25,13 @@ func proxyLayers() []*Layer {
 			server: func(o ...layer.ServeOption) layer.Layer {
 				return layer.SOCKSServer(layer.Version4|layer.Version4a, o...)
 			},
-			client: layer.SOCKS4a,
+			client: layer.SOCKS4a, bind: true, only4: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4", example: "localhost:1080+socks4:192.0.2.1:80",
 			title:  "a SOCKS4 proxy, for IPv4 addresses only: on a listener it is one, elsewhere it asks one",
 			server: func(o ...layer.ServeOption) layer.Layer { return layer.SOCKSServer(layer.Version4, o...) },
-			client: layer.SOCKS4,
+			client: layer.SOCKS4, bind: true, only4: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "connect", example: "proxy.corp:3128+connect:example.com:443",
@@ -50,12 +50,20 @@ type proxyEntry struct {
 	client               func(dest string, opts ...layer.ProxyOption) layer.Layer
 	password             bool // it has passwords
 	noColon              bool // a colon ends the user's name
+	bind                 bool // it has BIND
+	only4                bool // its addresses are IPv4
 }
 
 const proxyDoc = `As a server it takes what its clients ask for to the other side: dial connects there,
 and a proxy layer without an argument asks the next proxy for the same. Without
 authentication it listens on loopback only. As a client it has the proxy connect to
 its argument; the proxy resolves the name, and nobody here does.`
+
+const bindDoc = `
+
+With bind=ADDR a client may also wait for a connection (BIND, as active FTP needs):
+a port is opened on that address for one connection from the host that the client
+names, within a minute or dial's timeout. --allow and --deny hold for who comes.`
 
 func proxyLayer(e proxyEntry) *Layer {
 	options := []OptionDoc{
@@ -70,8 +78,13 @@ func proxyLayer(e proxyEntry) *Layer {
 	} else {
 		options = append(options, OptionDoc{Name: "user", Type: Text, Doc: "client: the user name to claim"})
 	}
+	doc := proxyDoc
+	if e.bind {
+		doc += bindDoc
+		options = append(options, OptionDoc{Name: "bind", Type: IP, Doc: "server: serve BIND too, and wait for its peers on this address of this machine"})
+	}
 	return &Layer{
-		Name: e.name, Summary: e.title, Doc: proxyDoc, Example: e.example, Options: options,
+		Name: e.name, Summary: e.title, Doc: doc, Example: e.example, Options: options,
 		Arg: Arg{Name: "host:port", Type: HostPort, Optional: true},
 		Check: func(p *Part, role Role) *Fault {
 			return checkProxy(p, role, e)
@@ -103,6 +116,10 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 		return &Fault{Token: &password.Key, Problem: "a password and no user name", Hint: "add user=NAME"}
 	case !role.Server() && p.Has("users"):
 		return &Fault{Token: &p.Option("users").Key, Problem: `option "users" is for a server`, Hint: `did you mean "user"?`}
+	case !role.Server() && p.Has("bind"):
+		return &Fault{Token: &p.Option("bind").Key, Problem: `option "bind" is for a server`, Hint: "on the base it is the address to connect from"}
+	case e.only4 && p.Has("bind") && !p.IP("bind").Unmap().Is4():
+		return &Fault{Token: p.Option("bind").Value, Problem: "SOCKS4 cannot say an IPv6 address", Hint: "socks5 can"}
 	}
 	return nil
 }
@@ -137,6 +154,9 @@ func prepareProxyServer(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 	}
 	if len(users) > 0 {
 		opts = append(opts, layer.WithUsers(layer.NewUsers(users)))
+	}
+	if p.Has("bind") {
+		opts = append(opts, layer.WithBind())
 	}
 	return Always(e.server(opts...)), nil
 }

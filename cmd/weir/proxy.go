@@ -46,7 +46,7 @@ func (p *plan) checkProxies() error {
 	if (len(p.f.allow) > 0 || len(p.f.deny) > 0) && !p.dials() {
 		return &usageError{problem: "--allow and --deny are rules for dial, and it does not stand here", hint: "weir 1080+socks5 dial --allow 10.0.0.0/8", topic: "dial"}
 	}
-	return nil
+	return p.checkBind()
 }
 
 func (p *plan) dials() bool {
@@ -98,8 +98,14 @@ func (s *session) granted() {
 		return
 	}
 	for side, e := range s.ends {
-		if e.Role() != address.Listen {
-			s.request.Accept(s.relay.Transport(relay.Side(side)).LocalAddr())
+		if e.Role() == address.Listen {
+			continue
+		}
+		t := s.relay.Transport(relay.Side(side))
+		if s.incoming != nil {
+			s.request.Accept(t.RemoteAddr())
+		} else {
+			s.request.Accept(t.LocalAddr())
 		}
 	}
 }

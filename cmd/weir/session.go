@@ -26,6 +26,7 @@ type session struct {
 	since      time.Time
 	request    *layer.Request // of a proxy's client; nil: nobody asked
 	asked      address.Asked
+	incoming   *incoming // where the request is for BIND
 }
 
 func (a *app) newSession() *session {
@@ -49,6 +50,10 @@ func (s *session) began() bool {
 func (s *session) connect(side relay.Side) {
 	if !s.app.open[s] {
 		return // its peer has gone already
+	}
+	if s.request != nil && s.request.Command() == layer.ProxyBind {
+		s.await(side)
+		return
 	}
 	if e := s.ends[side]; e.Role() == address.Dial {
 		if side == relay.B && s.lease == nil {
@@ -92,6 +97,11 @@ func (s *session) connected() {
 func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	a := s.app
 	t := s.targets[side]
+	if s.incoming != nil {
+		a.rep.fail(slog.LevelWarn, s.incoming.failure(err))
+		s.denied(err)
+		return false
+	}
 	if t == nil {
 		a.rep.fail(slog.LevelError, connectFailure(s.ends[side], err))
 		s.denied(err)
@@ -127,6 +137,9 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 func (s *session) abandon(side relay.Side) {
 	if c := s.connecting[side]; c != nil {
 		c.Stop()
+	}
+	if s.incoming != nil {
+		s.incoming.stop()
 	}
 }
 
