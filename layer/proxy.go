@@ -28,7 +28,7 @@ const defaultProxyHeaderTimeout = 5 * time.Second
 // use for; ProxyHeaderOf has what was said.
 // trusted are the peers that may, and must, send one; none are loopback. Those
 // that have no IP address are trusted too: who may connect to a UNIX socket is
-// said by its file. Others are refused, and so is a stream that begins with
+// said by its file. Others are refused with an *AccessError, and so is a stream that begins with
 // anything else. The header has to be there whole within timeout; 0 is 5 s, below
 // 0 no bound. The layer steps aside behind the header.
 func ProxyIn(trusted []netip.Prefix, timeout time.Duration) Layer {
@@ -43,7 +43,7 @@ func ProxyIn(trusted []netip.Prefix, timeout time.Duration) Layer {
 			w := &proxyWire{}
 			o := &opening{name: "proxy-in", wire: w, above: a, stage: weir.StageProxy, limit: timeout}
 			if peer, ok := addrPortOf(t.RemoteAddr()); ok && !contains(trusted, peer.Addr()) {
-				o.wire = &noWire{err: ErrNotAllowed}
+				o.wire = &noWire{err: &AccessError{Addr: peer.Addr(), Problem: NotListed}}
 			}
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {
 				top := &proxiedTransport{overlay: overlay{Transport: t}, h: &w.h}

@@ -27,7 +27,7 @@ const bindWait = 60 * time.Second
 //	(name) ──▶ listening: the client hears where ──▶ the peer came: it hears who
 //	   │           │
 //	   └───────────┴─ refused: by the rules, for want of a name or a port, or for
-//	                  nobody came in time; given up: the client has gone
+//	                  nobody came in time; stopped: the session is over
 //
 // It belongs to the loop's goroutine.
 type incoming struct {

@@ -103,6 +103,7 @@ func prepareFailure(e *address.Endpoint, err error) *failure {
 func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
 	f := &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
 	f.showTLS(err.Err, true)
+	f.showUntrusted(err.Err)
 	return f
 }
 

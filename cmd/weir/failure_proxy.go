@@ -37,6 +37,14 @@ func (f *failure) showProxy(e *address.Endpoint, cause error) {
 	}
 }
 
+// showUntrusted says what to do about a peer that proxy-in does not trust.
+func (f *failure) showUntrusted(err error) {
+	var access *layer.AccessError
+	if errors.As(err, &access) {
+		f.next = fmt.Sprintf("If it may say who its clients are: add ,from=%v to +proxy-in", access.Addr)
+	}
+}
+
 // proxyOf is the index of the proxy layer that refused, or else of the last one,
 // or -1.
 func proxyOf(e *address.Endpoint, refused *layer.ProxyError) int {

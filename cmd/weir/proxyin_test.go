@@ -31,3 +31,12 @@ func TestProxyInAnonymous(t *testing.T) {
 	open(udp)
 	p.line("192.0.2.1/32 has 1 connections", 1)
 }
+
+// TestProxyInUntrusted: who may not send a PROXY header is told apart, with what
+// would let it.
+func TestProxyInUntrusted(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0+proxy-in,from=192.0.2.1", "127.0.0.1:1")
+	dial(t, p.listening())
+	p.line("127.0.0.1 is in no network that is allowed", 1)
+	p.line("add ,from=127.0.0.1 to +proxy-in", 1)
+}
