@@ -52,3 +52,7 @@ func TestPlain(t *testing.T) {
 		suiteIn(t, weirtest.Everywhere, []layer.Layer{plain, plain, plain}, []layer.Layer{plain, plain, plain})
 	})
 }
+
+// TestExampleBase: the example of a layer of one's own keeps what a stream
+// promises.
+func TestExampleBase(t *testing.T) { suite(t, []layer.Layer{newROT13}, []layer.Layer{newROT13}) }
