@@ -9,14 +9,21 @@ import (
 
 // asker is a client that says everything, ends its direction, and waits for the
 // answer.
-type asker struct{ weir.DataFunc }
+type asker struct{ over func() }
 
-func (asker) ConnectionMade(t weir.Transport) {
+func (a asker) ConnectionMade(t weir.Transport) {
 	fmt.Fprint(t, "hello")
 	if err := t.WriteEOF(); err != nil {
 		panic(err)
 	}
 }
+
+func (a asker) DataReceived(p []byte) (int, error) {
+	fmt.Printf("heard %q\n", p)
+	return len(p), nil
+}
+
+func (a asker) ConnectionLost(error) { a.over() }
 
 // A port of ours leads to a server elsewhere: each connection to the one is
 // joined to a new connection to the other. The client's end of stream is passed
@@ -34,14 +41,20 @@ func Example() {
 		panic(err)
 	}
 
+	left := 2 // the client and the relay, which end in either order
+	over := func() {
+		if left--; left == 0 {
+			l.Stop()
+		}
+	}
+	var result relay.Result
 	front, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
 		var up *weir.Connector
 		r := relay.New(relay.Config{
 			Abandon: func(relay.Side) { up.Stop() }, // the client left before the server was there
 			Done: func(r relay.Result) {
-				fmt.Printf("%d bytes there and %d back; %v ended first: %v\n",
-					r.Bytes[relay.A], r.Bytes[relay.B], r.By, r.Why)
-				l.Stop()
+				result = r
+				over()
 			},
 		})
 		// The client may be there first: what it sends waits for the server.
@@ -52,13 +65,12 @@ func Example() {
 		panic(err)
 	}
 
-	l.Connect("tcp", front.Addr().String(), asker{func(p []byte) (int, error) {
-		fmt.Printf("heard %q\n", p)
-		return len(p), nil
-	}})
+	l.Connect("tcp", front.Addr().String(), asker{over})
 	if err := l.Run(); err != nil {
 		panic(err)
 	}
+	fmt.Printf("%d bytes there and %d back; %v ended first: %v\n",
+		result.Bytes[relay.A], result.Bytes[relay.B], result.By, result.Why)
 	// Output:
 	// heard "hello"
 	// 5 bytes there and 5 back; A ended first: <nil>
