@@ -34,8 +34,9 @@ func Example() {
 				}
 				fmt.Println(v)
 			}
+			sc.SetTimeout(time.Millisecond) // a deadline can be moved
 			return t.Sleep(time.Hour)
-		}, task.Within(10*time.Millisecond))
+		}, task.Within(time.Minute))
 	})
 	fmt.Println(errors.Join(err, l.Close()))
 	// Output:
