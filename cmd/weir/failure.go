@@ -117,6 +117,9 @@ func why(err error) string {
 		errno  syscall.Errno
 		tls    *address.LayerError
 	)
+	if text := whyLimit(err); text != "" {
+		return text
+	}
 	if text := whyTLS(err); text != "" {
 		return text
 	}

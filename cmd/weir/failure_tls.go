@@ -29,8 +29,6 @@ func whyTLS(err error) string {
 		return "truncated: TLS ended without its own end"
 	case errors.As(err, &record):
 		return "the other side does not speak TLS"
-	case errors.Is(err, layer.ErrTimeout):
-		return "timed out"
 	case errors.Is(err, layer.ErrEarlyEnd):
 		return "the other side hung up before it was agreed on"
 	}
