@@ -134,6 +134,9 @@ func (e *CertificateError) names() string {
 		return fmt.Sprintf("%q", e.Subject)
 	}
 	var quoted []string
+	if e.Problem == NotAllowed {
+		quoted = append(quoted, fmt.Sprintf("%.300q", e.Subject)) // rules may be for its CN
+	}
 	for _, n := range e.Names[:min(len(e.Names), namesMax)] {
 		quoted = append(quoted, fmt.Sprintf("%.200q", n))
 	}

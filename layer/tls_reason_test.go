@@ -87,7 +87,7 @@ func TestTLSReasons(t *testing.T) {
 				c.Certificates = []tls.Certificate{ours.issue(issue{cn: "guest", uri: "spiffe://test/guest"})}
 			},
 			rules: layer.PeerRules{CommonNames: []string{"billing"}, URIs: []string{"spiffe://test/billing"}},
-			atSrv: true, problem: layer.NotAllowed, text: []string{"spiffe://test/guest", "billing"},
+			atSrv: true, problem: layer.NotAllowed, text: []string{"CN=guest", "spiffe://test/guest", "billing"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

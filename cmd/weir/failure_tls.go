@@ -3,10 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/weir-io/weir/layer"
@@ -82,26 +79,6 @@ func (f *failure) showTLS(err error, server bool) {
 	f.next = nextForCertificate(e, server)
 }
 
-const certificateNamesShown = 6
-
-func certificateNames(e *layer.CertificateError) string {
-	if len(e.Names) == 0 {
-		return fmt.Sprintf("%.300q", e.Subject)
-	}
-	var names []string
-	for _, n := range e.Names[:min(len(e.Names), certificateNamesShown)] {
-		quoted := fmt.Sprintf("%.200q", n)
-		if plain := strings.Trim(quoted, `"`); plain == n {
-			quoted = n
-		}
-		names = append(names, quoted)
-	}
-	if more := len(e.Names) - certificateNamesShown; more > 0 {
-		names = append(names, fmt.Sprintf("%d more", more))
-	}
-	return strings.Join(names, ", ")
-}
-
 func shortTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
 func certificateWanted(e *layer.CertificateError) string {
@@ -113,31 +90,6 @@ func certificateWanted(e *layer.CertificateError) string {
 	case layer.UnknownAuthority:
 		return "signed by an authority that is trusted here"
 	case layer.Missing, layer.Unacceptable:
-	}
-	return ""
-}
-
-func nextForCertificate(e *layer.CertificateError, server bool) string {
-	switch {
-	case server && e.Problem == layer.UnknownAuthority:
-		return "If that authority is yours: add its certificate to the file of client-ca."
-	case server && e.Problem == layer.NotAllowed:
-		return "If that is who you mean: add an allow-cn, allow-dns or allow-uri that names it."
-	case server && e.Problem == layer.Missing:
-		return "It has to show one: the client's side needs a certificate and its key."
-	case e.Problem == layer.UnknownAuthority:
-		return "If that authority is yours: add ,ca=FILE with its certificate."
-	case e.Problem == layer.WrongName && net.ParseIP(e.Want) == nil, e.Problem == layer.WrongName && len(e.Names) > 0:
-		for _, n := range e.Names {
-			if net.ParseIP(n) == nil && !strings.Contains(n, "*") {
-				return fmt.Sprintf("If it is %.200q that you mean: add ,name=%.200s", n, n)
-			}
-		}
-		return "If that is who you mean: add ,name=NAME with a name from the certificate."
-	case e.Problem == layer.Expired && !server:
-		return "Whoever runs it has to renew the certificate, unless this machine's clock is wrong."
-	case e.Problem == layer.Expired, e.Problem == layer.NotYetValid:
-		return "Look at the clocks of both machines, and renew the certificate if they are right."
 	}
 	return ""
 }
