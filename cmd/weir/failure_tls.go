@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -51,12 +52,33 @@ func certificateProblem(e *layer.CertificateError) string {
 	return "the certificate cannot be used: " + strconv.Quote(e.Err.Error())
 }
 
+// noSuchProtocol is the alert no_application_protocol (RFC 7301, 3.2).
+const noSuchProtocol = 120
+
+// refusedFailure explains a connection to a listener on which a layer could not
+// agree with the peer.
+func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
+	peer := t.RemoteAddr().String()
+	f := &failure{
+		problem: "no connection with " + peer + ": " + string(err.Stage) + ": " + why(err.Err),
+		facts:   append([]any{"peer", peer, "stage", string(err.Stage)}, reasonFields(err.Err)...),
+	}
+	f.showTLS(err.Err, true)
+	return f
+}
+
 // showTLS puts the certificate's names and dates beside what was expected, and
 // says what to do.
 func (f *failure) showTLS(err error, server bool) {
 	var alert *layer.AlertError
 	if errors.As(err, &alert) && alert.Certificate() && !server {
 		f.next = "It wants a certificate that it knows: add ,cert=FILE,key=FILE to +tls, or ask who runs it."
+	}
+	switch {
+	case server && errors.Is(err, layer.ErrProtocols):
+		f.next = "It offers none of the protocols of ,alpn=: have it offer one of them, or add ,alpn=PROTOCOL here."
+	case !server && errors.As(err, &alert) && alert.Alert == noSuchProtocol:
+		f.next = "It speaks none of the protocols of ,alpn=: name one that it does, or leave alpn out."
 	}
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && !server {
