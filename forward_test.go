@@ -100,10 +100,11 @@ func (r *forwardRig) forward(i int, p []byte) {
 	}
 }
 
-func (r *forwardRig) write(i int, p string) {
+// write writes p to connection 0.
+func (r *forwardRig) write(p string) {
 	r.Helper()
-	r.sent[i] = append(r.sent[i], p...)
-	if _, err := r.dst(i).Write([]byte(p)); err != nil {
+	r.sent[0] = append(r.sent[0], p...)
+	if _, err := r.dst(0).Write([]byte(p)); err != nil {
 		r.Fatal(err)
 	}
 }
@@ -167,7 +168,7 @@ var forwardCases = map[string]func(r *forwardRig){
 		r.up.data = func(i int, p []byte) {
 			r.forward(0, p)
 			if i == 1 {
-				r.write(0, "between")
+				r.write("between")
 			}
 		}
 		r.deliver(whole, whole, whole, whole)
@@ -187,7 +188,7 @@ var forwardCases = map[string]func(r *forwardRig){
 	"a writing before": func(r *forwardRig) {
 		r.up.data = func(i int, p []byte) {
 			if i == 0 {
-				r.write(0, "before")
+				r.write("before")
 			}
 			r.forward(0, p)
 		}
@@ -234,12 +235,12 @@ var forwardCases = map[string]func(r *forwardRig){
 	"a pause that is told within a write": func(r *forwardRig) {
 		r.in[0].t.PauseReading()
 		r.marks(0)
-		r.out[0].onPause = func() { r.write(0, "paused") }
+		r.out[0].onPause = func() { r.write("paused") }
 		r.up.data = func(i int, p []byte) {
 			if i%8 < 7 {
 				r.forward(0, p)
 			} else {
-				r.write(0, "behind")
+				r.write("behind")
 			}
 		}
 		for r.out[0].pauses == 0 {

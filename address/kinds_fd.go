@@ -157,8 +157,8 @@ func pipeKind() *Kind {
 		Name:    "pipe",
 		Role:    Open,
 		Summary: "named pipes: one to read from, one to write to, or both",
-		Doc: "It waits for the other end: the stream begins with the first bytes that somebody\n" +
-			"writes, and ends when the last writer has closed.",
+		Doc: "It waits for the other end, and ends when the last writer has closed. Both ends\n" +
+			"may come late, in any order.",
 		Arg:     Arg{Name: "path", Type: Path, Optional: true},
 		Options: []OptionDoc{{Name: "out", Type: Path, Doc: "the named pipe to write to"}},
 		Example: "pipe:requests.fifo,out=replies.fifo",
@@ -192,19 +192,39 @@ func connectPipe(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 	return c.stop
 }
 
-// pipeConnect waits until a pipe that is written to has a reader.
+// pipeConnect opens the pipe that is read from, so that whoever writes to it need
+// not wait, and then waits until the one that is written to has a reader: two that
+// are joined by two pipes would otherwise wait for each other.
 type pipeConnect struct {
 	env   *Env
 	part  *Part
 	proto weir.Protocol
 	timer *weir.Timer
+	in    *pipeIn // nil: not open, or not wanted
 }
 
-func (c *pipeConnect) stop() { c.timer.Stop() }
+func (c *pipeConnect) stop() {
+	c.timer.Stop()
+	if c.in != nil {
+		c.in.close()
+	}
+}
 
 func (c *pipeConnect) try() {
-	w := -1
-	name := c.part.ArgText()
+	r, w := -1, -1
+	name := c.part.Value("out")
+	if c.part.Arg != nil {
+		name = c.part.ArgText()
+		if c.in == nil {
+			in, err := openPipeIn(c.env.Loop, c.env.Path(name))
+			if err != nil {
+				c.fail(name, err)
+				return
+			}
+			c.in = in
+		}
+		r = c.in.fd
+	}
 	if out := c.part.Value("out"); out != "" {
 		fd, err := openPipe(c.env.Path(out), true)
 		if errors.Is(err, errNoReader) {
@@ -212,66 +232,85 @@ func (c *pipeConnect) try() {
 			return
 		}
 		if err != nil {
-			c.fail(err)
+			c.fail(out, err)
 			return
 		}
 		w = fd
-		if name == "" {
-			name = out
-		}
-	}
-	r := -1
-	if c.part.Arg != nil {
-		fd, err := openPipeToRead(c.env.Loop, c.env.Path(c.part.ArgText()))
-		if err != nil {
-			closeFD(w)
-			c.fail(err)
-			return
-		}
-		r = fd
 	}
 	if _, err := c.env.Loop.AttachPair(r, w, name, func(weir.Transport) weir.Protocol { return c.proto }); err != nil {
-		closeFD(r)
 		closeFD(w)
-		c.fail(err)
+		c.fail(name, err)
+		return
 	}
+	c.in = nil // its descriptor is the loop's now
 }
 
-func (c *pipeConnect) fail(err error) {
+func (c *pipeConnect) fail(path string, err error) {
+	c.stop()
 	if f, ok := c.proto.(weir.ConnectFailer); ok {
-		f.ConnectFailed(&weir.ConnectError{Network: "pipe", Address: c.part.ArgText(), Stage: weir.StageSocket, Err: err})
+		f.ConnectFailed(&weir.ConnectError{Network: "pipe", Address: path, Stage: weir.StageSocket, Err: err})
 	}
 }
 
-// openPipeToRead opens a named pipe so that its stream has not ended before it
-// began: until the first bytes arrive we hold the pipe open for writing too.
-func openPipeToRead(l *weir.Loop, path string) (fd int, err error) {
-	r, err := openPipe(path, false)
+// pipeIn is a named pipe that is open to read from. Its stream has not ended before
+// it began: until somebody has written to it, or has closed it without a word, we
+// hold it open for writing too.
+type pipeIn struct {
+	fd               int
+	look, left, hold int
+	watches          []*weir.Watch
+}
+
+func openPipeIn(l *weir.Loop, path string) (*pipeIn, error) {
+	p := &pipeIn{fd: -1, look: -1, left: -1, hold: -1}
+	err := p.open(l, path)
 	if err != nil {
-		return -1, err
+		p.close()
+		return nil, err
 	}
-	hold, err := openPipe(path, true)
-	if err != nil {
-		closeFD(r)
-		return -1, err
+	return p, nil
+}
+
+func (p *pipeIn) open(l *weir.Loop, path string) (err error) {
+	if p.left, err = watchWriters(path); err != nil {
+		return err
 	}
-	look, err := dupFD(r)
-	if err != nil {
-		closeFD(r)
-		closeFD(hold)
-		return -1, err
+	if p.fd, err = openPipe(path, false); err != nil {
+		return err
 	}
-	var watch *weir.Watch
-	watch, err = l.Watch(look, weir.Readable, func(weir.Events) {
-		watch.Remove()
-		closeFD(look)
-		closeFD(hold)
-	})
-	if err != nil {
-		closeFD(r)
-		closeFD(look)
-		closeFD(hold)
-		return -1, err
+	if p.hold, err = openPipe(path, true); err != nil {
+		return err
 	}
-	return r, nil
+	if p.look, err = dupFD(p.fd); err != nil {
+		return err
+	}
+	for _, fd := range []int{p.look, p.left} {
+		if fd < 0 {
+			continue
+		}
+		w, err := l.Watch(fd, weir.Readable, func(weir.Events) { p.begun() })
+		if err != nil {
+			return err
+		}
+		p.watches = append(p.watches, w)
+	}
+	return nil
+}
+
+// begun lets go of what keeps the stream from ending.
+func (p *pipeIn) begun() {
+	for _, w := range p.watches {
+		w.Remove()
+	}
+	p.watches = nil
+	closeFD(p.look)
+	closeFD(p.left)
+	closeFD(p.hold)
+	p.look, p.left, p.hold = -1, -1, -1
+}
+
+func (p *pipeIn) close() {
+	p.begun()
+	closeFD(p.fd)
+	p.fd = -1
 }

@@ -3,6 +3,7 @@ package layer_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -261,6 +262,34 @@ func TestReplay(t *testing.T) {
 	for _, bad := range []string{"", "x", "0 +0.000000 < 1 \"x\"\n", "1 0.000000 < 1 \"x\"", "1 +0.0 < 1 \"x\"", "1 +0.000000 < 2 \"x\"", "1 +0.000000 < 1 x", "1 +0.000000 ? 1", "1 +0.000000 - x"} {
 		if _, err := layer.ReadRecording(strings.NewReader(bad), 0); err == nil {
 			t.Errorf("%q is a recording", bad)
+		}
+	}
+}
+
+// TestReplayCut: a recording that breaks off anywhere, because who wrote it was
+// killed, gives what it has of the bytes and then a loss that says so.
+func TestReplayCut(t *testing.T) {
+	var rec bytes.Buffer
+	request := []byte("a request\r\n")
+	session(t, request, []byte("a reply\r\n"), layer.Record(&rec))
+	whole := bytes.IndexByte(rec.Bytes(), '\n') + 1 // without its first line it is none
+	for n := whole; n <= rec.Len(); n++ {
+		events, err := layer.ReadRecording(bytes.NewReader(rec.Bytes()[:n]), 0)
+		if err != nil {
+			t.Fatalf("cut at byte %d: %v", n, err)
+		}
+		s := weirtest.NewSim(t, 1)
+		k := &keeper{sim: s}
+		if err := layer.Replay(s.Host("one").Loop(), events, layer.ReplayConfig{}, func(weir.Transport) weir.Protocol { return k }); err != nil {
+			t.Fatal(err)
+		}
+		s.Until("the end", func() bool { return k.lost })
+		if !bytes.HasPrefix(request, k.got) {
+			t.Errorf("cut at byte %d: %q", n, k.got)
+		}
+		ended := slices.ContainsFunc(events, func(e layer.Traffic) bool { return e.What == layer.PeerEnd || e.What == layer.Lost })
+		if ended && k.err != nil || !ended && !errors.Is(k.err, layer.ErrReplayCut) {
+			t.Errorf("cut at byte %d: ended %v, lost with %v", n, ended, k.err)
 		}
 	}
 }

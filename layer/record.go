@@ -32,13 +32,23 @@ func (e *RecordingError) Error() string {
 const recordingLine = 16<<20 + 1<<10
 
 // ReadRecording reads the events of one connection, by its number; 0 is the
-// first there is. The recording may be cut off.
+// first there is. The recording may be cut off, in the midst of a line too: see
+// Replay.
 func ReadRecording(r io.Reader, conn uint64) ([]Traffic, error) {
 	var events []Traffic
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, recordingLine)
+	cut := false // the line has no end
+	s.Split(func(data []byte, atEOF bool) (advance int, token []byte, err error) {
+		advance, token, err = bufio.ScanLines(data, atEOF)
+		cut = advance > 0 && data[advance-1] != '\n'
+		return advance, token, err
+	})
 	for n := 1; s.Scan(); n++ {
 		t, problem := parseTraffic(s.Text())
+		if problem != "" && cut && n > 1 {
+			break
+		}
 		if problem != "" {
 			return nil, &RecordingError{n, problem}
 		}
@@ -113,9 +123,14 @@ type ReplayConfig struct {
 // error.
 var ErrReplayLost = errors.New("as in the recording")
 
+// ErrReplayCut is the reason where the recording does not say how the connection
+// ended: who recorded it was ended first.
+var ErrReplayCut = errors.New("the recording breaks off here")
+
 // Replay makes a transport on l that behaves as the connection of a recording
 // did: it gives the protocol that f makes the recorded bytes at the recorded times,
-// then their end or the loss. What is written to it is taken and goes nowhere.
+// then their end or the loss; where the recording has neither, a loss with
+// ErrReplayCut. What is written to it is taken and goes nowhere.
 // While the protocol wants no bytes the recording waits, and goes on from there.
 // It belongs to l's goroutine, and never calls back from inside.
 func Replay(l *weir.Loop, events []Traffic, c ReplayConfig, f weir.Factory) error {
@@ -124,13 +139,22 @@ func Replay(l *weir.Loop, events []Traffic, c ReplayConfig, f weir.Factory) erro
 	if c.Sent {
 		want, end = Sent, OurEnd
 	}
+	ended := false
 	for _, e := range events {
 		if e.What == want || e.What == end || e.What == Lost {
 			p.events = append(p.events, e)
 		}
 		if e.What == end || e.What == Lost {
+			ended = true
 			break
 		}
+	}
+	if !ended {
+		e := Traffic{What: brokenOff}
+		if n := len(events); n > 0 {
+			e.After = events[n-1].After
+		}
+		p.events = append(p.events, e)
 	}
 	feed, err := l.Carry(p)
 	if err != nil {
@@ -147,6 +171,9 @@ func Replay(l *weir.Loop, events []Traffic, c ReplayConfig, f weir.Factory) erro
 	p.start.Set(0)
 	return nil
 }
+
+// brokenOff is where a recording ends that does not say how the connection did.
+const brokenOff TrafficKind = 0
 
 // player is the carrier of a recording.
 type player struct {
@@ -180,6 +207,8 @@ func (p *player) play() {
 	e := p.events[0]
 	p.events = p.events[1:]
 	switch {
+	case e.What == brokenOff:
+		p.feed.Break(ErrReplayCut)
 	case e.What != Lost:
 		if len(e.Data) > 0 {
 			p.feed.Deliver(e.Data)

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestStaleSocket: a socket on which nobody answers is replaced, and nothing
@@ -184,5 +187,49 @@ func TestNamedPipes(t *testing.T) {
 	_ = r.Close() // read to its end
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
+	}
+}
+
+// TestNamedPipesBetween: two of them, joined by two named pipes, do not wait for
+// each other, whoever starts first, with TLS too (behaviour 55), and with nothing
+// to say.
+func TestNamedPipesBetween(t *testing.T) {
+	addr := server(t, answer(strings.ToUpper))
+	a := newAuthority(t)
+	layers := map[string][2]string{
+		"plain": {},
+		"TLS":   {"+tls-server" + a.issue("srv", time.Now().Add(time.Hour), "localhost"), "+tls-client,ca=" + a.ca() + ",name=localhost"},
+	}
+	for name, l := range layers {
+		for _, first := range []bool{true, false} {
+			for _, said := range []string{"abc", ""} {
+				t.Run(fmt.Sprintf("%s/%v/%d", name, first, len(said)), func(t *testing.T) {
+					dir := t.TempDir()
+					there, back := filepath.Join(dir, "there"), filepath.Join(dir, "back")
+					if err := errors.Join(syscall.Mkfifo(there, 0o600), syscall.Mkfifo(back, 0o600)); err != nil {
+						t.Fatal(err)
+					}
+					serve := prepare(t, "weir", "pipe:"+there+",out="+back+l[0], addr)
+					say := prepare(t, "weir", "-", "pipe:"+back+",out="+there+l[1])
+					var got bytes.Buffer
+					say.Stdin, say.Stdout = strings.NewReader(said), &got
+					if first {
+						serve.begin()
+						say.begin()
+					} else {
+						say.begin()
+						serve.begin()
+					}
+					for who, p := range map[string]*process{"client": say, "server": serve} {
+						if code := p.end(); code != exitOK {
+							t.Errorf("the %s: code %d", who, code)
+						}
+					}
+					if got.String() != strings.ToUpper(said) {
+						t.Errorf("got %q", got.String())
+					}
+				})
+			}
+		}
 	}
 }

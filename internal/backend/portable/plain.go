@@ -19,7 +19,7 @@ func newPlain(rwc any) port {
 	if !ok {
 		return nil
 	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+	if st, err := f.Stat(); err != nil || !regular(st) {
 		return nil
 	}
 	return &plain{f: f}

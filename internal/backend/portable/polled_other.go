@@ -2,10 +2,15 @@
 
 package portable
 
-import "io"
+import (
+	"io"
+	"os"
+)
 
 // polls says that this platform has no polled port: a socket here cannot be
 // tried without blocking.
 const polls = false
+
+func regular(st os.FileInfo) bool { return st.Mode().IsRegular() }
 
 func newPolled(*Backend, *entry, io.ReadWriteCloser) port { return nil }

@@ -17,6 +17,13 @@ import (
 // polls says that this platform has the polled port.
 const polls = true
 
+// regular reports whether st is a regular file's. What has no type at all, as an
+// eventfd or an inotify descriptor, is none, though package os takes it for one.
+func regular(st os.FileInfo) bool {
+	s, ok := st.Sys().(*syscall.Stat_t)
+	return ok && s.Mode&syscall.S_IFMT == syscall.S_IFREG
+}
+
 // A polled port serves a descriptor that package net's poller watches. The loop
 // reads and writes it with calls that do not block. Two goroutines, started when
 // first needed, sleep in the poller, one for each direction, and report every
