@@ -17,6 +17,7 @@ import (
 func prepareFailure(e *address.Endpoint, err error) *failure {
 	var (
 		prepared *address.LayerError
+		base     *address.KindError
 		option   *address.OptionError
 		path     *fs.PathError
 	)
@@ -27,6 +28,12 @@ func prepareFailure(e *address.Endpoint, err error) *failure {
 		f.problem += "layer " + prepared.Layer + ": "
 		f.facts = append(f.facts, "layer", prepared.Layer)
 	}
+	if errors.As(err, &base) {
+		cause = base.Err
+		if f.next = nextForMissing(cause); f.next == "" && base.Kind == "replay" {
+			f.next = "A recording is what +record:FILE writes: weir help record"
+		}
+	}
 	switch {
 	case errors.As(err, &option):
 		f.problem += option.Option + "=" + option.Value + ": "
@@ -35,7 +42,7 @@ func prepareFailure(e *address.Endpoint, err error) *failure {
 			f.problem += option.File + ": " // it names the directory
 		}
 		f.next = nextForFile(option)
-	case errors.As(err, &path):
+	case errors.As(err, &path) && path.Path != e.Base.ArgText():
 		f.problem += path.Path + ": "
 	}
 	f.problem += whyFile(cause)
@@ -55,22 +62,32 @@ func whyFile(err error) string {
 	return string(cert.Problem)
 }
 
-// nextForFile says what to do about an option's file.
-func nextForFile(e *address.OptionError) string {
-	var cert *layer.CertificateFileError
+// nextForMissing says what to do about a file that is not there, or not for this
+// user; "" for other errors.
+func nextForMissing(err error) string {
+	var path *fs.PathError
 	switch {
-	case errors.Is(e.Err, fs.ErrNotExist) && filepath.IsAbs(e.File):
-		return "Nothing is there: ls -l " + shellWord(filepath.Dir(e.File)) + " shows what is."
-	case errors.Is(e.Err, fs.ErrNotExist):
+	case !errors.As(err, &path):
+	case errors.Is(err, fs.ErrPermission):
+		return "This user may not open it: ls -l " + shellWord(path.Path)
+	case !errors.Is(err, fs.ErrNotExist):
+	case filepath.IsAbs(path.Path):
+		return "Nothing is there: ls -l " + shellWord(filepath.Dir(path.Path)) + " shows what is."
+	default:
 		where := "the directory that weir was started in"
 		if dir, err := os.Getwd(); err == nil {
 			where = dir
 		}
 		return "Nothing is there. A path that does not begin with / is looked for in " + where
-	case errors.Is(e.Err, fs.ErrPermission):
-		return "This user may not open it: ls -l " + shellWord(e.File)
-	case !errors.As(e.Err, &cert):
-		return ""
+	}
+	return ""
+}
+
+// nextForFile says what to do about an option's file.
+func nextForFile(e *address.OptionError) string {
+	var cert *layer.CertificateFileError
+	if !errors.As(e.Err, &cert) {
+		return nextForMissing(e.Err)
 	}
 	file := shellWord(cert.File)
 	switch cert.Problem {
