@@ -37,7 +37,7 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 		Example: example,
 		Options: []OptionDoc{
 			{Name: "cert", Type: Path, Doc: "certificate chain in PEM, perhaps with its key; or a directory of them, chosen by name"},
-			{Name: "key", Type: Path, Doc: "the certificate's key in PEM"},
+			{Name: "key", Type: Path, Doc: "the certificate's key in PEM, not encrypted"},
 			{Name: "ca", Type: Path, Doc: "client: authorities to trust instead of the system's, in PEM", Conflicts: []string{"insecure"}},
 			{Name: "name", Type: Text, Doc: "client: the name to ask for and to verify, instead of the host's"},
 			{Name: "insecure", Type: Flag, Doc: "client: verify nothing; anybody in between can read and change everything"},
