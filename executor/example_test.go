@@ -10,6 +10,8 @@ import (
 	"github.com/weir-io/weir/future"
 )
 
+// What blocks runs on a goroutine of the executor, and its result comes back to the
+// loop as a future.
 func Example() {
 	loop, err := weir.New()
 	if err != nil {
@@ -18,10 +20,10 @@ func Example() {
 	s := future.On(loop)
 	disk := executor.New("disk", 2, 100)
 	read := executor.Go(context.Background(), disk, s, func(context.Context) ([]byte, error) {
-		return os.ReadFile("/dev/null")
+		return os.ReadFile("example_test.go")
 	})
 	read.OnDone(func(p []byte, err error) {
-		fmt.Println(len(p), "bytes,", err)
+		fmt.Println("read:", len(p) > 0, err)
 		loop.Stop()
 	})
 	if err := loop.Run(); err != nil {
@@ -30,5 +32,5 @@ func Example() {
 	if err := loop.Close(); err != nil {
 		panic(err)
 	}
-	// Output: 0 bytes, <nil>
+	// Output: read: true <nil>
 }

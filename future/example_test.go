@@ -38,3 +38,48 @@ func Example() {
 	}
 	// Output: an answer <nil>
 }
+
+// One after another: each step begins with what the last one found, and a failure
+// of any is the failure of all.
+func ExampleThen() {
+	l, err := weir.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s := future.On(l)
+	double := func(n int) *future.Future[int] {
+		f, p := future.New[int](s)
+		l.Soon(func() { p.Resolve(2 * n) }) // or whenever the answer comes
+		return f
+	}
+	future.Then(double(3), double).OnDone(func(n int, err error) {
+		fmt.Println(n, err)
+		l.Stop()
+	})
+	if err := errors.Join(l.Run(), s.Close(), l.Close()); err != nil {
+		fmt.Println(err)
+	}
+	// Output: 12 <nil>
+}
+
+// All at once: the answers come in the order of the questions.
+func ExampleGather() {
+	l, err := weir.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s := future.On(l)
+	after := func(d time.Duration) *future.Future[string] {
+		return future.Map(future.After(s, d), func(struct{}) (string, error) { return d.String(), nil })
+	}
+	future.Gather(s, after(2*time.Millisecond), after(time.Millisecond)).OnDone(func(all []string, err error) {
+		fmt.Println(all, err)
+		l.Stop()
+	})
+	if err := errors.Join(l.Run(), s.Close(), l.Close()); err != nil {
+		fmt.Println(err)
+	}
+	// Output: [2ms 1ms] <nil>
+}

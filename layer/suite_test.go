@@ -52,3 +52,12 @@ func TestPlain(t *testing.T) {
 		suiteIn(t, weirtest.Everywhere, []layer.Layer{plain, plain, plain}, []layer.Layer{plain, plain, plain})
 	})
 }
+
+// TestExampleBase: the example of a layer of one's own keeps what a stream
+// promises.
+func TestExampleBase(t *testing.T) {
+	if raceEnabled {
+		t.Skip("it has no goroutine that the plain layer has not")
+	}
+	suite(t, []layer.Layer{newROT13}, []layer.Layer{newROT13})
+}

@@ -81,3 +81,36 @@ func ExampleAttach() {
 	}
 	// Output: is anybody there?
 }
+
+// Code that blocks talks to a protocol of callbacks on the loop, as it would to
+// any net.Conn.
+func ExampleDial() {
+	loop, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	ln, err := loop.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
+	if err != nil {
+		panic(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- loop.Run() }()
+
+	conn, err := netconn.Dial(context.Background(), loop, "tcp", ln.Addr().String())
+	if err != nil {
+		panic(err)
+	}
+	fmt.Fprintln(conn, "hello")
+	line, _ := bufio.NewReader(conn).ReadString('\n')
+	fmt.Print(line)
+
+	_ = conn.Close()
+	loop.Stop()
+	if err := <-over; err != nil {
+		panic(err)
+	}
+	if err := loop.Close(); err != nil {
+		panic(err)
+	}
+	// Output: hello
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/future"
 	"github.com/weir-io/weir/task"
 )
 
@@ -33,8 +34,9 @@ func Example() {
 				}
 				fmt.Println(v)
 			}
+			sc.SetTimeout(time.Millisecond) // a deadline can be moved
 			return t.Sleep(time.Hour)
-		}, task.Within(10*time.Millisecond))
+		}, task.Within(time.Minute))
 	})
 	fmt.Println(errors.Join(err, l.Close()))
 	// Output:
@@ -42,4 +44,63 @@ func Example() {
 	// 4
 	// 9
 	// future: timed out
+}
+
+// A scope ends with its tasks. If one fails, the others are canceled, and the
+// scope returns why.
+func ExampleScope_Go() {
+	l, err := weir.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = task.Run(l, func(t *task.Task) error {
+		return t.With(func(sc *task.Scope) error {
+			sc.Go("patient", func(t *task.Task) error {
+				err := t.Sleep(time.Hour)
+				fmt.Println("woken by:", err)
+				return err
+			})
+			sc.Go("unlucky", func(t *task.Task) error {
+				if err := t.Sleep(time.Millisecond); err != nil {
+					return err
+				}
+				return errors.New("out of luck")
+			})
+			return nil
+		})
+	})
+	fmt.Println(errors.Join(err, l.Close()))
+	// Output:
+	// woken by: future: canceled
+	// out of luck
+}
+
+// A future is awaited as if it were a call that blocks; the loop goes on
+// meanwhile.
+func ExampleAwait() {
+	l, err := weir.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = task.Run(l, func(t *task.Task) error {
+		return t.With(func(sc *task.Scope) error {
+			square := func(n int) *future.Future[int] {
+				return task.Go(sc, "square", func(*task.Task) (int, error) { return n * n, nil })
+			}
+			a, b := square(3), square(4) // both are under way
+			x, err := task.Await(t, a)
+			if err != nil {
+				return err
+			}
+			y, err := task.Await(t, b)
+			fmt.Println(x + y)
+			return err
+		})
+	})
+	if err := errors.Join(err, l.Close()); err != nil {
+		fmt.Println(err)
+	}
+	// Output: 25
 }

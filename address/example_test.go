@@ -1,0 +1,95 @@
+package address_test
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/frame"
+)
+
+// A server and a client that are told by strings where to go and through what.
+func Example() {
+	l, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	env := &address.Env{Loop: l}
+	table := address.Default()
+
+	here, err := table.Parse("0+ws:/echo,compress") // any free port, on loopback only
+	if err != nil {
+		panic(err)
+	}
+	ln, err := here.Listen(env, func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
+	if err != nil {
+		panic(err)
+	}
+
+	there, err := table.Parse(ln.Addrs()[0].String() + "+ws:/echo,compress")
+	if err != nil {
+		panic(err)
+	}
+	there.Connect(env, frame.Lines(
+		func(line []byte) error {
+			fmt.Printf("%s\n", line)
+			l.Stop()
+			return nil
+		},
+		frame.OnMade(func(t weir.Transport) { fmt.Fprintln(t, "hello") }),
+	))
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	// Output: hello
+}
+
+// Parsing does no I/O. What a string means can be looked at before it is used.
+func ExampleTable_Parse() {
+	e, err := address.Default().Parse("db.example.com:5432,retry=30s+ratelimit:10mbit+tls,ca=corp.pem")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(e.Kind().Name, e.Base.ArgText(), e.Base.Duration("retry"))
+	for _, p := range e.Layers { // the one nearest the wire first
+		fmt.Printf("%s %q %q\n", p.Name.Text, p.ArgText(), p.Value("ca"))
+	}
+	fmt.Println("listens:", e.Role() == address.Listen)
+	// Output:
+	// tcp db.example.com:5432 30s
+	// ratelimit "10mbit" ""
+	// tls "" "corp.pem"
+	// listens: false
+}
+
+// A string that means nothing is shown with what is wrong in it, and the nearest
+// right word.
+func ExampleError() {
+	_, err := address.Default().Parse("localhost:3000+tsl,ca=corp.pem")
+	fmt.Println(err)
+	var e *address.Error
+	if errors.As(err, &e) {
+		fmt.Println(e.Problem, "at byte", e.Pos)
+	}
+	// Output:
+	// weir: unknown layer "tsl"
+	//   localhost:3000+tsl,ca=corp.pem
+	//                  ^^^ did you mean "tls"?        (weir help layers)
+	// unknown layer "tsl" at byte 15
+}
+
+// What a person typed goes into an endpoint string quoted.
+func ExampleQuote() {
+	path := "/srv/a+b, 100%"
+	e, err := address.Default().Parse("unix:" + address.Quote(path))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(e)
+	fmt.Println(e.Base.ArgText() == path)
+	// Output:
+	// unix:/srv/a%2Bb%2C 100%25
+	// true
+}

@@ -1,0 +1,154 @@
+package weir_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/frame"
+)
+
+// Work that blocks has a goroutine of its own, which posts its result: what is
+// posted runs on the loop, where everything may be used.
+func ExampleLoop_Post() {
+	l, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	go func() {
+		sum := 0
+		for n := range 101 {
+			sum += n
+		}
+		// It fails once the loop is closed, when nobody wants the sum any more.
+		_, _ = l.Post(func() {
+			fmt.Println("the sum is", sum)
+			l.Stop()
+		})
+	}()
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	// Output: the sum is 5050
+}
+
+// Timers fire in the order in which they are due.
+func ExampleLoop_After() {
+	l, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	l.After(2*time.Millisecond, func() {
+		fmt.Println("second")
+		l.Stop()
+	})
+	l.After(time.Millisecond, func() { fmt.Println("first") })
+	never := l.After(time.Hour, func() { fmt.Println("never") })
+	fmt.Println("stopped:", never.Stop())
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	// Output:
+	// stopped: true
+	// first
+	// second
+}
+
+// A timer can be used again and again, and a repeating one stays in phase.
+func ExampleTimer_Repeat() {
+	l, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	var ticker *weir.Timer
+	ticks := 0
+	ticker = l.NewTimer(func() {
+		ticks++
+		fmt.Println("tick", ticks)
+		if ticks == 3 {
+			ticker.Stop()
+			l.Stop()
+		}
+	})
+	ticker.Repeat(time.Millisecond)
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	// Output:
+	// tick 1
+	// tick 2
+	// tick 3
+}
+
+// An endpoint that answers each datagram, and one that asks.
+func ExampleLoop_ListenPacket() {
+	l, err := weir.New()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	echo := weir.PacketFunc(func(e *weir.PacketEndpoint, p []byte, from weir.PacketAddr) {
+		_ = e.SendTo(p, from) // an error is about this datagram only, and datagrams get lost
+	})
+	server, err := l.ListenPacket("udp", "127.0.0.1:0", echo.Protocol())
+	if err != nil {
+		panic(err)
+	}
+	hear := weir.PacketFunc(func(_ *weir.PacketEndpoint, p []byte, from weir.PacketAddr) {
+		fmt.Printf("%q from the server: %v\n", p, from == server.Local())
+		l.Stop()
+	})
+	client, err := l.ListenPacket("udp", "127.0.0.1:0", hear.Protocol())
+	if err != nil {
+		panic(err)
+	}
+	if err := client.SendTo([]byte("anybody there?"), server.Local()); err != nil {
+		panic(err)
+	}
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	// Output: "anybody there?" from the server: true
+}
+
+// Several loops share a listener. Each connection lives on one of them, so its
+// protocol needs no lock.
+func ExampleGroup() {
+	g, err := weir.NewGroup(2)
+	if err != nil {
+		panic(err)
+	}
+	defer g.Close()
+	ln, err := g.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol {
+		return weir.DataFunc(t.Write)
+	})
+	if err != nil {
+		panic(err)
+	}
+	g.Loops()[0].Connect("tcp", ln.Addr().String(), frame.Lines(
+		func(line []byte) error {
+			fmt.Printf("%s\n", line)
+			g.Stop()
+			return nil
+		},
+		frame.OnMade(func(t weir.Transport) { fmt.Fprintln(t, "hello") }),
+	))
+	if err := g.Run(); err != nil {
+		panic(err)
+	}
+	// Output: hello
+}
+
+// A backend is chosen by name, by WEIR_BACKEND, or by the platform.
+func ExampleWithBackendName() {
+	l, err := weir.New(weir.WithBackendName("portable"))
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	fmt.Println(l.Backend().Name)
+	// Output: portable
+}
