@@ -86,7 +86,8 @@ func idleLayer() *Layer {
 		Summary: "ends connections on which nothing moves",
 		Doc: `The time begins anew with every byte, either way, and a backlog that leaves slowly is
 traffic. stall is for peers that do not read; min-rate for peers that send a byte now and
-then, where something is to come all the time.`,
+then, where something is to come all the time: one that sends nothing is too slow. Its
+window's time stands still while the other side takes nothing.`,
 		Arg:     Arg{Name: "duration", Type: Duration, Optional: true},
 		Example: "8080+idle:5m,stall=30s",
 		Options: []OptionDoc{

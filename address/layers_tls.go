@@ -2,6 +2,7 @@ package address
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +37,7 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 		Example: example,
 		Options: []OptionDoc{
 			{Name: "cert", Type: Path, Doc: "certificate chain in PEM, perhaps with its key; or a directory of them, chosen by name"},
-			{Name: "key", Type: Path, Doc: "the certificate's key in PEM"},
+			{Name: "key", Type: Path, Doc: "the certificate's key in PEM, not encrypted"},
 			{Name: "ca", Type: Path, Doc: "client: authorities to trust instead of the system's, in PEM", Conflicts: []string{"insecure"}},
 			{Name: "name", Type: Text, Doc: "client: the name to ask for and to verify, instead of the host's"},
 			{Name: "insecure", Type: Flag, Doc: "client: verify nothing; anybody in between can read and change everything"},
@@ -176,7 +177,7 @@ func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 	if p.Has("keylog") {
 		log, err := openKeyLog(env.Path(p.Value("keylog")))
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, optionError(p, "keylog", err)
 		}
 		cfg.KeyLogWriter = log
 		env.note("keylog: the session keys go to " + p.Value("keylog") + "; whoever reads that file reads everything")
@@ -202,15 +203,29 @@ func (env *Env) certificates(p *Part) (*layer.CertificateFiles, error) {
 	if p.Has("key") {
 		key = env.Path(p.Value("key"))
 	}
-	return layer.NewCertificateFiles(env.Path(p.Value("cert")), key, func(err error) {
+	files, err := layer.NewCertificateFiles(env.Path(p.Value("cert")), key, func(err error) {
 		env.note("the certificate was not read again, the old one stays: " + err.Error())
 	})
+	if err != nil {
+		option := "cert"
+		var bad *layer.CertificateFileError
+		noCertificate := errors.As(err, &bad) && bad.Problem == layer.NoCertificate
+		if key != "" && fileOf(err) == key && !noCertificate { // both may name one file
+			option = "key"
+		}
+		return nil, optionError(p, option, err)
+	}
+	return files, nil
 }
 
 func (env *Env) authorities(p *Part, option string) (*layer.AuthorityFile, error) {
-	return layer.NewAuthorityFile(env.Path(p.Value(option)), func(err error) {
+	file, err := layer.NewAuthorityFile(env.Path(p.Value(option)), func(err error) {
 		env.note(option + " was not read again, the old one stays: " + err.Error())
 	})
+	if err != nil {
+		return nil, optionError(p, option, err)
+	}
+	return file, nil
 }
 
 // handshakeWorkers is how many steps of handshakes run beside a server's loop,

@@ -98,9 +98,15 @@ func (l *Listeners) OnDone(f func()) {
 // Prepare does what all connections of the endpoint share, such as reading
 // certificates, unless that was done before: Listen and Connect do it
 // themselves, and a program that wants to hear of mistakes early does it first.
-// The error is a *LayerError. Call it on the loop's goroutine, or before the
-// loop runs.
+// The error is a *LayerError, or of the base a *KindError. Call it on the loop's
+// goroutine, or before the loop runs.
 func (e *Endpoint) Prepare(env *Env) error {
+	if !e.looked && e.kind.Prepare != nil {
+		if err := e.kind.Prepare(env, e.Base); err != nil {
+			return &KindError{Kind: e.kind.Name, Err: err}
+		}
+	}
+	e.looked = true
 	if e.prepared != nil || len(e.layers) == 0 {
 		return nil
 	}
@@ -156,10 +162,21 @@ func (e *LayerError) Error() string { return "layer " + e.Layer + ": " + e.Err.E
 // Unwrap returns the cause.
 func (e *LayerError) Unwrap() error { return e.Err }
 
+// KindError is a base that could not be prepared.
+type KindError struct {
+	Kind string
+	Err  error
+}
+
+func (e *KindError) Error() string { return e.Kind + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *KindError) Unwrap() error { return e.Err }
+
 // Listen starts listening. f makes the protocol for what is above the layers,
 // once they have agreed with the peer, and is shown the transport there. It runs
 // on the loop's goroutine, or before the loop runs. Errors are those of
-// Loop.Listen, ErrRole and *LayerError; nothing stays open then.
+// Loop.Listen, ErrRole, *KindError and *LayerError; nothing stays open then.
 func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 	if e.Role() != Listen || e.kind.Listen == nil {
 		return nil, ErrRole

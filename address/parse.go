@@ -17,6 +17,7 @@ type Endpoint struct {
 	role   Role
 	layers []*Layer
 
+	looked   bool       // the base was prepared
 	prepared []Prepared // of the layers, once Prepare was called
 }
 

@@ -57,6 +57,9 @@ type Kind struct {
 	// nothing.
 	Describe func(p *Part) string
 
+	// Prepare finds what is wrong where it leads before anything is opened, once;
+	// nil: there is nothing to look at.
+	Prepare func(env *Env, p *Part) error
 	// Listen starts listening, for a part whose role is Listen. It makes one
 	// or more listeners, all or none, with f as their factory.
 	Listen func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error)

@@ -19,9 +19,9 @@ type IdleConfig struct {
 	WriteStall time.Duration
 	// MinRate is how many bytes a second must come from the peer, on average over
 	// each Window, from the connection's beginning on: against peers that send a
-	// byte now and then, on connections that have something to send all the time.
-	// A window in which what is above did not want any does not count. Window is
-	// 10 s without one.
+	// byte now and then, on connections on which the peer has something to send all
+	// the time; one that sends nothing is too slow. While what is above wants no
+	// bytes the window's time stands still. Window is 10 s without one.
 	MinRate int64
 	Window  time.Duration
 }
@@ -64,9 +64,9 @@ type watcher struct {
 	sentAt   time.Time // when it was seen that some left, or that none waited
 	waiting  bool      // some waited when last looked at
 	in       int64     // bytes that came in this window
-	windowAt time.Time
-	unwanted bool // in this window what is above wanted none, at a time
-	over     bool // the peer ended: it need not be fast
+	windowAt time.Time // when this window began, later by the time in which it stood still
+	stillAt  time.Time // since when what is above wants no bytes; zero: it wants them
+	over     bool      // the peer ended: it need not be fast
 }
 
 // ConnectionMade implements weir.Protocol.
@@ -124,18 +124,31 @@ func (w *watcher) set(at, now time.Time) {
 
 // PauseReading implements weir.Carrier.
 func (w *watcher) PauseReading() {
-	w.unwanted = true
+	if w.stillAt.IsZero() {
+		w.stillAt = w.Below().Loop().Now()
+	}
 	w.Base.PauseReading()
 }
 
 // ResumeReading implements weir.Carrier.
 func (w *watcher) ResumeReading() {
-	w.unwanted = true
+	if !w.stillAt.IsZero() {
+		now := w.Below().Loop().Now()
+		w.windowAt = w.windowAt.Add(now.Sub(w.stillAt))
+		w.stillAt = time.Time{}
+		if end := w.windowAt.Add(w.c.Window); w.measures() && (!w.timer.Running() || w.due.After(end)) {
+			w.set(end, now)
+		}
+	}
 	w.Base.ResumeReading()
 }
 
+// measures reports whether the window's time passes.
+func (w *watcher) measures() bool { return w.c.MinRate > 0 && !w.over && w.stillAt.IsZero() }
+
 // ConnectionLost implements weir.Protocol.
 func (w *watcher) ConnectionLost(err error) {
+	w.over = true
 	w.timer.Stop()
 	w.Base.ConnectionLost(err)
 }
@@ -177,12 +190,12 @@ func (w *watcher) lose(what string, after time.Duration) {
 
 // slow ends a window that is over, and reports whether too little came in it.
 func (w *watcher) slow(now time.Time) bool {
-	if w.c.MinRate <= 0 || w.over || now.Before(w.windowAt.Add(w.c.Window)) {
+	if !w.measures() || now.Before(w.windowAt.Add(w.c.Window)) {
 		return false
 	}
-	counts, in := !w.unwanted && !w.Paused(), w.in
-	w.in, w.windowAt, w.unwanted = 0, now, false
-	return counts && float64(in) < float64(w.c.MinRate)*w.c.Window.Seconds()
+	in := w.in
+	w.in, w.windowAt = 0, now
+	return float64(in) < float64(w.c.MinRate)*w.c.Window.Seconds()
 }
 
 // arm sets the timer for the earliest limit that can be reached.
@@ -196,7 +209,7 @@ func (w *watcher) arm(now time.Time) {
 	if w.c.Idle > 0 {
 		earliest(w.last.Add(w.c.Idle))
 	}
-	if w.c.MinRate > 0 && !w.over {
+	if w.measures() {
 		earliest(w.windowAt.Add(w.c.Window))
 	}
 	if w.c.WriteStall > 0 && w.Below().Buffered() > 0 {

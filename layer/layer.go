@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/weir-io/weir"
 )
@@ -154,7 +155,10 @@ type Error struct {
 	Err   error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Layer, e.Err) }
+func (e *Error) Error() string {
+	// crypto/tls begins with "tls: " itself.
+	return e.Layer + ": " + strings.TrimPrefix(fmt.Sprint(e.Err), e.Layer+": ")
+}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

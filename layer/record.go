@@ -62,7 +62,10 @@ func ReadRecording(r io.Reader, conn uint64) ([]Traffic, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	if len(events) == 0 {
+	switch {
+	case conn == 0:
+		return nil, errors.New("the recording is empty")
+	case len(events) == 0:
 		return nil, fmt.Errorf("the recording has no connection %d", conn)
 	}
 	return events, nil

@@ -26,7 +26,7 @@ func (c ProxyCommand) String() string {
 }
 
 // Request is what a client asked a proxy server layer for. The protocol above
-// finds it in its ConnectionMade with RequestOf, and answers:
+// finds it with RequestOf, in its Factory or in its ConnectionMade, and answers:
 //
 //	ConnectionMade ─▶ Hold ─▶ (dial) ─▶ Accept: "granted", and bytes pass
 //	       │                     └────▶ Refuse: the reply says why, and the end

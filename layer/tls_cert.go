@@ -41,7 +41,8 @@ type certificatePair struct{ cert, key string }
 // key is "" if it is in the same file. If cert is a directory it holds any number
 // of them, NAME.crt or NAME.pem with NAME.key or with the key inside, and key
 // must be "". failed, which may be nil, hears of each reload that fails, once per
-// change.
+// change. Of a file that was read and is of no use the error is a
+// *CertificateFileError.
 func NewCertificateFiles(cert, key string, failed func(error)) (*CertificateFiles, error) {
 	f := &CertificateFiles{fail: failed}
 	info, err := os.Stat(cert)
@@ -204,7 +205,7 @@ func (f *CertificateFiles) load() (loaded []*tls.Certificate, sum [sha256.Size]b
 		}
 		c, err := tls.X509KeyPair(cert, key)
 		if err != nil {
-			return nil, sum, fmt.Errorf("%s: %w", p.cert, err)
+			return nil, sum, pairError(p, cert, key, err)
 		}
 		fmt.Fprintf(h, "%d %d ", len(cert), len(key))
 		h.Write(cert)
@@ -228,7 +229,7 @@ type AuthorityFile struct {
 	pool *x509.CertPool
 }
 
-// NewAuthorityFile reads path. failed is as for NewCertificateFiles.
+// NewAuthorityFile reads path. failed and the error are as for NewCertificateFiles.
 func NewAuthorityFile(path string, failed func(error)) (*AuthorityFile, error) {
 	a := &AuthorityFile{path: path, fail: failed}
 	state, err := fileState(path)
@@ -252,7 +253,7 @@ func (a *AuthorityFile) load() error {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return fmt.Errorf("%s holds no certificate in PEM", a.path)
+		return authorityError(a.path, text)
 	}
 	a.text, a.pool = text, pool
 	return nil

@@ -44,6 +44,11 @@ func (e *AlertError) Error() string {
 // Unwrap returns what crypto/tls reported.
 func (e *AlertError) Unwrap() error { return e.Err }
 
+// ErrProtocols is the cause where a client offers application protocols (ALPN, RFC
+// 7301, 3.2), and a server that has some knows none of them. What is wrapped around
+// it quotes the client's.
+var ErrProtocols = errors.New("no application protocol in common (ALPN)")
+
 // The alerts that are about a certificate.
 const (
 	alertBadCertificate         = 42
@@ -134,6 +139,9 @@ func (e *CertificateError) names() string {
 		return fmt.Sprintf("%q", e.Subject)
 	}
 	var quoted []string
+	if e.Problem == NotAllowed {
+		quoted = append(quoted, fmt.Sprintf("%.300q", e.Subject)) // rules may be for its CN
+	}
 	for _, n := range e.Names[:min(len(e.Names), namesMax)] {
 		quoted = append(quoted, fmt.Sprintf("%.200q", n))
 	}
@@ -144,6 +152,10 @@ func (e *CertificateError) names() string {
 }
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+
+// unknownProtocols is how crypto/tls begins what it says about a client's ALPN,
+// which has no type; the protocols follow, quoted, in brackets.
+const unknownProtocols = "tls: client requested unsupported application protocols"
 
 // reason turns what crypto/tls reports into an error of ours, where we have one.
 // at is the time by which certificates were judged.
@@ -164,6 +176,9 @@ func reason(err error, at time.Time) error {
 	case errors.As(err, &ours):
 	case errors.As(err, &bad):
 		ours = certificateError(bad.UnverifiedCertificates, bad.Err)
+	case strings.HasPrefix(err.Error(), unknownProtocols):
+		offered := strings.Trim(strings.TrimPrefix(err.Error(), unknownProtocols), " ()")
+		return fmt.Errorf("%w: the client offers %.300s", ErrProtocols, offered)
 	case err.Error() == "tls: client didn't provide a certificate":
 		ours = &CertificateError{Problem: Missing, Err: err}
 	default:

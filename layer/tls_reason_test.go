@@ -87,7 +87,7 @@ func TestTLSReasons(t *testing.T) {
 				c.Certificates = []tls.Certificate{ours.issue(issue{cn: "guest", uri: "spiffe://test/guest"})}
 			},
 			rules: layer.PeerRules{CommonNames: []string{"billing"}, URIs: []string{"spiffe://test/billing"}},
-			atSrv: true, problem: layer.NotAllowed, text: []string{"spiffe://test/guest", "billing"},
+			atSrv: true, problem: layer.NotAllowed, text: []string{"CN=guest", "spiffe://test/guest", "billing"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -137,6 +137,28 @@ func TestTLSReasons(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTLSNoProtocol: a client none of whose protocols the server knows; the
+// server's reason says which they were, once whose reason it is.
+func TestTLSNoProtocol(t *testing.T) {
+	versions(t, func(t *testing.T, v uint16) {
+		server, client := tlsPair(t, v)
+		server.NextProtos, client.NextProtos = []string{"h2"}, []string{"chat\r\n", "x"}
+		r := newRig(t)
+		cEar := &ear{}
+		r.pair(&ear{}, []layer.Layer{layer.TLSServer(server)}, cEar, []layer.Layer{layer.TLS(client)})
+		r.until("the end", func() bool { return cEar.over() && len(r.reported) > 0 })
+		var attempt *weir.AttemptError
+		if !errors.As(r.reported[0], &attempt) || !errors.Is(attempt, layer.ErrProtocols) ||
+			attempt.Err.Error() != `tls: no application protocol in common (ALPN): the client offers ["chat\r\n" "x"]` {
+			t.Errorf("the server says: %v", r.reported[0])
+		}
+		var alert *layer.AlertError
+		if !errors.As(cEar.failed, &alert) || alert.Alert != 120 {
+			t.Errorf("the client says: %v", cEar.failed)
+		}
+	})
 }
 
 // TestTLSNotTLS: a peer that speaks something else, or nothing for too long, or

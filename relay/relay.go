@@ -51,7 +51,8 @@ type Config struct {
 	// Abandon is called if the relay ends before a side was connected: whoever
 	// connects it can stop.
 	Abandon func(s Side)
-	// Done is called once, last, when both sides are over.
+	// Done is called once, last, when both sides are over. A peer in the same loop
+	// may hear of its own end before or after that.
 	Done func(r Result)
 	// Copy turns splicing off.
 	Copy bool

@@ -23,6 +23,7 @@ type failure struct {
 	detail  []string // lines that show what was seen beside what was expected
 	next    string
 	also    string // a line behind that, for people only
+	facts   []any  // what problem says, as fields for JSON
 }
 
 func (f *failure) lines() []string {
@@ -40,7 +41,7 @@ func (f *failure) lines() []string {
 }
 
 func (f *failure) fields() []any {
-	var fields []any
+	fields := f.facts
 	if len(f.tried) > 0 {
 		fields = append(fields, "tried", f.tried)
 	}
@@ -75,35 +76,15 @@ func connectFailureTo(label string, e *address.Endpoint, err *weir.ConnectError)
 		cause = err.Err
 	}
 	f.problem += ": " + why(cause)
+	f.facts = append([]any{"endpoint", label}, reasonFields(cause)...)
+	if err.Stage != "" {
+		f.facts = append(f.facts, "stage", string(err.Stage))
+	}
 	if !e.Asks() {
 		f.next = nextForConnect(e, cause)
 	}
 	f.showTLS(cause, false)
 	f.showProxy(e, cause)
-	return f
-}
-
-// prepareFailure explains a layer that cannot be set up: a certificate that is
-// not there.
-func prepareFailure(e *address.Endpoint, err error) *failure {
-	var secret *address.SecretError
-	if errors.As(err, &secret) {
-		return &failure{problem: "cannot set up " + e.Label() + ": " + secret.Error(), next: secret.Next}
-	}
-	text := why(err)
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		text = path.Path + ": " + text
-	}
-	return &failure{problem: "cannot set up " + e.Label() + ": " + text}
-}
-
-// refusedFailure explains a connection to a listener on which a layer could not
-// agree with the peer.
-func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
-	f := &failure{problem: "no connection with " + t.RemoteAddr().String() + ": " + string(err.Stage) + ": " + why(err.Err)}
-	f.showTLS(err.Err, true)
-	f.showUntrusted(err.Err)
 	return f
 }
 
@@ -123,6 +104,9 @@ func why(err error) string {
 		errno  syscall.Errno
 		tls    *address.LayerError
 	)
+	if text := whyLimit(err); text != "" {
+		return text
+	}
 	if text := whyTLS(err); text != "" {
 		return text
 	}

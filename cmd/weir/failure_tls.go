@@ -3,12 +3,10 @@ package main
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"net"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -29,8 +27,6 @@ func whyTLS(err error) string {
 		return "truncated: TLS ended without its own end"
 	case errors.As(err, &record):
 		return "the other side does not speak TLS"
-	case errors.Is(err, layer.ErrTimeout):
-		return "timed out"
 	case errors.Is(err, layer.ErrEarlyEnd):
 		return "the other side hung up before it was agreed on"
 	}
@@ -56,12 +52,34 @@ func certificateProblem(e *layer.CertificateError) string {
 	return "the certificate cannot be used: " + strconv.Quote(e.Err.Error())
 }
 
+// noSuchProtocol is the alert no_application_protocol (RFC 7301, 3.2).
+const noSuchProtocol = 120
+
+// refusedFailure explains a connection to a listener on which a layer could not
+// agree with the peer.
+func refusedFailure(t weir.Transport, err *weir.AttemptError) *failure {
+	peer := t.RemoteAddr().String()
+	f := &failure{
+		problem: "no connection with " + peer + ": " + string(err.Stage) + ": " + why(err.Err),
+		facts:   append([]any{"peer", peer, "stage", string(err.Stage)}, reasonFields(err.Err)...),
+	}
+	f.showTLS(err.Err, true)
+	f.showUntrusted(err.Err)
+	return f
+}
+
 // showTLS puts the certificate's names and dates beside what was expected, and
 // says what to do.
 func (f *failure) showTLS(err error, server bool) {
 	var alert *layer.AlertError
 	if errors.As(err, &alert) && alert.Certificate() && !server {
 		f.next = "It wants a certificate that it knows: add ,cert=FILE,key=FILE to +tls, or ask who runs it."
+	}
+	switch {
+	case server && errors.Is(err, layer.ErrProtocols):
+		f.next = "It offers none of the protocols of ,alpn=: have it offer one of them, or add ,alpn=PROTOCOL here."
+	case !server && errors.As(err, &alert) && alert.Alert == noSuchProtocol:
+		f.next = "It speaks none of the protocols of ,alpn=: name one that it does, or leave alpn out."
 	}
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && !server {
@@ -84,26 +102,6 @@ func (f *failure) showTLS(err error, server bool) {
 	f.next = nextForCertificate(e, server)
 }
 
-const certificateNamesShown = 6
-
-func certificateNames(e *layer.CertificateError) string {
-	if len(e.Names) == 0 {
-		return fmt.Sprintf("%.300q", e.Subject)
-	}
-	var names []string
-	for _, n := range e.Names[:min(len(e.Names), certificateNamesShown)] {
-		quoted := fmt.Sprintf("%.200q", n)
-		if plain := strings.Trim(quoted, `"`); plain == n {
-			quoted = n
-		}
-		names = append(names, quoted)
-	}
-	if more := len(e.Names) - certificateNamesShown; more > 0 {
-		names = append(names, fmt.Sprintf("%d more", more))
-	}
-	return strings.Join(names, ", ")
-}
-
 func shortTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
 func certificateWanted(e *layer.CertificateError) string {
@@ -115,31 +113,6 @@ func certificateWanted(e *layer.CertificateError) string {
 	case layer.UnknownAuthority:
 		return "signed by an authority that is trusted here"
 	case layer.Missing, layer.Unacceptable:
-	}
-	return ""
-}
-
-func nextForCertificate(e *layer.CertificateError, server bool) string {
-	switch {
-	case server && e.Problem == layer.UnknownAuthority:
-		return "If that authority is yours: add its certificate to the file of client-ca."
-	case server && e.Problem == layer.NotAllowed:
-		return "If that is who you mean: add an allow-cn, allow-dns or allow-uri that names it."
-	case server && e.Problem == layer.Missing:
-		return "It has to show one: the client's side needs a certificate and its key."
-	case e.Problem == layer.UnknownAuthority:
-		return "If that authority is yours: add ,ca=FILE with its certificate."
-	case e.Problem == layer.WrongName && net.ParseIP(e.Want) == nil, e.Problem == layer.WrongName && len(e.Names) > 0:
-		for _, n := range e.Names {
-			if net.ParseIP(n) == nil && !strings.Contains(n, "*") {
-				return fmt.Sprintf("If it is %.200q that you mean: add ,name=%.200s", n, n)
-			}
-		}
-		return "If that is who you mean: add ,name=NAME with a name from the certificate."
-	case e.Problem == layer.Expired && !server:
-		return "Whoever runs it has to renew the certificate, unless this machine's clock is wrong."
-	case e.Problem == layer.Expired, e.Problem == layer.NotYetValid:
-		return "Look at the clocks of both machines, and renew the certificate if they are right."
 	}
 	return ""
 }

@@ -148,19 +148,25 @@ func TestErrorsAsShown(t *testing.T) {
 	}
 }
 
+// listeningJSON is listening where the log is JSON.
+func (p *process) listeningJSON() string {
+	p.t.Helper()
+	var ready struct {
+		Msg       string
+		Listening []string
+	}
+	if err := json.Unmarshal([]byte(p.line("ready", 1)), &ready); err != nil || len(ready.Listening) == 0 {
+		p.t.Fatalf("%v, %+v", err, ready)
+	}
+	return ready.Listening[0]
+}
+
 // TestJSON: each line is an object, with both sides, bytes each way, the time
 // and who closed.
 func TestJSON(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	p := start(t, "--log", "json", "tcp-listen:127.0.0.1:0", addr)
-	var ready struct {
-		Msg       string
-		Listening []string
-	}
-	if err := json.Unmarshal([]byte(p.line("ready", 1)), &ready); err != nil || len(ready.Listening) != 1 {
-		t.Fatalf("%v, %+v", err, ready)
-	}
-	c := dial(t, ready.Listening[0])
+	c := dial(t, p.listeningJSON())
 	if err := errors.Join(write(c, "abc"), c.CloseWrite(), want(c, "ABC")); err != nil {
 		t.Fatal(err)
 	}

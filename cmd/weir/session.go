@@ -219,7 +219,7 @@ func (s *session) closed(r relay.Result) {
 		"seconds", took.Seconds(), "closed_by", by,
 	}
 	if r.Why != nil {
-		fields = append(fields, "reason", why(r.Why))
+		fields = append(fields, reasonFields(r.Why)...)
 	}
 	a.rep.line(dim, "close", fmt.Sprintf("#%d %s -> %s: %s out, %s back, %s, %s",
 		s.id, names[0], names[1], size(r.Bytes[relay.A]), size(r.Bytes[relay.B]), span(took), how), fields...)

@@ -35,6 +35,9 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
+// noSAN, as the only name, makes a certificate that has none but its CN.
+const noSAN = "-"
+
 // sign makes a certificate; without an authority yet, the authority's own.
 func (a *authority) sign(cn string, names []string, until time.Time) (*x509.Certificate, *ecdsa.PrivateKey) {
 	a.t.Helper()
@@ -47,6 +50,9 @@ func (a *authority) sign(cn string, names []string, until time.Time) (*x509.Cert
 		SerialNumber: big.NewInt(a.last), Subject: pkix.Name{CommonName: cn}, DNSNames: names,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore:   time.Now().Add(-48 * time.Hour), NotAfter: until,
+	}
+	if len(names) == 1 && names[0] == noSAN {
+		c.DNSNames, c.IPAddresses = nil, nil
 	}
 	parent, signer := a.cert, a.key
 	if parent == nil {
@@ -94,6 +100,7 @@ func TestTLS(t *testing.T) {
 	upper := server(t, answer(strings.ToUpper))
 	good := a.issue("server", soon, "server.test", "www.server.test")
 	old := a.issue("old", time.Now().Add(-24*time.Hour), "server.test")
+	bare := a.issue("bare", soon, noSAN)
 	mine, guest := a.issue("billing", soon), a.issue("guest", soon)
 	for _, c := range []struct {
 		name, server, client string
@@ -113,6 +120,21 @@ func TestTLS(t *testing.T) {
 			want: []string{"for somebody else", "for server.test, www.server.test", "expected     other.test", "add ,name=server.test"},
 		},
 		{
+			name: "a CN and no SAN", server: bare, client: ",ca=" + a.ca(),
+			want: []string{
+				"for somebody else", `for "CN=bare"`, "expected     127.0.0.1",
+				"only the subject's CN=bare: whoever runs it needs a new one, with subjectAltName=IP:127.0.0.1",
+			},
+		},
+		{
+			name: "a CN and no SAN, by name", server: bare, client: ",name=bare,ca=" + a.ca(),
+			want: []string{`for "CN=bare"`, "expected     bare", "with subjectAltName=DNS:bare"},
+		},
+		{
+			name: "only an address", server: mine, client: ",name=billing,ca=" + a.ca(),
+			want: []string{"for 127.0.0.1", "expected     billing", "add ,name=NAME"},
+		},
+		{
 			name: "expired", server: old, client: ",ca=" + a.ca() + ",name=server.test",
 			want: []string{"has expired", "until " + time.Now().Add(-24*time.Hour).UTC().Format("2006-01-02"), "valid at " + time.Now().UTC().Format("2006-01-02")},
 		},
@@ -122,7 +144,11 @@ func TestTLS(t *testing.T) {
 		{
 			name: "another client's", server: good + ",client-ca=" + a.ca() + ",allow-cn=billing", client: ",ca=" + a.ca() + guest,
 			want:    []string{"bad certificate: it does not accept our certificate"},
-			refused: []string{"not one that is allowed", "expected     CN billing", "names it"},
+			refused: []string{"not one that is allowed", "certificate  for CN guest, 127.0.0.1", "expected     CN billing", "names it"},
+		},
+		{
+			name: "another server's", server: good, client: ",allow-cn=billing,ca=" + a.ca(),
+			want: []string{"for CN server, server.test, www.server.test, 127.0.0.1", "expected     CN billing", "add an allow-cn"},
 		},
 		{
 			name: "no client's", server: good + ",client-ca=" + a.ca(), client: ",ca=" + a.ca(),

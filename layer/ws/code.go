@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 	"unicode/utf8"
+
+	"github.com/weir-io/weir/layer"
 )
 
 // Code is why a WebSocket was closed (RFC 6455, 7.4.1).
@@ -41,6 +44,18 @@ func (c Code) sendable() bool {
 
 // clean reports whether the code is an end and no failure.
 func (c Code) clean() bool { return c == CodeNormal || c == CodeGoingAway || c == CodeNone }
+
+// PongError is the reason of a connection whose peer sent nothing for as long as
+// Config.PingEvery, and then nothing, no pong either, for as long again behind the
+// ping. It is layer.ErrTimeout too.
+type PongError struct {
+	After time.Duration // Config.PingEvery
+}
+
+func (e *PongError) Error() string { return fmt.Sprintf("no pong within %v", e.After) }
+
+// Unwrap returns layer.ErrTimeout.
+func (e *PongError) Unwrap() error { return layer.ErrTimeout }
 
 // CloseError is the reason of a connection that the peer closed with a code
 // which is no clean end, or did not close at all (CodeAbnormal; it then is

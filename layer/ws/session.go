@@ -503,7 +503,7 @@ func (s *session) keepAlive() {
 	case s.dead || s.Paused() || s.closing:
 		// Nothing can be heard.
 	case s.pinged:
-		s.Fail(layer.ErrTimeout)
+		s.Fail(&PongError{After: s.PingEvery})
 	default:
 		s.pinged = true
 		_ = s.Ping(nil)

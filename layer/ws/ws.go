@@ -65,8 +65,7 @@ type Config struct {
 	// how long to wait for the peer's answer to a close, 2 s without one.
 	Timeout, CloseTimeout time.Duration
 	// PingEvery is how often a peer that sends nothing is pinged; the connection
-	// is lost with layer.ErrTimeout if it has not answered by the next time. 0 is
-	// never.
+	// is lost with a *PongError if it has not answered by the next time. 0 is never.
 	PingEvery time.Duration
 	// Rand is where keys and masks come from; crypto/rand without one. It is used
 	// under a lock.

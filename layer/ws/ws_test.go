@@ -280,7 +280,8 @@ func TestPingFlood(t *testing.T) {
 	}
 	server, _, s = raw(t, ws.Config{PingEvery: 10 * time.Second}, "")
 	s.Until("the end", func() bool { return server.lost })
-	if !errors.Is(server.err, layer.ErrTimeout) || s.Now() > 31*time.Second {
+	var pong *ws.PongError
+	if !errors.As(server.err, &pong) || pong.After != 10*time.Second || !errors.Is(server.err, layer.ErrTimeout) || s.Now() > 31*time.Second {
 		t.Errorf("lost after %v with %v", s.Now(), server.err)
 	}
 }

@@ -1,0 +1,41 @@
+package address
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/weir-io/weir/layer"
+)
+
+// OptionError is the cause of a LayerError where the value of one option cannot be
+// used: a file that is not there, or does not hold what it should.
+type OptionError struct {
+	Option string // its name
+	Value  string // as it was written
+	File   string // the file that the cause is about, perhaps one in the directory Value; "" if it is about none
+	Err    error
+}
+
+func (e *OptionError) Error() string { return e.Option + "=" + e.Value + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OptionError) Unwrap() error { return e.Err }
+
+func optionError(p *Part, option string, err error) *OptionError {
+	return &OptionError{Option: option, Value: p.Value(option), File: fileOf(err), Err: err}
+}
+
+// fileOf is the path of the file that an error is about, or "".
+func fileOf(err error) string {
+	var (
+		path *fs.PathError
+		cert *layer.CertificateFileError
+	)
+	switch {
+	case errors.As(err, &path):
+		return path.Path
+	case errors.As(err, &cert):
+		return cert.File
+	}
+	return ""
+}

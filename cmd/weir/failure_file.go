@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/layer"
+)
+
+// prepareFailure explains an endpoint that cannot be set up: a certificate that is
+// not there.
+func prepareFailure(e *address.Endpoint, err error) *failure {
+	var (
+		prepared *address.LayerError
+		base     *address.KindError
+		option   *address.OptionError
+		secret   *address.SecretError
+		path     *fs.PathError
+	)
+	f := &failure{problem: "cannot set up " + e.Label() + ": ", facts: []any{"endpoint", e.Label()}}
+	cause := err
+	if errors.As(err, &prepared) {
+		cause = prepared.Err
+		f.problem += "layer " + prepared.Layer + ": "
+		f.facts = append(f.facts, "layer", prepared.Layer)
+	}
+	if errors.As(err, &base) {
+		cause = base.Err
+		if f.next = nextForMissing(cause); f.next == "" && base.Kind == "replay" {
+			f.next = "A recording is what +record:FILE writes: weir help record"
+		}
+	}
+	switch {
+	case errors.As(err, &secret):
+		f.next = secret.Next
+	case errors.As(err, &option):
+		f.problem += option.Option + "=" + option.Value + ": "
+		f.facts = append(f.facts, "option", option.Option, "value", option.Value)
+		if filepath.Dir(option.File) == option.Value {
+			f.problem += option.File + ": " // it names the directory
+		}
+		f.next = nextForFile(option)
+	case errors.As(err, &path) && path.Path != e.Base.ArgText():
+		f.problem += path.Path + ": "
+	}
+	f.problem += whyFile(cause)
+	f.facts = append(f.facts, "reason", whyFile(cause))
+	return f
+}
+
+// whyFile is why, without the name of the file.
+func whyFile(err error) string {
+	var cert *layer.CertificateFileError
+	if !errors.As(err, &cert) {
+		return why(err)
+	}
+	if cert.Problem == layer.Malformed && cert.Err != nil {
+		return fmt.Sprintf("%s: %v", cert.Problem, cert.Err)
+	}
+	return string(cert.Problem)
+}
+
+// nextForMissing says what to do about a file that is not there, or not for this
+// user; "" for other errors.
+func nextForMissing(err error) string {
+	var path *fs.PathError
+	switch {
+	case !errors.As(err, &path):
+	case errors.Is(err, fs.ErrPermission):
+		return "This user may not open it: ls -l " + shellWord(path.Path)
+	case !errors.Is(err, fs.ErrNotExist):
+	case filepath.IsAbs(path.Path):
+		return "Nothing is there: ls -l " + shellWord(filepath.Dir(path.Path)) + " shows what is."
+	default:
+		where := "the directory that weir was started in"
+		if dir, err := os.Getwd(); err == nil {
+			where = dir
+		}
+		return "Nothing is there. A path that does not begin with / is looked for in " + where
+	}
+	return ""
+}
+
+// nextForFile says what to do about an option's file.
+func nextForFile(e *address.OptionError) string {
+	var cert *layer.CertificateFileError
+	if !errors.As(e.Err, &cert) {
+		return nextForMissing(e.Err)
+	}
+	file := shellWord(cert.File)
+	switch cert.Problem {
+	case layer.NoKey:
+		switch {
+		case e.Option == "key":
+			return "It takes the certificate's private key, in PEM, which begins with -----BEGIN PRIVATE KEY-----"
+		case e.File == e.Value || filepath.Base(e.File) == filepath.Base(e.Value):
+			return "Where is the certificate's key? Add ,key=FILE"
+		}
+		return "Put the certificate's key beside it: " + strings.TrimSuffix(e.File, filepath.Ext(e.File)) + ".key"
+	case layer.EncryptedKey:
+		return "weir asks for no passphrase. Decrypt it: openssl pkey -in " + file + " -out plain.key, and give that to nobody else."
+	case layer.OtherKey:
+		return "Where they belong together, openssl x509 -noout -pubkey -in CERT and openssl pkey -pubout -in KEY print the same."
+	case layer.NoCertificate:
+		return "It takes what begins with -----BEGIN CERTIFICATE-----. From DER: openssl x509 -inform der -in " + file + " -out new.pem"
+	case layer.Malformed:
+	}
+	return "Look at it: openssl x509 -noout -text -in " + file + " for a certificate, openssl pkey -noout -text for a key."
+}
+
+// shellWord is a word as shells take it.
+func shellWord(s string) string {
+	plain := !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-+,:@%=", r)
+	})
+	if plain && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

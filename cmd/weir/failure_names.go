@@ -1,0 +1,104 @@
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/weir-io/weir/layer"
+)
+
+const certificateNamesShown = 6
+
+// certificateNames are the names that a certificate is for. Its CN stands before
+// them where CNs are what was expected, and alone where it has no other.
+func certificateNames(e *layer.CertificateError) string {
+	if len(e.Names) == 0 {
+		return fmt.Sprintf("%.300q", e.Subject)
+	}
+	var names []string
+	if leaf := leafOf(e); leaf != nil && e.Problem == layer.NotAllowed && strings.HasPrefix(e.Want, "CN ") {
+		names = append(names, commonName(leaf))
+	}
+	for _, n := range e.Names[:min(len(e.Names), certificateNamesShown)] {
+		names = append(names, shortName(n))
+	}
+	if more := len(e.Names) - certificateNamesShown; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+func commonName(c *x509.Certificate) string {
+	if c.Subject.CommonName == "" {
+		return "no CN"
+	}
+	return "CN " + shortName(c.Subject.CommonName)
+}
+
+// shortName is a name that a peer chose: in quotes unless it is a plain one.
+func shortName(n string) string {
+	quoted := fmt.Sprintf("%.200q", n)
+	if plain := strings.Trim(quoted, `"`); plain == n && !strings.Contains(n, ", ") {
+		return plain
+	}
+	return quoted
+}
+
+// leafOf is the peer's own certificate, nil if it sent none.
+func leafOf(e *layer.CertificateError) *x509.Certificate {
+	if len(e.Chain) == 0 {
+		return nil
+	}
+	return e.Chain[0]
+}
+
+func nextForCertificate(e *layer.CertificateError, server bool) string {
+	switch {
+	case server && e.Problem == layer.UnknownAuthority:
+		return "If that authority is yours: add its certificate to the file of client-ca."
+	case e.Problem == layer.NotAllowed:
+		return "If that is who you mean: add an allow-cn, allow-dns or allow-uri that names it."
+	case server && e.Problem == layer.Missing:
+		return "It has to show one: the client's side needs a certificate and its key."
+	case e.Problem == layer.UnknownAuthority:
+		return "If that authority is yours: add ,ca=FILE with its certificate."
+	case e.Problem == layer.WrongName:
+		return nextForName(e)
+	case e.Problem == layer.Expired && !server:
+		return "Whoever runs it has to renew the certificate, unless this machine's clock is wrong."
+	case e.Problem == layer.Expired, e.Problem == layer.NotYetValid:
+		return "Look at the clocks of both machines, and renew the certificate if they are right."
+	}
+	return ""
+}
+
+// nextForName says what to do about a certificate that is for somebody else.
+func nextForName(e *layer.CertificateError) string {
+	leaf := leafOf(e)
+	if leaf == nil {
+		return ""
+	}
+	for _, n := range leaf.DNSNames {
+		if net.ParseIP(n) == nil && !strings.Contains(n, "*") {
+			return fmt.Sprintf("If it is %.200q that you mean: add ,name=%.200s", n, n)
+		}
+	}
+	if len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 {
+		return "If that is who you mean: add ,name=NAME with a name from the certificate."
+	}
+	only := "no name at all"
+	switch {
+	case len(e.Names) > 0:
+		only = "no host's name and no address"
+	case leaf.Subject.CommonName != "":
+		only = fmt.Sprintf("only the subject's CN=%.200s", shortName(leaf.Subject.CommonName))
+	}
+	san := fmt.Sprintf("DNS:%.200s", e.Want)
+	if net.ParseIP(e.Want) != nil {
+		san = "IP:" + e.Want
+	}
+	return "Clients check the names of a certificate's SAN, never its CN, and it has " + only +
+		": whoever runs it needs a new one, with subjectAltName=" + san
+}
