@@ -25,7 +25,7 @@ import (
 
 // spec is what to do.
 type spec struct {
-	Kind  string        // up, down, both, sessions, idle, quiet, stall
+	Kind  string        // up, up-sealed, down, both, sessions, idle, quiet, stall
 	CA    string        // file of the certificate that the server must have
 	Conns int           // connections; of sessions, at one time
 	Warm  time.Duration // before what is counted
@@ -98,7 +98,7 @@ func run() error {
 	}
 	var res result
 	switch l.Kind {
-	case "up", "down", "both":
+	case "up", "up-sealed", "down", "both":
 		res, err = l.bulk()
 	case "sessions":
 		res, err = l.sessions()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +11,12 @@ import (
 	"time"
 
 	"github.com/weir-io/weir/bench/internal/load"
+	"github.com/weir-io/weir/bench/internal/sealed"
 )
 
 // bulk sends through a relay as fast as it goes: "up" from the client, whose
-// bytes the relay decrypts, "down" from the backend, "both" at once.
+// bytes the relay decrypts, "down" from the backend, "both" at once. "up-sealed" is
+// "up" with records and no TLS, for the floor.
 func (l *loader) bulk() (result, error) {
 	got := make(chan net.Conn, 1)
 	go func() {
@@ -21,11 +24,23 @@ func (l *loader) bulk() (result, error) {
 			got <- c
 		}
 	}()
-	c, err := l.dial()
+	var c net.Conn
+	var err error
+	if l.Kind == "up-sealed" {
+		c, err = net.DialTimeout("tcp4", l.Addr, 10*time.Second)
+	} else {
+		c, err = l.dial()
+	}
 	if err != nil {
 		return result{}, err
 	}
 	defer c.Close()
+	var into io.Writer = c
+	if l.Kind == "up-sealed" {
+		if into, err = sealed.NewWriter(c); err != nil {
+			return result{}, err
+		}
+	}
 	var back net.Conn
 	select {
 	case back = <-got:
@@ -62,9 +77,9 @@ func (l *loader) bulk() (result, error) {
 		}()
 	}
 	if l.Kind != "down" {
-		pass(c, back)
+		pass(into, back)
 	}
-	if l.Kind != "up" {
+	if l.Kind == "down" || l.Kind == "both" {
 		pass(back, c)
 	}
 	end := func() {
@@ -87,7 +102,10 @@ func (l *loader) bulk() (result, error) {
 		return result{}, err
 	case <-time.After(l.Run):
 	}
-	r := result{Bytes: bytes.Load() - before, Suite: suite(c)}
+	r := result{Bytes: bytes.Load() - before}
+	if t, ok := c.(*tls.Conn); ok {
+		r.Suite = suite(t)
+	}
 	return r, w.shut(&r)
 }
 

@@ -26,6 +26,7 @@ type tlsPeer struct {
 	prog  string
 	side  bool // it answers about its memory
 	argv  func(s start) []string
+	kind  string // of the load, where it is not the case's
 }
 
 // tlsSpec and tlsResult are those of cmd/tlsload.
@@ -119,6 +120,10 @@ var tlsRelays = []tlsPeer{
 	{name: "haproxy", prog: "haproxy", argv: haproxyTLS},
 	{name: "nginx", prog: "nginx", argv: nginxTLS},
 }
+
+// tlsFloor is the least that a relay which decrypts can do in Go: AES and system
+// calls, without TLS.
+var tlsFloor = tlsPeer{name: "floor", build: "servers/floortls", side: true, argv: tlsArgs(), kind: "up-sealed"}
 
 // tlsEchoes are echo servers.
 var tlsEchoes = []tlsPeer{
@@ -215,7 +220,11 @@ func tlsMeet(ld, srv *process, addr string) error {
 
 // tlsRelay is a round of a load through a relay.
 func tlsRelay(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
-	ld, target, err := b.tlsLoad(c.spec)
+	spec := c.spec
+	if p.kind != "" {
+		spec.Kind = p.kind
+	}
+	ld, target, err := b.tlsLoad(spec)
 	if err != nil {
 		return err
 	}

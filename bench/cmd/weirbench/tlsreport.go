@@ -19,7 +19,7 @@ func tlsCases(rounds int) []tlsCase {
 	rss := func(s tlsSample) float64 { return s.Memory.RSS }
 	own := func(s tlsSample) float64 { return s.Memory.Heap + s.Memory.Stack }
 	return []tlsCase{
-		{Name: "up", Title: "Relay that ends TLS, one stream to the backend", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "up", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
+		{Name: "up", Title: "Relay that ends TLS, one stream to the backend", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "up", Warm: warm, Run: run}, peers: append(slices.Clip(tlsRelays), tlsFloor), rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "down", Title: "The same, from the backend to the client", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "down", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "both", Title: "Both ways at once", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "both", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "sessions", Title: "Sessions through it, 16 at a time: connect, whole handshake, 64 B there and back, close", Unit: "CPU, µs per session", spec: tlsSpec{Kind: "sessions", Conns: 16, Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perSession, run: tlsRelay},
@@ -226,7 +226,9 @@ the client is the standard library's in every case. Rounds go back and forth, an
 ratios are of figures of one round: within 8 % is equal. CPU is the server
 process's, from the scheduler's clock. "std" is blocking crypto/tls, a goroutine
 for each direction (io.Copy). All agree on TLS 1.3; the suites that a peer chose
-are in ` + "`tls.json`" + `. In the last case four connections send 64 bytes and take them
+are in ` + "`tls.json`" + `. "floor" is no server of
+TLS: a thread that blocks in read and writev and opens each record where it lies, the
+least that a relay in Go can do. In the last case four connections send 64 bytes and take them
 back, over and over, while another process, of the lowest priority, opens 5,000
 connections, says hello on each and nothing more. "Held" is the second after
 that, when all of them are there; weir ends those that keep places that others
