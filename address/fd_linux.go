@@ -1,20 +1,19 @@
 package address
 
-import (
-	"os"
-	"syscall"
-)
+import "syscall"
 
 // watchWriters returns a descriptor that becomes readable when somebody who had
-// the file at path open for writing closes it.
-func watchWriters(path string) (int, error) {
+// the file at path open for writing closes it; -1 where the system has no more of
+// them, which are few for each user: then a pipe's stream begins with the first
+// byte.
+func watchWriters(path string) int {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
-		return -1, os.NewSyscallError("inotify_init1", err)
+		return -1
 	}
 	if _, err := syscall.InotifyAddWatch(fd, path, syscall.IN_CLOSE_WRITE); err != nil {
 		closeFD(fd)
-		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		return -1
 	}
-	return fd, nil
+	return fd
 }

@@ -272,9 +272,7 @@ func openPipeIn(l *weir.Loop, path string) (*pipeIn, error) {
 }
 
 func (p *pipeIn) open(l *weir.Loop, path string) (err error) {
-	if p.left, err = watchWriters(path); err != nil {
-		return err
-	}
+	p.left = watchWriters(path)
 	if p.fd, err = openPipe(path, false); err != nil {
 		return err
 	}
