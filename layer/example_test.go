@@ -152,7 +152,7 @@ func ExampleAccess() {
 	}
 	// Output:
 	// 192.0.2.7 <nil>
-	// 10.1.2.3 not allowed by the rules
-	// ::ffff:10.1.2.3 not allowed by the rules
-	// 169.254.169.254 not allowed by the rules
+	// 10.1.2.3 not allowed by the rules (10.1.2.3 is in 10.0.0.0/8, which is denied)
+	// ::ffff:10.1.2.3 not allowed by the rules (10.1.2.3 is in 10.0.0.0/8, which is denied)
+	// 169.254.169.254 not allowed by default (169.254.169.254 is link-local)
 }
