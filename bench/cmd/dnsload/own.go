@@ -51,13 +51,26 @@ func refuse(msg []byte) {
 
 const headerSize = 12
 
+// onePort listens on one port for UDP and TCP: what is free for the one may be taken
+// for the other.
+func onePort() (udp *net.UDPConn, tcp net.Listener, err error) {
+	for range 20 {
+		if udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+			return nil, nil, err
+		}
+		if tcp, err = net.Listen("tcp4", udp.LocalAddr().String()); err == nil {
+			return udp, tcp, nil
+		}
+		if err := udp.Close(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, err
+}
+
 // serve answers every query with no such name, until standard input ends.
 func serve() error {
-	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return err
-	}
-	tcp, err := net.Listen("tcp4", udp.LocalAddr().String())
+	udp, tcp, err := onePort()
 	if err != nil {
 		return err
 	}
