@@ -86,7 +86,7 @@ func TestWriteStall(t *testing.T) {
 	}
 	m.Until("the end", func() bool { return m.server.lost })
 	var e *layer.IdleError
-	if !errors.As(m.server.err, &e) || e.What != "write stalled" {
+	if !errors.As(m.server.err, &e) || e.What != layer.WriteStalled {
 		t.Errorf("lost with %v", m.server.err)
 	}
 	if m.Now() < 10*time.Second || m.Now() > 14*time.Second {
@@ -121,7 +121,7 @@ func TestMinRate(t *testing.T) {
 		m.pass(time.Second)
 	}
 	var e *layer.IdleError
-	if !errors.As(m.server.err, &e) || e.What != "too slow" {
+	if !errors.As(m.server.err, &e) || e.What != layer.TooSlow {
 		t.Errorf("lost with %v", m.server.err)
 	}
 }

@@ -26,9 +26,19 @@ type IdleConfig struct {
 	Window  time.Duration
 }
 
+// IdleProblem is which limit of Idle was reached, in words.
+type IdleProblem string
+
+// The problems.
+const (
+	NothingPassed IdleProblem = "idle"          // IdleConfig.Idle
+	WriteStalled  IdleProblem = "write stalled" // IdleConfig.WriteStall
+	TooSlow       IdleProblem = "too slow"      // IdleConfig.MinRate; After is its window
+)
+
 // IdleError is the reason of a connection that Idle lost. It is ErrTimeout too.
 type IdleError struct {
-	What  string        // "idle", "write stalled" or "too slow"
+	What  IdleProblem   // which limit was reached
 	After time.Duration // the limit
 }
 
@@ -174,17 +184,17 @@ func (w *watcher) look() {
 	waiting := w.progress(now)
 	switch {
 	case waiting && w.c.WriteStall > 0 && !now.Before(w.sentAt.Add(w.c.WriteStall)):
-		w.lose("write stalled", w.c.WriteStall)
+		w.lose(WriteStalled, w.c.WriteStall)
 	case w.c.Idle > 0 && !now.Before(w.last.Add(w.c.Idle)):
-		w.lose("idle", w.c.Idle)
+		w.lose(NothingPassed, w.c.Idle)
 	case w.slow(now):
-		w.lose("too slow", w.c.Window)
+		w.lose(TooSlow, w.c.Window)
 	default:
 		w.arm(now)
 	}
 }
 
-func (w *watcher) lose(what string, after time.Duration) {
+func (w *watcher) lose(what IdleProblem, after time.Duration) {
 	w.Fail(&IdleError{What: what, After: after})
 }
 

@@ -87,7 +87,7 @@ func TestMinRateWhen(t *testing.T) {
 				t.Errorf("lost after %v, want %v (%v)", server.over, c.want, server.err)
 			}
 			var e *layer.IdleError
-			if c.want > 0 && (!errors.As(server.err, &e) || e.What != "too slow" || e.After != time.Second) {
+			if c.want > 0 && (!errors.As(server.err, &e) || e.What != layer.TooSlow || e.After != time.Second) {
 				t.Errorf("lost with %v", server.err)
 			}
 		})

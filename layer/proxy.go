@@ -28,9 +28,9 @@ const defaultProxyHeaderTimeout = 5 * time.Second
 // use for; ProxyHeaderOf has what was said.
 // trusted are the peers that may, and must, send one; none are loopback. Those
 // that have no IP address are trusted too: who may connect to a UNIX socket is
-// said by its file. Others are refused with an *AccessError, and so is a stream that begins with
-// anything else. The header has to be there whole within timeout; 0 is 5 s, below
-// 0 no bound. The layer steps aside behind the header.
+// said by its file. Others are refused with an *AccessError, and a stream that begins
+// with anything else is refused as well. The header has to be there whole within
+// timeout; 0 is 5 s, below 0 no bound. The layer steps aside behind the header.
 func ProxyIn(trusted []netip.Prefix, timeout time.Duration) Layer {
 	if timeout == 0 {
 		timeout = defaultProxyHeaderTimeout

@@ -29,6 +29,7 @@ type app struct {
 	loop *weir.Loop
 	env  *address.Env
 
+	names     *dns.Resolver // the loop's
 	pick      *picker
 	listeners []*address.Listeners
 	open      map[*session]bool
@@ -59,8 +60,8 @@ func (c *command) relay(p *plan, f flags) int {
 }
 
 func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
-	a := &app{c: c, p: p, rep: rep, open: map[*session]bool{}}
-	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(dns.New()))
+	a := &app{c: c, p: p, rep: rep, names: dns.New(), open: map[*session]bool{}}
+	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names))
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
-	"github.com/weir-io/weir/dns"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/relay"
 )
@@ -50,7 +49,7 @@ func (s *session) await(side relay.Side) {
 		w.listen([]netip.Addr{a})
 		return
 	}
-	w.stop = dns.New().LookupNetIP(s.app.loop, "ip", host, func(addrs []netip.Addr, err error) {
+	w.stop = s.app.names.LookupNetIP(s.app.loop, "ip", host, func(addrs []netip.Addr, err error) {
 		if err != nil {
 			w.fail(err)
 			return

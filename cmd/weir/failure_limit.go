@@ -31,10 +31,11 @@ func whyLimit(err error) string {
 
 func whyIdle(e *layer.IdleError) string {
 	switch e.What {
-	case "write stalled":
+	case layer.WriteStalled:
 		return fmt.Sprintf("idle: took nothing of what waits for it for %v (stall)", e.After)
-	case "too slow":
+	case layer.TooSlow:
 		return fmt.Sprintf("idle: sent less than min-rate, over %v", e.After)
+	case layer.NothingPassed:
 	}
 	return fmt.Sprintf("idle: nothing passed, either way, for %v", e.After)
 }

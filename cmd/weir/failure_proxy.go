@@ -40,7 +40,7 @@ func (f *failure) showProxy(e *address.Endpoint, cause error) {
 // showUntrusted says what to do about a peer that proxy-in does not trust.
 func (f *failure) showUntrusted(err error) {
 	var access *layer.AccessError
-	if errors.As(err, &access) {
+	if errors.As(err, &access) && layerOf(err) == "proxy-in" {
 		f.next = fmt.Sprintf("If it may say who its clients are: add ,from=%v to +proxy-in", access.Addr)
 	}
 }
