@@ -57,7 +57,8 @@ const (
 	// Hangup finishes when the handle has failed or both its directions are
 	// over: Err is the pending socket error, or nil for a plain hang-up. For the
 	// write end of a pipe a reader that went away is EPIPE. It is what
-	// a stream waits on when it neither reads nor writes.
+	// a stream waits on when it neither reads nor writes. A file, or a device such as
+	// /dev/null, has no one at its other end: there it goes on until it is canceled.
 	Hangup
 	// Ready finishes when one of the conditions in Events holds; N is the set
 	// that does. It serves raw sources.
@@ -228,17 +229,27 @@ type Option uint8
 // The options. All values are ints; booleans are 0 and 1.
 const (
 	NoDelay       Option = iota + 1 // TCP_NODELAY
-	KeepAlive                       // SO_KEEPALIVE; above 1: the idle time and interval in seconds
+	KeepAlive                       // SO_KEEPALIVE: 0, or the idle time and interval in seconds
 	SendBuffer                      // SO_SNDBUF in bytes
 	ReceiveBuffer                   // SO_RCVBUF in bytes
-	UnsentBytes                     // read only: bytes the peer has not acknowledged (SIOCOUTQ)
+	UnsentBytes                     // read only: bytes the peer has not acknowledged and yet may (SIOCOUTQ)
 	UnreadBytes                     // read only: bytes that wait to be read (SIOCINQ)
 	PendingError                    // read only: SO_ERROR, as an errno, cleared by reading
 	UserTimeout                     // TCP_USER_TIMEOUT in milliseconds
 	Broadcast                       // SO_BROADCAST
 	TrafficClass                    // IP_TOS or IPV6_TCLASS: the whole byte, the code point in its upper six bits
 	Mark                            // SO_MARK
-	FastOpen                        // TCP_FASTOPEN with the queue's length on a listener, else TCP_FASTOPEN_CONNECT
+	// Unanswered is read only: for how many milliseconds the peer of a TCP
+	// connection has acknowledged nothing while bytes were sent to it, or its shut
+	// window probed, more than once; else 0.
+	Unanswered
+	// Patience is read only: how many seconds keep-alive takes until it gives up an
+	// idle peer, 0 where it is off or UserTimeout is set.
+	Patience
+	// Blocks is read only: 1 for a handle that came by Adopt set to block and stays
+	// so, as others may have it too; SpliceIn and SpliceOut end with ErrUnsupported.
+	Blocks
+	FastOpen // TCP_FASTOPEN with the queue's length on a listener, else TCP_FASTOPEN_CONNECT
 )
 
 // OptionValue is an option with its value.
@@ -277,6 +288,10 @@ type Caps struct {
 	// Adopts is true where Adopt works although Handles are not descriptors.
 	// Forget then lets go of the descriptor that was adopted.
 	Adopts bool
+	// Behind is true where a Write may finish before the system has its bytes. One
+	// with an empty Vec then finishes when it has those of all before, or with the
+	// error that kept it from having them.
+	Behind bool
 	// PeerErrors is true where RecvFrom reports, with its peer, that the network
 	// refused a datagram (ICMP).
 	PeerErrors bool
@@ -315,9 +330,10 @@ type Backend interface {
 	Cancel(op *Op) bool
 	// Wait reports results into done, whose length is at least 1, and returns
 	// how many. With none to report it waits for one, for a Wake or for timeout
-	// to pass; 0 does not wait, and below 0 waits for ever. A Wake, or a signal
-	// that interrupts it, may make it return 0. Memory lent by the Wait before
-	// is taken back. An error is fatal to the loop.
+	// to pass; 0 does not wait, and below 0 waits for ever. A Wake, a signal that
+	// interrupts it or a shortage of memory may make it return 0; with a timeout of
+	// 0, a Wake or a signal does not keep it from reporting what is ready. Memory
+	// lent by the Wait before is taken back. An error is fatal to the loop.
 	Wait(timeout time.Duration, done []Completion) (int, error)
 	// Wake makes a Wait in progress, or else the next one, return at once. It
 	// may be called from any goroutine, also after Close, and wakes that come
@@ -331,7 +347,9 @@ type Backend interface {
 	// the descriptor is the backend's. The handle may differ from fd.
 	Adopt(fd int) (Handle, error)
 	// Shut shuts or closes a handle. All Ops on a handle that is closed must be
-	// idle. After CloseFlat, CloseReset and Forget the number may come back as
+	// idle, but for Accept, RecvFrom and SendTo: those are idle afterwards and
+	// report nothing more, and what was accepted meanwhile is reset. The address is
+	// free for another socket at once. After CloseFlat, CloseReset and Forget the number may come back as
 	// another handle's at once, and no late event of the old one reaches it.
 	Shut(h Handle, how How) error
 	// Name returns a handle's own address, or its peer's.
@@ -343,6 +361,13 @@ type Backend interface {
 	Caps() Caps
 	// Close releases the backend and what of it is still open.
 	Close() error
+}
+
+// Sweeper is a Backend whose Wait may not report everything that is ready: others
+// tell it, who may not have had a processor yet.
+type Sweeper interface {
+	// Sweep has the next Wait look at every handle.
+	Sweep()
 }
 
 // Router is a Backend that knows where the system would send from.

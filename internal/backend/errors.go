@@ -6,8 +6,8 @@ var (
 	// ErrAgain ends an Op that had nothing to report: one with Now that would
 	// have had to wait, or a Multi one that ended early.
 	ErrAgain = errors.New("backend: would have to wait")
-	// ErrCanceled ends an Op that was cancelled before anything happened.
-	ErrCanceled = errors.New("backend: cancelled")
+	// ErrCanceled ends an Op that was canceled before anything happened.
+	ErrCanceled = errors.New("backend: canceled")
 	// ErrUnsupported is returned for what Caps says is not there.
 	ErrUnsupported = errors.New("backend: not supported")
 )

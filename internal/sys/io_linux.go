@@ -203,24 +203,3 @@ func Poll(fd int, events int16) int16 {
 		}
 	}
 }
-
-// Pipe makes a pipe, non-blocking and close-on-exec, that holds at least size
-// bytes where the system lets it (/proc/sys/fs/pipe-max-size); 0 leaves the
-// system's default. Both ends are the caller's. capacity is what it holds.
-func Pipe(size int) (r, w, capacity int, err error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
-		return -1, -1, 0, err
-	}
-	if size > 0 {
-		// A pipe of the default size still works.
-		_, _ = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, size)
-	}
-	capacity, err = unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0)
-	if err != nil {
-		closeNumber(fds[0])
-		closeNumber(fds[1])
-		return -1, -1, 0, err
-	}
-	return fds[0], fds[1], capacity, nil
-}

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"math"
 	"syscall"
 	"unsafe"
 
@@ -35,7 +36,7 @@ func SetOption(fd int, o backend.Option, value int) error {
 			return setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, value)
 		}
 		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, truth(value))
-	case backend.UnsentBytes, backend.UnreadBytes, backend.PendingError:
+	case backend.UnsentBytes, backend.UnreadBytes, backend.PendingError, backend.Unanswered, backend.Patience, backend.Blocks:
 	}
 	return backend.ErrUnsupported
 }
@@ -58,7 +59,7 @@ func setTrafficClass(fd, value int) error {
 }
 
 func setKeepAlive(fd, value int) error {
-	if err := setInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, truth(value)); err != nil || value <= 1 {
+	if err := setInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, truth(value)); err != nil || value <= 0 {
 		return err
 	}
 	if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, value); err != nil {
@@ -81,7 +82,7 @@ func GetOption(fd int, o backend.Option) (int, error) {
 	case backend.ReceiveBuffer:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	case backend.UnsentBytes:
-		return queuedBytes(fd, unix.SIOCOUTQ)
+		return UnsentBytes(fd)
 	case backend.UnreadBytes:
 		return queuedBytes(fd, unix.SIOCINQ)
 	case backend.PendingError:
@@ -102,8 +103,41 @@ func GetOption(fd int, o backend.Option) (int, error) {
 			return v, err
 		}
 		return getInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN)
+	case backend.Unanswered:
+		return unanswered(fd)
+	case backend.Patience:
+		return patience(fd)
+	case backend.Blocks: // the backend knows
 	}
 	return 0, backend.ErrUnsupported
+}
+
+// unanswered reads it from what the kernel knows of the connection. One try more
+// than the first is asked for: on the way to a peer that answers there is one
+// often enough.
+func unanswered(fd int) (int, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.Retransmits < 2 && info.Probes < 2 {
+		return 0, err
+	}
+	return int(min(info.Last_ack_recv, math.MaxInt32)), nil
+}
+
+func patience(fd int) (int, error) {
+	on, err := getInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+	if err != nil || on == 0 {
+		return 0, err
+	}
+	var v [4]int
+	for i, name := range [...]int{unix.TCP_USER_TIMEOUT, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT} {
+		if v[i], err = getInt(fd, unix.IPPROTO_TCP, name); err != nil {
+			return 0, err
+		}
+	}
+	if v[0] != 0 {
+		return 0, nil // the kernel sees to it
+	}
+	return v[1] + v[2]*v[3], nil
 }
 
 func getKeepAlive(fd int) (int, error) {
@@ -148,6 +182,20 @@ func getInt(fd, level, name int) (int, error) {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
 		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
 	return int(v), failed(errno)
+}
+
+// UnsentBytes returns how many bytes the peer of the stream socket fd has not
+// acknowledged and yet may. The kernel goes on counting those that a reset has
+// taken back; once it has told of the reset, nothing but the state does.
+func UnsentBytes(fd int) (int, error) {
+	n, err := queuedBytes(fd, unix.SIOCOUTQ)
+	if n > 0 {
+		const closed = 7 // TCP_CLOSE of include/net/tcp_states.h
+		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == closed {
+			return 0, nil
+		}
+	}
+	return n, err
 }
 
 func queuedBytes(fd int, which uintptr) (int, error) {

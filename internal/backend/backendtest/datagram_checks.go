@@ -84,7 +84,7 @@ var datagramChecks = []check{
 	},
 	{
 		name:   "DatagramCancel",
-		reason: "a RecvFrom that is cancelled leaves what comes later for the next",
+		reason: "a RecvFrom that is canceled leaves what comes later for the next",
 		run:    onEach(datagramNetworks, checkDatagramCancel),
 	},
 	{
@@ -353,7 +353,7 @@ func checkDatagramCancel(r *rig, n network) {
 		r.quiet(time.Millisecond)
 		for _, res := range r.cancel(op) {
 			if !errors.Is(res.err, backend.ErrCanceled) && !errors.Is(res.err, backend.ErrAgain) {
-				r.t.Fatalf("a cancelled RecvFrom has a result: %+v", res)
+				r.t.Fatalf("a canceled RecvFrom has a result: %+v", res)
 			}
 		}
 		r.send(a, ba, []byte("kept"))

@@ -29,6 +29,12 @@ func descriptorChecks() []check {
 			run:    checkPipeReaderGone,
 		},
 		{
+			name:   "HangupOfDevice",
+			reason: "a file or a device has no one at its other end who could go away",
+			need:   needAdopt,
+			run:    checkHangupOfDevice,
+		},
+		{
 			name:   "AdoptKeepsFlags",
 			reason: "the flags of an inherited pipe belong to the other processes too",
 			need:   needAdopt,
@@ -139,12 +145,6 @@ func checkAdoptPipe(r *rig) {
 
 func checkPipeReaderGone(r *rig) {
 	for _, full := range []bool{false, true} {
-		if !full && !r.caps.Descriptors {
-			// A pipe that blocks is served there by a goroutine that blocks in
-			// the write, and has none while there is nothing to write.
-			r.t.Logf("backend %s does not watch an idle pipe", r.caps.Name)
-			continue
-		}
 		rd, wr := r.pipe()
 		out := r.adopt(wr)
 		hup := &backend.Op{Kind: backend.Hangup, Handle: out}
@@ -166,6 +166,33 @@ func checkPipeReaderGone(r *rig) {
 			r.t.Errorf("full %t: write: %d, %v, want EPIPE", full, res.n, res.err)
 		}
 		r.shut(out, backend.CloseFlat)
+	}
+}
+
+func checkHangupOfDevice(r *rig) {
+	file := filepath.Join(r.t.TempDir(), "file")
+	for _, path := range []string{os.DevNull, file} {
+		fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT|syscall.O_CLOEXEC, 0o600)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		h := r.adopt(fd)
+		for range 2 {
+			hup := &backend.Op{Kind: backend.Hangup, Handle: h}
+			r.submit(hup)
+			r.quiet(5e6)
+			if !hup.Armed() {
+				r.t.Errorf("%s: a hang-up came: %+v", path, r.take(hup))
+				continue
+			}
+			if res := r.do(writeOp(h, []byte("x"))); res.n != 1 {
+				r.t.Errorf("%s: write: %d, %v", path, res.n, res.err)
+			}
+			if res := r.cancel(hup); hup.Armed() || len(res) > 1 {
+				r.t.Errorf("%s: canceled: %+v", path, res)
+			}
+		}
+		r.shut(h, backend.CloseFlat)
 	}
 }
 

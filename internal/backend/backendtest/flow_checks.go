@@ -180,7 +180,7 @@ func checkQuiet(r *rig, n network) {
 			r.t.Fatalf("write: %d, %v; read: %d bytes", res.n, res.err, len(got))
 		}
 	}
-	// One that falls short, or that is cancelled, tells how far it came.
+	// One that falls short, or that is canceled, tells how far it came.
 	total := 0
 	for {
 		write := writeOp(c, pattern(1<<20, 12))

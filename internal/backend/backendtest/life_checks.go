@@ -11,7 +11,7 @@ import (
 var lifeChecks = []check{
 	{
 		name:   "CancelRead",
-		reason: "a cancelled read reports nothing and takes no bytes along",
+		reason: "a canceled read reports nothing and takes no bytes along",
 		run:    onEach([]network{tcp4, unix}, checkCancelRead),
 	},
 	{
@@ -21,7 +21,7 @@ var lifeChecks = []check{
 	},
 	{
 		name:   "CancelMultiRead",
-		reason: "pausing and resuming a stream is cancelling and submitting; no byte is lost over it (R30)",
+		reason: "pausing and resuming a stream is canceling and submitting; no byte is lost over it (R30)",
 		run:    onEach([]network{tcp4}, checkCancelMultiRead),
 	},
 	{
@@ -31,7 +31,7 @@ var lifeChecks = []check{
 	},
 	{
 		name:   "CancelWrite",
-		reason: "after a cancelled write one knows how much was sent",
+		reason: "after a canceled write one knows how much was sent",
 		run:    onEach([]network{tcp4}, checkCancelWrite),
 	},
 	{
@@ -46,7 +46,7 @@ var lifeChecks = []check{
 	},
 	{
 		name:   "CancelIdle",
-		reason: "cancelling what is not armed is no mistake",
+		reason: "canceling what is not armed is no mistake",
 		run:    onEach([]network{tcp4}, checkCancelIdle),
 	},
 	{
@@ -78,7 +78,7 @@ func checkCancelRead(r *rig, n network) {
 	r.wait(0)
 	for _, res := range r.cancel(op) {
 		if !errors.Is(res.err, backend.ErrCanceled) {
-			r.t.Errorf("a cancelled read ended with %d, %v", res.n, res.err)
+			r.t.Errorf("a canceled read ended with %d, %v", res.n, res.err)
 		}
 	}
 	r.write(c, []byte("abc"))
@@ -86,13 +86,13 @@ func checkCancelRead(r *rig, n network) {
 	r.wantRead(s, "abc")
 }
 
-// bytesOf returns the bytes among the results of a cancelled read.
+// bytesOf returns the bytes among the results of a canceled read.
 func (r *rig) bytesOf(all []result) []byte {
 	r.t.Helper()
 	var got []byte
 	for _, res := range all {
 		if res.err != nil && !errors.Is(res.err, backend.ErrCanceled) && !errors.Is(res.err, backend.ErrAgain) {
-			r.t.Fatalf("a cancelled read ended with %v", res.err)
+			r.t.Fatalf("a canceled read ended with %v", res.err)
 		}
 		got = append(got, res.data...)
 	}
@@ -184,7 +184,7 @@ func checkCancelWrite(r *rig, n network) {
 	op, total := r.fill(c)
 	for _, res := range r.cancel(op) {
 		if res.err != nil && !errors.Is(res.err, backend.ErrCanceled) {
-			r.t.Fatalf("a cancelled write ended with %v", res.err)
+			r.t.Fatalf("a canceled write ended with %v", res.err)
 		}
 		total += res.n
 	}

@@ -15,7 +15,7 @@ import (
 // patience is how long a result may take, and patienceWaits how many Waits: a
 // backend of its own time, like the simulator, may run out of the second first.
 const (
-	patience      = 10 * time.Second
+	patience      = 30 * time.Second
 	patienceWaits = 200_000
 )
 
@@ -145,7 +145,7 @@ func (r *rig) cancel(op *backend.Op) []result {
 		}
 		delete(r.out, op)
 	} else if was {
-		r.until("last result of a cancelled Op", func() bool { return !r.out[op] })
+		r.until("last result of a canceled Op", func() bool { return !r.out[op] })
 	}
 	all := r.got[op]
 	delete(r.got, op)

@@ -40,6 +40,11 @@ var socketChecks = []check{
 		run:    onEach(networks, checkAddressInUse),
 	},
 	{
+		name:   "ListenAgain",
+		reason: "a listener that is closed leaves its address at once, whatever is armed on it",
+		run:    onEach([]network{tcp4, tcp6, unix, abstract, udp4, udp6}, checkListenAgain),
+	},
+	{
 		name:   "Refused",
 		reason: "a refused connect is ECONNREFUSED, not a success that fails later",
 		run:    onEach([]network{tcp4, tcp6, abstract}, checkRefused),
@@ -63,6 +68,11 @@ var socketChecks = []check{
 		name:   "QueuedBytes",
 		reason: "how much is still on its way is a question of flow control",
 		run:    onEach([]network{tcp4}, checkQueuedBytes),
+	},
+	{
+		name:   "UnsentAfterReset",
+		reason: "what waits for the peer to have everything would wait for a peer that is gone",
+		run:    onEach([]network{tcp4}, checkUnsentAfterReset),
 	},
 	{
 		name:   "ReadyOnSocket",
@@ -198,6 +208,56 @@ func checkAddressInUse(r *rig, n network) {
 	}
 }
 
+func checkListenAgain(r *rig, n network) {
+	h, a := r.listen(n, func(s *backend.Spec) {
+		if s.Datagram {
+			s.Backlog = 0
+		}
+	})
+	for i := range 3 {
+		op := &backend.Op{Kind: backend.Accept, Handle: h, Flags: backend.Multi}
+		if n.spec.Datagram {
+			op.Kind = backend.RecvFrom
+		}
+		r.submit(op)
+		r.wait(0)
+		if i == 1 && !r.be.Cancel(op) {
+			r.wait(0)
+		}
+		var client backend.Handle
+		if i == 2 && !n.spec.Datagram {
+			// One that is accepted meanwhile is reset, and leaves nothing behind.
+			client = r.open(n)
+			r.do(connectOp(client, a))
+		}
+		r.shut(h, backend.CloseFlat)
+		if op.Armed() {
+			r.t.Fatalf("round %d: the handle is closed, and what it waited for is armed", i)
+		}
+		delete(r.out, op)
+		for len(r.got[op]) > 0 { // it had been accepted before
+			if res := r.take(op); res.err == nil {
+				r.shut(backend.Handle(res.n), backend.CloseReset)
+			}
+		}
+		spec := n.spec
+		spec.Bind, spec.Local, spec.Backlog = true, a, 128
+		if n.spec.Datagram {
+			spec.Backlog = 0
+		}
+		var err error
+		if h, err = r.be.Open(&spec); err != nil {
+			r.t.Fatalf("round %d: the same address again: %v", i, err)
+		}
+		if i == 2 && !n.spec.Datagram {
+			if res := r.do(readOp(client, 0)); res.n != 0 {
+				r.t.Errorf("read %d bytes of a connection that was not accepted", res.n)
+			}
+		}
+		r.quiet(5e6)
+	}
+}
+
 func checkRefused(r *rig, n network) {
 	l, a := r.listen(n)
 	r.shut(l, backend.CloseFlat)
@@ -244,7 +304,7 @@ func checkOptions(r *rig, n network) {
 		option backend.Option
 		value  int
 	}{
-		{backend.NoDelay, 1}, {backend.NoDelay, 0}, {backend.KeepAlive, 42}, {backend.KeepAlive, 0}, {backend.UserTimeout, 999},
+		{backend.NoDelay, 1}, {backend.NoDelay, 0}, {backend.KeepAlive, 42}, {backend.KeepAlive, 1}, {backend.KeepAlive, 0}, {backend.UserTimeout, 999},
 	} {
 		if err := r.be.SetOption(c, o.option, o.value); err != nil {
 			r.t.Errorf("SetOption(%d, %d): %v", o.option, o.value, err)
@@ -297,6 +357,21 @@ func checkQueuedBytes(r *rig, n network) {
 		r.t.Errorf("%d bytes unread of %d, %v", unread, total, err)
 	}
 	r.shut(c, backend.CloseReset)
+}
+
+func checkUnsentAfterReset(r *rig, n network) {
+	c, s := r.pair(n)
+	op, _ := r.fill(c)
+	if _, err := r.be.GetOption(c, backend.UnsentBytes); errors.Is(err, backend.ErrUnsupported) {
+		r.t.Skipf("backend %s lacks UnsentBytes", r.caps.Name)
+	}
+	r.shut(s, backend.CloseReset)
+	if res := r.await(op); res.err == nil {
+		r.t.Fatalf("write to a reset connection: %d", res.n)
+	}
+	if v, err := r.be.GetOption(c, backend.UnsentBytes); v != 0 && err == nil {
+		r.t.Errorf("%d bytes unsent on a connection that was reset", v)
+	}
 }
 
 func checkReadyOnSocket(r *rig, n network) {

@@ -372,7 +372,7 @@ func TestSecondOp(t *testing.T) {
 		}
 		submit(t, b, second)
 		if !b.Cancel(second) || len(wait(t, b, 0)) != 0 {
-			t.Error("a refused read could not be cancelled")
+			t.Error("a refused read could not be canceled")
 		}
 		send(t, b, c, "x")
 		if got := wait(t, b, time.Second); len(got) != 1 || got[0].Op != first {

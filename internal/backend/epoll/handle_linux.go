@@ -211,6 +211,9 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if o == backend.Blocks {
+		return int(s.flags & blocks / blocks), nil
+	}
 	v, err := sys.GetOption(int(s.fd), o)
 	if o == backend.PendingError && err == nil && v == 0 {
 		v, s.errno = int(s.errno), 0

@@ -168,7 +168,7 @@ func (w *world) dial() (c, s backend.Handle) {
 	}
 	for start := time.Now(); w.ops[0].Armed() || w.ops[1].Armed(); {
 		w.wait(time.Second)
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > 30*time.Second {
 			w.t.Fatalf("step %d: no connection", w.step)
 		}
 	}
@@ -459,7 +459,7 @@ func (w *world) finish() {
 					w.submit(&s.rd)
 				}
 				w.wait(50 * time.Millisecond)
-				if time.Since(start) > 10*time.Second {
+				if time.Since(start) > 30*time.Second {
 					w.t.Fatalf("side %d got %d of %d bytes, end %t of %t, and no more comes", s.id, s.got, s.peer.sent, s.ended, s.peer.shut)
 				}
 			}

@@ -119,6 +119,7 @@ func (b *Backend) serve(s *slot) {
 	if s.cond != nil && b.room() {
 		b.serveReady(s)
 	}
+	s.flags &^= stale
 	if s.rd != nil && s.ready&canRead != 0 && b.room() {
 		switch s.rd.Kind {
 		case backend.Accept:
@@ -149,8 +150,14 @@ func (b *Backend) serve(s *slot) {
 	switch {
 	case s.flags&always != 0:
 		s.ready = canRead | canWrite
+	case s.flags&edge == 0 && (b.room() || !s.due()):
+		// The kernel will say it again. Where the results had no room for all of
+		// them, it would say it in the same order each time, and the last would
+		// never have its turn: those stay in the queue, with hints that the next
+		// Wait can no longer trust.
+		s.ready = 0
 	case s.flags&edge == 0:
-		s.ready = 0 // the kernel will say it again
+		s.flags |= stale
 	}
 	if s.due() {
 		b.ready.push(s)
@@ -318,7 +325,14 @@ func (b *Backend) serveHangup(s *slot) {
 }
 
 func (b *Backend) serveReady(s *slot) {
-	if b.carried && s.flags&always == 0 {
+	if s.flags&raw != 0 {
+		// What was closed is reported as long as a duplicate lives: those who watch
+		// would be called in every Wait, and reading would not end it.
+		if b.verifySlot(s); s.flags&lost != 0 {
+			return
+		}
+	}
+	if (b.carried || s.flags&stale != 0) && s.flags&always == 0 {
 		// The hints are of an earlier Wait, and the program has run since.
 		s.ready = hints(uint32(sys.Poll(int(s.fd), unix.POLLIN|unix.POLLOUT)))
 	}

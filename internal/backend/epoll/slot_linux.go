@@ -64,6 +64,7 @@ const (
 	blocks                       // set to block: only Recv and Send may be used
 	master                       // a pseudo-terminal's master side
 	full                         // the last read of the Op in rd got readSize bytes
+	stale                        // its level-triggered hints are of an earlier Wait
 )
 
 // conds are the hints of a slot: what the kernel last said, less what was found

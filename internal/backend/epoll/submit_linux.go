@@ -17,7 +17,7 @@ type failure struct {
 // Submit arms op. Writes, connects, SpliceOut, and reads with Now are tried at
 // once. A second Op of a kind that is armed already on the handle ends with
 // EBUSY; the first one stays. A Ready Op may name a descriptor that was never
-// adopted: it is watched, level-triggered, until it is cancelled or forgotten,
+// adopted: it is watched, level-triggered, until it is canceled or forgotten,
 // and stays its owner's. So may the pipe of a splice; a splice that the pipe
 // holds up, full or empty, ends with ErrAgain. Multi goes before Now.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {

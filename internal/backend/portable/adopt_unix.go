@@ -34,6 +34,11 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		return backend.None, err
 	}
 	mode &= unix.O_ACCMODE
+	still, err := sameFile(fd)
+	if err != nil {
+		_ = unix.Close(own)
+		return backend.None, err
+	}
 	conn, err := open(own, "fd "+strconv.Itoa(fd))
 	if err != nil {
 		return backend.None, errno(err)
@@ -41,13 +46,13 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	unix.CloseOnExec(fd)
 	also := func() { _ = unix.Close(fd) }
 	if ln, ok := conn.(net.Listener); ok {
-		e := &entry{local: addrOf(ln.Addr())}
+		e := &entry{local: addrOf(ln.Addr()), still: still}
 		e.ln = newAcceptor(b, e, ln)
 		e.ln.also = also
 		return b.add(e), nil
 	}
 	e := b.connected(conn.(io.ReadWriteCloser))
-	e.adopted = true
+	e.adopted, e.still = true, still
 	switch p := e.port.(type) {
 	case *polled:
 		p.fd = fd
@@ -58,6 +63,19 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		p.also = also
 	}
 	return b.add(e), nil
+}
+
+// sameFile returns a function that reports whether fd is open, and the file that it
+// is now.
+func sameFile(fd int) (func() bool, error) {
+	var was unix.Stat_t
+	if err := unix.Fstat(fd, &was); err != nil {
+		return nil, err
+	}
+	return func() bool {
+		var is unix.Stat_t
+		return unix.Fstat(fd, &is) == nil && is.Dev == was.Dev && is.Ino == was.Ino
+	}, nil
 }
 
 // open makes of a descriptor what package net or package os has for it. The

@@ -21,6 +21,7 @@ type blocking struct {
 	also func() // Adopt: closes the descriptor that its owner knows
 	// noRead and noWrite are true for the ends of a pipe.
 	noRead, noWrite bool
+	ward            *ward // of noRead, while Hangup is waited for; nil: none
 
 	fillNow, emptyNow func() // fill and empty, so that to start one costs no object
 
@@ -34,6 +35,7 @@ type blocking struct {
 
 	out      []byte // what is being written while writing
 	writeErr error  // ends writing
+	unsent   error  // why what was to be written could not be
 	writing  bool   // the goroutine runs
 	shut     bool   // end writing when out is written
 	wasShut  bool   // done
@@ -58,10 +60,31 @@ func (p *blocking) arm(ev backend.Events) {
 	p.mu.Lock()
 	if ev&backend.Failed != 0 {
 		p.ahead = true
+		p.guardReader()
 	}
 	if ev&(backend.Readable|backend.Failed) != 0 {
 		p.startReader()
 	}
+	p.mu.Unlock()
+}
+
+// guardReader watches for the reader of a pipe that only we write to: an idle one
+// has no call in progress that would fail.
+func (p *blocking) guardReader() {
+	f, ok := p.conn.(*os.File)
+	if !ok || !p.noRead || p.ward != nil || p.writeErr != nil || p.closed {
+		return
+	}
+	p.ward = newWard(f, p.readerGone)
+}
+
+// readerGone is called by the ward, from its goroutine.
+func (p *blocking) readerGone() {
+	p.mu.Lock()
+	if p.writeErr == nil {
+		p.writeErr = errPipe
+	}
+	p.b.notify(p.e)
 	p.mu.Unlock()
 }
 
@@ -91,6 +114,12 @@ func (p *blocking) fill() {
 		n, err := p.readSome(into)
 		p.mu.Lock()
 		p.to += n
+		if err == errHungUp { //nolint:errorlint // it is our own
+			err = io.EOF
+			if p.writeErr == nil {
+				p.writeErr = syscall.EIO
+			}
+		}
 		p.readErr = err
 		again = p.ahead && err == nil && p.to < inSize && !p.closed
 		p.reading = again
@@ -98,6 +127,10 @@ func (p *blocking) fill() {
 	}
 	p.mu.Unlock()
 }
+
+// errHungUp is what reading from a PTY whose other side is gone says: an end of the
+// stream, after which nothing can be written either.
+var errHungUp = errors.New("terminal hung up")
 
 // readSome reads until there is something. A Read may return nothing; one that
 // does so for ever is broken.
@@ -108,8 +141,8 @@ func (p *blocking) readSome(into []byte) (n int, err error) {
 		}
 		n, err = p.conn.Read(into)
 	}
-	if errors.Is(err, syscall.EIO) && isDevice(p.conn) {
-		err = io.EOF // a PTY whose other side is gone
+	if (errors.Is(err, syscall.EIO) || err == io.EOF && hungUp(p.conn)) && isDevice(p.conn) { //nolint:errorlint // Read returns io.EOF itself
+		err = errHungUp
 	}
 	return n, err
 }
@@ -142,11 +175,16 @@ func (p *blocking) read(buf []byte) (int, error) {
 }
 
 // write takes one buffer full, when the one before has been written: so an error
-// is never further behind than that.
+// is never further behind than that. One of nothing asks how that ended: a reader
+// that left afterwards, with all of it, is no error of it.
 func (p *blocking) write(vec [][]byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case len(vec) == 0 && p.writing:
+		return 0, backend.ErrAgain
+	case len(vec) == 0:
+		return 0, p.unsent
 	case p.writeErr != nil:
 		return 0, p.writeErr
 	case p.shut:
@@ -180,6 +218,9 @@ func (p *blocking) empty() {
 	p.mu.Lock()
 	for {
 		p.out = p.out[:0]
+		if err != nil && p.unsent == nil {
+			p.unsent = err
+		}
 		if err != nil && p.writeErr == nil {
 			p.writeErr = err
 		}
@@ -244,6 +285,7 @@ func (p *blocking) closeWrite() error {
 // close sends what is left and then closes; a reset drops it.
 func (p *blocking) close(reset bool) {
 	p.mu.Lock()
+	p.ward.stop()
 	flush := !reset && p.writing
 	if flush {
 		p.closed = true
@@ -272,6 +314,7 @@ func (p *blocking) release() error {
 	if p.reading || p.writing || p.from < p.to {
 		return backend.ErrUnsupported
 	}
+	p.ward.stop()
 	if p.also != nil {
 		return p.conn.Close() // our duplicate
 	}

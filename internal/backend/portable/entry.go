@@ -19,10 +19,11 @@ type entry struct {
 	port port      // nil until connected
 	conn io.Closer // what port serves
 
-	adopted bool      // conn is the duplicate of a descriptor
-	ln      *acceptor // for a listener
-	dial    *dialer   // while connecting
-	pkt     *packets  // for a datagram socket
+	adopted bool        // conn is the duplicate of a descriptor
+	still   func() bool // of Adopt: whether the descriptor still is what conn duplicates
+	ln      *acceptor   // for a listener
+	dial    *dialer     // while connecting
+	pkt     *packets    // for a datagram socket
 
 	spec  *backend.Spec // for a socket of Open
 	local backend.Addr
@@ -111,8 +112,7 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 			c.Err = errInvalid
 			return true
 		}
-		c.N = int(e.ln.check(op.Events))
-		return c.N != 0
+		return e.holds(e.ln.check(op.Events), c)
 	}
 	now := op.Flags&backend.Now != 0
 	switch op.Kind {
@@ -141,9 +141,19 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 	default: // Ready
 		want := op.Events | backend.Failed
 		e.port.arm(want)
-		c.N = int(e.port.check(want))
-		return c.N != 0
+		return e.holds(e.port.check(want), c)
 	}
+}
+
+// holds makes the result of a Ready of what holds now. Where the descriptor was
+// closed behind our back it is EBADF: the duplicate would be ready for ever.
+func (e *entry) holds(ev backend.Events, c *backend.Completion) bool {
+	if ev != 0 && e.still != nil && !e.still() {
+		c.Err = errBadHandle
+		return true
+	}
+	c.N = int(ev)
+	return ev != 0
 }
 
 func (b *Backend) tryRead(e *entry, c *backend.Completion) bool {
@@ -176,7 +186,7 @@ func (b *Backend) tryRead(e *entry, c *backend.Completion) bool {
 // then on. Its methods are called from other goroutines, Read and Write at the
 // same time; Close must end a Read in progress, or its goroutine stays until the
 // Read returns. Half-close works where it has CloseWrite() error. A Read that is
-// cancelled may have taken bytes already: they are kept for the next.
+// canceled may have taken bytes already: they are kept for the next.
 func (b *Backend) AdoptConn(conn any) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed
@@ -263,6 +273,11 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 		b.drop(h)
 		return nil
 	case backend.CloseFlat, backend.CloseReset:
+		for _, op := range e.ops {
+			if op != nil {
+				b.Cancel(op)
+			}
+		}
 		b.drop(h)
 		e.close(how)
 		return nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -327,6 +328,9 @@ func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
 	e.dial = nil
 	if err != nil {
 		c.Err = errno(err)
+		if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "bind" {
+			c.Err = os.NewSyscallError("bind", c.Err) // the address is at fault, not the way
+		}
 		return true
 	}
 	undoDefaults(conn)
@@ -356,6 +360,10 @@ func unspeakable(spec *backend.Spec) error {
 			what = "fast open"
 		case backend.TrafficClass:
 			what = "traffic classes"
+		case backend.UserTimeout:
+			if runtime.GOOS != "linux" {
+				what = "user timeouts"
+			}
 		default:
 		}
 	}

@@ -41,7 +41,7 @@ func setOption(conn any, o backend.Option, value int) error {
 func keepAlive(value int) net.KeepAliveConfig {
 	// Below zero leaves the system's.
 	c := net.KeepAliveConfig{Enable: value != 0, Idle: -1, Interval: -1, Count: -1}
-	if value > 1 {
+	if value > 0 {
 		c.Idle = time.Duration(value) * time.Second
 		c.Interval = c.Idle
 	}

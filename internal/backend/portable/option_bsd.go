@@ -11,3 +11,5 @@ func unsentBytes(int) (int, error)  { return 0, backend.ErrUnsupported }
 func unreadBytes(int) (int, error)  { return 0, backend.ErrUnsupported }
 func userTimeout(int) (int, error)  { return 0, backend.ErrUnsupported }
 func setUserTimeout(int, int) error { return backend.ErrUnsupported }
+func unanswered(int) (int, error)   { return 0, backend.ErrUnsupported }
+func patience(int) (int, error)     { return 0, backend.ErrUnsupported }

@@ -20,3 +20,5 @@ func unreadBytes(fd int) (int, error) {
 
 func userTimeout(int) (int, error)  { return 0, backend.ErrUnsupported }
 func setUserTimeout(int, int) error { return backend.ErrUnsupported }
+func unanswered(int) (int, error)   { return 0, backend.ErrUnsupported }
+func patience(int) (int, error)     { return 0, backend.ErrUnsupported }

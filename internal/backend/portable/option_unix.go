@@ -39,6 +39,10 @@ func getRaw(rc syscall.RawConn, o backend.Option) (v int, err error) {
 			v, err = unreadBytes(fd)
 		case backend.UserTimeout:
 			v, err = userTimeout(fd)
+		case backend.Unanswered:
+			v, err = unanswered(fd)
+		case backend.Patience:
+			v, err = patience(fd)
 		case backend.Broadcast:
 			if v, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST); v != 0 {
 				v = 1

@@ -93,6 +93,7 @@ func (b *Backend) Caps() backend.Caps {
 		Inline: true,
 		PollFD: -1,
 		Adopts: polls,
+		Behind: true,
 		Probed: []string{"poller: package net's on " + runtime.GOOS, "ports: " + port},
 	}
 }
@@ -225,6 +226,17 @@ const (
 	busyMax  = 250 * time.Microsecond
 	restTime = 20 * time.Microsecond
 )
+
+// Sweep has the next Wait try every Op; see backend.Sweeper. After the process was
+// stopped, the runtime's poller may not have told yet who is ready.
+func (b *Backend) Sweep() {
+	time.Sleep(restTime)
+	for _, e := range b.table {
+		if e != nil {
+			b.notify(e)
+		}
+	}
+}
 
 // collect tries the Ops of the entries that have events and puts the results
 // into done. It takes the entries in the order of their events; one that has more

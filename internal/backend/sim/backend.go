@@ -154,6 +154,9 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 		return b.refuse(op, c, syscall.EOPNOTSUPP)
 	case op.Kind == backend.Connect:
 		err := w.intercept(ConnectCall, b.host, nil)
+		if errno := w.callError(w.faults.ConnectError, acceptErrors[:4]...); errno != 0 && err == nil {
+			err = errno
+		}
 		if err == nil {
 			if errno := w.connect(s, op.Addr); errno != 0 && errno != syscall.EINPROGRESS {
 				err = errno
@@ -232,13 +235,13 @@ func (b *Backend) Cancel(op *backend.Op) bool {
 		return false
 	}
 	bit := uint8(1) << p
-	if s.cancelling&bit != 0 {
+	if s.canceling&bit != 0 {
 		return false
 	}
 	w := b.w
 	if r := &w.random[forCancel]; r.chance(w.faults.LateCancel) {
 		w.record(CancelCall, b.host, s.id, int64(p), 1)
-		s.cancelling |= bit
+		s.canceling |= bit
 		s.held &^= bit
 		w.push(w.after(r.upTo(w.faults.LateBy)), event{kind: evLate, s: s, gen: s.opGen[p], place: uint8(p)})
 		s.kick()
@@ -255,7 +258,7 @@ func (s *socket) clear(p int) {
 	s.ops[p] = nil
 	s.opGen[p]++
 	bit := uint8(1) << p
-	s.cancelling &^= bit
+	s.canceling &^= bit
 	s.cancelDue &^= bit
 	s.held &^= bit
 	s.passed &^= bit
@@ -273,7 +276,7 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	}
 	b.lent.back()
 	b.npeers = 0
-	if w.random[forWaits].chance(w.faults.EmptyWait) {
+	if w.random[forWaits].chance(w.faults.EmptyWait) && timeout != 0 {
 		return 0, nil
 	}
 	w.drain()

@@ -21,12 +21,18 @@ type Config struct {
 	// without timeout in a world where nothing can happen any more then waits
 	// for one; otherwise it fails with ErrAtRest.
 	Foreign bool
+	// Unanswered says that backends know for how long a peer was silent, as Linux
+	// does. A loop then looks at its connections every few seconds while something
+	// is on its way, so a world with a full buffer is never at rest.
+	Unanswered bool
 	// Trace gets one line for each event, if it is set.
 	Trace io.Writer
 }
 
 // Faults are what can go wrong, and how often: chances are from 0 to 1, for
-// each time that it could. The zero value is calm.
+// each time that it could. The zero value is calm. weirtest.Faults has the same
+// fields, for those who cannot see these; it is converted to Faults, which compiles
+// only as long as it does.
 type Faults struct {
 	// Links.
 	Latency  time.Duration // one way between hosts; 0 is a millisecond
@@ -46,7 +52,7 @@ type Faults struct {
 	CutWrite   float64 // a write takes less than fits, down to a byte
 	Again      float64 // an Op with Now says ErrAgain though it could go on
 	EarlyEnd   float64 // a Multi Op ends with its result, or with ErrAgain
-	EmptyWait  float64 // a Wait ends early with nothing
+	EmptyWait  float64 // a Wait ends early with nothing: all that a loop sees of EINTR, since backends try other calls again
 	Shuffle    bool    // results come in any order
 	LateCancel float64 // Cancel returns false, the last result follows
 	LateBy     time.Duration
@@ -55,15 +61,22 @@ type Faults struct {
 	Reset   float64 // refused, or reset in the queue, open, half-closed or closing
 	Silence float64 // from some byte on nothing passes any more
 	Slow    float64 // its windows shut for a while, again and again
+	// ResetPaused resets a connection when bytes have arrived that its reader does
+	// not ask for: reading is paused.
+	ResetPaused float64
 
 	// Resources.
-	AcceptError float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
-	OpenError   float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM
+	AcceptError  float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
+	OpenError    float64 // EMFILE, ENFILE, ENOBUFS, ENOMEM
+	ConnectError float64 // a connect fails at once: EMFILE, ENFILE, ENOBUFS, ENOMEM
+	WriteError   float64 // a write to a stream fails with ENOBUFS
+	ShutError    float64 // the end of writing cannot be sent: ENOBUFS
+	SelfConnect  float64 // a connect to a port of the host itself where nothing listens is given that port
 
 	// Datagrams, each for itself.
-	Drop         float64 // it is lost, and nobody sends it again
+	Drop         float64 // it is lost, and is not sent again
 	Duplicate    float64 // it arrives twice
-	Reorder      float64 // it is late by up to a second, behind others
+	Reorder      float64 // it is late by up to a second, after others
 	CutDatagram  float64 // the receiver gets only the beginning, flagged
 	SendNoBuffer float64 // sending fails with ENOBUFS
 	SendWait     float64 // sending has to wait for a while
@@ -160,6 +173,11 @@ func Draw(seed uint64) Faults {
 		CutDatagram:   chance(0.1),
 		SendNoBuffer:  chance(0.2),
 		SendWait:      chance(0.3),
+		SelfConnect:   chance(1),
+		ResetPaused:   chance(0.3),
+		ConnectError:  chance(0.2),
+		WriteError:    chance(0.02),
+		ShutError:     chance(0.1),
 	}
 }
 

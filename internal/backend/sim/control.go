@@ -31,7 +31,7 @@ func (w *World) describe(what What, s *socket) Event {
 
 // Hold keeps events back until they are released, so that a test decides the
 // order. Results that are held stay with the backend: their Ops are armed and can
-// be cancelled.
+// be canceled.
 type Hold struct {
 	w      *World
 	match  func(Event) bool

@@ -245,6 +245,11 @@ func (h *Host) pair(s *socket) syscall.Errno {
 	if local.Port() != 0 {
 		return h.enter(s, pairKey{local, remote})
 	}
+	if p := remote.Port(); h.w.random[forSelf].chance(h.w.faults.SelfConnect) && h.owns(remote.Addr()) && len(h.ports[p]) == 0 &&
+		h.enter(s, pairKey{remote, remote}) == 0 {
+		s.local.IP = remote
+		return 0
+	}
 	for range lastPort - firstPort + 1 {
 		p := h.port()
 		if len(h.ports[p]) > 0 {

@@ -157,16 +157,27 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 		if err != nil {
 			return err
 		}
+		if s.state == open && !s.wshut {
+			if errno := w.callError(w.faults.ShutError, syscall.ENOBUFS); errno != 0 {
+				return errno
+			}
+		}
 		return w.shutWrite(s)
 	}
 	for p := range s.ops {
-		if s.ops[p] != nil {
+		if s.ops[p] != nil && !forgettable(s.ops[p].Kind) {
 			w.violation(b, "Shut of a handle with an Op armed, kind "+strconv.Itoa(int(s.ops[p].Kind)))
 		}
 	}
 	s.abandon()
 	w.close(s, how == backend.CloseReset)
 	return err
+}
+
+// forgettable reports whether a handle may be closed while an Op of kind k is
+// armed.
+func forgettable(k backend.Kind) bool {
+	return k == backend.Accept || k == backend.RecvFrom || k == backend.SendTo
 }
 
 func (w *World) shutWrite(s *socket) error {
@@ -348,16 +359,13 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	case s.state == listening && (o == backend.UnsentBytes || o == backend.UnreadBytes):
 		return 0, syscall.EINVAL
 	}
-	switch o {
+	switch o { //nolint:exhaustive // the simulator's sockets never block
 	case backend.NoDelay:
 		if s.opts.noDelay {
 			return 1, nil
 		}
 		return 0, nil
 	case backend.KeepAlive:
-		if s.opts.keepAlive == 1 {
-			return int(keepAliveIdle.Seconds()), nil
-		}
 		return s.opts.keepAlive, nil
 	case backend.SendBuffer:
 		return s.opts.sendBuffer, nil
@@ -376,9 +384,25 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 		return s.opts.mark, nil
 	case backend.FastOpen:
 		return s.opts.fastOpen, nil
+	case backend.Unanswered:
+		if !b.w.cfg.Unanswered {
+			return 0, backend.ErrUnsupported
+		}
+		if f := &s.out; s.kind == tcp && f.retrying && f.tries > 1 {
+			return int((b.w.now - f.since) / 1e6), nil
+		}
+		return 0, nil
+	case backend.Patience:
+		if s.opts.userTimeout > 0 {
+			return 0, nil
+		}
+		return s.opts.keepAlive * (1 + keepAliveProbes), nil
 	case backend.UnreadBytes:
 		return s.unread(), nil
 	case backend.UnsentBytes:
+		if s.state == dead {
+			return 0, nil
+		}
 		return s.opts.sendBuffer - s.room(), nil
 	case backend.PendingError:
 		if s.told {

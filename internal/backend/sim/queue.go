@@ -16,7 +16,7 @@ const (
 	evNoRoute                     // s learns that there is no such host
 	evRetry                       // s sends again what was lost
 	evKeepAlive                   // s has probed a peer that does not answer for long enough
-	evLate                        // the last result of a cancelled Op is due
+	evLate                        // the last result of a canceled Op is due
 	evWindow                      // s's window opens again
 	evHeal                        // a drawn partition ends
 	evRestart                     // a drawn crash ends

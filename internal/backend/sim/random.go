@@ -3,6 +3,8 @@ package sim
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/weir-io/weir/internal/splitmix"
 )
 
 // purpose names what a generator is for.
@@ -24,6 +26,8 @@ const (
 	forSwarm
 	forWaits
 	forDatagrams
+	forSelf
+	forCalls
 	purposes
 )
 
@@ -32,7 +36,7 @@ type random struct{ pcg rand.PCG }
 
 func newRandom(seed uint64, p purpose) random {
 	var r random
-	r.pcg.Seed(seed, 0x9e3779b97f4a7c15*(uint64(p)+1))
+	r.pcg.Seed(seed, splitmix.Gamma*(uint64(p)+1))
 	return r
 }
 

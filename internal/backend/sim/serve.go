@@ -15,7 +15,7 @@ func (b *Backend) serve(s *socket, p int, done []backend.Completion) int {
 	if len(w.holds) > 0 && w.holdResult(s, p) {
 		return 0
 	}
-	multi := op.Flags&backend.Multi != 0 && (op.Kind != backend.Read || op.Buf == nil) && s.cancelling&bit == 0
+	multi := op.Flags&backend.Multi != 0 && (op.Kind != backend.Read || op.Buf == nil) && s.canceling&bit == 0
 	if multi && w.random[forAgain].chance(w.faults.EarlyEnd) {
 		if w.random[forAgain].below(2) == 0 {
 			s.clear(p)
@@ -177,6 +177,10 @@ func (b *Backend) write(s *socket, op *backend.Op, c *backend.Completion, short 
 		return
 	case s.state != open || s.wshut || s.broken:
 		b.result(s, op, c, 0, syscall.EPIPE)
+		return
+	}
+	if errno := w.callError(w.faults.WriteError, syscall.ENOBUFS); errno != 0 {
+		b.result(s, op, c, 0, errno)
 		return
 	}
 	n := min(total(op.Vec), s.room())

@@ -93,11 +93,11 @@ type socket struct {
 	ops  [places]*backend.Op
 	opts options
 
-	cancelling uint8 // places whose Op was cancelled and has yet to end
-	cancelDue  uint8 // those that end with the next Wait
-	held       uint8 // places whose result a Hold keeps back
-	passed     uint8 // those that a Hold has let go, once
-	opGen      [places]uint32
+	canceling uint8 // places whose Op was canceled and has yet to end
+	cancelDue uint8 // those that end with the next Wait
+	held      uint8 // places whose result a Hold keeps back
+	passed    uint8 // those that a Hold has let go, once
+	opGen     [places]uint32
 
 	local, remote backend.Addr
 	tries         int

@@ -251,6 +251,24 @@ func TestCloseFlushes(t *testing.T) {
 	w.clean()
 }
 
+// A reset that is lost on its way comes again to whoever still sends.
+func TestResetLost(t *testing.T) {
+	w := newWorld(t, sim.Config{Faults: sim.Faults{Latency: 10 * time.Millisecond}})
+	a, b := w.pair()
+	w.shut(w.b, b, backend.CloseFlat)
+	w.write(w.a, a, "who is not there any more")
+	w.shut(w.a, a, backend.CloseFlat)
+	w.RunFor(15 * time.Millisecond) // the answer is under way
+	w.Partition(w.Host("a"), w.Host("b"))
+	w.RunFor(time.Second)
+	w.Heal(w.Host("a"), w.Host("b"))
+	w.rest()
+	if u := w.Usage(); u.Sockets != 0 {
+		t.Errorf("left over: %+v", u)
+	}
+	w.clean()
+}
+
 func TestWindow(t *testing.T) {
 	w := newWorld(t, sim.Config{Faults: sim.Faults{SendBuffer: 1000, ReceiveBuffer: 500}})
 	a, b := w.pair()

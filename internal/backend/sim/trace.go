@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/splitmix"
 )
 
 // What says what an Event is.
@@ -27,7 +28,7 @@ const (
 	NoRoute                         // there is no such host
 	Retry                           // what was lost is sent again
 	KeepAlive                       // a probe found nobody
-	Late                            // the last result of a cancelled Op is due
+	Late                            // the last result of a canceled Op is due
 	Window                          // a window opens again
 	Mended                          // a partition ends
 	Restarted                       // a host is back
@@ -95,7 +96,7 @@ type trace struct {
 }
 
 func mix(h, x uint64) uint64 {
-	return bits.RotateLeft64((h^x)*0x9fb21c651e98df25, 29) + 0x9e3779b97f4a7c15
+	return bits.RotateLeft64((h^x)*0x9fb21c651e98df25, 29) + splitmix.Gamma
 }
 
 // bytes folds p in.

@@ -3,6 +3,8 @@ package sim
 import (
 	"syscall"
 	"time"
+
+	"github.com/weir-io/weir/internal/backend"
 )
 
 // What the weather brings, in the trace.
@@ -105,8 +107,6 @@ func (w *World) unseen() {
 
 // The defaults of a connection's patience.
 const (
-	keepAliveIdle   = 2 * time.Hour // until the first probe
-	keepAliveEvery  = 75 * time.Second
 	keepAliveProbes = 9
 )
 
@@ -114,16 +114,15 @@ func (w *World) probe(s *socket) {
 	if s.kind != tcp || s.state != open || s.opts.keepAlive == 0 || s.closed || !w.cut(s) {
 		return
 	}
-	patience := keepAliveIdle + keepAliveProbes*keepAliveEvery
-	if v := s.opts.keepAlive; v > 1 {
-		patience = time.Duration(v) * time.Second * (1 + keepAliveProbes)
-	}
+	patience := time.Duration(s.opts.keepAlive) * time.Second * (1 + keepAliveProbes)
 	w.push(w.after(patience), event{kind: evKeepAlive, s: s, gen: s.gen})
 }
 
 func (w *World) probed(s *socket) {
 	switch {
 	case s.state != open:
+	case w.cut(s) && s.out.retrying:
+		w.probe(s) // what is on its way is retried instead, and for longer
 	case w.cut(s):
 		s.die(syscall.ETIMEDOUT)
 	case s.peer.gone:
@@ -149,6 +148,7 @@ const (
 	fateClosing          // reset when a side has closed
 	fateSilent           // nothing passes any more, after some bytes
 	fateSlow             // the reader's window shuts after some bytes, again and again
+	fatePaused           // reset when bytes wait for a reader that does not ask for them
 )
 
 func (w *World) drawFate() *fate {
@@ -165,6 +165,8 @@ func (w *World) drawFate() *fate {
 			d /= 10
 		}
 		return &fate{kind: fateSlow, after: bytes(), shut: 1 + r.upTo(d)}
+	case r.chance(f.ResetPaused):
+		return &fate{kind: fatePaused}
 	}
 	return nil
 }
@@ -190,6 +192,10 @@ func (w *World) meet(s *socket) {
 		}
 	case fateClosing:
 		if s.closed || s.peer.closed {
+			w.resetBoth(s)
+		}
+	case fatePaused:
+		if p := s.peer; s.state == open && p.state == open && !p.closed && p.ops[placeOf(backend.Read)] == nil && p.unread() > 0 {
 			w.resetBoth(s)
 		}
 	case fateSilent:
@@ -240,6 +246,15 @@ func (w *World) acceptError(l *listener) syscall.Errno {
 		w.shutDown(s)
 	}
 	return acceptErrors[i]
+}
+
+// callError draws a shortage that a call meets with that chance; 0 for none.
+func (w *World) callError(chance float64, of ...syscall.Errno) syscall.Errno {
+	r := &w.random[forCalls]
+	if !r.chance(chance) {
+		return 0
+	}
+	return of[r.below(len(of))]
 }
 
 func (w *World) openError() syscall.Errno {

@@ -307,7 +307,12 @@ func (w *World) answerReset(s *socket) {
 // reset is evReset.
 func (w *World) reset(s *socket) {
 	if s.peer != nil && w.cut(s) {
-		return // nobody sends a reset twice
+		// A reset is not sent twice. But a sender whose bytes were not acknowledged
+		// sends them again, and gets another one in answer.
+		if f := &s.out; s.state == open && (f.acked < f.sent || f.finSent && !f.finAcked) {
+			w.lose(s)
+		}
+		return
 	}
 	switch {
 	case s.state == embryo:
@@ -353,6 +358,10 @@ func (w *World) syn(ev *event) {
 	}
 	back := w.after(w.delay(h, s.host))
 	l := h.find(s.remote.IP)
+	if l == nil && s.local.IP == s.remote.IP {
+		w.dialItself(s)
+		return
+	}
 	if l == nil || s.fate != nil && s.fate.kind == fateRefused && !w.healed {
 		w.push(back, event{kind: evRefuse, s: s, gen: s.gen})
 		return
@@ -368,6 +377,19 @@ func (w *World) syn(ev *event) {
 	l.listener.embryos++
 	join(s, c)
 	w.push(back, event{kind: evSynAck, s: s, gen: s.gen})
+}
+
+// dialItself connects s with itself, as TCP does where its own port is the one
+// that it asks for. Its stand-in for a peer says nothing and takes nothing.
+func (w *World) dialItself(s *socket) {
+	c := w.newSocket(s.host, tcp)
+	c.v6, c.opts = s.v6, s.opts
+	c.local, c.remote = s.remote, s.local
+	join(s, c)
+	s.state, c.state = open, open
+	c.closed, c.wshut, c.out.fin = true, true, true
+	w.transmit(c)
+	s.kick()
 }
 
 func (w *World) synLater(s *socket) {

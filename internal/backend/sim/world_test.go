@@ -304,7 +304,7 @@ func TestFaultsHappen(t *testing.T) {
 	for _, want := range []string{
 		"arrival", "ack", "reset", "syn", "syn-retry", "syn-ack", "establish", "refuse", "retry", "late",
 		"window", "mended", "restarted", "dropped",
-		"doomed 2", "doomed 3", "doomed 4", "doomed 5", "doomed 6", "doomed 7",
+		"doomed 2", "doomed 3", "doomed 4", "doomed 5", "doomed 6", "doomed 7", "doomed 8",
 		"weather 1", "weather 2", "weather 3", "weather 4", "weather 5", "weather 6",
 	} {
 		if seen[want] == 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,7 +17,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// The hazards of io_uring, one test each: RELIABILITY.md lists them, as bugs 8,
+// The hazards of io_uring, one test each: docs/promises.md lists them, as bugs 8,
 // 13, 24 and 25 among others.
 
 // configs are the ways to run what must hold whatever the kernel has.
@@ -59,7 +60,7 @@ func TestLateCompletion(t *testing.T) {
 	r.until("data", func() bool { return string(r.buf[again].data) == "two" })
 }
 
-// A descriptor whose receive was cancelled is gone when it is closed: its peer
+// A descriptor whose receive was canceled is gone when it is closed: its peer
 // sees the end at once, without another Wait.
 func TestCloseSendsFIN(t *testing.T) {
 	for _, how := range []backend.How{backend.CloseFlat, backend.CloseReset} {
@@ -212,7 +213,7 @@ func TestEndedEarly(t *testing.T) {
 	}
 }
 
-// Cancelling races completing: an Op ends once, and what was received is
+// Canceling races completing: an Op ends once, and what was received is
 // received by it or by the next.
 func TestCancelRacesComplete(t *testing.T) {
 	for _, k := range configs {
@@ -223,7 +224,7 @@ func TestCancelRacesComplete(t *testing.T) {
 			var want []byte
 			sizes := make(chan int)
 			var wg sync.WaitGroup
-			wg.Go(func() { // writes while the Op is armed and cancelled
+			wg.Go(func() { // writes while the Op is armed and canceled
 				for n := range sizes {
 					p := pattern(n, len(want))
 					want = append(want, p...)
@@ -255,7 +256,7 @@ func TestCancelRacesComplete(t *testing.T) {
 			cancels := rounds
 			wantBytes(t, "stream", got, want)
 			if finished == 0 || finished == cancels {
-				t.Errorf("of %d cancelled, %d were done before: the test tests nothing", cancels, finished)
+				t.Errorf("of %d canceled, %d were done before: the test tests nothing", cancels, finished)
 			}
 		})
 	}
@@ -268,16 +269,22 @@ func TestShortSends(t *testing.T) {
 		for _, f := range []backend.Flags{0, backend.Quiet} {
 			t.Run(fmt.Sprint(k.name, f), func(t *testing.T) {
 				r := newRig(t, k.config)
-				h, c := r.pair()
-				const size = 6 << 20
+				s, cs := tcpPairs(t, 1)
+				if err := unix.SetsockoptInt(s[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10); err != nil {
+					t.Fatal(err)
+				}
+				h, c := r.adopted(s[0], cs[0])
+				const size = 12 << 20 // more than a receiver that does not read takes
 				want := pattern(size, 3)
 				var got []byte
 				var err error
 				read := make(chan struct{})
-				go func() {
-					got, err = receive(c, size)
-					close(read)
-				}()
+				reads := sync.OnceFunc(func() {
+					go func() {
+						got, err = receive(c, size)
+						close(read)
+					}()
+				})
 				short := 0
 				for rest := want; len(rest) > 0; {
 					half := len(rest) / 2
@@ -286,6 +293,8 @@ func TestShortSends(t *testing.T) {
 						r.turn(time.Millisecond)
 						op.Flags = 0 // it may be sent whole already, or have to wait
 					}
+					r.turn(0)
+					reads() // by now the first write has filled what there is
 					r.until("write", func() bool { return r.buf[op].ended })
 					rec := r.buf[op]
 					if rec.err != nil || rec.n <= 0 {
@@ -360,4 +369,70 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A ring that the kernel no longer serves ends its loop with an error that says
+// what to do, and closing it comes to an end.
+func TestEnterFails(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.EBADR} {
+		onThread(func() { // which dies with its filter
+			b, err := New(Config{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			done := make([]backend.Completion, 4)
+			if _, err = b.Wait(0, done); err != nil {
+				t.Error(err)
+			}
+			if err = refuse(unix.SYS_IO_URING_ENTER, errno); err != nil {
+				_ = b.Close()
+				t.Skipf("no seccomp here: %v", err)
+			}
+			b.Wake()
+			for range 3 {
+				if _, err = b.Wait(time.Millisecond, done); err != nil {
+					break
+				}
+			}
+			if !errors.Is(err, errno) || !strings.Contains(err.Error(), "WEIR_BACKEND") {
+				t.Errorf("Wait with %v: %v", errno, err)
+			}
+			_ = b.Close() // in whatever way the kernel lets it
+		})
+	}
+}
+
+// While the kernel has no memory for the ring, a Wait that is not to wait does not,
+// one that is returns for the loop's timers, and after some seconds the loop is told.
+func TestEnterShort(t *testing.T) {
+	onThread(func() { // which dies with its filter
+		r := newRig(t, Config{})
+		h, _ := r.pair()
+		if err := refuse(unix.SYS_IO_URING_ENTER, syscall.ENOMEM); err != nil {
+			t.Skipf("no seccomp here: %v", err)
+		}
+		r.read(h) // there is something to pass on
+		done := make([]backend.Completion, 4)
+		const waits = 200
+		quickest := time.Hour
+		for range waits {
+			began := time.Now()
+			if n, err := r.Wait(0, done); n != 0 || err != nil {
+				t.Errorf("Wait: %d, %v", n, err)
+				return
+			}
+			quickest = min(quickest, time.Since(began))
+		}
+		if quickest >= shortWait { // others may have been held up
+			t.Errorf("the quickest of %d Waits that are not to wait took %v", waits, quickest)
+		}
+		if n, err := r.Wait(-1, done); n != 0 || err != nil {
+			t.Errorf("Wait for ever: %d, %v", n, err)
+		}
+		r.shortSince -= shortMost
+		if _, err := r.Wait(-1, done); !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("after a long time: %v", err)
+		}
+	})
 }

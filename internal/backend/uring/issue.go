@@ -20,10 +20,13 @@ const (
 	pollOut = unix.POLLOUT
 	pollBad = unix.POLLERR | unix.POLLHUP // always reported
 
-	sendFlags = unix.MSG_NOSIGNAL
-	// A send with these never waits and its success means all of it: it falls
-	// short only with a completion that says so.
-	quietSendFlags = sendFlags | unix.MSG_DONTWAIT | unix.MSG_WAITALL
+	// No send waits in the kernel: once the peer has ended its writing, the
+	// kernel would try without end, and then hand the send to a thread that waits
+	// until all of it has left. Those that find no room are polled for.
+	sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
+	// Success of a send with these means all of it: it falls short only with a
+	// completion that says so.
+	quietSendFlags = sendFlags | unix.MSG_WAITALL
 )
 
 // address is how the kernel is told where something is. What it points into
@@ -84,6 +87,12 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 		}
 	case backend.Accept, backend.Connect: // never polled for
 	}
+	if s.patient {
+		// The kernel's polls always ask for the end of the peer's writing too.
+		// Once that has come, and as long as it is no result, a one-shot poll
+		// ends as soon as it is armed.
+		e.length = pollAddMulti
+	}
 	pollEntry(e, int(op.Handle), events)
 }
 
@@ -121,7 +130,7 @@ func (b *Backend) issueWrite(e *sqe, s *slot, i uint32) {
 	toSocket := b.class(op.Handle) == socket
 	if toSocket {
 		e.opFlags = sendFlags
-		if op.Flags&backend.Quiet != 0 && !s.loud && b.has&SkipSuccess != 0 {
+		if op.Flags&backend.Quiet != 0 && b.has&SkipSuccess != 0 {
 			e.opFlags, e.flags = quietSendFlags, sqeSkipSuccess
 			s.quiet = true
 			b.hushed = append(b.hushed, hushed{b.slots.data(i), b.ring.tail - 1})

@@ -144,7 +144,7 @@ func (b *Backend) rearm() {
 		op := s.op
 		s.quiet = false
 		switch {
-		case op.State == cancelling:
+		case op.State == canceling:
 			b.end(op, backend.ErrCanceled)
 		case op.State == flying && b.class(op.Handle) == plainFile && !s.polling:
 			// A worker thread may or may not have done it.

@@ -65,7 +65,7 @@ func TestMove(t *testing.T) {
 				t.Errorf("the idle one: %+v", rec)
 			}
 			if rec := r.buf[gone]; rec.err != backend.ErrCanceled {
-				t.Errorf("the cancelled one: %+v", rec)
+				t.Errorf("the canceled one: %+v", rec)
 			}
 			for r.buf[wr].ended { // the system made more room
 				sent += r.buf[wr].n

@@ -32,6 +32,9 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 	_, s := b.slots.find(e.userData)
 	if s == nil {
 		b.stats.Late++
+		if e.res >= 0 && b.slots.accepting(e.userData) {
+			sys.Reset(int(e.res)) // to a listener that was closed
+		}
 		if !more {
 			b.slots.bury(e.userData)
 		}
@@ -45,6 +48,10 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 	} else {
 		c.N = int(e.res)
 	}
+	if errno == syscall.ECANCELED && op.State == flying && op.Kind != backend.Connect {
+		// Not by us: the thread that submitted it has ended.
+		return b.retry(op, c)
+	}
 	if s.polling {
 		return b.polled(s, e.res, errno, c)
 	}
@@ -54,8 +61,12 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		case errno == syscall.ENOBUFS:
 			b.stats.NoBuffer++
 			return b.retry(op, c)
-		case errno == syscall.EAGAIN && b.class(op.Handle) != socket:
-			s.polling = true // a device that io_uring cannot wait for
+		case errno == syscall.EAGAIN:
+			// A device that io_uring cannot wait for; or a socket with an urgent
+			// byte, which the kernel takes for something to receive, tries many
+			// times and gives up.
+			s.polling = true
+			s.patient = b.class(op.Handle) == socket
 			return b.retry(op, c)
 		}
 		errno = b.broken(op, c.N, errno)
@@ -67,8 +78,7 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		}
 	case backend.Write:
 		if errno == syscall.EAGAIN {
-			s.loud = true
-			s.polling = b.class(op.Handle) != socket
+			s.polling = true
 		}
 		errno = b.broken(op, c.N, errno)
 	case backend.Accept:
@@ -102,7 +112,7 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 	case errno != 0:
 		c.Err = errno
 	case c.More:
-	case goesOn && op.State != cancelling:
+	case goesOn && op.State != canceling:
 		c.More = true
 		b.stats.Rearmed++
 		b.resubmit(op)
@@ -128,20 +138,32 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 	return true
 }
 
-// retry submits op once more, or ends it where it is being cancelled.
+// retry submits op once more, or ends it where it is being canceled.
 func (b *Backend) retry(op *backend.Op, c *backend.Completion) bool {
 	if c.More {
 		return false // it is still armed
 	}
-	if op.State != cancelling {
+	if op.State != canceling {
 		b.resubmit(op)
 		return false
 	}
 	return b.done(op, syscall.ECANCELED, c)
 }
 
+// disarm gives op another slot, since the kernel still holds the poll that it
+// had, which is canceled.
+func (b *Backend) disarm(op *backend.Op) *slot {
+	old := b.slots.at(op.Slot)
+	b.cancels = append(b.cancels, b.slots.data(op.Slot))
+	b.slots.abandon(op.Slot)
+	var s *slot
+	op.Slot, s = b.slots.take(op)
+	s.polling, s.lost, s.batch = old.polling, old.lost, old.batch
+	return s
+}
+
 // abandon makes op idle although the kernel still holds its submission, which is
-// cancelled.
+// canceled.
 func (b *Backend) abandon(op *backend.Op) {
 	b.cancels = append(b.cancels, b.slots.data(op.Slot))
 	b.slots.abandon(op.Slot)
@@ -190,67 +212,74 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 	case 0:
 	case syscall.EINTR, syscall.EAGAIN:
 		return b.retry(op, c)
+	case syscall.EINVAL:
+		if op.Kind == backend.Hangup && op.State == flying {
+			s.parked = true
+			return false
+		}
+		return b.done(op, errno, c)
 	default:
 		return b.done(op, errno, c)
 	}
-	switch op.Kind {
-	case backend.Read, backend.Write:
-		if op.Kind == backend.Read {
-			b.readNow(op, c)
-		} else {
-			b.writeNow(op, c)
-		}
-		if c.Err == backend.ErrAgain {
-			return b.retry(op, c)
-		}
-		if c.Err != nil {
-			b.release(op)
-			return true
-		}
-		return b.done(op, 0, c)
-	case backend.RecvFrom:
-		if !b.recvFrom(op, c) {
-			return b.retry(op, c)
-		}
-		if c.Err != nil || op.Buf != nil {
-			b.release(op)
-			return true
-		}
-		return b.done(op, 0, c)
-	case backend.SendTo:
-		if !b.sendTo(op, c) {
-			return b.retry(op, c)
-		}
-		b.release(op)
-		return true
-	case backend.SpliceIn, backend.SpliceOut:
-		if !b.splice(op, c) {
-			return b.retry(op, c)
-		}
-		b.release(op)
-		return true
-	case backend.Hangup:
-		if res&pollBad == 0 {
-			return b.retry(op, c)
-		}
-		if res&unix.POLLERR != 0 {
-			c.Err = b.pendingError(op)
-		}
-		if c.More {
-			c.More = false
-			b.abandon(op)
-			return true
-		}
-		b.release(op)
-		return true
-	default: // Ready
+	armed := c.More
+	c.More = false
+	if op.Kind == backend.Hangup {
+		return b.hungUp(op, res, armed, c)
 	}
-	ev := events(res) & (op.Events | backend.Failed)
-	if ev == 0 {
+	var ready bool
+	switch op.Kind {
+	case backend.Read:
+		b.readNow(op, c)
+		ready = c.Err != backend.ErrAgain
+	case backend.Write:
+		b.writeNow(op, c)
+		ready = c.Err != backend.ErrAgain
+	case backend.RecvFrom:
+		ready = b.recvFrom(op, c)
+	case backend.SendTo:
+		ready = b.sendTo(op, c)
+	case backend.SpliceIn, backend.SpliceOut:
+		ready = b.splice(op, c)
+	default: // Ready
+		c.N = int(events(res) & (op.Events | backend.Failed))
+		ready = c.N != 0
+	}
+	switch {
+	case !ready && armed:
+		return false // the next change tells
+	case !ready:
+		// What was told is nothing for op and may be told again at once.
+		s.patient = true
+		return b.retry(op, c)
+	case armed:
+		s = b.disarm(op)
+	}
+	s.patient = false
+	s.polling = s.polling && (op.Kind != backend.Read || b.class(op.Handle) != socket)
+	if c.Err != nil {
+		b.release(op)
+		return true
+	}
+	return b.done(op, 0, c)
+}
+
+// hungUp takes a result of a Hangup's poll, which is armed still or not.
+func (b *Backend) hungUp(op *backend.Op, res int32, armed bool, c *backend.Completion) bool {
+	switch {
+	case res&pollBad == 0 && armed:
+		return false
+	case res&pollBad == 0:
 		return b.retry(op, c)
 	}
-	c.N = int(ev)
-	return b.done(op, 0, c)
+	if res&unix.POLLERR != 0 {
+		c.Err = b.pendingError(op)
+	}
+	if armed {
+		b.abandon(op)
+	} else {
+		b.release(op)
+	}
+	return true
 }
 
 // events translates what a poll reports. An error or a hang-up also makes the

@@ -120,16 +120,23 @@ func (r *rig) cancel(op *backend.Op) *record {
 func (r *rig) pair() (backend.Handle, int) {
 	r.tb.Helper()
 	s, c := tcpPairs(r.tb, 1)
-	h, err := r.Adopt(s[0])
+	return r.adopted(s[0], c[0])
+}
+
+// adopted takes both ends of a connection: s is the backend's, c the test's, whose
+// reads give up after 10 s.
+func (r *rig) adopted(s, c int) (backend.Handle, int) {
+	r.tb.Helper()
+	h, err := r.Adopt(s)
 	if err != nil {
 		r.tb.Fatal(err)
 	}
-	r.tb.Cleanup(func() { unix.Close(c[0]) })
+	r.tb.Cleanup(func() { unix.Close(c) })
 	limit := unix.Timeval{Sec: 10}
-	if err := unix.SetsockoptTimeval(c[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+	if err := unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		r.tb.Fatal(err)
 	}
-	return h, c[0]
+	return h, c
 }
 
 func (r *rig) send(fd int, p []byte) {

@@ -13,7 +13,7 @@ import (
 //
 //	queued ──next Wait──▶ flying ──last completion──▶ idle
 //	  │  ▲                  │ │
-//	  │  └── to be retried ─┘ └──Cancel──▶ cancelling ──last completion──▶ idle
+//	  │  └── to be retried ─┘ └──Cancel──▶ canceling ──last completion──▶ idle
 //	  └──Cancel──▶ idle
 //
 // A quiet write that was sent whole has no completion: it goes from flying to
@@ -21,7 +21,7 @@ import (
 const (
 	queued uint32 = iota + 1
 	flying
-	cancelling
+	canceling
 	settled
 )
 
@@ -38,18 +38,23 @@ type slot struct {
 	// polling is true while the submission is a poll that precedes the
 	// operation proper.
 	polling bool
+	// patient is true while that poll stays armed and tells of changes only: an
+	// earlier one ended at once, and nothing had come of it.
+	patient bool
+	// parked is true for a Hangup that flies although the kernel has refused it: of a
+	// file or device that it cannot wait for, which has no one at its other end.
+	parked bool
 	// quiet is true while the submission skips the completion of a success.
 	quiet bool
 	// lost is true once op's descriptor was found to be another's.
 	lost bool
 	// refused is true for an Op that was never armed and is only to be told.
 	refused bool
+	// accepts is true for an orphan whose completions are connections.
+	accepts bool
 	// orphan is true when op has had its last result and was let go, and the
 	// kernel still holds the submission.
 	orphan bool
-	// loud is true once a quiet submission has turned out to need an ordinary
-	// one.
-	loud bool
 }
 
 // aux is the memory a submission refers to besides its bytes: on the heap,
@@ -159,6 +164,17 @@ func (t *slots) bury(data uint64) {
 	if i < t.n && t.at(i).gen == uint32(data>>32) && t.at(i).orphan {
 		t.drop(i)
 	}
+}
+
+// accepting reports whether a completion of that user_data, whose Op was let go,
+// brings a connection.
+func (t *slots) accepting(data uint64) bool {
+	i := uint32(data)
+	if i >= t.n {
+		return false
+	}
+	s := t.at(i)
+	return s.gen == uint32(data>>32) && s.accepts
 }
 
 // find returns the slot with that user_data, or nil where it is gone.

@@ -203,11 +203,54 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	if how == backend.ShutWrite {
 		return failed(sys.ShutdownWrite(int(h)))
 	}
+	b.letGo(h)
 	d := b.forget(h)
 	if how == backend.Forget {
 		return nil
 	}
 	return closeHandle(h, d, how == backend.CloseReset)
+}
+
+// letGo makes idle what is armed on h, and has the kernel let go of the file that
+// it holds for that: until then closing the descriptor closes no socket, and its
+// address stays taken.
+func (b *Backend) letGo(h backend.Handle) {
+	if b.handles[h].busy&(reading|writing) == 0 {
+		return
+	}
+	kept := b.ended[:0]
+	for _, e := range b.ended {
+		if _, s := b.slots.find(e.data); s != nil && s.op.Handle == h && !s.refused {
+			b.release(s.op)
+			continue
+		}
+		kept = append(kept, e)
+	}
+	b.ended = kept
+	held := false
+	for i := range b.slots.n {
+		s := b.slots.at(i)
+		if s.op == nil || s.op.Handle != h || s.refused {
+			continue
+		}
+		if s.op.State == queued || s.parked {
+			b.release(s.op)
+			continue
+		}
+		s.accepts = s.op.Kind == backend.Accept
+		b.abandon(s.op)
+		held = true
+	}
+	for whole := false; held && !whole; {
+		whole = b.fill()
+		errno, err := b.enter(true, false, 0)
+		if err != nil {
+			b.failed = err
+		}
+		if err != nil || errno != 0 && errno != syscall.EINTR {
+			return // the kernel lets go when it can
+		}
+	}
 }
 
 func closeHandle(h backend.Handle, d *detail, reset bool) error {
@@ -258,6 +301,12 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	if b.class(h) == notOpen {
 		return 0, syscall.EBADF
+	}
+	if o == backend.Blocks {
+		if d := b.detail(h); d != nil && d.adopted.Blocks {
+			return 1, nil
+		}
+		return 0, nil
 	}
 	return sys.GetOption(int(h), o)
 }

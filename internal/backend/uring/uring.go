@@ -70,7 +70,7 @@ type Backend struct {
 	enabled  bool
 	closed   bool
 	hosted   bool
-	failed   error         // in tell, for the next Wait
+	failed   error         // outside of Wait, for the next one
 	schedule time.Duration // when the runtime's scheduler last had its turn
 	seen     time.Duration // clock at the last Wait
 
@@ -78,12 +78,15 @@ type Backend struct {
 	queue    []uint64 // user_data of what goes out at the next Wait, from head on
 	head     int
 	later    []uint64 // user_data of what is to go out once more
-	cancels  []uint64 // user_data of what is to be cancelled then
+	cancels  []uint64 // user_data of what is to be canceled then
 	hushed   []hushed
 	ended    []ended
 	batch    uint32 // counts Waits
 	inFlight int    // submissions whose last completion is still to come
 	watched  bool   // the wake-up descriptor is polled by the ring
+
+	short      bool          // the kernel had no memory at the last enter
+	shortSince time.Duration // and at each since then
 
 	spill   []cqe // completions taken out of the queue, from spilled on
 	spilled int
@@ -217,6 +220,13 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 		case op.Flags&backend.Now != 0:
 			b.writeNow(op, c)
 			return true
+		case b.class(op.Handle) == plainFile:
+			// The ring goes on by itself where a disk took less than all. If that
+			// fails it reports what was written but does not move the file's
+			// position, and the next write would land upon that.
+			if b.writeNow(op, c); c.Err != backend.ErrAgain {
+				return true
+			}
 		}
 		poll = b.class(op.Handle) == polled
 	case backend.RecvFrom:
@@ -344,6 +354,7 @@ func (b *Backend) arm(op *backend.Op) {
 // resubmit queues op for once more, as a Wait found out.
 func (b *Backend) resubmit(op *backend.Op) {
 	op.State = queued
+	b.slots.at(op.Slot).parked = false
 	b.later = append(b.later, b.slots.data(op.Slot))
 }
 
@@ -363,7 +374,11 @@ func (b *Backend) Cancel(op *backend.Op) bool {
 		b.release(op)
 		return true
 	case flying:
-		op.State = cancelling
+		if b.slots.at(op.Slot).parked {
+			b.release(op)
+			return true
+		}
+		op.State = canceling
 		b.cancels = append(b.cancels, b.slots.data(op.Slot))
 		b.tell()
 	}
@@ -463,7 +478,8 @@ func (b *Backend) discard(e *cqe) {
 	if e.flags&cqeMore == 0 {
 		b.inFlight--
 	}
-	if _, s := b.slots.find(e.userData); s != nil && s.op.Kind == backend.Accept && e.res >= 0 {
+	_, s := b.slots.find(e.userData)
+	if e.res >= 0 && (s != nil && s.op.Kind == backend.Accept || b.slots.accepting(e.userData)) {
 		sys.Close(int(e.res))
 	}
 }

@@ -129,10 +129,10 @@ func (b *Backend) lose(h backend.Handle) {
 		if s.op == nil || s.op.Handle != h || s.refused {
 			continue
 		}
-		switch s.op.State {
-		case queued:
+		switch {
+		case s.op.State == queued, s.parked:
 			b.end(s.op, syscall.EBADF)
-		case flying, cancelling:
+		case s.op.State == flying, s.op.State == canceling:
 			s.lost = true
 			b.Cancel(s.op)
 		}

@@ -40,12 +40,19 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	}
 	if b.hosted {
 		b.waker.hush()
-		if err := b.failed; err != nil {
-			b.failed = nil
-			return 0, err
-		}
+	}
+	if err := b.failed; err != nil {
+		b.failed = nil
+		return 0, err
 	}
 	n, err := b.wait(timeout, done)
+	if err == nil && n == 0 && b.short && timeout != 0 {
+		rest := shortWait
+		if timeout > 0 {
+			rest = min(rest, timeout)
+		}
+		time.Sleep(rest)
+	}
 	if err == nil && b.hosted {
 		b.tell()
 	}
@@ -109,7 +116,7 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 		if err != nil {
 			return n, err
 		}
-		if n > 0 || !block || woken || errno == syscall.EINTR {
+		if n > 0 || !block || woken || b.short || errno == syscall.EINTR {
 			return n, nil
 		}
 		// What came was no result for anyone, or the limit of verify.
@@ -122,18 +129,36 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 }
 
 // enter enters the ring. Its errno is one that the next Wait gets over (a
-// signal, the timeout, no memory or no room for now), its error is not. On
+// signal, the timeout, no memory for some seconds or no room for now), its error is not. On
 // another thread than before it moves there instead and returns EAGAIN.
 func (b *Backend) enter(collect, wait bool, timeout time.Duration) (syscall.Errno, error) {
 	errno := b.ring.enter(collect, wait, timeout)
 	switch errno {
 	case 0, syscall.EINTR, syscall.ETIME, syscall.EAGAIN, syscall.EBUSY:
+		b.short = false
 		return errno, nil
 	case syscall.EEXIST:
 		return syscall.EAGAIN, b.move()
+	case syscall.ENOMEM, syscall.ENOBUFS:
+		// The kernel has taken nothing, and may have memory again soon.
+		now := b.Now()
+		if !b.short {
+			b.short, b.shortSince = true, now
+		}
+		if now-b.shortSince <= shortMost {
+			return syscall.EAGAIN, nil
+		}
 	}
-	return errno, fmt.Errorf("uring: io_uring_enter: %w", errno)
+	return errno, fmt.Errorf("uring: the kernel's io_uring fails; WEIR_BACKEND=epoll does without: io_uring_enter: %w", errno)
 }
+
+// How a loop outlasts a want of memory in the kernel: it tries again, for some
+// seconds. A Wait that would have waited rests instead and returns, so that timers
+// and what other goroutines post still run; one that would not does not.
+const (
+	shortMost = 3 * time.Second
+	shortWait = 10 * time.Millisecond
+)
 
 // enable starts the ring on the calling thread, the first time.
 func (b *Backend) enable() error {
@@ -227,7 +252,7 @@ func (b *Backend) fill() bool {
 	for ; b.head < len(b.queue); b.head++ {
 		i, s := b.slots.find(b.queue[b.head])
 		if s == nil {
-			continue // cancelled meanwhile
+			continue // canceled meanwhile
 		}
 		e := b.ring.next()
 		if e == nil {

@@ -1,6 +1,10 @@
-// Package sys holds the Linux system calls that the descriptor backends (epoll
-// and io_uring) share: sockets, their addresses and options, non-blocking
-// reads and writes, pipes, and taking over descriptors from outside.
+// Package sys is where platforms differ. On every one of them it says what a
+// descriptor is, makes pairs of descriptors, waits for one on behalf of a host's
+// thread, and knows which signals and threads there are: what the system does not
+// have is errors.ErrUnsupported. On Linux it also holds the system calls that the
+// descriptor backends (epoll and io_uring) share: sockets, their addresses and
+// options, non-blocking reads and writes, pipes, and taking over descriptors from
+// outside.
 //
 //	Spec ──Open──▶ descriptor ──Recv/Send, Read/Write, Splice──▶ Close, Reset
 //	fd  ──Adopt──▶ Descriptor (how it has to be treated) ──────▶ Close

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package choice
+
+func candidates() []candidate { return []candidate{portableCandidate} }

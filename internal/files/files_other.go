@@ -1,0 +1,7 @@
+//go:build !unix
+
+// Package files knows how many descriptors this process may have.
+package files
+
+// Limit is how many descriptors this process may have; 0 where that is not known.
+func Limit() uint64 { return 0 }

@@ -1,0 +1,4 @@
+package hosts
+
+// Path is where the system has its hosts file.
+const Path = `C:\Windows\System32\Drivers\etc\hosts`

@@ -1,0 +1,16 @@
+package sys
+
+// Description is what the system says of a descriptor of the process.
+type Description struct {
+	Read, Write bool // the directions that it was opened for
+	Socket      bool
+	Local       bool // a UNIX socket
+	Listening   bool // a socket that accepts
+	Terminal    bool
+	dev, ino    uint64 // of a socket
+}
+
+// Same reports whether two descriptors are of one socket.
+func (d *Description) Same(o *Description) bool {
+	return d.Socket && o.Socket && d.ino != 0 && d.dev == o.dev && d.ino == o.ino
+}

@@ -1,0 +1,7 @@
+//go:build aix || solaris || illumos
+
+package sys
+
+import "golang.org/x/sys/unix"
+
+const ioctlGetTermios = unix.TCGETS

@@ -1,0 +1,11 @@
+//go:build !windows && !plan9
+
+package sys
+
+import (
+	"os"
+	"syscall"
+)
+
+// Catchable reports whether a process can handle sig.
+func Catchable(sig os.Signal) bool { return sig != syscall.SIGKILL && sig != syscall.SIGSTOP }
