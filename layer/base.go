@@ -27,6 +27,7 @@ type Base struct {
 	stage weir.Stage
 
 	failed  bool        // before it was ready; Above.Failed was called or is queued
+	heard   bool        // Heard was called
 	blocked bool        // the transport below has asked for a pause
 	turn    *weir.Timer // Yield's
 	held    bool        // the layer wants no bytes: HoldReading
@@ -65,9 +66,13 @@ func (b *Base) IsReady() bool { return b.feed != nil }
 func (b *Base) SetStage(s weir.Stage) { b.stage = s }
 
 // SetDeadline makes the layer fail with ErrTimeout if it is not ready d after
-// now; 0 sets none.
+// now; 0 sets none. It takes the place of a deadline that was set before.
 func (b *Base) SetDeadline(d time.Duration) {
-	if d <= 0 || b.feed != nil {
+	if b.feed != nil {
+		return
+	}
+	b.stopTimer()
+	if d <= 0 {
 		return
 	}
 	b.timer = b.below.Loop().After(d, func() { b.Fail(ErrTimeout) })
@@ -107,6 +112,11 @@ func (b *Base) stopTimer() {
 	}
 }
 
+// Heard notes that the peer has sent something that the layer agrees on: a
+// connection that ends before that, and before Ready, fails with an error that is
+// ErrNothingCame too.
+func (b *Base) Heard() { b.heard = true }
+
 // Fail ends the connection with err. Before Ready there never was one: what is
 // above hears of it by Above.Failed. The transport below is aborted.
 func (b *Base) Fail(err error) { b.fail(err, true) }
@@ -125,6 +135,9 @@ func (b *Base) fail(err error, abort bool) {
 	}
 	b.failed = true
 	b.stopTimer()
+	if !b.heard {
+		err = Unheard(err)
+	}
 	addr := b.below.RemoteAddr()
 	if abort {
 		b.below.Abort()
@@ -135,7 +148,9 @@ func (b *Base) fail(err error, abort bool) {
 		return
 	}
 	e := &weir.AttemptError{Addr: addr, Stage: b.stage, Err: b.wrap(err)}
-	b.below.Loop().Soon(func() { b.above.Failed(e) })
+	tell := func() { b.above.Failed(e) }
+	// A closed loop has told of it, or was closed without.
+	_, _ = b.below.Loop().PostOr(tell, tell)
 }
 
 func (b *Base) wrap(err error) error {
@@ -164,10 +179,15 @@ func (b *Base) DeliverMany(pieces [][]byte) {
 	}
 }
 
-// End hands the peer's end of stream to the protocol above.
-func (b *Base) End() {
-	if b.feed != nil {
-		b.feed.End()
+// End hands the peer's end of stream to the protocol above, or, with err, ends the
+// transport above with it after what was delivered: the stream broke off. Before
+// Ready err fails the layer.
+func (b *Base) End(err error) {
+	switch {
+	case b.feed != nil:
+		b.feed.End(b.wrap(err))
+	case err != nil:
+		b.Fail(err)
 	}
 }
 
@@ -201,7 +221,7 @@ func (b *Base) Writable() {
 
 // HoldReading asks the transport below for no more bytes on the layer's own
 // account, until ReleaseReading. What is above may pause as well: reading goes on
-// when neither wants it held. Again is nothing.
+// when neither wants it held. Calling it again has no effect.
 func (b *Base) HoldReading() {
 	b.held = true
 	b.below.PauseReading()
@@ -231,16 +251,6 @@ func (b *Base) Yield() {
 	b.turn.Set(0)
 }
 
-// Break ends the transport above with err, after what was delivered: the stream
-// broke off.
-func (b *Base) Break(err error) {
-	if b.feed != nil {
-		b.feed.Break(b.wrap(err))
-		return
-	}
-	b.Fail(err)
-}
-
 // DataReceived implements weir.Protocol: everything goes up.
 func (b *Base) DataReceived(p []byte) (int, error) {
 	b.Deliver(p)
@@ -254,12 +264,36 @@ func (b *Base) EOFReceived(int) (bool, error) {
 		b.Fail(ErrEarlyEnd)
 		return false, nil
 	}
-	b.End()
+	b.End(nil)
 	return true, nil
 }
 
 // ConnectionLost implements weir.Protocol.
 func (b *Base) ConnectionLost(err error) { b.Lost(err) }
+
+// WriteFailed implements weir.WriteFailer: what is above hears of it, and of the
+// end when what the peer had sent has been delivered. A layer that holds reading
+// until bytes have left lets go of it here. Before Ready the end alone is told.
+func (b *Base) WriteFailed(err error) {
+	if b.feed != nil {
+		b.feed.WriteFailed(err)
+	}
+}
+
+// Moved says that bytes have left the layer, where it is a weir.Holder.
+func (b *Base) Moved() {
+	if b.feed != nil {
+		b.feed.Moved()
+	}
+}
+
+// Waiting is how many bytes what is above has been given and Write has not taken.
+func (b *Base) Waiting() int {
+	if b.feed == nil {
+		return 0
+	}
+	return b.feed.Waiting()
+}
 
 // PauseWriting implements weir.WritePauser.
 func (b *Base) PauseWriting() { b.blocked = true }
@@ -300,6 +334,17 @@ func (b *Base) PauseReading() {
 func (b *Base) ResumeReading() {
 	if b.paused = false; !b.held {
 		b.below.ResumeReading()
+	}
+}
+
+// Reset implements weir.Resetter: everything that Write took still leaves, and the
+// end is told as a failure. A layer that says goodbye to its peer, or has bytes
+// left that Close would send, has its own.
+func (b *Base) Reset() {
+	if r, ok := weir.As[weir.Resetter](b.below); ok {
+		r.Reset()
+	} else {
+		b.below.Abort()
 	}
 }
 

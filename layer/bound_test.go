@@ -6,13 +6,14 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 	"github.com/weir-io/weir/weirtest"
 )
 
 // pusher writes pieces until it is paused, and on when it is resumed, and notes
 // the most that each transport of its stack held.
 type pusher struct {
-	ear
+	layertest.Ear
 	left   int
 	paused bool
 	most   []int // from the top down
@@ -23,17 +24,17 @@ const pushed = 16 << 10
 func (p *pusher) push() {
 	for p.left > 0 && !p.paused {
 		p.left -= pushed
-		_, _ = p.tr.Write(make([]byte, pushed))
+		_, _ = p.Tr.Write(make([]byte, pushed))
 		p.note()
 	}
 	if p.left == 0 {
-		_ = p.tr.WriteEOF()
+		_ = p.Tr.WriteEOF()
 	}
 }
 
 func (p *pusher) note() {
 	i := 0
-	for t := p.tr; t != nil; i++ {
+	for t := p.Tr; t != nil; i++ {
 		if i == len(p.most) {
 			p.most = append(p.most, 0)
 		}
@@ -64,26 +65,26 @@ func TestBounded(t *testing.T) {
 			sim := weirtest.NewSim(t, uint64(i+1), weirtest.WithFaults(weirtest.Faults{CutRead: 0.1, CutWire: 0.1}))
 			here, there := sim.Host("here"), sim.Host("there")
 			s := &pusher{left: total}
-			s.keepOpen = true
-			s.onMade = func(tr weir.Transport) { tr.Loop().Soon(s.push) }
+			s.KeepOpen = true
+			s.OnMade = func(tr weir.Transport) { tr.Loop().Soon(s.push) }
 			f := layer.Server(func(weir.Transport) weir.Protocol { return s }, l.server)
 			if _, err := here.Loop().Listen("tcp", ":7000", f); err != nil {
 				t.Fatal(err)
 			}
-			c := &ear{keepOpen: true}
+			c := &layertest.Ear{KeepOpen: true}
 			stops := 0
-			c.onData = func(p []byte) int {
-				if stops < 40 && len(c.got) >= stops*total/40 {
+			c.OnData = func(p []byte) int {
+				if stops < 40 && len(c.Got) >= stops*total/40 {
 					stops++
-					c.tr.PauseReading()
-					c.tr.Loop().After(time.Second, c.tr.ResumeReading)
+					c.Tr.PauseReading()
+					c.Tr.Loop().After(time.Second, c.Tr.ResumeReading)
 				}
 				return len(p)
 			}
 			there.Loop().Connect("tcp", "here:7000", layer.Client(c, l.client))
-			sim.Until("all of it", func() bool { return c.ends > 0 || c.over() })
-			if len(c.got) != total {
-				t.Fatalf("%d bytes came of %d; lost with %v, %v", len(c.got), total, c.err, c.failed)
+			sim.Until("all of it", func() bool { return c.Ends > 0 || c.Over() })
+			if len(c.Got) != total {
+				t.Fatalf("%d bytes came of %d; lost with %v, %v", len(c.Got), total, c.Err, c.Failed)
 			}
 			if stops < 40 {
 				t.Fatalf("the reader stopped %d times", stops)
@@ -101,9 +102,9 @@ func TestBounded(t *testing.T) {
 			if s.most[0] < mark/2 && len(s.most) == 1 {
 				t.Errorf("no more than %d bytes were held: the test shows nothing", s.most[0])
 			}
-			_ = s.tr.Close()
-			_ = c.tr.Close()
-			sim.Until("the end", func() bool { return s.over() && c.over() })
+			_ = s.Tr.Close()
+			_ = c.Tr.Close()
+			sim.Until("the end", func() bool { return s.Over() && c.Over() })
 		})
 	}
 }

@@ -1,5 +1,5 @@
-// Package layer puts something between a transport and a protocol: TLS, a
-// proxy's handshake, a limit, a log. A layer is a protocol to what is below it
+// Package layer puts something between a transport and a protocol: TLS, a limit, a
+// log, or, from the packages below it, a proxy's handshake, WebSocket, compression. A layer is a protocol to what is below it
 // and gives what is above it a transport, so layers stack to any depth, over
 // every transport and every backend.
 //

@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/certs"
 	"github.com/weir-io/weir/layer"
 )
 
 // A server for one client out of all that its authority vouches for. Why another
 // never became a connection is told to ServerFunc's function.
-func ExamplePeerRules() {
+func ExampleWithPeerRules() {
 	l, err := weir.New()
 	if err != nil {
 		panic(err)
@@ -23,7 +24,7 @@ func ExamplePeerRules() {
 		Certificates: []tls.Certificate{corp.issue(issue{cn: "server", dns: []string{"server.test"}})},
 		ClientCAs:    corp.pool(),
 	}
-	rules := layer.PeerRules{URIs: []string{"spiffe://corp.test/billing/*"}}
+	rules := certs.PeerRules{URIs: []string{"spiffe://corp.test/billing/*"}}
 	ln, err := l.Listen("tcp", "127.0.0.1:0", layer.ServerFunc(shout,
 		func(_ weir.Transport, err *weir.AttemptError) {
 			var c *layer.CertificateError

@@ -2,20 +2,19 @@ package layer_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
-	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/frame"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/sink"
 )
 
 // fitting is a configuration for a server and one for its client. A program has
-// its certificates in files: see CertificateFiles.
+// its certificates in files: see certs.Files.
 func fitting() (server, client *tls.Config) { return tlsPair(new(testing.T), tls.VersionTLS13) }
 
 // shout is a server of lines.
@@ -81,7 +80,9 @@ func ExampleReplay() {
 		panic(err)
 	}
 	defer l.Close()
-	ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(shout, layer.Record(&recording)))
+	// Of a file a program starts the sink, and nothing waits for the disk.
+	s := sink.New(&recording, sink.Config{Gap: layer.RecordingGap})
+	ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(shout, layer.Record(s)))
 	if err != nil {
 		panic(err)
 	}
@@ -90,6 +91,9 @@ func ExampleReplay() {
 		panic(err)
 	}
 
+	if err := s.Close(context.Background()); err != nil {
+		panic(err)
+	}
 	events, err := layer.ReadRecording(&recording, 0)
 	if err != nil {
 		panic(err)
@@ -110,49 +114,4 @@ func ExampleReplay() {
 	// Output:
 	// hello!
 	// again: hello
-}
-
-// Behind a load balancer the PROXY protocol says who the client is. Only peers
-// that are trusted may say so.
-func ExampleProxyIn() {
-	l, err := weir.New()
-	if err != nil {
-		panic(err)
-	}
-	defer l.Close()
-	who := func(t weir.Transport) weir.Protocol {
-		return weir.DataFunc(func(p []byte) (int, error) {
-			fmt.Println("a client at", t.RemoteAddr())
-			l.Stop()
-			return len(p), nil
-		})
-	}
-	balancers := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(who, layer.ProxyIn(balancers, time.Second)))
-	if err != nil {
-		panic(err)
-	}
-	// What the balancer does for a client that came from 192.0.2.7.
-	client := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.7:40000"))
-	own := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:443"))
-	l.Connect("tcp", ln.Addr().String(),
-		layer.Client(say(l, "hello"), layer.ProxyOut(layer.ProxyV2, client, own)))
-	if err := l.Run(); err != nil {
-		panic(err)
-	}
-	// Output: a client at 192.0.2.7:40000
-}
-
-// Rules about addresses, for peers and for where a proxy's clients may go: the
-// latter are asked once a name is resolved, by weir.WithAddrFilter.
-func ExampleAccess() {
-	rules := &layer.Access{Deny: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
-	for _, a := range []string{"192.0.2.7", "10.1.2.3", "::ffff:10.1.2.3", "169.254.169.254"} {
-		fmt.Println(a, rules.Check(netip.MustParseAddr(a)))
-	}
-	// Output:
-	// 192.0.2.7 <nil>
-	// 10.1.2.3 not allowed by the rules (10.1.2.3 is in 10.0.0.0/8, which is denied)
-	// ::ffff:10.1.2.3 not allowed by the rules (10.1.2.3 is in 10.0.0.0/8, which is denied)
-	// 169.254.169.254 not allowed by default (169.254.169.254 is link-local)
 }

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -77,7 +78,9 @@ type faulty struct {
 	Base
 	in, out *lane
 	closing bool // what is above closed; out is flushed
-	gone    bool // what is below is lost, cleanly; in is flushed
+	resets  bool // and then what is below is reset
+	gone    bool // what is below is lost; in is flushed
+	why     error
 	over    bool // nothing is to be flushed
 	starved bool // Write took less than all
 }
@@ -172,11 +175,11 @@ func (f *faulty) pumpIn() {
 	l.wait(f.Below().Loop().Now())
 	if l.len() == 0 && l.ended {
 		l.ended = false
-		f.End()
+		f.End(nil)
 	}
 	if l.len() == 0 && f.gone {
 		f.over = true
-		f.Base.ConnectionLost(nil)
+		f.Base.ConnectionLost(f.why)
 	}
 }
 
@@ -205,15 +208,28 @@ func (f *faulty) pumpOut() {
 		f.starved = false
 		f.Writable()
 	}
+	f.Moved()
 	if l.len() == 0 {
 		if l.ended {
 			l.ended = false
 			_ = f.Base.CloseWrite() // a loss is reported by ConnectionLost
 		}
-		if f.closing {
+		switch {
+		case f.resets:
+			f.Base.Reset()
+		case f.closing:
 			f.Base.Close(false)
 		}
 	}
+}
+
+// Held implements weir.Holder.
+func (f *faulty) Held() int { return f.out.len() }
+
+// Reset implements weir.Resetter.
+func (f *faulty) Reset() {
+	f.resets = true
+	f.Close(false)
 }
 
 // EOFReceived implements weir.EOFReceiver.
@@ -251,7 +267,7 @@ func (f *faulty) Close(abort bool) {
 	if f.gone && !f.over {
 		f.over = true
 		f.stop()
-		f.Base.ConnectionLost(nil)
+		f.Base.ConnectionLost(f.why)
 		return
 	}
 	if abort {
@@ -273,12 +289,12 @@ func (f *faulty) stop() {
 	f.out.clear()
 }
 
-// ConnectionLost implements weir.Protocol. A clean end comes after what is still
-// on its way.
+// ConnectionLost implements weir.Protocol. The end comes after what is still on its
+// way, whichever it is, but for that of the loop and one that was asked for here.
 func (f *faulty) ConnectionLost(err error) {
 	f.stop()
-	if err == nil && !f.closing && f.IsReady() && (f.in.len() > 0 || f.in.ended) {
-		f.gone = true
+	if !errors.Is(err, weir.ErrLoopClosed) && !errors.Is(err, weir.ErrAborted) && !f.over && !f.closing && f.IsReady() && (f.in.len() > 0 || f.in.ended) {
+		f.gone, f.why = true, err
 		f.pumpIn()
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 	"github.com/weir-io/weir/weirtest"
 )
 
@@ -25,14 +26,14 @@ func TestFaultStreams(t *testing.T) {
 	l := fault(layer.FaultConfig{In: slow, Out: slow})
 	// Where waiting is what a layer does, a clock that does not wait serves best.
 	where := weirtest.Simulated
-	if *everywhere {
+	if *layertest.Everywhere {
 		where = weirtest.Everywhere
 	}
-	t.Run("slow", func(t *testing.T) { t.Parallel(); suiteIn(t, where, one(l), one(l)) })
-	t.Run("three", func(t *testing.T) { t.Parallel(); suiteIn(t, where, three(l), three(l)) })
+	t.Run("slow", func(t *testing.T) { t.Parallel(); layertest.SuiteIn(t, where, one(l), one(l)) })
+	t.Run("three", func(t *testing.T) { t.Parallel(); layertest.SuiteIn(t, where, three(l), three(l)) })
 	t.Run("cut", func(t *testing.T) {
 		t.Parallel()
-		suite(t, one(fault(layer.FaultConfig{In: cut, Out: cut})), nil)
+		layertest.Suite(t, one(fault(layer.FaultConfig{In: cut, Out: cut})), nil)
 	})
 }
 
@@ -40,51 +41,13 @@ func TestFaultStreams(t *testing.T) {
 // gets, in the simulator.
 type meeting struct {
 	*weirtest.Sim
-	server, client *keeper
+	server, client *layertest.Keeper
 }
-
-type keeper struct {
-	sim    *weirtest.Sim
-	t      weir.Transport
-	send   []byte
-	got    []byte
-	pieces []int
-	at     time.Duration // when the last byte came
-	eof    time.Duration
-	lost   bool
-	err    error
-	onData func(*keeper)
-	onEOF  func(*keeper) bool
-}
-
-func (k *keeper) ConnectionMade(t weir.Transport) {
-	k.t = t
-	if len(k.send) > 0 {
-		_, _ = t.Write(k.send)
-	}
-}
-
-func (k *keeper) DataReceived(p []byte) (int, error) {
-	k.got = append(k.got, p...)
-	k.pieces = append(k.pieces, len(p))
-	k.at = k.sim.Now()
-	if k.onData != nil {
-		k.onData(k)
-	}
-	return len(p), nil
-}
-
-func (k *keeper) EOFReceived(int) (bool, error) {
-	k.eof = k.sim.Now()
-	return k.onEOF != nil && k.onEOF(k), nil
-}
-
-func (k *keeper) ConnectionLost(err error) { k.lost, k.err = true, err }
 
 func meet(t *testing.T, server, client []layer.Layer, send []byte) *meeting {
 	t.Helper()
 	s := weirtest.NewSim(t, 1)
-	m := &meeting{Sim: s, server: &keeper{sim: s}, client: &keeper{sim: s, send: send}}
+	m := &meeting{Sim: s, server: &layertest.Keeper{Sim: s}, client: &layertest.Keeper{Sim: s, Send: send}}
 	if _, err := s.Host("server").Loop().Listen("tcp", ":7", layer.Server(func(weir.Transport) weir.Protocol { return m.server }, server...)); err != nil {
 		t.Fatal(err)
 	}
@@ -111,15 +74,15 @@ func TestFaultLatency(t *testing.T) {
 		{"out", nil, one(fault(layer.FaultConfig{Out: f}))},
 	} {
 		m := meet(t, c.server, c.client, []byte("hello"))
-		m.Until("the bytes", func() bool { return len(m.server.got) == 5 })
-		if m.server.at < 200*time.Millisecond || m.server.at > 260*time.Millisecond {
-			t.Errorf("%s: the bytes came after %v", c.what, m.server.at)
+		m.Until("the bytes", func() bool { return len(m.server.Got) == 5 })
+		if m.server.At < 200*time.Millisecond || m.server.At > 260*time.Millisecond {
+			t.Errorf("%s: the bytes came after %v", c.what, m.server.At)
 		}
 		from := m.Now()
-		_ = m.client.t.WriteEOF()
-		m.Until("the end", func() bool { return m.server.lost && m.client.lost })
-		if m.server.eof < from || m.server.err != nil || m.client.err != nil {
-			t.Errorf("%s: the end came at %v, lost with %v and %v", c.what, m.server.eof, m.server.err, m.client.err)
+		_ = m.client.T.WriteEOF()
+		m.Until("the end", func() bool { return m.server.Lost && m.client.Lost })
+		if m.server.EOF < from || m.server.Err != nil || m.client.Err != nil {
+			t.Errorf("%s: the end came at %v, lost with %v and %v", c.what, m.server.EOF, m.server.Err, m.client.Err)
 		}
 	}
 }
@@ -142,17 +105,17 @@ func TestFaultSlice(t *testing.T) {
 		{nil, one(fault(layer.FaultConfig{Out: f}))},
 	} {
 		m := meet(t, c.server, c.client, want)
-		m.Until("the bytes", func() bool { return len(m.server.got) == len(want) })
-		if !bytes.Equal(m.server.got, want) {
+		m.Until("the bytes", func() bool { return len(m.server.Got) == len(want) })
+		if !bytes.Equal(m.server.Got, want) {
 			t.Error("other bytes came")
 		}
-		for _, n := range m.server.pieces {
+		for _, n := range m.server.Pieces {
 			if n > 7 {
 				t.Errorf("a piece of %d bytes", n)
 			}
 		}
-		if m.server.at < 80*time.Millisecond {
-			t.Errorf("86 pieces took %v, a millisecond each", m.server.at)
+		if m.server.At < 80*time.Millisecond {
+			t.Errorf("86 pieces took %v, a millisecond each", m.server.At)
 		}
 	}
 }
@@ -162,34 +125,34 @@ func TestFaultSlice(t *testing.T) {
 func TestFaultReset(t *testing.T) {
 	f := layer.Faults{ResetAfter: 1000}
 	m := meet(t, nil, one(fault(layer.FaultConfig{Out: f})), make([]byte, 5000))
-	m.Until("both lost", func() bool { return m.client.lost && (m.server.lost || m.server.t == nil) })
-	if !errors.Is(m.client.err, layer.ErrFault) || !errors.Is(m.client.err, syscall.ECONNRESET) {
-		t.Errorf("the client: %v", m.client.err)
+	m.Until("both lost", func() bool { return m.client.Lost && (m.server.Lost || m.server.T == nil) })
+	if !errors.Is(m.client.Err, layer.ErrFault) || !errors.Is(m.client.Err, syscall.ECONNRESET) {
+		t.Errorf("the client: %v", m.client.Err)
 	}
-	if m.server.t != nil && !errors.Is(m.server.err, syscall.ECONNRESET) || len(m.server.got) > 1000 {
-		t.Errorf("the server: %v after %d bytes", m.server.err, len(m.server.got))
+	if m.server.T != nil && !errors.Is(m.server.Err, syscall.ECONNRESET) || len(m.server.Got) > 1000 {
+		t.Errorf("the server: %v after %d bytes", m.server.Err, len(m.server.Got))
 	}
 
 	draw := func(seed uint64) (lost []bool) {
 		l := layer.Fault(dice(seed), layer.FaultConfig{In: layer.Faults{ResetChance: 0.2}})
 		s := weirtest.NewSim(t, 1)
-		var all []*keeper
+		var all []*layertest.Keeper
 		if _, err := s.Host("server").Loop().Listen("tcp", ":7", layer.Server(func(weir.Transport) weir.Protocol {
-			k := &keeper{sim: s}
+			k := &layertest.Keeper{Sim: s}
 			all = append(all, k)
 			return k
 		}, l)); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 200 {
-			s.Host("client").Loop().Connect("tcp", "server:7", &keeper{sim: s, send: []byte("x")})
+			s.Host("client").Loop().Connect("tcp", "server:7", &layertest.Keeper{Sim: s, Send: []byte("x")})
 			s.Until("it to come to something", func() bool {
-				return len(all) == i+1 && (all[i].lost || len(all[i].got) > 0)
+				return len(all) == i+1 && (all[i].Lost || len(all[i].Got) > 0)
 			})
 		}
 		s.Until("what was reset to be lost", func() bool { return true })
 		for _, k := range all {
-			lost = append(lost, k.err != nil)
+			lost = append(lost, k.Err != nil)
 		}
 		return lost
 	}
@@ -217,11 +180,11 @@ func TestFaultBlackHole(t *testing.T) {
 		{nil, one(fault(layer.FaultConfig{Out: f}))},
 	} {
 		m := meet(t, c.server, c.client, make([]byte, 300_000))
-		m.Until("what passes", func() bool { return len(m.server.got) == 100 })
-		_ = m.client.t.WriteEOF()
+		m.Until("what passes", func() bool { return len(m.server.Got) == 100 })
+		_ = m.client.T.WriteEOF()
 		m.pass(time.Hour)
-		if len(m.server.got) != 100 || m.server.eof != 0 || m.server.lost || m.client.lost || m.client.t.Buffered() != 0 {
-			t.Errorf("%d bytes came, end at %v, lost: %v and %v, %d bytes wait", len(m.server.got), m.server.eof, m.server.lost, m.client.lost, m.client.t.Buffered())
+		if len(m.server.Got) != 100 || m.server.EOF != 0 || m.server.Lost || m.client.Lost || m.client.T.Buffered() != 0 {
+			t.Errorf("%d bytes came, end at %v, lost: %v and %v, %d bytes wait", len(m.server.Got), m.server.EOF, m.server.Lost, m.client.Lost, m.client.T.Buffered())
 		}
 	}
 }

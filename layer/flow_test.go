@@ -3,6 +3,7 @@ package layer_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
+	"github.com/weir-io/weir/sink"
 	"github.com/weir-io/weir/weirtest"
 )
 
@@ -22,7 +25,7 @@ func TestWatchStreams(t *testing.T) {
 	}
 	t.Run("three", func(t *testing.T) {
 		where := weirtest.OneBackend
-		if *everywhere {
+		if *layertest.Everywhere {
 			where = weirtest.Everywhere
 		}
 		// Limits are counted for one loop: each of those side by side has its own.
@@ -41,20 +44,20 @@ func TestWatchStreams(t *testing.T) {
 // before, and every byte, either way, begins it anew (behaviour 85).
 func TestIdle(t *testing.T) {
 	m := meet(t, one(layer.Idle(layer.IdleConfig{Idle: 10 * time.Second})), nil, nil)
-	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
+	m.Until("the connection", func() bool { return m.server.T != nil && m.client.T != nil })
 	for i := range 20 {
 		m.pass(9 * time.Second)
 		if i%2 == 0 {
-			_, _ = m.client.t.Write([]byte("x"))
+			_, _ = m.client.T.Write([]byte("x"))
 		} else {
-			_, _ = m.server.t.Write([]byte("y"))
+			_, _ = m.server.T.Write([]byte("y"))
 		}
 	}
 	last := m.Now()
-	m.Until("the end", func() bool { return m.server.lost })
+	m.Until("the end", func() bool { return m.server.Lost })
 	var e *layer.IdleError
-	if !errors.As(m.server.err, &e) || !errors.Is(m.server.err, layer.ErrTimeout) || e.What != "idle" {
-		t.Errorf("lost with %v", m.server.err)
+	if !errors.As(m.server.Err, &e) || !errors.Is(m.server.Err, layer.ErrTimeout) || e.What != "idle" {
+		t.Errorf("lost with %v", m.server.Err)
 	}
 	if d := m.Now() - last; d < 10*time.Second || d > 10*time.Second+100*time.Millisecond {
 		t.Errorf("lost %v after the last byte", d)
@@ -72,22 +75,22 @@ func TestIdleSlow(t *testing.T) {
 // TestWriteStall: a peer that does not read is left, whatever it sends.
 func TestWriteStall(t *testing.T) {
 	m := meet(t, one(layer.Idle(layer.IdleConfig{WriteStall: 10 * time.Second})), nil, []byte("x"))
-	m.server.onData = func(k *keeper) {
-		if len(k.got) == 1 {
-			_, _ = k.t.Write(make([]byte, 4<<20))
+	m.server.OnData = func(k *layertest.Keeper) {
+		if len(k.Got) == 1 {
+			_, _ = k.T.Write(make([]byte, 4<<20))
 		}
 	}
-	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
-	m.client.t.PauseReading()
+	m.Until("the connection", func() bool { return m.server.T != nil && m.client.T != nil })
+	m.client.T.PauseReading()
 	m.pass(5 * time.Second)
 	for range 3 {
-		_, _ = m.client.t.Write([]byte("y"))
+		_, _ = m.client.T.Write([]byte("y"))
 		m.pass(2 * time.Second)
 	}
-	m.Until("the end", func() bool { return m.server.lost })
+	m.Until("the end", func() bool { return m.server.Lost })
 	var e *layer.IdleError
-	if !errors.As(m.server.err, &e) || e.What != layer.WriteStalled {
-		t.Errorf("lost with %v", m.server.err)
+	if !errors.As(m.server.Err, &e) || e.What != layer.WriteStalled {
+		t.Errorf("lost with %v", m.server.Err)
 	}
 	if m.Now() < 10*time.Second || m.Now() > 14*time.Second {
 		t.Errorf("lost after %v", m.Now())
@@ -99,43 +102,43 @@ func TestWriteStall(t *testing.T) {
 func TestMinRate(t *testing.T) {
 	watch := layer.Idle(layer.IdleConfig{MinRate: 10, Window: 5 * time.Second})
 	m := meet(t, one(watch), nil, nil)
-	m.Until("the connection", func() bool { return m.server.t != nil && m.client.t != nil })
+	m.Until("the connection", func() bool { return m.server.T != nil && m.client.T != nil })
 	for range 10 {
-		_, _ = m.client.t.Write(make([]byte, 20))
+		_, _ = m.client.T.Write(make([]byte, 20))
 		m.pass(time.Second)
 	}
-	if m.server.lost {
-		t.Fatalf("lost although it was fast enough: %v", m.server.err)
+	if m.server.Lost {
+		t.Fatalf("lost although it was fast enough: %v", m.server.Err)
 	}
-	m.server.t.PauseReading()
+	m.server.T.PauseReading()
 	m.pass(time.Minute)
-	if m.server.lost {
-		t.Fatalf("lost although nothing was wanted: %v", m.server.err)
+	if m.server.Lost {
+		t.Fatalf("lost although nothing was wanted: %v", m.server.Err)
 	}
-	m.server.t.ResumeReading()
+	m.server.T.ResumeReading()
 	for range 15 {
-		if m.server.lost {
+		if m.server.Lost {
 			break
 		}
-		_, _ = m.client.t.Write([]byte("x"))
+		_, _ = m.client.T.Write([]byte("x"))
 		m.pass(time.Second)
 	}
 	var e *layer.IdleError
-	if !errors.As(m.server.err, &e) || e.What != layer.TooSlow {
-		t.Errorf("lost with %v", m.server.err)
+	if !errors.As(m.server.Err, &e) || e.What != layer.TooSlow {
+		t.Errorf("lost with %v", m.server.Err)
 	}
 }
 
 // TestLimit: connections over the limit are refused, and one that ends makes room
-// for another (R41, the caps of RELIABILITY.md's Exhaustion).
+// for another (R41, the caps of docs/promises.md's Exhaustion).
 func TestLimit(t *testing.T) {
 	for _, c := range []layer.LimitConfig{{Total: 3}, {PerAddress: 3}} {
 		limiter := layer.NewLimiter(c)
 		s := weirtest.NewSim(t, 1)
-		var servers []*keeper
+		var servers []*layertest.Keeper
 		refused := 0
 		_, err := s.Host("server").Loop().Listen("tcp", ":7", layer.ServerFunc(func(weir.Transport) weir.Protocol {
-			k := &keeper{sim: s}
+			k := &layertest.Keeper{Sim: s}
 			servers = append(servers, k)
 			return k
 		}, func(_ weir.Transport, err *weir.AttemptError) {
@@ -148,9 +151,9 @@ func TestLimit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var clients []*keeper
+		var clients []*layertest.Keeper
 		dial := func(host string) {
-			k := &keeper{sim: s}
+			k := &layertest.Keeper{Sim: s}
 			clients = append(clients, k)
 			s.Host(host).Loop().Connect("tcp", "server:7", k)
 		}
@@ -161,15 +164,15 @@ func TestLimit(t *testing.T) {
 		if c.PerAddress > 0 {
 			dial("other")
 			s.Until("another address", func() bool { return len(servers) == 4 })
-			_ = servers[3].t.Close()
+			_ = servers[3].T.Close()
 		}
-		_ = servers[0].t.Close()
+		_ = servers[0].T.Close()
 		s.Until("one gone", func() bool { return limiter.Count() == 2 })
 		n := len(servers)
 		dial("client")
 		s.Until("room for another", func() bool { return len(servers) == n+1 })
 		for _, k := range servers {
-			k.t.Abort()
+			k.T.Abort()
 		}
 		s.Until("all gone", func() bool { return limiter.Count() == 0 })
 	}
@@ -179,27 +182,30 @@ func TestLimit(t *testing.T) {
 func session(t *testing.T, request, reply []byte, l layer.Layer) {
 	t.Helper()
 	m := meet(t, one(l), nil, request)
-	m.server.onData = func(k *keeper) {
-		if len(k.got) == len(request) {
-			k.t.Loop().After(250*time.Millisecond, func() { _, _ = k.t.Write(reply); _ = k.t.Close() })
+	m.server.OnData = func(k *layertest.Keeper) {
+		if len(k.Got) == len(request) {
+			k.T.Loop().After(250*time.Millisecond, func() { _, _ = k.T.Write(reply); _ = k.T.Close() })
 		}
 	}
-	m.Until("the end", func() bool { return m.server.lost && m.client.lost })
-	if !bytes.Equal(m.client.got, reply) {
-		t.Fatalf("the client got %d bytes of %d", len(m.client.got), len(reply))
+	m.Until("the end", func() bool { return m.server.Lost && m.client.Lost })
+	if !bytes.Equal(m.client.Got, reply) {
+		t.Fatalf("the client got %d bytes of %d", len(m.client.Got), len(reply))
 	}
 }
 
-// TestLog: one event is one line, whatever the peer sends: RELIABILITY.md's Logs.
+// TestLog: one event is one line, whatever the peer sends: docs/promises.md's Logs.
 func TestLog(t *testing.T) {
 	evil := []byte("GET /\r\n1 +0.0 - \"forged\"\x1b[2J\x00\xff\"\\\u2028" + strings.Repeat("n", 64<<10))
 	for _, c := range []layer.LogConfig{{}, {Format: layer.LogHex}, {Format: layer.LogCount}, {Limit: 10}, {Format: layer.LogHex, Limit: 10}} {
 		var out bytes.Buffer
 		writes := 0
-		session(t, evil, []byte("\x1b]0;title\x07"), layer.Log(writerFunc(func(p []byte) (int, error) {
+		s := sink.New(writerFunc(func(p []byte) (int, error) {
 			writes++
 			return out.Write(p)
-		}), c))
+		}), sink.Config{Batch: 1})
+		session(t, evil, []byte("\x1b]0;title\x07"), layer.Log(s, c))
+		for s.Step() {
+		}
 		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 		if writes != len(lines) {
 			t.Errorf("%+v: %d lines in %d writes", c, len(lines), writes)
@@ -229,12 +235,15 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // waits while it is not wanted.
 func TestReplay(t *testing.T) {
 	var rec bytes.Buffer
+	s := sink.New(&rec, sink.Config{Gap: layer.RecordingGap})
 	request := make([]byte, 5000)
 	for i := range request {
 		request[i] = byte(i)
 	}
 	reply := bytes.Repeat([]byte("reply\r\n\x00"), 1000)
-	session(t, request, reply, layer.Record(&rec))
+	session(t, request, reply, layer.Record(s))
+	for s.Step() {
+	}
 	events, err := layer.ReadRecording(bytes.NewReader(rec.Bytes()), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -250,13 +259,13 @@ func TestReplay(t *testing.T) {
 	} {
 		s := weirtest.NewSim(t, 1)
 		l := s.Host("one").Loop()
-		k := &keeper{sim: s}
+		k := &layertest.Keeper{Sim: s}
 		if err := layer.Replay(l, events, c.config, func(weir.Transport) weir.Protocol { return k }); err != nil {
 			t.Fatal(err)
 		}
-		s.Until("the end", func() bool { return k.lost })
-		if !bytes.Equal(k.got, c.want) || k.err != nil || k.at < c.after || k.at > c.after+10*time.Millisecond {
-			t.Errorf("%+v: %d bytes of %d, the last after %v, %v", c.config, len(k.got), len(c.want), k.at, k.err)
+		s.Until("the end", func() bool { return k.Lost })
+		if !bytes.Equal(k.Got, c.want) || k.Err != nil || k.At < c.after || k.At > c.after+10*time.Millisecond {
+			t.Errorf("%+v: %d bytes of %d, the last after %v, %v", c.config, len(k.Got), len(c.want), k.At, k.Err)
 		}
 	}
 	for _, bad := range []string{"", "x", "0 +0.000000 < 1 \"x\"\n", "1 0.000000 < 1 \"x\"", "1 +0.0 < 1 \"x\"", "1 +0.000000 < 2 \"x\"", "1 +0.000000 < 1 x", "1 +0.000000 ? 1", "1 +0.000000 - x"} {
@@ -270,8 +279,11 @@ func TestReplay(t *testing.T) {
 // killed, gives what it has of the bytes and then a loss that says so.
 func TestReplayCut(t *testing.T) {
 	var rec bytes.Buffer
+	s := sink.New(&rec, sink.Config{Gap: layer.RecordingGap})
 	request := []byte("a request\r\n")
-	session(t, request, []byte("a reply\r\n"), layer.Record(&rec))
+	session(t, request, []byte("a reply\r\n"), layer.Record(s))
+	for s.Step() {
+	}
 	whole := bytes.IndexByte(rec.Bytes(), '\n') + 1 // without its first line it is none
 	for n := whole; n <= rec.Len(); n++ {
 		events, err := layer.ReadRecording(bytes.NewReader(rec.Bytes()[:n]), 0)
@@ -279,17 +291,17 @@ func TestReplayCut(t *testing.T) {
 			t.Fatalf("cut at byte %d: %v", n, err)
 		}
 		s := weirtest.NewSim(t, 1)
-		k := &keeper{sim: s}
+		k := &layertest.Keeper{Sim: s}
 		if err := layer.Replay(s.Host("one").Loop(), events, layer.ReplayConfig{}, func(weir.Transport) weir.Protocol { return k }); err != nil {
 			t.Fatal(err)
 		}
-		s.Until("the end", func() bool { return k.lost })
-		if !bytes.HasPrefix(request, k.got) {
-			t.Errorf("cut at byte %d: %q", n, k.got)
+		s.Until("the end", func() bool { return k.Lost })
+		if !bytes.HasPrefix(request, k.Got) {
+			t.Errorf("cut at byte %d: %q", n, k.Got)
 		}
 		ended := slices.ContainsFunc(events, func(e layer.Traffic) bool { return e.What == layer.PeerEnd || e.What == layer.Lost })
-		if ended && k.err != nil || !ended && !errors.Is(k.err, layer.ErrReplayCut) {
-			t.Errorf("cut at byte %d: ended %v, lost with %v", n, ended, k.err)
+		if ended && k.Err != nil || !ended && !errors.Is(k.Err, layer.ErrReplayCut) {
+			t.Errorf("cut at byte %d: ended %v, lost with %v", n, ended, k.Err)
 		}
 	}
 }
@@ -303,19 +315,19 @@ func TestReplayPaused(t *testing.T) {
 	}
 	s := weirtest.NewSim(t, 1)
 	l := s.Host("one").Loop()
-	k := &keeper{sim: s}
-	k.onData = func(k *keeper) {
-		if len(k.got) == 1 {
-			k.t.PauseReading()
-			l.After(time.Minute, k.t.ResumeReading)
+	k := &layertest.Keeper{Sim: s}
+	k.OnData = func(k *layertest.Keeper) {
+		if len(k.Got) == 1 {
+			k.T.PauseReading()
+			l.After(time.Minute, k.T.ResumeReading)
 		}
 	}
 	if err := layer.Replay(l, events, layer.ReplayConfig{}, func(weir.Transport) weir.Protocol { return k }); err != nil {
 		t.Fatal(err)
 	}
-	s.Until("the end", func() bool { return k.lost })
-	if string(k.got) != "ab" || !errors.Is(k.err, layer.ErrReplayLost) || k.at < 62*time.Second || k.at > 62*time.Second+10*time.Millisecond {
-		t.Errorf("%q, the last after %v, %v", k.got, k.at, k.err)
+	s.Until("the end", func() bool { return k.Lost })
+	if string(k.Got) != "ab" || !errors.Is(k.Err, layer.ErrReplayLost) || k.At < 62*time.Second || k.At > 62*time.Second+10*time.Millisecond {
+		t.Errorf("%q, the last after %v, %v", k.Got, k.At, k.Err)
 	}
 }
 
@@ -325,14 +337,14 @@ func TestFlowSteady(t *testing.T) {
 		layer.RateLimit(layer.Rate{PerSecond: 1 << 40}, layer.Rate{PerSecond: 1 << 40}),
 		layer.Idle(layer.IdleConfig{Idle: time.Hour, WriteStall: time.Hour, MinRate: 1, Window: time.Hour}),
 		layer.Limit(layer.LimitConfig{Total: 10, PerAddress: 10}),
-		layer.Log(writerFunc(func(p []byte) (int, error) { return len(p), nil }), layer.LogConfig{Format: layer.LogHex}),
+		layer.Log(sink.New(io.Discard, sink.Config{}), layer.LogConfig{Format: layer.LogHex}),
 		fault(layer.FaultConfig{In: layer.Faults{ResetChance: 1e-18}}),
 	}
 	for _, name := range weir.Backends() {
 		if name == "portable" {
 			continue // package net's own
 		}
-		if n := steady(t, name, stack, stack); n != 0 {
+		if n := layertest.Allocs(t, name, stack, stack); n != 0 {
 			t.Errorf("%s: %v allocations a message", name, n)
 		}
 	}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/timeout"
 )
 
 // Above is what stands above a layer.
@@ -59,7 +61,8 @@ func ServerFunc(f weir.Factory, failed func(t weir.Transport, err *weir.AttemptE
 
 // Client puts layers, the one nearest the wire first, under p, for Connect. If
 // a layer cannot agree with its peer then p, where it is a ConnectFailer, gets
-// ConnectFailed with the stage, as for a connect that failed.
+// ConnectFailed with the stage, as for a connect that failed; else the loop's error
+// handler gets the failure.
 func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
 	if len(layers) == 0 {
 		return p
@@ -93,7 +96,7 @@ func (c *client) ConnectionMade(t weir.Transport) {
 				f(err)
 				return
 			}
-			c.ConnectFailed(&weir.ConnectError{
+			t.Loop().TellConnectFailed(p, &weir.ConnectError{
 				Network: t.RemoteAddr().Network(), Address: t.RemoteAddr().String(),
 				Stage: err.Stage, Attempts: []*weir.AttemptError{err},
 			})
@@ -107,6 +110,9 @@ func (c *client) ConnectFailed(err *weir.ConnectError) {
 		f.ConnectFailed(err)
 	}
 }
+
+// TakesConnectFailed implements weir.MaybeConnectFailer.
+func (c *client) TakesConnectFailed() bool { return weir.TakesConnectFailed(c.p) }
 
 // AttemptFailed implements weir.AttemptFailer.
 func (c *client) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
@@ -124,7 +130,8 @@ func (c *client) ConnectionLost(error) {}
 // Start puts layers, the one nearest the wire first, on a connection that is
 // open, and above on top of them. The next byte that t reads, any that its
 // protocol has not used included, goes to the lowest layer. It replaces t's
-// protocol, which hears nothing of t any more.
+// protocol, which hears nothing of t any more, and ends a pause of reading that
+// this one asked for.
 func Start(t weir.Transport, above Above, layers ...Layer) {
 	p := Stack(layers...)(above).Make(t)
 	if p == nil {
@@ -132,22 +139,41 @@ func Start(t weir.Transport, above Above, layers ...Layer) {
 		return
 	}
 	t.SetProtocol(p)
+	t.ResumeReading()
 	p.ConnectionMade(t)
 }
 
 // ErrTimeout is the cause where a layer's peer took too long. It is a timeout as
-// net.Error has them.
-var ErrTimeout error = timeoutError{}
-
-type timeoutError struct{}
-
-func (timeoutError) Error() string   { return "timed out" }
-func (timeoutError) Timeout() bool   { return true }
-func (timeoutError) Temporary() bool { return true }
+// net.Error has them, os.ErrDeadlineExceeded and context.DeadlineExceeded.
+var ErrTimeout error = timeout.New("timed out")
 
 // ErrEarlyEnd is the cause where a peer ended the stream before a layer had
 // agreed with it.
 var ErrEarlyEnd = errors.New("the peer ended the stream before the layer was agreed on")
+
+// ErrNothingCame is in the reason of a connection whose peer ended or reset it
+// before it had sent anything to the layer: mostly a health check, which only looks
+// whether it can connect.
+var ErrNothingCame = errors.New("the peer left before it sent anything")
+
+// unheardError is err, and ErrNothingCame too.
+type unheardError struct{ err error }
+
+func (e *unheardError) Error() string        { return e.err.Error() }
+func (e *unheardError) Unwrap() error        { return e.err }
+func (e *unheardError) Is(target error) bool { return target == ErrNothingCame } //nolint:errorlint // as errors.Is wants it
+
+// Unheard is err as the reason of a connection that ended before its peer had sent
+// anything: it is ErrNothingCame too, where err is an end or a reset.
+func Unheard(err error) error {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // only the outermost counts
+		return &Error{Layer: e.Layer, Err: Unheard(e.Err)}
+	}
+	if errors.Is(err, ErrEarlyEnd) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNABORTED) {
+		return &unheardError{err}
+	}
+	return err
+}
 
 // Error is the reason of a connection that a layer lost: which layer, and why.
 type Error struct {

@@ -2,48 +2,68 @@ package layer
 
 import (
 	"fmt"
-	"net"
+	"math"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/peer"
 )
 
 // LimitConfig is how many connections there may be at once. 0 is no limit.
 type LimitConfig struct {
 	Total      int
 	PerAddress int // from one address; connections that have none are counted in total only
+	// Share bounds an address by what is left of Total: it may have Share times as
+	// many connections as there are places free. With 15 one address alone gets 15 of
+	// 16 places, two get 15 of 31 each, and there is always room for one that has few.
+	Share int
 	// PrefixV6 is how many bits of an IPv6 address are one address: 64 without it,
 	// for whoever has one has them all.
 	PrefixV6 int
+	// Wait is how long a connection that a listener has accepted waits for one of
+	// Total places, instead of being refused; Patience how long one waits that Share
+	// refuses. See weir.Waiting. 0 is not at all.
+	Wait, Patience time.Duration
 }
 
 // LimitError is the reason of a connection that was refused for a limit.
 type LimitError struct {
 	Limit int
 	Addr  netip.Prefix // what has so many; not valid where that is all together
+	// Free is how many places are left, where Share of them is what the address may
+	// have.
+	Free int
 }
 
 func (e *LimitError) Error() string {
-	if e.Addr.IsValid() {
+	switch {
+	case e.Free > 0:
+		return fmt.Sprintf("refused: %v has %d connections, and the %d that there is room for are kept for others", e.Addr, e.Limit, e.Free)
+	case e.Addr.IsValid():
 		return fmt.Sprintf("refused: %v has %d connections, which is the limit", e.Addr, e.Limit)
 	}
 	return fmt.Sprintf("refused: there are %d connections, which is the limit", e.Limit)
 }
 
-// Limiter counts connections, of one loop or of several, and of whatever Layers
-// it made.
+// Limiter counts connections, of one loop or of several. Its Layer refuses those
+// beyond a limit where it stands; as a weir.Admission it counts what listeners
+// accept, and refuses before anything is made for a connection.
 type Limiter struct {
 	c     LimitConfig
 	mu    sync.Mutex
 	total int
 	each  map[netip.Prefix]int
+	room  []func() // called when one leaves
 }
+
+var _ weir.Waiting = (*Limiter)(nil)
 
 // NewLimiter makes a Limiter that has counted nothing.
 func NewLimiter(c LimitConfig) *Limiter {
 	if c.PrefixV6 <= 0 || c.PrefixV6 > 128 {
-		c.PrefixV6 = 64
+		c.PrefixV6 = peer.PrefixV6
 	}
 	return &Limiter{c: c, each: make(map[netip.Prefix]int)}
 }
@@ -63,7 +83,7 @@ func (l *Limiter) Count() int {
 // Layer is a Layer that counts with l.
 func (l *Limiter) Layer(a Above) Above {
 	return Above{Failed: a.Failed, Make: func(t weir.Transport) weir.Protocol {
-		key := l.key(t.RemoteAddr())
+		key := peer.Of(t.RemoteAddr(), l.c.PrefixV6)
 		if err := l.enter(key); err != nil {
 			if a.Failed != nil {
 				a.Failed(&weir.AttemptError{Addr: t.RemoteAddr(), Stage: weir.StageConnect, Err: &Error{Layer: "limit", Err: err}})
@@ -73,6 +93,42 @@ func (l *Limiter) Layer(a Above) Above {
 		c := &counted{limiter: l, key: key}
 		return c.Init(c, "limit", a)
 	}}
+}
+
+// Admit implements weir.Admission; its errors are *LimitError. Any goroutine may
+// call it.
+func (l *Limiter) Admit(addr netip.Addr) error { return l.enter(peer.Prefix(addr, l.c.PrefixV6)) }
+
+// Left implements weir.Admission.
+func (l *Limiter) Left(addr netip.Addr) { l.leave(peer.Prefix(addr, l.c.PrefixV6)) }
+
+// Patience implements weir.Waiting.
+func (l *Limiter) Patience(err error) time.Duration {
+	e, ok := err.(*LimitError) //nolint:errorlint // as Admit returns it
+	switch {
+	case !ok:
+		return 0
+	case e.Free > 0:
+		return l.c.Patience
+	case !e.Addr.IsValid():
+		return l.c.Wait
+	}
+	return 0
+}
+
+// Room implements weir.Waiting. Any goroutine may call it.
+func (l *Limiter) Room() int {
+	if l.c.Total <= 0 {
+		return math.MaxInt
+	}
+	return max(l.c.Total-l.Count(), 0)
+}
+
+// OnRoom implements weir.Waiting. Any goroutine may call it.
+func (l *Limiter) OnRoom(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room = append(l.room, f)
 }
 
 // counted is a connection that counts.
@@ -92,33 +148,19 @@ func (c *counted) ConnectionLost(err error) {
 	c.Base.ConnectionLost(err)
 }
 
-// key is what an address counts for; not valid where there is none.
-func (l *Limiter) key(a net.Addr) netip.Prefix {
-	ap, ok := a.(interface{ AddrPort() netip.AddrPort })
-	if !ok {
-		return netip.Prefix{}
-	}
-	addr := ap.AddrPort().Addr().Unmap().WithZone("")
-	bits := addr.BitLen()
-	if addr.Is6() {
-		bits = l.c.PrefixV6
-	}
-	p, err := addr.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
 func (l *Limiter) enter(key netip.Prefix) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.c.Total > 0 && l.total >= l.c.Total {
 		return &LimitError{Limit: l.c.Total}
 	}
-	if key.IsValid() && l.c.PerAddress > 0 {
-		if l.each[key] >= l.c.PerAddress {
+	if l.counts(key) {
+		has := l.each[key]
+		if l.c.PerAddress > 0 && has >= l.c.PerAddress {
 			return &LimitError{Limit: l.c.PerAddress, Addr: key}
+		}
+		if free := l.c.Total - l.total; l.c.Share > 0 && l.c.Total > 0 && has > 0 && has >= l.c.Share*free {
+			return &LimitError{Limit: has, Addr: key, Free: free}
 		}
 		l.each[key]++
 	}
@@ -128,11 +170,21 @@ func (l *Limiter) enter(key netip.Prefix) error {
 
 func (l *Limiter) leave(key netip.Prefix) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.total--
-	if key.IsValid() && l.c.PerAddress > 0 {
+	if l.counts(key) {
 		if l.each[key]--; l.each[key] == 0 {
 			delete(l.each, key)
 		}
 	}
+	room := l.room
+	l.room = nil
+	l.mu.Unlock()
+	for _, f := range room {
+		f()
+	}
+}
+
+// counts reports whether the connections of an address are counted apart.
+func (l *Limiter) counts(key netip.Prefix) bool {
+	return key.IsValid() && (l.c.PerAddress > 0 || l.c.Share > 0)
 }

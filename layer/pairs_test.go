@@ -10,6 +10,8 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
+	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 	"github.com/weir-io/weir/weirtest"
 )
@@ -29,27 +31,27 @@ func every(t *testing.T) []paired {
 	src := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:1"))
 	any := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	return []paired{
-		{"plain", plain, plain},
+		{"plain", layertest.Plain, layertest.Plain},
 		{"tls", layer.TLSServer(server), layer.TLS(client)},
 		{"ratelimit", rate, rate},
 		{"idle", idle, idle},
-		{"limit", layer.Limit(layer.LimitConfig{Total: 100}), plain},
-		{"fault", fault(layer.FaultConfig{In: slow, Out: slow}), plain},
-		{"socks5", layer.SOCKSServer(layer.Version5), layer.SOCKS5("a.example:1")},
-		{"socks4a", layer.SOCKSServer(layer.Version4a), layer.SOCKS4a("a.example:1")},
-		{"socks4", layer.SOCKSServer(layer.Version4), layer.SOCKS4("192.0.2.1:1")},
-		{"connect", layer.ConnectServer(), layer.Connect("a.example:1")},
-		{"proxy v1", layer.ProxyIn(any, 0), layer.ProxyOut(layer.ProxyV1, src, src)},
-		{"proxy v2", layer.ProxyIn(any, 0), layer.ProxyOut(layer.ProxyV2, src, src)},
+		{"limit", layer.Limit(layer.LimitConfig{Total: 100}), layertest.Plain},
+		{"fault", fault(layer.FaultConfig{In: slow, Out: slow}), layertest.Plain},
+		{"socks5", proxy.SOCKSServer(proxy.Version5), proxy.SOCKS5("a.example:1")},
+		{"socks4a", proxy.SOCKSServer(proxy.Version4a), proxy.SOCKS4a("a.example:1")},
+		{"socks4", proxy.SOCKSServer(proxy.Version4), proxy.SOCKS4("192.0.2.1:1")},
+		{"connect", proxy.ConnectServer(), proxy.Connect("a.example:1")},
+		{"proxy v1", proxy.HeaderIn(any, 0), proxy.HeaderOut(proxy.HeaderV1, src, src)},
+		{"proxy v2", proxy.HeaderIn(any, 0), proxy.HeaderOut(proxy.HeaderV2, src, src)},
 	}
 }
 
 const requestSize, replySize = 200_000, 300_000
 
 // asker ends its direction behind its request and waits for the reply.
-func asker() *ear {
-	e := &ear{}
-	e.onMade = func(t weir.Transport) {
+func asker() *layertest.Ear {
+	e := &layertest.Ear{}
+	e.OnMade = func(t weir.Transport) {
 		_, _ = t.Write(make([]byte, requestSize))
 		_ = t.WriteEOF()
 	}
@@ -57,23 +59,23 @@ func asker() *ear {
 }
 
 // thinker replies, long after the request has ended.
-func thinker() *ear {
-	e := &ear{keepOpen: true}
-	e.onEnd = func() {
-		e.tr.Loop().After(time.Minute, func() {
-			_, _ = e.tr.Write(make([]byte, replySize))
-			_ = e.tr.Close()
+func thinker() *layertest.Ear {
+	e := &layertest.Ear{KeepOpen: true}
+	e.OnEnd = func() {
+		e.Tr.Loop().After(time.Minute, func() {
+			_, _ = e.Tr.Write(make([]byte, replySize))
+			_ = e.Tr.Close()
 		})
 	}
 	return e
 }
 
-func replied(t *testing.T, sim *weirtest.Sim, c, s *ear) {
+func replied(t *testing.T, sim *weirtest.Sim, c, s *layertest.Ear) {
 	t.Helper()
-	sim.Until("the end", func() bool { return c.over() && s.over() })
-	if len(s.got) != requestSize || len(c.got) != replySize || c.err != nil || s.err != nil || c.failed != nil {
+	sim.Until("the end", func() bool { return c.Over() && s.Over() })
+	if len(s.Got) != requestSize || len(c.Got) != replySize || c.Err != nil || s.Err != nil || c.Failed != nil {
 		t.Errorf("%d bytes of the request and %d of the reply arrived; the client ended with %v %v, the server with %v",
-			len(s.got), len(c.got), c.err, c.failed, s.err)
+			len(s.Got), len(c.Got), c.Err, c.Failed, s.Err)
 	}
 }
 

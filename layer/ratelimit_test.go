@@ -1,28 +1,48 @@
 package layer_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 	"github.com/weir-io/weir/weirtest"
 )
 
 // TestRateLimitStreams: R41, behaviours 20 to 47 through a rate limit.
 func TestRateLimitStreams(t *testing.T) {
 	l := layer.RateLimit(layer.Rate{PerSecond: 64 << 20, Burst: 100_000}, layer.Rate{PerSecond: 48 << 20, Burst: 50_000})
-	t.Run("one", func(t *testing.T) { t.Parallel(); suite(t, one(l), one(l)) })
-	t.Run("three", func(t *testing.T) { t.Parallel(); suite(t, three(l), three(l)) })
+	t.Run("one", func(t *testing.T) { t.Parallel(); layertest.Suite(t, one(l), one(l)) })
+	t.Run("three", func(t *testing.T) { t.Parallel(); layertest.Suite(t, three(l), three(l)) })
 	t.Run("shared", func(t *testing.T) {
 		t.Parallel()
-		b := layer.NewBucket(layer.Rate{PerSecond: 256 << 20})
-		suite(t, one(layer.RateLimitShared(b, b)), nil)
+		layertest.Suite(t, one(sharedInLoop(layer.Rate{PerSecond: 256 << 20})), nil)
 	})
 }
 
+// sharedInLoop is RateLimitShared with a bucket for each loop: simulated worlds begin
+// at the same moment, and what passed in one would be owed in the next.
+func sharedInLoop(r layer.Rate) layer.Layer {
+	var mu sync.Mutex
+	buckets := map[*weir.Loop]*layer.Bucket{}
+	return func(a layer.Above) layer.Above {
+		return layer.Above{Failed: a.Failed, Make: func(t weir.Transport) weir.Protocol {
+			mu.Lock()
+			b := buckets[t.Loop()]
+			if b == nil {
+				b = layer.NewBucket(r)
+				buckets[t.Loop()] = b
+			}
+			mu.Unlock()
+			return layer.RateLimitShared(b, b)(a).Make(t)
+		}}
+	}
+}
+
 func one(l layer.Layer) []layer.Layer   { return []layer.Layer{l} }
-func three(l layer.Layer) []layer.Layer { return []layer.Layer{plain, l, plain} }
+func three(l layer.Layer) []layer.Layer { return []layer.Layer{layertest.Plain, l, layertest.Plain} }
 
 // flowing sends size bytes from a client to n servers' sink in the simulator
 // and returns when each connection had them all.

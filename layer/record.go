@@ -11,11 +11,24 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/sink"
 )
 
-// Record is the layer that writes a recording to w: bytes and times of every
-// connection, for ReadRecording. See Log for the form and for errors.
-func Record(w io.Writer) Layer { return Log(w, LogConfig{Format: LogText}) }
+// Cut, in a recording, says that events are missing from there on, and Text why: of
+// one connection, or with the number 0 of all that are open.
+const Cut TrafficKind = '!'
+
+// RecordingGap is sink.Config's Gap for a recording: a line of the kind Cut.
+func RecordingGap(b []byte, g sink.Gap) []byte {
+	b = append(b, "0 +0.000000 ! "...)
+	return append(appendQuoted(b, []byte(g.String())), '\n')
+}
+
+// Record is the layer that writes a recording to s: bytes and times of every
+// connection, for ReadRecording. See Log for the form. s is made with RecordingGap:
+// where it did not keep up, or its file was full, ReadRecording then finds that the
+// connections which were open break off.
+func Record(s *sink.Sink) Layer { return Log(s, LogConfig{Format: LogText}) }
 
 // RecordingError is a line of a recording that is none.
 type RecordingError struct {
@@ -33,42 +46,117 @@ const recordingLine = 16<<20 + 1<<10
 
 // ReadRecording reads the events of one connection, by its number; 0 is the
 // first there is. The recording may be cut off, in the midst of a line too: see
-// Replay.
+// Replay. It keeps all events; Recording reads them one by one.
 func ReadRecording(r io.Reader, conn uint64) ([]Traffic, error) {
 	var events []Traffic
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, recordingLine)
-	cut := false // the line has no end
-	s.Split(func(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	rec := NewRecording(r, conn)
+	for {
+		t, err := rec.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return events, nil
+		case err != nil:
+			return nil, err
+		}
+		events = append(events, t)
+	}
+}
+
+// Recording reads the events of one connection of a recording, in their order. It
+// keeps one line.
+type Recording struct {
+	s       *bufio.Scanner
+	conn    uint64
+	n       int             // lines that were read
+	last    time.Duration   // the connection's latest event
+	some    bool            // it had one
+	cut     bool            // the line has no end
+	torn    *RecordingError // the line before, unless a Cut explains it
+	missing bool            // something is
+	err     error           // after the last event
+}
+
+// NewRecording makes a Recording of a connection by its number; 0 is the first
+// there is. It reads r in pieces, as Next wants them.
+func NewRecording(r io.Reader, conn uint64) *Recording {
+	rec := &Recording{s: bufio.NewScanner(r), conn: conn}
+	rec.s.Buffer(nil, recordingLine)
+	rec.s.Split(func(data []byte, atEOF bool) (advance int, token []byte, err error) {
 		advance, token, err = bufio.ScanLines(data, atEOF)
-		cut = advance > 0 && data[advance-1] != '\n'
+		rec.cut = advance > 0 && data[advance-1] != '\n'
 		return advance, token, err
 	})
-	for n := 1; s.Scan(); n++ {
-		t, problem := parseTraffic(s.Text())
-		if problem != "" && cut && n > 1 {
-			break
+	return rec
+}
+
+// Next returns the next event, whose Data is the caller's to keep. After the last
+// the error is io.EOF, at once where the recording says how the connection ended; a
+// line that is none is a *RecordingError, and others are r's.
+func (r *Recording) Next() (Traffic, error) {
+	for r.err == nil {
+		t, found, err := r.line()
+		if err != nil {
+			r.err = err
 		}
-		if problem != "" {
-			return nil, &RecordingError{n, problem}
-		}
-		if conn == 0 {
-			conn = t.Conn
-		}
-		if t.Conn == conn {
-			events = append(events, t)
+		if found {
+			return t, nil
 		}
 	}
-	if err := s.Err(); err != nil {
-		return nil, err
+	return Traffic{}, r.err
+}
+
+// line looks at one line. The error is for after the event that it found.
+func (r *Recording) line() (t Traffic, found bool, err error) {
+	if !r.s.Scan() {
+		return t, false, r.over()
 	}
+	r.n++
+	t, problem := parseTraffic(r.s.Text())
+	if problem != "" && r.cut && r.n > 1 {
+		return t, false, r.over()
+	}
+	if r.torn != nil && (problem != "" || t.What != Cut) {
+		return t, false, r.torn
+	}
+	r.torn = nil
 	switch {
-	case conn == 0:
-		return nil, errors.New("the recording is empty")
-	case len(events) == 0:
-		return nil, fmt.Errorf("the recording has no connection %d", conn)
+	case problem != "" && r.n > 1:
+		r.torn = &RecordingError{r.n, problem}
+	case problem != "":
+		return t, false, &RecordingError{r.n, problem}
+	case t.What == Cut && (t.Conn == 0 || t.Conn == r.conn):
+		r.missing = true
+		if r.some {
+			t.Conn, t.After = r.conn, r.last
+			return t, true, io.EOF
+		}
+	case t.What == Cut, r.missing && !r.some && t.What != Made:
+		// Of another; or its beginning is missing.
+	case r.conn == 0 || t.Conn == r.conn:
+		r.conn, r.last, r.some = t.Conn, t.After, true
+		if t.What == Lost {
+			err = io.EOF
+		}
+		return t, true, err
 	}
-	return events, nil
+	return t, false, nil
+}
+
+// over is why there are no more lines.
+func (r *Recording) over() error {
+	switch err := r.s.Err(); {
+	case r.torn != nil:
+		return r.torn
+	case errors.Is(err, bufio.ErrTooLong):
+		return &RecordingError{r.n + 1, "it is longer than a line of a recording can be"}
+	case err != nil:
+		return err
+	case r.conn == 0:
+		return errors.New("the recording is empty")
+	case !r.some:
+		return fmt.Errorf("the recording has no connection %d", r.conn)
+	}
+	return io.EOF
 }
 
 func parseTraffic(line string) (t Traffic, problem string) {
@@ -76,7 +164,7 @@ func parseTraffic(line string) (t Traffic, problem string) {
 	after, rest, _ := strings.Cut(rest, " ")
 	what, rest, _ := strings.Cut(rest, " ")
 	var err error
-	if t.Conn, err = strconv.ParseUint(number, 10, 64); err != nil || t.Conn == 0 {
+	if t.Conn, err = strconv.ParseUint(number, 10, 64); err != nil || t.Conn == 0 && what != string(Cut) {
 		return t, "it does not begin with a connection's number"
 	}
 	seconds, micros, ok := strings.Cut(strings.TrimPrefix(after, "+"), ".")
@@ -101,7 +189,7 @@ func parseTraffic(line string) (t Traffic, problem string) {
 		t.Data = []byte(data)
 	case Made:
 		t.Text = rest
-	case Lost:
+	case Lost, Cut:
 		if rest != "" {
 			if t.Text, err = strconv.Unquote(rest); err != nil {
 				return t, "its reason is not quoted"
@@ -137,30 +225,48 @@ var ErrReplayCut = errors.New("the recording breaks off here")
 // While the protocol wants no bytes the recording waits, and goes on from there.
 // It belongs to l's goroutine, and never calls back from inside.
 func Replay(l *weir.Loop, events []Traffic, c ReplayConfig, f weir.Factory) error {
-	p := &player{l: l, c: c}
-	want, end := Received, PeerEnd
-	if c.Sent {
-		want, end = Sent, OurEnd
-	}
-	ended := false
-	for _, e := range events {
-		if e.What == want || e.What == end || e.What == Lost {
-			p.events = append(p.events, e)
+	return replay(l, &player{l: l, c: c, events: events, whole: true}, f)
+}
+
+// How much of a recording is read at once, and kept at most, beyond its last event.
+const (
+	replayBytes  = 256 << 10
+	replayEvents = 1 << 10
+)
+
+// ReplayRecording is Replay of a recording that is read while it is played. first is
+// what it begins with. When that has been played more is called, which has the next
+// piece read, away from the loop, and calls got with it, on any goroutine, as
+// Recording.Piece returned it; and so on until the error is io.EOF. closed, unless it
+// is nil, is called once, on any goroutine, when nothing is read any more.
+func ReplayRecording(l *weir.Loop, first []Traffic, more func(got func([]Traffic, error)), c ReplayConfig, closed func(), f weir.Factory) error {
+	p := &player{l: l, c: c, events: first, more: more, closed: closed}
+	p.ready = l.NewNotifier(p.arrived)
+	return replay(l, p, f)
+}
+
+// Piece returns the next events, at least one, up to 256 KiB of bytes; none with
+// io.EOF after the last.
+func (r *Recording) Piece() ([]Traffic, error) {
+	var events []Traffic
+	for size := 0; size < replayBytes && len(events) < replayEvents; {
+		t, err := r.Next()
+		if err != nil {
+			if len(events) > 0 {
+				return events, nil // Next says it again
+			}
+			return nil, err
 		}
-		if e.What == end || e.What == Lost {
-			ended = true
-			break
-		}
+		size += len(t.Data)
+		events = append(events, t)
 	}
-	if !ended {
-		e := Traffic{What: brokenOff}
-		if n := len(events); n > 0 {
-			e.After = events[n-1].After
-		}
-		p.events = append(p.events, e)
-	}
+	return events, nil
+}
+
+func replay(l *weir.Loop, p *player, f weir.Factory) error {
 	feed, err := l.Carry(p)
 	if err != nil {
+		p.ended()
 		return err
 	}
 	p.feed = feed
@@ -175,29 +281,116 @@ func Replay(l *weir.Loop, events []Traffic, c ReplayConfig, f weir.Factory) erro
 	return nil
 }
 
-// brokenOff is where a recording ends that does not say how the connection did.
-const brokenOff TrafficKind = 0
-
 // player is the carrier of a recording.
 type player struct {
 	l            *weir.Loop
 	c            ReplayConfig
 	events       []Traffic
+	last         time.Duration // the recorded time of the latest event
 	made         time.Duration // the recorded time at from
 	from         time.Time
 	feed         *weir.Feed
 	timer, start *weir.Timer
 	paused, over bool
+
+	whole   bool // events are all there are
+	more    func(got func([]Traffic, error))
+	closed  func()
+	ready   *weir.Notifier
+	reading bool  // more was called, and its piece has not arrived
+	got     piece // of more, until ready is called
 }
+
+type piece struct {
+	events []Traffic
+	err    error
+}
+
+// next is the next event to be played. If there is none yet, it is read, and wait is
+// called then. Where the recording ends without an end the event is of kind
+// brokenOff.
+func (p *player) next() (t *Traffic) {
+	want, end := Received, PeerEnd
+	if p.c.Sent {
+		want, end = Sent, OurEnd
+	}
+	for len(p.events) > 0 {
+		e := &p.events[0]
+		p.last = e.After
+		switch e.What { //nolint:exhaustive // the rest is the other direction's
+		case want, end, Lost:
+			return e
+		case Cut:
+			p.whole = true
+			p.events = nil
+			continue
+		}
+		p.events = p.events[1:]
+	}
+	if p.whole {
+		p.events = []Traffic{{What: brokenOff, After: p.last}}
+		return &p.events[0]
+	}
+	p.read()
+	return nil
+}
+
+// read has the next piece read.
+func (p *player) read() {
+	if p.reading {
+		return
+	}
+	p.reading = true
+	p.more(func(events []Traffic, err error) {
+		p.got = piece{events, err}
+		if p.ready.Notify() != nil { // the loop is closed
+			p.ended()
+		}
+	})
+}
+
+// arrived is called on the loop with a piece.
+func (p *player) arrived() {
+	got := p.got
+	p.got, p.reading = piece{}, false
+	switch {
+	case p.over:
+		p.ended()
+		return
+	case got.err == nil:
+		p.events = got.events
+	case errors.Is(got.err, io.EOF):
+		p.whole = true
+	default: // the file is another by now, or cannot be read
+		p.feed.End(fmt.Errorf("the recording cannot be read on: %w", got.err))
+		return
+	}
+	p.wait()
+}
+
+// ended is called when nothing is read any more.
+func (p *player) ended() {
+	if f := p.closed; f != nil {
+		p.closed = nil
+		f()
+	}
+}
+
+// brokenOff is where a recording ends that does not say how the connection did.
+const brokenOff TrafficKind = 0
 
 // wait sets the timer for the next event.
 func (p *player) wait() {
-	if p.over || p.paused || len(p.events) == 0 {
+	if p.over || p.paused {
+		return
+	}
+	e := p.next()
+	if e == nil {
 		return
 	}
 	d := time.Duration(0)
 	if !p.c.Fast {
-		d = p.events[0].After - p.made - p.l.Now().Sub(p.from)
+		d = e.After - p.made - p.l.Now().Sub(p.from)
 	}
 	p.timer.Set(max(d, 0))
 }
@@ -211,18 +404,16 @@ func (p *player) play() {
 	p.events = p.events[1:]
 	switch {
 	case e.What == brokenOff:
-		p.feed.Break(ErrReplayCut)
-	case e.What != Lost:
+		p.feed.End(ErrReplayCut)
+	case e.What == PeerEnd, e.What == OurEnd, e.What == Lost && e.Text == "":
+		p.feed.End(nil)
+	case e.What == Lost:
+		p.feed.End(fmt.Errorf("%w: %q", ErrReplayLost, e.Text))
+	default:
 		if len(e.Data) > 0 {
 			p.feed.Deliver(e.Data)
-		} else if e.What == PeerEnd || e.What == OurEnd {
-			p.feed.End()
 		}
 		p.wait()
-	case e.Text == "":
-		p.feed.End()
-	default:
-		p.feed.Break(fmt.Errorf("%w: %q", ErrReplayLost, e.Text))
 	}
 }
 
@@ -259,6 +450,9 @@ func (p *player) ResumeReading() {
 func (p *player) Close(bool) {
 	p.over = true
 	p.timer.Stop()
+	if !p.reading {
+		p.ended()
+	}
 	p.feed.Closed(nil)
 }
 

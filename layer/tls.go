@@ -2,15 +2,22 @@ package layer
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/certs"
 )
 
 // TLS is a client's TLS (RFC 8446, and RFC 5246 for 1.2), by crypto/tls, with
 // what cfg says: as for tls.Client it has to name the server, or to say that
-// nobody is to be verified. cfg is copied; nil is an empty one. Without a
+// no one is to be verified. cfg is copied; nil is an empty one. Without
+// CipherSuites of its own TLS 1.2 speaks those with forward secrecy and
+// authenticated encryption only, none with CBC. Without a
 // ClientSessionCache of its own it gets one that all connections of the Layer
 // share, so that whoever connects again resumes its session.
 //
@@ -57,10 +64,16 @@ func WithCloseTimeout(d time.Duration) TLSOption {
 func WithSilentEOF() TLSOption { return func(s *tlsShared) { s.silent = true } }
 
 // WithHandshakeCap bounds how many of a server's handshakes are in progress on
-// one loop; the default is 1,024. Beyond it new ones wait, within their timeout, and where
-// the peer of the one that has not moved for longest has been silent for a
-// second, that one is ended with ErrStalled. Connections on which nothing was received
-// yet do not count: they cost nothing.
+// one loop; the default is 1,024. Beyond it new ones wait, within their timeout, one
+// of each address in turn (an IPv6 address is its /64), and a place becomes free
+// when a handshake ends, or is ended:
+//
+//   - with ErrCrowded, that of the address with the most places whose peer has been
+//     silent for longest, at once for a peer whose address has fewer;
+//   - with ErrStalled, that whose peer has sent no whole record for longest, where
+//     that is a second at least.
+//
+// Connections on which nothing was received yet do not count: they cost nothing.
 func WithHandshakeCap(n int) TLSOption {
 	return func(s *tlsShared) { s.cap = max(n, 1) }
 }
@@ -74,6 +87,14 @@ func WithHandshakeCap(n int) TLSOption {
 func WithHandshakeWorkers(n int) TLSOption {
 	return func(s *tlsShared) { s.workers = max(n, 0) }
 }
+
+// WithProtocolRequired makes an application protocol (ALPN, RFC 7301) a condition,
+// where the configuration's NextProtos has any: a server refuses clients that offer
+// none, with the alert no_application_protocol, and a client refuses servers that
+// choose none. Without it, as RFC 7301 has it, those go on without a protocol. What
+// is refused has the cause ErrProtocols. Where NextProtos has "http/1.1" nothing
+// changes, for that is what HTTP without ALPN speaks (RFC 9112).
+func WithProtocolRequired() TLSOption { return func(s *tlsShared) { s.needsProtocol = true } }
 
 // The defaults of TLS.
 const (
@@ -90,8 +111,9 @@ type tlsShared struct {
 	handshakeTimeout, closeTimeout time.Duration
 	silence                        time.Duration // of WithReplyBeforeEOF
 	cap, workers                   int
-	rules                          PeerRules
-	clientCAs                      *AuthorityFile
+	rules                          certs.PeerRules
+	clientCAs                      *certs.AuthorityFile
+	needsProtocol                  bool
 	bufs                           sync.Pool // of *tlsBuffer
 	joins                          sync.Pool // of *tlsJoined
 
@@ -127,6 +149,9 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 	s.joins.New = func() any { return &tlsJoined{make([]byte, 0, joinedMax)} }
 	s.bufs.New = func() any { return &tlsBuffer{pieces: make([][]byte, 0, piecesMax)} }
 	s.cfg.Renegotiation = tls.RenegotiateNever
+	if s.cfg.CipherSuites == nil {
+		s.cfg.CipherSuites = cipherSuites()
+	}
 	if client && s.cfg.ClientSessionCache == nil {
 		s.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	}
@@ -139,10 +164,141 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 	}
 	s.applyRules()
 	s.followAuthorities()
+	s.requireProtocol()
 	return func(a Above) Above {
 		return Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
 			c := &tlsConn{shared: s}
 			return c.Init(c, "tls", a)
 		}}
+	}
+}
+
+// WithPeerRules accepts only peers whose certificate satisfies r. On a server
+// it makes clients' certificates required. On a client whose configuration names
+// no server the rules take the place of the name: the certificate must be
+// signed by an authority that is trusted, and satisfy r. Where verifying is off
+// (InsecureSkipVerify) every certificate is refused: no one vouches for what it
+// says.
+func WithPeerRules(r certs.PeerRules) TLSOption {
+	r.CommonNames, r.DNSNames, r.URIs = slices.Clone(r.CommonNames), slices.Clone(r.DNSNames), slices.Clone(r.URIs)
+	return func(s *tlsShared) { s.rules = r }
+}
+
+// applyRules puts the rules into the configuration. They hold for resumed
+// sessions, too. A server that verifies clients' certificates refuses those of
+// authorities, with rules and without.
+func (s *tlsShared) applyRules() {
+	if s.rules.Empty() && s.client {
+		return
+	}
+	cfg := s.cfg
+	if !s.rules.Empty() && !s.client && cfg.ClientAuth < tls.RequireAndVerifyClientCert {
+		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	byRulesAlone := s.client && cfg.ServerName == "" && !cfg.InsecureSkipVerify
+	if byRulesAlone {
+		cfg.InsecureSkipVerify = true // of the name; the chain is verified below
+	}
+	before := cfg.VerifyConnection
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if byRulesAlone {
+			if err := verifyChain(cs.PeerCertificates, cfg); err != nil {
+				return err
+			}
+		}
+		if err := s.checkPeer(cs, byRulesAlone); err != nil {
+			return err
+		}
+		if before != nil {
+			return before(cs)
+		}
+		return nil
+	}
+}
+
+// checkPeer checks a certificate whose chain crypto/tls, or else verified, vouches
+// for.
+func (s *tlsShared) checkPeer(cs tls.ConnectionState, verified bool) error {
+	verified = verified || len(cs.VerifiedChains) > 0
+	switch {
+	case len(cs.PeerCertificates) == 0 && !s.rules.Empty():
+		return &CertificateError{Problem: Missing, Err: certs.ErrNotAllowed}
+	case len(cs.PeerCertificates) == 0:
+		return nil
+	}
+	leaf := cs.PeerCertificates[0]
+	err := s.rules.Check(leaf)
+	problem := problemOf(err)
+	switch {
+	case !verified && !s.rules.Empty():
+		problem, err = NotAllowed, fmt.Errorf("%w: it was not verified", certs.ErrNotAllowed)
+	case err == nil && verified && !s.client && leaf.BasicConstraintsValid && leaf.IsCA:
+		problem, err = OfAuthority, certs.ErrAuthority
+	case err == nil:
+		return nil
+	}
+	e := certificateError(cs.PeerCertificates, err)
+	e.Problem, e.Want = problem, s.rules.String()
+	return e
+}
+
+// problemOf says which problem an error of certs.PeerRules.Check is.
+func problemOf(err error) CertificateProblem {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, certs.ErrAuthority):
+		return OfAuthority
+	case errors.Is(err, certs.ErrCommonNames), errors.Is(err, certs.ErrURIs):
+		return Ambiguous
+	}
+	return NotAllowed
+}
+
+// verifyChain verifies a server's certificate for no name in particular.
+func verifyChain(chain []*x509.Certificate, cfg *tls.Config) error {
+	opts := x509.VerifyOptions{Roots: cfg.RootCAs, Intermediates: x509.NewCertPool()}
+	if cfg.Time != nil {
+		opts.CurrentTime = cfg.Time()
+	}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	if _, err := chain[0].Verify(opts); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
+	}
+	return nil
+}
+
+// WithClientAuthorities makes a server verify its clients' certificates, which
+// are required, with the authorities in a, as they are at each handshake. A
+// ticket of a session whose certificate they do not vouch for any more resumes
+// nothing.
+func WithClientAuthorities(a *certs.AuthorityFile) TLSOption {
+	return func(s *tlsShared) { s.clientCAs = a }
+}
+
+// followAuthorities makes the configuration follow a file of authorities.
+func (s *tlsShared) followAuthorities() {
+	if s.clientCAs == nil {
+		return
+	}
+	s.cfg.ClientCAs = s.clientCAs.Pool()
+	s.cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	var mu sync.Mutex
+	latest := s.cfg
+	s.cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		pool := s.clientCAs.Pool()
+		mu.Lock()
+		defer mu.Unlock()
+		if pool != latest.ClientCAs {
+			latest = s.cfg.Clone()
+			latest.GetConfigForClient = nil
+			latest.ClientCAs = pool
+			if s.marks {
+				markTickets(latest) // sealed by its own keys, so that old ones are refused
+			}
+		}
+		return latest, nil
 	}
 }

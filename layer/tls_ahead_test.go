@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // joiner keeps what crypto/tls writes, so that many records go in one segment.
@@ -49,12 +50,12 @@ func records(t *testing.T, conn net.Conn, cfg *tls.Config, messages ...string) (
 func TestTLSRecordsApart(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
-	e := &ear{}
-	e.onData = func(p []byte) int {
+	e := &layertest.Ear{}
+	e.OnData = func(p []byte) int {
 		_ = append(p, "of another"...)
 		return len(p)
 	}
-	addr := r.listen(func() *ear { return e }, layer.TLSServer(server))
+	addr := r.listen(func() *layertest.Ear { return e }, layer.TLSServer(server))
 	var messages []string
 	want := ""
 	for i := range 10 {
@@ -70,12 +71,12 @@ func TestTLSRecordsApart(t *testing.T) {
 		_, err = conn.Write(bytes.Join(all, nil))
 		return err
 	})
-	r.until("the messages", func() bool { return len(e.got) >= len(want) })
-	if string(e.got) != want {
-		t.Errorf("got %q", e.got)
+	r.until("the messages", func() bool { return len(e.Got) >= len(want) })
+	if string(e.Got) != want {
+		t.Errorf("got %q", e.Got)
 	}
-	if len(e.sizes) != len(messages) {
-		t.Errorf("%d calls for %d records", len(e.sizes), len(messages))
+	if len(e.Sizes) != len(messages) {
+		t.Errorf("%d calls for %d records", len(e.Sizes), len(messages))
 	}
 }
 
@@ -87,14 +88,14 @@ func TestTLSBadRecord(t *testing.T) {
 	for name, together := range map[string]bool{"one by one": false, "together": true} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			e := &ear{}
-			e.onData = func(p []byte) int {
-				if _, err := e.tr.Write(make([]byte, 20<<10)); err != nil {
+			e := &layertest.Ear{}
+			e.OnData = func(p []byte) int {
+				if _, err := e.Tr.Write(make([]byte, 20<<10)); err != nil {
 					t.Errorf("Write after %q: %v", p, err)
 				}
 				return len(p)
 			}
-			addr := r.listen(func() *ear { return e }, layer.TLSServer(server))
+			addr := r.listen(func() *layertest.Ear { return e }, layer.TLSServer(server))
 			var all [][]byte
 			var conn net.Conn
 			r.peer(func() (err error) {
@@ -112,17 +113,17 @@ func TestTLSBadRecord(t *testing.T) {
 					t.Fatal(err)
 				}
 				if i < len(all)-1 {
-					r.until("a record", func() bool { return len(e.sizes) > i })
+					r.until("a record", func() bool { return len(e.Sizes) > i })
 				}
 			}
-			r.until("the end", e.over)
-			if string(e.got) != "firstsecond" {
-				t.Errorf("got %q", e.got)
+			r.until("the end", e.Over)
+			if string(e.Got) != "firstsecond" {
+				t.Errorf("got %q", e.Got)
 			}
 			var le *layer.Error
 			var alert tls.AlertError
-			if !errors.As(e.err, &le) || le.Layer != "tls" || errors.As(e.err, &alert) {
-				t.Errorf("lost with %T %v", e.err, e.err)
+			if !errors.As(e.Err, &le) || le.Layer != "tls" || errors.As(e.Err, &alert) {
+				t.Errorf("lost with %T %v", e.Err, e.Err)
 			}
 		})
 	}

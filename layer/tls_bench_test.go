@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/race"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // cpu is the processor time of the process, both ends together.
@@ -33,7 +35,7 @@ func cpu() time.Duration {
 }
 
 // benchLoop is a loop for a benchmark, with two ears connected on it.
-func benchLoop(b *testing.B, backend string, s, c *ear, server, client layer.Layer) *weir.Loop {
+func benchLoop(b *testing.B, backend string, s, c *layertest.Ear, server, client layer.Layer) *weir.Loop {
 	b.Helper()
 	l, err := weir.New(weir.WithBackendName(backend))
 	if err != nil {
@@ -49,9 +51,9 @@ func benchLoop(b *testing.B, backend string, s, c *ear, server, client layer.Lay
 		b.Fatal(err)
 	}
 	l.Connect("tcp", ln.Addr().String(), layer.Client(c, client))
-	for s.made == 0 || c.made == 0 {
-		if c.failed != nil {
-			b.Fatal(c.failed)
+	for s.Made == 0 || c.Made == 0 {
+		if c.Failed != nil {
+			b.Fatal(c.Failed)
 		}
 		if err := l.Turn(time.Second); err != nil {
 			b.Fatal(err)
@@ -82,7 +84,7 @@ func (s *puller) ResumeProducing() {
 }
 
 // BenchmarkTLSBulk: processor time for a gigabyte, both ends together, beside
-// blocking crypto/tls (PERFORMANCE.md: at most 0.8 of it).
+// blocking crypto/tls (docs/promises.md, Targets: at most 0.8 of it).
 func BenchmarkTLSBulk(b *testing.B) {
 	const piece = 64 << 10
 	server, client := tlsPair(b, tls.VersionTLS13)
@@ -92,14 +94,14 @@ func BenchmarkTLSBulk(b *testing.B) {
 	for _, backend := range weir.Backends() {
 		b.Run(backend, func(b *testing.B) {
 			got := 0
-			s, c := &ear{}, &ear{}
+			s, c := &layertest.Ear{}, &layertest.Ear{}
 			l := benchLoop(b, backend, s, c, layer.TLSServer(server), layer.TLS(client))
-			s.tr.SetProtocol(weir.DataFunc(func(p []byte) (int, error) { got += len(p); return len(p), nil }))
+			s.Tr.SetProtocol(weir.DataFunc(func(p []byte) (int, error) { got += len(p); return len(p), nil }))
 			b.SetBytes(piece)
 			b.ReportAllocs()
 			b.ResetTimer()
 			began := cpu()
-			_ = c.tr.RegisterProducer(&puller{t: c.tr, piece: make([]byte, piece), left: b.N * piece})
+			_ = c.Tr.RegisterProducer(&puller{t: c.Tr, piece: make([]byte, piece), left: b.N * piece})
 			for got < b.N*piece {
 				if err := l.Turn(time.Second); err != nil {
 					b.Fatal(err)
@@ -162,21 +164,21 @@ func BenchmarkTLSEcho(b *testing.B) {
 	}
 	for _, backend := range weir.Backends() {
 		b.Run(backend, func(b *testing.B) {
-			s, c := &ear{}, &ear{}
+			s, c := &layertest.Ear{}, &layertest.Ear{}
 			l := benchLoop(b, backend, s, c, layer.TLSServer(server), layer.TLS(client))
-			s.tr.SetProtocol(weir.DataFunc(s.tr.Write))
+			s.Tr.SetProtocol(weir.DataFunc(s.Tr.Write))
 			message := make([]byte, 64)
 			left := b.N
-			c.tr.SetProtocol(weir.DataFunc(func(p []byte) (int, error) {
+			c.Tr.SetProtocol(weir.DataFunc(func(p []byte) (int, error) {
 				if left--; left > 0 {
-					_, _ = c.tr.Write(message)
+					_, _ = c.Tr.Write(message)
 				}
 				return len(p), nil
 			}))
 			b.ReportAllocs()
 			b.ResetTimer()
 			began := cpu()
-			_, _ = c.tr.Write(message)
+			_, _ = c.Tr.Write(message)
 			for left > 0 {
 				if err := l.Turn(time.Second); err != nil {
 					b.Fatal(err)
@@ -291,9 +293,9 @@ func inUse() int64 {
 }
 
 // TestTLSIdleMemory: what an idle connection costs the server, beside a server of
-// a goroutine for each (PERFORMANCE.md: at most 0.55 of it).
+// a goroutine for each (docs/promises.md, Targets: at most 0.55 of it).
 func TestTLSIdleMemory(t *testing.T) {
-	if testing.Short() || raceEnabled {
+	if testing.Short() || race.Enabled {
 		t.Skip("it measures")
 	}
 	a := newAuthority(t)

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/peer"
 )
 
 // tlsConn is the TLS of one connection.
@@ -80,8 +81,9 @@ func (c *tlsConn) release(why hold) {
 func (c *tlsConn) ConnectionMade(t weir.Transport) {
 	c.Begin(t)
 	c.SetDeadline(c.shared.handshakeTimeout)
-	c.hs = &handshake{gate: c.shared.gate(t.Loop())}
+	c.hs = &handshake{gate: c.shared.gate(t.Loop()), conn: c}
 	if !c.shared.client {
+		c.hs.peer = peer.Of(t.RemoteAddr(), peer.PrefixV6)
 		c.hs.gate.arrive(c)
 	} else if c.hs.gate.admit(c, nil) {
 		c.step(nil)
@@ -91,6 +93,7 @@ func (c *tlsConn) ConnectionMade(t weir.Transport) {
 // DataReceived implements weir.Protocol.
 func (c *tlsConn) DataReceived(p []byte) (int, error) {
 	if c.hs != nil {
+		c.Heard()
 		return c.handshakeData(p), nil
 	}
 	skip := c.skip
@@ -162,7 +165,7 @@ func (c *tlsConn) readEnded(err error) {
 		c.closeBelow()
 		return
 	}
-	c.End()
+	c.End(nil)
 }
 
 // reason is reason, by the time that crypto/tls goes by.
@@ -184,7 +187,7 @@ func (c *tlsConn) EOFReceived(int) (bool, error) {
 		c.closeBelow()
 	case !c.peerDone && c.feed != nil:
 		c.gentle = true
-		c.feed.Break(&Error{Layer: c.name, Err: &TruncatedError{}})
+		c.feed.End(&Error{Layer: c.name, Err: &TruncatedError{}})
 	}
 	return true, nil
 }
@@ -204,6 +207,23 @@ func (c *tlsConn) ConnectionLost(err error) {
 		err = nil
 	}
 	c.Lost(err)
+}
+
+// WriteFailed implements weir.WriteFailer. In the handshake the peer's alert may be
+// there to be read, and says more.
+func (c *tlsConn) WriteFailed(err error) {
+	switch {
+	case c.hs != nil || c.over:
+	case c.closing && c.flushed:
+		c.closeBelow() // the peer did not care for our close_notify
+	case c.closing:
+		c.over = true
+		c.below.Abort()
+		c.Lost(err)
+	default:
+		c.Base.WriteFailed(err)
+		c.release(holdControl) // what the peer makes us answer is read, and not answered
+	}
 }
 
 // PauseWriting implements weir.WritePauser.
@@ -311,6 +331,9 @@ func (c *tlsConn) Close(abort bool) {
 			return
 		}
 		c.below.SetProtocol(closingTLS{c})
+		if c.held != 0 {
+			c.below.PauseReading() // SetProtocol has ended that
+		}
 		if c.below.Buffered() == 0 {
 			c.flushed = true
 		}
@@ -318,6 +341,16 @@ func (c *tlsConn) Close(abort bool) {
 		c.stopTimer()
 		c.timer = c.below.Loop().After(c.shared.closeTimeout, c.closeBelow)
 	}
+}
+
+// Reset implements weir.Resetter: no close_notify, which would make it a clean end.
+func (c *tlsConn) Reset() {
+	c.closing, c.over = true, true
+	c.stopTimer()
+	if c.late != nil {
+		c.late.drop()
+	}
+	c.Base.Reset()
 }
 
 func (c *tlsConn) closeBelow() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // TestTLSEnds: a close_notify ends with nil, a bare end of stream with a
@@ -28,14 +29,14 @@ func TestTLSEnds(t *testing.T) {
 			versions(t, func(t *testing.T, v uint16) {
 				server, client := tlsPair(t, v)
 				r := newRig(t)
-				e := &ear{}
+				e := &layertest.Ear{}
 				if c.paused {
-					e.onMade = func(tr weir.Transport) {
+					e.OnMade = func(tr weir.Transport) {
 						tr.PauseReading()
 						r.loop.After(50*time.Millisecond, tr.ResumeReading)
 					}
 				}
-				addr := r.listen(func() *ear { return e }, layer.TLSServer(server))
+				addr := r.listen(func() *layertest.Ear { return e }, layer.TLSServer(server))
 				raw := r.dial(addr)
 				r.peer(func() error {
 					conn := tls.Client(raw, client)
@@ -47,16 +48,16 @@ func TestTLSEnds(t *testing.T) {
 					}
 					return raw.Close()
 				})
-				r.until("the end", e.over)
+				r.until("the end", e.Over)
 				var cut *layer.TruncatedError
-				if got := errors.As(e.err, &cut); got == c.notify || c.notify && e.err != nil {
-					t.Errorf("lost with %v", e.err)
+				if got := errors.As(e.Err, &cut); got == c.notify || c.notify && e.Err != nil {
+					t.Errorf("lost with %v", e.Err)
 				}
-				if !c.notify && !errors.Is(e.err, io.ErrUnexpectedEOF) {
-					t.Errorf("%v is not io.ErrUnexpectedEOF", e.err)
+				if !c.notify && !errors.Is(e.Err, io.ErrUnexpectedEOF) {
+					t.Errorf("%v is not io.ErrUnexpectedEOF", e.Err)
 				}
-				if string(e.got) != text {
-					t.Errorf("%d of %d bytes came before the end", len(e.got), len(text))
+				if string(e.Got) != text {
+					t.Errorf("%d of %d bytes came before the end", len(e.Got), len(text))
 				}
 			})
 		})
@@ -75,22 +76,22 @@ func TestTLSCloseUnanswered(t *testing.T) {
 			versions(t, func(t *testing.T, v uint16) {
 				server, client := tlsPair(t, v)
 				r := newRig(t)
-				e := &ear{onMade: func(tr weir.Transport) {
+				e := &layertest.Ear{OnMade: func(tr weir.Transport) {
 					if paused {
 						tr.PauseReading()
 					}
 				}}
-				addr := r.listen(func() *ear { return e }, layer.TLSServer(server, layer.WithCloseTimeout(60*time.Millisecond)))
+				addr := r.listen(func() *layertest.Ear { return e }, layer.TLSServer(server, layer.WithCloseTimeout(60*time.Millisecond)))
 				raw := r.dial(addr)
 				conn := tls.Client(raw, client)
 				r.peer(conn.Handshake)
-				r.until("the server", func() bool { return e.made > 0 })
+				r.until("the server", func() bool { return e.Made > 0 })
 				before := r.loop.Now()
-				_, _ = e.tr.Write([]byte("the last words"))
-				_ = e.tr.Close()
-				r.until("the end", e.over)
-				if took := r.loop.Now().Sub(before); e.err != nil || took < 60*time.Millisecond || took > 5*time.Second {
-					t.Errorf("lost with %v after %v", e.err, took)
+				_, _ = e.Tr.Write([]byte("the last words"))
+				_ = e.Tr.Close()
+				r.until("the end", e.Over)
+				if took := r.loop.Now().Sub(before); e.Err != nil || took < 60*time.Millisecond || took > 5*time.Second {
+					t.Errorf("lost with %v after %v", e.Err, took)
 				}
 				// What was written is there all the same, and a proper end.
 				r.peer(func() error {
@@ -113,18 +114,18 @@ func TestTLSCloseAnswered(t *testing.T) {
 		r := newRig(t)
 		var below weir.Transport
 		keep := func(a layer.Above) layer.Above {
-			inner := plain(a)
+			inner := layertest.Plain(a)
 			return layer.Above{Failed: inner.Failed, Make: func(t weir.Transport) weir.Protocol { below = t; return inner.Make(t) }}
 		}
-		s, c := &ear{}, &ear{}
+		s, c := &layertest.Ear{}, &layertest.Ear{}
 		belowGone := false
-		s.onLost = func() { belowGone = below.Protocol() == nil }
+		s.OnLost = func() { belowGone = below.Protocol() == nil }
 		r.pair(s, []layer.Layer{keep, layer.TLSServer(server, layer.WithCloseTimeout(time.Hour))}, c, []layer.Layer{layer.TLS(client, layer.WithCloseTimeout(time.Hour))})
-		r.until("the server", func() bool { return s.made > 0 })
-		_ = s.tr.Close()
-		r.until("both ends", func() bool { return s.over() && c.over() })
-		if s.err != nil || c.err != nil || !belowGone {
-			t.Errorf("lost with %v and %v; the transport below was closed before: %v", s.err, c.err, belowGone)
+		r.until("the server", func() bool { return s.Made > 0 })
+		_ = s.Tr.Close()
+		r.until("both ends", func() bool { return s.Over() && c.Over() })
+		if s.Err != nil || c.Err != nil || !belowGone {
+			t.Errorf("lost with %v and %v; the transport below was closed before: %v", s.Err, c.Err, belowGone)
 		}
 	})
 }
@@ -135,27 +136,27 @@ func TestTLSHalfClose(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
 		r := newRig(t)
-		s, c := &ear{keepOpen: true}, &ear{keepOpen: true}
-		s.onEnd = func() { _, _ = s.tr.Write([]byte("reply to " + string(s.got))); _ = s.tr.Close() }
+		s, c := &layertest.Ear{KeepOpen: true}, &layertest.Ear{KeepOpen: true}
+		s.OnEnd = func() { _, _ = s.Tr.Write([]byte("reply to " + string(s.Got))); _ = s.Tr.Close() }
 		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client)})
-		if !c.tr.CanWriteEOF() {
+		if !c.Tr.CanWriteEOF() {
 			t.Fatal("CanWriteEOF is false")
 		}
-		if err := c.tr.WriteEOF(); err != nil {
+		if err := c.Tr.WriteEOF(); err != nil {
 			t.Fatalf("WriteEOF: %v", err)
 		}
-		_, err := c.tr.Write([]byte("too late"))
+		_, err := c.Tr.Write([]byte("too late"))
 		if !errors.Is(err, weir.ErrWriteAfterEOF) {
 			t.Errorf("Write after WriteEOF: %v", err)
 		}
-		r.until("both ends", func() bool { return s.over() && c.ends > 0 })
-		if string(c.got) != "reply to " || s.err != nil {
-			t.Errorf("got %q, lost with %v", c.got, s.err)
+		r.until("both ends", func() bool { return s.Over() && c.Ends > 0 })
+		if string(c.Got) != "reply to " || s.Err != nil {
+			t.Errorf("got %q, lost with %v", c.Got, s.Err)
 		}
-		_ = c.tr.Close()
-		r.until("the client", c.over)
-		if c.err != nil {
-			t.Errorf("lost with %v", c.err)
+		_ = c.Tr.Close()
+		r.until("the client", c.Over)
+		if c.Err != nil {
+			t.Errorf("lost with %v", c.Err)
 		}
 	})
 }
@@ -166,21 +167,21 @@ func TestTLSSilentEOF(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
 		r := newRig(t)
-		s, c := &ear{}, &ear{keepOpen: true}
-		s.onData = func(p []byte) int {
-			r.loop.After(20*time.Millisecond, func() { _, _ = s.tr.Write([]byte("answer")); _ = s.tr.Close() })
+		s, c := &layertest.Ear{}, &layertest.Ear{KeepOpen: true}
+		s.OnData = func(p []byte) int {
+			r.loop.After(20*time.Millisecond, func() { _, _ = s.Tr.Write([]byte("answer")); _ = s.Tr.Close() })
 			return len(p)
 		}
-		c.onMade = func(tr weir.Transport) {
+		c.OnMade = func(tr weir.Transport) {
 			_, _ = tr.Write([]byte("question"))
 			if err := tr.WriteEOF(); err != nil {
 				t.Error(err)
 			}
 		}
 		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client, layer.WithSilentEOF())})
-		r.until("the end", func() bool { return s.over() && c.over() })
-		if string(c.got) != "answer" || s.ends != 0 || s.err != nil || c.err != nil {
-			t.Errorf("got %q; the server heard %d ends; lost with %v and %v", c.got, s.ends, s.err, c.err)
+		r.until("the end", func() bool { return s.Over() && c.Over() })
+		if string(c.Got) != "answer" || s.Ends != 0 || s.Err != nil || c.Err != nil {
+			t.Errorf("got %q; the server heard %d ends; lost with %v and %v", c.Got, s.Ends, s.Err, c.Err)
 		}
 	})
 }
@@ -189,20 +190,20 @@ func TestTLSSilentEOF(t *testing.T) {
 func TestTLSReset(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
-	e := &ear{}
-	addr := r.listen(func() *ear { return e }, layer.TLSServer(server))
+	e := &layertest.Ear{}
+	addr := r.listen(func() *layertest.Ear { return e }, layer.TLSServer(server))
 	raw := r.dial(addr)
 	conn := tls.Client(raw, client)
 	r.peer(func() error {
 		_, err := conn.Write([]byte("x"))
 		return err
 	})
-	r.until("the server", func() bool { return len(e.got) > 0 })
+	r.until("the server", func() bool { return len(e.Got) > 0 })
 	_ = raw.(*net.TCPConn).SetLinger(0)
 	_ = raw.Close()
-	r.until("the end", e.over)
-	if !errors.Is(e.err, syscall.ECONNRESET) {
-		t.Errorf("lost with %v", e.err)
+	r.until("the end", e.Over)
+	if !errors.Is(e.Err, syscall.ECONNRESET) {
+		t.Errorf("lost with %v", e.Err)
 	}
 }
 
@@ -230,9 +231,9 @@ func TestTLSChopped(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
 		var sizes [2][]int
-		for i, below := range []layer.Layer{plain, grind} {
+		for i, below := range []layer.Layer{layertest.Plain, grind} {
 			r := newRig(t)
-			s, c := &ear{}, &ear{}
+			s, c := &layertest.Ear{}, &layertest.Ear{}
 			speak := func(tr weir.Transport) {
 				for n := range 100 {
 					_, _ = tr.Write(make([]byte, 1+n*7))
@@ -240,18 +241,18 @@ func TestTLSChopped(t *testing.T) {
 				_, _ = tr.Write(make([]byte, 50_000))
 				_ = tr.Close()
 			}
-			s.onMade = speak
-			c.onData = func(p []byte) int {
-				if c.made != 1 {
+			s.OnMade = speak
+			c.OnData = func(p []byte) int {
+				if c.Made != 1 {
 					t.Error("bytes before ConnectionMade")
 				}
 				return len(p)
 			}
 			r.pair(s, []layer.Layer{below, layer.TLSServer(server)}, c, []layer.Layer{below, layer.TLS(client)})
-			r.until("the end", func() bool { return s.over() && c.over() })
-			sizes[i] = c.sizes
-			if len(c.got) == 0 || s.err != nil || c.err != nil {
-				t.Errorf("%d bytes, lost with %v and %v", len(c.got), s.err, c.err)
+			r.until("the end", func() bool { return s.Over() && c.Over() })
+			sizes[i] = c.Sizes
+			if len(c.Got) == 0 || s.Err != nil || c.Err != nil {
+				t.Errorf("%d bytes, lost with %v and %v", len(c.Got), s.Err, c.Err)
 			}
 		}
 		if !slices.Equal(sizes[0], sizes[1]) {
@@ -266,12 +267,12 @@ func TestTLSEarlyBytes(t *testing.T) {
 		server, client := tlsPair(t, v)
 		r := newRig(t)
 		order := ""
-		s, c := &ear{}, &ear{}
-		s.onMade = func(weir.Transport) { order += "made " }
-		s.onData = func(p []byte) int { order += string(p); return len(p) }
-		c.onMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("data")); _ = tr.Close() }
+		s, c := &layertest.Ear{}, &layertest.Ear{}
+		s.OnMade = func(weir.Transport) { order += "made " }
+		s.OnData = func(p []byte) int { order += string(p); return len(p) }
+		c.OnMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("data")); _ = tr.Close() }
 		r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client)})
-		r.until("the end", func() bool { return s.over() && c.over() })
+		r.until("the end", func() bool { return s.Over() && c.Over() })
 		if order != "made data" {
 			t.Errorf("order: %q", order)
 		}

@@ -12,12 +12,13 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // asking writes a question and ends its direction at once.
-func asking(t *testing.T) *ear {
-	c := &ear{keepOpen: true}
-	c.onMade = func(tr weir.Transport) {
+func asking(t *testing.T) *layertest.Ear {
+	c := &layertest.Ear{KeepOpen: true}
+	c.OnMade = func(tr weir.Transport) {
 		_, _ = tr.Write([]byte("question"))
 		if err := tr.WriteEOF(); err != nil {
 			t.Error(err)
@@ -35,22 +36,22 @@ func TestTLSReplyBeforeEOFKnown(t *testing.T) {
 		s0, c0 := layer.TLSServer(server), layer.TLS(client, layer.WithReplyBeforeEOF(time.Hour))
 		for i := range 2 {
 			r := newRig(t)
-			s, c := &ear{keepOpen: true}, asking(t)
-			s.onEnd = func() { _, _ = s.tr.Write([]byte("reply to " + string(s.got))); _ = s.tr.Close() }
+			s, c := &layertest.Ear{KeepOpen: true}, asking(t)
+			s.OnEnd = func() { _, _ = s.Tr.Write([]byte("reply to " + string(s.Got))); _ = s.Tr.Close() }
 			resumed := false
-			made := c.onMade
-			c.onMade = func(tr weir.Transport) {
+			made := c.OnMade
+			c.OnMade = func(tr weir.Transport) {
 				state, _ := weir.As[interface{ ConnectionState() tls.ConnectionState }](tr)
 				resumed = state.ConnectionState().DidResume
 				made(tr)
 			}
 			r.pair(s, []layer.Layer{s0}, c, []layer.Layer{c0})
-			r.until("the reply", func() bool { return s.over() && c.ends > 0 })
-			if string(c.got) != "reply to question" || s.err != nil || resumed != (i == 1) {
-				t.Errorf("connection %d: got %q, lost with %v, resumed %v", i, c.got, s.err, resumed)
+			r.until("the reply", func() bool { return s.Over() && c.Ends > 0 })
+			if string(c.Got) != "reply to question" || s.Err != nil || resumed != (i == 1) {
+				t.Errorf("connection %d: got %q, lost with %v, resumed %v", i, c.Got, s.Err, resumed)
 			}
-			_ = c.tr.Close()
-			r.until("the end", c.over)
+			_ = c.Tr.Close()
+			r.until("the end", c.Over)
 		}
 	})
 }
@@ -96,11 +97,11 @@ func TestTLSReplyBeforeEOF(t *testing.T) {
 					_, err = conn.Write([]byte("reply"))
 					return err
 				})
-				r.until("the end of the reply", func() bool { return c.ends > 0 })
-				_ = c.tr.Close()
-				r.until("the end", c.over)
-				if string(c.got) != "reply" || c.err != nil {
-					t.Errorf("got %q, lost with %v", c.got, c.err)
+				r.until("the end of the reply", func() bool { return c.Ends > 0 })
+				_ = c.Tr.Close()
+				r.until("the end", c.Over)
+				if string(c.Got) != "reply" || c.Err != nil {
+					t.Errorf("got %q, lost with %v", c.Got, c.Err)
 				}
 			})
 		}

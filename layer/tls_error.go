@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -45,12 +46,20 @@ func (e *AlertError) Error() string {
 func (e *AlertError) Unwrap() error { return e.Err }
 
 // ErrProtocols is the cause where a client offers application protocols (ALPN, RFC
-// 7301, 3.2), and a server that has some knows none of them. What is wrapped around
-// it quotes the client's.
+// 7301, 3.2), and a server that has some knows none of them, or, with
+// WithProtocolRequired, where one side offers or chooses none. What is wrapped
+// around it quotes the client's.
 var ErrProtocols = errors.New("no application protocol in common (ALPN)")
 
-// The alerts that are about a certificate.
+// ErrRenegotiation is the cause where a peer asks for another handshake within a
+// connection of TLS 1.2, which crypto/tls does not do: it answers with the alert
+// no_renegotiation as a client, and with unexpected_message as a server.
+var ErrRenegotiation = errors.New("the peer asked for a renegotiation, which is not done here")
+
+// The alerts that are about a certificate, and others by their numbers.
 const (
+	alertBadRecordMAC           = 20
+	alertNoRenegotiation        = 100
 	alertBadCertificate         = 42
 	alertUnsupportedCertificate = 43
 	alertCertificateRevoked     = 44
@@ -81,7 +90,9 @@ const (
 	WrongName        CertificateProblem = "wrong name"        // it is somebody else's
 	Expired          CertificateProblem = "expired"           // it was valid until some time ago
 	NotYetValid      CertificateProblem = "not yet valid"     // it will be valid
-	NotAllowed       CertificateProblem = "not allowed"       // it is valid, and PeerRules want another
+	NotAllowed       CertificateProblem = "not allowed"       // it is valid, and certs.PeerRules want another
+	Ambiguous        CertificateProblem = "ambiguous"         // certs.PeerRules have one of its names, and it has several where one would say whose it is
+	OfAuthority      CertificateProblem = "of an authority"   // it may sign others, and a peer showed it as its own
 	Missing          CertificateProblem = "missing"           // a client sent none
 	Unacceptable     CertificateProblem = "not acceptable"    // any other; Err says which
 )
@@ -182,7 +193,7 @@ func reason(err error, at time.Time) error {
 	case err.Error() == "tls: client didn't provide a certificate":
 		ours = &CertificateError{Problem: Missing, Err: err}
 	default:
-		return err
+		return plainly(err)
 	}
 	ours.At = at
 	var invalid x509.CertificateInvalidError
@@ -190,6 +201,50 @@ func reason(err error, at time.Time) error {
 		ours.Problem = NotYetValid
 	}
 	return ours
+}
+
+// unexpectedMessage is how crypto/tls tells of a message that it did not wait for, by
+// the names of its own types: "*tls.clientHelloMsg when waiting for *tls.finishedMsg".
+var unexpectedMessage = regexp.MustCompile(`^tls: received unexpected handshake message of type \*tls\.(\w+?)(?:Msg)?(?:TLS13)? when waiting for \*tls\.(\w+?)(?:Msg)?(?:TLS13)?$`)
+
+// plainly says what crypto/tls has no words of its own for.
+func plainly(err error) error {
+	var local *net.OpError
+	if errors.As(err, &local) && local.Op == "local error" && local.Err.Error() == tls.AlertError(alertNoRenegotiation).Error() {
+		return ErrRenegotiation
+	}
+	m := unexpectedMessage.FindStringSubmatch(err.Error())
+	switch {
+	case m == nil:
+		return err
+	case m[2] == "helloRequest":
+		return ErrRenegotiation
+	}
+	return &messageError{got: spaced(m[1]), want: spaced(m[2]), err: err}
+}
+
+// messageError is a message that was not waited for.
+type messageError struct {
+	got, want string
+	err       error
+}
+
+func (e *messageError) Error() string {
+	return "the peer sent the message " + e.got + " where " + e.want + " was due"
+}
+
+func (e *messageError) Unwrap() error { return e.err }
+
+// spaced is a name such as clientHello in words.
+func spaced(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && r >= 'A' && r <= 'Z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToLower(b.String())
 }
 
 // certificateError says what err means for a chain.

@@ -6,18 +6,19 @@ import (
 	"fmt"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/certs"
 	"github.com/weir-io/weir/layer"
 )
 
 // A server that shouts back through TLS, with certificates that are read again
 // when their files change, for clients that an authority vouches for.
 func ExampleTLSServer() {
-	certs, err := layer.NewCertificateFiles("server.pem", "server.key", nil)
+	files, err := certs.NewFiles("server.pem", "server.key", nil)
 	if err != nil {
 		fmt.Println("no certificate:", err != nil)
 		return
 	}
-	clients, err := layer.NewAuthorityFile("clients.pem", nil)
+	clients, err := certs.NewAuthorityFile("clients.pem", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -26,9 +27,9 @@ func ExampleTLSServer() {
 		return weir.DataFunc(func(p []byte) (int, error) { return t.Write(bytes.ToUpper(p)) })
 	}
 	secured := layer.Server(shout, layer.TLSServer(
-		&tls.Config{GetCertificate: certs.GetCertificate},
+		&tls.Config{GetCertificate: files.GetCertificate},
 		layer.WithClientAuthorities(clients),
-		layer.WithPeerRules(layer.PeerRules{CommonNames: []string{"billing"}}),
+		layer.WithPeerRules(certs.PeerRules{CommonNames: []string{"billing"}}),
 	))
 	fmt.Println(weir.ListenAndServe("tcp", "127.0.0.1:8443", secured))
 	// Output: no certificate: true

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // sealer makes records of TLS_AES_128_GCM_SHA256 by hand, as a peer can that
@@ -79,7 +80,7 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 	var log bytes.Buffer
 	client.KeyLogWriter = &log
 	r := newRig(t)
-	e := &ear{}
+	e := &layertest.Ear{}
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := r.loop.Listen("unix", path, layer.Server(func(weir.Transport) weir.Protocol { return e }, layer.TLSServer(server))); err != nil {
 		t.Skip(err)
@@ -89,7 +90,7 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = raw.Close() }()
-	_ = raw.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(2 * time.Minute))
 	conn := tls.Client(raw, client)
 	r.peer(conn.Handshake)
 	if conn.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
@@ -108,7 +109,8 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 	s.use(secret)
 	// crypto/tls gives up on 16 such messages in a row; data in between is
 	// progress.
-	const groups, inGroup = 3000, 8
+	// It is more than the buffers of the system take while weir reads nothing.
+	const groups, inGroup = 6000, 8
 	var flood []byte
 	for range groups {
 		for range inGroup {
@@ -116,8 +118,8 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 		}
 		flood = append(flood, s.record(23, 'x')...)
 	}
-	r.until("the server", func() bool { return e.made > 0 })
-	u, _ := weir.As[interface{ Unwrap() weir.Transport }](e.tr)
+	r.until("the server", func() bool { return e.Made > 0 })
+	u, _ := weir.As[interface{ Unwrap() weir.Transport }](e.Tr)
 	below := u.Unwrap()
 	sent := make(chan error, 1)
 	go func() {
@@ -127,10 +129,10 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 	most, quiet, got := 0, 0, 0
 	r.until("a peer that waits", func() bool {
 		most = max(most, below.Buffered())
-		if quiet++; len(e.got) != got || below.Buffered() == 0 {
-			quiet, got = 0, len(e.got)
+		if quiet++; len(e.Got) != got || below.Buffered() == 0 {
+			quiet, got = 0, len(e.Got)
 		}
-		return quiet > 20 || e.over()
+		return quiet > 20 || e.Over()
 	})
 	select {
 	case err := <-sent:
@@ -139,17 +141,17 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 	}
 	// The high mark, the answers to what was read at once, and what was in
 	// progress.
-	if limit := 64<<10 + 64<<10; most > limit || e.over() {
-		t.Errorf("%d bytes of answers are held, want at most %d; lost with %v", most, limit, e.err)
+	if limit := 64<<10 + 64<<10; most > limit || e.Over() {
+		t.Errorf("%d bytes of answers are held, want at most %d; lost with %v", most, limit, e.Err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, raw) }()
-	r.until("everything", func() bool { return len(e.got) == groups || e.over() })
-	if len(e.got) != groups {
-		t.Errorf("%d bytes arrived of %d; lost with %v", len(e.got), groups, e.err)
+	r.until("everything", func() bool { return len(e.Got) == groups || e.Over() })
+	if len(e.Got) != groups {
+		t.Errorf("%d bytes arrived of %d; lost with %v", len(e.Got), groups, e.Err)
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
 	}
-	e.tr.Abort()
-	r.until("the end", e.over)
+	e.Tr.Abort()
+	r.until("the end", e.Over)
 }

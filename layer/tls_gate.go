@@ -8,7 +8,13 @@ import (
 
 // gate bounds the handshakes of one loop: how many are in progress, and how many
 // take a step in one turn. A step may cost a fifth of a millisecond, in which
-// nobody else is served; a turn in between costs a hundredth of that.
+// no one else is served; a turn in between costs a hundredth of that.
+//
+// Both are fair by the peers' addresses. Those that wait for a turn or a place
+// are served one of each address in turn, a place going to
+// the address that has the fewest, and where all places are taken an
+// address that has fewer of them takes one of the address that has most. So
+// whoever opens thousands of connections has its own to wait for.
 type gate struct {
 	shared *tlsShared
 	loop   *weir.Loop
@@ -16,15 +22,15 @@ type gate struct {
 
 	workers int // of WithHandshakeWorkers; 0: the loop waits
 
-	first, last *tlsConn // those with a place, the one that moved last at the end
-	places      int
-	wanting     []*tlsConn // those that wait for a place
-	filling     bool       // refill is to be called
-	timer       *weir.Timer
+	holders holders
+	placed  hsList // those with a place, the one that moved last at the end
+	wanting turns  // those that wait for a place
+	filling bool   // refill is to be called
+	timer   *weir.Timer
 
-	steps int        // taken in this turn
-	busy  int        // workers that have a step, or will have
-	ready []*tlsConn // those that wait for a turn
+	steps int   // taken in this turn
+	busy  int   // workers that have a step, or will have
+	ready turns // those that wait for a turn
 	soon  *weir.Call
 }
 
@@ -32,7 +38,7 @@ type gate struct {
 const stepsPerTurn = 1
 
 // stallTime is how long a handshake keeps its place without moving, if others
-// want it.
+// want it. To move is to send the whole of a record.
 const stallTime = time.Second
 
 // gate finds the gate of a loop.
@@ -41,9 +47,9 @@ func (s *tlsShared) gate(l *weir.Loop) *gate {
 	defer s.mu.Unlock()
 	g := s.gates[l]
 	if g == nil {
-		g = &gate{shared: s, loop: l, workers: s.workers}
+		g = &gate{shared: s, loop: l, workers: s.workers, placed: hsList{by: byGate}}
 		if l.Backend().Name == "sim" {
-			g.workers = 0 // a world waits for nobody that is not in it
+			g.workers = 0 // a world waits for no one outside it
 		}
 		s.gates[l] = g
 	}
@@ -58,7 +64,8 @@ func (g *gate) admit(c *tlsConn, p []byte) bool {
 	if h.queued {
 		return false
 	}
-	if !c.shared.client && !h.counted && !g.place(c) {
+	h.whole = len(p) == 0 || c.record.completes(p)
+	if !c.shared.client && h.holder == nil && !g.place(c) {
 		return false
 	}
 	if h.mayStep {
@@ -73,7 +80,7 @@ func (g *gate) admit(c *tlsConn, p []byte) bool {
 		g.line(c)
 		return false
 	}
-	if len(p) > 0 && !c.record.completes(p) {
+	if len(p) > 0 && !h.whole {
 		return true // nothing to compute yet
 	}
 	if g.steps < stepsPerTurn {
@@ -87,19 +94,16 @@ func (g *gate) admit(c *tlsConn, p []byte) bool {
 // line puts c into the queue for a turn.
 func (g *gate) line(c *tlsConn) {
 	c.hs.queued = true
-	g.ready = append(g.ready, c)
+	g.ready.push(c.hs)
 	c.hold(holdTurn)
 }
 
 // workerFree gives a worker to the next that waits for one.
 func (g *gate) workerFree() {
 	g.busy--
-	for g.busy < g.workers && len(g.ready) > 0 {
-		c := shift(&g.ready)
-		if c.hs != nil {
-			g.busy++
-			g.let(c)
-		}
+	for g.busy < g.workers && g.ready.n > 0 {
+		g.busy++
+		g.let(g.ready.pop().conn)
 	}
 }
 
@@ -115,13 +119,9 @@ func (g *gate) count() {
 func (g *gate) nextTurn() {
 	g.soon = nil
 	g.steps = 0
-	for g.steps < stepsPerTurn && len(g.ready) > 0 {
-		c := shift(&g.ready)
-		if c.hs == nil {
-			continue
-		}
+	for g.steps < stepsPerTurn && g.ready.n > 0 {
 		g.count()
-		g.let(c)
+		g.let(g.ready.pop().conn)
 	}
 }
 
@@ -138,7 +138,11 @@ func (g *gate) let(c *tlsConn) {
 
 // place gives c one of the places, or makes it wait for one.
 func (g *gate) place(c *tlsConn) bool {
-	if g.places < g.shared.cap {
+	if g.holders.n >= g.shared.cap && g.mayTake(c) {
+		// Its place is given to c at once, before any that waits hears of it.
+		g.holders.most().own.first.conn.handshakeFailed(ErrCrowded)
+	}
+	if g.holders.n < g.shared.cap {
 		g.give(c)
 		return true
 	}
@@ -146,10 +150,17 @@ func (g *gate) place(c *tlsConn) bool {
 	return false
 }
 
-// arrive looks at a connection that is new. Where all places are taken nothing
-// is read from it, so that it costs no memory for what its peer says.
+// mayTake reports whether an address has more places than c's would have with
+// one more.
+func (g *gate) mayTake(c *tlsConn) bool {
+	return g.holders.most().places > g.holders.of(c.hs.peer)+1
+}
+
+// arrive looks at a connection that is new. Where all places are taken, and it may
+// take none of another's, nothing is read from it, so that it costs no memory for
+// what its peer says.
 func (g *gate) arrive(c *tlsConn) {
-	if g.places >= g.shared.cap {
+	if g.holders.n >= g.shared.cap && !g.mayTake(c) {
 		g.wait(c)
 	}
 }
@@ -158,7 +169,7 @@ func (g *gate) arrive(c *tlsConn) {
 func (g *gate) wait(c *tlsConn) {
 	c.hs.queued = true
 	c.hold(holdTurn)
-	g.wanting = append(g.wanting, c)
+	g.wanting.push(c.hs)
 	g.watch()
 }
 
@@ -166,12 +177,12 @@ func (g *gate) wait(c *tlsConn) {
 // take none.
 func (g *gate) refill() {
 	g.filling = false
-	for n := g.shared.cap - g.places; n > 0 && g.waiting(); n-- {
-		c := shift(&g.wanting)
+	for n := g.shared.cap - g.holders.n; n > 0 && g.wanting.n > 0; n-- {
+		c := g.wanting.popLeast(&g.holders).conn
 		c.hs.queued = false
 		c.release(holdTurn)
 	}
-	if g.waiting() && g.places < g.shared.cap {
+	if g.wanting.n > 0 && g.holders.n < g.shared.cap {
 		g.refillLater()
 	}
 }
@@ -184,31 +195,31 @@ func (g *gate) refillLater() {
 }
 
 func (g *gate) give(c *tlsConn) {
-	c.hs.counted = true
-	g.places++
-	g.push(c)
+	c.hs.moved = g.loop.Now()
+	g.holders.give(c.hs)
+	g.placed.push(c.hs)
 }
 
 // evict ends the handshake that has not moved for longest, if that is long
 // enough.
 func (g *gate) evict() bool {
-	c := g.first
-	if c == nil || g.loop.Now().Sub(c.hs.moved) < stallTime {
+	h := g.placed.first
+	if h == nil || g.loop.Now().Sub(h.moved) < stallTime {
 		return false
 	}
-	c.handshakeFailed(ErrStalled)
+	h.conn.handshakeFailed(ErrStalled)
 	return true
 }
 
 // watch wakes when the first of those with a place is due for eviction.
 func (g *gate) watch() {
-	if g.first == nil || g.timer != nil && g.timer.Running() {
+	if g.placed.first == nil || g.timer != nil && g.timer.Running() {
 		return
 	}
 	if g.timer == nil {
 		g.timer = g.loop.NewTimer(g.stalled)
 	}
-	g.timer.SetAt(g.first.hs.moved.Add(stallTime))
+	g.timer.SetAt(g.placed.first.moved.Add(stallTime))
 }
 
 // evictionsPerTurn bounds how many stalled handshakes are unwound at once.
@@ -216,54 +227,25 @@ const evictionsPerTurn = 16
 
 func (g *gate) stalled() {
 	for range evictionsPerTurn {
-		if !g.waiting() || !g.evict() {
+		if g.wanting.n == 0 || !g.evict() {
 			break
 		}
 	}
-	if g.waiting() {
+	if g.wanting.n > 0 {
 		g.watch()
 	}
 }
 
-// waiting reports whether somebody wants a place.
-func (g *gate) waiting() bool {
-	for len(g.wanting) > 0 && g.wanting[0].hs == nil {
-		shift(&g.wanting)
-	}
-	return len(g.wanting) > 0
-}
-
-func (g *gate) push(c *tlsConn) {
-	h := c.hs
-	h.moved = g.loop.Now()
-	h.prev, h.more = g.last, nil
-	if g.last != nil {
-		g.last.hs.more = c
-	} else {
-		g.first = c
-	}
-	g.last = c
-}
-
-func (g *gate) remove(h *handshake) {
-	if h.prev != nil {
-		h.prev.hs.more = h.more
-	} else {
-		g.first = h.more
-	}
-	if h.more != nil {
-		h.more.hs.prev = h.prev
-	} else {
-		g.last = h.prev
-	}
-	h.prev, h.more = nil, nil
-}
-
-// moved notes that c's peer has said something.
+// moved notes that c's peer has sent a whole record.
 func (g *gate) moved(c *tlsConn) {
-	if c.hs.counted {
-		g.remove(c.hs)
-		g.push(c)
+	h := c.hs
+	if h.holder == nil || !h.whole {
+		return
+	}
+	h.moved = g.loop.Now()
+	for _, l := range [...]*hsList{&g.placed, &h.holder.own} {
+		l.remove(h)
+		l.push(h)
 	}
 }
 
@@ -274,11 +256,13 @@ func (g *gate) leave(c *tlsConn, h *handshake) {
 		h.mayStep = false
 		g.workerFree()
 	}
-	if h.counted {
-		h.counted = false
-		g.places--
-		g.remove(h)
-		if g.waiting() {
+	if h.line != nil {
+		h.line.turns.remove(h)
+	}
+	if h.holder != nil {
+		g.placed.remove(h)
+		g.holders.take(h)
+		if g.wanting.n > 0 {
 			g.refillLater()
 		}
 	}
@@ -290,14 +274,4 @@ func (g *gate) leave(c *tlsConn, h *handshake) {
 		}
 		delete(g.shared.gates, g.loop)
 	}
-}
-
-// shift takes the first out of a queue, and keeps nothing of it.
-func shift(q *[]*tlsConn) *tlsConn {
-	c := (*q)[0]
-	(*q)[0] = nil
-	if *q = (*q)[1:]; len(*q) == 0 {
-		*q = nil
-	}
-	return c
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -14,6 +16,11 @@ import (
 // ErrStalled is the cause of a handshake that was ended for others that waited:
 // see WithHandshakeCap.
 var ErrStalled = errors.New("the peer is silent in its handshake, and others wait")
+
+// ErrCrowded is the cause of a server's handshake that was ended because all places
+// were taken, most of them by connections from its peer's address, and one from
+// another address wanted one: see WithHandshakeCap.
+var ErrCrowded = errors.New("its address has most of the handshakes in progress, and another wants a place")
 
 // errGoexit is the cause where a function of the configuration ended its
 // goroutine.
@@ -41,15 +48,20 @@ type handshake struct {
 	tell          func()        // tells the loop that it has yielded; nil where the loop waits
 	out           []byte        // written by crypto/tls, to be sent when it has yielded
 	buf           []byte        // what a worker was given
+	last          recordHead    // what crypto/tls has read last
 	err           error
 	done          bool // crypto/tls returned
 	running       bool // a worker has it
 	ended         bool // it is of no interest any more
-	counted       bool // it has one of the gate's places
 	mayStep       bool // its turn has come
-	queued        bool // it waits for its turn
-	moved         time.Time
-	prev, more    *tlsConn // the gate's list of those with a place
+	queued        bool // it waits for its turn or for a place
+	whole         bool // a record ends in the bytes of its last step
+	conn          *tlsConn
+	peer          netip.Prefix // what it counts for at the gate
+	holder        *holder      // of one of the gate's places; nil: it has none
+	line          *line        // that it waits in
+	moved         time.Time    // when it got its place, or the whole of a record since
+	links         [hsLists]hsLinks
 }
 
 // handshakeData goes on with the handshake, with what has arrived, and returns
@@ -91,6 +103,9 @@ func (c *tlsConn) step(p []byte) int {
 // stepped looks at what crypto/tls has done.
 func (c *tlsConn) stepped(h *handshake) {
 	if len(h.out) > 0 && !c.over {
+		if h.done {
+			sayWhy(h.out, h.err)
+		}
 		_, _ = c.below.Write(h.out) // a loss is reported by ConnectionLost
 		h.out = h.out[:0]
 	}
@@ -98,13 +113,25 @@ func (c *tlsConn) stepped(h *handshake) {
 	case !h.done:
 		h.gate.moved(c)
 	case h.err != nil:
-		c.handshakeFailed(c.reason(h.err))
+		c.handshakeFailed(c.reason(h.inClear(h.err)))
 	default:
 		h.end(c)
 		if c.Ready() {
 			c.pump()
 		}
 	}
+}
+
+// inClear finds the alert of a peer that gave up before it had its keys. OpenSSL's
+// clients refuse a certificate of TLS 1.3 with one in the clear, when crypto/tls
+// waits for records that are encrypted, so it tells of a bad record MAC.
+func (h *handshake) inClear(err error) error {
+	alert, ok := h.last.plainAlert()
+	var local *net.OpError
+	if !ok || !errors.As(err, &local) || local.Op != "local error" || local.Err.Error() != tls.AlertError(alertBadRecordMAC).Error() {
+		return err
+	}
+	return &AlertError{Alert: alert, Text: strings.TrimPrefix(tls.AlertError(alert).Error(), "tls: "), Err: err}
 }
 
 // workerDone is called on the loop's goroutine when a worker's step is done.

@@ -9,63 +9,8 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
-
-// ear is a protocol that notes what it hears.
-type ear struct {
-	tr       weir.Transport
-	made     int
-	lost     int
-	err      error
-	failed   error // from ConnectFailed
-	got      []byte
-	sizes    []int // of each DataReceived
-	ends     int
-	keepOpen bool
-	onMade   func(t weir.Transport)
-	onData   func(p []byte) int // nil: all is used
-	onEnd    func()
-	onLost   func()
-}
-
-func (e *ear) ConnectionMade(t weir.Transport) {
-	e.tr = t
-	e.made++
-	if e.onMade != nil {
-		e.onMade(t)
-	}
-}
-
-func (e *ear) DataReceived(p []byte) (int, error) {
-	n := len(p)
-	if e.onData != nil {
-		n = e.onData(p)
-	}
-	e.got = append(e.got, p[:n]...)
-	e.sizes = append(e.sizes, n)
-	return n, nil
-}
-
-func (e *ear) EOFReceived(int) (bool, error) {
-	e.ends++
-	if e.onEnd != nil {
-		e.onEnd()
-	}
-	return e.keepOpen, nil
-}
-
-func (e *ear) ConnectionLost(err error) {
-	e.lost++
-	e.err = err
-	if e.onLost != nil {
-		e.onLost()
-	}
-}
-
-func (e *ear) ConnectFailed(err *weir.ConnectError) { e.failed = err }
-
-// over reports whether the ear hears nothing any more.
-func (e *ear) over() bool { return e.lost > 0 || e.failed != nil }
 
 // rig is a loop and what was reported to it.
 type rig struct {
@@ -90,11 +35,15 @@ func newRig(t *testing.T, opts ...weir.LoopOption) *rig {
 	return r
 }
 
+// patience bounds what a test waits for. The race detector needs half a minute for
+// what takes some hundredths of a second without it.
+const patience = 2 * time.Minute
+
 // until turns the loop until cond holds.
 func (r *rig) until(what string, cond func() bool) {
 	r.t.Helper()
 	late := false
-	bound := r.loop.After(20*time.Second, func() { late = true })
+	bound := r.loop.After(patience, func() { late = true })
 	defer bound.Stop()
 	for !cond() {
 		if late {
@@ -111,7 +60,7 @@ func (r *rig) until(what string, cond func() bool) {
 }
 
 // pair connects two ears by a socket, each under layers of its own.
-func (r *rig) pair(server *ear, serverLayers []layer.Layer, client *ear, clientLayers []layer.Layer) {
+func (r *rig) pair(server *layertest.Ear, serverLayers []layer.Layer, client *layertest.Ear, clientLayers []layer.Layer) {
 	r.t.Helper()
 	// A listener that closes resets what it has not accepted.
 	accepted := false
@@ -124,12 +73,12 @@ func (r *rig) pair(server *ear, serverLayers []layer.Layer, client *ear, clientL
 		r.t.Fatal(err)
 	}
 	r.loop.Connect("tcp", ln.Addr().String(), layer.Client(client, clientLayers...))
-	r.until("a client that is connected or refused", func() bool { return accepted && client.made > 0 || client.failed != nil })
+	r.until("a client that is connected or refused", func() bool { return accepted && client.Made > 0 || client.Failed != nil })
 	_ = ln.Close()
 }
 
 // listen makes a server of ears for blocking peers.
-func (r *rig) listen(f func() *ear, layers ...layer.Layer) string {
+func (r *rig) listen(f func() *layertest.Ear, layers ...layer.Layer) string {
 	r.t.Helper()
 	ln, err := r.loop.Listen("tcp", "127.0.0.1:0", layer.Server(func(weir.Transport) weir.Protocol { return f() }, layers...))
 	if err != nil {

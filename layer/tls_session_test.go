@@ -12,28 +12,30 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/certs"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // meet makes one connection, exchanges a word each way and closes it. It returns
 // what the client saw of TLS.
 func (r *rig) meet(server, client layer.Layer) (tls.ConnectionState, error) {
 	r.t.Helper()
-	s, c := &ear{}, &ear{}
-	s.onData = func(p []byte) int { _, _ = s.tr.Write(p); return len(p) }
+	s, c := &layertest.Ear{}, &layertest.Ear{}
+	s.OnData = func(p []byte) int { _, _ = s.Tr.Write(p); return len(p) }
 	var state tls.ConnectionState
-	c.onMade = func(tr weir.Transport) { state = stateOf(r.t, tr); _, _ = tr.Write([]byte("word")) }
-	c.onData = func(p []byte) int { _ = c.tr.Close(); return len(p) }
+	c.OnMade = func(tr weir.Transport) { state = stateOf(r.t, tr); _, _ = tr.Write([]byte("word")) }
+	c.OnData = func(p []byte) int { _ = c.Tr.Close(); return len(p) }
 	r.pair(s, []layer.Layer{server}, c, []layer.Layer{client})
-	r.until("the end of the meeting", func() bool { return c.over() && r.loop.Connections() == 0 })
-	if c.failed != nil {
-		return state, c.failed
+	r.until("the end of the meeting", func() bool { return c.Over() && r.loop.Connections() == 0 })
+	if c.Failed != nil {
+		return state, c.Failed
 	}
-	return state, c.err
+	return state, c.Err
 }
 
 // TestTLSResumption: whoever connects again resumes its session, and not after
-// the authority that vouched for it has changed (R39, RELIABILITY.md's TLS list).
+// the authority that vouched for it has changed (R39, docs/promises.md's TLS list).
 func TestTLSResumption(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -59,7 +61,7 @@ func TestTLSResumptionAfterAuthorityChanged(t *testing.T) {
 		client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &mine, nil }
 		path := filepath.Join(t.TempDir(), "ca.pem")
 		writeCerts(t, path, old.cert)
-		ca, err := layer.NewAuthorityFile(path, func(err error) { t.Error(err) })
+		ca, err := certs.NewAuthorityFile(path, func(err error) { t.Error(err) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,10 +94,10 @@ func TestTLSRulesHoldForTickets(t *testing.T) {
 		client.Certificates = []tls.Certificate{a.issue(issue{cn: "guest"})}
 		r := newRig(t)
 		c := layer.TLS(client)
-		if _, err := r.meet(layer.TLSServer(server, layer.WithPeerRules(layer.PeerRules{CommonNames: []string{"guest"}})), c); err != nil {
+		if _, err := r.meet(layer.TLSServer(server, layer.WithPeerRules(certs.PeerRules{CommonNames: []string{"guest"}})), c); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.meet(layer.TLSServer(server, layer.WithPeerRules(layer.PeerRules{CommonNames: []string{"host"}})), c); err == nil {
+		if _, err := r.meet(layer.TLSServer(server, layer.WithPeerRules(certs.PeerRules{CommonNames: []string{"host"}})), c); err == nil {
 			t.Error("a ticket got past the rules")
 		}
 	})
@@ -159,7 +161,7 @@ func TestCertificateFiles(t *testing.T) {
 	write("one", "first")
 	write("two", "second")
 	link("one")
-	files, err := layer.NewCertificateFiles(filepath.Join(dir, "live", "cert.pem"), filepath.Join(dir, "live", "key.pem"), func(err error) { complaints = append(complaints, err) })
+	files, err := certs.NewFiles(filepath.Join(dir, "live", "cert.pem"), filepath.Join(dir, "live", "key.pem"), func(err error) { complaints = append(complaints, err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +216,7 @@ func TestCertificateDirectory(t *testing.T) {
 		replace(t, file+".crt", cert)
 		replace(t, file+".key", key)
 	}
-	files, err := layer.NewCertificateFiles(dir, "", func(err error) { t.Error(err) })
+	files, err := certs.NewFiles(dir, "", func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +234,7 @@ func TestCertificateDirectory(t *testing.T) {
 		t.Errorf("a certificate that was added: %v", err)
 	}
 	for _, bad := range []string{"", t.TempDir(), filepath.Join(dir, "nothing")} {
-		if _, err := layer.NewCertificateFiles(bad, "", nil); err == nil {
+		if _, err := certs.NewFiles(bad, "", nil); err == nil {
 			t.Errorf("%q has certificates", bad)
 		}
 	}
@@ -245,11 +247,11 @@ func TestTLSConfig(t *testing.T) {
 	var keys strings.Builder
 	server.NextProtos, client.NextProtos, client.KeyLogWriter = []string{"h2", "echo"}, []string{"echo"}, &keys
 	r := newRig(t)
-	s, c := &ear{}, &ear{}
-	r.pair(s, []layer.Layer{layer.TLSServer(server), plain}, c, []layer.Layer{layer.TLS(client), plain})
-	r.until("the server", func() bool { return s.made > 0 })
-	for _, e := range []*ear{s, c} {
-		if st := stateOf(t, e.tr); st.NegotiatedProtocol != "echo" || !st.HandshakeComplete {
+	s, c := &layertest.Ear{}, &layertest.Ear{}
+	r.pair(s, []layer.Layer{layer.TLSServer(server), layertest.Plain}, c, []layer.Layer{layer.TLS(client), layertest.Plain})
+	r.until("the server", func() bool { return s.Made > 0 })
+	for _, e := range []*layertest.Ear{s, c} {
+		if st := stateOf(t, e.Tr); st.NegotiatedProtocol != "echo" || !st.HandshakeComplete {
 			t.Errorf("state: %+v", st)
 		}
 	}

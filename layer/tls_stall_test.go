@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // hello is a client's first message, after which it falls silent.
@@ -45,7 +46,7 @@ func (s silent) ConnectionLost(error)             { *s.lost++ }
 // word still has to return.
 func wantGoroutines(t *testing.T, n int) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if runtime.NumGoroutine() <= n {
 			return
 		}
@@ -70,18 +71,18 @@ func TestTLSHandshakeCap(t *testing.T) {
 	begun := 0
 	server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { begun++; return nil, nil }
 	r := newRig(t)
-	e := &ear{}
-	addr := r.listen(func() *ear { return e }, layer.TLSServer(server, layer.WithHandshakeCap(2)))
+	e := &layertest.Ear{}
+	addr := r.listen(func() *layertest.Ear { return e }, layer.TLSServer(server, layer.WithHandshakeCap(2)))
 	lost := 0
+	before := r.loop.Now()
 	transports := make([]weir.Transport, 2)
 	for i := range transports {
 		r.loop.Connect("tcp", addr, silent{hello(t), &lost, &transports[i]})
 	}
 	r.until("two that stall", func() bool { return begun == 2 })
-	c := &ear{}
-	before := r.loop.Now()
+	c := &layertest.Ear{}
 	r.loop.Connect("tcp", addr, layer.Client(c, layer.TLS(client)))
-	r.until("the third", func() bool { return e.made > 0 })
+	r.until("the third", func() bool { return e.Made > 0 })
 	if took := r.loop.Now().Sub(before); took < 500*time.Millisecond {
 		t.Errorf("it took %v", took)
 	}
@@ -91,7 +92,7 @@ func TestTLSHandshakeCap(t *testing.T) {
 }
 
 // TestTLSStalled: 5,000 handshakes that never end cost bounded memory, keep
-// no newcomer out, and leave nothing behind (issue 4, RELIABILITY.md).
+// no newcomer out, and leave nothing behind (docs/promises.md, TLS).
 func TestTLSStalled(t *testing.T) {
 	for _, workers := range []int{0, 1} {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) { stall(t, workers) })
@@ -106,19 +107,24 @@ func stall(t *testing.T, workers int) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
 	srv := layer.TLSServer(server, layer.WithHandshakeTimeout(time.Hour), layer.WithHandshakeWorkers(workers))
-	addr := r.listen(func() *ear {
-		e := &ear{}
-		e.onData = func(p []byte) int { _, _ = e.tr.Write(p); return len(p) }
+	addr := r.listen(func() *layertest.Ear {
+		e := &layertest.Ear{}
+		e.OnData = func(p []byte) int {
+			e.Got, e.Sizes = e.Got[:0], e.Sizes[:0] // what the test keeps is not measured
+			_, _ = e.Tr.Write(p)
+			return len(p)
+		}
 		return e
 	}, srv)
-	quick := &ear{}
+	quick := &layertest.Ear{}
 	r.loop.Connect("tcp", addr, layer.Client(quick, layer.TLS(client)))
-	r.until("the quick one", func() bool { return quick.made > 0 })
+	r.until("the quick one", func() bool { return quick.Made > 0 })
 	var sent time.Time
 	var times []time.Duration
-	ping := func() { sent = time.Now(); _, _ = quick.tr.Write([]byte("ping")) }
-	quick.onData = func(p []byte) int {
+	ping := func() { sent = time.Now(); _, _ = quick.Tr.Write([]byte("ping")) }
+	quick.OnData = func(p []byte) int {
 		times = append(times, time.Since(sent))
+		quick.Got, quick.Sizes = quick.Got[:0], quick.Sizes[:0]
 		ping()
 		return len(p)
 	}
@@ -165,23 +171,26 @@ func stall(t *testing.T, workers int) {
 	}
 
 	// A newcomer gets through.
-	c := &ear{}
+	c := &layertest.Ear{}
 	r.loop.Connect("tcp", addr, layer.Client(c, layer.TLS(client, layer.WithHandshakeTimeout(-1))))
-	r.until("a newcomer", func() bool { return c.made > 0 || c.failed != nil })
-	if c.failed != nil {
-		t.Fatalf("a newcomer: %v", c.failed)
+	r.until("a newcomer", func() bool { return c.Made > 0 || c.Failed != nil })
+	if c.Failed != nil {
+		t.Fatalf("a newcomer: %v", c.Failed)
 	}
 
-	quick.onData = nil
-	_ = quick.tr.Close()
-	_ = c.tr.Close()
+	quick.OnData, times = nil, nil
+	_ = quick.Tr.Close()
+	_ = c.Tr.Close()
 	for _, conn := range conns {
 		_ = conn.Close()
 	}
 	conns = nil
-	r.until("all gone", func() bool { return r.loop.Connections() == 0 })
+	// What the last of them report is queued still when they are gone.
+	r.until("all gone, and said", func() bool {
+		wait, timer := r.loop.Next()
+		return r.loop.Connections() == 0 && !(timer && wait == 0)
+	})
 	r.reported = nil
-	r.until("a turn", func() bool { return true })
 	wantGoroutines(t, goroutines)
 	if left := int64(heap()) - int64(before); left > 8<<20 {
 		t.Errorf("%d bytes stay", left)
@@ -208,16 +217,16 @@ func TestTLSWorkersCompute(t *testing.T) {
 		return nil, nil
 	}
 	r := newRig(t)
-	addr := r.listen(func() *ear {
-		e := &ear{}
-		e.onData = func(p []byte) int { _, _ = e.tr.Write(p); return len(p) }
+	addr := r.listen(func() *layertest.Ear {
+		e := &layertest.Ear{}
+		e.OnData = func(p []byte) int { _, _ = e.Tr.Write(p); return len(p) }
 		return e
 	}, layer.TLSServer(server, layer.WithHandshakeWorkers(1)))
-	quick := &ear{}
+	quick := &layertest.Ear{}
 	r.loop.Connect("tcp", addr, layer.Client(quick, layer.TLS(client)))
-	r.until("the quick one", func() bool { return quick.made > 0 })
+	r.until("the quick one", func() bool { return quick.Made > 0 })
 	slow <- true
-	c := &ear{}
+	c := &layertest.Ear{}
 	r.loop.Connect("tcp", addr, layer.Client(c, layer.TLS(client)))
 	in := false
 	r.until("a handshake that computes", func() bool {
@@ -228,21 +237,21 @@ func TestTLSWorkersCompute(t *testing.T) {
 		return in
 	})
 	echoes := 0
-	quick.onData = func(p []byte) int {
+	quick.OnData = func(p []byte) int {
 		if echoes++; echoes < 100 {
-			_, _ = quick.tr.Write([]byte("ping"))
+			_, _ = quick.Tr.Write([]byte("ping"))
 		}
 		return len(p)
 	}
-	_, _ = quick.tr.Write([]byte("ping"))
+	_, _ = quick.Tr.Write([]byte("ping"))
 	r.until("echoes", func() bool { return echoes == 100 })
-	if c.made > 0 {
+	if c.Made > 0 {
 		t.Error("it did not compute")
 	}
 	close(proceed)
-	r.until("the slow one", func() bool { return c.made > 0 })
-	_ = quick.tr.Close()
-	_ = c.tr.Close()
+	r.until("the slow one", func() bool { return c.Made > 0 })
+	_ = quick.Tr.Close()
+	_ = c.Tr.Close()
 	r.until("all gone", func() bool { return r.loop.Connections() == 0 })
 }
 
@@ -260,7 +269,7 @@ func TestTLSLoopCloses(t *testing.T) {
 					t.Fatal(err)
 				}
 				srv := layer.TLSServer(server, layer.WithHandshakeWorkers(workers))
-				ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(func(weir.Transport) weir.Protocol { return &ear{} }, srv))
+				ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(func(weir.Transport) weir.Protocol { return &layertest.Ear{} }, srv))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -269,12 +278,12 @@ func TestTLSLoopCloses(t *testing.T) {
 				for i := range transports {
 					l.Connect("tcp", ln.Addr().String(), silent{hello(t), &lost, &transports[i]})
 				}
-				c := &ear{}
+				c := &layertest.Ear{}
 				l.Connect("tcp", ln.Addr().String(), layer.Client(c, layer.TLS(client)))
 				l.After(20*time.Second, l.Stop)
 				var look func()
 				look = func() {
-					if c.made > 0 && l.Connections() == 42 {
+					if c.Made > 0 && l.Connections() == 42 {
 						l.After(20*time.Millisecond, l.Stop)
 						return
 					}
@@ -292,14 +301,14 @@ func TestTLSLoopCloses(t *testing.T) {
 				if err := <-ran; err != nil {
 					t.Fatal(err)
 				}
-				if c.made == 0 {
+				if c.Made == 0 {
 					t.Fatal("no connection")
 				}
 				if err := l.Close(); err != nil {
 					t.Error(err)
 				}
-				if c.lost != 1 {
-					t.Errorf("lost %d times", c.lost)
+				if c.Lost != 1 {
+					t.Errorf("lost %d times", c.Lost)
 				}
 				wantGoroutines(t, goroutines)
 			})

@@ -10,17 +10,18 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
 // starter speaks a line in the clear and then starts TLS.
-func starter(e *ear, tlsLayer layer.Layer, failed *error) *ear {
-	clear := &ear{}
-	clear.onData = func(p []byte) int {
+func starter(e *layertest.Ear, tlsLayer layer.Layer, failed *error) *layertest.Ear {
+	clear := &layertest.Ear{}
+	clear.OnData = func(p []byte) int {
 		i := bytes.IndexByte(p, '\n')
 		if i < 0 {
 			return 0
 		}
-		layer.Start(clear.tr, layer.Above{
+		layer.Start(clear.Tr, layer.Above{
 			Make:   func(weir.Transport) weir.Protocol { return e },
 			Failed: func(err *weir.AttemptError) { *failed = err },
 		}, tlsLayer)
@@ -35,22 +36,22 @@ func TestSTARTTLS(t *testing.T) {
 		server, client := tlsPair(t, v)
 		r := newRig(t)
 		var failed error
-		s, c := &ear{}, &ear{}
-		s.onData = func(p []byte) int { _, _ = s.tr.Write(bytes.ToUpper(p)); return len(p) }
-		c.onMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("secret")) }
+		s, c := &layertest.Ear{}, &layertest.Ear{}
+		s.OnData = func(p []byte) int { _, _ = s.Tr.Write(bytes.ToUpper(p)); return len(p) }
+		c.OnMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("secret")) }
 		inClear := starter(s, layer.TLSServer(server), &failed)
-		inClear.onMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("ready\n")) }
+		inClear.OnMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("ready\n")) }
 		fromClear := starter(c, layer.TLS(client), &failed)
-		fromClear.onMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("starttls\n")) }
+		fromClear.OnMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("starttls\n")) }
 		r.pair(inClear, nil, fromClear, nil)
-		r.until("the answer", func() bool { return string(c.got) == "SECRET" })
-		if failed != nil || string(inClear.got) != "starttls\n" {
-			t.Errorf("failed: %v; in the clear: %q", failed, inClear.got)
+		r.until("the answer", func() bool { return string(c.Got) == "SECRET" })
+		if failed != nil || string(inClear.Got) != "starttls\n" {
+			t.Errorf("failed: %v; in the clear: %q", failed, inClear.Got)
 		}
-		_ = c.tr.Close()
-		r.until("the end", func() bool { return s.over() && c.over() })
-		if s.err != nil || c.err != nil || inClear.over() || fromClear.over() {
-			t.Errorf("lost with %v and %v", s.err, c.err)
+		_ = c.Tr.Close()
+		r.until("the end", func() bool { return s.Over() && c.Over() })
+		if s.Err != nil || c.Err != nil || inClear.Over() || fromClear.Over() {
+			t.Errorf("lost with %v and %v", s.Err, c.Err)
 		}
 	})
 }
@@ -61,15 +62,15 @@ func TestSTARTTLSPipelined(t *testing.T) {
 	server, _ := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
 	var failed error
-	s := &ear{}
+	s := &layertest.Ear{}
 	clear := starter(s, layer.TLSServer(server), &failed)
-	addr := r.listen(func() *ear { return clear })
+	addr := r.listen(func() *layertest.Ear { return clear })
 	raw := r.dial(addr)
 	_, _ = raw.Write([]byte("starttls\nMAIL FROM:<mallory>\n"))
 	r.until("the refusal", func() bool { return failed != nil })
 	var record tls.RecordHeaderError
-	if !errors.As(failed, &record) || s.made > 0 || string(clear.got) != "starttls\n" {
-		t.Errorf("failed: %v; in the clear %q, in TLS %q", failed, clear.got, s.got)
+	if !errors.As(failed, &record) || s.Made > 0 || string(clear.Got) != "starttls\n" {
+		t.Errorf("failed: %v; in the clear %q, in TLS %q", failed, clear.Got, s.Got)
 	}
 }
 
@@ -79,43 +80,43 @@ func TestStopTLS(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
 		r := newRig(t)
-		s, c := &ear{keepOpen: true}, &ear{keepOpen: true}
-		sAfter, cAfter := &ear{}, &ear{}
+		s, c := &layertest.Ear{KeepOpen: true}, &layertest.Ear{KeepOpen: true}
+		sAfter, cAfter := &layertest.Ear{}, &layertest.Ear{}
 		var sBelow weir.Transport
 		catch := func(a layer.Above) layer.Above {
-			inner := plain(a)
+			inner := layertest.Plain(a)
 			return layer.Above{Failed: inner.Failed, Make: func(t weir.Transport) weir.Protocol { sBelow = t; return inner.Make(t) }}
 		}
-		sAfter.onData = func(p []byte) int { _, _ = sAfter.tr.Write(bytes.ToUpper(p)); return len(p) }
-		sAfter.onMade = func(weir.Transport) {
-			if s.lost != 1 {
+		sAfter.OnData = func(p []byte) int { _, _ = sAfter.Tr.Write(bytes.ToUpper(p)); return len(p) }
+		sAfter.OnMade = func(weir.Transport) {
+			if s.Lost != 1 {
 				t.Error("the clear begins before TLS has ended")
 			}
 		}
-		s.onEnd = func() {
-			if err := layer.StopTLS(s.tr, sAfter); err != nil {
+		s.OnEnd = func() {
+			if err := layer.StopTLS(s.Tr, sAfter); err != nil {
 				t.Error(err)
 			}
 		}
-		cAfter.onMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("in the clear")) }
+		cAfter.OnMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("in the clear")) }
 		r.pair(s, []layer.Layer{catch, layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client)})
-		r.until("the server", func() bool { return s.made > 0 })
+		r.until("the server", func() bool { return s.Made > 0 })
 		text := bytes.Repeat([]byte("in TLS "), 50_000)
-		_, _ = c.tr.Write(text)
-		if err := layer.StopTLS(c.tr, cAfter); err != nil {
+		_, _ = c.Tr.Write(text)
+		if err := layer.StopTLS(c.Tr, cAfter); err != nil {
 			t.Fatal(err)
 		}
-		if err := layer.StopTLS(c.tr, cAfter); !errors.Is(err, layer.ErrNoTLS) {
+		if err := layer.StopTLS(c.Tr, cAfter); !errors.Is(err, layer.ErrNoTLS) {
 			t.Errorf("stopped twice: %v", err)
 		}
-		r.until("the answer", func() bool { return string(cAfter.got) == "IN THE CLEAR" })
-		if !bytes.Equal(s.got, text) || s.err != nil || c.err != nil || s.lost != 1 || c.lost != 1 || string(sAfter.got) != "in the clear" {
-			t.Errorf("in TLS %d of %d bytes, lost with %v and %v; in the clear %q", len(s.got), len(text), s.err, c.err, sAfter.got)
+		r.until("the answer", func() bool { return string(cAfter.Got) == "IN THE CLEAR" })
+		if !bytes.Equal(s.Got, text) || s.Err != nil || c.Err != nil || s.Lost != 1 || c.Lost != 1 || string(sAfter.Got) != "in the clear" {
+			t.Errorf("in TLS %d of %d bytes, lost with %v and %v; in the clear %q", len(s.Got), len(text), s.Err, c.Err, sAfter.Got)
 		}
-		_ = cAfter.tr.Close()
-		r.until("the end", func() bool { return sAfter.over() && cAfter.over() && sBelow.Protocol() == nil })
-		if sAfter.err != nil || cAfter.err != nil {
-			t.Errorf("lost with %v and %v", sAfter.err, cAfter.err)
+		_ = cAfter.Tr.Close()
+		r.until("the end", func() bool { return sAfter.Over() && cAfter.Over() && sBelow.Protocol() == nil })
+		if sAfter.Err != nil || cAfter.Err != nil {
+			t.Errorf("lost with %v and %v", sAfter.Err, cAfter.Err)
 		}
 	})
 }
@@ -124,16 +125,16 @@ func TestStopTLS(t *testing.T) {
 func TestStopTLSUnanswered(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
-	s, c, after := &ear{keepOpen: true}, &ear{}, &ear{}
+	s, c, after := &layertest.Ear{KeepOpen: true}, &layertest.Ear{}, &layertest.Ear{}
 	r.pair(s, []layer.Layer{layer.TLSServer(server)}, c, []layer.Layer{layer.TLS(client, layer.WithCloseTimeout(50*time.Millisecond))})
-	if err := layer.StopTLS(c.tr, after); err != nil {
+	if err := layer.StopTLS(c.Tr, after); err != nil {
 		t.Fatal(err)
 	}
-	r.until("the end", c.over)
-	if !errors.Is(c.err, layer.ErrTimeout) || after.made > 0 {
-		t.Errorf("lost with %v, made %d", c.err, after.made)
+	r.until("the end", c.Over)
+	if !errors.Is(c.Err, layer.ErrTimeout) || after.Made > 0 {
+		t.Errorf("lost with %v, made %d", c.Err, after.Made)
 	}
-	if err := layer.StopTLS(c.tr, after); !errors.Is(err, weir.ErrClosed) {
+	if err := layer.StopTLS(c.Tr, after); !errors.Is(err, weir.ErrClosed) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -146,10 +147,10 @@ func TestTLSEverywhere(t *testing.T) {
 		for _, over := range []string{"unix", "pair", "pipes", "terminal"} {
 			t.Run(name+"/"+over, func(t *testing.T) {
 				r := newRig(t, weir.WithBackendName(name))
-				s, c := &ear{}, &ear{}
-				s.onData = func(p []byte) int { _, _ = s.tr.Write(p); return len(p) }
+				s, c := &layertest.Ear{}, &layertest.Ear{}
+				s.OnData = func(p []byte) int { _, _ = s.Tr.Write(p); return len(p) }
 				text := bytes.Repeat([]byte("there and back "), 20_000)
-				c.onMade = func(tr weir.Transport) { _, _ = tr.Write(text) }
+				c.OnMade = func(tr weir.Transport) { _, _ = tr.Write(text) }
 				srv := layer.Server(func(weir.Transport) weir.Protocol { return s }, layer.TLSServer(server))
 				cli := layer.Server(func(weir.Transport) weir.Protocol { return c }, layer.TLS(client))
 				var err error
@@ -170,11 +171,11 @@ func TestTLSEverywhere(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r.until("the echo", func() bool { return len(c.got) == len(text) })
-				_ = c.tr.Close()
-				r.until("the end", func() bool { return s.over() && c.over() && r.loop.Connections() == 0 })
-				if !bytes.Equal(c.got, text) || s.err != nil || c.err != nil {
-					t.Errorf("lost with %v and %v", s.err, c.err)
+				r.until("the echo", func() bool { return len(c.Got) == len(text) })
+				_ = c.Tr.Close()
+				r.until("the end", func() bool { return s.Over() && c.Over() && r.loop.Connections() == 0 })
+				if !bytes.Equal(c.Got, text) || s.Err != nil || c.Err != nil {
+					t.Errorf("lost with %v and %v", s.Err, c.Err)
 				}
 			})
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"net"
 	"net/url"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/race"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 	"github.com/weir-io/weir/weirtest"
 )
 
@@ -29,8 +32,11 @@ type authority struct {
 // issue is what a certificate says.
 type issue struct {
 	cn         string
+	cns        []string // more common names, in front of cn
 	dns        []string
 	uri        string
+	uris       []string  // more
+	ca         bool      // it may sign others
 	from, till time.Time // zero: a day around now
 }
 
@@ -81,11 +87,24 @@ func (a *authority) issue(i issue) tls.Certificate {
 		template.NotBefore, template.NotAfter = i.from, i.till
 	}
 	if i.uri != "" {
-		u, err := url.Parse(i.uri)
+		i.uris = append([]string{i.uri}, i.uris...)
+	}
+	for _, text := range i.uris {
+		u, err := url.Parse(text)
 		if err != nil {
 			a.t.Fatal(err)
 		}
-		template.URIs = []*url.URL{u}
+		template.URIs = append(template.URIs, u)
+	}
+	if len(i.cns) > 0 {
+		template.Subject = pkix.Name{}
+		for _, cn := range append(i.cns, i.cn) {
+			template.Subject.ExtraNames = append(template.Subject.ExtraNames, pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: cn})
+		}
+	}
+	if i.ca {
+		template.IsCA, template.BasicConstraintsValid = true, true
+		template.KeyUsage |= x509.KeyUsageCertSign
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
@@ -113,26 +132,25 @@ func TestTLS(t *testing.T) {
 	// Many cases leave a close_notify unanswered: a second each would be long.
 	soon := layer.WithCloseTimeout(10 * time.Millisecond)
 	s, c := layer.TLSServer(server, soon), layer.TLS(client, soon)
-	if raceEnabled {
-		// Encryption is slow under the detector: one layer of it has to do.
-		t.Run("one", func(t *testing.T) { suiteIn(t, weirtest.OneBackend, []layer.Layer{s}, []layer.Layer{c}) })
+	w := layer.WithHandshakeWorkers(2)
+	sw, cw := layer.TLSServer(server, w, soon), layer.TLS(client, w, soon)
+	if race.Enabled {
+		// Encryption is slow under the detector: what has goroutines has to do.
+		t.Run("with workers", func(t *testing.T) { layertest.SuiteIn(t, weirtest.OneBackend, []layer.Layer{sw}, []layer.Layer{cw}) })
 		return
 	}
-	t.Run("one", func(t *testing.T) { suiteIn(t, weirtest.Everywhere, []layer.Layer{s}, []layer.Layer{c}) })
+	t.Run("one", func(t *testing.T) { layertest.SuiteIn(t, weirtest.Everywhere, []layer.Layer{s}, []layer.Layer{c}) })
 	t.Run("between two", func(t *testing.T) {
-		suite(t, []layer.Layer{plain, s, plain}, []layer.Layer{plain, c, plain})
+		layertest.Suite(t, []layer.Layer{layertest.Plain, s, layertest.Plain}, []layer.Layer{layertest.Plain, c, layertest.Plain})
 	})
-	t.Run("with workers", func(t *testing.T) {
-		w := layer.WithHandshakeWorkers(2)
-		suite(t, []layer.Layer{layer.TLSServer(server, w, soon)}, []layer.Layer{layer.TLS(client, w, soon)})
-	})
-	t.Run("over TLS", func(t *testing.T) { suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
+	t.Run("with workers", func(t *testing.T) { layertest.Suite(t, []layer.Layer{sw}, []layer.Layer{cw}) })
+	t.Run("over TLS", func(t *testing.T) { layertest.Suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
 }
 
 // TestTLSSteady: a message costs the one allocation that crypto/tls makes to read
 // a record, and none of ours (R6).
 func TestTLSSteady(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	server, client := tlsPair(t, tls.VersionTLS13)
@@ -141,7 +159,7 @@ func TestTLSSteady(t *testing.T) {
 			continue // it has goroutines of its own
 		}
 		t.Run(name, func(t *testing.T) {
-			if n := steady(t, name, []layer.Layer{layer.TLSServer(server)}, []layer.Layer{layer.TLS(client)}); n > 1 {
+			if n := layertest.Allocs(t, name, []layer.Layer{layer.TLSServer(server)}, []layer.Layer{layer.TLS(client)}); n > 1 {
 				t.Errorf("%.2f allocations a message", n)
 			}
 		})

@@ -35,7 +35,11 @@ func (w *tlsWire) Read(p []byte) (int, error) {
 			return 0, io.ErrClosedPipe
 		}
 	}
+	first := w.record.have == 0
 	n := w.record.next(w.in[:min(len(w.in), len(p))])
+	if w.hs != nil {
+		w.hs.last.see(first, w.in[:n])
+	}
 	copy(p, w.in[:n])
 	w.in = w.in[n:]
 	return n, nil
@@ -148,4 +152,28 @@ func (r recordEnd) completes(p []byte) bool {
 		}
 	}
 	return false
+}
+
+// recordHead is the beginning of the record that came last.
+type recordHead struct {
+	b    [headerLen + 2]byte
+	n    int
+	more bool // the record is longer
+}
+
+// see takes bytes of a record; first: they begin it.
+func (r *recordHead) see(first bool, p []byte) {
+	if first {
+		r.n, r.more = 0, false
+	}
+	k := copy(r.b[r.n:], p)
+	r.n += k
+	r.more = r.more || k < len(p)
+}
+
+// plainAlert is the alert that the record is, unless it is something else or is
+// encrypted: those of TLS 1.2 are longer, and those of 1.3 have another type.
+func (r *recordHead) plainAlert() (alert uint8, ok bool) {
+	const typeAlert = 21
+	return r.b[6], r.n == len(r.b) && !r.more && r.b[0] == typeAlert && r.b[1] == 3 && r.b[3] == 0 && r.b[4] == 2
 }

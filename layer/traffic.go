@@ -1,19 +1,22 @@
 package layer
 
 import (
-	"io"
+	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/sink"
 )
 
 // Traffic is one event of a connection, as a traffic log has it.
 type Traffic struct {
 	Conn  uint64        // the connection's number, from 1 on, in the order they were made
 	After time.Duration // since the connection was made
+	At    time.Time     // by the loop's clock; zero in what was read from a recording
 	What  TrafficKind
 	Data  []byte // of Received and Sent; lent
 	Text  string // of Made: both addresses; of Lost: the reason, "" for a clean end
@@ -35,11 +38,14 @@ const (
 // Observe is the layer that shows everything that passes to f and changes
 // nothing. f is called on the loop's goroutine, of each loop that the Layer is
 // used on, before the bytes go on.
-func Observe(f func(Traffic)) Layer {
+func Observe(f func(Traffic)) Layer { return observe(f, nil) }
+
+// observe is Observe; the connections wait while gate, unless it is nil, is shut.
+func observe(f func(Traffic), gate *roomGate) Layer {
 	var count atomic.Uint64
 	return func(a Above) Above {
 		return Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
-			o := &observer{f: f, conn: count.Add(1)}
+			o := &observer{f: f, gate: gate, count: &count}
 			return o.Init(o, "log", a)
 		}}
 	}
@@ -47,18 +53,34 @@ func Observe(f func(Traffic)) Layer {
 
 type observer struct {
 	Base
-	f    func(Traffic)
-	conn uint64
-	from time.Time
+	f     func(Traffic)
+	count *atomic.Uint64
+	conn  uint64 // 0: what it does is not shown yet
+	from  time.Time
+
+	gate *roomGate // nil: it never waits
+	wait *roomWait // made when it first does
 }
 
 func (o *observer) see(what TrafficKind, data []byte, text string) {
-	o.f(Traffic{Conn: o.conn, After: o.Below().Loop().Now().Sub(o.from), What: what, Data: data, Text: text})
+	at := o.Below().Loop().Now()
+	o.f(Traffic{Conn: o.conn, After: at.Sub(o.from), At: at, What: what, Data: data, Text: text})
 }
 
 // ConnectionMade implements weir.Protocol.
 func (o *observer) ConnectionMade(t weir.Transport) {
 	o.Begin(t)
+	if o.shut() {
+		o.HoldReading() // it begins when there is room
+		return
+	}
+	o.begin()
+}
+
+// begin shows the connection and makes what is above.
+func (o *observer) begin() {
+	t := o.Below()
+	o.conn = o.count.Add(1)
 	o.from = t.Loop().Now()
 	o.see(Made, nil, t.LocalAddr().String()+" "+t.RemoteAddr().String())
 	o.Ready()
@@ -66,18 +88,30 @@ func (o *observer) ConnectionMade(t weir.Transport) {
 
 // DataReceived implements weir.Protocol.
 func (o *observer) DataReceived(p []byte) (int, error) {
+	if o.conn == 0 {
+		return 0, nil
+	}
 	o.see(Received, p, "")
-	return o.Base.DataReceived(p)
+	n, err := o.Base.DataReceived(p)
+	if o.shut() {
+		o.HoldReading()
+	}
+	return n, err
 }
 
 // EOFReceived implements weir.EOFReceiver.
 func (o *observer) EOFReceived(unused int) (bool, error) {
-	o.see(PeerEnd, nil, "")
+	if o.conn != 0 {
+		o.see(PeerEnd, nil, "")
+	}
 	return o.Base.EOFReceived(unused)
 }
 
 // Write implements weir.Carrier.
 func (o *observer) Write(bufs [][]byte) (int, error) {
+	if o.gate != nil {
+		return o.writeGated(bufs)
+	}
 	n, err := o.Base.Write(bufs)
 	left := n
 	for _, p := range bufs {
@@ -91,6 +125,30 @@ func (o *observer) Write(bufs [][]byte) (int, error) {
 	return n, err
 }
 
+// gatedPiece is how many bytes pass at once where they may have to wait.
+const gatedPiece = 64 << 10
+
+// writeGated is Write, as far as there is room.
+func (o *observer) writeGated(bufs [][]byte) (total int, err error) {
+	for _, p := range bufs {
+		for len(p) > 0 {
+			if o.Blocked() || o.shut() {
+				return total, nil
+			}
+			n, err := o.Below().Write(p[:min(len(p), gatedPiece)])
+			if n > 0 {
+				o.see(Sent, p[:n], "")
+				total += n
+				p = p[n:]
+			}
+			if err != nil {
+				return total, err
+			}
+		}
+	}
+	return total, nil
+}
+
 // CloseWrite implements weir.Carrier.
 func (o *observer) CloseWrite() error {
 	o.see(OurEnd, nil, "")
@@ -99,12 +157,104 @@ func (o *observer) CloseWrite() error {
 
 // ConnectionLost implements weir.Protocol.
 func (o *observer) ConnectionLost(err error) {
+	if o.wait != nil {
+		o.gate.leave(o.wait)
+	}
 	reason := ""
 	if err != nil {
 		reason = err.Error()
 	}
-	o.see(Lost, nil, reason)
+	if o.conn != 0 {
+		o.see(Lost, nil, reason)
+	}
 	o.Base.ConnectionLost(err)
+}
+
+// shut reports whether the connection has to wait. It then hears when it has not.
+func (o *observer) shut() bool {
+	if o.gate == nil || !o.gate.s.Full() && o.gate.s.Err() == nil {
+		return false
+	}
+	if o.wait == nil {
+		o.wait = &roomWait{room: o.Below().Loop().NewNotifier(o.room)}
+	}
+	o.gate.join(o.wait)
+	return true
+}
+
+// room is called on the loop once there may be room, or the sink broke.
+func (o *observer) room() {
+	switch err := o.gate.s.Err(); {
+	case o.wait.over:
+	case err != nil:
+		o.Fail(fmt.Errorf("it cannot be recorded: %w", err))
+	case o.shut():
+	case o.conn == 0:
+		o.begin()
+		if !o.shut() {
+			o.ReleaseReading()
+		}
+	default:
+		o.ReleaseReading()
+		o.Writable()
+	}
+}
+
+// roomGate makes connections wait for a lossless sink.
+type roomGate struct {
+	s *sink.Sink
+
+	mu    sync.Mutex
+	waits []*roomWait
+	asked bool // the sink was
+}
+
+// roomWait is one connection's. Its fields belong to the loop, in to the gate.
+type roomWait struct {
+	room *weir.Notifier
+	over bool
+	in   bool
+}
+
+// join has w notified when there is room.
+func (g *roomGate) join(w *roomWait) {
+	g.mu.Lock()
+	if !w.in {
+		w.in = true
+		g.waits = append(g.waits, w)
+	}
+	ask := !g.asked
+	g.asked = true
+	g.mu.Unlock()
+	if ask {
+		g.s.WhenRoom(g.open)
+	}
+}
+
+// leave is for a connection that is gone.
+func (g *roomGate) leave(w *roomWait) {
+	w.over = true
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !w.in {
+		return
+	}
+	w.in = false
+	if i := slices.Index(g.waits, w); i >= 0 {
+		g.waits = slices.Delete(g.waits, i, i+1)
+	}
+}
+
+// open notifies all that wait, on the sink's goroutine.
+func (g *roomGate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked = false
+	for _, w := range g.waits {
+		w.in = false
+		_ = w.room.Notify() // a loop that is closed has no connections
+	}
+	g.waits = nil
 }
 
 // LogFormat is how a traffic log shows bytes.
@@ -123,10 +273,13 @@ type LogConfig struct {
 	// Limit is how many bytes of an event are shown, 0 for all: the line says how
 	// many there were.
 	Limit int
+	// JSON writes each event as an object, with the members of a record of slog and
+	// conn, seconds, event, bytes, data, hex, text.
+	JSON bool
 }
 
-// Log is the layer that writes what passes to w, each event as one line in one
-// Write, under a lock:
+// Log is the layer that writes what passes to s, each event as one line that is one
+// entry of s:
 //
 //	1 +0.000000 + 127.0.0.1:8080 127.0.0.1:51234
 //	1 +0.000130 < 18 "GET / HTTP/1.0\r\n\r\n"
@@ -135,31 +288,37 @@ type LogConfig struct {
 //
 // The number is the connection's, the time is in seconds since it was made, and
 // behind the sign of a TrafficKind come the length and the bytes. Everything that
-// a peer can choose is escaped. An error of w ends the log, not the connection.
+// a peer can choose is escaped. No connection waits for s, unless s is lossless: see
+// package sink for what happens where its writer does not keep up or fails. For a
+// lossless s a connection is not read from, and takes nothing, while s is full, with
+// what one event brings beyond its bounds; a new one waits at its beginning. If s
+// breaks, its connections are lost with its error.
 // Log with LogText and no limit is what ReadRecording reads.
-func Log(w io.Writer, c LogConfig) Layer {
-	l := &logger{w: w, c: c}
-	return Observe(l.see)
+func Log(s *sink.Sink, c LogConfig) Layer {
+	l := &logger{s: s, c: c}
+	if s.Lossless() {
+		return observe(l.see, &roomGate{s: s})
+	}
+	return observe(l.see, nil)
 }
 
 type logger struct {
 	c    LogConfig
 	mu   sync.Mutex
-	w    io.Writer
+	s    *sink.Sink
 	line []byte
-	dead bool
 }
 
 func (l *logger) see(t Traffic) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dead {
-		return
+	if l.c.JSON {
+		l.line = appendJSON(l.line[:0], t, l.c)
+	} else {
+		l.line = appendTraffic(l.line[:0], t, l.c)
 	}
-	l.line = append(appendTraffic(l.line[:0], t, l.c), '\n')
-	if _, err := l.w.Write(l.line); err != nil {
-		l.dead = true
-	}
+	l.line = append(l.line, '\n')
+	_ = l.s.Put(l.line) // what has no room is counted there, and said
 	if cap(l.line) > 64<<10 {
 		l.line = nil
 	}
@@ -205,6 +364,81 @@ func appendTraffic(b []byte, t Traffic, c LogConfig) []byte {
 	default: // an end of stream has nothing to add
 	}
 	return b
+}
+
+// appendJSON writes an event as an object, without the newline. Bytes are shown as
+// in text: all but printable ASCII is escaped, as Go does.
+func appendJSON(b []byte, t Traffic, c LogConfig) []byte {
+	b = append(b, `{"time":"`...)
+	b = t.At.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","level":"INFO","msg":"traffic","conn":`...)
+	b = strconv.AppendUint(b, t.Conn, 10)
+	b = append(b, `,"seconds":`...)
+	b = strconv.AppendFloat(b, t.After.Seconds(), 'f', 6, 64)
+	b = append(b, `,"event":"`...)
+	b = append(append(b, t.What.word()...), '"')
+	switch t.What {
+	case Received, Sent:
+		b = strconv.AppendInt(append(b, `,"bytes":`...), int64(len(t.Data)), 10)
+		p := t.Data
+		if c.Limit > 0 {
+			p = p[:min(len(p), c.Limit)]
+		}
+		if c.Format == LogHex {
+			b = append(b, `,"hex":"`...)
+			for _, x := range p {
+				b = append(b, hexDigits[x>>4], hexDigits[x&15])
+			}
+			b = append(b, '"')
+		}
+		if c.Format != LogCount {
+			b = appendText(append(b, `,"data":`...), p)
+		}
+	case Made, Lost, Cut:
+		if t.Text != "" {
+			b = appendText(append(b, `,"text":`...), []byte(t.Text))
+		}
+	default: // an end of stream has nothing to add
+	}
+	return append(b, '}')
+}
+
+// word is the kind in JSON.
+func (k TrafficKind) word() string {
+	switch k {
+	case Made:
+		return "made"
+	case Received:
+		return "received"
+	case Sent:
+		return "sent"
+	case PeerEnd:
+		return "peer ended"
+	case OurEnd:
+		return "we ended"
+	case Lost:
+		return "lost"
+	case Cut, brokenOff:
+	}
+	return "cut"
+}
+
+// appendText writes p escaped, as a string of JSON.
+func appendText(b, p []byte) []byte {
+	b = append(b, '"')
+	for _, c := range p {
+		switch {
+		case c == '"':
+			b = append(b, `\\\"`...)
+		case c == '\\':
+			b = append(b, `\\\\`...)
+		case c < ' ' || c >= 0x7f:
+			b = appendByte(append(b, '\\'), c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
 }
 
 const hexDigits = "0123456789abcdef"

@@ -57,6 +57,19 @@ func (e *PongError) Error() string { return fmt.Sprintf("no pong within %v", e.A
 // Unwrap returns layer.ErrTimeout.
 func (e *PongError) Unwrap() error { return layer.ErrTimeout }
 
+// MessageError is the reason of a connection whose peer began a message and did
+// not end it within Config.MessageTimeout. It is layer.ErrTimeout too.
+type MessageError struct {
+	After time.Duration // Config.MessageTimeout
+}
+
+func (e *MessageError) Error() string {
+	return fmt.Sprintf("a message that did not end within %v", e.After)
+}
+
+// Unwrap returns layer.ErrTimeout.
+func (e *MessageError) Unwrap() error { return layer.ErrTimeout }
+
 // CloseError is the reason of a connection that the peer closed with a code
 // which is no clean end, or did not close at all (CodeAbnormal; it then is
 // io.ErrUnexpectedEOF too).

@@ -163,9 +163,10 @@ func FuzzHead(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01"))
 	f.Add([]byte("GET / HTTP/1.1\nHost: a\n\n"))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		whole, n, err := parseHead(p)
+		var once, looked int
+		whole, n, err := parseHead(p, headDefault, &once)
 		for i := range len(p) + 1 {
-			h, k, cutErr := parseHead(p[:i])
+			h, k, cutErr := parseHead(p[:i], headDefault, &looked)
 			if cutErr != nil {
 				if err == nil && n > 0 {
 					t.Fatalf("%d bytes: %v; all: %v", i, cutErr, err)

@@ -8,8 +8,12 @@ import (
 	"strings"
 )
 
-// headMax is the longest head of a request or an answer that is read, in bytes.
-const headMax = 8 << 10
+// How long the head of a request or an answer may be, in bytes: unless
+// Config.MaxHead says otherwise, and at most.
+const (
+	headDefault = 64 << 10
+	headMax     = 128 << 10
+)
 
 // head is the first line and the fields of an HTTP/1.1 message.
 type head struct {
@@ -22,16 +26,22 @@ var (
 	errHeadBad    = errors.New("not the head of an HTTP/1.1 message")
 )
 
-// parseHead reads the head at the beginning of b; n is its length, 0 if it is
-// not complete.
-func parseHead(b []byte) (h head, n int, err error) {
-	end := bytes.Index(b[:min(len(b), headMax)], []byte("\r\n\r\n"))
+// parseHead reads the head at the beginning of b, of at most most bytes; n is its
+// length, 0 if it is not complete. looked is how many bytes of it were looked at
+// before, which it moves on.
+func parseHead(b []byte, most int, looked *int) (h head, n int, err error) {
+	from := max(0, *looked-3)
+	end := bytes.Index(b[from:min(len(b), most)], []byte("\r\n\r\n"))
 	if end < 0 {
-		if len(b) >= headMax {
+		if len(b) >= most {
 			return h, 0, errHeadTooBig
 		}
-		return h, 0, checkBegun(b)
+		err := checkBegun(b, *looked)
+		*looked = len(b)
+		return h, 0, err
 	}
+	end += from
+	*looked = 0
 	lines := strings.Split(string(b[:end]), "\r\n")
 	for i, l := range lines {
 		for _, c := range []byte(l) {
@@ -53,9 +63,10 @@ func parseHead(b []byte) (h head, n int, err error) {
 }
 
 // checkBegun finds at once what can never become a head, so that a peer which
-// speaks something else need not be waited for.
-func checkBegun(b []byte) error {
-	for i, c := range b {
+// speaks something else need not be waited for. The bytes before from are fine.
+func checkBegun(b []byte, from int) error {
+	for i := from; i < len(b); i++ {
+		c := b[i]
 		if c < ' ' && c != '\r' && c != '\n' && c != '\t' || c == 0x7f || c == '\n' && (i == 0 || b[i-1] != '\r') {
 			return errHeadBad
 		}
@@ -87,6 +98,16 @@ func (h *head) get(name string) (value string, ok bool) {
 		}
 	}
 	return value, n <= 1
+}
+
+// hasBody reports whether content follows the head, or may.
+func (h *head) hasBody() bool {
+	for _, f := range h.fields {
+		if f[0] == "transfer-encoding" || f[0] == "content-length" && strings.Trim(f[1], "0") != "" || f[0] == "content-length" && f[1] == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // list returns the elements of a field that is a list, wherever they stand.

@@ -24,13 +24,47 @@ const frameMax = 64 << 10
 const compressMin = 128
 
 // mark says which of the bytes that were given to the transport above are a
-// message of their own.
+// message of their own. A message counts as entryMin bytes at least: what it is
+// short of them is filled up with bytes that do not leave, so that the transport's
+// Buffered, and with it its marks, count messages without a byte too.
 type mark struct {
 	kind   Kind
 	before int // bytes of the stream in front of it
 	n      int // bytes of it that are still to leave
+	pad    int // bytes behind it that do not leave
 	total  int
 	begun  bool
+	done   bool // its last frame was sent
+}
+
+// entryMin is how many bytes a message counts for at least while it waits.
+const entryMin = 32
+
+var padding [entryMin]byte
+
+// marks are a queue.
+type marks struct {
+	all  []mark
+	head int
+}
+
+func (q *marks) len() int     { return len(q.all) - q.head }
+func (q *marks) first() *mark { return &q.all[q.head] }
+
+func (q *marks) push(m mark) { q.all = append(q.all, m) }
+
+// drop takes the first one off.
+func (q *marks) drop() {
+	q.head++
+	if q.head == len(q.all) {
+		q.all, q.head = q.all[:0], 0
+		if cap(q.all) > 64 {
+			q.all = nil
+		}
+	} else if q.head >= 64 && q.head*2 >= len(q.all) {
+		q.all = q.all[:copy(q.all, q.all[q.head:])]
+		q.head = 0
+	}
 }
 
 // SendMessage implements Messenger.
@@ -39,17 +73,22 @@ func (s *session) SendMessage(k Kind, p []byte) error {
 		return ErrNotUTF8
 	}
 	up := s.Upper()
-	s.marks = append(s.marks, mark{kind: k, before: max(0, up.Buffered()-s.pending), n: len(p), total: len(p)})
-	m := &s.marks[len(s.marks)-1]
-	s.pending += m.before + m.n
-	if _, err := up.Write(p); err != nil {
-		s.marks = s.marks[:len(s.marks)-1]
-		return err
+	m := mark{kind: k, before: max(0, s.Waiting()-s.pending), n: len(p), total: len(p), pad: max(0, entryMin-len(p))}
+	s.marks.push(m)
+	s.pending += m.before + m.n + m.pad
+	var err error
+	if m.pad > 0 {
+		s.pair[0], s.pair[1] = p, padding[:m.pad]
+		_, err = up.Writev(s.pair[:])
+		s.pair = [2][]byte{}
+	} else {
+		_, err = up.Write(p)
 	}
-	if len(p) == 0 {
-		s.emptyMarks(false)
+	if err != nil {
+		s.marks.all = s.marks.all[:len(s.marks.all)-1]
+		s.pending -= m.before + m.n + m.pad
 	}
-	return nil
+	return err
 }
 
 // Write implements weir.Carrier.
@@ -60,7 +99,6 @@ func (s *session) Write(bufs [][]byte) (int, error) {
 	total := 0
 	for _, p := range bufs {
 		for len(p) > 0 {
-			s.emptyMarks(false)
 			if s.Blocked() {
 				return total, nil
 			}
@@ -72,59 +110,84 @@ func (s *session) Write(bufs [][]byte) (int, error) {
 			p = p[n:]
 		}
 	}
-	s.emptyMarks(false)
+	if s.answering {
+		s.patience.Set(0) // everything has left
+	}
 	return total, nil
 }
 
 // send sends the first bytes of p as one frame.
 func (s *session) send(p []byte) (int, error) {
-	p = p[:min(len(p), frameMax)]
-	if len(s.marks) == 0 {
-		return len(p), s.dataFrame(opBinary, len(p), true, true, p)
+	if s.marks.len() == 0 {
+		return s.streamFrame(p[:min(len(p), frameMax)])
 	}
-	m := &s.marks[0]
+	m := s.marks.first()
 	if m.before > 0 {
-		p = p[:min(len(p), m.before)]
-		m.before -= len(p)
-		s.pending -= len(p)
+		n, err := s.streamFrame(p[:min(len(p), m.before, frameMax)])
+		m.before -= n
+		s.pending -= n
+		return n, err
+	}
+	var err error
+	n := min(len(p), m.n, frameMax)
+	if !m.done {
+		m.n -= n
+		err = s.markFrame(m, p[:n])
+	}
+	if m.done {
+		k := min(len(p)-n, m.pad)
+		m.pad -= k
+		n += k
+		if m.pad == 0 {
+			s.marks.drop()
+		}
+	}
+	s.pending -= n
+	return n, err
+}
+
+// streamFrame sends p, which is of no message, as one of its own.
+func (s *session) streamFrame(p []byte) (int, error) {
+	if !s.Text {
 		return len(p), s.dataFrame(opBinary, len(p), true, true, p)
 	}
-	p = p[:min(len(p), m.n)]
-	m.n -= len(p)
-	s.pending -= len(p)
-	err := s.markFrame(m, p)
-	return len(p), err
+	taken := len(p)
+	if len(s.letter) > 0 {
+		p = append(s.letter, p...)
+	}
+	whole := len(p)
+	for i := 1; i <= min(len(p), utf8.UTFMax-1); i++ {
+		if c := p[len(p)-i]; utf8.RuneStart(c) {
+			if !utf8.FullRune(p[len(p)-i:]) {
+				whole -= i
+			}
+			break
+		}
+	}
+	if !utf8.Valid(p[:whole]) {
+		return 0, ErrNotUTF8
+	}
+	s.letter = append([]byte(nil), p[whole:]...)
+	if whole == 0 {
+		return taken, nil
+	}
+	return taken, s.dataFrame(opText, whole, true, true, p[:whole])
 }
 
 // markFrame sends a fragment of a message, perhaps the only one.
 func (s *session) markFrame(m *mark, p []byte) error {
-	op, first, fin := opcode(m.kind), !m.begun, m.n == 0
-	total := m.total
-	m.begun = true
-	if fin {
-		copy(s.marks, s.marks[1:])
-		s.marks = s.marks[:len(s.marks)-1]
-	}
+	op, first := opcode(m.kind), !m.begun
+	m.begun, m.done = true, m.n == 0
 	if !first {
 		op = opContinuation
 	}
-	return s.dataFrame(op, total, first, fin, p)
-}
-
-// emptyMarks sends the messages without a byte that are due.
-func (s *session) emptyMarks(force bool) {
-	for len(s.marks) > 0 && s.marks[0].before == 0 && s.marks[0].n == 0 && (force || !s.Blocked()) {
-		if s.markFrame(&s.marks[0], nil) != nil {
-			return // what is below is lost, and says so
-		}
-	}
+	return s.dataFrame(op, m.total, first, m.done, p)
 }
 
 // ResumeWriting implements weir.WritePauser.
 func (s *session) ResumeWriting() {
 	s.Base.ResumeWriting()
 	if s.IsReady() && !s.closeSent {
-		s.emptyMarks(false)
 		if s.pong != nil {
 			_ = s.frame(opPong, true, 0, s.pong)
 			s.pong = nil
@@ -259,18 +322,24 @@ func (s *session) sendClose(c Code, reason string) {
 	_ = s.frame(opClose, true, 0, appendClose(b[:0], c, reason)) // a loss is reported by ConnectionLost
 }
 
-// CanCloseWrite implements weir.Carrier: where the peer knows weir-end.
-func (s *session) CanCloseWrite() bool { return s.ends }
+// CanCloseWrite implements weir.Carrier: where the peer knows weir-end, or where
+// silence ends the connection after it.
+func (s *session) CanCloseWrite() bool { return s.ends || s.EOFWait > 0 }
 
 // KeepsReply tells a relay that a close here would cut off the peer's reply: it
 // is to wait for the peer's end instead. It is true where CanCloseWrite is not.
-func (s *session) KeepsReply() bool { return !s.ends }
+func (s *session) KeepsReply() bool { return !s.CanCloseWrite() }
 
 // CloseWrite implements weir.Carrier.
 func (s *session) CloseWrite() error {
-	s.emptyMarks(true)
-	if s.closeSent {
+	switch {
+	case s.closeSent || s.dead:
 		return weir.ErrClosed
+	case len(s.letter) > 0:
+		return ErrNotUTF8
+	case s.ends:
+		return s.frame(opBinary, true, rsvEnd, nil)
 	}
-	return s.frame(opBinary, true, rsvEnd, nil)
+	s.awaitSilence()
+	return nil
 }

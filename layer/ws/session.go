@@ -1,11 +1,8 @@
 package ws
 
 import (
-	"bytes"
 	"errors"
-	"io"
-
-	"github.com/klauspost/compress/flate"
+	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
@@ -22,7 +19,10 @@ type session struct {
 	parser parser
 
 	accept, path, subprotocol string
-	ends, deflates            bool // agreed on
+	begun                     time.Time // the upgrade
+	looked                    int       // bytes of a head that were looked at
+	refused                   *refused  // the answer, while its body comes
+	ends, deflates            bool      // agreed on
 
 	// Reading. kind and the next three are of the message that comes.
 	kind     opcode
@@ -30,22 +30,26 @@ type session struct {
 	whole    bool // it is kept for a Receiver
 	text     utf8Check
 	msg      []byte
-	comp     []byte // what of it is still compressed
+	inflater *inflater // of one that is compressed
+	packed   int64     // how long it is so far, compressed
+	inflated int       // and inflated
+	last     bool      // it has come whole
+	held     bool      // inflating waits for a turn, or for what is above
+	comp     []byte    // what waits with it
+	turned   int       // bytes inflated in this turn
 	control  [controlMax]byte
 	nControl int
 
-	inflating bool // comp is complete and being read
-	inflated  int
-	source    bytes.Reader
-	inflater  io.Reader
-	again     *weir.Timer // goes on with that
+	again *weir.Timer // goes on inflating
 
 	// Writing.
 	hdr     [headerMax]byte
 	key     [4]byte
 	vec     [2][]byte
-	marks   []mark
-	pending int // bytes that marks account for
+	marks   marks
+	pending int       // bytes that marks account for
+	pair    [2][]byte // SendMessage's
+	letter  []byte    // the beginning of a letter, of text
 	zip     *zipper
 	pong    []byte // to be sent when there is room
 
@@ -60,6 +64,14 @@ type session struct {
 	dead      bool // nothing more is read
 	gentle    bool // an abort is not to drop the close that says why
 	patience  *weir.Timer
+	answering bool // the peer's close is answered once what was written has left
+
+	// After WriteEOF, where the peer cannot be told of it.
+	eof      bool
+	moved    time.Time // when something last came
+	eofTimer *weir.Timer
+
+	slow *weir.Timer // the deadline of a message that is kept
 
 	keep          *weir.Timer
 	heard, pinged bool
@@ -77,13 +89,14 @@ func (s *session) PeerClose() (Code, string) { return s.peerCode, s.peerText }
 // DataReceived implements weir.Protocol.
 func (s *session) DataReceived(p []byte) (int, error) {
 	if !s.IsReady() {
+		s.Heard()
 		return s.upgrade(p)
 	}
-	s.heard = true
+	s.heard, s.turned = true, 0
 	used := 0
 	for used < len(p) && !s.dead {
 		if !s.closing {
-			if s.inflating && !s.inflate() {
+			if s.held && !s.resumeInflate() {
 				return used, nil
 			}
 			if s.Paused() {
@@ -102,18 +115,46 @@ func (s *session) DataReceived(p []byte) (int, error) {
 		if err != nil {
 			s.failed(err)
 		}
-		if s.inflating && s.held() {
-			return used, nil
+		if s.held {
+			break
 		}
 	}
 	if s.dead {
 		return len(p), nil
 	}
+	s.watchMessage()
 	return used, nil
 }
 
-// held reports whether inflating waits for a turn or for what is above.
-func (s *session) held() bool { return s.again.Running() || s.Paused() }
+// watchMessage sets the deadline of a message that is kept and has not ended, or
+// takes it back.
+func (s *session) watchMessage() {
+	keeps := (s.parser.inside || s.parser.open && !s.parser.h.op.control()) && (s.whole || s.deflated) && !s.closing
+	switch {
+	case !keeps:
+		s.stop(s.slow)
+	case s.MessageTimeout < 0 || s.slow != nil && s.slow.Running():
+	default:
+		if s.slow == nil {
+			s.slow = s.Below().Loop().NewTimer(s.tooSlow)
+		}
+		s.slow.Set(s.MessageTimeout)
+	}
+}
+
+// tooSlow ends a connection whose message did not end in time.
+func (s *session) tooSlow() {
+	switch {
+	case s.dead || s.closing:
+	case s.Paused() || s.held:
+		s.slow.Set(s.MessageTimeout) // it waits for us
+	default:
+		s.dead = true
+		s.sendClose(CodePolicy, "the message took too long")
+		s.gentle = true
+		s.End(&MessageError{After: s.MessageTimeout})
+	}
+}
 
 // failed closes with what is wrong: the peer's doing, or a Receiver's error.
 func (s *session) failed(err error) {
@@ -128,7 +169,7 @@ func (s *session) failed(err error) {
 		return
 	}
 	s.gentle = true
-	s.Break(err)
+	s.End(err)
 }
 
 // piece takes a part of a frame.
@@ -142,16 +183,28 @@ func (s *session) piece(c *piece) error {
 	if c.rsv&rsvEnd != 0 {
 		s.ended = true
 		if !s.closing {
-			s.End()
+			s.End(nil)
 		}
 		return nil
 	}
 	if c.start && c.op != opContinuation {
 		s.kind, s.deflated = c.op, c.rsv&rsvDefl != 0
+		s.stop(s.slow) // its own time begins
 		_, s.whole = s.receiver()
 	}
 	if s.closing {
 		return nil
+	}
+	if c.start && s.deflated && c.op != opContinuation {
+		s.beginInflate()
+	}
+	if c.start {
+		if err := s.announced(c.length); err != nil {
+			return err
+		}
+	}
+	if s.eof {
+		s.moved = s.Below().Loop().Now()
 	}
 	if c.start && c.end && c.fin && !s.deflated && s.whole && len(c.payload) <= min(scratchLen, s.MaxMessage) && c.op != opContinuation {
 		return s.atOnce(c)
@@ -212,11 +265,10 @@ func (s *session) data(p []byte) error {
 		return nil
 	}
 	if s.deflated {
-		if len(s.comp)+len(p) > s.MaxMessage {
+		if s.packed += int64(len(p)); s.packed > s.compMax() {
 			return s.tooBig()
 		}
-		s.comp = append(s.comp, p...)
-		return nil
+		return s.inflateOrKeep(p)
 	}
 	if err := s.checkText(p); err != nil {
 		return err
@@ -237,6 +289,20 @@ func (s *session) plain(p []byte) error {
 	return nil
 }
 
+// announced refuses a message from the head of a frame that is too long for it. A
+// compressed one may be longer than what it holds, by what deflate needs for
+// bytes that do not compress.
+func (s *session) announced(n int64) error {
+	switch {
+	case s.deflated && n > s.compMax()-s.packed, !s.deflated && s.whole && n > int64(s.MaxMessage-len(s.msg)):
+		return s.tooBig()
+	}
+	return nil
+}
+
+// compMax is how long a message may be while it is compressed.
+func (s *session) compMax() int64 { return int64(s.MaxMessage) + int64(s.MaxMessage)/8 + 1024 }
+
 func (s *session) tooBig() error {
 	return &ProtocolError{CodeTooBig, "a message over the limit"}
 }
@@ -248,10 +314,12 @@ func (s *session) messageEnd() error {
 	if s.closing || s.dead {
 		return nil
 	}
-	if s.deflated && !s.inflating {
-		s.beginInflate()
-		s.inflate()
-		return nil
+	if s.deflated {
+		s.last = true
+		if err := s.inflateOrKeep(deflateTail[:]); err != nil || s.held {
+			return err
+		}
+		return s.inflatedEnd()
 	}
 	msg := s.msg
 	if s.msg = s.msg[:0]; cap(msg) > keptMax {
@@ -286,92 +354,112 @@ func (s *session) message(p []byte) error {
 var deflateTail = [...]byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
 
 func (s *session) beginInflate() {
-	s.comp = append(s.comp, deflateTail[:]...)
-	s.source.Reset(s.comp)
-	s.inflater = s.readers.Get().(io.Reader)
-	_ = s.inflater.(flate.Resetter).Reset(&s.source, nil) // it returns nil
-	s.inflating, s.inflated = true, 0
+	if s.inflater == nil {
+		s.inflater = s.inflaters.Get().(*inflater)
+	}
+	s.inflater.reset()
+	s.packed, s.inflated, s.last = 0, 0, false
 }
 
 // inflateTurn is how many bytes are inflated in one turn.
 const inflateTurn = 64 << 10
 
-// inflate hands over what was compressed, as far as it is wanted. It reports
-// true at the message's end; before, reading is held.
-func (s *session) inflate() bool {
-	buf := s.scratch.Get().(*[scratchLen]byte)
-	defer s.scratch.Put(buf)
-	for n := 0; !s.closing && !s.dead; {
-		if !s.whole && (n >= inflateTurn || s.Paused()) {
+// inflateOrKeep takes compressed bytes as they come. What is not wanted yet is kept:
+// reading is held then, so that it is no more than came with it.
+func (s *session) inflateOrKeep(p []byte) error {
+	if !s.held {
+		n, err := s.inflate(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	s.comp = append(s.comp, p...)
+	return nil
+}
+
+// inflate hands over what compressed bytes hold, as far as it is wanted, and returns
+// how many of them it used. If it does not use all of them, held is set.
+func (s *session) inflate(p []byte) (used int, err error) {
+	for !s.closing && !s.dead {
+		if s.turned >= inflateTurn || s.Paused() {
+			s.held = true
 			s.HoldReading()
 			if s.again == nil {
 				s.again = s.Below().Loop().NewTimer(s.goOn)
 			}
 			s.again.Set(0)
-			return false
+			return used, nil
 		}
-		k, err := s.inflater.Read(buf[:])
-		n += k
-		s.inflated += k
-		switch {
-		case s.inflated > s.MaxMessage:
-			s.endInflate()
-			s.failed(s.tooBig())
-			return true
-		case !s.inflatedPiece(buf[:k]):
-			return true
-		case errors.Is(err, io.EOF):
-			s.endInflate()
-			if err := s.messageEndInflated(); err != nil {
-				s.failed(err)
-			}
-			return true
-		case err != nil:
-			s.endInflate()
-			s.failed(&ProtocolError{CodeInvalid, "a message that does not inflate"})
-			return true
+		n, out, err := s.inflater.next(p[used:])
+		used += n
+		if err != nil {
+			return used, errInflate
+		}
+		if len(out) == 0 {
+			return used, nil
+		}
+		s.turned += len(out)
+		if s.inflated += len(out); s.inflated > s.MaxMessage {
+			return used, s.tooBig()
+		}
+		if err := s.checkText(out); err != nil {
+			return used, err
+		}
+		if err := s.plain(out); err != nil {
+			return used, err
 		}
 	}
-	s.endInflate()
+	return len(p), nil
+}
+
+var errInflate error = &ProtocolError{CodeInvalid, "a message that does not inflate"}
+
+// resumeInflate goes on with what was kept. It reports false while that is held
+// again.
+func (s *session) resumeInflate() bool {
+	s.held = false
+	n, err := s.inflate(s.comp)
+	s.comp = s.comp[:copy(s.comp, s.comp[n:])]
+	switch {
+	case s.held && err == nil:
+		return false
+	case err == nil && s.last && !s.closing && !s.dead:
+		err = s.inflatedEnd()
+	}
+	if len(s.comp) == 0 && cap(s.comp) > keptMax {
+		s.comp = nil
+	}
+	if err != nil {
+		s.failed(err)
+	}
 	return true
 }
 
-func (s *session) inflatedPiece(p []byte) bool {
-	err := s.checkText(p)
-	if err == nil {
-		err = s.plain(p)
+// inflatedEnd ends a message that was compressed.
+func (s *session) inflatedEnd() error {
+	if !s.inflater.done() {
+		return errInflate
 	}
-	if err != nil {
-		s.endInflate()
-		s.failed(err)
-	}
-	return err == nil
-}
-
-func (s *session) messageEndInflated() error {
+	s.endInflate()
 	s.deflated = false
 	return s.messageEnd()
 }
 
 func (s *session) endInflate() {
-	if !s.inflating {
-		return
-	}
-	s.inflating = false
-	s.readers.Put(s.inflater)
-	s.inflater = nil
-	s.source.Reset(nil)
-	if s.comp = s.comp[:0]; cap(s.comp) > keptMax {
-		s.comp = nil
+	if s.inflater != nil {
+		s.inflaters.Put(s.inflater)
+		s.inflater = nil
 	}
 }
 
 // goOn inflates more, in a turn of its own.
 func (s *session) goOn() {
-	if s.inflating && s.Paused() {
+	if s.held && s.Paused() {
 		return // ResumeReading goes on
 	}
-	if !s.inflating || s.inflate() {
+	s.turned = 0
+	if !s.held || s.resumeInflate() {
 		s.ReleaseReading()
 	}
 }
@@ -379,7 +467,7 @@ func (s *session) goOn() {
 // ResumeReading implements weir.Carrier.
 func (s *session) ResumeReading() {
 	s.Base.ResumeReading()
-	if s.inflating {
+	if s.held {
 		s.again.Set(0)
 	}
 }
@@ -410,8 +498,8 @@ func (s *session) controlPiece(c *piece) error {
 	return nil
 }
 
-// peerClosed takes the peer's close. After a clean one what is above may still
-// write; it is asked to end by the end of its stream.
+// peerClosed takes the peer's close. A clean one is answered once what was
+// written before has left, and is the end of the stream to what is above.
 func (s *session) peerClosed(p []byte) error {
 	code, text, err := parseClose(p)
 	if err != nil {
@@ -423,25 +511,100 @@ func (s *session) peerClosed(p []byte) error {
 	case s.closing:
 		s.finish()
 	case code.clean():
-		s.End()
+		s.End(nil)
+		s.answerClose()
 	default:
 		s.sendClose(code, "")
 		s.gentle = true
-		s.Break(&CloseError{Code: code, Reason: text})
+		s.End(&CloseError{Code: code, Reason: text})
 	}
 	return nil
+}
+
+// answerClose answers the peer's close, behind what was written.
+func (s *session) answerClose() {
+	if s.closing {
+		return
+	}
+	if s.closeSent || s.Waiting() == 0 {
+		s.bothClosed()
+		return
+	}
+	s.answering = true
+	s.patience = s.Below().Loop().After(s.CloseTimeout, func() {
+		if !s.closing && s.Waiting() > 0 {
+			s.Fail(errNotTaken)
+			return
+		}
+		s.bothClosed()
+	})
+}
+
+// errNotTaken is the reason of a connection whose peer closed it while it was
+// being sent something, and took no more of that.
+var errNotTaken = errors.New("closed by the peer before what was written had left")
+
+// bothClosed ends a connection that the peer has closed, and that is closed with
+// that here.
+func (s *session) bothClosed() {
+	s.answering = false
+	if !s.closing {
+		s.sendClose(s.peerCode, "")
+	}
+	s.finish()
+}
+
+// awaitSilence closes, some time after WriteEOF, a connection on which nothing
+// moves any more: the peer cannot be told of the end of one direction.
+func (s *session) awaitSilence() {
+	loop := s.Below().Loop()
+	s.eof, s.moved = true, loop.Now()
+	s.eofTimer = loop.NewTimer(s.lookForSilence)
+	s.eofTimer.Set(s.EOFWait)
+}
+
+func (s *session) lookForSilence() {
+	now := s.Below().Loop().Now()
+	if s.dead || s.closing {
+		return
+	}
+	if s.Paused() || s.held || s.Below().Buffered() > 0 {
+		s.moved = now // it is not the peer who is silent
+	}
+	wait := s.EOFWait
+	if s.closeSent {
+		wait = max(wait, s.CloseTimeout)
+	}
+	if left := wait - now.Sub(s.moved); left > 0 {
+		s.eofTimer.Set(left)
+		return
+	}
+	if !s.closeSent {
+		s.sendClose(CodeNormal, "")
+		s.moved = now
+		s.eofTimer.Set(max(s.EOFWait, s.CloseTimeout))
+		return
+	}
+	s.dead = true
+	s.End(&CloseError{Code: CodeAbnormal})
 }
 
 // EOFReceived implements weir.EOFReceiver.
 func (s *session) EOFReceived(unused int) (bool, error) {
 	switch {
+	case !s.IsReady() && s.refused != nil:
+		s.Fail(s.refused.error())
+		return false, nil
 	case !s.IsReady():
 		return s.Base.EOFReceived(unused)
 	case s.closing:
 		s.finish()
+	case !s.dead && s.closeSent:
+		s.End(nil) // the peer has taken our close, and has not answered in words
+		s.finish()
 	case !s.dead:
 		s.dead = true
-		s.Break(&CloseError{Code: CodeAbnormal})
+		s.End(&CloseError{Code: CodeAbnormal})
 	}
 	return true, nil
 }
@@ -456,7 +619,10 @@ func (s *session) Close(abort bool) {
 		return
 	}
 	s.closing = true
-	s.emptyMarks(true)
+	s.stop(s.eofTimer)
+	if len(s.letter) > 0 {
+		s.closeCode, s.closeText = CodeInvalid, ""
+	}
 	if s.closeCode == 0 {
 		s.closeCode = CodeNormal
 	}
@@ -467,6 +633,17 @@ func (s *session) Close(abort bool) {
 	}
 	s.ReleaseReading()
 	s.patience = s.Below().Loop().After(s.CloseTimeout, s.finish)
+}
+
+// Reset implements weir.Resetter: without a Close frame, which would make it a
+// clean end.
+func (s *session) Reset() {
+	s.dead, s.closing, s.closeSent = true, true, true
+	for _, t := range [...]*weir.Timer{s.keep, s.patience, s.again, s.eofTimer} {
+		s.stop(t)
+	}
+	s.ReleaseReading()
+	s.Base.Reset()
 }
 
 // finish closes what is below.
@@ -484,12 +661,15 @@ func (s *session) stop(t *weir.Timer) {
 
 // ConnectionLost implements weir.Protocol.
 func (s *session) ConnectionLost(err error) {
-	for _, t := range [...]*weir.Timer{s.keep, s.patience, s.again} {
+	for _, t := range [...]*weir.Timer{s.keep, s.patience, s.again, s.eofTimer, s.slow} {
 		s.stop(t)
 	}
 	s.endInflate()
 	s.endZip()
-	if s.peerCode != 0 && s.closeSent {
+	switch {
+	case !s.IsReady() && s.refused != nil:
+		err = s.refused.error() // whatever ended the stream after it
+	case s.peerCode != 0 && s.closeSent:
 		err = nil // both have said all they had to
 	}
 	s.Base.ConnectionLost(err)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/race"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/ws"
 	"github.com/weir-io/weir/weirtest"
@@ -12,7 +13,7 @@ import (
 // TestSteady: bytes through a WebSocket on both ends cost no allocation once
 // traffic is steady (R6), compressed or not, on backends whose own cost is none.
 func TestSteady(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("crypto/rand and compress allocate then: a sync.Pool drops what it holds")
 	}
 	for _, backend := range weir.Backends() {

@@ -1,9 +1,12 @@
 package ws
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -16,17 +19,33 @@ const (
 	extEnd     = "weir-end"
 )
 
+// The parameter by which a server agrees on weir-end. It is not in the offer, so
+// that an offer which is only echoed is no agreement.
+const endAgreed = "agreed"
+
 // UpgradeError is an upgrade that the other side refused or did wrong.
 type UpgradeError struct {
 	Status int    // the HTTP status, where there is one
 	Reason string // may hold the peer's words, quoted
+	// Location is where a server's answer sends a client to, and Body the beginning
+	// of what it says. Quote them before they are shown.
+	Location, Body string
+	// Host and Origin are what a server of this package refused a client for.
+	Host, Origin string
 }
 
 func (e *UpgradeError) Error() string {
 	if e.Status == 0 {
 		return "upgrade: " + e.Reason
 	}
-	return fmt.Sprintf("upgrade: status %d: %s", e.Status, e.Reason)
+	text := fmt.Sprintf("upgrade: status %d: %s", e.Status, e.Reason)
+	if e.Location != "" {
+		text += fmt.Sprintf(", which leads to %q", e.Location)
+	}
+	if e.Body != "" {
+		text += fmt.Sprintf(", and says %q", e.Body)
+	}
+	return text
 }
 
 // errConfig is a Config that cannot go over the wire.
@@ -35,6 +54,7 @@ var errConfig = errors.New("a path, host or field with a character that cannot s
 // ConnectionMade implements weir.Protocol.
 func (s *session) ConnectionMade(t weir.Transport) {
 	s.Begin(t)
+	s.begun = t.Loop().Now()
 	s.SetDeadline(s.Timeout)
 	if s.server {
 		return
@@ -54,6 +74,9 @@ func (s *session) ConnectionMade(t weir.Transport) {
 	_, _ = t.Write(req) // a loss is reported by ConnectionLost
 }
 
+// clip is as much of the peer's words as is repeated.
+func clip(s string) string { return s[:min(len(s), 200)] }
+
 // clean reports whether a value can stand in a head.
 func clean(v string) bool {
 	for _, c := range []byte(v) {
@@ -72,7 +95,7 @@ func (s *session) request(key string) ([]byte, error) {
 	}
 	host := s.Host
 	if host == "" {
-		host = hostOf(s.Below().RemoteAddr().String())
+		host = HostOf(s.Below().RemoteAddr().String(), s.secure())
 	}
 	fields := [][2]string{
 		{"Host", host},
@@ -103,24 +126,58 @@ func (s *session) request(key string) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// hostOf is an address as a Host field has it; a name of our own where it is none.
-func hostOf(addr string) string {
-	if addr == "" || strings.ContainsAny(addr, "/@ %") || !clean(addr) {
+// HostOf is a "host:port" as a Host field has it (RFC 9110, 7.2): an IPv6 address
+// in brackets and without its scope, which only this machine knows (RFC 6874, 4),
+// and no port where it is that of the scheme: 80, or with TLS 443. What is no
+// host:port, as the path of a socket, is "localhost".
+func HostOf(addr string, tls bool) string {
+	at := strings.LastIndexByte(addr, ':')
+	if at < 0 || strings.ContainsAny(addr, "/@ ") || !clean(addr) {
 		return "localhost"
 	}
-	return strings.TrimSuffix(addr, ":80")
+	host, port := addr[:at], addr[at+1:]
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	host, _, _ = strings.Cut(host, "%")
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if tls && port == "443" || !tls && port == "80" {
+		return host
+	}
+	return host + ":" + port
 }
 
 // upgrade takes the head, of a request or of an answer.
 func (s *session) upgrade(p []byte) (int, error) {
-	h, n, err := parseHead(p)
+	if s.refused != nil {
+		n := s.refused.body.Take(p)
+		if s.refused.body.Whole() {
+			s.Fail(s.refused.error())
+		}
+		return n, nil
+	}
+	skipped := 0
+	for s.server && skipped+1 < len(p) && p[skipped] == '\r' && p[skipped+1] == '\n' {
+		skipped += 2 // an empty line in front is ignored (RFC 9112, 2.2)
+	}
+	if skipped > 0 {
+		s.looked = 0
+		return skipped, nil
+	}
+	h, n, err := parseHead(p, s.MaxHead, &s.looked)
 	if err == nil && n == 0 {
 		return 0, nil
+	}
+	if err == nil && !s.server && interim(h.line) {
+		return n, nil // the answer is still to come (RFC 9110, 15.2)
 	}
 	if s.server {
 		s.answer(&h, err)
 	} else {
 		s.answered(&h, err)
+		if s.refused != nil && !s.refused.body.Whole() {
+			return n, nil
+		}
 	}
 	if !s.IsReady() {
 		return len(p), nil
@@ -130,13 +187,19 @@ func (s *session) upgrade(p []byte) (int, error) {
 
 // refuse answers a request in vain.
 func (s *session) refuse(status int, text, reason string, fields ...string) {
+	s.refuseWith(&UpgradeError{Status: status, Reason: reason}, text, fields...)
+}
+
+func (s *session) refuseWith(e *UpgradeError, text string, fields ...string) {
+	status, reason := e.Status, e.Reason
 	b := "HTTP/1.1 " + strconv.Itoa(status) + " " + text + "\r\n"
 	for _, f := range fields {
 		b += f + "\r\n"
 	}
-	b += "Connection: close\r\nContent-Type: text/plain\r\nContent-Length: " + strconv.Itoa(len(text)+1) + "\r\n\r\n" + text + "\n"
+	body := text + ": " + reason + "\n"
+	b += "Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 	_, _ = s.Below().Write([]byte(b))
-	s.FailGently(&UpgradeError{Status: status, Reason: reason})
+	s.FailGently(e)
 }
 
 // answer is the server's part of the upgrade (RFC 6455, 4.2).
@@ -155,27 +218,104 @@ func (s *session) answer(h *head, err error) {
 	key, keyOK := h.get("sec-websocket-key")
 	origin, originOK := h.get("origin")
 	raw, keyErr := base64.StdEncoding.DecodeString(key)
+	target, host = originForm(target, host)
 	path, _, _ := strings.Cut(target, "?")
+	expect, expectOK := h.get("expect")
 	wsVersion, _ := h.get("sec-websocket-version")
 	switch {
 	case !ok || version != "HTTP/1.1" || !isToken(method) || host == "" || !hostOK || !originOK || target == "" || target[0] != '/':
 		s.refuse(400, "Bad Request", "not a request of HTTP/1.1")
+	case h.hasBody():
+		s.refuse(400, "Bad Request", "a request for an upgrade with a body")
+	case !expectOK || expect != "" && !strings.EqualFold(expect, "100-continue"):
+		s.refuse(417, "Expectation Failed", "it expects more than 100-continue")
+	case !s.hostAllowed(host):
+		s.refuseWith(&UpgradeError{Status: 403, Reason: fmt.Sprintf("asked for the host %q, which is none of this server's", clip(host)), Host: hostName(clip(host))}, "Forbidden")
 	case s.Path != "" && path != s.Path:
-		s.refuse(404, "Not Found", fmt.Sprintf("asked for %q", path))
+		s.refuse(404, "Not Found", fmt.Sprintf("asked for %q", clip(path)))
 	case method != "GET":
-		s.refuse(405, "Method Not Allowed", fmt.Sprintf("asked with %q", method), "Allow: GET")
+		s.refuse(405, "Method Not Allowed", fmt.Sprintf("asked with %q", clip(method)), "Allow: GET")
 	case !h.has("upgrade", "websocket") || !h.has("connection", "upgrade"):
 		s.refuse(426, "Upgrade Required", "no upgrade was asked for", "Upgrade: websocket")
 	case wsVersion != "13":
-		s.refuse(426, "Upgrade Required", fmt.Sprintf("version %q", wsVersion), "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+		s.refuse(426, "Upgrade Required", fmt.Sprintf("version %q", clip(wsVersion)), "Upgrade: websocket", "Sec-WebSocket-Version: 13")
 	case !keyOK || keyErr != nil || len(raw) != 16:
 		s.refuse(400, "Bad Request", "no key of 16 bytes")
 	case !s.originAllowed(origin, host):
-		s.refuse(403, "Forbidden", fmt.Sprintf("of the origin %q", origin))
+		s.refuseWith(&UpgradeError{Status: 403, Reason: fmt.Sprintf("of the origin %q", clip(origin)), Origin: clip(origin)}, "Forbidden")
 	default:
 		s.path = target
+		if expect != "" { // RFC 9110, 7.8: the one before the other
+			_, _ = s.Below().Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+		}
 		s.switched(h, key)
 	}
+}
+
+// originForm turns the absolute form of a target (RFC 9112, 3.2.2), whose host
+// counts for more than the Host field, into the usual one.
+func originForm(target, host string) (string, string) {
+	scheme, rest, ok := strings.Cut(target, "://")
+	switch {
+	case !ok || target[0] == '/':
+		return target, host
+	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") && !strings.EqualFold(scheme, "ws") && !strings.EqualFold(scheme, "wss"):
+		return "", host
+	}
+	at := strings.IndexAny(rest, "/?")
+	if at < 0 {
+		return "/", rest
+	}
+	if rest[at] == '?' {
+		return "/" + rest[at:], rest[:at]
+	}
+	return rest[at:], rest[:at]
+}
+
+// hostAllowed looks at the name by which a client calls this server.
+func (s *session) hostAllowed(host string) bool {
+	guard := s.GuardLoopback && !s.secure() && overLoopback(s.Below().LocalAddr())
+	if len(s.Hosts) == 0 && !guard {
+		return true
+	}
+	name := hostName(host)
+	if guard && loopbackName(name) {
+		return true
+	}
+	for _, h := range s.Hosts {
+		if h == "*" || strings.EqualFold(h, host) || hostName(h) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// secure reports whether TLS is below.
+func (s *session) secure() bool {
+	_, ok := weir.As[interface{ ConnectionState() tls.ConnectionState }](s.Below())
+	return ok
+}
+
+// hostName is a Host without its port, brackets and last dot, in lower case.
+func hostName(host string) string {
+	name := strings.ToLower(host)
+	if at := strings.LastIndexByte(name, ':'); at >= 0 && at == strings.IndexByte(name, ':') || strings.Contains(name, "]:") {
+		name = name[:at]
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(name, "["), "]"), ".")
+}
+
+func loopbackName(name string) bool {
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(name)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+func overLoopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
 }
 
 // originAllowed: a browser says for which page it acts; others say nothing.
@@ -202,7 +342,7 @@ func (s *session) switched(h *head, key string) {
 		switch {
 		case x.name == extEnd && !s.ends && len(x.params) == 0:
 			s.ends = true
-			accepted = append(accepted, extEnd)
+			accepted = append(accepted, extEnd+"; "+endAgreed)
 		case x.name == extDeflate && s.Compress && !s.deflates && acceptable(x):
 			s.deflates = true
 			accepted = append(accepted, extDeflate+"; server_no_context_takeover; client_no_context_takeover")
@@ -276,7 +416,8 @@ func (s *session) answered(h *head, err error) {
 		s.Fail(&UpgradeError{Reason: "the answer is not HTTP/1.1"})
 		return
 	case status != 101:
-		bad = fmt.Sprintf("%q", rest)
+		s.refusedWith(h, status, rest)
+		return
 	case version != "HTTP/1.1" || !h.has("upgrade", "websocket") || !h.has("connection", "upgrade"):
 		bad = "the answer switches to something else"
 	case !acceptOK || accept != s.accept:
@@ -285,9 +426,13 @@ func (s *session) answered(h *head, err error) {
 		bad = fmt.Sprintf("the subprotocol %q was not offered", proto)
 	}
 	s.subprotocol = proto
-	for _, x := range parseExtensions(h.list("sec-websocket-extensions")) {
+	extensions := parseExtensions(h.list("sec-websocket-extensions"))
+	if echoed(extensions) {
+		extensions = nil // a server that repeats what it was offered has agreed on nothing
+	}
+	for _, x := range extensions {
 		switch {
-		case x.name == extEnd && !s.ends && len(x.params) == 0:
+		case x.name == extEnd && !s.ends && len(x.params) == 1 && x.params[0] == [2]string{endAgreed, ""}:
 			s.ends = true
 		case x.name == extDeflate && s.Compress && !s.deflates && kept(x):
 			s.deflates = true
@@ -302,6 +447,22 @@ func (s *session) answered(h *head, err error) {
 		return
 	}
 	s.begin()
+}
+
+// echoed reports whether an answer has our offer of weir-end as it was made.
+func echoed(all []extension) bool {
+	for _, x := range all {
+		if x.name == extEnd && len(x.params) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// interim reports whether an answer's first line says that another one follows.
+func interim(line string) bool {
+	version, rest, _ := strings.Cut(line, " ")
+	return version == "HTTP/1.1" && len(rest) >= 3 && rest[0] == '1' && rest[:3] != "101" && (len(rest) == 3 || rest[3] == ' ')
 }
 
 // kept reports whether an answer keeps to what was offered.

@@ -20,9 +20,11 @@
 //
 // A WebSocket's close ends both directions. Two ends of this package agree, by an
 // extension named weir-end, on a frame that ends one: an empty binary frame with
-// the reserved bit 2 set. Without it CanWriteEOF is false, and the peer's close
-// is an end of stream behind which what is written still leaves, until Close: a
-// reply is not lost on this side. A stream that ends without a close is broken
+// the reserved bit 2 set. With other peers the end of what is written cannot be
+// told alone: after WriteEOF the connection stays open for the reply, until
+// nothing has moved for Config.EOFWait, and is then closed both ways. A close of
+// the peer's ends both directions too, and is answered at once: what was written
+// before leaves first. A stream that ends without a close is broken
 // (CodeAbnormal), as a truncated one of TLS is.
 package ws
 
@@ -51,6 +53,16 @@ type Config struct {
 	// Origins are what a server accepts besides its own Host, where a browser
 	// says which page it acts for: "https://example.com", or "*" for all.
 	Origins []string
+	// Hosts are what a server accepts as the Host that is asked for, without its
+	// port: names and addresses, or "*" for all; all without any.
+	Hosts []string
+	// GuardLoopback makes a server accept, from a client that came over loopback
+	// and not through TLS, only Hosts and what is a name or address of loopback:
+	// localhost, *.localhost, 127.0.0.0/8, ::1. Without it a page of any site can
+	// reach a server that only this machine should reach: the site has its name
+	// lead to 127.0.0.1, and page and Host then agree (DNS rebinding). A server
+	// that stands behind a proxy on its own machine names its public host in Hosts.
+	GuardLoopback bool
 	// Subprotocols are what a client offers, or a server knows, best first. A
 	// server takes the client's first that it knows, and none otherwise.
 	Subprotocols []string
@@ -61,9 +73,26 @@ type Config struct {
 	// compressed one, before and after, in bytes; 16 MiB without one. Messages of
 	// a stream that are not compressed have no limit: they are not kept.
 	MaxMessage int
+	// Text sends what is written as text messages and not as binary ones, each
+	// Write as one where it is not too long. A letter that is cut off waits for its
+	// rest; what is not UTF-8 loses the connection with ErrNotUTF8.
+	Text bool
+	// MaxHead is the longest head of a request or an answer, in bytes; 64 KiB
+	// without one, and at most 128 KiB.
+	MaxHead int
 	// Timeout is how long the upgrade may take, 10 s without one. CloseTimeout is
 	// how long to wait for the peer's answer to a close, 2 s without one.
 	Timeout, CloseTimeout time.Duration
+	// EOFWait is for peers that do not know weir-end: how long after WriteEOF
+	// nothing must have moved for the connection to be closed both ways; 5 s
+	// without one, and 1 ns is at once. Time in which reading is paused here, or in
+	// which bytes wait to be sent, does not count. Below 0 it never is, and
+	// CanWriteEOF is false.
+	EOFWait time.Duration
+	// MessageTimeout is how long a message that is kept, because it is compressed
+	// or for a Receiver, may take from its first bytes to its last; 1 min without
+	// one, below 0 no limit. Time in which reading is paused here does not count.
+	MessageTimeout time.Duration
 	// PingEvery is how often a peer that sends nothing is pinged; the connection
 	// is lost with a *PongError if it has not answered by the next time. 0 is never.
 	PingEvery time.Duration
@@ -71,6 +100,13 @@ type Config struct {
 	// under a lock.
 	Rand io.Reader
 }
+
+// The defaults of a Config.
+const (
+	defaultCloseTimeout   = 2 * time.Second
+	defaultEOFWait        = 5 * time.Second
+	defaultMessageTimeout = time.Minute
+)
 
 // Receiver is a protocol above that takes messages whole. Its DataReceived is not
 // called. It is looked for at every message, so it may be exchanged.
@@ -116,8 +152,18 @@ func newLayer(c Config, server bool) layer.Layer {
 		sh.Timeout = 10 * time.Second
 	}
 	if sh.CloseTimeout <= 0 {
-		sh.CloseTimeout = 2 * time.Second
+		sh.CloseTimeout = defaultCloseTimeout
 	}
+	if sh.EOFWait == 0 {
+		sh.EOFWait = defaultEOFWait
+	}
+	if sh.MessageTimeout == 0 {
+		sh.MessageTimeout = defaultMessageTimeout
+	}
+	if sh.MaxHead <= 0 {
+		sh.MaxHead = headDefault
+	}
+	sh.MaxHead = min(sh.MaxHead, headMax)
 	if sh.rand == nil {
 		sh.rand = rand.Reader
 	}
@@ -126,7 +172,7 @@ func newLayer(c Config, server bool) layer.Layer {
 		w, _ := flate.NewWriter(nil, flate.BestSpeed) // the level is a valid one
 		return w
 	}
-	sh.readers.New = func() any { return flate.NewReader(nil) }
+	sh.inflaters.New = func() any { return new(inflater) }
 	return func(a layer.Above) layer.Above {
 		return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
 			s := &session{shared: sh}
@@ -143,10 +189,10 @@ const scratchLen = 16 << 10
 // loops.
 type shared struct {
 	Config
-	server  bool
-	scratch sync.Pool // *[scratchLen]byte
-	writers sync.Pool // *flate.Writer
-	readers sync.Pool // flate's reader
+	server    bool
+	scratch   sync.Pool // *[scratchLen]byte
+	writers   sync.Pool // *flate.Writer
+	inflaters sync.Pool // *inflater
 
 	mu   sync.Mutex
 	rand io.Reader

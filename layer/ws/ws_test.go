@@ -19,6 +19,8 @@ type person struct {
 	t        weir.Transport
 	m        ws.Messenger
 	made     func(*person)
+	onData   func(*person)
+	answered bool
 	messages []string
 	onMsg    func(*person, string) error
 	got      bytes.Buffer
@@ -35,7 +37,14 @@ func (p *person) ConnectionMade(t weir.Transport) {
 		p.made(p)
 	}
 }
-func (p *person) DataReceived(b []byte) (int, error)   { return p.got.Write(b) }
+
+func (p *person) DataReceived(b []byte) (int, error) {
+	p.got.Write(b)
+	if p.onData != nil {
+		p.onData(p)
+	}
+	return len(b), nil
+}
 func (p *person) EOFReceived(int) (bool, error)        { p.eof = true; return true, nil }
 func (p *person) ConnectionLost(err error)             { p.lost, p.err = true, err }
 func (p *person) ConnectFailed(err *weir.ConnectError) { p.failed = err }
@@ -156,13 +165,29 @@ func TestUpgradeRefused(t *testing.T) {
 		{strings.Replace(good, "Host: h\r\n", "", 1), "HTTP/1.1 400"},
 		{good + "Host: g\r\n", "HTTP/1.1 400"},
 		{good + "Bad name: x\r\n", "HTTP/1.1 400"},
-		{good + "X: " + strings.Repeat("x", 8<<10) + "\r\n", "HTTP/1.1 431"},
+		{good + "Cookie: " + strings.Repeat("x", 15<<10) + "\r\n", "HTTP/1.1 101"},
+		{good + "X: " + strings.Repeat("x", 64<<10) + "\r\n", "HTTP/1.1 431"},
+		{"\r\n\r\n" + good, "HTTP/1.1 101"},
+		{strings.Replace(good, "/a", "http://h/a?q", 1), "HTTP/1.1 101"},
+		{strings.Replace(good, "/a", "wss://h:1/a", 1), "HTTP/1.1 101"},
+		{strings.Replace(good, "/a", "http://h/b", 1), "HTTP/1.1 404"},
+		{strings.Replace(good, "/a", "ftp://h/a", 1), "HTTP/1.1 400"},
+		{good + "Content-Length: 0\r\n", "HTTP/1.1 101"},
+		{good + "Content-Length: 7\r\n", "HTTP/1.1 400"},
+		{good + "Content-Length: +0\r\n", "HTTP/1.1 400"},
+		{good + "Content-Length:\r\n", "HTTP/1.1 400"},
+		{good + "Transfer-Encoding: chunked\r\n", "HTTP/1.1 400"},
+		{good + "Expect: something-else\r\n", "HTTP/1.1 417"},
+		{good + "Expect: 100-continue\r\nExpect: 100-continue\r\n", "HTTP/1.1 417"},
+		{good + "Expect: 100-continue\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101"},
 		{"\x16\x03\x01\x00\x00", "HTTP/1.1 400"},
 	} {
 		server, client := &person{}, &person{}
 		client.made = func(p *person) { _, _ = p.t.Write([]byte(c.request + "\r\n")) }
 		s, refused := pair(t, server, client, &ws.Config{Path: "/a", Origins: []string{"https://friend.example"}}, nil)
-		s.Until("an answer", func() bool { return bytes.Contains(client.got.Bytes(), []byte("\r\n\r\n")) })
+		s.Until("an answer", func() bool {
+			return strings.Count(client.got.String(), "\r\n\r\n") >= 1+strings.Count(c.status, "\r\n\r\n")
+		})
 		if !strings.HasPrefix(client.got.String(), c.status) {
 			t.Errorf("%.300q: %q", c.request, client.got.String())
 		}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -30,8 +31,38 @@ type Config struct {
 	// 1 KiB on; 128 KiB without one. It costs a connection a few times as much.
 	Window int
 	// MaxWindow is the largest window of the peer's that is taken; 8 MiB without
-	// one. A frame that wants more loses the connection.
+	// one. A frame that wants more loses the connection with a *WindowError.
 	MaxWindow int
+	// Windows is how many bytes the windows of all connections of the Layer may
+	// take together; 128 MiB without one, and at least one MaxWindow. Windows of up
+	// to 128 KiB, which is what this package writes, are not counted. A frame that
+	// wants more than is left loses its connection with a *WindowError, so that
+	// peers who ask for large windows take nothing from others.
+	Windows int
+}
+
+// windowFree is up to which size a window is not counted.
+const windowFree = 128 << 10
+
+// The defaults of a Config.
+const (
+	defaultMaxWindow = 8 << 20
+	defaultWindows   = 128 << 20
+)
+
+// WindowError is the reason of a connection whose peer wants a larger window than
+// it may have.
+type WindowError struct {
+	Window uint64 // that it wants, in bytes
+	Limit  int    // Config.MaxWindow, or Config.Windows
+	Shared bool   // other connections have the rest of Limit
+}
+
+func (e *WindowError) Error() string {
+	if e.Shared {
+		return fmt.Sprintf("a window of %d bytes; all connections together have up to %d", e.Window, e.Limit)
+	}
+	return fmt.Sprintf("a window of %d bytes; the limit is %d", e.Window, e.Limit)
 }
 
 // New is the layer, the same on both ends. It returns an error for a Config
@@ -44,14 +75,19 @@ func New(c Config) (layer.Layer, error) {
 		c.Window = 128 << 10
 	}
 	if c.MaxWindow <= 0 {
-		c.MaxWindow = 8 << 20
+		c.MaxWindow = defaultMaxWindow
 	}
+	if c.Windows <= 0 {
+		c.Windows = defaultWindows
+	}
+	c.Windows = max(c.Windows, c.MaxWindow)
 	if _, err := newEncoder(nil, c); err != nil {
 		return nil, err
 	}
+	windows := new(atomic.Int64)
 	return func(a layer.Above) layer.Above {
 		return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
-			z := &squeezer{c: c}
+			z := &squeezer{c: c, windows: windows}
 			return z.Init(z, "zstd", a)
 		}}
 	}, nil
@@ -78,6 +114,9 @@ type squeezer struct {
 	wire  scanner
 	in    []byte // a whole block, for the decoder
 	plain []byte // what it is decoded to
+
+	windows *atomic.Int64 // bytes that the connections of the layer have together
+	window  int64         // what this one has of them
 
 	failing error // of a write to what is below
 }
@@ -156,6 +195,15 @@ func (z *squeezer) Close(abort bool) {
 	z.Base.Close(abort)
 }
 
+// Reset implements weir.Resetter. The frame stays open: the stream ends within it.
+func (z *squeezer) Reset() {
+	if z.enc != nil {
+		_ = z.enc.Flush() // a loss is reported by ConnectionLost
+		z.enc = nil
+	}
+	z.Base.Reset()
+}
+
 // DataReceived implements weir.Protocol: as many whole blocks as are wanted.
 func (z *squeezer) DataReceived(p []byte) (int, error) {
 	used, given := 0, 0
@@ -189,7 +237,7 @@ var ErrCutOff = fmt.Errorf("the stream ended within a frame: %w", io.ErrUnexpect
 // EOFReceived implements weir.EOFReceiver.
 func (z *squeezer) EOFReceived(unused int) (bool, error) {
 	if z.wire.open() || len(z.in) > 0 {
-		z.Break(ErrCutOff)
+		z.End(ErrCutOff)
 		return true, nil
 	}
 	return z.Base.EOFReceived(unused)
@@ -197,10 +245,7 @@ func (z *squeezer) EOFReceived(unused int) (bool, error) {
 
 // ConnectionLost implements weir.Protocol.
 func (z *squeezer) ConnectionLost(err error) {
-	if z.dec != nil {
-		z.dec.Close()
-		z.dec = nil
-	}
+	z.endDecoder()
 	z.enc, z.in, z.plain = nil, nil, nil
 	z.Base.ConnectionLost(err)
 }
@@ -229,6 +274,11 @@ func (z *squeezer) decode(block scanned) (int, error) {
 		return 0, nil
 	default:
 	}
+	if !z.wire.decoding {
+		if err := z.takeWindow(); err != nil {
+			return 0, err
+		}
+	}
 	if z.dec == nil {
 		dec, err := newDecoder(nil, z.c)
 		if err != nil {
@@ -252,6 +302,9 @@ func (z *squeezer) decode(block scanned) (int, error) {
 		case errors.Is(err, io.EOF) && block == scanLast:
 			z.wire.decoding = false
 			z.in = z.in[:0]
+			if z.window > 0 {
+				z.endDecoder() // it keeps its window as long as it lives
+			}
 			return total, nil
 		case err != nil:
 			if errors.Is(err, io.EOF) {
@@ -263,6 +316,32 @@ func (z *squeezer) decode(block scanned) (int, error) {
 		}
 		return total, nil // a block's content fits into plain
 	}
+}
+
+// takeWindow takes the window of the frame that begins.
+func (z *squeezer) takeWindow() error {
+	w := z.wire.window
+	switch {
+	case w > uint64(z.c.MaxWindow):
+		return &WindowError{Window: w, Limit: z.c.MaxWindow}
+	case w <= windowFree:
+		return nil
+	case z.windows.Add(int64(w)) > int64(z.c.Windows):
+		z.windows.Add(-int64(w))
+		return &WindowError{Window: w, Limit: z.c.Windows, Shared: true}
+	}
+	z.window = int64(w)
+	return nil
+}
+
+// endDecoder ends the decoder, and gives its window back.
+func (z *squeezer) endDecoder() {
+	if z.dec != nil {
+		z.dec.Close()
+		z.dec = nil
+	}
+	z.windows.Add(-z.window)
+	z.window = 0
 }
 
 // scanned says what a scanner found.
@@ -285,7 +364,8 @@ type scanner struct {
 	skip     int // bytes of a block's or a skippable frame's content to come
 	found    scanned
 	checksum bool
-	decoding bool // the decoder is within the frame
+	window   uint64 // of the frame
+	decoding bool   // the decoder is within the frame
 }
 
 type scanState byte
@@ -359,6 +439,24 @@ func (s *scanner) want() int {
 	return n + size
 }
 
+// windowOf is the window that a complete header of a frame asks for (RFC 8878,
+// 3.1.1.1.2), or, of a single segment, its content.
+func (s *scanner) windowOf() uint64 {
+	d := s.head[0]
+	if d&0x20 == 0 {
+		base := uint64(1) << (10 + s.head[1]>>3)
+		return base + base/8*uint64(s.head[1]&7)
+	}
+	size := s.head[1+[4]int{0, 1, 2, 4}[d&3] : s.have]
+	var n [8]byte
+	copy(n[:], size)
+	w := binary.LittleEndian.Uint64(n[:])
+	if len(size) == 2 {
+		w += 256
+	}
+	return max(w, 1<<10)
+}
+
 // step acts on a complete header.
 func (s *scanner) step() error {
 	switch s.state {
@@ -383,6 +481,7 @@ func (s *scanner) step() error {
 			return nil
 		}
 		s.checksum = s.head[0]&4 != 0
+		s.window = s.windowOf()
 		s.have, s.state = 0, scanBlockHeader
 	case scanBlockHeader:
 		h := int(s.head[0]) | int(s.head[1])<<8 | int(s.head[2])<<16

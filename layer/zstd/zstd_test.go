@@ -3,7 +3,6 @@ package zstd
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -13,10 +12,9 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/internal/layertest"
 	"github.com/weir-io/weir/weirtest"
 )
-
-var everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
 
 func must(t testing.TB, c Config) layer.Layer {
 	t.Helper()
@@ -29,28 +27,19 @@ func must(t testing.TB, c Config) layer.Layer {
 
 // TestStreams: R41, behaviours 20 to 47 through compression.
 func TestStreams(t *testing.T) {
-	l := must(t, Config{Window: 16 << 10})
-	where := weirtest.OneBackend
-	if *everywhere {
-		where = weirtest.Everywhere
-	}
-	weirtest.TestLayers(t, where,
-		func(f weir.Factory) weir.Factory { return layer.Server(f, l) },
-		func(p weir.Protocol) weir.Protocol { return layer.Client(p, l) })
+	l := []layer.Layer{must(t, Config{Window: 16 << 10})}
+	layertest.SuiteIn(t, weirtest.Everywhere, l, l)
 }
 
 // TestSteady: bytes through compression on both ends cost no allocation once
 // traffic is steady (R6), on backends whose own cost is none.
 func TestSteady(t *testing.T) {
-	l := must(t, Config{})
+	l := []layer.Layer{must(t, Config{})}
 	for _, backend := range weir.Backends() {
 		if backend == "portable" {
 			continue // package net's own
 		}
-		n := weirtest.LayerAllocs(t, backend,
-			func(f weir.Factory) weir.Factory { return layer.Server(f, l) },
-			func(p weir.Protocol) weir.Protocol { return layer.Client(p, l) })
-		if n != 0 {
+		if n := layertest.Allocs(t, backend, l, l); n != 0 {
 			t.Errorf("%s: %v allocations a message", backend, n)
 		}
 	}
@@ -171,4 +160,112 @@ func FuzzScanner(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWindowOf: the window that a header asks for is read as the decoder reads it.
+func TestWindowOf(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 2000 {
+		wire := []byte{0x28, 0xb5, 0x2f, 0xfd, byte(r.Uint32()) &^ 0x18, byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}
+		wire = append(wire, make([]byte, 12)...)
+		wire = append(wire, 1, 0, 0)
+		var h kzstd.Header
+		if err := h.Decode(wire); err != nil {
+			continue
+		}
+		var s scanner
+		for n := 0; s.state != scanBlockHeader; n++ {
+			if _, _, err := s.next(wire[n : n+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := h.WindowSize
+		if h.SingleSegment {
+			want = max(h.FrameContentSize, 1<<10)
+		}
+		if s.window != want {
+			t.Fatalf("%x: %d, want %d", wire, s.window, want)
+		}
+	}
+}
+
+// filled is the beginning of a frame that fills a window of 8 MiB with 262 bytes.
+func filled() []byte {
+	wire := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3}
+	for range 64 {
+		h := 128<<10<<3 | 1<<1 // one byte 128 Ki times
+		wire = append(wire, byte(h), byte(h>>8), byte(h>>16), 'x')
+	}
+	return wire
+}
+
+// taker keeps what it gets, and why it ended; it writes at once.
+type taker struct {
+	keeper
+	wire []byte
+	t    weir.Transport
+}
+
+func (p *taker) ConnectionMade(t weir.Transport) { p.t = t; _, _ = t.Write(p.wire) }
+
+// TestWindows: large windows are counted over all connections of a layer (S2), given
+// back at the end of a frame and of a connection, and small ones are free.
+func TestWindows(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	var served []*keeper
+	l := must(t, Config{Windows: 20 << 20})
+	if _, err := s.Host("server").Loop().Listen("tcp", ":7", layer.Server(func(weir.Transport) weir.Protocol {
+		served = append(served, &keeper{})
+		return served[len(served)-1]
+	}, l)); err != nil {
+		t.Fatal(err)
+	}
+	dial := func(wire []byte, l ...layer.Layer) (*keeper, *taker) {
+		n, c := len(served), &taker{wire: wire}
+		s.Host("client").Loop().Connect("tcp", "server:7", layer.Client(c, l...))
+		s.Until("bytes, or the end", func() bool { return len(served) > n && (served[n].lost || served[n].got.Len() >= 3) })
+		return served[n], c
+	}
+	refused := func(k *keeper) bool {
+		var e *WindowError
+		return k.lost && errors.As(k.err, &e) && e.Shared && e.Window == 8<<20 && e.Limit == 20<<20
+	}
+	one, c1 := dial(filled())
+	two, c2 := dial(filled())
+	if one.lost || two.lost {
+		t.Fatalf("two windows: %v, %v", one.err, two.err)
+	}
+	if three, _ := dial(filled()); !refused(three) {
+		t.Errorf("the third: lost %v with %v", three.lost, three.err)
+	}
+	if small, _ := dial([]byte("weir"), must(t, Config{})); small.lost {
+		t.Errorf("a small window: %v", small.err)
+	}
+	_, _ = c1.t.Write([]byte{1, 0, 0}) // an empty last block
+	s.Until("the rest of it", func() bool { return one.got.Len() == 8<<20 })
+	_, _ = c1.t.Write([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0, 3<<3 | 1, 0, 0, 'e', 'n', 'd'})
+	s.Until("another frame", func() bool { return one.got.Len() == 8<<20+3 })
+	four, c4 := dial(filled())
+	if four.lost {
+		t.Errorf("after the end of a frame: %v", four.err)
+	}
+	if five, _ := dial(filled()); !refused(five) {
+		t.Errorf("the fifth: lost %v with %v", five.lost, five.err)
+	}
+	c2.t.Abort()
+	c4.t.Abort()
+	s.Until("their ends", func() bool { return two.lost && four.lost })
+	for range 2 {
+		if k, _ := dial(filled()); k.lost {
+			t.Errorf("after the end of a connection: %v", k.err)
+		}
+	}
+	// One alone that is too large says so, and nothing of others.
+	wire := filled()
+	wire[5] = 14 << 3
+	k, _ := dial(wire)
+	var e *WindowError
+	if !errors.As(k.err, &e) || e.Shared || e.Window != 16<<20 || e.Limit != 8<<20 {
+		t.Errorf("16 MiB: %v", k.err)
+	}
 }

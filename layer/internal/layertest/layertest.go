@@ -1,0 +1,162 @@
+// Package layertest has what the tests of layers share.
+package layertest
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/race"
+	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/weirtest"
+)
+
+// Ear is a protocol that notes what it hears.
+type Ear struct {
+	Tr       weir.Transport
+	Made     int
+	Lost     int
+	Err      error
+	Failed   error // from ConnectFailed
+	Got      []byte
+	Sizes    []int // of each DataReceived
+	Ends     int
+	KeepOpen bool
+	OnMade   func(t weir.Transport)
+	OnData   func(p []byte) int // nil: all is used
+	OnEnd    func()
+	OnLost   func()
+}
+
+// ConnectionMade implements weir.Protocol.
+func (e *Ear) ConnectionMade(t weir.Transport) {
+	e.Tr = t
+	e.Made++
+	if e.OnMade != nil {
+		e.OnMade(t)
+	}
+}
+
+// DataReceived implements weir.Protocol.
+func (e *Ear) DataReceived(p []byte) (int, error) {
+	n := len(p)
+	if e.OnData != nil {
+		n = e.OnData(p)
+	}
+	e.Got = append(e.Got, p[:n]...)
+	e.Sizes = append(e.Sizes, n)
+	return n, nil
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (e *Ear) EOFReceived(int) (bool, error) {
+	e.Ends++
+	if e.OnEnd != nil {
+		e.OnEnd()
+	}
+	return e.KeepOpen, nil
+}
+
+// ConnectionLost implements weir.Protocol.
+func (e *Ear) ConnectionLost(err error) {
+	e.Lost++
+	e.Err = err
+	if e.OnLost != nil {
+		e.OnLost()
+	}
+}
+
+// ConnectFailed implements weir.ConnectFailer.
+func (e *Ear) ConnectFailed(err *weir.ConnectError) { e.Failed = err }
+
+// Over reports whether the ear hears nothing any more.
+func (e *Ear) Over() bool { return e.Lost > 0 || e.Failed != nil }
+
+// Keeper sends what it has and keeps what it gets, in the simulator.
+type Keeper struct {
+	Sim    *weirtest.Sim
+	T      weir.Transport
+	Send   []byte
+	Got    []byte
+	Pieces []int
+	At     time.Duration // when the last byte came
+	EOF    time.Duration
+	Lost   bool
+	Err    error
+	OnData func(*Keeper)
+	OnEOF  func(*Keeper) bool
+}
+
+// ConnectionMade implements weir.Protocol.
+func (k *Keeper) ConnectionMade(t weir.Transport) {
+	k.T = t
+	if len(k.Send) > 0 {
+		_, _ = t.Write(k.Send)
+	}
+}
+
+// DataReceived implements weir.Protocol.
+func (k *Keeper) DataReceived(p []byte) (int, error) {
+	k.Got = append(k.Got, p...)
+	k.Pieces = append(k.Pieces, len(p))
+	k.At = k.Sim.Now()
+	if k.OnData != nil {
+		k.OnData(k)
+	}
+	return len(p), nil
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (k *Keeper) EOFReceived(int) (bool, error) {
+	k.EOF = k.Sim.Now()
+	return k.OnEOF != nil && k.OnEOF(k), nil
+}
+
+// ConnectionLost implements weir.Protocol.
+func (k *Keeper) ConnectionLost(err error) { k.Lost, k.Err = true, err }
+
+// Plain is the layer that changes nothing.
+func Plain(a layer.Above) layer.Above {
+	return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+		b := &layer.Base{}
+		return b.Init(b, "plain", a)
+	}}
+}
+
+// Everywhere runs the stream suite over each layer on every backend, which takes
+// a quarter of an hour, instead of on one.
+var Everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
+
+// Suite runs what every stream promises over layers.
+func Suite(t *testing.T, server, client []layer.Layer) {
+	t.Helper()
+	where := weirtest.OneBackend
+	if race.Enabled {
+		where = weirtest.Simulated // no layer but TLS has a goroutine that the plain one has not
+	}
+	if *Everywhere {
+		where = weirtest.Everywhere
+	}
+	SuiteIn(t, where, server, client)
+}
+
+// SuiteIn is Suite on the backends that where names.
+func SuiteIn(t *testing.T, where weirtest.Where, server, client []layer.Layer) {
+	t.Helper()
+	if !*Everywhere && where == weirtest.Everywhere {
+		where = weirtest.OneBackend // CI forces each of them in turn
+	}
+	weirtest.TestLayers(t, where,
+		func(f weir.Factory) weir.Factory { return layer.Server(f, server...) },
+		func(p weir.Protocol) weir.Protocol { return layer.Client(p, client...) })
+}
+
+// Allocs returns how many allocations a message costs, through layers on both
+// ends, once traffic is steady.
+func Allocs(t *testing.T, backend string, server, client []layer.Layer) float64 {
+	t.Helper()
+	return weirtest.LayerAllocs(t, backend,
+		func(f weir.Factory) weir.Factory { return layer.Server(f, server...) },
+		func(p weir.Protocol) weir.Protocol { return layer.Client(p, client...) })
+}

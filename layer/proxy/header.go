@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+)
+
+// HeaderVersion is a version of the PROXY protocol.
+type HeaderVersion uint8
+
+// The versions.
+const (
+	HeaderV1 HeaderVersion = 1
+	HeaderV2 HeaderVersion = 2
+)
+
+// defaultHeaderTimeout is how long a peer may take to send its header.
+const defaultHeaderTimeout = 5 * time.Second
+
+// HeaderIn reads the header of the PROXY protocol, version 1 or 2, with which a
+// proxy begins the stream: the transport above has the IP addresses that it says,
+// as *net.TCPAddrs, for it is a stream whatever the proxy's client spoke (UDP4,
+// UDP6). Where it says others, or none (UNIX, UNSPEC, LOCAL), the transport keeps
+// its own, as the protocol tells a receiver to do with a family that it has no
+// use for; HeaderOf has what was said.
+// trusted are the peers that may, and must, send one; none are loopback. Those
+// that have no IP address are trusted too: who may connect to a UNIX socket is
+// said by its file. Others are refused with an *AccessError, and a stream that begins
+// with anything else is refused as well. The header has to be there whole within
+// timeout; 0 is 5 s, below 0 no bound. The layer steps aside behind the header.
+func HeaderIn(trusted []netip.Prefix, timeout time.Duration) layer.Layer {
+	if timeout == 0 {
+		timeout = defaultHeaderTimeout
+	}
+	if len(trusted) == 0 {
+		trusted = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8), netip.PrefixFrom(netip.IPv6Loopback(), 128)}
+	}
+	return func(a layer.Above) layer.Above {
+		return layer.Above{Failed: a.Failed, Make: func(t weir.Transport) weir.Protocol {
+			w := &headerWire{}
+			o := &opening{name: "proxy-in", wire: w, above: a, stage: weir.StageProxy, limit: timeout}
+			switch peer, ok := addrPortOf(t.RemoteAddr()); {
+			case !ok || contains(trusted, peer.Addr()):
+			case peer.Port() == 0 && peer.Addr().IsUnspecified():
+				// It was reset before its address was asked for (io_uring).
+				o.wire = &noWire{err: layer.ErrEarlyEnd}
+			default:
+				o.wire = &noWire{err: &AccessError{Addr: peer.Addr(), Problem: NotListed}}
+			}
+			o.overlay = func(t weir.Transport, _ event) weir.Transport {
+				top := &headedTransport{overlay: overlay{Transport: t}, h: &w.h}
+				if src, ok := addrPortOf(w.h.Source); ok && !w.h.Local {
+					dst, _ := addrPortOf(w.h.Destination) // a header has both of one family
+					top.local, top.remote = net.TCPAddrFromAddrPort(dst), net.TCPAddrFromAddrPort(src)
+				}
+				return top
+			}
+			return o
+		}}
+	}
+}
+
+// headedTransport is the transport above HeaderIn.
+type headedTransport struct {
+	overlay
+	h *Header
+}
+
+func (t *headedTransport) proxyHeader() *Header { return t.h }
+
+// HeaderOf finds the header that a connection began with, through any
+// layers on top; nil where there was none.
+func HeaderOf(t weir.Transport) *Header {
+	if p, ok := weir.As[interface{ proxyHeader() *Header }](t); ok {
+		return p.proxyHeader()
+	}
+	return nil
+}
+
+// HeaderOut begins the stream with a header of the PROXY protocol, which says
+// that the connection is passed on for one from src to dst. Where one of them is
+// nil, or none that the version can say, the header says that it is the peer's
+// own (UNKNOWN, LOCAL). Nothing is waited for, and the layer steps aside at once.
+func HeaderOut(v HeaderVersion, src, dst net.Addr) layer.Layer {
+	header := appendHeader2(nil, src, dst)
+	if v == HeaderV1 {
+		header = appendHeader1(nil, src, dst)
+	}
+	return func(a layer.Above) layer.Above {
+		return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
+			return &heading{header: header, above: a}
+		}}
+	}
+}
+
+// heading writes a header and gives its place to the protocol above.
+type heading struct {
+	header []byte
+	above  layer.Above
+}
+
+// ConnectionMade implements weir.Protocol.
+func (h *heading) ConnectionMade(t weir.Transport) {
+	_, _ = t.Write(h.header) // if it is lost, the protocol above hears why
+	above := h.above
+	h.above = layer.Above{}
+	if !handOver(t, t, above, nil) {
+		_ = t.Close() // always nil
+	}
+}
+
+// DataReceived implements weir.Protocol; it cannot be called.
+func (h *heading) DataReceived([]byte) (int, error) { return 0, nil }
+
+// ConnectionLost implements weir.Protocol: what is above refused.
+func (h *heading) ConnectionLost(error) {}

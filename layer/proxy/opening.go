@@ -1,0 +1,310 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/peer"
+	"github.com/weir-io/weir/internal/refusal"
+	"github.com/weir-io/weir/layer"
+)
+
+// wire is the logic of a handshake at the beginning of a stream, without I/O:
+// bytes in, bytes and events out. What it does not use stays with the transport
+// and is shown again in front of what comes next, so it may wait for the whole
+// of a message.
+type wire interface {
+	// start returns what to send first; nil where the peer begins.
+	start() ([]byte, error)
+	// next looks at the bytes that are there and uses n of them. With n = 0, no
+	// event and no error it needs more. reply is to be sent, also in front of an
+	// error, which ends the handshake. After eventOpen and eventAsked it is
+	// not called again.
+	next(p []byte) (n int, reply []byte, e event, err error)
+}
+
+// event is what a wire found out.
+type event uint8
+
+const (
+	eventNone    event = iota
+	eventBound         // a client's proxy waits for the peer
+	eventOpen          // the handshake is over: the rest of the stream is the protocol's
+	eventAsked         // a server's peer asked for something, and waits for the answer
+	eventGuess         // a server's peer has sent a password: whether it may be looked at is said by grant
+	eventRefused       // a client's proxy has refused, and may say why until refusal.Wait is over: a refuser
+)
+
+// refuser is a wire that returns eventRefused.
+type refuser interface {
+	// refused returns the refusal as far as it has come; nil without one. Whatever
+	// ends the handshake then, this is the reason.
+	refused() error
+}
+
+// opening is the layer that only speaks at the beginning of a stream. It is the
+// protocol of the transport below until its wire says that the handshake is
+// over, and then gives its place to the protocol above, which has the transport
+// below, or an overlay of it, for its own: from then on the layer costs nothing.
+//
+//	ConnectionMade ──▶ handshake ──▶ open ──▶ SetProtocol(above), ConnectionMade
+//	                        │
+//	                        └──▶ fail: Above.Failed, and the end
+type opening struct {
+	name  string
+	wire  wire
+	above layer.Above
+	stage weir.Stage
+	limit time.Duration
+	// overlay makes the transport above when the handshake is over.
+	overlay func(t weir.Transport, e event) weir.Transport
+	bound   func() // for eventBound
+
+	guesses *guesses // of a server that asks for passwords; nil: any number
+	peer    netip.Prefix
+	guessed bool        // the wire has its turn
+	waits   *weir.Timer // until the turn, or for what a refusal says; nil: it did not have to wait
+
+	t     weir.Transport
+	timer *weir.Timer
+	over  bool
+	heard bool // the peer has sent something
+}
+
+// ConnectionMade implements weir.Protocol.
+func (o *opening) ConnectionMade(t weir.Transport) {
+	o.t = t
+	first, err := o.wire.start()
+	if err != nil {
+		o.fail(err, true)
+		return
+	}
+	o.setTimer()
+	if len(first) > 0 {
+		_, _ = t.Write(first) // if it is lost, ConnectionLost says why
+	}
+}
+
+func (o *opening) setTimer() {
+	if o.limit > 0 {
+		o.timer = o.t.Loop().After(o.limit, func() { o.fail(layer.ErrTimeout, true) })
+	}
+}
+
+// DataReceived implements weir.Protocol.
+func (o *opening) DataReceived(p []byte) (int, error) {
+	o.heard = true
+	used := 0
+	for !o.over {
+		n, reply, e, err := o.wire.next(p[used:])
+		used += n
+		if e == eventGuess {
+			if o.guess() {
+				continue
+			}
+			return used, nil
+		}
+		if o.guessed && (n > 0 || err != nil) && !errors.Is(err, ErrAuth) {
+			o.guessed = false
+			o.guesses.right(o.peer)
+		}
+		if len(reply) > 0 {
+			_, _ = o.t.Write(reply)
+		}
+		switch {
+		case err != nil:
+			o.fail(err, false)
+		case e == eventBound:
+			o.stopTimer()
+			o.setTimer()
+			o.bound()
+		case e == eventRefused:
+			o.waits = o.t.Loop().After(refusal.Wait, func() { o.fail(layer.ErrTimeout, true) })
+		case e != eventNone:
+			o.stepAside(e)
+		case n == 0:
+			return used, nil
+		}
+	}
+	return used, nil
+}
+
+// guess books the turn of a password. It reports false if that is later: no more
+// is read until then.
+func (o *opening) guess() bool {
+	o.peer = peer.Of(o.t.RemoteAddr(), peer.PrefixV6)
+	wait, ok := o.guesses.take(o.peer, o.t.Loop().Now())
+	o.guessed = ok
+	g := o.wire.(interface{ grant(at turn) }) // who asks has it
+	if !ok {
+		g.grant(turnDenied)
+		return true
+	}
+	if wait == 0 {
+		g.grant(turnOpen)
+		return true
+	}
+	o.t.PauseReading()
+	o.waits = o.t.Loop().After(wait, func() {
+		g.grant(turnOpen)
+		o.t.ResumeReading()
+	})
+	return false
+}
+
+// stepAside gives the transport to the protocol above.
+func (o *opening) stepAside(e event) {
+	o.over = true
+	o.stopTimer()
+	above, t := o.above, o.t
+	o.above = layer.Above{}
+	top := t
+	if o.overlay != nil {
+		top = o.overlay(t, e)
+	}
+	s, served := top.(*servedTransport)
+	switch {
+	case served && !handOver(t, top, above, s.r.settle):
+		s.r.Refuse(ErrNotAllowed)
+	case !served && !handOver(t, top, above, nil):
+		_ = t.Close() // always nil
+	}
+}
+
+// handOver makes the protocol above for the transport top, which is t or an
+// overlay of it, and gives it t's stream; then, if not nil, is called behind its
+// ConnectionMade. It reports false where there is none: the factory refuses.
+func handOver(t, top weir.Transport, above layer.Above, then func()) bool {
+	p := above.Make(top)
+	if p == nil {
+		return false
+	}
+	made := func() {
+		p.ConnectionMade(top)
+		if then != nil {
+			then()
+		}
+	}
+	if h, ok := weir.As[weir.Handover](t); ok {
+		h.Handover(p, made)
+	} else {
+		t.SetProtocol(p)
+		made()
+	}
+	return true
+}
+
+func (o *opening) stopTimer() {
+	for _, timer := range []*weir.Timer{o.timer, o.waits} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	o.timer, o.waits = nil, nil
+}
+
+// fail ends a connection that never was one. What was written leaves, unless
+// abort.
+func (o *opening) fail(err error, abort bool) {
+	if o.over {
+		return
+	}
+	o.over = true
+	o.stopTimer()
+	t, failed := o.t, o.above.Failed
+	if !o.heard {
+		err = layer.Unheard(err)
+	}
+	if r, ok := o.wire.(refuser); ok {
+		if refused := r.refused(); refused != nil {
+			err = refused
+		}
+	}
+	e := &weir.AttemptError{Addr: t.RemoteAddr(), Stage: o.stage, Err: &layer.Error{Layer: o.name, Err: err}}
+	o.above = layer.Above{}
+	if abort {
+		t.Abort()
+	} else {
+		closeSoon(t)
+	}
+	if failed != nil {
+		tell := func() { failed(e) }
+		// A closed loop has told of it, or was closed without.
+		_, _ = t.Loop().PostOr(tell, tell)
+	}
+}
+
+// farewell is how long a refusal may take to leave.
+const farewell = 5 * time.Second
+
+// closeSoon closes a transport on which a refusal was written, whether its peer
+// reads it or not.
+func closeSoon(t weir.Transport) {
+	_ = t.Close() // always nil
+	if t.Buffered() > 0 {
+		t.Loop().After(farewell, t.Abort)
+	}
+}
+
+// EOFReceived implements weir.EOFReceiver.
+func (o *opening) EOFReceived(int) (bool, error) {
+	o.fail(layer.ErrEarlyEnd, true)
+	return false, nil
+}
+
+// ConnectionLost implements weir.Protocol.
+func (o *opening) ConnectionLost(err error) {
+	if err == nil {
+		err = layer.ErrEarlyEnd
+	}
+	o.fail(err, true)
+}
+
+// overlay is a transport with other addresses than the one below, which does all
+// the rest.
+type overlay struct {
+	weir.Transport
+	local, remote net.Addr // nil: those below
+}
+
+// Unwrap returns the transport below, for weir.As.
+func (o *overlay) Unwrap() weir.Transport { return o.Transport }
+
+// LocalAddr implements weir.Transport.
+func (o *overlay) LocalAddr() net.Addr {
+	if o.local != nil {
+		return o.local
+	}
+	return o.Transport.LocalAddr()
+}
+
+// RemoteAddr implements weir.Transport.
+func (o *overlay) RemoteAddr() net.Addr {
+	if o.remote != nil {
+		return o.remote
+	}
+	return o.Transport.RemoteAddr()
+}
+
+// SpliceTo implements weir.Splicer where the transport below does: the bytes
+// are its bytes.
+func (o *overlay) SpliceTo(dst weir.Transport, done func(n int64, err error)) error {
+	if s, ok := o.Transport.(weir.Splicer); ok {
+		return s.SpliceTo(dst, done)
+	}
+	return weir.ErrNoSplice
+}
+
+// HostAddr is an address by name, which somebody else resolves.
+type HostAddr struct {
+	Net  string // "tcp"
+	Host string // "host:port"
+}
+
+// Network implements net.Addr.
+func (a *HostAddr) Network() string { return a.Net }
+
+func (a *HostAddr) String() string { return a.Host }

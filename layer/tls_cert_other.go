@@ -1,8 +1,0 @@
-//go:build !unix
-
-package layer
-
-import "io/fs"
-
-// fileIdentity is nothing here: time and size have to tell.
-func fileIdentity(fs.FileInfo) string { return "" }
