@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
-	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -24,24 +23,28 @@ type client struct {
 	cache     *cache
 	questions map[key]*question
 	trunks    map[netip.AddrPort]*trunk
-	open      int         // exchanges under way
-	waiting   []*exchange // for their turn to open a socket
-	first     int         // the server that is asked first, with Rotate
-	down      map[netip.AddrPort]time.Time
+	open      []*exchange // those that have a socket, in no order
+	waiting   int         // exchanges that wait for one, in their askers' lines
+	turn      *weir.Timer // when some of them have their turn
+	asking    map[netip.Prefix]*asker
+	askers    []*asker // the same, the one that asked first in front
+	servers   map[netip.AddrPort]*nameServer
+	mute      bool         // all of them are silent, and that was told
+	first     int          // the server that is asked first, with Rotate
+	slow      *cache       // questions whose answers were not there in time, as errors
+	lags      [2]familyLag // of A and of AAAA
 	random    draws
 	steps     func(Step)
 	packets   weir.Option // of each socket
 }
 
-// downFor is how long a server that did not answer is asked last.
-const downFor = 30 * time.Second
-
 func newClient(l *weir.Loop, o *options) *client {
 	c := &client{
 		l: l, o: o, cache: newCache(o.cacheMost, o.stale), questions: map[key]*question{}, trunks: map[netip.AddrPort]*trunk{},
-		down: map[netip.AddrPort]time.Time{}, steps: o.steps, packets: weir.WithMaxDatagram(udpMost),
+		asking: map[netip.Prefix]*asker{}, servers: map[netip.AddrPort]*nameServer{}, slow: newCache(slowMost, 0), steps: o.steps, packets: weir.WithMaxDatagram(udpMost),
 		configFile: watched{path: o.configPath}, hostsFile: watched{path: o.hostsPath}, hosts: o.hosts,
 	}
+	c.turn = l.NewTimer(c.turns)
 	c.random.from = o.random
 	if c.random.from == nil {
 		c.random.from = rand.Reader
@@ -73,7 +76,7 @@ func (c *client) configure(conf Config) {
 		conf.Search = append(conf.Search, absolute(s))
 	}
 	c.config = conf.filled()
-	clear(c.down)
+	clear(c.servers)
 }
 
 // reload reads the files again that have changed.
@@ -107,8 +110,9 @@ func (c *client) step(s Step) {
 	}
 }
 
-// ask finds the records of an absolute name. done is never called from inside.
-func (c *client) ask(name string, t Type, done func(Answer, *Error)) *waiter {
+// ask finds the records of an absolute name for an asker. done is never called
+// from inside.
+func (c *client) ask(id netip.Prefix, name string, t Type, done func(Answer, *Error)) *waiter {
 	k := key{lower(name), t}
 	w := &waiter{done: done}
 	e, fresh := c.cache.get(k, c.l.Now())
@@ -124,12 +128,14 @@ func (c *client) ask(name string, t Type, done func(Answer, *Error)) *waiter {
 		return w
 	}
 	q := c.questions[k]
+	a := c.asker(id)
+	defer func() { c.forget(a) }()
 	if q == nil {
-		if len(c.questions) >= c.o.questions {
+		if !c.admits(a) {
 			w.soon(c.l, Answer{}, &Error{Name: name, Type: t, Err: ErrBusy})
 			return w
 		}
-		q = c.question(k, e)
+		q = c.question(k, a, e)
 		w.q = q
 		q.waiters = append(q.waiters, w)
 		q.begin()
@@ -140,11 +146,12 @@ func (c *client) ask(name string, t Type, done func(Answer, *Error)) *waiter {
 		if q.served {
 			q.serveStale()
 		}
+		q.join(a)
 	}
 	return w
 }
 
-// waiter is somebody who asked.
+// waiter is one that asked.
 type waiter struct {
 	q    *question // nil: the result was there
 	done func(Answer, *Error)
@@ -160,18 +167,21 @@ func (w *waiter) soon(l *weir.Loop, a Answer, err *Error) {
 }
 
 // leave says that the result is not wanted any more. The question goes on for
-// the cache.
+// the cache, unless it is still in the line and no one else waits.
 func (w *waiter) leave() {
 	w.gone = true
 	if w.call != nil {
 		w.call.Cancel()
 	}
+	if q := w.q; q != nil && !q.over && q.deserted() && q.ex != nil && q.ex.at != nil {
+		q.end()
+	}
 }
 
-// cancel is leave, and ends the question if nobody else waits.
+// cancel is leave, and ends the question if no one else waits.
 func (w *waiter) cancel() {
 	w.leave()
-	if q := w.q; q != nil && !q.over && q.forsaken() {
+	if q := w.q; q != nil && !q.over && !q.served && q.deserted() {
 		q.end()
 	}
 }
@@ -179,14 +189,14 @@ func (w *waiter) cancel() {
 // close ends what is under way without a word.
 func (c *client) close() {
 	var all []*question
-	for _, q := range c.questions { // any order: nobody hears of it
+	for _, q := range c.questions { // any order: no callback runs
 		all = append(all, q)
 	}
 	for _, q := range all {
 		q.end()
 	}
 	var idle []*trunk
-	for _, t := range c.trunks { // any order: nobody hears of it
+	for _, t := range c.trunks { // any order: no callback runs
 		idle = append(idle, t)
 	}
 	for _, t := range idle {
@@ -194,7 +204,7 @@ func (c *client) close() {
 	}
 }
 
-// draws draws numbers that nobody can foresee.
+// draws draws numbers that no one can predict.
 type draws struct {
 	from interface{ Read(p []byte) (int, error) }
 	buf  [512]byte
@@ -236,9 +246,12 @@ func (d *draws) port() uint16 {
 	}
 }
 
-// mixed is a name with the case of each letter drawn.
-func (d *draws) mixed(name string) (dnsmessage.Name, error) {
+// mixed is a name with the case of each letter drawn, or in lower case.
+func (d *draws) mixed(name string, asItIs bool) (dnsmessage.Name, error) {
 	b := []byte(lower(name))
+	if asItIs {
+		return dnsmessage.NewName(string(b))
+	}
 	var bits uint16
 	left := 0
 	for i, ch := range b {

@@ -15,9 +15,9 @@ var (
 	ErrNotFound = errors.New("no such host or record")
 	// ErrTimeout: no server answered in time.
 	ErrTimeout = errors.New("no server answered in time")
-	// ErrServer: the servers answered, and none could say.
+	// ErrServer: the servers answered, or could not be reached, and none could say.
 	ErrServer = errors.New("no server could answer")
-	// ErrAliases: more than eight aliases in a row, or a loop of them.
+	// ErrAliases: more than 32 aliases in a row, or a circle of them.
 	ErrAliases = errors.New("too many aliases")
 	// ErrBadName: no host can have the name.
 	ErrBadName = errors.New("not a host name")
@@ -70,7 +70,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Timeout reports whether nobody answered.
+// Timeout reports whether no server answered in time.
 func (e *Error) Timeout() bool { return errors.Is(e.Err, ErrTimeout) }
 
 // Temporary reports whether it is worth asking again.
@@ -95,12 +95,18 @@ func (e *Error) As(target any) bool {
 	return true
 }
 
+// badVersion is BADVERS, of EDNS (RFC 6891, 9).
+const badVersion = 16
+
 // codeError is a reply's error code.
 type codeError int
 
 func (c codeError) Error() string {
-	names := [...]string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"}
-	if int(c) < len(names) {
+	names := [...]string{
+		"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE",
+		badVersion: "BADVERS", 23: "BADCOOKIE",
+	}
+	if int(c) < len(names) && names[c] != "" {
 		return names[c]
 	}
 	return fmt.Sprintf("error code %d", int(c))

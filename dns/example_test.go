@@ -40,7 +40,7 @@ func ExampleWithStream() {
 		return
 	}
 	defer l.Close()
-	// l.Connect("tcp", "example.com:80", protocol) finds the name, and nobody reads it on the way.
+	// l.Connect("tcp", "example.com:80", protocol) finds the name, and no one can read it on the way.
 	fmt.Println("ready")
 	// Output: ready
 }

@@ -1,9 +1,11 @@
 package dns
 
 import (
+	"container/list"
 	"errors"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -20,7 +22,13 @@ type exchange struct {
 	server netip.AddrPort
 	query  query
 	tcp    bool
-	opened bool // counts among client.open
+	opened bool          // it is one of client.open
+	slot   int           // where in it
+	at     *list.Element // in its asker's line; nil: it is not
+	since  time.Time     // when it was opened
+	turn   time.Duration // after which another may have its socket
+	sent   bool          // there was something to reply to
+	cased  bool          // a reply had the name in another case
 	over   bool
 
 	udp   *weir.PacketEndpoint
@@ -29,23 +37,23 @@ type exchange struct {
 	timer *weir.Timer
 }
 
-func (ex *exchange) begin() {
-	if ex.c.open >= ex.c.o.sockets {
-		ex.c.waiting = append(ex.c.waiting, ex)
-		return
-	}
-	ex.open()
-}
-
 func (ex *exchange) open() {
-	ex.opened = true
-	ex.c.open++
-	ex.timer = ex.c.l.NewTimer(ex.late)
-	if ex.c.config.TCP {
-		ex.overTCP("asked")
+	if ex.c.l.Now().After(ex.q.until) { // it has stood in line for all of its time
+		ex.c.l.Soon(func() { ex.failed(ErrTimeout) })
 		return
 	}
-	ex.timer.Set(ex.c.config.Timeout)
+	ex.opened, ex.slot, ex.since = true, len(ex.c.open), ex.c.l.Now()
+	ex.c.open = append(ex.c.open, ex)
+	ex.q.asker.open++
+	ex.turn = max(ex.turn, turnTime)
+	if ex.timer == nil {
+		ex.timer = ex.c.l.NewTimer(ex.late)
+	}
+	if ex.c.config.TCP {
+		ex.overTCP("asked", ex.q.patience)
+		return
+	}
+	ex.timer.Set(ex.q.patience)
 	if err := ex.overUDP(); err != nil {
 		if errors.Is(err, weir.ErrLoopClosed) {
 			ex.end()
@@ -85,7 +93,10 @@ func (ex *exchange) overUDP() error {
 		return err
 	}
 	ex.q.step(ex, "ask")
-	return ex.udp.SendTo(msg, weir.PacketAddr{IP: ex.server})
+	if err = ex.udp.SendTo(msg, weir.PacketAddr{IP: ex.server}); err == nil {
+		ex.sent = true
+	}
+	return err
 }
 
 // end gives everything back without a word.
@@ -98,25 +109,23 @@ func (ex *exchange) end() {
 	if ex.trunk != nil {
 		ex.trunk.leave(ex)
 	}
-	if ex.timer != nil {
-		ex.timer.Stop()
-	}
+	ex.c.unline(ex)
 	if ex.opened {
-		ex.c.open--
+		ex.shut()
 		ex.c.openNext()
 	}
 }
 
-// openNext lets the exchange begin that has waited longest.
-func (c *client) openNext() {
-	for len(c.waiting) > 0 && c.open < c.o.sockets {
-		ex := c.waiting[0]
-		c.waiting[0] = nil
-		c.waiting = c.waiting[1:]
-		if !ex.over {
-			ex.open()
-		}
-	}
+// shut says that it has no socket any more.
+func (ex *exchange) shut() {
+	ex.timer.Stop()
+	c, last := ex.c, len(ex.c.open)-1
+	c.open[ex.slot] = c.open[last]
+	c.open[ex.slot].slot = ex.slot
+	c.open[last] = nil
+	c.open = c.open[:last]
+	ex.opened = false
+	ex.q.asker.open--
 }
 
 func (ex *exchange) closeUDP() {
@@ -143,15 +152,22 @@ func (ex *exchange) failed(err error) {
 // message looks at what came from the server.
 func (ex *exchange) message(p []byte) {
 	r, err := ex.query.read(p)
+	if !errors.Is(err, errNotReply) {
+		ex.c.hears(ex.server)
+	}
 	switch {
+	case errors.Is(err, errOtherCase) && !ex.tcp:
+		// As below, but a server may change the case of all names and have no TCP.
+		ex.cased = true
+		ex.overTCP("the name is in another case", min(ex.q.patience, casedTime))
 	case errors.Is(err, errNotReply) && !ex.tcp:
 		// A forger who guesses, or a server that changes what it repeats: only
 		// TCP tells.
-		ex.overTCP("not a reply to this query")
+		ex.overTCP("not a reply to this query", ex.q.patience)
 	case err != nil:
 		ex.failed(err)
 	case r.truncated && !ex.tcp:
-		ex.overTCP("truncated")
+		ex.overTCP("truncated", ex.q.patience)
 	case r.truncated:
 		ex.failed(errBadReply)
 	default:
@@ -182,7 +198,7 @@ func (d *datagrams) PacketReceived(p []byte, from weir.PacketAddr) {
 // PacketTruncated implements weir.TruncatedReceiver.
 func (d *datagrams) PacketTruncated(_ []byte, from weir.PacketAddr) {
 	if ex := (*exchange)(d); !ex.over && !ex.tcp && from.IP == ex.server {
-		ex.overTCP("too long for a datagram")
+		ex.overTCP("too long for a datagram", ex.q.patience)
 	}
 }
 
@@ -200,13 +216,17 @@ func (d *datagrams) EndpointLost(err error) {
 	}
 }
 
-// overTCP asks the same server again, where nobody else can answer.
-func (ex *exchange) overTCP(why string) {
+// casedTime is how long a server that changes the case of names has to answer over
+// TCP before it is asked again by datagram, where its habit no longer counts.
+const casedTime = time.Second
+
+// overTCP asks the same server again, where no other server can answer.
+func (ex *exchange) overTCP(why string, patience time.Duration) {
 	ex.q.step(ex, why+": over "+ex.c.over())
-	ex.tcp = true
+	ex.tcp, ex.sent = true, true
 	ex.query.fold = true
 	ex.closeUDP()
-	ex.timer.Set(ex.c.config.Timeout)
+	ex.timer.Set(patience)
 	ex.c.trunk(ex.server).ask(ex)
 }
 

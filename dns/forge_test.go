@@ -85,7 +85,7 @@ func chiSquare(counts []int) float64 {
 }
 
 // TestUnpredictable: ids, source ports and cases of 100,000 queries are evenly
-// spread, and no pair of port and id is used twice at a time (RELIABILITY.md,
+// spread, and no pair of port and id is used twice at a time (docs/promises.md,
 // Names).
 func TestUnpredictable(t *testing.T) {
 	n := 100_000
@@ -234,8 +234,8 @@ func dnsSeed(t *testing.T, seed uint64) (right, failed int) {
 		}
 	}
 	c := r.client(client)
-	if c.open != 0 || len(c.questions) != 0 {
-		t.Errorf("seed %d: left over: %d exchanges, %d questions", seed, c.open, len(c.questions))
+	if len(c.open)+c.waiting+len(c.askers) != 0 || len(c.questions) != 0 {
+		t.Errorf("seed %d: left over: %d exchanges, %d questions", seed, len(c.open), len(c.questions))
 	}
 	if u := w.Host("client").Usage(); u.Handles != 0 || u.Armed != 0 || u.Sockets != 0 {
 		t.Errorf("seed %d: left over: %+v", seed, u)

@@ -1,8 +1,11 @@
 package dns
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +17,7 @@ import (
 const (
 	udpSize    = 1232 // what we say we take over UDP (RFC 9715)
 	udpMost    = 4096 // what we take all the same
-	aliasesMax = 8    // CNAMEs that are followed for one name
+	aliasesMax = 32   // CNAMEs that are followed for one name
 	recordsMax = 1024 // that are looked at in one section of a reply
 	nameMax    = 254  // bytes of a name in text, with its last dot
 	labelMax   = 63   // bytes of a label
@@ -27,7 +30,7 @@ type query struct {
 	qtype Type
 	edns  bool
 	pad   bool // to a multiple of padTo
-	fold  bool // the case of the reply's name does not count: over TCP
+	fold  bool // the case of the reply's name does not count: over TCP, and for servers that change it
 }
 
 // pack appends the query to buf.
@@ -72,26 +75,31 @@ func (q *query) padding() []dnsmessage.Option {
 
 // Why a message is not the reply to a query.
 var (
-	errNotReply = errors.New("not a reply to the query")
-	errBadReply = errors.New("reply cannot be read")
+	errNotReply  = errors.New("not a reply to the query")
+	errOtherCase = fmt.Errorf("%w: its name is in another case", errNotReply)
+	errBadReply  = errors.New("reply cannot be read")
 )
 
 // response is a reply that was taken for a query's, as far as it concerns it.
 type response struct {
-	code      dnsmessage.RCode
+	code      dnsmessage.RCode // with the bits of EDNS (RFC 6891, 6.1.3)
+	edns      bool             // the server understands EDNS: it said so
 	truncated bool
 	recursive bool // the server can ask others
 	authority bool
 	aliases   []Record
 	records   []Record
 	end       string // where the aliases lead, in lower case
+	circle    bool   // they lead back
+	foreign   bool   // there are records, and none of them is about the question
 	soa       bool   // the authority section has the SOA of a negative answer
 	negative  time.Duration
 	referral  bool
 }
 
 // read reads a message as the reply to q. errNotReply says that it is somebody
-// else's, or a forgery; any other error that it is the server's and no good.
+// else's, or a forgery, errOtherCase that nothing but the case of its name speaks
+// against it; any other error that it is the server's and no good.
 func (q *query) read(msg []byte) (*response, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(msg)
@@ -104,17 +112,23 @@ func (q *query) read(msg []byte) (*response, error) {
 		// it only makes us ask elsewhere.
 		return &response{code: h.RCode}, nil
 	}
-	if err != nil || question.Class != dnsmessage.ClassINET || Type(question.Type) != q.qtype || !q.named(question.Name.String()) {
+	if err != nil || question.Class != dnsmessage.ClassINET || Type(question.Type) != q.qtype || lower(question.Name.String()) != lower(q.name.String()) {
 		return nil, errNotReply
 	}
 	if _, err := p.Question(); !errors.Is(err, dnsmessage.ErrSectionDone) {
 		return nil, errNotReply
+	}
+	if !q.fold && question.Name.String() != q.name.String() {
+		return nil, errOtherCase
 	}
 	r := &response{code: h.RCode, truncated: h.Truncated, recursive: h.RecursionAvailable, authority: h.Authoritative}
 	if r.truncated {
 		return r, nil // what is there of it is not used
 	}
 	if !wellFormed(msg) {
+		if !r.conclusive() {
+			return r, nil // the code says enough
+		}
 		return nil, errBadReply
 	}
 	answers, err := readSection(p.Answer)
@@ -122,14 +136,27 @@ func (q *query) read(msg []byte) (*response, error) {
 		return nil, err
 	}
 	r.follow(lower(q.name.String()), q.qtype, answers)
-	return r, r.readAuthority(&p)
+	r.foreign = binary.BigEndian.Uint16(msg[6:]) > 0 && len(r.records)+len(r.aliases) == 0
+	if err := r.readAuthority(&p); err != nil {
+		return nil, err
+	}
+	return r, r.readAdditional(&p)
 }
 
-func (q *query) named(name string) bool {
-	if q.fold {
-		return lower(name) == lower(q.name.String())
+// conclusive reports whether the code is one of an answer. All others say that
+// the server could not or would not.
+func (r *response) conclusive() bool {
+	return r.code == dnsmessage.RCodeSuccess || r.code == dnsmessage.RCodeNameError
+}
+
+// lame reports whether a reply that says success holds nothing: no answer, and
+// nothing that makes it a negative one. A server without a zone and without
+// recursion sends such, or one that is broken (RFC 2308, 2.2; RFC 1912, 2.8).
+func (r *response) lame() bool {
+	if r.code != dnsmessage.RCodeSuccess || len(r.records)+len(r.aliases) > 0 || r.soa {
+		return false
 	}
-	return name == q.name.String()
+	return r.foreign || !r.authority && (r.referral || !r.recursive)
 }
 
 // readSection reads the resources of one section.
@@ -182,7 +209,7 @@ func record(res *dnsmessage.Resource) (Record, bool) {
 	case *dnsmessage.HTTPSResource:
 		ok = r.service(&b.SVCBResource)
 	case *dnsmessage.SOAResource:
-		r.negative(b)
+		r.SOA = &Authority{Server: lower(b.NS.String()), Serial: b.Serial, Mailbox: lower(b.MBox.String()), Refresh: seconds(b.Refresh), Retry: seconds(b.Retry), Expire: seconds(b.Expire), Minimum: seconds(b.MinTTL)}
 	case *dnsmessage.UnknownResource:
 		r.Data = b.Data
 	}
@@ -196,11 +223,6 @@ func (r *Record) service(b *dnsmessage.SVCBResource) (ok bool) {
 		r.Params = append(r.Params, Param{Key: uint16(p.Key), Value: p.Value})
 	}
 	return ok
-}
-
-// negative keeps of an SOA how long a negative answer holds (RFC 2308, 5).
-func (r *Record) negative(b *dnsmessage.SOAResource) {
-	r.TTL = min(r.TTL, seconds(b.MinTTL))
 }
 
 // seconds is a TTL; one with the highest bit set is 0 (RFC 2181, 8).
@@ -233,7 +255,16 @@ func (r *response) follow(name string, qtype Type, answers []Record) {
 		}
 		r.aliases = append(r.aliases, *alias)
 		r.end = lower(alias.Target)
+		if r.circle = inCircle(name, r.aliases); r.circle {
+			return
+		}
 	}
+}
+
+// inCircle reports whether the last of the aliases of a name leads to one before it.
+func inCircle(name string, aliases []Record) bool {
+	end := aliases[len(aliases)-1].Target
+	return end == name || slices.ContainsFunc(aliases, func(r Record) bool { return lower(r.Name) == end })
 }
 
 // readAuthority looks for the SOA of a negative answer, and for a referral.
@@ -249,13 +280,36 @@ func (r *response) readAuthority(p *dnsmessage.Parser) error {
 		}
 		switch a.Type {
 		case SOA:
-			r.soa, r.negative = true, a.TTL
+			// How long a negative answer holds (RFC 2308, 5).
+			r.soa, r.negative = true, min(a.TTL, a.SOA.Minimum)
 		case NS:
 			r.referral = true
 		default:
 		}
 	}
 	return nil
+}
+
+// readAdditional looks for the OPT record of EDNS, which has the higher bits of
+// the code: an error that only they say is no answer (BADVERS is 16).
+func (r *response) readAdditional(p *dnsmessage.Parser) error {
+	for range recordsMax {
+		h, err := p.AdditionalHeader()
+		switch {
+		case errors.Is(err, dnsmessage.ErrSectionDone):
+			return nil
+		case err != nil:
+			return errBadReply
+		case h.Type == dnsmessage.TypeOPT:
+			r.edns = true
+			r.code = h.ExtendedRCode(r.code)
+			return nil
+		}
+		if err := p.SkipAdditional(); err != nil {
+			return errBadReply
+		}
+	}
+	return errBadReply
 }
 
 // ttl is the shortest TTL on the way to the answer.

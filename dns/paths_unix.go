@@ -2,7 +2,5 @@
 
 package dns
 
-const (
-	configPath = "/etc/resolv.conf"
-	hostsPath  = "/etc/hosts"
-)
+// configPath is where the system names its resolvers.
+const configPath = "/etc/resolv.conf"

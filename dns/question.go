@@ -1,8 +1,10 @@
 package dns
 
 import (
+	"container/list"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -14,9 +16,13 @@ import (
 //
 //	begin ─▶ exchange with a server ─answer, negative─▶ finish
 //	            ▲    │ alias without its end: ask for that
-//	            └────┘ no answer, an error: the next server, and all once more
+//	            └────┘ no answer, an error, nothing: the next server, and all once
+//	                   more; an error that EDNS may have caused: the same, plainly
 type question struct {
 	c       *client
+	asker   *asker
+	place   *list.Element // among the asker's
+	since   time.Time
 	key     key
 	name    string // what is asked for now: the key's, or where its aliases lead
 	aliases []Record
@@ -26,28 +32,46 @@ type question struct {
 	servers []netip.AddrPort // in the order they are asked
 	server  int              // the one that is asked now
 	round   int
-	plain   bool // without EDNS: a server did not understand it
+	rounds  int
 	tried   []Attempt
 	timeout bool // one of them was out of time
+	heard   bool // one of them said something
 	ex      *exchange
 
-	old    *entry // what may be served if nobody answers
+	patience time.Duration    // what each server has to answer
+	until    time.Time        // no server is asked after that
+	plain    []netip.AddrPort // those that are asked without EDNS
+	folds    []netip.AddrPort // those that change the case of names
+
+	old    *entry // what may be served if no server answers
 	served bool   // it was
 	stale  *weir.Timer
 }
 
-// staleAfter is how long somebody waits before a stale answer is good enough
+// staleAfter is how long a lookup waits before a stale answer is good enough
 // (RFC 8767, 5).
 const staleAfter = 1800 * time.Millisecond
 
-func (c *client) question(k key, old *entry) *question {
-	q := &question{c: c, key: k, name: k.name, old: old}
+// questionTime is how long a question may take, with all the aliases on the way,
+// where it does not take all servers longer to be asked.
+const questionTime = 30 * time.Second
+
+func (c *client) question(k key, a *asker, old *entry) *question {
+	q := &question{c: c, key: k, name: k.name, old: old, since: c.l.Now()}
 	c.questions[k] = q
+	q.count(a)
 	return q
 }
 
 func (q *question) begin() {
-	if q.old != nil {
+	conf := &q.c.config
+	all := conf.Timeout * time.Duration(conf.Attempts*len(conf.Servers))
+	q.until = q.c.l.Now().Add(max(questionTime, all))
+	switch {
+	case q.old == nil:
+	case q.c.allSilent(): // no one is kept waiting for what was told another already
+		q.serveStale()
+	default:
 		q.stale = q.c.l.After(staleAfter, q.serveStale)
 	}
 	q.restart()
@@ -57,31 +81,8 @@ func (q *question) begin() {
 func (q *question) restart() {
 	q.servers = q.c.order()
 	q.server, q.round = 0, 0
+	q.rounds, q.patience = q.c.patience()
 	q.next()
-}
-
-// order is the order in which servers are asked: as configured, or beginning with
-// another each time, those that did not answer lately last.
-func (c *client) order() []netip.AddrPort {
-	all := c.config.Servers
-	if len(all) == 1 {
-		return all // nobody changes it
-	}
-	start := 0
-	if c.config.Rotate {
-		start = c.first % len(all)
-		c.first++
-	}
-	var up, down []netip.AddrPort
-	for i := range all {
-		s := all[(start+i)%len(all)]
-		if until, ok := c.down[s]; ok && c.l.Now().Before(until) {
-			down = append(down, s)
-		} else {
-			up = append(up, s)
-		}
-	}
-	return append(up, down...)
 }
 
 // next asks the server whose turn it is.
@@ -90,9 +91,9 @@ func (q *question) next() {
 		q.server = 0
 		q.round++
 	}
-	if q.round >= q.c.config.Attempts {
+	if q.round >= q.rounds || q.c.l.Now().After(q.until) {
 		err := ErrServer
-		if q.timeout {
+		if q.timeout && !q.heard {
 			err = ErrTimeout
 		}
 		q.fail(&Error{Name: q.key.name, Type: q.key.qtype, Err: err, Tried: q.tried})
@@ -102,15 +103,18 @@ func (q *question) next() {
 }
 
 func (q *question) exchange() {
-	name, err := q.c.random.mixed(q.name)
+	ex := &exchange{q: q, c: q.c, server: q.servers[q.server]}
+	now, s := q.c.l.Now(), q.c.server(ex.server)
+	fold := slices.Contains(q.folds, ex.server) || now.Before(s.folds)
+	plain := slices.Contains(q.plain, ex.server) || now.Before(s.plain)
+	name, err := q.c.random.mixed(q.name, fold)
 	if err != nil {
 		q.fail(&Error{Name: q.key.name, Type: q.key.qtype, Err: ErrBadName})
 		return
 	}
-	ex := &exchange{q: q, c: q.c, server: q.servers[q.server]}
-	ex.query = query{id: q.c.random.uint16(), name: name, qtype: q.key.qtype, edns: !q.plain, pad: q.c.o.stream}
+	ex.query = query{id: q.c.random.uint16(), name: name, qtype: q.key.qtype, edns: !plain, pad: q.c.o.stream, fold: fold}
 	q.ex = ex
-	ex.begin()
+	q.c.begin(ex)
 }
 
 // failed is an exchange that came to nothing.
@@ -118,12 +122,46 @@ func (q *question) failed(ex *exchange, err error) {
 	q.ex = nil
 	q.tried = append(q.tried, Attempt{Server: ex.server, TCP: ex.tcp, Err: err})
 	q.step(ex, err.Error())
-	if errors.Is(err, ErrTimeout) {
-		q.timeout = true
-		q.c.down[ex.server] = q.c.l.Now().Add(downFor)
+	late := errors.Is(err, ErrTimeout)
+	q.timeout = q.timeout || late
+	switch {
+	case ex.cased && !slices.Contains(q.folds, ex.server):
+		// There is no TCP to tell. Id and port are drawn again, and are to be right.
+		q.folds = append(q.folds, ex.server)
+		q.exchange()
+		return
+	case refuses(err):
+		q.heard = true
+		if ex.query.edns && !q.c.server(ex.server).edns && q.plainly(ex) {
+			return
+		}
+	case late && ex.query.edns && !ex.tcp && !q.c.server(ex.server).edns:
+		q.plain = append(q.plain, ex.server) // in the next round
+	}
+	if ex.sent {
+		q.c.misses(ex.server, ex.since)
 	}
 	q.server++
 	q.next()
+}
+
+// refuses reports whether an exchange failed with a reply that is none.
+func refuses(err error) bool {
+	code := codeError(0)
+	return errors.As(err, &code) || errors.Is(err, errLame) || errors.Is(err, errBadReply)
+}
+
+// plainly asks the server again without EDNS, which old ones answer with any
+// error. It reports false if that was done already.
+func (q *question) plainly(ex *exchange) bool {
+	if slices.Contains(q.plain, ex.server) {
+		return false
+	}
+	q.step(ex, "asked again without EDNS")
+	q.plain = append(q.plain, ex.server)
+	q.ex = nil
+	q.exchange()
+	return true
 }
 
 func (q *question) step(ex *exchange, what string) {
@@ -132,24 +170,31 @@ func (q *question) step(ex *exchange, what string) {
 
 // replied is an exchange that has its reply.
 func (q *question) replied(ex *exchange, r *response) {
-	delete(q.c.down, ex.server)
+	s := q.c.server(ex.server)
+	s.edns = s.edns || r.edns
 	switch {
-	case r.code == dnsmessage.RCodeFormatError && ex.query.edns:
-		q.step(ex, "does not understand EDNS")
-		q.ex, q.plain = nil, true
-		q.exchange()
+	case ex.query.edns && noEDNS(r.code) && q.plainly(ex):
 		return
-	case r.code != dnsmessage.RCodeSuccess && r.code != dnsmessage.RCodeNameError:
+	case !r.conclusive():
 		q.failed(ex, codeError(r.code))
 		return
-	case r.code == dnsmessage.RCodeSuccess && len(r.records)+len(r.aliases) == 0 && !r.soa &&
-		r.referral && !r.recursive && !r.authority:
+	case r.lame():
 		q.failed(ex, errLame)
 		return
 	}
+	// What it took to get an answer is remembered.
+	now := q.c.l.Now()
+	if slices.Contains(q.plain, ex.server) && !ex.query.edns {
+		s.plain = now.Add(habitFor)
+	}
+	if slices.Contains(q.folds, ex.server) && !ex.tcp {
+		s.folds = now.Add(habitFor)
+	}
+	q.c.inTime(q.key)
 	q.ex = nil
 	q.aliases = append(q.aliases, r.aliases...)
-	if len(q.aliases) > aliasesMax {
+	circle := len(r.aliases) > 0 && (r.circle || inCircle(q.key.name, q.aliases))
+	if circle || len(q.aliases) > aliasesMax {
 		q.fail(&Error{Name: q.key.name, Type: q.key.qtype, Err: ErrAliases})
 		return
 	}
@@ -172,7 +217,14 @@ func (q *question) replied(ex *exchange, r *response) {
 	}
 }
 
-var errLame = errors.New("refers to other servers")
+// errLame is a reply of success with nothing in it.
+var errLame = errors.New("neither an answer nor a word that there is none")
+
+// noEDNS reports whether a code says that a server does not know EDNS, or not its
+// version 0 (RFC 6891, 7).
+func noEDNS(code dnsmessage.RCode) bool {
+	return code == dnsmessage.RCodeFormatError || code == dnsmessage.RCodeNotImplemented || code == badVersion
+}
 
 func (q *question) found(ex *exchange, r *response) {
 	a := Answer{Name: q.key.name, Records: r.records, Aliases: q.aliases, Server: ex.server}
@@ -207,6 +259,9 @@ func (q *question) none(r *response) {
 
 // fail ends the question without an answer, or with an old one.
 func (q *question) fail(err *Error) {
+	if errors.Is(err.Err, ErrTimeout) {
+		q.c.missed(q.key)
+	}
 	if q.old != nil && q.serves() {
 		q.serveStale()
 		q.end()
@@ -247,14 +302,9 @@ func (q *question) finish(result func() (Answer, *Error)) {
 	}
 }
 
-// forsaken reports whether nobody waits for the answer any more.
-func (q *question) forsaken() bool {
-	for _, w := range q.waiters {
-		if !w.gone {
-			return false
-		}
-	}
-	return !q.served
+// deserted reports whether no one waits for the answer any more.
+func (q *question) deserted() bool {
+	return !slices.ContainsFunc(q.waiters, func(w *waiter) bool { return !w.gone })
 }
 
 // end takes the question off the books.
@@ -272,4 +322,7 @@ func (q *question) end() {
 		q.ex.end()
 		q.ex = nil
 	}
+	q.asker.questions--
+	q.asker.asked.Remove(q.place)
+	q.c.forget(q.asker)
 }

@@ -3,12 +3,12 @@ package dns
 import (
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/hosts"
 )
 
 // Resolver finds records and addresses. It may serve several loops at once; each
@@ -41,6 +41,8 @@ type options struct {
 	attempts   int
 	sockets    int
 	questions  int
+	perAsker   int
+	silence    func(*weir.Loop, []netip.AddrPort)
 }
 
 // WithConfig uses a configuration instead of /etc/resolv.conf.
@@ -70,7 +72,8 @@ func WithHostsFile(path string) Option {
 func WithCache(entries int) Option { return func(o *options) { o.cacheMost = max(entries, 0) } }
 
 // WithStale serves answers for up to d beyond their time when no server answers
-// (RFC 8767): after 1.8 s, or when all have failed.
+// (RFC 8767): after 1.8 s, or when all have failed, and at once while all are known
+// to be silent.
 func WithStale(d time.Duration) Option { return func(o *options) { o.stale = max(d, 0) } }
 
 // WithTCP asks over TCP only.
@@ -114,6 +117,20 @@ func WithLimits(sockets, questions int) Option {
 	}
 }
 
+// WithAskerLimit bounds how many questions one asker of Resolver.For has under way,
+// 4096 by default. One too many takes the place of the oldest, which ends with
+// ErrBusy, or is refused with that if none is older than 250 ms. A host takes two,
+// one of each family.
+func WithAskerLimit(questions int) Option {
+	return func(o *options) { o.perAsker = max(questions, 1) }
+}
+
+// WithSilence calls f on the loop's goroutine when none of the servers answers any
+// more, with all of them, and with nil when one is heard again.
+func WithSilence(f func(l *weir.Loop, silent []netip.AddrPort)) Option {
+	return func(o *options) { o.silence = f }
+}
+
 // WithRandom draws ids, ports and cases from r instead of crypto/rand, so that a
 // simulated run can be repeated. Reads must not fail.
 func WithRandom(r io.Reader) Option { return func(o *options) { o.random = r } }
@@ -136,9 +153,9 @@ type Step struct {
 func New(opts ...Option) *Resolver {
 	r := &Resolver{
 		options: options{
-			configPath: configPath, hostsPath: hostsPath,
+			configPath: configPath, hostsPath: hosts.Path,
 			connect:   connectTCP,
-			cacheMost: 4096, sockets: 512, questions: 10_000,
+			cacheMost: 4096, sockets: 512, questions: 10_000, perAsker: 4096,
 		},
 		clients: map[*weir.Loop]*client{},
 	}
@@ -173,13 +190,22 @@ func (r *Resolver) Forget(l *weir.Loop) {
 }
 
 // Lookup finds the records of a type. The name is completed by the search list
-// unless it ends with a dot. done is called on l's goroutine exactly once, never
+// unless it ends with a dot. What LookupNetIP and LookupAddr know without a server
+// is not asked for: addresses of literals, of localhost and of names in the hosts
+// file, and the names of such addresses. done is called on l's goroutine exactly once, never
 // from inside, unless cancel is called before; its error is an *Error. The
 // Records are the caller's.
 func (r *Resolver) Lookup(l *weir.Loop, name string, t Type, done func(Answer, error)) (cancel func()) {
 	c := r.client(l)
 	c.reload()
 	s := &search{c: c, name: name, qtype: t, done: done}
+	if all, known := c.local(name, t); known {
+		if len(all) == 0 {
+			return s.soon(Answer{}, &Error{Name: name, Type: t, Err: ErrNotFound})
+		}
+		c.step(Step{Name: name, Type: t, What: "known without a server"})
+		return s.soon(Answer{Name: absolute(name), Records: all}, nil)
+	}
 	if err := checkName(name); err != nil {
 		return s.soon(Answer{}, &Error{Name: name, Type: t, Err: err})
 	}
@@ -195,31 +221,18 @@ func (r *Resolver) Lookup(l *weir.Loop, name string, t Type, done func(Answer, e
 // the servers, A and AAAA together. One family's addresses do not wait long for
 // the other's.
 func (r *Resolver) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
+	return r.lookupNetIP(l, netip.Prefix{}, network, host, done)
+}
+
+func (r *Resolver) lookupNetIP(l *weir.Loop, asker netip.Prefix, network, host string, done func([]netip.Addr, error)) (cancel func()) {
 	c := r.client(l)
 	c.reload()
-	s := &hostSearch{c: c, network: network, name: host, done: done}
-	if a, err := netip.ParseAddr(host); err == nil {
-		if !fits(network, a) {
-			return s.soon(nil, &Error{Name: host, Err: ErrNotFound})
-		}
-		return s.soon([]netip.Addr{a}, nil)
-	}
-	addrs, known := c.hosts.lookup(network, host)
-	if known {
-		c.step(Step{Name: host, What: "in the hosts file"})
-	}
-	if isLocalhost(host) { // loopback of both families, whatever the file leaves out
-		for _, a := range []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
-			if fits(network, a) && !slices.ContainsFunc(addrs, func(b netip.Addr) bool { return b.Unmap().Is4() == a.Is4() }) {
-				addrs = append(addrs, a)
-			}
-		}
-		known = true
-	}
-	if known {
+	s := &hostSearch{c: c, asker: asker, network: network, name: host, done: done}
+	if addrs, known := c.localAddrs(network, host); known {
 		if len(addrs) == 0 {
 			return s.soon(nil, &Error{Name: host, Err: ErrNotFound})
 		}
+		c.step(Step{Name: host, What: "known without a server"})
 		return s.soon(addrs, nil)
 	}
 	if err := checkName(host); err != nil {
@@ -239,8 +252,7 @@ func (r *Resolver) LookupAddr(l *weir.Loop, a netip.Addr, done func([]string, er
 	c := r.client(l)
 	c.reload()
 	a = a.Unmap().WithZone("")
-	if c.hosts != nil && len(c.hosts.names[a]) > 0 {
-		names := append([]string(nil), c.hosts.names[a]...)
+	if names := c.localNames(a); len(names) > 0 {
 		call := l.Soon(func() { done(names, nil) })
 		return func() { call.Cancel() }
 	}

@@ -11,6 +11,7 @@ import (
 // search asks for one name after the other until one is found.
 type search struct {
 	c       *client
+	asker   netip.Prefix
 	name    string
 	qtype   Type
 	names   []string
@@ -47,7 +48,7 @@ func (s *search) finish(a Answer, err error) {
 func (s *search) next() {
 	name := s.names[0]
 	s.names = s.names[1:]
-	s.asked = s.c.ask(name, s.qtype, func(a Answer, err *Error) {
+	s.asked = s.c.ask(s.asker, name, s.qtype, func(a Answer, err *Error) {
 		if err == nil {
 			a.Name = name
 			s.finish(a, nil)
@@ -92,9 +93,11 @@ func worstError(name string, t Type, missing, trouble *Error) error {
 // hostSearch is a search for addresses, of both families at once.
 type hostSearch struct {
 	c       *client
+	asker   netip.Prefix
 	network string
 	name    string
 	names   []string
+	now     string // the one that is asked for
 	done    func([]netip.Addr, error)
 	over    bool
 	trouble *Error
@@ -145,7 +148,7 @@ func (s *hostSearch) finish(addrs []netip.Addr, err error) {
 
 func (s *hostSearch) next() {
 	name := s.names[0]
-	s.names = s.names[1:]
+	s.names, s.now = s.names[1:], name
 	s.v4, s.v6 = familySearch{}, familySearch{}
 	s.asked = s.asked[:0]
 	ask4 := s.network != "ip6"
@@ -161,7 +164,7 @@ func (s *hostSearch) next() {
 }
 
 func (s *hostSearch) ask(name string, t Type, f *familySearch) {
-	s.asked = append(s.asked, s.c.ask(name, t, func(a Answer, err *Error) {
+	s.asked = append(s.asked, s.c.ask(s.asker, name, t, func(a Answer, err *Error) {
 		if s.over {
 			return
 		}
@@ -183,8 +186,12 @@ func (s *hostSearch) progress() {
 	found := len(s.v4.addrs)+len(s.v6.addrs) > 0
 	switch {
 	case s.v4.pending || s.v6.pending:
-		if found && s.hurry == nil {
-			s.hurry = s.c.l.After(familyWait, s.deliver)
+		switch {
+		case !found || s.hurry != nil:
+		case s.c.lagging(s.pending()):
+			s.deliver()
+		default:
+			s.hurry = s.c.l.After(familyWait, s.late)
 		}
 	case found:
 		s.deliver()
@@ -195,8 +202,78 @@ func (s *hostSearch) progress() {
 	}
 }
 
+// pending is the question of the family that is waited for.
+func (s *hostSearch) pending() key {
+	if s.v6.pending {
+		return key{lower(s.now), AAAA}
+	}
+	return key{lower(s.now), A}
+}
+
+// late is called when the other family's addresses are not there in time.
+func (s *hostSearch) late() {
+	s.c.missed(s.pending())
+	s.deliver()
+}
+
+// familyLag is how many lookups in a row did not get one family's addresses in
+// time, whatever the name.
+type familyLag struct {
+	row   int
+	until time.Time // after that it is tried again
+}
+
+const (
+	// lagRow is how many of them show that it is not about the names.
+	lagRow = 3
+	// lagFor is how long a family, or that of one name, is not waited for.
+	lagFor = time.Minute
+	// slowMost is how many such names are remembered.
+	slowMost = 1024
+)
+
+// lag is that of a family.
+func (c *client) lag(t Type) *familyLag {
+	if t == AAAA {
+		return &c.lags[1]
+	}
+	return &c.lags[0]
+}
+
+// lagging reports whether the answer to a question is not worth waiting for where
+// there are addresses of the other family.
+func (c *client) lagging(k key) bool {
+	if _, slow := c.slow.get(k, c.l.Now()); slow {
+		return true
+	}
+	f := c.lag(k.qtype)
+	return f.row >= lagRow && c.l.Now().Before(f.until)
+}
+
+// missed notes that the answer to a question did not come in time.
+func (c *client) missed(k key) {
+	if k.qtype != A && k.qtype != AAAA {
+		return
+	}
+	now := c.l.Now()
+	if _, slow := c.slow.get(k, now); !slow {
+		f := c.lag(k.qtype)
+		f.row++
+		f.until = now.Add(lagFor)
+	}
+	c.slow.put(&entry{key: k, err: &Error{Name: k.name, Type: k.qtype, Err: ErrTimeout}}, lagFor, now)
+}
+
+// inTime notes that a question was answered.
+func (c *client) inTime(k key) {
+	if k.qtype == A || k.qtype == AAAA {
+		c.slow.put(&entry{key: k}, 0, c.l.Now())
+		*c.lag(k.qtype) = familyLag{}
+	}
+}
+
 // deliver hands out what there is; the other family's question goes on for the
-// cache. IPv6 goes first: who connects sorts them.
+// cache. IPv6 goes first: a connect sorts them itself.
 func (s *hostSearch) deliver() {
 	for _, w := range s.asked {
 		w.leave()

@@ -79,7 +79,7 @@ func (w *wire) name() bool {
 			}
 			at, before = to, to
 		default:
-			return false // kinds of labels that nobody uses
+			return false // kinds of labels that are not in use
 		}
 	}
 }

@@ -96,8 +96,8 @@ func TestTorture(t *testing.T) {
 				if u := x.w.Host("client").Usage(); u.Handles != 0 || u.Armed != 0 || u.Sockets != 0 {
 					t.Errorf("%v %d fails with %v: left over %+v", c.what, nth, errno, u)
 				}
-				if cl := x.r.client(x.client); cl.open != 0 || len(cl.questions) != 0 {
-					t.Errorf("%v %d fails with %v: %d exchanges, %d questions", c.what, nth, errno, cl.open, len(cl.questions))
+				if cl := x.r.client(x.client); len(cl.open)+cl.waiting+len(cl.askers) != 0 || len(cl.questions) != 0 {
+					t.Errorf("%v %d fails with %v: %d exchanges, %d questions", c.what, nth, errno, len(cl.open), len(cl.questions))
 				}
 				if v := x.w.Violations(); len(v) > 0 {
 					t.Errorf("%v %d fails with %v: %v", c.what, nth, errno, v)

@@ -13,7 +13,7 @@ import (
 // many at once, replies in any order (RFC 7766, 6.2.1.1). Messages have their
 // length in front (RFC 1035, 4.2.2).
 //
-//	connecting ─▶ made ─nobody asks─▶ idle ─trunkIdle─▶ closed
+//	connecting ─▶ made ─no question─▶ idle ─trunkIdle─▶ closed
 //	    │          │ ▲                  │
 //	    │          │ └──────query───────┘
 //	    └──────────┴─lost─▶ its queries fail, or are asked once more
@@ -28,7 +28,7 @@ type trunk struct {
 	over   bool // nothing goes over it any more
 }
 
-// trunkIdle is how long a connection is kept that nobody uses: a server keeps it
+// trunkIdle is how long an unused connection is kept: a server keeps it
 // about as long (RFC 7766, 6.2.3).
 const trunkIdle = 10 * time.Second
 
@@ -108,7 +108,7 @@ func (t *trunk) retire() {
 	}
 }
 
-// close ends a connection, or a connect, that nobody needs.
+// close ends a connection, or a connect, that is not needed.
 func (t *trunk) close() {
 	if t.over {
 		return

@@ -67,7 +67,7 @@ func overTLS(ln *weir.Listener, cfg *tls.Config) []Option {
 	secure := layer.TLS(cfg)
 	return []Option{
 		WithServers(ln.Addr().(*net.TCPAddr).AddrPort()),
-		WithTimeout(2*time.Second, 2),
+		WithTimeout(10*time.Second, 2),
 		WithStream(func(l *weir.Loop, server netip.AddrPort, p weir.Protocol) func() {
 			c := l.Connect("tcp", server.String(), layer.Client(p, secure))
 			return func() { c.Stop() }
@@ -171,7 +171,8 @@ func TestOverTLSRefused(t *testing.T) {
 func TestTrunk(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1", "b.test 60 A 192.0.2.2", "c.test 60 A 192.0.2.3", "d.test 60 A 192.0.2.4")
-		r := lb.resolver(WithTCP(), WithCache(0), WithTimeout(300*time.Millisecond, 2))
+		lb.silence(time.Second)
+		r := lb.resolver(WithTCP(), WithCache(0), WithTimeout(lb.timeout, 2))
 		var late []byte
 		reversed := func(tr weir.Transport, q dnsmessage.Message, reply []byte) bool {
 			frame := append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)

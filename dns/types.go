@@ -26,6 +26,23 @@ const (
 	HTTPS Type = 65
 )
 
+// Types that arrive as Data, and that Record.String knows how to write.
+const (
+	HINFO   Type = 13
+	NAPTR   Type = 35
+	DNAME   Type = 39
+	DS      Type = 43
+	SSHFP   Type = 44
+	RRSIG   Type = 46
+	NSEC    Type = 47
+	DNSKEY  Type = 48
+	TLSA    Type = 52
+	SMIMEA  Type = 53
+	CDS     Type = 59
+	CDNSKEY Type = 60
+	CAA     Type = 257
+)
+
 var typeNames = []struct {
 	t    Type
 	name string
@@ -41,6 +58,19 @@ var typeNames = []struct {
 	{SRV, "SRV"},
 	{SVCB, "SVCB"},
 	{HTTPS, "HTTPS"},
+	{HINFO, "HINFO"},
+	{NAPTR, "NAPTR"},
+	{DNAME, "DNAME"},
+	{DS, "DS"},
+	{SSHFP, "SSHFP"},
+	{RRSIG, "RRSIG"},
+	{NSEC, "NSEC"},
+	{DNSKEY, "DNSKEY"},
+	{TLSA, "TLSA"},
+	{SMIMEA, "SMIMEA"},
+	{CDS, "CDS"},
+	{CDNSKEY, "CDNSKEY"},
+	{CAA, "CAA"},
 }
 
 // String is the type's name, or TYPE123 where it has none here (RFC 3597).
@@ -85,6 +115,7 @@ type Record struct {
 	Port     uint16     // SRV
 	Text     []string   // TXT: its strings, as they came
 	Params   []Param    // SVCB, HTTPS, in order of their keys
+	SOA      *Authority // SOA
 	Data     []byte     // of other types: as it came
 }
 
@@ -94,9 +125,9 @@ type Param struct {
 	Value []byte
 }
 
-// String writes the record as a zone file does, but for parameters and unknown
-// data, which are written as RFC 3597 does. Nothing in it is taken as it came:
-// whatever is not a printable character is escaped.
+// String writes the record as a zone file does; data of a type that is not known here,
+// or that are not what their type has, as RFC 3597 does. Nothing in it is taken as it
+// came: whatever is not a printable character is escaped.
 func (r Record) String() string {
 	return fmt.Sprintf("%s %d IN %s %s", escape(r.Name), int(r.TTL/time.Second), r.Type, r.Value())
 }
@@ -115,18 +146,26 @@ func (r Record) Value() string {
 	case TXT:
 		var all []string
 		for _, s := range r.Text {
-			all = append(all, `"`+strings.ReplaceAll(escape(s), `"`, `\"`)+`"`)
+			all = append(all, quote([]byte(s)))
 		}
 		return strings.Join(all, " ")
 	case SVCB, HTTPS:
 		s := fmt.Sprintf("%d %s", r.Priority, escape(r.Target))
 		for _, p := range r.Params {
-			s += fmt.Sprintf(" key%d=\"%s\"", p.Key, escapeAll(p.Value))
+			s += " " + p.String()
 		}
 		return s
+	case SOA:
+		if a := r.SOA; a != nil {
+			return fmt.Sprintf("%s %s %d %d %d %d %d", escape(a.Server), escape(a.Mailbox), a.Serial,
+				a.Refresh/time.Second, a.Retry/time.Second, a.Expire/time.Second, a.Minimum/time.Second)
+		}
 	default:
-		return fmt.Sprintf("\\# %d %x", len(r.Data), r.Data)
 	}
+	if s, ok := present(r.Type, r.Data); ok {
+		return s
+	}
+	return unknown(r.Data)
 }
 
 // escape makes a name or a text printable (RFC 1035, 5.1).
