@@ -25,11 +25,23 @@ type Error struct {
 // Error returns the three lines, without a newline at the end. What is not
 // printable is shown escaped, and the carets stand where it is shown.
 func (e *Error) Error() string {
-	line, from, to := show(e.Input, e.Pos, e.End, e.secret)
+	input, pos, end := e.Input, e.Pos, e.End
+	if e.secret {
+		input, end = input[:pos]+hidden, pos+len(hidden) // what follows may be the rest of it
+	}
+	for range secretsMost {
+		from, to := secretIn(input)
+		if from >= to {
+			break
+		}
+		input = input[:from] + hidden + input[to:]
+		pos, end = shifted(pos, from, to), shifted(end, from, to)
+	}
+	line, from, to := show(input, pos, end)
 	var b strings.Builder
-	fmt.Fprintf(&b, "weir: %s\n  %s\n  %s%s", Printable(e.Problem), line, strings.Repeat(" ", from), strings.Repeat("^", max(to-from, 1)))
+	fmt.Fprintf(&b, "weir: %s\n  %s\n  %s%s", Printable(Masked(e.Problem)), line, strings.Repeat(" ", from), strings.Repeat("^", max(to-from, 1)))
 	if e.Hint != "" {
-		b.WriteString(" " + Printable(e.Hint))
+		b.WriteString(" " + Printable(Masked(e.Hint)))
 	}
 	if e.Topic != "" {
 		b.WriteString("        (weir help " + e.Topic + ")")
@@ -38,8 +50,8 @@ func (e *Error) Error() string {
 }
 
 // show renders s for a terminal and says in which columns the bytes pos..end
-// of it come out. Hidden bytes come out as stars.
-func show(s string, pos, end int, hide bool) (line string, from, to int) {
+// of it come out.
+func show(s string, pos, end int) (line string, from, to int) {
 	var b strings.Builder
 	column := 0
 	from, to = -1, -1
@@ -55,9 +67,6 @@ func show(s string, pos, end int, hide bool) (line string, from, to int) {
 		mark(i)
 		r, n := utf8.DecodeRuneInString(s[i:])
 		out := printable(s[i:i+n], r)
-		if hide && i >= pos && i < end {
-			out = "*"
-		}
 		b.WriteString(out)
 		column += utf8.RuneCountInString(out)
 		i += n

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// examples are COMMAND.md's worked examples; today says that they use only what
+// examples are the command's worked examples; today says that they use only what
 // is there.
 var examples = []struct {
 	line  string

@@ -2,7 +2,7 @@ package address
 
 import "syscall"
 
-// watchWriters returns a descriptor that becomes readable when somebody who had
+// watchWriters returns a descriptor that becomes readable when a process that had
 // the file at path open for writing closes it; -1 where the system has no more of
 // them, which are few for each user: then a pipe's stream begins with the first
 // byte.

@@ -5,7 +5,7 @@ package address
 import "errors"
 
 var (
-	errNoReader    = errors.New("nobody reads from the pipe yet")
+	errNoReader    = errors.New("nothing reads from the pipe yet")
 	errUnsupported = errors.New("this system passes no descriptors and has no named pipes")
 )
 

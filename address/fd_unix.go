@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// errNoReader is a pipe that nobody has open for reading.
-var errNoReader = errors.New("nobody reads from the pipe yet")
+// errNoReader is a pipe that no process has open for reading.
+var errNoReader = errors.New("nothing reads from the pipe yet")
 
 // isListening reports whether a descriptor is a listening socket.
 func isListening(fd int) bool {

@@ -64,9 +64,9 @@ func fdKind() *Kind {
 			"socket. A name is a listening socket of a service manager (LISTEN_FDS,\n" +
 			"LISTEN_FDNAMES).",
 		Arg: Arg{Name: "number|name", Type: descriptorType()},
-		Options: []OptionDoc{
+		Options: append([]OptionDoc{
 			{Name: "out", Type: numberType(), Doc: "write to this descriptor instead"},
-		},
+		}, boundDocs()...),
 		Example: "fd:3,out=4",
 		RoleOf: func(p *Part) Role {
 			if n, err := strconv.Atoi(p.ArgText()); err == nil && (p.Has("out") || !isListening(n)) {
@@ -76,8 +76,14 @@ func fdKind() *Kind {
 		},
 		Check: func(p *Part) *Fault {
 			out := p.Option("out")
-			if _, err := strconv.Atoi(p.ArgText()); err != nil && out != nil {
+			n, err := strconv.Atoi(p.ArgText())
+			if err != nil && out != nil {
 				return &Fault{Token: &out.Key, Problem: "a named descriptor listens and cannot be joined with another"}
+			}
+			for _, d := range boundDocs() {
+				if o := p.Option(d.Name); o != nil && err == nil && (out != nil || !isListening(n)) {
+					return &Fault{Token: &o.Key, Problem: "descriptor " + p.ArgText() + " does not listen, so there is nothing to bound"}
+				}
 			}
 			return nil
 		},
@@ -85,14 +91,14 @@ func fdKind() *Kind {
 			if p.Has("out") {
 				return "reads from descriptor " + p.ArgText() + ", writes to " + p.Value("out")
 			}
-			return "uses descriptor " + p.ArgText() + ", which was passed in"
+			return "uses descriptor " + p.ArgText() + ", which was passed in" + describeBounds(p)
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
 			fd, err := descriptor(env, p.ArgText())
 			if err != nil {
 				return nil, err
 			}
-			ln, err := env.Loop.ListenFD(fd, f)
+			ln, err := env.Loop.ListenFD(fd, f, admission(p, placeWait))
 			if err != nil {
 				return nil, err
 			}
@@ -247,9 +253,7 @@ func (c *pipeConnect) try() {
 
 func (c *pipeConnect) fail(path string, err error) {
 	c.stop()
-	if f, ok := c.proto.(weir.ConnectFailer); ok {
-		f.ConnectFailed(&weir.ConnectError{Network: "pipe", Address: path, Stage: weir.StageSocket, Err: err})
-	}
+	c.env.Loop.TellConnectFailed(c.proto, &weir.ConnectError{Network: "pipe", Address: path, Stage: weir.StageSocket, Err: err})
 }
 
 // pipeIn is a named pipe that is open to read from. Its stream has not ended before

@@ -1,6 +1,8 @@
 package address
 
 import (
+	"errors"
+	"io"
 	"os"
 
 	"github.com/weir-io/weir"
@@ -14,7 +16,8 @@ func replayKind() *Kind {
 		Summary: "plays a connection that record recorded",
 		Doc: `It sends what came from the peer of the recorded connection, when it came, and then the
 end. What is written to it goes nowhere. Every connection plays it from the beginning.
-The file is looked through at the start, and read anew for each connection.`,
+The file is looked through at the start, and read again for each connection, in pieces,
+while it is played.`,
 		Arg:     Arg{Name: "path", Type: Path},
 		Example: "replay:session.rec,fast",
 		Options: []OptionDoc{
@@ -27,28 +30,82 @@ The file is looked through at the start, and read anew for each connection.`,
 			if st, err := os.Stat(env.Path(p.ArgText())); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
 				return nil // what is read from a pipe is gone
 			}
-			_, err := readRecording(env, p)
+			f, err := os.Open(env.Path(p.ArgText()))
+			if err != nil {
+				return err
+			}
+			defer func() { _ = f.Close() }() // only read from
+			rec := layer.NewRecording(f, uint64(p.Int("conn")))
+			for err == nil {
+				_, err = rec.Next()
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-			return soon(env, "replay", p.ArgText(), proto, func() error {
-				events, err := readRecording(env, p)
-				if err != nil {
-					return err
-				}
-				return layer.Replay(env.Loop, events, layer.ReplayConfig{Sent: p.Has("sent"), Fast: p.Has("fast")},
-					func(weir.Transport) weir.Protocol { return proto })
-			})
+			r := &replaying{env: env, p: p, path: env.Path(p.ArgText()), proto: proto}
+			r.ready = env.Loop.NewNotifier(r.begin)
+			go r.open()
+			return func() { r.stopped = true }
 		},
 	}
 }
 
-// readRecording reads the connection that a part names.
-func readRecording(env *Env, p *Part) ([]layer.Traffic, error) {
-	f, err := os.Open(env.Path(p.ArgText()))
-	if err != nil {
-		return nil, err
+// replaying opens a recording away from the loop, which a slow disk or a pipe that
+// is not written to yet must not stop.
+type replaying struct {
+	env     *Env
+	p       *Part
+	path    string
+	proto   weir.Protocol
+	ready   *weir.Notifier
+	stopped bool
+
+	// Of open, until ready is called.
+	file  *os.File
+	rec   *layer.Recording
+	first []layer.Traffic
+	err   error
+}
+
+func (r *replaying) open() {
+	if r.file, r.err = os.Open(r.path); r.err == nil {
+		r.rec = layer.NewRecording(r.file, uint64(r.p.Int("conn")))
+		r.first, r.err = r.rec.Piece()
 	}
-	defer func() { _ = f.Close() }() // only read from
-	return layer.ReadRecording(f, uint64(p.Int("conn")))
+	if r.ready.Notify() != nil { // the loop is closed
+		r.close()
+	}
+}
+
+func (r *replaying) close() {
+	if r.file != nil {
+		_ = r.file.Close() // only read from
+	}
+}
+
+// more reads the next piece, on a goroutine that ends with it.
+func (r *replaying) more(got func([]layer.Traffic, error)) {
+	go func() { got(r.rec.Piece()) }()
+}
+
+// begin is called on the loop.
+func (r *replaying) begin() {
+	if r.stopped {
+		r.close()
+		return
+	}
+	err := r.err
+	if err == nil {
+		err = layer.ReplayRecording(r.env.Loop, r.first, r.more, layer.ReplayConfig{Sent: r.p.Has("sent"), Fast: r.p.Has("fast")}, r.close,
+			func(weir.Transport) weir.Protocol { return r.proto })
+		r.first = nil
+	} else {
+		r.close()
+	}
+	if f, ok := r.proto.(weir.ConnectFailer); ok && err != nil {
+		f.ConnectFailed(&weir.ConnectError{Network: "replay", Address: r.p.ArgText(), Stage: weir.StageSocket, Err: err})
+	}
 }

@@ -3,6 +3,7 @@ package address
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -18,7 +19,11 @@ func familyDoc() OptionDoc {
 }
 
 func keepAliveDoc() OptionDoc {
-	return OptionDoc{Name: "keepalive", Type: Duration, Doc: "idle time and interval of TCP keep-alive probes; 15s without it"}
+	return OptionDoc{Name: "keepalive", Type: Period(32767 * time.Second), Doc: "idle time and interval of TCP keep-alive probes, in whole seconds; 15s without it"}
+}
+
+func userTimeoutDoc() OptionDoc {
+	return OptionDoc{Name: "user-timeout", Type: Period(math.MaxInt32 * time.Millisecond), Doc: "give up a peer that takes or acknowledges nothing for so long, one that pauses too (Linux)"}
 }
 
 func nagleDoc() OptionDoc {
@@ -34,7 +39,7 @@ func dscpDoc() OptionDoc {
 }
 
 func markDoc() OptionDoc {
-	return OptionDoc{Name: "mark", Type: Int, Doc: "mark packets for routing rules and firewalls (Linux, needs CAP_NET_ADMIN)"}
+	return OptionDoc{Name: "mark", Type: Number(1, math.MaxUint32), Doc: "mark packets for routing rules and firewalls (Linux, needs CAP_NET_ADMIN)"}
 }
 
 func fastOpenDoc() OptionDoc {
@@ -66,12 +71,12 @@ func tcpKind() *Kind {
 			retryDoc(),
 			timeoutDoc(),
 			{Name: "name-timeout", Type: Duration, Doc: "give up a name whose addresses take longer to find"},
-			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that takes longer to answer, and try the next"},
+			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that takes longer to answer, and try the next; 30s without it and timeout"},
 			familyDoc(),
 			{Name: "bind", Type: IP, Doc: "the local address to connect from"},
 			{Name: "sequential", Type: Flag, Doc: "try addresses one after another", Conflicts: []string{"headstart"}},
 			{Name: "headstart", Type: Duration, Doc: "how long an address is tried before the next joins; 250ms without it"},
-			keepAliveDoc(),
+			keepAliveDoc(), userTimeoutDoc(),
 			nagleDoc(),
 			deviceDoc(), dscpDoc(), markDoc(), fastOpenDoc(), multipathDoc(),
 		},
@@ -133,6 +138,9 @@ func tcpOptions(p *Part) []weir.Option {
 	if p.Has("keepalive") {
 		opts = append(opts, weir.WithKeepAlive(p.Duration("keepalive")))
 	}
+	if p.Has("user-timeout") {
+		opts = append(opts, weir.WithUserTimeout(p.Duration("user-timeout")))
+	}
 	if p.Has("nagle") {
 		opts = append(opts, weir.WithDelay())
 	}
@@ -155,13 +163,22 @@ func tcpOptions(p *Part) []weir.Option {
 }
 
 func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-	return dialTCP(env, p, hostPort(p.ArgText()), tcpOptions(p), proto)
+	return dialTCP(env, p, hostPort(p.ArgText()), append(tcpOptions(p), weir.WithAddrFilter(env.notItself)), proto)
 }
 
+// connectMost is how long an address is tried where no option says: systems send
+// for two minutes and more, and a client that has given up meanwhile without a
+// reset is not noticed before.
+const connectMost = 30 * time.Second
+
 func dialTCP(env *Env, p *Part, target string, opts []weir.Option, proto weir.Protocol) func() {
-	if p.Has("timeout") {
+	switch {
+	case p.Has("timeout"):
 		opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
+	case !p.Has("connect-timeout"):
+		opts = append(opts, weir.WithConnectTimeout(connectMost))
 	}
+	opts = append(opts, weir.WithDescriptorWait(descriptorWait))
 	if p.Has("name-timeout") {
 		opts = append(opts, weir.WithNameTimeout(p.Duration("name-timeout")))
 	}
@@ -177,6 +194,9 @@ func dialTCP(env *Env, p *Part, target string, opts []weir.Option, proto weir.Pr
 	if p.Has("headstart") {
 		opts = append(opts, weir.WithRaceDelay(p.Duration("headstart")))
 	}
+	if env.Resolver != nil {
+		opts = append(opts, weir.WithConnectResolver(env.Resolver))
+	}
 	c := env.Loop.Connect("tcp"+p.Value("family"), target, proto, opts...)
 	return func() { c.Stop() }
 }
@@ -187,39 +207,42 @@ func tcpListenKind() *Kind {
 		Role:    Listen,
 		Summary: "accept connections on a TCP port",
 		Doc: "8080 alone is short for tcp-listen:8080, loopback only; :8080 is every interface.\n" +
-			"Both listen in both address families. Port 0 picks a free one.",
+			"Both listen in both address families. Port 0 picks a free one." + boundsDoc,
 		Arg: Arg{Name: "[host:]port", Type: ListenPort},
-		Options: []OptionDoc{
+		Options: append([]OptionDoc{
 			familyDoc(),
-			{Name: "backlog", Type: Int, Doc: "how many connections may wait to be accepted"},
+			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
 			{Name: "reuseport", Type: Flag, Doc: "share the port with other processes (SO_REUSEPORT)"},
-			keepAliveDoc(),
+			keepAliveDoc(), userTimeoutDoc(),
 			nagleDoc(),
 			deviceDoc(), dscpDoc(), markDoc(), fastOpenDoc(), multipathDoc(),
-		},
+		}, boundDocs()...),
 		Example: "tcp-listen:192.0.2.7:8080,reuseport",
 		Check: func(p *Part) *Fault {
 			host, _, _ := splitHostPort(p.ArgText())
 			return checkFamilies(p, unbracket(host))
 		},
-		Describe: func(p *Part) string {
-			host, port, _ := splitHostPort(p.ArgText())
-			switch family := p.Value("family"); {
-			case loopback(p.ArgText()) && family == "":
-				return fmt.Sprintf("listens on TCP 127.0.0.1:%s and [::1]:%s, loopback only", port, port)
-			case loopback(p.ArgText()) && family == "4":
-				return fmt.Sprintf("listens on TCP 127.0.0.1:%s, loopback only", port)
-			case loopback(p.ArgText()):
-				return fmt.Sprintf("listens on TCP [::1]:%s, loopback only", port)
-			case host == "" && family == "":
-				return fmt.Sprintf("listens on TCP port %s of every interface", port)
-			case host == "":
-				return fmt.Sprintf("listens on TCP port %s of every interface, IPv%s only", port, family)
-			}
-			return "listens on TCP " + hostPort(p.ArgText())
-		},
-		Listen: listenTCP,
+		Describe: func(p *Part) string { return describeTCPListen(p) + describeBounds(p) },
+		Listen:   listenTCP,
 	}
+}
+
+// describeTCPListen says where it listens.
+func describeTCPListen(p *Part) string {
+	host, port, _ := splitHostPort(p.ArgText())
+	switch family := p.Value("family"); {
+	case loopback(p.ArgText()) && family == "":
+		return fmt.Sprintf("listens on TCP 127.0.0.1:%s and [::1]:%s, loopback only", port, port)
+	case loopback(p.ArgText()) && family == "4":
+		return fmt.Sprintf("listens on TCP 127.0.0.1:%s, loopback only", port)
+	case loopback(p.ArgText()):
+		return fmt.Sprintf("listens on TCP [::1]:%s, loopback only", port)
+	case host == "" && family == "":
+		return fmt.Sprintf("listens on TCP port %s of every interface", port)
+	case host == "":
+		return fmt.Sprintf("listens on TCP port %s of every interface, IPv%s only", port, family)
+	}
+	return "listens on TCP " + hostPort(p.ArgText())
 }
 
 // loopback reports whether an argument means loopback in both families.
@@ -229,9 +252,9 @@ func loopback(arg string) bool {
 }
 
 func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
-	opts := tcpOptions(p)
+	opts := append(tcpOptions(p), admission(p, placeWait))
 	if p.Has("backlog") {
-		opts = append(opts, weir.WithBacklog(p.Int("backlog")))
+		opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 	}
 	if p.Has("reuseport") {
 		opts = append(opts, weir.WithReusePort())
@@ -313,11 +336,15 @@ func unixKind() *Kind {
 			return d
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-			var opts []weir.Option
+			opts := []weir.Option{weir.WithDescriptorWait(descriptorWait)}
 			if p.Has("timeout") {
 				opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
 			}
-			c := env.Loop.Connect("unix", env.Path(p.ArgText()), proto, opts...)
+			path := env.Path(p.ArgText())
+			if own := env.ownPath(path); own != nil {
+				return soon(env, "unix", path, proto, func() error { return &SelfError{Listener: own} })
+			}
+			c := env.Loop.Connect("unix", path, proto, opts...)
 			return func() { c.Stop() }
 		},
 	}
@@ -328,12 +355,13 @@ func unixListenKind() *Kind {
 		Name:    "unix-listen",
 		Role:    Listen,
 		Summary: "accept connections on a UNIX socket",
-		Doc: "The file is removed at the end. A socket that is there already is replaced if nobody\n" +
+		Doc: "The file is removed at the end. A socket that is there already is replaced if nothing\n" +
 			"answers on it; anything else, a symbolic link for one, is left alone and an error.",
 		Arg: Arg{Name: "path|@name", Type: Path},
 		Options: []OptionDoc{
 			{Name: "mode", Type: Mode, Doc: "permission bits of the file, from the first moment on"},
-			{Name: "backlog", Type: Int, Doc: "how many connections may wait to be accepted"},
+			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
+			boundDocs()[0],
 		},
 		Example: "unix-listen:/run/app.sock,mode=0660",
 		Check: func(p *Part) *Fault {
@@ -347,16 +375,16 @@ func unixListenKind() *Kind {
 			if p.Has("mode") {
 				d += ", mode " + p.Value("mode")
 			}
-			return d
+			return d + describeBounds(p)
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
 			path := env.Path(p.ArgText())
-			var opts []weir.Option
+			opts := []weir.Option{admission(p, 0)} // see placeWait
 			if p.Has("mode") {
 				opts = append(opts, weir.WithMode(p.Mode("mode")))
 			}
 			if p.Has("backlog") {
-				opts = append(opts, weir.WithBacklog(p.Int("backlog")))
+				opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 			}
 			if !strings.HasPrefix(path, "@") {
 				replaced, err := clearStale(path)
@@ -364,7 +392,7 @@ func unixListenKind() *Kind {
 					return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: path}, Err: err}
 				}
 				if replaced {
-					env.note("replaced " + path + ", a socket on which nobody answered")
+					env.note("replaced " + path + ", a socket on which nothing answered")
 				}
 			}
 			ln, err := env.Loop.Listen("unix", path, f, opts...)

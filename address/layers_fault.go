@@ -11,7 +11,7 @@ import (
 
 // faultLayers are the entries for what goes wrong on purpose.
 func faultLayers() []*Layer {
-	window := OptionDoc{Name: "window", Type: Size, Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second"}
+	window := OptionDoc{Name: "window", Type: SizeUpTo(1 << 30), Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second"}
 	seed := OptionDoc{Name: "seed", Type: Int, Doc: "makes what is chance the same in every run"}
 	return []*Layer{
 		{
@@ -54,7 +54,7 @@ func faultLayers() []*Layer {
 		{
 			Name:    "slice",
 			Summary: "cuts what passes into small pieces",
-			Arg:     Arg{Name: "size", Type: Size},
+			Arg:     Arg{Name: "size", Type: SizeUpTo(1 << 30)},
 			Example: "8080+slice:10,delay=5ms",
 			Options: []OptionDoc{
 				{Name: "delay", Type: Duration, Doc: "how long after another a piece comes at least"},
@@ -65,7 +65,7 @@ func faultLayers() []*Layer {
 			},
 			Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
 				n, _ := parseUnits(p.ArgText(), sizeUnits)
-				return faults(env, p, layer.Faults{Slice: int(min(n, 1<<30)), SliceDelay: p.Duration("delay")}), nil
+				return faults(env, p, layer.Faults{Slice: int(n), SliceDelay: p.Duration("delay")}), nil
 			},
 		},
 		{
@@ -101,7 +101,7 @@ so many bytes have passed, and chance says how many connections are.`,
 		},
 		{
 			Name:    "blackhole",
-			Summary: "swallows everything and tells nobody",
+			Summary: "discards everything that comes, without a word to the peer",
 			Doc:     "The end of the stream is swallowed too.",
 			Example: "8080+blackhole,after=1m",
 			Options: []OptionDoc{

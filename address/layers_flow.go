@@ -1,14 +1,17 @@
 package address
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/sink"
 )
 
 // flowLayers are the entries for limits and logs.
@@ -155,7 +158,7 @@ func limitLayer() *Layer {
 		},
 		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
 			n, _ := strconv.Atoi(p.ArgText())
-			return Always(layer.Limit(layer.LimitConfig{Total: n, PerAddress: p.Int("per-address")})), nil
+			return Always(layer.Limit(layer.LimitConfig{Total: n, PerAddress: int(p.Int("per-address"))})), nil
 		},
 	}
 }
@@ -170,8 +173,15 @@ All but printable ASCII is escaped.`,
 		Example: "8080+log,format=hex,limit=256",
 		Options: []OptionDoc{
 			{Name: "format", Type: Choice("text", "hex", "count"), Doc: "how bytes are shown; the default is text, count shows none"},
-			{Name: "limit", Type: Size, Doc: "how many bytes of an event are shown; the default is 1k"},
+			{Name: "limit", Type: SizeUpTo(1 << 30), Doc: "how many bytes of an event are shown; the default is 1k"},
 			{Name: "to", Type: Path, Doc: "append to this file; the default is standard error"},
+			lossless,
+		},
+		Check: func(p *Part, _ Role) *Fault {
+			if o := p.Option("lossless"); o != nil && !p.Has("to") {
+				return &Fault{Token: &o.Key, Problem: "standard error is not waited for", Hint: "add ,to=FILE"}
+			}
+			return nil
 		},
 		Describe: func(p *Part, _ Role) string {
 			to := "standard error"
@@ -183,7 +193,7 @@ All but printable ASCII is escaped.`,
 		Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
 			c := layer.LogConfig{Limit: 1 << 10}
 			if p.Has("limit") {
-				c.Limit = int(min(p.Size("limit"), 1<<30))
+				c.Limit = int(p.Size("limit"))
 			}
 			switch p.Value("format") {
 			case "hex":
@@ -191,41 +201,92 @@ All but printable ASCII is escaped.`,
 			case "count":
 				c.Format = layer.LogCount
 			}
-			var w io.Writer = os.Stderr
-			if p.Has("to") {
-				f, err := openLog(env.Path(p.Value("to")), os.O_APPEND)
-				if err != nil {
+			s := env.Stderr
+			switch {
+			case p.Has("to"):
+				var err error
+				if s, err = openSink(env, p.Value("to"), openLog, sink.Config{Lossless: p.Has("lossless")}); err != nil {
 					return nil, err
 				}
-				w = f
+			case s == nil:
+				s = startSink(env, os.Stderr, sink.Config{Name: "stderr"})
 			}
-			return Always(layer.Log(w, c)), nil
+			c.JSON = env.JSON && !p.Has("to")
+			return Always(layer.Log(s, c)), nil
 		},
 	}
 }
 
-// openLog opens a file that shows what passed, for its owner alone. It stays open
-// as long as the endpoint can be used.
-func openLog(path string, how int) (*os.File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|how, 0o600)
+// openSink starts a sink in front of a file that shows what passed.
+func openSink(env *Env, path string, open func(string) (*os.File, error), c sink.Config) (*sink.Sink, error) {
+	path = env.Path(path)
+	c.Name = path
+	if env.Trouble != nil {
+		c.Trouble = func(err error) { env.Trouble(path, c.Lossless, err) }
+	}
+	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeNamedPipe != 0 {
+		return startSink(env, &fifo{path: path}, c), nil
+	}
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	return startSink(env, f, c), nil
 }
+
+func startSink(env *Env, w io.Writer, c sink.Config) *sink.Sink {
+	s := sink.New(w, c)
+	s.Start()
+	if env.Opened != nil {
+		env.Opened(s)
+	}
+	return s
+}
+
+// fifo is a named pipe to write to, opened by the first Write: that waits until
+// someone reads it. It is opened again when the reader has gone.
+type fifo struct {
+	path string
+	f    *os.File
+}
+
+func (w *fifo) Write(p []byte) (n int, err error) {
+	if w.f == nil {
+		if w.f, err = os.OpenFile(w.path, os.O_WRONLY, 0); err != nil {
+			w.f = nil
+			return 0, err
+		}
+	}
+	n, err = w.f.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		_ = w.f.Close() // there is nothing in it
+		w.f = nil
+	}
+	return n, err
+}
+
+// lossless is the option that has connections wait for a file.
+var lossless = OptionDoc{Name: "lossless", Type: Flag, Doc: "connections wait while the file does not keep up or its disk is full, and end if it cannot be written to; without it they go on, and the file says what is missing"}
 
 func recordLayer() *Layer {
 	return &Layer{
 		Name:    "record",
 		Summary: "writes bytes and times to a file, for replay",
-		Doc:     "The file is begun anew. It is a log as text, of everything; replay:FILE plays it.",
+		Doc: `The file is emptied first, is for this user alone, and has one recording at a time; a
+symbolic link is refused. It is a log as text, of everything; replay:FILE plays it. Where
+the disk was full or did not keep up, a line of the file says how much is missing.`,
 		Arg:     Arg{Name: "path", Type: Path},
 		Example: "8080+record:session.rec",
+		Options: []OptionDoc{lossless},
 		Describe: func(p *Part, _ Role) string {
 			return "records bytes and times to " + p.ArgText()
 		},
 		Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
-			f, err := openLog(env.Path(p.ArgText()), os.O_TRUNC)
+			s, err := openSink(env, p.ArgText(), openRecording, sink.Config{Gap: layer.RecordingGap, Lossless: p.Has("lossless")})
 			if err != nil {
 				return nil, err
 			}
-			return Always(layer.Record(f)), nil
+			return Always(layer.Record(s)), nil
 		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/proxy"
 )
 
 // proxyLayers are the entries for proxies and the PROXY protocol.
@@ -16,27 +17,27 @@ func proxyLayers() []*Layer {
 		proxyLayer(proxyEntry{
 			name: "socks5", example: "localhost:1080+socks5:example.com:80",
 			title:  "a SOCKS5 proxy: on a listener it is one, elsewhere it asks one",
-			server: func(o ...layer.ServeOption) layer.Layer { return layer.SOCKSServer(layer.Version5, o...) },
-			client: layer.SOCKS5, password: true, bind: true,
+			server: func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version5, o...) },
+			client: proxy.SOCKS5, password: true, bind: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4a", example: "localhost:1080+socks4a:example.com:80",
 			title: "a SOCKS4 proxy that takes names: on a listener it is one, elsewhere it asks one",
-			server: func(o ...layer.ServeOption) layer.Layer {
-				return layer.SOCKSServer(layer.Version4|layer.Version4a, o...)
+			server: func(o ...proxy.ServerOption) layer.Layer {
+				return proxy.SOCKSServer(proxy.Version4|proxy.Version4a, o...)
 			},
-			client: layer.SOCKS4a, bind: true, only4: true,
+			client: proxy.SOCKS4a, bind: true, only4: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4", example: "localhost:1080+socks4:192.0.2.1:80",
 			title:  "a SOCKS4 proxy, for IPv4 addresses only: on a listener it is one, elsewhere it asks one",
-			server: func(o ...layer.ServeOption) layer.Layer { return layer.SOCKSServer(layer.Version4, o...) },
-			client: layer.SOCKS4, bind: true, only4: true,
+			server: func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version4, o...) },
+			client: proxy.SOCKS4, bind: true, only4: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "connect", example: "proxy.corp:3128+connect:example.com:443",
 			title:  "an HTTP proxy (CONNECT): on a listener it is one, elsewhere it asks one",
-			server: layer.ConnectServer, client: layer.Connect, password: true, noColon: true,
+			server: proxy.ConnectServer, client: proxy.Connect, password: true, noColon: true,
 		}),
 		proxyInLayer(),
 		proxyOutLayer(),
@@ -46,8 +47,8 @@ func proxyLayers() []*Layer {
 // proxyEntry is what the proxies' entries differ in.
 type proxyEntry struct {
 	name, title, example string
-	server               func(...layer.ServeOption) layer.Layer
-	client               func(dest string, opts ...layer.ProxyOption) layer.Layer
+	server               func(...proxy.ServerOption) layer.Layer
+	client               func(dest string, opts ...proxy.ClientOption) layer.Layer
 	password             bool // it has passwords
 	noColon              bool // a colon ends the user's name
 	bind                 bool // it has BIND
@@ -57,13 +58,13 @@ type proxyEntry struct {
 const proxyDoc = `As a server it takes what its clients ask for to the other side: dial connects there,
 and a proxy layer without an argument asks the next proxy for the same. Without
 authentication it listens on loopback only. As a client it has the proxy connect to
-its argument; the proxy resolves the name, and nobody here does.`
+its argument; the proxy resolves the name; it is not looked up here.`
 
 const bindDoc = `
 
 With bind=ADDR a client may also wait for a connection (BIND, as active FTP needs):
 a port is opened on that address for one connection from the host that the client
-names, within a minute or dial's timeout. --allow and --deny hold for who comes.`
+names, within a minute or dial's timeout. --allow and --deny apply to the host that connects.`
 
 func proxyLayer(e proxyEntry) *Layer {
 	options := []OptionDoc{
@@ -73,10 +74,15 @@ func proxyLayer(e proxyEntry) *Layer {
 		options = append(options,
 			OptionDoc{Name: "user", Type: Text, Doc: "the user name: to give to the proxy, or the only one to let in"},
 			OptionDoc{Name: "password", Type: Secret, Doc: "its password"},
-			OptionDoc{Name: "users", Type: Secret, Doc: "server: who is let in, a name:password on each line, each name once", Conflicts: []string{"user", "password"}},
+			OptionDoc{Name: "empty-password", Type: Flag, Doc: "client: the user has an empty password", Conflicts: []string{"password", "users"}},
+			OptionDoc{Name: "users", Type: Secret, Doc: "server: the users to let in, a name:password on each line, each name once", Conflicts: []string{"user", "password"}},
+			OptionDoc{Name: "guesses", Type: Bound, Doc: "server: wrong passwords a minute that one address may try, after ten at once; 60 without it"},
 		)
 	} else {
 		options = append(options, OptionDoc{Name: "user", Type: Text, Doc: "client: the user name to claim"})
+	}
+	if e.noColon {
+		options = append(options, OptionDoc{Name: "header", Type: headerType, Many: true, Doc: "client: a header to send, NAME:VALUE; NAME:env:VARIABLE and NAME:file:PATH read the value from there"})
 	}
 	doc := proxyDoc
 	if e.bind {
@@ -105,9 +111,15 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 	case role.Server() && p.Arg != nil:
 		return &Fault{Token: p.Arg, Problem: "a proxy that listens goes where its clients ask", Hint: "the other side says how: dial, or another endpoint"}
 	case role.Server() && !e.password && user != nil:
-		return &Fault{Token: &user.Key, Problem: "SOCKS4 has no passwords, so it cannot keep anybody out", Hint: "socks5 and connect can"}
-	case e.password && user != nil && password == nil:
-		return &Fault{Token: &user.Key, Problem: "a user name and no password", Hint: "add password=env:NAME or password=file:PATH"}
+		return &Fault{Token: &user.Key, Problem: "SOCKS4 has no passwords, so it cannot keep anyone out", Hint: "socks5 and connect can"}
+	case role.Server() && p.Has("empty-password"):
+		return &Fault{Token: &p.Option("empty-password").Key, Problem: `option "empty-password" is for a client`, Hint: "add password=env:NAME or users=file:PATH"}
+	case role.Server() && p.Has("header"):
+		return &Fault{Token: &p.Option("header").Key, Problem: `option "header" is for a client`}
+	case e.password && user != nil && password == nil && !p.Has("empty-password"):
+		return &Fault{Token: &user.Key, Problem: "a user name and no password", Hint: "add password=env:NAME or password=file:PATH, or empty-password if that user has none"}
+	case p.Has("empty-password") && user == nil:
+		return &Fault{Token: &p.Option("empty-password").Key, Problem: "an empty password and no user name", Hint: "add user=NAME"}
 	case e.noColon && user != nil && strings.Contains(user.Value.Text, ":"):
 		return &Fault{Token: user.Value, Problem: "a user name with a colon", Hint: "basic authentication (RFC 7617) cannot say one; socks5 can"}
 	case e.password && user != nil && len(user.Value.Text) > longestCredential:
@@ -116,6 +128,8 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 		return &Fault{Token: &password.Key, Problem: "a password and no user name", Hint: "add user=NAME"}
 	case !role.Server() && p.Has("users"):
 		return &Fault{Token: &p.Option("users").Key, Problem: `option "users" is for a server`, Hint: `did you mean "user"?`}
+	case p.Has("guesses") && (!role.Server() || !authenticates(p)):
+		return &Fault{Token: &p.Option("guesses").Key, Problem: `option "guesses" is for a server that asks for passwords`, Hint: "add users=file:PATH to one that listens"}
 	case !role.Server() && p.Has("bind"):
 		return &Fault{Token: &p.Option("bind").Key, Problem: `option "bind" is for a server`, Hint: "on the base it is the address to connect from"}
 	case e.only4 && p.Has("bind") && !p.IP("bind").Unmap().Is4():
@@ -128,9 +142,9 @@ func describeProxy(p *Part, role Role) string {
 	name := p.Name.Text
 	switch {
 	case role.Server() && authenticates(p):
-		return name + " proxy for who has a password; goes where its clients ask"
+		return name + " proxy for clients that have a password; goes where they ask"
 	case role.Server():
-		return name + " proxy for everybody who can connect; goes where its clients ask"
+		return name + " proxy for everyone who can connect; goes where its clients ask"
 	case p.Arg == nil:
 		return "asks the " + name + " proxy for what the other side asked for; the proxy resolves names"
 	}
@@ -144,38 +158,48 @@ func authenticates(p *Part) bool {
 }
 
 func prepareProxyServer(env *Env, p *Part, e proxyEntry) (Prepared, error) {
-	var opts []layer.ServeOption
+	var opts []proxy.ServerOption
 	if d := p.Duration("timeout"); d > 0 {
-		opts = append(opts, layer.WithRequestTimeout(d))
+		opts = append(opts, proxy.WithRequestTimeout(d))
 	}
 	users, err := proxyUsers(env, p)
 	if err != nil {
 		return nil, err
 	}
 	if len(users) > 0 {
-		opts = append(opts, layer.WithUsers(layer.NewUsers(users)))
+		opts = append(opts, proxy.WithUsers(proxy.NewUsers(users)))
+	}
+	if p.Has("guesses") {
+		opts = append(opts, proxy.WithGuesses(bound(p, "guesses", 0)))
 	}
 	if p.Has("bind") {
-		opts = append(opts, layer.WithBind())
+		opts = append(opts, proxy.WithBind())
 	}
 	return Always(e.server(opts...)), nil
 }
 
 func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
-	var opts []layer.ProxyOption
+	var opts []proxy.ClientOption
 	if d := p.Duration("timeout"); d > 0 {
-		opts = append(opts, layer.WithProxyTimeout(d))
+		opts = append(opts, proxy.WithTimeout(d))
 	}
 	if p.Has("user") {
 		password := ""
-		if e.password {
+		if p.Has("empty-password") {
+			opts = append(opts, proxy.WithEmptyPassword())
+		} else if e.password {
 			var err error
 			if password, err = proxyPassword(env, p); err != nil {
 				return nil, err
 			}
 		}
-		opts = append(opts, layer.WithProxyUser(p.Value("user"), password))
+		opts = append(opts, proxy.WithCredentials(p.Value("user"), password))
 	}
+	fields, err := headerFields(env, p)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, proxy.WithHeader(fields...))
 	if p.Arg != nil {
 		return Always(e.client(hostPort(p.ArgText()), opts...)), nil
 	}
@@ -206,7 +230,7 @@ func proxyInLayer() *Layer {
 		Name: "proxy-in", Roles: []Role{Listen},
 		Summary: "takes the client's address from a PROXY header (versions 1 and 2)",
 		Doc: "For what stands behind haproxy and the like. Peers that are trusted have to send a\n" +
-			"header, and others are refused, so that nobody makes up an address. Where a header\n" +
+			"header, and others are refused, so that no one makes up an address. Where a header\n" +
 			"has no IP address (LOCAL, UNSPEC, UNIX), the connection keeps its own.",
 		Example: "8443+proxy-in,from=10.0.0.0/8",
 		Options: []OptionDoc{
@@ -229,7 +253,7 @@ func proxyInLayer() *Layer {
 				}
 				trusted = append(trusted, n)
 			}
-			return Always(layer.ProxyIn(trusted, p.Duration("timeout"))), nil
+			return Always(proxy.HeaderIn(trusted, p.Duration("timeout"))), nil
 		},
 	}
 }
@@ -249,11 +273,11 @@ func proxyOutLayer() *Layer {
 			return "begins with a PROXY header (" + v + ") that names the client on the other side"
 		},
 		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
-			v := layer.ProxyV2
+			v := proxy.HeaderV2
 			if p.ArgText() == "v1" {
-				v = layer.ProxyV1
+				v = proxy.HeaderV1
 			}
-			return func(asked Asked) layer.Layer { return layer.ProxyOut(v, asked.Source, asked.Destination) }, nil
+			return func(asked Asked) layer.Layer { return proxy.HeaderOut(v, asked.Source, asked.Destination) }, nil
 		},
 	}
 }
@@ -264,10 +288,15 @@ func dialKind() *Kind {
 		Role:    Dial,
 		Summary: "connect to where the client of a proxy asks to go",
 		Doc: "The target that lets a proxy layer on the other side choose. --allow and --deny are\n" +
-			"rules for the addresses, once names are resolved. Link-local, multicast and\n" +
-			"unspecified addresses are refused unless --allow names them.",
+			"rules for the addresses, once names are resolved. Link-local and multicast addresses\n" +
+			"and those of a cloud's metadata are refused unless --allow names them; private and\n" +
+			"loopback addresses too, unless the proxy itself listens on loopback or on a UNIX\n" +
+			"socket. A network names what lies in it if it is no larger than what is refused:\n" +
+			"10.0.0.0/8 names private addresses, 0.0.0.0/0 does not. To allow them besides all\n" +
+			"others: --allow 10.0.0.0/8,0.0.0.0/0,::/0. What weir itself listens on is refused\n" +
+			"in any case.",
 		Options: []OptionDoc{
-			timeoutDoc(),
+			{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer in all: name, addresses; 30s without it"},
 			familyDoc(),
 			{Name: "bind", Type: IP, Doc: "the local address to connect from"},
 			keepAliveDoc(),
@@ -279,12 +308,15 @@ func dialKind() *Kind {
 			if to == "" {
 				return soon(env, "tcp", "", proto, func() error { return ErrNotAsked })
 			}
-			rules := env.Access
-			if rules == nil {
-				rules = &layer.Access{}
+			d := &proxy.Dialer{
+				Access: env.Access, Resolver: env.Resolver, Network: "tcp" + p.Value("family"), Timeout: p.Duration("timeout"),
+				Options: append(tcpOptions(p), weir.WithDescriptorWait(descriptorWait)),
 			}
-			allowed := func(a netip.AddrPort) error { return rules.Check(a.Addr()) }
-			return dialTCP(env, p, to, append(tcpOptions(p), weir.WithAddrFilter(allowed)), proto)
+			if p.Has("bind") {
+				d.Options = append(d.Options, weir.WithLocalAddr(netip.AddrPortFrom(p.IP("bind"), 0)))
+			}
+			c := d.Connect(env.Loop, to, proto)
+			return func() { c.Stop() }
 		},
 	}
 }
@@ -320,7 +352,7 @@ func (e *Endpoint) proxy() int {
 	return -1
 }
 
-// OpenProxy is the word of a proxy layer that anybody who can connect may use,
+// OpenProxy is the word of a proxy layer that anyone who can connect may use,
 // and "" if there is none, if it or a layer below it lets in only whom it knows,
 // or if only this machine can connect: its base listens on loopback or on a UNIX
 // socket.

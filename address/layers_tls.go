@@ -4,13 +4,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/weir-io/weir/certs"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/sink"
 )
 
 // tlsLayers are the entries for TLS: a role that follows the base, and one of
@@ -45,10 +45,10 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "allow-cn", Type: Text, Many: true, Doc: "accept only peers whose certificate has this common name", Conflicts: []string{"insecure"}},
 			{Name: "allow-dns", Type: Text, Many: true, Doc: "or this DNS name; *.example.com is any one label", Conflicts: []string{"insecure"}},
 			{Name: "allow-uri", Type: Text, Many: true, Doc: "or this URI, such as a SPIFFE ID; a segment * is any one, ** at the end any number", Conflicts: []string{"insecure"}},
-			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2"},
+			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2; a peer that has none of them is refused, and one that has no ALPN at all, unless http/1.1 is among them"},
 			{Name: "min", Type: Choice("1.2", "1.3"), Doc: "the oldest version to speak; the default is 1.2"},
 			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
-			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, say so once the server was silent for so long, as some hang up then; the default is 30s, 5s where many are served, and weir's servers are told at once"},
+			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, tell the server once it was silent for this long, as some hang up when told; the default is 30s, or 5s where many are served; weir's own servers are told at once"},
 			{Name: "no-eof", Type: Flag, Doc: "never say that the input has ended, before the connection does", Conflicts: []string{"eof-wait"}},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
 			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes compute beside the connections that are open; the default is 1, and 0 lets those wait"},
@@ -164,8 +164,8 @@ func describeTLS(p *Part) string {
 	return d
 }
 
-func tlsRules(p *Part) layer.PeerRules {
-	return layer.PeerRules{CommonNames: p.Values("allow-cn"), DNSNames: p.Values("allow-dns"), URIs: p.Values("allow-uri")}
+func tlsRules(p *Part) certs.PeerRules {
+	return certs.PeerRules{CommonNames: p.Values("allow-cn"), DNSNames: p.Values("allow-dns"), URIs: p.Values("allow-uri")}
 }
 
 // tlsConfig is what both sides have in common.
@@ -175,12 +175,12 @@ func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 		cfg.MinVersion = tls.VersionTLS13
 	}
 	if p.Has("keylog") {
-		log, err := openKeyLog(env.Path(p.Value("keylog")))
+		log, err := openSink(env, p.Value("keylog"), openLog, sink.Config{}) // handshakes must not wait for it
 		if err != nil {
 			return nil, nil, optionError(p, "keylog", err)
 		}
 		cfg.KeyLogWriter = log
-		env.note("keylog: the session keys go to " + p.Value("keylog") + "; whoever reads that file reads everything")
+		env.warn("keylog: the session keys go to " + p.Value("keylog") + "; whoever reads that file reads everything")
 	}
 	var opts []layer.TLSOption
 	if p.Has("no-eof") {
@@ -189,27 +189,24 @@ func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 	if p.Has("timeout") {
 		opts = append(opts, layer.WithHandshakeTimeout(p.Duration("timeout")))
 	}
+	if p.Has("alpn") {
+		opts = append(opts, layer.WithProtocolRequired())
+	}
 	return cfg, append(opts, layer.WithPeerRules(tlsRules(p))), nil
 }
 
-// openKeyLog opens a key log for its owner alone. It stays open as long as the
-// endpoint can be used.
-func openKeyLog(path string) (io.Writer, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-}
-
-func (env *Env) certificates(p *Part) (*layer.CertificateFiles, error) {
+func (env *Env) certificates(p *Part) (*certs.Files, error) {
 	key := ""
 	if p.Has("key") {
 		key = env.Path(p.Value("key"))
 	}
-	files, err := layer.NewCertificateFiles(env.Path(p.Value("cert")), key, func(err error) {
-		env.note("the certificate was not read again, the old one stays: " + err.Error())
+	files, err := certs.NewFiles(env.Path(p.Value("cert")), key, func(err error) {
+		env.warn("the certificate was not read again, the old one stays: " + err.Error())
 	})
 	if err != nil {
 		option := "cert"
-		var bad *layer.CertificateFileError
-		noCertificate := errors.As(err, &bad) && bad.Problem == layer.NoCertificate
+		var bad *certs.FileError
+		noCertificate := errors.As(err, &bad) && bad.Problem == certs.NoCertificate
 		if key != "" && fileOf(err) == key && !noCertificate { // both may name one file
 			option = "key"
 		}
@@ -218,9 +215,9 @@ func (env *Env) certificates(p *Part) (*layer.CertificateFiles, error) {
 	return files, nil
 }
 
-func (env *Env) authorities(p *Part, option string) (*layer.AuthorityFile, error) {
-	file, err := layer.NewAuthorityFile(env.Path(p.Value(option)), func(err error) {
-		env.note(option + " was not read again, the old one stays: " + err.Error())
+func (env *Env) authorities(p *Part, option string) (*certs.AuthorityFile, error) {
+	file, err := certs.NewAuthorityFile(env.Path(p.Value(option)), func(err error) {
+		env.warn(option + " was not read again, the old one stays: " + err.Error())
 	})
 	if err != nil {
 		return nil, optionError(p, option, err)
@@ -246,11 +243,11 @@ func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	certs, err := env.certificates(p)
+	files, err := env.certificates(p)
 	if err != nil {
 		return nil, err
 	}
-	cfg.GetCertificate = certs.GetCertificate
+	cfg.GetCertificate = files.GetCertificate
 	if p.Has("client-ca") {
 		ca, err := env.authorities(p, "client-ca")
 		if err != nil {
@@ -259,11 +256,11 @@ func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
 		opts = append(opts, layer.WithClientAuthorities(ca))
 	}
 	if p.Has("handshakes") {
-		opts = append(opts, layer.WithHandshakeCap(p.Int("handshakes")))
+		opts = append(opts, layer.WithHandshakeCap(int(p.Int("handshakes"))))
 	}
 	workers := handshakeWorkers
 	if p.Has("workers") {
-		workers = p.Int("workers")
+		workers = int(p.Int("workers"))
 	}
 	opts = append(opts, layer.WithHandshakeWorkers(workers))
 	return Always(layer.TLSServer(cfg, opts...)), nil
@@ -285,11 +282,11 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	// One cache for all names: it keeps their sessions apart itself.
 	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	if p.Has("cert") {
-		certs, err := env.certificates(p)
+		files, err := env.certificates(p)
 		if err != nil {
 			return nil, err
 		}
-		cfg.GetClientCertificate = certs.GetClientCertificate
+		cfg.GetClientCertificate = files.GetClientCertificate
 	}
 	if p.Has("ca") {
 		ca, err := env.authorities(p, "ca")
@@ -304,7 +301,7 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	}
 	if p.Has("insecure") {
 		cfg.InsecureSkipVerify = true
-		env.note("INSECURE: the certificate of " + targetOr(p.target) + " is not verified; anybody in between can read and change everything")
+		env.warn("INSECURE: the certificate of " + targetOr(p.target) + " is not verified; anybody in between can read and change everything")
 	}
 	rules := slices.Concat(p.Values("allow-cn"), p.Values("allow-dns"), p.Values("allow-uri"))
 	if name == "" && p.targetAsked {

@@ -2,13 +2,15 @@ package address
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/proxy"
+	"github.com/weir-io/weir/sink"
 )
 
 // Env is what endpoints are opened with. Its fields are read only.
@@ -24,11 +26,32 @@ type Env struct {
 	// LookupEnv reads the environment; nil: there is none.
 	LookupEnv func(key string) (string, bool)
 	// Note hears what a person may want to know, such as a stale socket that
-	// was replaced; nil: nobody.
+	// was replaced; nil: no one does.
 	Note func(text string)
-	// Access are the rules for where dial may connect to; nil: everywhere but
-	// where nobody means (layer.Access).
-	Access *layer.Access
+	// Warn hears what a person must know, whatever else is not to be said, such as a
+	// certificate that is not verified; nil: Note hears it.
+	Warn func(text string)
+	// Access are the rules for where dial may connect to; nil: those of the zero
+	// proxy.Access. Where its Own is nil, the listeners of Loop are meant.
+	Access *proxy.Access
+	// Resolver turns names of connects into addresses; nil: the loop's does.
+	Resolver weir.Resolver
+	// Own returns the addresses that no connect may reach, with a *SelfError: those
+	// that a relay itself listens on (weir.Loop.ListenAddrs). nil: none.
+	Own func() []net.Addr
+	// Stderr is where +log writes without to=; nil: a Sink of its own in front of
+	// os.Stderr.
+	Stderr *sink.Sink
+	// JSON has +log write JSON to Stderr, each event an object on a line.
+	JSON bool
+	// Opened is told of each Sink that a layer has started, for the program to close
+	// it at its end; nil: what waits then is lost.
+	Opened func(*sink.Sink)
+	// Trouble hears, from any goroutine, that the file of a log or a recording could
+	// not be written to or, with sink.ErrFull, does not keep up, and with nil that it
+	// does again. lossless: connections wait for it. It must not block. nil: no one
+	// hears of it.
+	Trouble func(path string, lossless bool, err error)
 	// Failed hears of a connection to a listener that never came to be because a
 	// layer could not agree with the peer; t is the socket's transport. nil: the
 	// loop's error handler hears of it.
@@ -46,6 +69,14 @@ func (env *Env) note(text string) {
 	if env.Note != nil {
 		env.Note(text)
 	}
+}
+
+func (env *Env) warn(text string) {
+	if env.Warn != nil {
+		env.Warn(text)
+		return
+	}
+	env.note(text)
 }
 
 // ErrRole is returned by Listen on an endpoint that does not listen.
@@ -126,8 +157,10 @@ func (e *Endpoint) Prepare(env *Env) error {
 // aim says where the connection leads as layer i sees it.
 func (e *Endpoint) aim(i int) {
 	p := e.Layers[i]
+	p.overTLS = false
 	for j := i - 1; j >= 0; j-- {
 		if e.layers[j].Arg.Type != HostPort {
+			p.overTLS = p.overTLS || strings.HasPrefix(e.layers[j].Name, "tls")
 			continue
 		}
 		// A proxy: without an argument it is asked for what the other side asked for.
@@ -218,16 +251,19 @@ func (e *Endpoint) ConnectFor(env *Env, asked Asked, p weir.Protocol) *Connectin
 		return c
 	}
 	if d := e.Base.Duration("retry"); d > 0 {
-		c.until = env.Loop.Now().Add(d)
-		c.wait = retryFirst
+		b := weir.Backoff{First: retryFirst, Most: retryMost, Total: d}
+		c.redial = env.Loop.RedialFunc(c.connect, b, func(*weir.Redialer) weir.Protocol { return c.attempt() })
+		c.stop = c.redial.Stop
+		return c
 	}
-	c.attempt()
+	c.stop = c.connect(c.attempt())
 	return c
 }
 
-// How long to wait before another attempt, about.
+// The first wait before another attempt is at most retryFirst, every wait at most
+// retryMost.
 const (
-	retryFirst = 50 * time.Millisecond
+	retryFirst = 75 * time.Millisecond
 	retryMost  = time.Second
 )
 
@@ -239,10 +275,9 @@ type Connecting struct {
 	proto    weir.Protocol
 	asked    Asked
 	stop     func()
-	timer    *weir.Timer
-	until    time.Time // when to give up; zero: at the first failure
-	wait     time.Duration
+	redial   *weir.Redialer // nil: there is one attempt
 	tries    int
+	retrying func(*weir.ConnectError)
 	over     bool
 }
 
@@ -253,20 +288,26 @@ func (c *Connecting) Stop() bool {
 		return false
 	}
 	c.over = true
-	if c.timer != nil {
-		c.timer.Stop()
-	}
 	c.stop()
 	return true
 }
 
+// OnRetry has f called for each attempt that failed and is followed by another,
+// with its error, never from inside a call of the program's.
+func (c *Connecting) OnRetry(f func(err *weir.ConnectError)) { c.retrying = f }
+
 // Tries is how many attempts have been made.
 func (c *Connecting) Tries() int { return c.tries }
 
-func (c *Connecting) attempt() {
+// attempt makes the protocol of the next attempt.
+func (c *Connecting) attempt() weir.Protocol {
 	c.tries++
-	p := layer.Client(&attempt{c: c}, c.endpoint.stack(c.asked)...)
-	c.stop = c.endpoint.kind.Connect(c.env, c.endpoint.Base, c.asked.To, p)
+	return layer.Client(&attempt{c: c}, c.endpoint.stack(c.asked)...)
+}
+
+// connect begins an attempt.
+func (c *Connecting) connect(p weir.Protocol) (stop func()) {
+	return c.endpoint.kind.Connect(c.env, c.endpoint.Base, c.asked.To, p)
 }
 
 // attempt is the protocol on top of one try; it gives way to the real one when
@@ -311,21 +352,22 @@ func (a *attempt) ConnectFailed(err *weir.ConnectError) {
 	if c.over {
 		return
 	}
-	now := c.env.Loop.Now()
-	if c.until.IsZero() || !now.Before(c.until) || hopeless(err) {
+	again := false
+	if c.redial != nil && !hopeless(err) {
+		_, again = c.redial.Again()
+	}
+	if !again {
 		c.fail(err)
 		return
 	}
-	wait := min(c.wait*3/4+rand.N(c.wait/2), c.until.Sub(now))
-	c.wait = min(2*c.wait, retryMost)
-	c.timer = c.env.Loop.After(wait, c.attempt)
+	if c.retrying != nil {
+		c.retrying(err)
+	}
 }
 
 func (c *Connecting) fail(err *weir.ConnectError) {
 	c.over = true
-	if f, ok := c.proto.(weir.ConnectFailer); ok {
-		f.ConnectFailed(err)
-	}
+	c.env.Loop.TellConnectFailed(c.proto, err)
 }
 
 // hopeless reports whether waiting cannot help.
@@ -334,8 +376,9 @@ func hopeless(err *weir.ConnectError) bool {
 		addr    *net.AddrError
 		network net.UnknownNetworkError
 		layer   *LayerError
+		self    *SelfError
 	)
-	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) ||
+	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) ||
 		errors.Is(err, os.ErrPermission) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
 }
 
@@ -343,9 +386,7 @@ func hopeless(err *weir.ConnectError) bool {
 func soon(env *Env, network, address string, proto weir.Protocol, attach func() error) (stop func()) {
 	call := env.Loop.Soon(func() {
 		if err := attach(); err != nil {
-			if f, ok := proto.(weir.ConnectFailer); ok {
-				f.ConnectFailed(&weir.ConnectError{Network: network, Address: address, Stage: weir.StageSocket, Err: err})
-			}
+			env.Loop.TellConnectFailed(proto, &weir.ConnectError{Network: network, Address: address, Stage: weir.StageSocket, Err: err})
 		}
 	})
 	return func() { call.Cancel() }

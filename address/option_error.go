@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/certs"
 )
 
 // OptionError is the cause of a LayerError where the value of one option cannot be
@@ -29,7 +29,7 @@ func optionError(p *Part, option string, err error) *OptionError {
 func fileOf(err error) string {
 	var (
 		path *fs.PathError
-		cert *layer.CertificateFileError
+		cert *certs.FileError
 	)
 	switch {
 	case errors.As(err, &path):

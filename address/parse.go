@@ -2,6 +2,7 @@ package address
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -32,9 +33,11 @@ type Part struct {
 
 	// Of a layer, set before it is prepared: where the connection leads as seen
 	// from there, "host:port" of the base or of the proxy before it; "" if nothing
-	// says. targetAsked says that it is where the other side asks to go.
+	// says. targetAsked says that it is where the other side asks to go, overTLS that
+	// TLS to it is below.
 	target      string
 	targetAsked bool
+	overTLS     bool
 }
 
 // Option is a key with its value. Value is nil for a flag.
@@ -193,6 +196,9 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 			return p.fail(pos, headEnd, fmt.Sprintf("bad port %q", head[1:]), "for an IPv6 address write tcp:"+head, "")
 		}
 	case colon && p.dials(head):
+		if host, port, _ := splitHostPort(head); unspecified(host) {
+			return p.fail(pos, headEnd, head+" would connect, and "+host+" is no host to connect to", "to listen on every interface write :"+port, "tcp-listen")
+		}
 		kind = p.table.Kind("tcp")
 	}
 	if kind == nil {
@@ -201,6 +207,12 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 	if part.Name.Raw == "" {
 		part.Short = true
 		part.Name = Token{Text: kind.Name, Pos: pos, End: headEnd}
+	}
+	if strings.HasPrefix(p.input[min(argPos, headEnd):headEnd], "//") && part.Name.Raw != "" {
+		rest := p.input[argPos+len("//") : headEnd]
+		if kind.Arg.Type == HostPort || kind.Name == "unix" && strings.HasPrefix(rest, "/") {
+			return p.fail(pos, argPos+len("//"), name+":// begins a URL, and an endpoint is none", "write "+fromURL(name, rest), name)
+		}
 	}
 	if argPos <= headEnd {
 		tok, err := p.token(argPos, headEnd)
@@ -242,15 +254,65 @@ func (p *parser) dials(head string) bool {
 	return true // the bad escape is what to report
 }
 
+// unspecified reports whether a host stands for every address, or is meant to.
+func unspecified(host string) bool {
+	a, err := netip.ParseAddr(unbracket(host))
+	return host == "*" || err == nil && a.IsUnspecified()
+}
+
+// fromURL writes a URL as an endpoint, as far as it can be told, without what it
+// says of a user.
+func fromURL(scheme, rest string) string {
+	host, path, _ := strings.Cut(rest, "/")
+	host = host[strings.LastIndexByte(host, '@')+1:]
+	port, after := "port", ""
+	switch scheme {
+	case "ws", "http":
+		port = "80"
+	case "wss", "https":
+		port, after = "443", "+tls"
+	case "socks", "socks4", "socks4a", "socks5", "socks5h":
+		port, after = "1080", "+"+strings.TrimSuffix(scheme, "h")+":host:port"
+		if scheme == "socks" {
+			after = "+socks5:host:port"
+		}
+	case "unix":
+		return "/" + path
+	}
+	if scheme == "ws" || scheme == "wss" {
+		after += "+ws"
+		if path != "" {
+			after += ":/" + path
+		}
+	}
+	switch {
+	case host == "":
+		host = "host:" + port
+	case strings.LastIndexByte(host, ':') <= strings.LastIndexByte(host, ']'):
+		host += ":" + port
+	}
+	return host + after
+}
+
 func (p *parser) unknownBase(head, name string, pos int) *Error {
 	err := p.fail(pos, pos+len(name), fmt.Sprintf("unknown kind %q", name), "", "kinds")
 	switch near := nearest(name, p.table.KindNames()); {
 	case strings.HasPrefix(head, name+"://"):
-		host, _, _ := strings.Cut(head[len(name)+len("://"):], "/")
-		if !strings.Contains(host, ":") {
-			host += ":port"
+		rest := head[len(name)+len("://"):]
+		err.Hint = "an endpoint is no URL: write " + fromURL(name, rest)
+		if user := strings.LastIndexByte(rest, '@'); user >= 0 {
+			// There may be a password in it.
+			err.Pos += len(name) + len("://")
+			err.End = err.Pos + user
+			err.Hint += ",user=NAME,password=env:NAME"
+			err.secret = true
 		}
-		err.Hint = "an endpoint is no URL: write " + host
+	case name == "*":
+		_, port, _ := strings.Cut(head, ":")
+		err.Hint = "for every interface write :" + port
+	case name == "exec", name == "system", name == "shell", name == "cmd", name == "pty":
+		err.Hint = "weir starts no programs; it joins them by pipes, on - or with pipe:IN,out=OUT"
+		err.Topic = "pipe"
 	case p.table.Layer(name) != nil:
 		err.Problem = fmt.Sprintf("%q is a layer, not a kind", name)
 		err.Hint = "put it behind an endpoint: host:port+" + name

@@ -91,7 +91,16 @@ func TestErrors(t *testing.T) {
 		{"tcp-lisen::80", "^^^^^^^^^", `unknown kind "tcp-lisen"|did you mean "tcp-listen"?`},
 		{"frob", "^^^^", `unknown kind "frob"|to connect to a host write frob:port`},
 		{"http://localhost:80/a", "^^^^", `unknown kind "http"|an endpoint is no URL: write localhost:80`},
-		{"https://example.com", "^^^^^", `unknown kind "https"|an endpoint is no URL: write example.com:port`},
+		{"https://example.com", "^^^^^", `unknown kind "https"|an endpoint is no URL: write example.com:443+tls`},
+		{"wss://example.com/p", "^^^", `unknown kind "wss"|an endpoint is no URL: write example.com:443+tls+ws:/p`},
+		{"ws://[::1]:8080", "^^", `unknown kind "ws"|an endpoint is no URL: write [::1]:8080+ws`},
+		{"socks5://proxy", "^^^^^^", `unknown kind "socks5"|an endpoint is no URL: write proxy:1080+socks5:host:port`},
+		{"socks5h://", "^^^^^^^", `unknown kind "socks5h"|an endpoint is no URL: write host:1080+socks5:host:port`},
+		{"tcp://db:5432", "^^^^^^", "tcp:// begins a URL, and an endpoint is none|write db:5432"},
+		{"unix:///run/a", "^^^^^^^", "unix:// begins a URL, and an endpoint is none|write /run/a"},
+		{"0.0.0.0:8080", "^^^^^^^^^^^^", "0.0.0.0:8080 would connect, and 0.0.0.0 is no host to connect to|to listen on every interface write :8080"},
+		{"[::]:8080", "^^^^^^^^^", "[::]:8080 would connect, and [::] is no host to connect to|to listen on every interface write :8080"},
+		{"*:8080", "^^^^^^", "*:8080 would connect, and * is no host to connect to|to listen on every interface write :8080"},
 		{"host:http", "^^^^^^^^^", `unknown kind "host"|or, for a host, a port is a number from 0 to 65535`},
 		{"./app.sock", "^^^^^^^^^^", `unknown kind "./app.sock"|for a UNIX socket write unix:./app.sock`},
 		{"tls:frob", "^^^", `"tls" is a layer, not a kind|put it behind an endpoint: host:port+tls`},
@@ -148,7 +157,15 @@ func TestErrors(t *testing.T) {
 		{"a:80,retry=soon", "           ^^^^", `bad duration "soon"|write it like 30s, 1m30s or 250ms`},
 		{"a:80,retry=-1s", "           ^^^", `bad duration "-1s"|it must be above 0`},
 		{"a:80,family=7", "            ^", `bad value "7"|one of 4, 6`},
-		{"8080,backlog=0", "             ^", `bad number "0"|a whole number above 0`},
+		{"8080,backlog=65536", "             ^^^^^", `bad number "65536"|a whole number from 1 to 65535`},
+		{"a:80,keepalive=10h", "               ^^^", `bad duration "10h"|it must be above 0 and at most 9h6m7s`},
+		{"a:80,user-timeout=600h", "                  ^^^^", `bad duration "600h"|it must be above 0 and at most 596h31m23.647s`},
+		{"a:80,timeout=3000000h", "             ^^^^^^^^", `bad duration "3000000h"|write it like 30s, 1m30s or 250ms, up to 2562047h`},
+		{"a:80,mark=4294967296", "          ^^^^^^^^^^", `bad number "4294967296"|a whole number from 1 to 4294967295`},
+		{"8080+ws,max=2g", "            ^^", `bad size "2g"|it must be at most 1g`},
+		{"8080+zstd,max-window=2g", "                     ^^", `bad size "2g"|it must be at most 1g`},
+		{"8080+slice:2g", "           ^^", `bad size "2g"|it must be at most 1g`},
+		{"8080,backlog=0", "             ^", `bad number "0"|a whole number from 1 to 65535`},
 		{"unix-listen:/x,mode=0999", "                    ^^^^", `bad mode "0999"|permission bits in octal, such as 0600`},
 		{"a:80,bind=b", "          ^", `bad IP address "b"|an address such as 127.0.0.1 or ::1, no name and no port`},
 		{"a:80+proxy-out:v3", "               ^^", `bad value "v3"|did you mean "v1"?`},
@@ -185,7 +202,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestErrorAsShown is COMMAND.md's example, to the letter.
+// TestErrorAsShown: a failure reads as documented, to the letter.
 func TestErrorAsShown(t *testing.T) {
 	_, err := later().Parse("localhost:3000+tsl")
 	const want = `weir: unknown layer "tsl"
@@ -215,7 +232,7 @@ func TestErrorIsOneSafeLine(t *testing.T) {
 // does not repeat it.
 func TestSecretStaysOut(t *testing.T) {
 	_, err := later().Parse("p:80+socks5:db:80,password=hunter2")
-	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "password=*******") {
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "password=***") {
 		t.Errorf("got\n%v", err)
 	}
 	for _, bad := range []string{"env:", "file:", "Env:X"} {
@@ -343,4 +360,19 @@ func FuzzQuote(f *testing.F) {
 			t.Fatalf("%q came through as %q", s, got)
 		}
 	})
+}
+
+// TestPasswordInURL: what a URL says of a user is not shown, and the hint has the
+// place for it.
+func TestPasswordInURL(t *testing.T) {
+	for _, text := range []string{"socks5://me:hunter2@proxy:9", "https://me:hunter2@h/x", "wss://hunter2@h"} {
+		_, err := Default().Parse(text)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), ",user=NAME,password=env:NAME") {
+			t.Errorf("%v", err)
+		}
+	}
+	_, err := Default().Parse("exec:cat")
+	if err == nil || !strings.Contains(err.Error(), "weir starts no programs; it joins them by pipes") {
+		t.Errorf("%v", err)
+	}
 }

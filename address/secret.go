@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
+
+	"github.com/weir-io/weir/internal/textfile"
 )
 
 // SecretError is a secret that cannot be used. Nothing of it is shown.
@@ -29,17 +30,24 @@ func (e *SecretError) Error() string {
 func (e *SecretError) Unwrap() error { return e.Err }
 
 // ErrEmptySecret is the cause where a secret is there and has nothing in it:
-// anybody could guess it.
-var ErrEmptySecret = errors.New("it is empty, and nothing is no secret")
+// anyone could guess it.
+var ErrEmptySecret = errors.New("it is empty; a secret must not be empty")
+
+// secretMost is how many bytes a file of users or of a password may have.
+const secretMost = 1 << 20
 
 // Secret reads what an option of type Secret refers to: an environment
 // variable, or a file without the newline at its end. Its errors are
 // *SecretErrors, which name the place and never the content; one that is empty,
 // or only ends lines, is ErrEmptySecret.
 func (env *Env) Secret(p *Part, name string) (string, error) {
-	ref := p.Value(name)
+	return env.reference(name, p.Value(name))
+}
+
+// reference reads what ref refers to, for the option that the errors name.
+func (env *Env) reference(option, ref string) (string, error) {
 	fail := func(err error, next string) (string, error) {
-		return "", &SecretError{Option: name, Where: ref, Err: err, Next: next}
+		return "", &SecretError{Option: option, Where: ref, Err: err, Next: next}
 	}
 	text, put := "", ""
 	switch scheme, at, _ := strings.Cut(ref, ":"); scheme {
@@ -50,13 +58,20 @@ func (env *Env) Secret(p *Part, name string) (string, error) {
 		}
 		text, put = v, "Put the secret into the variable: export "+at+"=…"
 	case "file":
-		b, err := os.ReadFile(env.Path(at))
+		b, err := textfile.Read(env.Path(at), secretMost)
 		if err != nil {
+			next := "Name a file that this user can read."
+			switch {
+			case errors.Is(err, textfile.ErrNotText):
+				next = "Write it as text, in UTF-8."
+			case errors.Is(err, textfile.ErrTooLong):
+				next = "It has at most 1 MiB: perhaps another file is meant."
+			}
 			var path *fs.PathError
 			if errors.As(err, &path) {
 				err = path.Err // the place is named already
 			}
-			return fail(err, "Name a file that this user can read.")
+			return fail(err, next)
 		}
 		text, put = string(b), "Put the secret into the file."
 	default:

@@ -19,7 +19,7 @@ func (e *NotSocketError) Error() string {
 	return fmt.Sprintf("%s is %s, not a socket", e.Path, e.What)
 }
 
-// clearStale removes a socket file on which nobody answers, and reports whether
+// clearStale removes a socket file on which nothing answers, and reports whether
 // there was one. Somebody's socket is EADDRINUSE. Anything but a socket is a
 // *NotSocketError; links are not followed.
 func clearStale(path string) (replaced bool, err error) {

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// later is the table with words that COMMAND.md's examples use and that are not
+// later is the table with words that the worked examples use and that are not
 // there yet, so that the grammar can be tried whole.
 func later() *Table {
 	t := Default()

@@ -13,6 +13,12 @@ const longestCredential = 255
 // proxyPassword reads the option password of a proxy.
 func proxyPassword(env *Env, p *Part) (string, error) {
 	password, err := env.Secret(p, "password")
+	if err == nil && strings.ContainsAny(password, "\r\n") {
+		return "", &SecretError{
+			Option: "password", Where: p.Value("password"), Err: errors.New("it has more than one line"),
+			Next: "Put the password alone on one line: perhaps another file is meant.",
+		}
+	}
 	if err == nil && len(password) > longestCredential {
 		return "", &SecretError{
 			Option: "password", Where: p.Value("password"), Err: fmt.Errorf("it has %d bytes", len(password)),
@@ -34,7 +40,7 @@ func proxyUsers(env *Env, p *Part) (map[string]string, error) {
 		}
 		lines := map[string]int{}
 		for i, line := range strings.Split(text, "\n") {
-			line = strings.TrimSuffix(line, "\r")
+			line = strings.TrimPrefix(strings.TrimSuffix(line, "\r"), "\ufeff") // files put together have several
 			if line == "" {
 				continue
 			}
@@ -46,7 +52,7 @@ func proxyUsers(env *Env, p *Part) (map[string]string, error) {
 			case name == "":
 				wrong = "it has no name"
 			case password == "":
-				wrong, next = "its password is empty, and nothing is no secret", "Give that user a password, or take the line out."
+				wrong, next = "its password is empty; a password must not be empty", "Give that user a password, or take the line out."
 			case len(name) > longestCredential || len(password) > longestCredential:
 				wrong, next = "its name or password is too long", "Each has 1 to 255 bytes."
 			case lines[name] > 0:

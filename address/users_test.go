@@ -31,6 +31,13 @@ func TestSecrets(t *testing.T) {
 		{"user=a,password=env:OK", "", false},
 		{"user=a,password=" + file("ok", "hunter2\n"), "", false},
 		{"users=" + file("users", "a:hunter2\r\n\nb:x:y\n"), "", false},
+		{"user=a,password=" + file("bom", "\ufeffhunter2\r\n"), "", false},
+		{"user=a,password=" + file("utf16", "\xff\xfeh\x00u\x00n\x00t\x00e\x00r\x002\x00\r\x00\n\x00"), "", false},
+		{"users=" + file("bomusers", "\ufeffa:hunter2\r\n\ufeffb:x:y\n"), "", false},
+		{"users=" + file("utf16users", "a\x00:\x00b\x00\r\x00\n\x00"), "", false},
+		{"user=a,password=" + file("nul", "hunter2\x00x\n"), "it is not text: it holds NUL bytes", false},
+		{"users=" + file("long", strings.Repeat("hunter2\n", 1<<18)), "it is too long", false},
+		{"user=a,password=" + file("lines", "hunter2\nb:hunter2\n"), "it has more than one line", false},
 		{"user=a,password=env:EMPTY", "password=env:EMPTY: it is empty", true},
 		{"user=a,password=env:ENDS", "password=env:ENDS: it is empty", true},
 		{"user=a,password=env:NONE", "the environment has no NONE", false},
@@ -60,6 +67,43 @@ func TestSecrets(t *testing.T) {
 			case !errors.As(err, &secret) || secret.Next == "" || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2"):
 				t.Errorf("%s%s: %v (%T)", end, c.option, err, err)
 			}
+		}
+	}
+}
+
+// TestSecretsRead: what is read of a secret is its text alone, however it was written.
+func TestSecretsRead(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"plain": "hunter2", "nl": "hunter2\n", "crlf": "hunter2\r\n", "bom": "\ufeffhunter2\r\n",
+		"utf16": "\xff\xfeh\x00u\x00n\x00t\x00e\x00r\x002\x00\r\x00\n\x00", "be": "\xfe\xff\x00h\x00u\x00n\x00t\x00e\x00r\x002",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Default().Parse("p:1080+socks5:d:1,user=a,password=file:" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := proxyPassword(&Env{}, e.Layers[0]); err != nil || got != "hunter2" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		if e, err = Default().Parse("1080+socks5,users=file:" + path + "s"); err != nil {
+			t.Fatal(err)
+		}
+		users := strings.ReplaceAll(text, "hunter2", "ann:hunter2")
+		switch name {
+		case "utf16":
+			users = "\xff\xfea\x00n\x00n\x00:\x00" + text[2:]
+		case "be":
+			users = "\xfe\xff\x00a\x00n\x00n\x00:" + text[2:]
+		}
+		if err := os.WriteFile(path+"s", []byte(users), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := proxyUsers(&Env{}, e.Layers[0]); err != nil || len(got) != 1 || got["ann"] != "hunter2" {
+			t.Errorf("users in %s: %q, %v", name, got, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package address
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -31,10 +32,11 @@ var (
 	Text = &Type{Name: "text", Doc: "text; % + , are written %25 %2B %2C", check: checkText}
 	// Path is a file's path; ~/ at the start is the home directory.
 	Path = &Type{Name: "path", Doc: "a path; ~/ is your home directory", check: checkPath}
-	// Duration is a length of time, as time.ParseDuration reads it, above 0.
+	// Duration is a length of time, as time.ParseDuration reads it, above 0 and up to
+	// 2562047h, which is 292 years. Period has a bound of its own.
 	Duration = &Type{Name: "duration", Doc: "30s, 1m30s, 250ms", check: checkDuration}
-	// Int is a whole number above 0.
-	Int = &Type{Name: "number", Doc: "a whole number above 0", check: checkInt}
+	// Int is a whole number from 1 to 2147483647.
+	Int = Number(1, math.MaxInt32)
 	// Mode is the permission bits of a file, in octal.
 	Mode = &Type{Name: "mode", Doc: "permission bits in octal: 0600", check: checkMode}
 	// IP is an address without a port.
@@ -65,14 +67,84 @@ func Choice(words ...string) *Type {
 }
 
 // Number is the type of a whole number from least to most.
-func Number(least, most int) *Type {
+func Number(least, most int64) *Type {
 	doc := fmt.Sprintf("a whole number from %d to %d", least, most)
 	return &Type{Name: "number", Doc: doc, check: func(s string) *Fault {
-		if n, err := strconv.Atoi(s); err != nil || n < least || n > most {
+		if n, err := strconv.ParseInt(s, 10, 64); err != nil || n < least || n > most {
 			return &Fault{Problem: fmt.Sprintf("bad number %q", s), Hint: doc}
 		}
 		return nil
 	}}
+}
+
+// Bound is the type of a number from 1 to 2147483647, or "none" for no bound.
+var Bound = &Type{Name: "number|none", Doc: "a whole number from 1 to 2147483647, or none for no bound", check: func(s string) *Fault {
+	if s == "none" {
+		return nil
+	}
+	if f := Int.check(s); f != nil {
+		return &Fault{Problem: f.Problem, Hint: f.Hint + ", or none for no bound"}
+	}
+	return nil
+}}
+
+// Period is the type of a Duration of at most so long.
+func Period(most time.Duration) *Type {
+	return &Type{Name: Duration.Name, Doc: Duration.Doc + "; at most " + short(most), check: func(s string) *Fault {
+		if f := checkDuration(s); f != nil {
+			return f
+		}
+		if d, _ := time.ParseDuration(s); d > most {
+			return &Fault{Problem: fmt.Sprintf("bad duration %q", s), Hint: "it must be above 0 and at most " + short(most)}
+		}
+		return nil
+	}}
+}
+
+// short is a duration without the zeros at its end, as one would write it.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// SizeUpTo is the type of a Size of at most so many bytes.
+func SizeUpTo(most int64) *Type {
+	return &Type{Name: "size", Doc: "bytes: 500, 64k, 10m, 1g; at most " + sizeText(most), check: func(s string) *Fault {
+		n, ok := parseUnits(s, sizeUnits)
+		switch {
+		case !ok:
+			return &Fault{Problem: fmt.Sprintf("bad size %q", s), Hint: "write it like 500, 64k, 10m or 1g; k is 1024 bytes"}
+		case n > most:
+			return &Fault{Problem: fmt.Sprintf("bad size %q", s), Hint: "it must be at most " + sizeText(most)}
+		}
+		return nil
+	}}
+}
+
+// sizeBetween is the type of a Size from least to most bytes.
+func sizeBetween(least, most int64) *Type {
+	t := SizeUpTo(most)
+	return &Type{Name: t.Name, Doc: "bytes: 500, 64k, 10m, 1g; from " + sizeText(least) + " to " + sizeText(most), check: func(s string) *Fault {
+		if n, ok := parseUnits(s, sizeUnits); ok && n < least {
+			return &Fault{Problem: fmt.Sprintf("bad size %q", s), Hint: "it must be at least " + sizeText(least)}
+		}
+		return t.check(s)
+	}}
+}
+
+func sizeText(n int64) string {
+	for _, u := range sizeUnits {
+		if f := int64(u.factor); n >= f && n%f == 0 {
+			return strconv.FormatInt(n/f, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func checkText(s string) *Fault {
@@ -99,17 +171,12 @@ func checkDuration(s string) *Fault {
 		f := &Fault{Problem: fmt.Sprintf("bad duration %q", s), Hint: "write it like 30s, 1m30s or 250ms"}
 		if _, err := strconv.ParseUint(s, 10, 64); err == nil {
 			f.Hint = fmt.Sprintf("a unit is missing: %ss for seconds, %sms for milliseconds", s, s)
+		} else if strings.Trim(s, "0123456789.hms") == "" {
+			f.Hint = "write it like 30s, 1m30s or 250ms, up to 2562047h"
 		}
 		return f
 	case d <= 0:
 		return &Fault{Problem: fmt.Sprintf("bad duration %q", s), Hint: "it must be above 0"}
-	}
-	return nil
-}
-
-func checkInt(s string) *Fault {
-	if n, err := strconv.ParseUint(s, 10, 31); err != nil || n == 0 {
-		return &Fault{Problem: fmt.Sprintf("bad number %q", s), Hint: "a whole number above 0"}
 	}
 	return nil
 }
@@ -308,9 +375,9 @@ func (p *Part) Duration(name string) time.Duration {
 	return d
 }
 
-// Int is the value of an option of type Int, or 0.
-func (p *Part) Int(name string) int {
-	n, _ := strconv.Atoi(p.Value(name))
+// Int is the value of an option of type Int or Number, or 0.
+func (p *Part) Int(name string) int64 {
+	n, _ := strconv.ParseInt(p.Value(name), 10, 64)
 	return n
 }
 
