@@ -15,9 +15,11 @@ package balance
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/splitmix"
 )
 
 // Policy says which of the targets that are up is picked.
@@ -178,7 +180,13 @@ func (b *Balancer) Pick(key uint64) (*Lease, error) { return b.pick(key, nil) }
 // which was tried for it before. The error is ErrNone.
 func (l *Lease) Next(key uint64) (*Lease, error) {
 	l.Release()
-	return l.b.pick(key, append(l.tried, l.t))
+	return l.Also(key)
+}
+
+// Also chooses as Next does and keeps l: both targets are tried at once, and the
+// one that is not used is released. The error is ErrNone.
+func (l *Lease) Also(key uint64) (*Lease, error) {
+	return l.b.pick(key, append(slices.Clip(l.tried), l.t))
 }
 
 func (b *Balancer) pick(key uint64, tried []*target) (*Lease, error) {
@@ -258,10 +266,7 @@ func (b *Balancer) choose(good []*target, key uint64) *target {
 // weight is how much a target is a key's: a hash of both, so that a target that
 // goes or comes moves its own keys and no others.
 func weight(key uint64, id int) uint64 {
-	x := key ^ uint64(id+1)*0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+	return splitmix.Mix(key ^ uint64(id+1)*splitmix.Gamma)
 }
 
 // Up says that the connection was made.
@@ -282,7 +287,7 @@ func (l *Lease) Failed(err error) {
 	l.Release()
 }
 
-// Release ends the lease: the connection is gone. Again is nothing.
+// Release ends the lease: the connection is gone. Calling it again has no effect.
 func (l *Lease) Release() {
 	if l.over {
 		return

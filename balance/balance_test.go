@@ -206,6 +206,29 @@ func TestEjection(t *testing.T) {
 	}
 }
 
+// TestAlso: two targets at once for one connection, never the same one twice.
+func TestAlso(t *testing.T) {
+	_, l := loop(t)
+	b := balance.New(l, 3, balance.Config{Policy: balance.First})
+	one := pick(t, b, 0)
+	two, err := one.Also(0)
+	if err != nil || two.Target() == one.Target() || b.Active(one.Target()) != 1 || b.Active(two.Target()) != 1 {
+		t.Fatalf("%v, targets %d and %d", err, one.Target(), two.Target())
+	}
+	three, err := two.Next(0)
+	if err != nil || three.Target() == one.Target() || three.Target() == two.Target() || b.Active(two.Target()) != 0 {
+		t.Fatalf("%v, target %d", err, three.Target())
+	}
+	if _, err := three.Also(0); !errors.Is(err, balance.ErrNone) {
+		t.Errorf("all were tried: %v", err)
+	}
+	one.Release()
+	three.Up()
+	if b.Active(one.Target()) != 0 || b.Active(three.Target()) != 1 {
+		t.Errorf("%d and %d connections", b.Active(one.Target()), b.Active(three.Target()))
+	}
+}
+
 // TestChecks: checks bring a target down and up, in rows of Fall and Rise, and
 // never two at once.
 func TestChecks(t *testing.T) {

@@ -59,8 +59,9 @@ func TestPackets(t *testing.T) {
 			open(target)
 			var ended []relay.PacketCount
 			began, lost := 0, 0
+			const idle = 2 * time.Second // much more than what comes before takes
 			r, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", relay.PacketConfig{
-				Target: target.e.Local(), Idle: 300 * time.Millisecond, Most: 3,
+				Target: target.e.Local(), Idle: idle, Most: 3,
 				Began:   func(weir.PacketAddr) { began++ },
 				Ended:   func(_ weir.PacketAddr, c relay.PacketCount) { ended = append(ended, c) },
 				Trouble: func(err error, _ weir.PacketAddr) { troubles = append(troubles, err) },
@@ -120,7 +121,7 @@ func TestPackets(t *testing.T) {
 				}
 			}
 			total := r.Total()
-			if len(ended) != 3 || total.Packets != [2]int64{9, 9} || total.Bytes[relay.B] != total.Bytes[relay.A]+27 || ended[0].Took < 300*time.Millisecond {
+			if len(ended) != 3 || total.Packets != [2]int64{9, 9} || total.Bytes[relay.B] != total.Bytes[relay.A]+27 || ended[0].Took < idle {
 				t.Errorf("ended %+v, in all %+v", ended, total)
 			}
 			if len(troubles) != 0 {

@@ -7,15 +7,24 @@
 //	          room to write ───▶ reading
 //
 // A Relay is a pair of protocols. Either side may be connected first; what it
-// sends waits in the system until the other is there. A side that cannot keep up
+// sends waits until the other is there, all but the first piece in the system, and
+// that it has gone is noticed (Config.Left). A side that cannot keep up
 // pauses the reading of the other, so memory stays at one write buffer each way.
 // The end of a stream is passed on alone: the other direction goes on, and no
 // timer runs, so a reply is never lost, however late it comes. Bulk moves
 // through the kernel without being copied where it can (see weir.Splicer).
+//
+// A side that fails has what it sent before delivered, through whatever layers the
+// other side has, and then the other side is reset, so that its peer does not take
+// the failure for an end. Only that is bounded in time: by Config.Patience, in
+// which some byte must move.
 package relay
 
 import (
 	"errors"
+	"net"
+	"syscall"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -51,12 +60,29 @@ type Config struct {
 	// Abandon is called if the relay ends before a side was connected: whoever
 	// connects it can stop.
 	Abandon func(s Side)
+	// Left is called when the stream of a side ends before the other side is there
+	// and with nothing sent: its peer has gone, or it only reads. TCP does not say
+	// which. It returns how long the relay goes on waiting for the other side before
+	// it ends, as by Abort, such as LeftFor; 0 or less, and a nil Left: no bound.
+	Left func(s Side) time.Duration
 	// Done is called once, last, when both sides are over. A peer in the same loop
 	// may hear of its own end before or after that.
 	Done func(r Result)
 	// Copy turns splicing off.
 	Copy bool
+	// Patience is how long, once a side has failed, nothing may move before the
+	// relay gives up what is still to be delivered; up to twice that passes. 0 is
+	// 15 s, below 0 no bound.
+	Patience time.Duration
 }
+
+// LeftFor is what Config.Left should return where a connect costs something: long
+// enough for a peer that only reads, and short enough that one that has given up
+// does not keep a socket and a name busy for as long as a connect may take.
+const LeftFor = 5 * time.Second
+
+// defaultPatience is Config.Patience's.
+const defaultPatience = 15 * time.Second
 
 // Result is how a relay went.
 type Result struct {
@@ -83,6 +109,9 @@ type Relay struct {
 	res   Result
 	ended bool // By and Why, or Local, are set
 	done  bool
+	timer *weir.Timer // Patience's; nil before a side has failed
+	seen  int64       // what had moved when it was set
+	left  *weir.Timer // Left's; nil: no side has left, or there is no bound
 }
 
 // When a direction is taken for bulk and spliced: after so many bytes, at a
@@ -107,6 +136,25 @@ func (r *Relay) Protocol(s Side) weir.Protocol { return &r.sides[s] }
 // Transport is the transport of side s; nil while it is not connected. It stays
 // readable after the end, for its addresses.
 func (r *Relay) Transport(s Side) weir.Transport { return r.sides[s].t }
+
+// Bytes is how many bytes have come from each side and were taken by the other
+// until now; what the kernel moves is counted when it has moved it.
+func (r *Relay) Bytes() [2]int64 { return [2]int64{r.sides[A].bytes, r.sides[B].bytes} }
+
+// EndInput takes nothing more from side s: the other side gets what came before,
+// and then the end of the stream, as if s had ended it. The other direction goes
+// on. It has no effect on a side that is not connected.
+func (r *Relay) EndInput(s Side) {
+	d := &r.sides[s]
+	if d.state != open || d.closing || d.unread {
+		return
+	}
+	d.unread = true
+	d.flow()
+	if !d.splicing {
+		d.passEnd()
+	}
+}
 
 // Abort ends the relay now: what was not sent is dropped.
 func (r *Relay) Abort() {
@@ -139,6 +187,67 @@ func (r *Relay) end(s Side, why error) {
 	}
 }
 
+// hurry bounds what is left to be done, now that a side has failed.
+func (r *Relay) hurry(l *weir.Loop) {
+	d := r.c.Patience
+	if d == 0 {
+		d = defaultPatience
+	}
+	if r.timer != nil || d < 0 || l == nil {
+		return
+	}
+	r.seen = r.moved()
+	r.timer = l.NewTimer(func() {
+		if now := r.moved(); now != r.seen {
+			r.seen = now
+			r.timer.Set(d)
+			return
+		}
+		for i := range r.sides {
+			if s := &r.sides[i]; s.state == open {
+				s.t.Abort()
+			}
+		}
+	})
+	r.timer.Set(d)
+}
+
+// leave bounds the wait for the other side, now that the stream of s has ended. The
+// first side that leaves sets the bound.
+func (r *Relay) leave(s *side) {
+	if r.c.Left == nil {
+		return
+	}
+	if d := r.c.Left(s.id); d > 0 && r.left == nil && !r.done {
+		r.left = s.t.Loop().After(d, r.Abort)
+	}
+}
+
+// stay ends leave's bound.
+func (r *Relay) stay() {
+	if r.left != nil {
+		r.left.Stop()
+	}
+}
+
+// moved is a number that changes when bytes move.
+func (r *Relay) moved() int64 {
+	n := int64(0)
+	for i := range r.sides {
+		s := &r.sides[i]
+		n += s.bytes
+		if s.state != open {
+			continue
+		}
+		if u, ok := weir.As[interface{ Undelivered() int }](s.t); ok {
+			n -= int64(u.Undelivered())
+		} else {
+			n -= int64(s.t.Buffered())
+		}
+	}
+	return n
+}
+
 func (r *Relay) finish() {
 	for i := range r.sides {
 		if r.done || r.sides[i].state != over || r.sides[i].splicing {
@@ -146,6 +255,10 @@ func (r *Relay) finish() {
 		}
 	}
 	r.done = true
+	r.stay()
+	if r.timer != nil {
+		r.timer.Stop()
+	}
 	for i := range r.sides {
 		r.res.Bytes[i] = r.sides[i].bytes
 	}
@@ -175,7 +288,11 @@ type side struct {
 	splicing bool
 	paused   bool // reading is paused
 	full     bool // its write buffer is over the mark: do not read the other side
-	stuck    bool // the other side takes no more: do not read
+	failed   bool // its peer takes no more: what the other side sends is dropped
+	unread   bool // EndInput was called: do not read
+	early    bool // something came before the other side was there: do not read on
+	eof      bool // its stream ended before that
+	ended    bool // its stream has ended
 	closing  bool // it was closed or aborted here
 	reset    bool // to be aborted once its buffer is empty
 }
@@ -190,7 +307,8 @@ func (s *side) flow() {
 	o := s.other()
 	// What a peer still sends to a side that only empties its buffer is read and
 	// dropped: it may be one that reads no more until its own bytes have left.
-	if pause := !s.reset && (o.state == waiting || o.full || s.stuck); pause != s.paused {
+	waits := o.state == waiting && s.early
+	if pause := !s.reset && (waits || o.full && !o.failed || s.unread); pause != s.paused {
 		s.paused = pause
 		if pause {
 			s.t.PauseReading()
@@ -213,11 +331,15 @@ func (s *side) ConnectionMade(t weir.Transport) {
 	s.state = open
 	s.flow()
 	if o := s.other(); o.state == open {
+		s.r.stay()
 		s.r.res.Connected = true
 		if s.r.c.Connected != nil {
 			s.r.c.Connected()
 		}
 		o.flow()
+		if o.eof && o.state == open && !o.unread {
+			o.passEnd()
+		}
 	}
 }
 
@@ -246,10 +368,11 @@ func (s *side) ConnectFailed(err *weir.ConnectError) {
 func (s *side) DataReceived(p []byte) (int, error) {
 	o := s.other()
 	if o.state == waiting {
+		s.early = true
 		s.flow()
 		return 0, nil
 	}
-	if o.state == over || o.closing {
+	if o.state == over || o.closing || o.failed {
 		return len(p), nil // nobody is there to take them
 	}
 	var n int
@@ -264,10 +387,11 @@ func (s *side) DataReceived(p []byte) (int, error) {
 		return 0, err
 	case err != nil:
 		// The other side is about to be lost. Its reason will come; what it had
-		// sent before is still being delivered.
-		s.stuck = true
-		s.flow()
-		return 0, nil
+		// sent before is still being delivered, perhaps to a peer that reads no more
+		// until its own bytes have left.
+		o.failed = true
+		s.r.hurry(s.t.Loop())
+		return len(p), nil
 	}
 	s.bytes += int64(n)
 	if s.bytes >= s.bulkAt && len(p) >= bulkRead {
@@ -312,6 +436,23 @@ func (s *side) ResumeWriting() {
 	s.other().flow()
 }
 
+// WriteFailed implements weir.WriteFailer: this side's peer takes no more. What it
+// sent before is still delivered.
+func (s *side) WriteFailed(err error) {
+	if s.state != open || s.closing {
+		return
+	}
+	s.r.end(s.id, err)
+	s.failed = true
+	o := s.other()
+	if o.state == waiting {
+		s.t.Abort() // there is nobody to deliver it to
+		return
+	}
+	o.flow()
+	s.r.hurry(s.t.Loop())
+}
+
 // WriteDrained implements weir.Drainer.
 func (s *side) WriteDrained() {
 	if s.reset {
@@ -321,23 +462,34 @@ func (s *side) WriteDrained() {
 
 // EOFReceived implements weir.EOFReceiver.
 func (s *side) EOFReceived(int) (keepOpen bool, err error) {
+	s.ended = true
 	s.r.end(s.id, nil)
-	if o := s.other(); o.state == open && !o.closing {
-		switch {
-		case !writable(o.t):
-		case o.t.CanWriteEOF():
-			if err := o.t.WriteEOF(); err != nil {
-				return true, nil // it is about to be lost; that ends this side
-			}
-		case keepsReply(o.t) && !keepsReply(s.t):
-			// It ends when its peer ends, with the whole reply. Where this side's peer
-			// has closed both directions nobody waits for one.
-		default:
-			o.closing = true
-			_ = o.t.Close() // always nil
-		}
+	if s.other().state == waiting {
+		s.eof = true
+		s.r.leave(s)
 	}
-	return writable(s.t), nil
+	return !s.unread && !s.passEnd() || writable(s.t), nil
+}
+
+// passEnd passes the end of this side's stream on. It reports false if the other
+// side is about to be lost, which ends this one.
+func (s *side) passEnd() bool {
+	o := s.other()
+	if o.state != open || o.closing {
+		return true
+	}
+	switch {
+	case !writable(o.t):
+	case o.t.CanWriteEOF():
+		return o.t.WriteEOF() == nil
+	case keepsReply(o.t) && !keepsReply(s.t):
+		// It ends when its peer ends, with the whole reply. Where this side's peer
+		// has closed both directions nobody waits for one.
+	default:
+		o.closing = true
+		_ = o.t.Close() // always nil
+	}
+	return true
 }
 
 // keepsReply reports whether a transport that cannot end one direction alone
@@ -359,12 +511,24 @@ func (s *side) ConnectionLost(err error) {
 	if s.state != open {
 		return
 	}
-	if !s.closing {
-		s.r.end(s.id, err)
+	if !s.closing || err != nil && !errors.Is(err, weir.ErrAborted) && !errors.Is(err, weir.ErrLoopClosed) {
+		s.r.end(s.id, err) // where it was closing not everything has left
 	}
 	s.state = over
+	if s.ended && readerGone(err) {
+		// All that it sent was passed on, and its end. To the other side this is one
+		// that reads no more, which it learns when it writes.
+		err = nil
+	}
 	s.other().endWith(err)
 	s.r.finish()
+}
+
+// readerGone reports whether a side was lost because no one reads the pipe that it
+// writes to.
+func readerGone(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Net == "pipe" && errors.Is(err, syscall.EPIPE)
 }
 
 // endWith ends a side because the other one is over, with err.
@@ -379,7 +543,13 @@ func (s *side) endWith(err error) {
 	default:
 		// What was received is delivered; then a reset, so that the peer does
 		// not take a failure for the end of the stream.
-		s.closing, s.reset = true, true
+		s.closing = true
+		s.r.hurry(s.t.Loop())
+		if t, ok := weir.As[weir.Resetter](s.t); ok {
+			t.Reset()
+			return
+		}
+		s.reset = true
 		if s.t.Buffered() == 0 {
 			s.t.Abort()
 			return

@@ -3,9 +3,11 @@ package relay_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/relay"
@@ -20,6 +22,8 @@ type pair struct {
 	events []string
 	res    *relay.Result
 	again  bool // what Failed returns
+
+	leftFor time.Duration // what Left returns
 }
 
 func newPair(t *testing.T) *pair {
@@ -29,6 +33,10 @@ func newPair(t *testing.T) *pair {
 		Failed: func(s relay.Side, _ *weir.ConnectError) bool {
 			p.events = append(p.events, "failed "+s.String())
 			return p.again
+		},
+		Left: func(s relay.Side) time.Duration {
+			p.events = append(p.events, "left "+s.String())
+			return p.leftFor
 		},
 		Abandon: func(s relay.Side) { p.events = append(p.events, "abandon "+s.String()) },
 		Done: func(r relay.Result) {
@@ -99,6 +107,41 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
+// TestEndInput: what came before is passed on, and then the end; the other
+// direction goes on, and what comes later stays unread.
+func TestEndInput(t *testing.T) {
+	p := newPair(t)
+	p.EndInput(relay.A) // has no effect before it is connected
+	p.a.Connect(p.Protocol(relay.A))
+	p.b.Connect(p.Protocol(relay.B))
+	p.settle()
+	p.a.DeliverString("before")
+	p.settle()
+	p.EndInput(relay.A)
+	p.EndInput(relay.A)
+	p.settle()
+	p.a.DeliverString("after")
+	p.settle()
+	if got := p.b.TakeWritten(); got != "before" || !p.b.EOFWritten() || !p.a.ReadingPaused() {
+		t.Errorf("B got %q, end %v, A paused %v", got, p.b.EOFWritten(), p.a.ReadingPaused())
+	}
+	if p.Bytes() != [2]int64{6, 0} {
+		t.Errorf("bytes %v", p.Bytes())
+	}
+	p.b.DeliverString("reply")
+	p.b.DeliverEOF()
+	p.settle()
+	if got := p.a.TakeWritten(); got != "reply" || !p.a.EOFWritten() {
+		t.Errorf("A got %q, end %v", got, p.a.EOFWritten())
+	}
+	p.b.Lose(nil)
+	p.settle()
+	if !lost(p.a) {
+		t.Error("A stays, though B is over and nothing more is taken from A")
+	}
+	p.wantDone(relay.B, nil, 6, 5)
+}
+
 // TestNoHalfClose: a side that cannot end one direction alone is closed, after
 // what was written has left.
 func TestNoHalfClose(t *testing.T) {
@@ -147,6 +190,74 @@ func TestEarlySide(t *testing.T) {
 				t.Fatalf("paused %v, %v", early.ReadingPaused(), p.events)
 			}
 		})
+	}
+}
+
+// TestLeft: a side whose peer ends its stream, or is gone, before the other side is
+// there is noticed then and not later; if it only reads it gets all of the reply (S6).
+func TestLeft(t *testing.T) {
+	for _, first := range []relay.Side{relay.A, relay.B} {
+		t.Run(first.String(), func(t *testing.T) {
+			p := newPair(t)
+			early, late := p.a, p.b
+			if first == relay.B {
+				early, late = p.b, p.a
+			}
+			early.Connect(p.Protocol(first))
+			early.DeliverEOF()
+			if want := "left " + first.String(); strings.Join(p.events, " ") != want {
+				t.Fatalf("got %v, want %s", p.events, want)
+			}
+			late.Connect(p.Protocol(first.Other()))
+			p.settle()
+			if !late.EOFWritten() {
+				t.Fatal("the end was not passed on")
+			}
+			late.DeliverString("the reply")
+			late.DeliverEOF()
+			p.settle()
+			if got := early.TakeWritten(); got != "the reply" || !early.EOFWritten() {
+				t.Fatalf("got %q, end %v", got, early.EOFWritten())
+			}
+			p = newPair(t)
+			p.a.Connect(p.Protocol(relay.A))
+			p.a.DeliverEOF()
+			p.Abort()
+			p.settle()
+			if want := "left A abandon B done"; strings.Join(p.events, " ") != want {
+				t.Fatalf("got %v, want %s", p.events, want)
+			}
+		})
+	}
+}
+
+// TestLeftFor: a relay one of whose sides has left goes on waiting for as long as Left
+// says, and no longer; the other side, once it is there, ends the wait (S6).
+func TestLeftFor(t *testing.T) {
+	const wait = relay.LeftFor
+	p := newPair(t)
+	p.leftFor = wait
+	p.a.Connect(p.Protocol(relay.A))
+	p.a.DeliverEOF()
+	p.a.Pass(wait - 1)
+	if p.res != nil {
+		t.Fatalf("it ended early: %+v, %v", p.res, p.events)
+	}
+	p.a.Pass(1)
+	p.settle()
+	if want := "left A abandon B done"; strings.Join(p.events, " ") != want || p.res.Connected {
+		t.Fatalf("got %v, %+v, want %s", p.events, p.res, want)
+	}
+	p = newPair(t)
+	p.leftFor = wait
+	p.a.Connect(p.Protocol(relay.A))
+	p.a.DeliverEOF()
+	p.a.Pass(wait - 1)
+	p.b.Connect(p.Protocol(relay.B))
+	p.a.Pass(wait)
+	p.settle()
+	if p.res != nil || !p.b.EOFWritten() {
+		t.Fatalf("the wait went on: %+v, %v", p.res, p.events)
 	}
 }
 
@@ -202,6 +313,54 @@ func TestReset(t *testing.T) {
 		t.Fatal("A was not aborted")
 	}
 	p.wantDone(relay.B, syscall.EPIPE, 0, 0)
+}
+
+// TestReaderGone: a program that has ended its output, which was passed on, and then
+// reads no more is no failure to the other side: it is closed, and not reset.
+func TestReaderGone(t *testing.T) {
+	gone := &net.OpError{Op: "write", Net: "pipe", Err: syscall.EPIPE}
+	p := connected(t)
+	p.a.DeliverString("all of it")
+	p.a.DeliverEOF()
+	p.settle()
+	p.a.Lose(gone)
+	p.settle()
+	if p.b.Aborted() || !p.b.Closed() || p.b.TakeWritten() != "all of it" {
+		t.Errorf("B: aborted %v, closed %v", p.b.Aborted(), p.b.Closed())
+	}
+	p.wantDone(relay.A, syscall.EPIPE, int64(len("all of it")), 0)
+	// Before the end of its output it is one; and so is a socket's at any time.
+	p = connected(t)
+	p.a.Lose(gone)
+	p.settle()
+	if !p.b.Aborted() {
+		t.Error("B was not aborted")
+	}
+	p = connected(t)
+	p.a.DeliverEOF()
+	p.settle()
+	p.a.Lose(&net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE})
+	p.settle()
+	if !p.b.Aborted() {
+		t.Error("B was not aborted")
+	}
+}
+
+// TestLostWhileClosing: a side that fails while it sends its last bytes, as standard
+// output on a full disk does, is a failure of the relay, not a clean end.
+func TestLostWhileClosing(t *testing.T) {
+	p := connected(t)
+	p.a.SetRoom(0)
+	p.b.DeliverString("last words")
+	p.settle()
+	p.b.Lose(nil)
+	p.settle()
+	if p.res != nil {
+		t.Fatal("the relay is over before everything has left")
+	}
+	p.a.Lose(syscall.ENOSPC)
+	p.settle()
+	p.wantDone(relay.A, syscall.ENOSPC, 0, int64(len("last words")))
 }
 
 // TestResetDrains: a side that only empties its buffer, before the reset, still
