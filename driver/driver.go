@@ -80,7 +80,7 @@ const None = backend.None
 var (
 	// ErrAgain ends an Op that had nothing to report.
 	ErrAgain = backend.ErrAgain
-	// ErrCanceled ends an Op that was cancelled before anything happened.
+	// ErrCanceled ends an Op that was canceled before anything happened.
 	ErrCanceled = backend.ErrCanceled
 	// ErrUnsupported is returned for what Caps says is not there.
 	ErrUnsupported = backend.ErrUnsupported

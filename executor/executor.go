@@ -105,8 +105,8 @@ type job struct {
 // when the future is canceled and when e is closed. The future has what fn
 // returns. Work that is canceled before it began fails at once, with
 // future.ErrCanceled or ctx's cause; work that runs settles the future when it
-// returns, so that nothing it achieved is lost. A panic is a *PanicError. Go
-// belongs to the goroutine of s's loop.
+// returns, so that nothing it achieved is lost. A panic is a *PanicError, and a call
+// of runtime.Goexit future.ErrGoexit. Go belongs to the goroutine of s's loop.
 func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ctx context.Context) (T, error)) *future.Future[T] {
 	f, p := future.New[T](s)
 	if ctx.Err() != nil {
@@ -117,16 +117,19 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 	j.ctx, j.cancel = context.WithCancelCause(ctx)
 	j.run = func() {
 		var v T
-		err := e.guard(j.ctx, func(ctx context.Context) (err error) {
+		err := future.ErrGoexit
+		defer func() {
+			if errors.Is(err, context.Canceled) && errors.Is(context.Cause(j.ctx), future.ErrCanceled) {
+				err = future.ErrCanceled
+			}
+			j.cancel(nil)
+			// If the loop is closed there is no one to tell.
+			_ = p.Post(v, err)
+		}()
+		err = e.guard(j.ctx, func(ctx context.Context) (err error) {
 			v, err = fn(ctx)
 			return err
 		})
-		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(j.ctx), future.ErrCanceled) {
-			err = future.ErrCanceled
-		}
-		j.cancel(nil)
-		// If the loop is closed there is nobody to tell.
-		_ = p.Post(v, err)
 	}
 	j.drop = func(err error) {
 		j.cancel(err)
@@ -204,6 +207,15 @@ func (e *Executor) remove(j *job) bool {
 
 // work runs j, and then what waits, until nothing does.
 func (e *Executor) work(j *job) {
+	defer func() {
+		// The work has called runtime.Goexit: another goroutine goes on.
+		if j == nil {
+			return
+		}
+		if j = e.next(j); j != nil {
+			go e.work(j)
+		}
+	}()
 	for j != nil {
 		j.run()
 		j = e.next(j)
@@ -236,17 +248,19 @@ func (e *Executor) runOne() {
 	if j == nil {
 		return // it was canceled
 	}
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.running, j)
+		if len(e.running) == 0 {
+			e.idle.Broadcast()
+		}
+	}()
 	j.run()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.running, j)
-	if len(e.running) == 0 {
-		e.idle.Broadcast()
-	}
 }
 
 // Close takes no more work, fails what is queued with ErrClosed and ends the
-// contexts of what runs. It does not wait for that; see Wait. Again is nothing.
+// contexts of what runs. It does not wait for that; see Wait. Calling it again has no effect.
 func (e *Executor) Close() error {
 	e.mu.Lock()
 	e.closed = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"runtime/pprof"
 	"slices"
 	"sync/atomic"
@@ -311,5 +312,35 @@ func TestInline(t *testing.T) {
 	want := []string{"done 0 future: canceled", "work 0", "work 1", "work 2", "work 4", "done 0 <nil>", "done 1 <nil>", "done 2 <nil>", "done 4 <nil>"}
 	if !slices.Equal(order, want) {
 		t.Errorf("got %q, want %q", order, want)
+	}
+}
+
+// TestGoexit: work that ends its goroutine fails, its place is free for the next,
+// and Wait returns (L6).
+func TestGoexit(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("exits", 1, 4)
+	var errs [2]error
+	first := executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { runtime.Goexit(); return 0, nil })
+	next := executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { return 7, nil })
+	first.OnDone(func(_ int, err error) { errs[0] = err })
+	next.OnDone(func(v int, err error) {
+		if v != 7 {
+			t.Errorf("the next work returned %d", v)
+		}
+		errs[1] = err
+		r.loop.Stop()
+	})
+	bound := r.loop.After(30*time.Second, r.loop.Stop)
+	if err := r.loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	bound.Stop()
+	if !errors.Is(errs[0], future.ErrGoexit) || !next.Settled() || errs[1] != nil {
+		t.Errorf("failed with %v; the next one settled: %v, %v", errs[0], next.Settled(), errs[1])
+	}
+	e.Wait()
+	if running, queued := e.Load(); running+queued > 0 {
+		t.Errorf("%d running and %d queued", running, queued)
 	}
 }

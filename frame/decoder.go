@@ -79,6 +79,7 @@ type Decoder struct {
 	lastLine bool
 	onMade   func(t weir.Transport)
 	onLost   func(err error)
+	onFailed func(err *weir.ConnectError)
 }
 
 // Option changes what a Decoder does from the start.
@@ -94,6 +95,10 @@ func WithLimit(bytes int) Option {
 // OnMade calls f when the connection is made.
 func OnMade(f func(t weir.Transport)) Option { return func(d *Decoder) { d.onMade = f } }
 
+// OnFailed calls f when the Decoder was passed to Loop.Connect and no connection
+// came of it. Without it the failure goes to the loop's error handler.
+func OnFailed(f func(err *weir.ConnectError)) Option { return func(d *Decoder) { d.onFailed = f } }
+
 // OnLost calls f when the connection is lost; err is ConnectionLost's.
 func OnLost(f func(err error)) Option { return func(d *Decoder) { d.onLost = f } }
 
@@ -108,6 +113,8 @@ func newDecoder(f format, deliver func([]byte) error, opts []Option) *Decoder {
 var (
 	_ weir.Protocol    = (*Decoder)(nil)
 	_ weir.EOFReceiver = (*Decoder)(nil)
+
+	_ weir.ConnectFailer = (*Decoder)(nil)
 )
 
 // ConnectionMade implements weir.Protocol.
@@ -115,6 +122,15 @@ func (d *Decoder) ConnectionMade(t weir.Transport) {
 	if d.onMade != nil {
 		d.onMade(t)
 	}
+}
+
+// ConnectFailed implements weir.ConnectFailer; see OnFailed.
+func (d *Decoder) ConnectFailed(err *weir.ConnectError) {
+	if d.onFailed == nil {
+		err.Pass()
+		return
+	}
+	d.onFailed(err)
 }
 
 // ConnectionLost implements weir.Protocol.

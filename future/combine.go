@@ -225,7 +225,7 @@ func Both[A, B any](s *Scheduler, a *Future[A], b *Future[B]) *Future[Pair[A, B]
 }
 
 // Map is f's value put through fn, which runs on the loop; a failure of f or of
-// fn is its failure. Canceling it cancels f.
+// fn is its failure, and a panic of fn a *PanicError. Canceling it cancels f.
 func Map[T, U any](f *Future[T], fn func(T) (U, error)) *Future[U] {
 	g, p := New[U](f.s)
 	p.OnCancel(func() { f.Cancel() })
@@ -234,14 +234,17 @@ func Map[T, U any](f *Future[T], fn func(T) (U, error)) *Future[U] {
 			p.Reject(err)
 			return
 		}
-		p.Settle(fn(v))
+		safely("Map", func() error {
+			p.Settle(fn(v))
+			return nil
+		}, func(err error) { p.Reject(err) })
 	})
 	return g
 }
 
 // Then starts the next step when f has a value: it is what fn's future becomes.
-// A failure of f is its failure. Canceling it cancels the step that is under
-// way.
+// A failure of f is its failure, and a panic of fn a *PanicError; an fn that
+// returns nil has failed. Canceling it cancels the step that is under way.
 func Then[T, U any](f *Future[T], fn func(T) *Future[U]) *Future[U] {
 	g, p := New[U](f.s)
 	cancel := func() { f.Cancel() }
@@ -251,7 +254,16 @@ func Then[T, U any](f *Future[T], fn func(T) *Future[U]) *Future[U] {
 			p.Reject(err)
 			return
 		}
-		next := fn(v)
+		var next *Future[U]
+		safely("Then", func() error {
+			if next = fn(v); next == nil {
+				return errNilFuture
+			}
+			return nil
+		}, func(err error) { p.Reject(err) })
+		if next == nil {
+			return
+		}
 		cancel = func() { next.Cancel() }
 		if g.Canceling() {
 			next.Cancel()

@@ -3,7 +3,8 @@ package future
 import (
 	"context"
 	"errors"
-	"os"
+
+	"github.com/weir-io/weir/internal/timeout"
 )
 
 // canceledError is ErrCanceled's type.
@@ -12,23 +13,13 @@ type canceledError struct{}
 func (canceledError) Error() string        { return "future: canceled" }
 func (canceledError) Is(target error) bool { return target == context.Canceled }
 
-// timeoutError is ErrTimeout's type.
-type timeoutError struct{}
-
-func (timeoutError) Error() string   { return "future: timed out" }
-func (timeoutError) Timeout() bool   { return true }
-func (timeoutError) Temporary() bool { return true }
-func (timeoutError) Is(target error) bool {
-	return target == os.ErrDeadlineExceeded || target == context.DeadlineExceeded
-}
-
 var (
 	// ErrCanceled is the failure of what was canceled, and what a wait in a
 	// canceled scope returns. It is context.Canceled too.
 	ErrCanceled error = canceledError{}
 	// ErrTimeout is the failure of what took too long. It is
 	// os.ErrDeadlineExceeded and context.DeadlineExceeded too.
-	ErrTimeout error = timeoutError{}
+	ErrTimeout error = timeout.New("future: timed out")
 
 	errNilReject = errors.New("future: rejected with a nil error")
 )
@@ -123,7 +114,7 @@ func (p Promise[T]) OnCancel(fn func()) {
 	switch {
 	case p.f.Settled():
 	case p.f.flags&fCanceled != 0:
-		fn()
+		p.f.callCancel(fn)
 	default:
 		p.f.onCancel = fn
 	}
@@ -183,7 +174,7 @@ func (f *Future[T]) Seen() { f.look() }
 // Cancel asks whoever works for f to stop. Where nobody set OnCancel, f fails
 // with ErrCanceled at once; otherwise it settles when and how that one sees
 // fit: a result that was on its way is not lost. It reports whether f was open.
-// Again is nothing.
+// Calling it again has no effect.
 func (f *Future[T]) Cancel() bool {
 	if f.Settled() {
 		return false
@@ -194,12 +185,29 @@ func (f *Future[T]) Cancel() bool {
 	f.flags |= fCanceled
 	if fn := f.onCancel; fn != nil {
 		f.onCancel = nil
-		fn()
+		f.callCancel(fn)
 		return true
 	}
 	var zero T
 	f.settle(zero, ErrCanceled)
 	return true
+}
+
+// callCancel calls what OnCancel was given. Where that panics there is no one left
+// to settle f.
+func (f *Future[T]) callCancel(fn func()) {
+	safely("OnCancel", func() error {
+		fn()
+		return nil
+	}, func(err error) {
+		var zero T
+		if f.settle(zero, err) {
+			return
+		}
+		if p := (*PanicError)(nil); errors.As(err, &p) {
+			panic(p.Value) // f has settled: let who called Cancel know
+		}
+	})
 }
 
 // Canceling reports whether Cancel was called before f settled.

@@ -5,14 +5,17 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/race"
 	"github.com/weir-io/weir/netconn"
 	"github.com/weir-io/weir/weirtest"
 )
 
-// hidden is a connection whose type is nothing to weir, but for its half-close.
+// hidden is a connection whose type is nothing to weir, but for its half-close
+// and its descriptor.
 type hidden struct {
 	net.Conn
 	half interface {
@@ -23,6 +26,8 @@ type hidden struct {
 
 func (h hidden) CloseWrite() error       { return h.half.CloseWrite() }
 func (h hidden) SetLinger(sec int) error { return h.half.SetLinger(sec) }
+
+func (h hidden) SyscallConn() (syscall.RawConn, error) { return h.Conn.(syscall.Conn).SyscallConn() }
 
 // plain is one that cannot half-close.
 type plain struct{ io.ReadWriteCloser }
@@ -110,10 +115,10 @@ func TestForeignStreams(t *testing.T) {
 			// handed over are the root's own sockets, whose suite is there, and
 			// have no goroutine for the race detector to look at.
 			first := backend == weir.Backends()[0]
-			if f.name != "tcp" && (f.name != "pipe" || underRace) && !first {
+			if f.name != "tcp" && (f.name != "pipe" || race.Enabled) && !first {
 				continue
 			}
-			if f.handed && underRace {
+			if f.handed && race.Enabled {
 				continue
 			}
 			t.Run(f.name, func(t *testing.T) { weirtest.TestStreams(t, f.streams(backend)) })

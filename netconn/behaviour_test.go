@@ -336,13 +336,8 @@ func TestListener(t *testing.T) {
 // waits for any more is stopped.
 func TestDialFails(t *testing.T) {
 	l := startLoop(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	_ = ln.Close()
-	_, err = netconn.Dial(context.Background(), l, "tcp", address)
+	const address = "127.0.0.1:1" // the system gives no one a port so low
+	_, err := netconn.Dial(context.Background(), l, "tcp", address)
 	var op *net.OpError
 	var failed *weir.ConnectError
 	if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &op) || !errors.As(err, &failed) || len(failed.Attempts) != 1 {
@@ -352,11 +347,11 @@ func TestDialFails(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("not needed any more")
 	// A resolver that never answers keeps the connect going.
-	stopped := make(chan struct{})
-	slow := startLoop(t, weir.WithResolver(silent{stopped}))
-	time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
+	asked, stopped := make(chan struct{}), make(chan struct{})
+	slow := startLoop(t, weir.WithResolver(silent{asked, stopped}))
+	go func() { <-asked; cancel(why) }()
 	if _, err = netconn.Dial(ctx, slow, "tcp", "nowhere.example:1"); !errors.Is(err, why) {
-		t.Errorf("cancelled: %v", err)
+		t.Errorf("canceled: %v", err)
 	}
 	<-stopped
 	if _, err = netconn.Dial(ctx, l, "tcp", address); !errors.Is(err, why) {
@@ -418,9 +413,10 @@ func TestNoGoroutines(t *testing.T) {
 }
 
 // silent is a resolver that never answers.
-type silent struct{ stopped chan struct{} }
+type silent struct{ asked, stopped chan struct{} }
 
 // LookupNetIP implements weir.Resolver.
 func (s silent) LookupNetIP(*weir.Loop, string, string, func([]netip.Addr, error)) func() {
+	close(s.asked)
 	return func() { close(s.stopped) }
 }

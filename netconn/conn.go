@@ -25,7 +25,8 @@ type Conn struct {
 	in  inbox
 	out outbox
 
-	made chan struct{} // closed when the connection is made or never will be
+	made    chan struct{} // closed when the connection is made or never will be
+	watched sync.Once     // see watch
 
 	// Of the loop's goroutine.
 	t      weir.Transport // nil unless connected
@@ -36,8 +37,9 @@ type Conn struct {
 
 	facts         sync.Mutex // guards what follows
 	local, remote net.Addr
-	halfClose     bool  // the transport can end writing alone
-	failure       error // why the connection was never made
+	unwatch       func() // ends what watch began, if anything
+	halfClose     bool   // the transport can end writing alone
+	failure       error  // why the connection was never made
 }
 
 // unconnected is the address of what is not connected.
@@ -60,6 +62,7 @@ type outbox struct {
 	n     int    // how much of it is used
 	end   bool   // CloseWrite was called
 	abort bool   // Abort was called
+	reset bool   // Reset was called
 }
 
 // New makes a Conn that has no transport yet. Its Protocol goes to whatever
@@ -77,10 +80,12 @@ func newConn(l *weir.Loop, p *pools) *Conn {
 
 // Take makes a Conn of a transport that is connected: from now on what t
 // receives, any bytes kept included, is for the Conn's readers. The protocol it
-// had gets no ConnectionLost. Only the loop's goroutine may call it.
+// had gets no ConnectionLost, and a pause of reading that it asked for is over.
+// Only the loop's goroutine may call it.
 func Take(t weir.Transport) *Conn {
 	c := New(t.Loop())
 	t.SetProtocol(c.Protocol())
+	t.ResumeReading()
 	(*loopSide)(c).ConnectionMade(t)
 	return c
 }
@@ -92,16 +97,26 @@ func (c *Conn) Protocol() weir.Protocol { return (*loopSide)(c) }
 func (c *Conn) Loop() *weir.Loop { return c.loop }
 
 // Made waits for the connection to be made. It returns the reason if it never
-// will be (a *weir.ConnectError, or what a layer lost it with), or ctx's.
+// will be (a *weir.ConnectError, what a layer lost it with, or weir.ErrLoopClosed
+// when the loop was closed first), or ctx's.
 func (c *Conn) Made(ctx context.Context) error {
 	select {
+	case <-c.made: // no wait
+	default:
+		if err := c.loop.MayWait("netconn.Conn.Made"); err != nil {
+			return err
+		}
+	}
+	select {
 	case <-c.made:
-		c.facts.Lock()
-		defer c.facts.Unlock()
-		return c.failure
+	case <-c.loop.Closed():
+		(*loopSide)(c).never(weir.ErrLoopClosed)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	c.facts.Lock()
+	defer c.facts.Unlock()
+	return c.failure
 }
 
 // Read implements net.Conn. At the peer's end of stream, and after a loss
@@ -109,7 +124,7 @@ func (c *Conn) Made(ctx context.Context) error {
 func (c *Conn) Read(p []byte) (int, error) {
 	in := &c.in
 	in.mu.Lock()
-	n, err := in.read(p)
+	n, err := c.read(p)
 	resume := in.paused && !in.resume && in.q.n <= largeSize/2
 	if resume {
 		in.resume = true
@@ -124,9 +139,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (in *inbox) read(p []byte) (int, error) {
+func (c *Conn) read(p []byte) (int, error) {
+	in := &c.in
 	for in.busy {
 		if err := in.ended(); err != nil {
+			return 0, err
+		}
+		if err := c.loop.MayWait("netconn.Conn.Read"); err != nil {
 			return 0, err
 		}
 		in.wait()
@@ -142,7 +161,11 @@ func (in *inbox) read(p []byte) (int, error) {
 	case len(p) == 0:
 		return 0, nil
 	}
+	if err := c.loop.MayWait("netconn.Conn.Read"); err != nil {
+		return 0, err
+	}
 	in.busy, in.dst, in.got = true, p, 0
+	c.watch()
 	for in.got == 0 && in.err == nil && in.ended() == nil {
 		in.wait()
 	}
@@ -180,6 +203,9 @@ func (c *Conn) write(out *outbox, p []byte) (int, error) {
 		if err := out.ended(); err != nil {
 			return 0, err
 		}
+		if err := c.loop.MayWait("netconn.Conn.Write"); err != nil {
+			return 0, err
+		}
 		out.wait()
 	}
 	out.busy = true
@@ -204,8 +230,32 @@ func (c *Conn) write(out *outbox, p []byte) (int, error) {
 			return total, nil
 		}
 		c.notify()
+		if err := c.loop.MayWait("netconn.Conn.Write"); err != nil {
+			return total, err
+		}
+		c.watch()
 		out.wait()
 	}
+}
+
+// watch is called before a wait. Until the connection is made nothing but the
+// loop's end may come, and tells whoever waits.
+func (c *Conn) watch() {
+	select {
+	case <-c.made:
+		return
+	default:
+	}
+	c.watched.Do(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		c.facts.Lock()
+		c.unwatch = cancel
+		c.facts.Unlock()
+		go func() {
+			defer cancel()
+			_ = c.Made(ctx) // who waits is told
+		}()
+	})
 }
 
 // put appends as much of p as there is room for and returns how much that was.
@@ -228,7 +278,7 @@ func (out *outbox) put(p []byte, pools *pools) int {
 
 // CloseWrite sends the end of the stream after everything written; reading
 // goes on. It is weir.ErrNoHalfClose where the transport cannot do so, as
-// CanCloseWrite tells beforehand. Again is nothing.
+// CanCloseWrite tells beforehand. Calling it again has no effect.
 func (c *Conn) CloseWrite() error {
 	if !c.CanCloseWrite() {
 		return c.opError("close", weir.ErrNoHalfClose)
@@ -267,6 +317,15 @@ func (c *Conn) Close() error { return c.end(false) }
 // the peer sees a reset.
 func (c *Conn) Abort() { _ = c.end(true) }
 
+// Reset closes as Close does, and what was written is still sent, but the peer must
+// not take the end for a clean one: see weir.Resetter. After Close it does nothing.
+func (c *Conn) Reset() {
+	c.out.mu.Lock()
+	c.out.reset = !c.out.closed
+	c.out.mu.Unlock()
+	_ = c.end(false)
+}
+
 func (c *Conn) end(abort bool) error {
 	c.in.mu.Lock()
 	first := c.in.close()
@@ -276,6 +335,12 @@ func (c *Conn) end(abort bool) error {
 	c.out.close()
 	c.out.abort = c.out.abort || abort
 	c.out.mu.Unlock()
+	c.facts.Lock()
+	unwatch := c.unwatch
+	c.facts.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
 	if !first && !abort {
 		return c.opError("close", net.ErrClosed)
 	}

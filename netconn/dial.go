@@ -2,24 +2,41 @@ package netconn
 
 import (
 	"context"
+	"errors"
 	"net"
+	"runtime/debug"
 
 	"github.com/weir-io/weir"
 )
 
 // Call runs f on l's goroutine and waits for its result, or for ctx to end:
 // then f may still run, unless it had not begun. It must not be called on the
-// loop's goroutine. If the loop is closed before f ran, only ctx ends the wait.
+// loop's goroutine. If the loop is closed before f ran the error is
+// weir.ErrLoopClosed; if f panics, a *weir.PanicError, which only the caller
+// gets; if f calls runtime.Goexit, weir.ErrGoexit.
 func Call[T any](ctx context.Context, l *weir.Loop, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
+	if err := l.MayWait("netconn.Call"); err != nil {
+		var none T
+		return none, err
+	}
 	done := make(chan result, 1)
-	call, err := l.Post(func() {
-		v, err := f()
-		done <- result{v, err}
-	})
+	call, err := l.PostOr(func() {
+		r := result{err: weir.ErrGoexit}
+		defer func() {
+			if v := recover(); v != nil {
+				r.err = &weir.PanicError{Where: "a function of netconn.Call", Value: v, Stack: debug.Stack()}
+				if ctx.Err() != nil {
+					l.Report(r.err) // no one waits for it
+				}
+			}
+			done <- r
+		}()
+		r.value, r.err = f()
+	}, func() { done <- result{err: weir.ErrLoopClosed} })
 	if err != nil {
 		var none T
 		return none, err
@@ -49,7 +66,7 @@ type Dialer struct {
 	Options []weir.Option // of Loop.Connect
 	// Wrap, if set, puts layers between the socket and the Conn: top is the
 	// Conn's protocol, and what it returns is connected. It runs on the loop's
-	// goroutine.
+	// goroutine. If it panics or returns nil the dial fails.
 	Wrap func(top weir.Protocol) weir.Protocol
 
 	pools pools
@@ -68,15 +85,32 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (*Conn, erro
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
+	if err := d.Loop.MayWait("netconn.Dial"); err != nil {
+		return nil, err
+	}
 	c := newConn(d.Loop, &d.pools)
 	var connecting *weir.Connector
-	_, err := d.Loop.Post(func() {
+	_, err := d.Loop.PostOr(func() {
+		err := weir.ErrGoexit
+		defer func() {
+			if v := recover(); v != nil {
+				err = &weir.PanicError{Where: "Dialer.Wrap", Value: v, Stack: debug.Stack()}
+			}
+			if err != nil {
+				(*loopSide)(c).never(err)
+			}
+		}()
 		p := c.Protocol()
 		if d.Wrap != nil {
 			p = d.Wrap(p)
 		}
+		if p == nil {
+			err = errNilWrap
+			return
+		}
 		connecting = d.Loop.Connect(network, address, p, d.Options...)
-	})
+		err = nil
+	}, func() { (*loopSide)(c).never(weir.ErrLoopClosed) })
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +118,19 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (*Conn, erro
 	if err == nil {
 		return c, nil
 	}
-	// Whatever becomes of the connect, nobody wants it any more. The post comes
-	// after the one that began it.
+	// Whatever becomes of the connect, its result is no longer wanted. The post comes
+	// after the one that began it; a closed loop has ended it.
 	c.Abort()
-	_, _ = d.Loop.Post(func() { connecting.Stop() })
+	stop := func() {
+		if connecting != nil {
+			connecting.Stop()
+		}
+	}
+	_, _ = d.Loop.PostOr(stop, func() {})
 	return nil, err
 }
+
+var errNilWrap = errors.New("netconn: Dialer.Wrap returned nil")
 
 // target is an address as the caller wrote it.
 type target struct{ network, address string }

@@ -22,6 +22,17 @@ const (
 // reset it.
 const lingerTime = 5 * time.Second
 
+// lingerBytes is how much is dropped then: a peer that sends more looks for no reply,
+// and must hear that its bytes are lost.
+const lingerBytes = 64 << 20
+
+// resetPatience is how long a connection that ends with a reset waits for a peer
+// that acknowledges nothing, and resetLook how often that is looked at.
+const (
+	resetPatience = 30 * time.Second
+	resetLook     = 10 * time.Millisecond
+)
+
 // writeGrace is how long the reader may go on after a write has failed.
 const writeGrace = 100 * time.Millisecond
 
@@ -50,6 +61,7 @@ type foreign struct {
 	writes bool        // the writer was started
 	grace  *weir.Timer // since a write failed
 	late   bool        // it has passed
+	broken bool        // Feed.WriteFailed was called
 	ending *weir.Timer // since reading ended during a write
 	over   bool        // it has passed
 
@@ -64,7 +76,9 @@ type foreign struct {
 	end      bool      // CloseWrite was called
 	closing  bool      // Close was called
 	aborted  bool      // with abort
-	drain    bool      // what still arrives is dropped: nobody is told
+	resets   bool      // Reset was called
+	drain    bool      // since Close: what still arrives is dropped
+	dropped  int       // bytes
 	writeErr error
 	flushed  bool // everything taken was written, and conn is closed or lingers
 }
@@ -156,6 +170,11 @@ func (c *foreign) hand(p []byte, err error) bool {
 	if !c.drain && len(p) > 0 {
 		c.arrived = p
 	}
+	if c.drain {
+		if c.dropped += len(p); c.dropped > lingerBytes && err == nil {
+			err = io.ErrShortBuffer // it is read no more
+		}
+	}
 	if err != nil {
 		c.readErr = err
 		c.changed.Broadcast()
@@ -213,6 +232,20 @@ func (c *foreign) write() {
 // finish closes a connection whose bytes have all been written, on the writer's
 // goroutine. Where the peer might still lose them the transport is told first.
 func (c *foreign) finish(ended bool) {
+	if c.resets {
+		c.drain = true
+		c.changed.Broadcast()
+		c.sent()
+		c.mu.Unlock()
+		c.shut(true)
+		c.mu.Lock()
+		c.flushed = true
+		_ = c.notice.Notify()
+		return
+	}
+	if c.writeErr != nil {
+		c.writeErr = c.failure() // before our own Close makes the reader fail
+	}
 	h, ok := c.conn.(halfCloser)
 	if c.readErr != nil || c.writeErr != nil || !ok {
 		c.mu.Unlock()
@@ -229,8 +262,6 @@ func (c *foreign) finish(ended bool) {
 	}
 	c.flushed = true
 	_ = c.notice.Notify()
-	c.drain = true
-	c.changed.Broadcast()
 	late := false
 	timer := time.AfterFunc(lingerTime, func() {
 		c.mu.Lock()
@@ -247,17 +278,57 @@ func (c *foreign) finish(ended bool) {
 	c.mu.Lock()
 }
 
+// sent waits until the peer has acknowledged everything, where that can be known: a
+// reset would take the rest back.
+func (c *foreign) sent() {
+	last, until := 0, time.Now().Add(resetPatience)
+	for !c.aborted && c.writeErr == nil {
+		n := unacknowledged(c.conn)
+		switch {
+		case n == 0 || n == last && time.Now().After(until):
+			return
+		case n != last:
+			last, until = n, time.Now().Add(resetPatience)
+		}
+		c.mu.Unlock()
+		time.Sleep(resetLook)
+		c.mu.Lock()
+	}
+}
+
 // shut closes the connection, on a goroutine of its own, since that may block.
 func (c *foreign) shut(reset bool) {
 	if reset {
-		switch conn := c.conn.(type) {
-		case interface{ SetLinger(sec int) error }:
-			_ = conn.SetLinger(0)
-		case interface{ Abort() }:
-			conn.Abort()
-		}
+		c.mu.Lock()
+		flush := c.resets && !c.aborted
+		c.mu.Unlock()
+		breakOff(c.conn, flush)
 	}
 	_ = c.conn.Close()
+}
+
+// breakOff has the end of conn, which Close follows, be no clean one where conn can
+// do that. With flush, what it took and has not sent still leaves.
+func breakOff(conn io.Closer, flush bool) {
+	switch conn := conn.(type) {
+	case interface{ SetLinger(sec int) error }:
+		_ = conn.SetLinger(0)
+	case interface {
+		weir.Resetter
+		Abort()
+	}: // a Conn
+		if flush {
+			conn.Reset()
+		} else {
+			conn.Abort()
+		}
+	case interface{ Abort() }:
+		conn.Abort()
+	case interface{ NetConn() net.Conn }: // crypto/tls's, whose Close says goodbye while it can
+		below := conn.NetConn()
+		breakOff(below, flush)
+		_ = below.Close()
+	}
 }
 
 // noticed looks, on the loop's goroutine, at what the others have done.
@@ -285,6 +356,11 @@ func (c *foreign) noticed() {
 		c.writeFailed()
 	case c.readErr != nil && c.arrived == nil && !c.held && !c.told:
 		c.readEnded()
+	case c.readErr != nil && !errors.Is(c.readErr, io.EOF) && !c.told && !c.broken && !c.closing:
+		// What is held back is still to be delivered; whoever writes hears now.
+		c.broken = true
+		err := c.readErr
+		c.outside(func() { c.feed.WriteFailed(err) })
 	}
 }
 
@@ -292,20 +368,32 @@ func (c *foreign) noticed() {
 // delivered, or was waited for: a peer that answers early and closes makes a
 // write fail while its answer is still on the way through the reader.
 func (c *foreign) writeFailed() {
-	err := c.writeErr
-	if c.readErr != nil && !errors.Is(c.readErr, io.EOF) {
-		err = c.readErr // a reset is told once, to whoever asks first
+	if !c.broken {
+		c.broken = true
+		err := c.failure()
+		c.outside(func() { c.feed.WriteFailed(err) })
 	}
 	switch {
-	case c.late, c.readErr != nil && c.arrived == nil:
+	case c.ended: // WriteFailed has aborted it
+	case c.held, c.arrived != nil: // goes on when reading does
+	case c.late, c.readErr != nil:
+		err := c.failure() // the reader may have ended meanwhile
 		c.outside(func() { c.feed.Fail(err) })
 	case c.grace == nil:
-		c.outside(func() { c.feed.WriteFailed(err) })
 		c.grace = c.loop.After(writeGrace, func() {
 			c.late = true
 			c.noticed()
 		})
 	}
+}
+
+// failure is why a write failed. A reset is told once, to whoever asks first, and
+// the other hears of an end.
+func (c *foreign) failure() error {
+	if c.readErr != nil && !errors.Is(c.readErr, io.EOF) {
+		return c.readErr
+	}
+	return c.writeErr
 }
 
 // readEnded tells of the end of reading, whichever it is.
@@ -326,7 +414,7 @@ func (c *foreign) readEnded() {
 		}
 	default:
 		c.told = true
-		c.outside(c.feed.End)
+		c.outside(func() { c.feed.End(nil) })
 	}
 }
 
@@ -395,12 +483,20 @@ func (c *foreign) ResumeReading() {
 	_ = c.notice.Notify()
 }
 
+// Reset implements weir.Resetter.
+func (c *foreign) Reset() {
+	c.mu.Lock()
+	c.resets = true
+	c.mu.Unlock()
+	c.Close(false)
+}
+
 // Close implements weir.Carrier.
 func (c *foreign) Close(abort bool) {
 	c.mu.Lock()
 	c.closing = true
 	c.aborted = c.aborted || abort
-	c.drain = c.drain || abort
+	c.drain = true // the reader must not wait for a loop that delivers no more
 	if !abort && !c.ended {
 		c.wakeWriter()
 	}

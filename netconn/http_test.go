@@ -25,13 +25,14 @@ type web struct {
 	url    string
 	client *http.Client
 	server *http.Server
+	asked  chan struct{} // a request for /slow has come
 	closed chan struct{} // a handler's context has ended
 }
 
 // serve starts a server on ln. Its handlers: / echoes, /slow waits for its
 // client to leave, /flush streams, /hijack takes the connection over.
 func serve(t *testing.T, ln net.Listener, serve func(*http.Server, net.Listener) error) *web {
-	w := &web{closed: make(chan struct{})}
+	w := &web{asked: make(chan struct{}), closed: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body) // all of it first: HTTP/1 is half-duplex
@@ -41,6 +42,7 @@ func serve(t *testing.T, ln net.Listener, serve func(*http.Server, net.Listener)
 		_, _ = rw.Write(body)
 	})
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) {
+		close(w.asked)
 		<-r.Context().Done()
 		close(w.closed)
 		// crypto/tls says that it closes before it does: a reply would still get there.
@@ -178,13 +180,14 @@ func (w *web) traffic(t *testing.T) {
 // leave is a client that gives up: the handler's context ends.
 func (w *web) leave(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go func() { <-w.asked; cancel() }()
 	req, err := http.NewRequestWithContext(ctx, "GET", w.url+"/slow", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := w.client.Do(req); !errors.Is(err, context.DeadlineExceeded) {
+	if resp, err := w.client.Do(req); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, %v", resp, err)
 	}
 	select {

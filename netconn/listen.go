@@ -24,6 +24,7 @@ type Listener struct {
 	some   sync.Cond // the queue or closed changed; L is &mu
 	queue  []*Conn
 	closed bool
+	ended  bool // the weir.Listener was closed, by its loop's end or otherwise
 	paused bool
 }
 
@@ -47,7 +48,16 @@ func NewListener(l *weir.Loop, listen func(weir.Factory) (*weir.Listener, error)
 		return nil, err
 	}
 	ln.ln, ln.addr = wl, wl.Addr()
+	wl.OnClosed(ln.over)
 	return ln, nil
+}
+
+// over tells Accept that no more connections come.
+func (ln *Listener) over() {
+	ln.mu.Lock()
+	ln.ended = true
+	ln.some.Broadcast()
+	ln.mu.Unlock()
 }
 
 func (ln *Listener) factory(t weir.Transport) weir.Protocol {
@@ -60,7 +70,7 @@ func (ln *Listener) factory(t weir.Transport) weir.Protocol {
 // connection's loop, which in a group need not be the listener's.
 func (ln *Listener) ready(c *Conn) {
 	ln.mu.Lock()
-	closed := ln.closed
+	closed := ln.closed || ln.ended
 	full := false
 	if !closed {
 		ln.queue = append(ln.queue, c)
@@ -96,13 +106,18 @@ func (ln *Listener) noticed() {
 
 // Accept implements net.Listener. It waits for a connection that is made: where
 // there are layers, for their handshakes too. A *net.OpError with net.ErrClosed
-// ends it.
+// ends it: after Close, or once the loop has closed the listener and the connections
+// that were made before have been handed out.
 func (ln *Listener) Accept() (net.Conn, error) {
 	ln.mu.Lock()
-	for len(ln.queue) == 0 && !ln.closed {
+	for len(ln.queue) == 0 && !ln.closed && !ln.ended {
+		if err := ln.loop.MayWait("netconn.Listener.Accept"); err != nil {
+			ln.mu.Unlock()
+			return nil, err
+		}
 		ln.some.Wait()
 	}
-	if ln.closed {
+	if len(ln.queue) == 0 { // after Close it stays so
 		ln.mu.Unlock()
 		return nil, ln.opError("accept")
 	}

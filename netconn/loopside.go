@@ -16,6 +16,7 @@ type loopSide Conn
 var (
 	_ weir.EOFReceiver   = (*loopSide)(nil)
 	_ weir.WritePauser   = (*loopSide)(nil)
+	_ weir.WriteFailer   = (*loopSide)(nil)
 	_ weir.ConnectFailer = (*loopSide)(nil)
 )
 
@@ -35,17 +36,19 @@ func (c *loopSide) ConnectionMade(t weir.Transport) {
 // ConnectFailed implements weir.ConnectFailer.
 func (c *loopSide) ConnectFailed(err *weir.ConnectError) { c.never(err) }
 
-// never ends a Conn whose connection was never made.
+// never ends a Conn whose connection was never made. Any goroutine may call it
+// once the loop is closed.
 func (c *loopSide) never(err error) {
+	c.facts.Lock()
 	select {
 	case <-c.made:
+		c.facts.Unlock()
 		return
 	default:
 	}
-	c.facts.Lock()
 	c.failure = err
-	c.facts.Unlock()
 	close(c.made)
+	c.facts.Unlock()
 	c.over(err)
 }
 
@@ -85,6 +88,16 @@ func (c *loopSide) PauseWriting() { c.full = true }
 func (c *loopSide) ResumeWriting() {
 	c.full = false
 	c.flush()
+}
+
+// WriteFailed implements weir.WriteFailer: writers hear of it, while readers still
+// get what was received before, and then the same error.
+func (c *loopSide) WriteFailed(err error) {
+	out := &c.out
+	out.mu.Lock()
+	out.stopLocked(err)
+	out.release(c.pools)
+	out.mu.Unlock()
 }
 
 // ConnectionLost implements weir.Protocol.
@@ -172,13 +185,20 @@ func (c *loopSide) flush() {
 		}
 		out.mu.Lock()
 	}
-	left, end, closed, abort := out.n > 0, out.end, out.closed, out.abort
+	left, end, closed, abort, reset := out.n > 0, out.end, out.closed, out.abort, out.reset
 	out.mu.Unlock()
 	switch {
 	case c.closed:
 	case abort:
 		c.closed = true
 		c.t.Abort()
+	case closed && reset:
+		c.closed = true
+		if t, ok := weir.As[weir.Resetter](c.t); ok {
+			t.Reset()
+		} else {
+			c.t.Abort()
+		}
 	case closed:
 		c.closed = true
 		_ = c.t.Close()

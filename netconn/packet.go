@@ -145,7 +145,7 @@ func (c *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 func (c *PacketConn) ReadPacket(p []byte) (int, weir.PacketAddr, error) {
 	in := &c.in
 	in.mu.Lock()
-	n, from, err := in.read(p)
+	n, from, err := in.read(p, c.mayRead)
 	resume := in.paused && !in.resume && in.q.roomy()
 	if resume {
 		in.resume = true
@@ -160,7 +160,11 @@ func (c *PacketConn) ReadPacket(p []byte) (int, weir.PacketAddr, error) {
 	return n, from, err
 }
 
-func (in *packetInbox) read(p []byte) (int, weir.PacketAddr, error) {
+// mayRead and mayWrite are debug mode's: see weir.Loop.MayWait.
+func (c *PacketConn) mayRead() error  { return c.loop.MayWait("netconn.PacketConn.ReadFrom") }
+func (c *PacketConn) mayWrite() error { return c.loop.MayWait("netconn.PacketConn.WriteTo") }
+
+func (in *packetInbox) read(p []byte, mayWait func() error) (int, weir.PacketAddr, error) {
 	for {
 		if err := in.ended(); err != nil {
 			return 0, weir.PacketAddr{}, err
@@ -173,6 +177,9 @@ func (in *packetInbox) read(p []byte) (int, weir.PacketAddr, error) {
 		}
 		if in.err != nil {
 			return 0, weir.PacketAddr{}, in.err
+		}
+		if err := mayWait(); err != nil {
+			return 0, weir.PacketAddr{}, err
 		}
 		in.wait()
 	}
@@ -205,7 +212,7 @@ func (c *PacketConn) WritePacket(p []byte, to weir.PacketAddr) (int, error) {
 	err := c.fits(p, to)
 	if err == nil {
 		c.out.mu.Lock()
-		err = c.out.write(p, to, func() { _ = c.notice.Notify() })
+		err = c.out.write(p, to, c.mayWrite, func() { _ = c.notice.Notify() })
 		c.out.mu.Unlock()
 	}
 	if err != nil {
@@ -215,7 +222,7 @@ func (c *PacketConn) WritePacket(p []byte, to weir.PacketAddr) (int, error) {
 	return len(p), nil
 }
 
-func (out *packetOutbox) write(p []byte, to weir.PacketAddr, notify func()) error {
+func (out *packetOutbox) write(p []byte, to weir.PacketAddr, mayWait func() error, notify func()) error {
 	for {
 		if err := out.ended(); err != nil {
 			return err
@@ -226,6 +233,9 @@ func (out *packetOutbox) write(p []byte, to weir.PacketAddr, notify func()) erro
 		if out.q.roomy() {
 			out.q.put(p, to)
 			return nil
+		}
+		if err := mayWait(); err != nil {
+			return err
 		}
 		notify()
 		out.wait()

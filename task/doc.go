@@ -47,5 +47,5 @@
 // A switch is a function call of the runtime, some 80 ns there and back; a
 // parked task takes 3.2 KB, most of it its stack. A million connections that
 // mostly wait are better written as callbacks, which take what the transport
-// takes: see DESIGN.md.
+// takes: see docs/design/tasks.md.
 package task

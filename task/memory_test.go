@@ -12,7 +12,7 @@ import (
 var parked = flag.Int("parked", 10_000, "how many parked coroutines to measure")
 
 // Coroutines that wait: what each takes. A goroutine's stack is most of it;
-// DESIGN.md has the figures of a million (-args -parked=1000000).
+// docs/design/tasks.md has the figures of a million (-args -parked=1000000).
 func TestParkedMemory(t *testing.T) {
 	n := *parked
 	measure := func(start func(i int) (stop func())) float64 {

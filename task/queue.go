@@ -178,7 +178,7 @@ func (q *Queue[T]) Get(t *Task) (v T, err error) {
 }
 
 // Close lets no more in: Put fails, also where it waits; what is there can be
-// taken, and then Get fails. Again is nothing.
+// taken, and then Get fails. Calling it again has no effect.
 func (q *Queue[T]) Close() {
 	q.closed = true
 	for _, x := range []*exchange[T]{&q.putters, &q.getters} {

@@ -288,7 +288,7 @@ func (sc *Scope) takeErrs() error {
 
 // Cancel cancels the scope and all that is inside of it and not shielded: every
 // wait there returns future.ErrCanceled from now on. cause is for Cause and may
-// be nil. Again is nothing.
+// be nil. Calling it again has no effect.
 func (sc *Scope) Cancel(cause error) {
 	if sc.canceled {
 		return

@@ -96,7 +96,7 @@ type world struct {
 // when they are switched; weir.Loop is one, and says more.
 type coroutineLoop interface {
 	Thread() uint64
-	Switched()
+	Switched(task string)
 }
 
 func (w *world) tied() uint64 {
@@ -107,9 +107,14 @@ func (w *world) tied() uint64 {
 }
 
 func (w *world) tell() {
-	if w.loop != nil {
-		w.loop.Switched()
+	if w.loop == nil {
+		return
 	}
+	name := ""
+	if w.current != nil {
+		name = w.current.own.name
+	}
+	w.loop.Switched(name)
 }
 
 // idleMax is how many coroutines are kept for the next tasks.

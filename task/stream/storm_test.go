@@ -18,7 +18,10 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-var stormSeeds = flag.Uint64("storm.seeds", 150, "how many seeds of cancel storms to run")
+var (
+	stormSeeds = flag.Uint64("storm.seeds", 150, "how many seeds of cancel storms to run")
+	stormFirst = flag.Uint64("storm.first", 1, "the first of them")
+)
 
 // storm is one seed: tasks on two hosts that talk, wait for each other and are
 // canceled at any time, under drawn faults of the network.
@@ -438,7 +441,7 @@ func (s *storm) atRest() {
 // Under cancellations at any time no future stays open, no coroutine stays, no
 // item is lost, and every clean-up runs (G1 to G10, R56).
 func TestCancelStorms(t *testing.T) {
-	first, n := uint64(1), *stormSeeds
+	first, n := *stormFirst, *stormSeeds
 	if seed, ok := weirtest.Seed(); ok {
 		first, n = seed, 1
 	}

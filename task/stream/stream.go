@@ -12,8 +12,8 @@ import (
 var (
 	// ErrBusy is returned by a read while another one waits.
 	ErrBusy = errors.New("stream: another read waits")
-	// ErrReadAhead is returned by Upgrade where more was received than was read:
-	// it came in the clear, and must not be taken for what comes later.
+	// ErrReadAhead is returned by Upgrade where more was received than was read, and
+	// the transport, which is not weir's, cannot take it back (weir.Unreader).
 	ErrReadAhead = errors.New("stream: bytes were received before the upgrade")
 	// ErrTooLong is returned by ReadUntil and ReadLine when what they look for
 	// is not within the maximum. What came stays to be read.
@@ -45,6 +45,7 @@ type Stream struct {
 	closed bool // Close or Abort was called
 	lost   bool
 	reason error
+	broken error // why nothing more can be sent
 
 	blocked bool       // the transport said PauseWriting
 	room    task.Event // set while it is not, and at the end
@@ -81,11 +82,13 @@ const (
 func New(s *future.Scheduler) *Stream { return &Stream{s: s} }
 
 // Adopt takes over a transport from the protocol that it had. Bytes that one
-// left unused are the first to be read.
+// left unused are the first to be read, and a pause of reading that it asked for is
+// over.
 func Adopt(s *future.Scheduler, t weir.Transport) *Stream {
 	c := New(s)
 	c.t = t
 	t.SetProtocol(c)
+	t.ResumeReading()
 	return c
 }
 
@@ -155,6 +158,17 @@ func (c *Stream) ResumeWriting() {
 	}
 }
 
+// WriteFailed implements weir.WriteFailer: Drain fails from now on, and reads get
+// what was received before.
+func (c *Stream) WriteFailed(err error) {
+	c.broken = err
+	c.blocked = false
+	c.room.Set()
+	if w, ok := c.next.(weir.WriteFailer); ok {
+		w.WriteFailed(err)
+	}
+}
+
 // ConnectionLost implements weir.Protocol.
 func (c *Stream) ConnectionLost(err error) {
 	c.lost, c.reason = true, err
@@ -207,7 +221,7 @@ func (c *Stream) Drain(t *task.Task) error {
 	if c.lost {
 		return c.ended()
 	}
-	return nil
+	return c.broken
 }
 
 // CloseWrite sends the end of the stream after what was written; reading goes
@@ -378,10 +392,10 @@ func (c *Stream) passOn(p []byte) (int, error) {
 //	})
 //
 // The Stream that it returns takes c's place: c's reads and writes fail from now
-// on, and closing c closes the new one. Where bytes were received that c has not
-// given out, the error is ErrReadAhead and nothing is changed; bytes behind the
-// last read of the delivery that is going on go to start's. If the wait is cut
-// short the connection is aborted.
+// on, and closing c closes the new one. What was received and not read goes to what
+// start has put there, a TLS client's hello say, and never to the new Stream: what
+// came in the clear is not taken for secure. If the wait is cut short the connection
+// is aborted.
 func (c *Stream) Upgrade(t *task.Task, start func(tr weir.Transport, above weir.Factory, failed func(error))) (*Stream, error) {
 	switch {
 	case c.t == nil || c.lost || c.closed:
@@ -390,8 +404,14 @@ func (c *Stream) Upgrade(t *task.Task, start func(tr weir.Transport, above weir.
 		return nil, ErrBusy
 	case t.Scope().Canceled():
 		return nil, t.Yield()
-	case c.at < len(c.buf):
-		return nil, ErrReadAhead
+	}
+	if c.at < len(c.buf) {
+		u, ok := weir.As[weir.Unreader](c.t)
+		if !ok {
+			return nil, ErrReadAhead
+		}
+		u.Unread(c.buf[c.at:])
+		c.buf, c.at = nil, 0
 	}
 	f, p := future.New[*Stream](c.s)
 	up := New(c.s)

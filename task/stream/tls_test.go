@@ -107,36 +107,122 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// What came in the clear is never taken for secure: the upgrade refuses.
-func TestUpgradeReadAhead(t *testing.T) {
-	server, _ := tlsPair(t)
-	w := newWorld(t, 1)
-	w.serve(func(t *task.Task, c *stream.Stream) error {
-		if _, err := c.ReadLine(t, 100); err != nil {
+// What came in the clear is never taken for secure: it goes to TLS, which refuses it.
+func TestUpgradeInjected(t *testing.T) {
+	server, client := tlsPair(t)
+	for _, late := range []time.Duration{0, time.Second} { // more comes meanwhile
+		w := newWorld(t, 1)
+		tried := false
+		w.serve(func(t *task.Task, c *stream.Stream) error {
+			if _, err := c.ReadLine(t, 100); err != nil {
+				return err
+			}
+			if err := t.Sleep(late); err != nil {
+				return err
+			}
+			tried = true
+			s, err := upgrade(t, c, layer.TLSServer(server))
+			if s != nil || err == nil || errors.Is(err, stream.ErrReadAhead) {
+				w.Errorf("late %v: %v, %v", late, s, err)
+			}
+			return nil
+		})
+		_ = w.dial(func(t *task.Task, c *stream.Stream) error {
+			if _, err := c.Write([]byte("STARTTLS\ninjected\n")); err != nil {
+				return err
+			}
+			if err := t.Sleep(2 * late); err != nil { // the hello comes after the upgrade
+				return err
+			}
+			s, err := upgrade(t, c, layer.TLS(client))
+			if err == nil {
+				_, err = s.Read(t, make([]byte, 100))
+			}
 			return err
+		})
+		if !tried || len(w.errs) > 0 {
+			t.Error(tried, w.errs)
 		}
-		if err := t.Sleep(time.Second); err != nil { // more comes meanwhile
-			return err
+	}
+}
+
+// TestUpgradeLate: a hello that came together with the line before it, and before the
+// task came to read that, is the hello all the same.
+func TestUpgradeLate(t *testing.T) {
+	server, client := tlsPair(t)
+	for seed := range uint64(20) {
+		f := weirtest.Faults{}
+		if seed > 0 {
+			f.CutRead, f.CutWire, f.CutWrite = 0.4, 0.4, 0.4
 		}
-		_, err := upgrade(t, c, layer.TLSServer(server))
-		if !errors.Is(err, stream.ErrReadAhead) {
-			w.Error(err)
+		w := newWorld(t, seed+1, weirtest.WithFaults(f))
+		w.serve(func(t *task.Task, c *stream.Stream) error {
+			if err := t.Sleep(time.Second); err != nil {
+				return err
+			}
+			line, err := c.ReadLine(t, 100)
+			if string(line) != "PROXY" {
+				return errors.Join(errors.New("not PROXY: "+string(line)), err)
+			}
+			if seed%2 == 1 {
+				err = t.Sleep(time.Second)
+			}
+			s, e := upgrade(t, c, layer.TLSServer(server))
+			if err = errors.Join(err, e); err != nil {
+				return err
+			}
+			return echo(t, s)
+		})
+		err := w.dial(func(t *task.Task, c *stream.Stream) error {
+			if _, err := c.Write([]byte("PROXY\n")); err != nil {
+				return err
+			}
+			s, err := upgrade(t, c, layer.TLS(client))
+			if err != nil {
+				return err
+			}
+			if _, err := s.Write([]byte("a secret\n")); err != nil {
+				return err
+			}
+			if line, err := s.ReadLine(t, 100); string(line) != "a secret" || err != nil {
+				w.Errorf("%q %v", line, err)
+			}
+			return nil
+		})
+		if err != nil || len(w.errs) > 0 {
+			t.Errorf("seed %d: %v %v", seed+1, err, w.errs)
 		}
-		line, err := c.ReadLine(t, 100)
-		if string(line) != "injected" {
-			w.Errorf("%q", line)
+	}
+}
+
+// TestUpgradeAfterEnd: what came before the end of the stream, and the end, come above
+// what is put in between after both.
+func TestUpgradeAfterEnd(t *testing.T) {
+	for _, late := range []time.Duration{0, time.Second} {
+		w := newWorld(t, 1)
+		got, err := []byte(nil), errors.New("nothing was read")
+		w.serve(func(t *task.Task, c *stream.Stream) error {
+			if _, err := c.ReadLine(t, 100); err != nil {
+				return err
+			}
+			if err := t.Sleep(late); err != nil {
+				return err
+			}
+			s, e := upgrade(t, c, layer.RateLimit(layer.Rate{}, layer.Rate{}))
+			if e != nil {
+				return e
+			}
+			b := make([]byte, 100)
+			n, e := s.ReadFull(t, b)
+			got, err = b[:n], e
+			return nil
+		})
+		if e := w.dial(func(t *task.Task, c *stream.Stream) error {
+			_, e := c.Write([]byte("PLAIN\nand the rest"))
+			return errors.Join(e, c.CloseWrite(), stream.End(c.Closed(t)))
+		}); e != nil || !errors.Is(err, io.ErrUnexpectedEOF) || string(got) != "and the rest" || len(w.errs) > 0 {
+			t.Errorf("late %v: %q, %v; the client %v; %v", late, got, err, e, w.errs)
 		}
-		return err
-	})
-	err := w.dial(func(t *task.Task, c *stream.Stream) error {
-		if _, err := c.Write([]byte("STARTTLS\ninjected\n")); err != nil {
-			return err
-		}
-		_, err := c.Read(t, make([]byte, 1))
-		return err
-	})
-	if !errors.Is(err, io.EOF) || len(w.errs) > 0 {
-		t.Error(err, w.errs)
 	}
 }
 

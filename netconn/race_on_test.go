@@ -1,6 +1,0 @@
-//go:build race
-
-package netconn_test
-
-// underRace is true in builds with the race detector.
-const underRace = true
