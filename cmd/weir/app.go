@@ -4,38 +4,47 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
+	"github.com/weir-io/weir/sink"
 )
 
 // app runs a plan.
 //
-//	running ── Ctrl-C ──▶ draining ── Ctrl-C ──▶ cutting ── all gone, or Ctrl-C ──▶ over
-//	    │                     └──────────── all gone ────────────────────────────────▶┤
-//	    └───────── what was to be done is done ──────────────────────────────────────▶┘
+//	running ── signal ──▶ draining ── signal, or --drain is up ──▶ cutting ──▶ over
+//	    │                     └──────────── all gone ────────────────────────────▶┤
+//	    └───────── what was to be done is done ──────────────────────────────────▶┘
 //
 // It belongs to its loop's goroutine.
 type app struct {
 	c    *command
 	p    *plan
+	f    flags
 	rep  *reporter
 	loop *weir.Loop
 	env  *address.Env
 
 	names     *dns.Resolver // the loop's
 	pick      *picker
+	notify    *notifier
 	listeners []*address.Listeners
 	open      map[*session]bool
 	began     time.Time
 	total     [2]int64
 	served    int
+	drainFor  time.Duration
+	typed     bool // standard input is a terminal
 	draining  bool
 	cutting   bool
 	over      bool
@@ -48,50 +57,93 @@ func (c *command) relay(p *plan, f flags) int {
 	rep := newReporter(c, f)
 	a, err := newApp(c, p, f, rep)
 	if err != nil {
-		rep.fail(slog.LevelError, &failure{problem: "cannot start: " + why(err)})
+		rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot start: " + advice.Why(err)})
 		return exitFailure
 	}
 	code := a.run()
 	if err := a.loop.Close(); err != nil {
-		rep.fail(slog.LevelError, &failure{problem: "while ending: " + why(err)})
+		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
 		return exitFailure
 	}
 	return code
 }
 
 func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
-	a := &app{c: c, p: p, rep: rep, names: dns.New(), open: map[*session]bool{}}
-	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names))
+	a := &app{c: c, p: p, f: f, rep: rep, open: map[*session]bool{}, drainFor: f.drain}
+	a.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { a.silence(silent) }))
+	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names), weir.WithFlushTime(cutTime))
 	if err != nil {
 		return nil, err
 	}
 	a.loop = loop
 	a.env = &address.Env{
 		Loop: loop, Stdin: -1, Stdout: -1, Serves: p.many(), Home: c.home, LookupEnv: c.lookupEnv,
-		Note:   func(text string) { rep.line(dim, "note", text, "text", text) },
-		Access: f.access(),
-		Failed: func(t weir.Transport, err *weir.AttemptError) { rep.fail(slog.LevelWarn, refusedFailure(t, err)) },
+		Note:    func(text string) { rep.line(dim, "note", text, "text", text) },
+		Access:  f.access(),
+		Own:     a.addrs,
+		Stderr:  c.sink,
+		Opened:  func(s *sink.Sink) { c.opened = append(c.opened, s) },
+		Trouble: rep.trouble,
+		Failed: func(t weir.Transport, err *weir.AttemptError) {
+			if !errors.Is(err, layer.ErrNothingCame) { // a health check, which only looks whether it can connect
+				rep.fail(slog.LevelWarn, advice.Refused(t, err))
+			}
+		},
+		Warn: func(text string) { rep.always(slog.LevelWarn, yellow, "note", text, nil, "text", text) },
+		JSON: rep.json != nil,
+	}
+	a.notify = newNotifier(loop, c.lookupEnv)
+	if f.drains {
+		a.notify.extend = true // the service manager's own limit may be shorter
 	}
 	a.pick = newPicker(a, f)
 	return a, nil
 }
 
+// silence says that no name server answers, or with nil that one does again.
+func (a *app) silence(silent []netip.AddrPort) {
+	if len(silent) == 0 {
+		a.rep.line(green, "note", "the name servers answer again", "text", "the name servers answer again")
+		return
+	}
+	var all []string
+	for _, s := range silent {
+		all = append(all, s.String())
+	}
+	f := &advice.Failure{Problem: "the name servers do not answer: " + strings.Join(all, ", "), Next: "They are those of /etc/resolv.conf. Until one answers, a lookup takes at most 2 s."}
+	if a.f.stale > 0 {
+		f.Also = "Addresses that expired in the last " + span(a.f.stale) + " are still used."
+	}
+	a.rep.fail(slog.LevelWarn, f)
+}
+
+// addrs are the addresses that the command listens on.
+func (a *app) addrs() (all []net.Addr) {
+	for _, l := range a.listeners {
+		all = append(all, l.Addrs()...)
+	}
+	return all
+}
+
 // trouble hears what belongs to no connection.
 func (a *app) trouble(err error) {
 	var (
-		accept *weir.AcceptError
-		bug    *weir.PanicError
+		accept  *weir.AcceptError
+		refused *weir.AdmissionError
+		bug     *weir.PanicError
 	)
 	switch {
+	case errors.As(err, &refused):
+		a.rep.fail(slog.LevelWarn, advice.Crowded(refused))
 	case errors.As(err, &accept):
-		a.rep.fail(slog.LevelWarn, &failure{
-			problem: fmt.Sprintf("cannot accept on %s for now: %s", accept.Addr, why(accept.Err)),
-			next:    "Connections wait; it goes on by itself.",
+		a.rep.fail(slog.LevelWarn, &advice.Failure{
+			Problem: fmt.Sprintf("cannot accept on %s for now: %s", accept.Addr, advice.Why(accept.Err)),
+			Next:    "New connections are queued; weir retries by itself.",
 		})
 	case errors.As(err, &bug):
-		a.rep.fail(slog.LevelError, &failure{problem: why(err), tried: []string{string(bug.Stack)}})
+		a.rep.fail(slog.LevelError, &advice.Failure{Problem: advice.Why(err), Tried: []string{string(bug.Stack)}})
 	default:
-		a.rep.fail(slog.LevelWarn, &failure{problem: why(err)})
+		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}
 }
 
@@ -100,16 +152,15 @@ func (a *app) trouble(err error) {
 func (a *app) run() int {
 	a.began = a.loop.Now()
 	if a.uses("stdio") {
+		a.typed = isTerminal(a.c.stdin)
 		var err error
 		if a.env.Stdin, a.env.Stdout, err = takeStdio(a.c.stdin, a.c.stdout); err != nil {
-			a.rep.fail(slog.LevelError, &failure{problem: "cannot use standard input and output: " + why(err)})
+			a.rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot use standard input and output: " + advice.Why(err)})
 			return exitFailure
 		}
 	}
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		if _, err := a.loop.Signal(sig, func(os.Signal) { a.interrupted() }); err != nil {
-			a.trouble(err)
-		}
+	if err := hear(a.loop, a.interrupted, a.show); err != nil {
+		a.trouble(err)
 	}
 	if !a.begin() {
 		return exitFailure
@@ -119,7 +170,7 @@ func (a *app) run() int {
 	}
 	if !a.over {
 		if err := a.loop.Run(); err != nil {
-			a.rep.fail(slog.LevelError, &failure{problem: "the loop failed: " + why(err)})
+			a.rep.fail(slog.LevelError, &advice.Failure{Problem: "the loop failed: " + advice.Why(err)})
 			return exitFailure
 		}
 	}
@@ -139,7 +190,7 @@ func (a *app) begin() bool {
 	}
 	for _, e := range append([]*address.Endpoint{a.p.a}, a.p.bs...) {
 		if err := e.Prepare(a.env); err != nil {
-			a.rep.fail(slog.LevelError, prepareFailure(e, err))
+			a.rep.fail(slog.LevelError, advice.Prepare(e, err))
 			return false
 		}
 	}
@@ -147,14 +198,19 @@ func (a *app) begin() bool {
 		if e.Role() != address.Listen {
 			continue
 		}
-		l, err := e.Listen(a.env, a.factory(relay.Side(side), once))
+		var l *address.Listeners
+		err := whenFree(func() (err error) {
+			l, err = e.Listen(a.env, a.factory(relay.Side(side), once))
+			return err
+		}, func() { <-time.After(addressPause) })
 		if err != nil {
-			a.rep.fail(slog.LevelError, listenFailure(e, err))
+			a.rep.fail(slog.LevelError, advice.Listen(e, err))
 			a.closeListeners()
 			return false
 		}
 		a.listeners = append(a.listeners, l)
 	}
+	a.env.Access.Private = a.localProxy()
 	if len(a.listeners) > 0 {
 		a.ready()
 		return true
@@ -162,6 +218,25 @@ func (a *app) begin() bool {
 	once.connect(relay.A)
 	once.connect(relay.B)
 	return true
+}
+
+// The address of a weir that was killed may be in use for some milliseconds: the
+// kernel ends an io_uring, and the sockets that it holds, only after the process.
+const (
+	addressPause = 20 * time.Millisecond
+	addressTries = 25
+)
+
+// whenFree calls listen, which runs before the loop does, until the address is not in
+// use or patience is at its end.
+func whenFree(listen func() error, pause func()) (err error) {
+	for range addressTries {
+		if err = listen(); !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+		pause()
+	}
+	return err
 }
 
 // factory makes the protocol of what a listener on a side accepts: any number
@@ -194,6 +269,22 @@ func (a *app) factory(side relay.Side, once *session) weir.Factory {
 		}
 		return once.relay.Protocol(side)
 	}
+}
+
+// localProxy reports whether the proxies among the listeners can be reached from
+// this machine only: their clients reach its private addresses without them.
+func (a *app) localProxy() bool {
+	i := 0
+	for _, e := range [2]*address.Endpoint{a.p.a, a.p.bs[0]} {
+		if e.Role() != address.Listen {
+			continue
+		}
+		if e.Answers() && !proxy.LocalOnly(a.listeners[i].Addrs()) {
+			return false
+		}
+		i++
+	}
+	return true
 }
 
 // listenerOf is the listener of a side that has one.
@@ -233,46 +324,9 @@ func (a *app) ready() {
 		}
 		names[relay.B] = strings.Join(labels, " | ")
 	}
+	a.notify.ready(names[relay.A] + " -> " + names[relay.B])
 	a.rep.line(green, "ready", names[relay.A]+" -> "+names[relay.B],
 		"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name)
-}
-
-// interrupted is Ctrl-C: the first stops accepting and drains, the second cuts
-// what is open and quits when that is gone, which is at once unless a layer holds
-// on to it; the third does not wait for that.
-func (a *app) interrupted() {
-	if a.over {
-		return
-	}
-	if a.draining {
-		n := len(a.open)
-		if n > 0 {
-			a.code = exitFailure
-		}
-		if n == 0 || a.cutting {
-			a.finish()
-			return
-		}
-		a.cutting = true
-		a.rep.line(yellow, "quitting", connections(n)+" cut", "cut", n)
-		for s := range a.open {
-			s.relay.Abort()
-		}
-		return
-	}
-	a.draining = true
-	a.closeListeners()
-	a.pick.stop()
-	for s := range a.open {
-		if !s.began() {
-			s.relay.Abort() // nobody is on it yet
-		}
-	}
-	if n := len(a.open); n > 0 {
-		a.rep.line(yellow, "draining", connections(n)+" open; Ctrl-C again cuts", "open", n)
-		return
-	}
-	a.finish()
 }
 
 func (a *app) closeListeners() {
@@ -302,12 +356,13 @@ func (a *app) finish() {
 		return
 	}
 	a.over = true
+	a.notify.stopping(0)
 	a.closeListeners()
 	a.pick.stop()
 	if a.p.many() {
 		took := a.loop.Now().Sub(a.began)
 		a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s",
-			connections(a.served), size(a.total[relay.A]), size(a.total[relay.B]), span(took)),
+			advice.Connections(a.served), size(a.total[relay.A]), size(a.total[relay.B]), span(took)),
 			"connections", a.served, "bytes_out", a.total[relay.A], "bytes_back", a.total[relay.B], "seconds", took.Seconds())
 	}
 	a.loop.Stop()

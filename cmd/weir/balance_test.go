@@ -26,11 +26,11 @@ func TestTargetGoesUnderLoad(t *testing.T) {
 		}
 	}
 	one := server(t, serve(0))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	two := freePort(t)
+	l, err := net.Listen("tcp", two)
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := l.Addr().String()
 	go serveOn(l, serve(1))
 	p := start(t, "tcp-listen:127.0.0.1:0", one, two, "--pick", "least", "--check", "20ms")
 	at := p.listening()

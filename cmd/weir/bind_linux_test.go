@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/proxy"
 )
 
 // binder is a client of a proxy that has the proxy wait for a connection. It
@@ -47,7 +48,7 @@ func (b *binder) ConnectFailed(err *weir.ConnectError) {
 
 // bindThrough asks a proxy for BIND; bound hears, on a goroutine of its own, where
 // the proxy waits.
-func bindThrough(t *testing.T, proxy string, client func(string, ...layer.ProxyOption) layer.Layer, dest string, bound func(at string)) *binder {
+func bindThrough(t *testing.T, at string, client func(string, ...proxy.ClientOption) layer.Layer, dest string, bound func(at string)) *binder {
 	t.Helper()
 	loop, err := weir.New()
 	if err != nil {
@@ -56,7 +57,7 @@ func bindThrough(t *testing.T, proxy string, client func(string, ...layer.ProxyO
 	b := &binder{loop: loop}
 	done := make(chan struct{})
 	var waits string
-	loop.Connect("tcp", proxy, layer.Client(b, client(dest, layer.WithProxyBind(func(a net.Addr) {
+	loop.Connect("tcp", at, layer.Client(b, client(dest, proxy.WithBindRequest(func(a net.Addr) {
 		waits = a.String()
 		go func() { defer close(done); bound(waits) }()
 	}))))
@@ -91,14 +92,14 @@ func come(at, from, text string) (reply string, local string, err error) {
 func TestBind(t *testing.T) {
 	for _, c := range []struct {
 		word, dest string
-		client     func(string, ...layer.ProxyOption) layer.Layer
+		client     func(string, ...proxy.ClientOption) layer.Layer
 		stranger   string // who is turned away; "": nobody
 	}{
-		{"socks5", "127.0.0.9:20", layer.SOCKS5, "127.0.0.1"},
-		{"socks5", "localhost:20", layer.SOCKS5, "127.0.0.9"},
-		{"socks5", "0.0.0.0:0", layer.SOCKS5, ""},
-		{"socks4a", "127.0.0.9:20", layer.SOCKS4a, "127.0.0.1"},
-		{"socks4", "127.0.0.9:20", layer.SOCKS4, "127.0.0.1"},
+		{"socks5", "127.0.0.9:20", proxy.SOCKS5, "127.0.0.1"},
+		{"socks5", "localhost:20", proxy.SOCKS5, "127.0.0.9"},
+		{"socks5", "0.0.0.0:0", proxy.SOCKS5, ""},
+		{"socks4a", "127.0.0.9:20", proxy.SOCKS4a, "127.0.0.1"},
+		{"socks4", "127.0.0.9:20", proxy.SOCKS4, "127.0.0.1"},
 	} {
 		t.Run(c.word+" "+c.dest, func(t *testing.T) {
 			p := start(t, "tcp-listen:127.0.0.1:0+"+c.word+",bind=127.0.0.1", "dial")
@@ -140,16 +141,16 @@ func TestBindRefused(t *testing.T) {
 		says              string
 		flags             []string
 	}{
-		{"socks5", "dial", "127.0.0.9:20", layer.ErrProxyCommand, "command not supported", nil},
-		{"socks5,bind=127.0.0.1", "dial", "127.0.0.9:20", layer.ErrNotAllowed, "It was --deny", []string{"--deny", "127.0.0.9"}},
-		{"socks5,bind=127.0.0.1", "dial", "169.254.1.1:20", layer.ErrNotAllowed, "add --allow 169.254.1.1", nil},
-		{"socks5,bind=127.0.0.1", "dial,timeout=100ms", "127.0.0.9:20", syscall.ETIMEDOUT, "nobody came from 127.0.0.9:20", nil},
+		{"socks5", "dial", "127.0.0.9:20", proxy.ErrCommand, "command not supported", nil},
+		{"socks5,bind=127.0.0.1", "dial", "127.0.0.9:20", proxy.ErrNotAllowed, "It was --deny", []string{"--deny", "127.0.0.9"}},
+		{"socks5,bind=127.0.0.1", "dial", "169.254.1.1:20", proxy.ErrNotAllowed, "add --allow 169.254.1.1", nil},
+		{"socks5,bind=127.0.0.1", "dial,timeout=100ms", "127.0.0.9:20", syscall.ETIMEDOUT, "no connection came from 127.0.0.9:20, for which a client of the proxy waited", nil},
 		{"socks5,bind=192.0.2.1", "dial", "127.0.0.9:20", nil, "cannot wait for 127.0.0.9:20 (BIND): not an address of this machine", nil},
 	} {
 		t.Run(c.word+" "+c.other+" "+c.dest, func(t *testing.T) {
 			p := start(t, append([]string{"tcp-listen:127.0.0.1:0+" + c.word, c.other}, c.flags...)...)
-			b := bindThrough(t, p.listening(), layer.SOCKS5, c.dest, func(string) {})
-			var refused *layer.ProxyError
+			b := bindThrough(t, p.listening(), proxy.SOCKS5, c.dest, func(string) {})
+			var refused *proxy.Error
 			if b.tr != nil || !errors.As(b.failed, &refused) || c.want != nil && !errors.Is(b.failed, c.want) {
 				t.Errorf("made %v, failed %v", b.tr, b.failed)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,9 +9,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/sink"
 )
 
 // verbs are the words that are not endpoints.
@@ -18,8 +22,41 @@ func verbs() []string {
 	return []string{"demo", "explain", "quote", "help", "completion", "dns", "version"}
 }
 
-// run does what the command line says and returns the exit code.
+// flushMost is how long the end of the process waits for whoever reads standard
+// error, logs and recordings.
+const flushMost = time.Second
+
+// run does what the command line says and returns the exit code. Everything it
+// says goes through a sink: a standard error that is not read stops nothing.
 func (c *command) run() int {
+	c.sink = sink.New(c.stderr, sink.Config{Name: "stderr", Gap: func(b []byte, g sink.Gap) []byte {
+		if slices.Contains(c.args, "json") || slices.Contains(c.args, "--log=json") {
+			return fmt.Appendf(b, `{"level":"WARN","msg":"left out","entries":%d,"bytes":%d,"reason":%q}`+"\n", g.Entries, g.Bytes, g.String())
+		}
+		return fmt.Appendf(b, "weir: %s\n", g)
+	}})
+	c.sink.Start()
+	c.stderr = c.sink
+	code := c.do()
+	ctx, cancel := context.WithTimeout(context.Background(), flushMost)
+	defer cancel()
+	for _, s := range c.opened {
+		_ = s.Close(ctx) // missing says what it did not write
+		if c.rep != nil {
+			c.rep.missing(s)
+		}
+	}
+	if c.rep != nil {
+		c.rep.rates.flush()
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), flushMost)
+	defer cancel()
+	_ = c.sink.Close(ctx) // there is no one to tell
+	return code
+}
+
+// do is run without its surroundings.
+func (c *command) do() int {
 	if len(c.args) > 0 && c.args[0] == "dns" {
 		return c.dns(c.args[1:])
 	}
@@ -131,7 +168,7 @@ func (p *plan) check() error {
 			if b.Role() != address.Dial {
 				return &usageError{
 					problem: fmt.Sprintf("%s cannot be one of several endpoints to choose from", b.Label()),
-					hint:    "behind the first endpoint, several may stand that are connected to",
+					hint:    "only endpoints that weir dials can be listed as alternatives",
 				}
 			}
 		}
@@ -144,6 +181,16 @@ func (p *plan) check() error {
 	}
 	if a.Kind().Name == "stdio" && b.Kind().Name == "stdio" {
 		return &usageError{problem: "standard input and output cannot stand on both sides"}
+	}
+	for _, e := range p.bs {
+		for _, ends := range [2][2]*address.Endpoint{{p.a, e}, {e, p.a}} {
+			if ends[0].LeadsTo(ends[1]) {
+				return &usageError{
+					problem: fmt.Sprintf("%s leads to itself: it is where %s listens", ends[0].Text, ends[1].Text),
+					hint:    "each connection would make another one, without end; is another port, or another machine, meant?",
+				}
+			}
+		}
 	}
 	if a.Role() == address.Open && b.Role() == address.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
 		return &usageError{problem: fmt.Sprintf("%s cannot stand on both sides", a.Label())}
@@ -196,7 +243,7 @@ func version() string {
 func serving() string {
 	l, err := weir.New(weir.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return "backend: none: " + why(err) + "\n"
+		return "backend: none: " + advice.Why(err) + "\n"
 	}
 	info := l.Backend()
 	text := "backend: " + info.Name + ", of " + strings.Join(weir.Backends(), ", ") + " (WEIR_BACKEND chooses)\n"
@@ -204,7 +251,7 @@ func serving() string {
 		text += "  " + p + "\n"
 	}
 	if err := l.Close(); err != nil {
-		text += "  closing it: " + why(err) + "\n"
+		text += "  closing it: " + advice.Why(err) + "\n"
 	}
 	return text
 }

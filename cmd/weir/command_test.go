@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
 )
 
 // result is what a command did.
@@ -79,12 +80,29 @@ func TestUsage(t *testing.T) {
 		{"quote", "weir: quote what?"},
 		{"completion", "weir: which shell?"},
 		{"completion zhs", "weir: no completion for \"zhs\"\n  did you mean \"zsh\"?"},
+		{"1080+socks5 localhost:3001", "all of them would be led there\n  to go where they ask write dial: weir 1080+socks5 dial"},
+		{"localhost:3001 1080+connect", "all of them would be led there"},
+		{"0.0.0.0:8080 localhost:3000", "to listen on every interface write :8080"},
+		{"help rerty", "weir: nothing is called \"rerty\"\n  did you mean \"retry\"?"},
 		{"help tpc", "weir: nothing is called \"tpc\"\n  did you mean \"tcp\"?"},
 	} {
 		r := call(t, strings.Fields(c.args)...)
 		if r.code != exitUsage || r.out != "" || !strings.Contains(r.err, c.want) {
 			t.Errorf("weir %s: code %d, output %q, and\n%swant\n%s", c.args, r.code, r.out, r.err, c.want)
 		}
+	}
+}
+
+// TestOptionHelp: an option has its help, as it stands in an endpoint too.
+func TestOptionHelp(t *testing.T) {
+	for _, word := range []string{"retry", ",retry=", "cert"} {
+		r := call(t, "help", word)
+		if r.code != exitOK || !strings.Contains(r.out, "an option of ") || strings.Contains(r.out, "[-- argv]") {
+			t.Errorf("weir help %s: %+v", word, r)
+		}
+	}
+	if r := call(t, "help"); strings.Contains(r.out, "argv") {
+		t.Error("the usage has words behind --, and nothing takes them")
 	}
 }
 
@@ -243,13 +261,13 @@ func TestSizesAndSpans(t *testing.T) {
 }
 
 // TestEscaped: what a peer can choose cannot write to the terminal, nor make
-// two lines of one (RELIABILITY, Logs).
+// two lines of one (docs/promises.md, Logs).
 func TestEscaped(t *testing.T) {
 	var out strings.Builder
 	r := &reporter{w: &out}
 	evil := "x\r\nweir: ready\x1b[31m\x00" + strings.Repeat("é", 10)
 	r.line(dim, "open", evil)
-	r.fail(0, &failure{problem: evil, tried: []string{evil}, next: evil})
+	r.fail(0, &advice.Failure{Problem: evil, Tried: []string{evil}, Next: evil})
 	r.logger().Warn(evil, "key", evil)
 	if strings.ContainsAny(out.String(), "\r\x1b\x00") || strings.Count(out.String(), "\n") != 5 {
 		t.Errorf("got %q", out.String())

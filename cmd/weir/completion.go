@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weir-io/weir/address"
@@ -75,6 +76,17 @@ func flagWords() []string {
 	return words
 }
 
+// freeFlags are the flags whose value can be anything, as a pattern.
+func freeFlags() string {
+	var words []string
+	for _, d := range flagDocs() {
+		if d.value != "" && d.words == nil {
+			words = append(words, "--"+d.name)
+		}
+	}
+	return strings.Join(words, "|")
+}
+
 func (c *command) bash() string {
 	var cases, values strings.Builder
 	for _, p := range c.parts() {
@@ -108,13 +120,15 @@ _weir() {
     cur=${words[-1]} prev=${words[-2]:-}
     COMPREPLY=()
     case $prev in
-` + values.String() + `        --check) return ;;
+` + values.String() + `        ` + freeFlags() + `) return ;;
         help|--help) [[ ${#words[@]} -eq 3 ]] && COMPREPLY=($(compgen -W 'kinds layers ` + strings.Join(append(c.table.KindNames(), c.table.LayerNames()...), " ") + `' -- "$cur")); return ;;
         completion) [[ ${#words[@]} -eq 3 ]] && COMPREPLY=($(compgen -W 'bash zsh fish' -- "$cur")); return ;;
     esac
     case $cur in
         --*) COMPREPLY=($(compgen -W '` + strings.Join(flagWords(), " ") + `' -- "$cur")); return ;;
-        *,*=*) return ;;
+        *,*=*) case ${cur##*,} in
+            ` + c.pathOptions("=*|") + `=*) COMPREPLY=($(compgen -P "${cur%"${cur##*=}"}" -f -- "${cur##*=}")) ;;
+            esac ;;
         *,*) COMPREPLY=($(compgen -P "${cur%,*}," -W "$(_weir_options "${cur%,*}")" -- "${cur##*,}")) ;;
         *+*) COMPREPLY=($(compgen -P "${cur%+*}+" -W '` + strings.Join(c.table.LayerNames(), " ") + `' -- "${cur##*+}")) ;;
         unix:*|unix-listen:*|pipe:*) COMPREPLY=($(compgen -P "${cur%%:*}:" -f -- "${cur#*:}")) ;;
@@ -135,6 +149,18 @@ _weir() {
 }
 complete -F _weir weir
 `
+}
+
+// pathOptions are the options whose value is a file's path.
+func (c *command) pathOptions(sep string) string {
+	var names []string
+	for _, p := range c.optionDocs() {
+		if p.doc.Type == address.Path && !slices.Contains(names, p.doc.Name) {
+			names = append(names, p.doc.Name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, sep)
 }
 
 func (c *command) optionsOf(name string) string {
@@ -178,7 +204,7 @@ _weir() {
     local cur=$words[CURRENT] prev=${words[CURRENT-1]}
     local -a list
     case $prev in
-` + c.flagValues("        (--%s) compadd -- %s; return ;;\n") + `        (--check) return ;;
+` + c.flagValues("        (--%s) compadd -- %s; return ;;\n") + `        (` + freeFlags() + `) return ;;
         (help) if ((CURRENT == 3)); then compadd -- kinds layers ` + strings.Join(append(c.table.KindNames(), c.table.LayerNames()...), " ") + `; return; fi ;;
         (completion) if ((CURRENT == 3)); then compadd -- bash zsh fish; return; fi ;;
     esac
@@ -187,6 +213,7 @@ _weir() {
             list=(
 ` + flags.String() + `            )
             _describe -o flag list ;;
+        (*,(` + c.pathOptions("|") + `)=*) compset -P '*='; _files ;;
         (*,*=*) ;;
         (*,*) compset -P '*,'; list=($(_weir_options "${cur%,*}")); compadd -S '' -- $list ;;
         (*+*) compset -P '*+'; compadd -S '' -- ` + orDashes(strings.Join(c.table.LayerNames(), " ")) + ` ;;
@@ -252,6 +279,14 @@ function __weir_options
         echo $before$o
     end
 end
+function __weir_files
+    # The files that the value of the last option begins with.
+    set -l cur (commandline -ct)
+    set -l before (string replace -r '=[^=]*$' '=' -- $cur)
+    for f in (__fish_complete_path (string replace -r '.*=' '' -- $cur))
+        echo $before$f
+    end
+end
 function __weir_layers
     set -l cur (commandline -ct)
     string match -q '*+*' -- $cur; or return
@@ -287,6 +322,7 @@ complete -c weir -f
 	}
 	fmt.Fprintf(&b, "complete -c weir -n '__fish_seen_subcommand_from help' -a 'kinds layers %s'\n", strings.Join(append(c.table.KindNames(), c.table.LayerNames()...), " "))
 	b.WriteString("complete -c weir -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n")
+	fmt.Fprintf(&b, "complete -c weir -n 'string match -qr \",(%s)=[^,]*\\$\" -- (commandline -ct)' -a '(__weir_files)'\n", c.pathOptions("|"))
 	b.WriteString("complete -c weir -n 'string match -q \"*,*\" -- (commandline -ct)' -a '(__weir_options)'\n")
 	b.WriteString("complete -c weir -n 'string match -q \"*+*\" -- (commandline -ct)' -a '(__weir_layers)'\n")
 	return b.String()

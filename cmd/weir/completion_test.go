@@ -21,10 +21,13 @@ func TestCompletion(t *testing.T) {
 		{"weir 8080 un", []string{"unix:", "unix-listen:"}, []string{"demo", "tcp:"}},
 		{"weir 8080 a:1 --", []string{"--log", "--pick", "--check", "--quiet"}, []string{"tcp:"}},
 		{"weir 8080 a:1 --log ", []string{"text", "json"}, []string{"tcp:"}},
+		{"weir 8080 a:1 --stale ", nil, []string{"tcp:", "stdio"}},
+		{"weir 8080 a:1 --allow ", nil, []string{"tcp:", "stdio"}},
 		{"weir 8080 localhost:80,re", []string{"localhost:80,retry="}, []string{"localhost:80,backlog="}},
 		{"weir 8080,", []string{"8080,backlog=", "8080,reuseport"}, []string{"8080,retry="}},
 		{"weir 8080 /run/x,", []string{"/run/x,retry="}, []string{"/run/x,bind="}},
 		{"weir 8080 unix:/run/x,nothing,ti", []string{"unix:/run/x,nothing,timeout="}, nil},
+		{"weir 8080+tls,cert=testdata/expl", []string{"8080+tls,cert=testdata/explain.golden"}, []string{"tcp:"}},
 		{"weir completion ", []string{"bash", "zsh", "fish"}, []string{"tcp:"}},
 		{"weir help ", []string{"kinds", "layers", "tcp"}, nil},
 	}

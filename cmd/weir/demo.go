@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -16,7 +17,7 @@ import (
 // tools that drop a late reply wait for it.
 const demoThink = 700 * time.Millisecond
 
-// demoLimit bounds the demo where nobody watches.
+// demoLimit bounds the demo where no one watches.
 const demoLimit = 30 * time.Second
 
 const demoPage = `<!doctype html><title>weir</title>
@@ -41,13 +42,13 @@ func (c *command) demo(words []string, f flags) int {
 	}
 	a, err := newApp(c, server, quiet, rep)
 	if err != nil {
-		rep.fail(slog.LevelError, &failure{problem: "cannot start: " + why(err)})
+		rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot start: " + advice.Why(err)})
 		return exitFailure
 	}
 	d.app = a
 	code := d.run()
 	if err := a.loop.Close(); err != nil {
-		rep.fail(slog.LevelError, &failure{problem: "while ending: " + why(err)})
+		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
 		return exitFailure
 	}
 	return code
@@ -76,7 +77,7 @@ func (d *demo) run() int {
 		return &site{loop: a.loop}
 	})
 	if err != nil {
-		a.rep.fail(slog.LevelError, &failure{problem: "cannot listen on loopback: " + why(err)})
+		a.rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot listen on loopback: " + advice.Why(err)})
 		return exitFailure
 	}
 	to, err := d.c.plan([]string{"tcp-listen:127.0.0.1:0", d.site.Addr().String()}, nil, flags{})
@@ -121,7 +122,7 @@ func port(a net.Addr) string {
 
 func (d *demo) fail(what string) {
 	d.fault = true
-	d.app.rep.fail(slog.LevelError, &failure{problem: "the demo failed: " + what})
+	d.app.rep.fail(slog.LevelError, &advice.Failure{Problem: "the demo failed: " + what})
 	d.end()
 }
 
@@ -141,7 +142,7 @@ func (d *demo) tell() {
 	d.told = true
 	r := d.result
 	if r.Why != nil {
-		d.fail("the relay says: " + why(r.Why))
+		d.fail("the relay says: " + advice.Why(r.Why))
 		return
 	}
 	if !d.fetch.complete() {
@@ -181,11 +182,11 @@ type fetch struct {
 // ConnectionMade implements weir.Protocol.
 func (f *fetch) ConnectionMade(t weir.Transport) {
 	if _, err := t.Write([]byte("GET / HTTP/1.1\r\nHost: " + f.demo.relay + "\r\nConnection: close\r\n\r\n")); err != nil {
-		f.demo.fail(why(err))
+		f.demo.fail(advice.Why(err))
 		return
 	}
 	if err := t.WriteEOF(); err != nil {
-		f.demo.fail(why(err))
+		f.demo.fail(advice.Why(err))
 	}
 }
 
@@ -205,7 +206,7 @@ func (f *fetch) EOFReceived(int) (bool, error) {
 func (f *fetch) ConnectionLost(err error) {
 	f.ended = true
 	if err != nil && !f.demo.app.over {
-		f.demo.fail("the client lost its connection: " + why(err))
+		f.demo.fail("the client lost its connection: " + advice.Why(err))
 		return
 	}
 	f.demo.tell()
@@ -214,7 +215,7 @@ func (f *fetch) ConnectionLost(err error) {
 // ConnectFailed implements weir.ConnectFailer.
 func (f *fetch) ConnectFailed(err *weir.ConnectError) {
 	if !f.demo.app.over {
-		f.demo.fail("the client cannot connect: " + why(err))
+		f.demo.fail("the client cannot connect: " + advice.Why(err))
 	}
 }
 

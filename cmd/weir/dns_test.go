@@ -55,6 +55,12 @@ func nameReply(query []byte) []byte {
 		m.RCode = dnsmessage.RCodeNameError
 	case q.Type == dnsmessage.TypeA:
 		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
+	case q.Type == dnsmessage.TypeSOA:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.SOAResource{
+			NS: dnsmessage.MustNewName("NS.here.test."), MBox: dnsmessage.MustNewName("root.here.test."), Serial: 7, Refresh: 7200, Retry: 3600, Expire: 1209600, MinTTL: 5,
+		}}}
+	case q.Type == 257:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.UnknownResource{Type: q.Type, Data: []byte("\x00\x05issueca.test")}}}
 	case q.Type == dnsmessage.TypeTXT:
 		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.TXTResource{TXT: []string{"a\x1b[31m\n"}}}}
 	}
@@ -121,6 +127,9 @@ func TestDNS(t *testing.T) {
 		{"here.test --server " + at, exitOK, "192.0.2.1\n", ""},
 		{"here.test. A --server=" + at, exitOK, "here.test. 60 IN A 192.0.2.1\n", ""},
 		{"here.test txt --server " + at, exitOK, `here.test. 60 IN TXT "a\027[31m\010"` + "\n", ""},
+		{"here.test soa --server " + at, exitOK, "here.test. 60 IN SOA ns.here.test. root.here.test. 7 7200 3600 1209600 5\n", ""},
+		{"here.test caa --server " + at, exitOK, `here.test. 60 IN CAA 0 issue "ca.test"` + "\n", ""},
+		{"here.test type257 --server " + at, exitOK, `here.test. 60 IN CAA 0 issue "ca.test"` + "\n", ""},
 		{"here.test mx --server " + at, exitFailure, "", "weir: here.test: the name has no records of type MX"},
 		{"gone.test --server " + at, exitFailure, "", "weir: gone.test: there is no such name"},
 		{"here.test -v --server " + at, exitOK, "192.0.2.1\n", "udp " + at},

@@ -14,7 +14,7 @@ const closed = "127.0.0.1:1"
 
 // TestProxyRefusals: what a proxy refused is told as that: the target that it was
 // asked for, the proxy, and a next step that is about the proxy and not about
-// ways from here (COMMAND.md: every failure names the side, the layer, the
+// ways from here (docs/promises.md: every failure names the side, the layer, the
 // address and the next step).
 func TestProxyRefusals(t *testing.T) {
 	none := closed
@@ -42,7 +42,7 @@ func TestProxyRefusals(t *testing.T) {
 		{socks, "socks5", none, right, "The proxy could not reach " + none + ": nothing listens there. To wait for it: add ,retry=30s to " + socks},
 		{answers("\x03"), "socks5", "name.test:1", "", "The proxy could not reach name.test:1: it has no way to that network"},
 		{answers("\x04"), "socks5", "name.test:1", "", "The proxy could not reach name.test:1: it found no such name"},
-		{answers("\x06"), "socks5", "name.test:1", "", "The proxy could not reach name.test:1: nobody answered it there"},
+		{answers("\x06"), "socks5", "name.test:1", "", "The proxy could not reach name.test:1: it got no answer there"},
 		{answers("\x07"), "socks5", "name.test:1", "", "or one that does not connect"},
 		{answers("\x01"), "socks5", "name.test:1", "", "The proxy could not reach name.test:1, and says no more"},
 		{socks, "socks5", none, wrong, "check user=us and what env:W holds"},

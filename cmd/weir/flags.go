@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,14 +20,23 @@ type flagDoc struct {
 	set    func(f *flags, value string) error
 }
 
+const (
+	staleUsual = 24 * time.Hour
+	staleMost  = 7 * 24 * time.Hour // RFC 8767, 5: one to three days are recommended
+)
+
 // flags are the settings of a command line.
 type flags struct {
 	json    bool
+	logRate int
 	quiet   bool
 	pick    string
 	check   time.Duration
+	drain   time.Duration
+	drains  bool     // drain was given
 	allow   []string // networks, as they were written
 	deny    []string
+	stale   time.Duration
 	help    bool
 	version bool
 }
@@ -37,7 +47,15 @@ func flagDocs() []flagDoc {
 			f.json = v == "json"
 			return nil
 		}},
-		{name: "quiet", letter: "q", doc: "say nothing but errors", set: func(f *flags, _ string) error { f.quiet = true; return nil }},
+		{name: "log-rate", value: "N", doc: "write at most so many lines a second of each kind, and 25 times as many at\nonce; the others are counted. The default is 20; 0 writes all", set: func(f *flags, v string) error {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 0 || n > 1_000_000 {
+				return fmt.Errorf("bad number %q: a whole number from 0 to 1000000", v)
+			}
+			f.logRate = n
+			return nil
+		}},
+		{name: "quiet", letter: "q", doc: "say nothing but warnings and errors", set: func(f *flags, _ string) error { f.quiet = true; return nil }},
 		{name: "pick", value: "HOW", words: []string{"turn", "least", "two", "first", "random", "peer"}, doc: "with several B, which of them: each in turn, the one with the least\nconnections, the less busy of two drawn at random, the first that\nanswers, any, or always the same for one peer; without it, in turn", set: func(f *flags, v string) error {
 			f.pick = v
 			return nil
@@ -50,8 +68,24 @@ func flagDocs() []flagDoc {
 			f.check = d
 			return nil
 		}},
+		{name: "drain", value: "TIME", doc: "when asked to end, how long open connections may go on before they are cut;\nthe default is 8s, 0 cuts at once", set: func(f *flags, v string) error {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < 0 || d > drainMost {
+				return fmt.Errorf("bad time %q: write it like 8s or 500ms, from 0 to 24h", v)
+			}
+			f.drain, f.drains = d, true
+			return nil
+		}},
 		{name: "allow", value: "NETWORKS", doc: "let dial connect to these only, 10.0.0.0/8,::1 and the like; it may stand\nmore than once", set: func(f *flags, v string) error { return addNetworks(&f.allow, v) }},
 		{name: "deny", value: "NETWORKS", doc: "let dial connect to none of these", set: func(f *flags, v string) error { return addNetworks(&f.deny, v) }},
+		{name: "stale", value: "TIME", doc: "while no name server answers, go on using addresses that have expired, for\nthis long; the default is 24h, 0 never uses them", set: func(f *flags, v string) error {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < 0 || d > staleMost {
+				return fmt.Errorf("bad time %q: write it like 1h or 30m, from 0 to %v", v, span(staleMost))
+			}
+			f.stale = d
+			return nil
+		}},
 		{name: "help", letter: "h", doc: "what weir is, or what a word means", set: func(f *flags, _ string) error { f.help = true; return nil }},
 		{name: "version", letter: "V", doc: "which weir this is", set: func(f *flags, _ string) error { f.version = true; return nil }},
 	}
@@ -65,9 +99,9 @@ type usageError struct {
 }
 
 func (e *usageError) Error() string {
-	s := "weir: " + address.Printable(e.problem)
+	s := "weir: " + address.Printable(address.Masked(e.problem))
 	if e.hint != "" {
-		s += "\n  " + address.Printable(e.hint)
+		s += "\n  " + address.Printable(address.Masked(e.hint))
 	}
 	help := "(weir help)"
 	if e.topic != "" {
@@ -79,7 +113,10 @@ func (e *usageError) Error() string {
 // parseFlags takes the flags out of a command line. What stands behind -- is
 // argv, which is never looked at; argv is nil without one.
 func parseFlags(args []string) (f flags, words, argv []string, err error) {
+	f.logRate = defaultLogRate
 	docs := flagDocs()
+	f.drain = drainTime
+	f.stale = staleUsual
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {

@@ -24,6 +24,7 @@ func flood(addr, n string) {
 	talk := func() {
 		for i, c := range conns {
 			line := fmt.Sprintf("line of %d\n", i)
+			fail("deadline", c.SetDeadline(time.Now().Add(patience)))
 			_, err := io.WriteString(c, line)
 			fail("write", err)
 			got := make([]byte, len(line))
@@ -39,7 +40,6 @@ func flood(addr, n string) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%4))}, Timeout: patience, Control: lateBind}
 		conns[i], err = d.Dial("tcp", addr)
 		fail("dial", err)
-		fail("deadline", conns[i].SetDeadline(time.Now().Add(patience)))
 	}
 	talk()
 	fmt.Println("all open")

@@ -23,7 +23,7 @@ func (c *command) intro() string {
   weir help                            the grammar, the flags; help kinds, help layers, help NAME`
 }
 
-const grammar = `usage: weir A B [B2 …] [flags] [-- argv]
+const grammar = `usage: weir A B [B2 …] [flags]
 
   endpoint = base *( "+" layer )
   part     = name [ ":" arg ] *( "," key [ "=" value ] )
@@ -51,9 +51,15 @@ const verbHelp = `words:
   weir version                     which weir this is
 `
 
-const exitHelp = `exit codes: 0 all went well, 1 something failed, 2 the command line means
-nothing, 3 refused by policy. The first Ctrl-C stops accepting and lets what is
-open finish; the second quits.
+const exitHelp = `signals: SIGINT (Ctrl-C), SIGTERM and SIGHUP end weir. What is not connected yet,
+and a command where nothing listens, end at once. A server stops accepting, says
+what it waits for, and cuts after --drain TIME what is still open then; a second
+signal cuts at once. What is typed after the first is not passed on. Signals within
+a moment are one; nohup's SIGHUP stays ignored. SIGQUIT (Ctrl-\) says what is open.
+A service manager is told (Type=notify, WatchdogSec=).
+
+exit codes: 0 all went well, 1 something failed or was cut, 2 the command line means
+nothing, 3 refused by policy.
 `
 
 func (c *command) help(words []string) int {
@@ -120,15 +126,67 @@ func (c *command) helpOn(word string) (string, error) {
 	if i := slices.IndexFunc(docs, func(d flagDoc) bool { return d.name == name || d.letter == name }); i >= 0 {
 		return oneFlag(docs[i]), nil
 	}
+	if text := c.optionHelp(name); text != "" {
+		return text, nil
+	}
 	all := append(append(append([]string{"kinds", "layers"}, verbs()...), c.table.KindNames()...), c.table.LayerNames()...)
 	for _, d := range docs {
 		all = append(all, d.name)
+	}
+	for _, p := range c.optionDocs() {
+		all = append(all, p.doc.Name)
 	}
 	e := &usageError{problem: fmt.Sprintf("nothing is called %q", word)}
 	if near := address.Nearest(name, all); near != "" {
 		e.hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	return "", e
+}
+
+// partOption is an option, and on what it can stand.
+type partOption struct {
+	part string
+	doc  address.OptionDoc
+}
+
+func (c *command) optionDocs() (all []partOption) {
+	for _, k := range c.table.Kinds {
+		for _, o := range k.Options {
+			all = append(all, partOption{k.Name, o})
+		}
+	}
+	for _, l := range c.table.Layers {
+		for _, o := range l.Options {
+			all = append(all, partOption{"+" + l.Name, o})
+		}
+	}
+	return all
+}
+
+// optionHelp explains an option, on each part that has one of that name.
+func (c *command) optionHelp(name string) string {
+	name = strings.TrimSuffix(strings.TrimPrefix(name, ","), "=")
+	var docs []string
+	parts := map[string][]string{} // by what it is there
+	for _, p := range c.optionDocs() {
+		if p.doc.Name != name {
+			continue
+		}
+		word := p.doc.Name
+		if p.doc.Type.TakesValue() {
+			word += "=" + p.doc.Type.Name
+		}
+		doc := word + "    " + p.doc.Doc
+		if parts[doc] == nil {
+			docs = append(docs, doc)
+		}
+		parts[doc] = append(parts[doc], p.part)
+	}
+	var b strings.Builder
+	for _, doc := range docs {
+		fmt.Fprintf(&b, "%s\n  an option of %s\n", doc, strings.Join(parts[doc], ", "))
+	}
+	return b.String()
 }
 
 func partHelp(name, summary, doc, plus string, arg address.Arg, options []address.OptionDoc, example string) string {

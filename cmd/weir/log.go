@@ -2,26 +2,35 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/sink"
 )
 
 // reporter says what happens, on standard error: one line for each event, or
-// one JSON object. Everything a peer can choose is escaped.
+// one JSON object. Everything a peer can choose is escaped. Of each kind of event a
+// bounded number is said, and then how many were left out.
 type reporter struct {
 	w      io.Writer
 	json   *slog.Logger // nil for text
 	quiet  bool
 	colour bool
+	rates  *rates
 }
 
+// newReporter makes the reporter of a command.
 func newReporter(c *command, f flags) *reporter {
 	r := &reporter{w: c.stderr, quiet: f.quiet}
+	c.rep = r
+	r.rates = newRates(f.logRate, r.leftOut)
 	if f.json {
 		r.json = slog.New(slog.NewJSONHandler(c.stderr, nil))
 		return r
@@ -51,43 +60,79 @@ func (r *reporter) paint(colour, s string) string {
 // line writes an event: in text the word and the sentence, in JSON the word and
 // the fields.
 func (r *reporter) line(colour, word, sentence string, fields ...any) {
-	if r.quiet {
-		return
-	}
-	r.always(slog.LevelInfo, colour, word, sentence, fields...)
+	r.list(colour, word, sentence, nil, fields...)
 }
 
-func (r *reporter) always(level slog.Level, colour, word, sentence string, fields ...any) {
+// list is line with lines of its own below, which JSON has among the fields.
+func (r *reporter) list(colour, word, sentence string, below []string, fields ...any) {
+	if !r.quiet {
+		r.always(slog.LevelInfo, colour, word, sentence, below, fields...)
+	}
+}
+
+// always is list, quiet or not.
+func (r *reporter) always(level slog.Level, colour, word, sentence string, below []string, fields ...any) {
+	if !r.rates.allow(word) {
+		return
+	}
 	if r.json != nil {
 		r.json.Log(context.Background(), level, word, fields...)
 		return
 	}
-	fmt.Fprintf(r.w, "weir: %s %s\n", r.paint(colour, word), address.Printable(sentence))
+	var b strings.Builder
+	fmt.Fprintf(&b, "weir: %s %s\n", r.paint(colour, word), address.Printable(sentence))
+	for _, l := range below {
+		fmt.Fprintf(&b, "  %s\n", address.Printable(l))
+	}
+	_, _ = io.WriteString(r.w, b.String()) // there is no one to tell
+}
+
+// leftOut says how many events of a kind were not said.
+func (r *reporter) leftOut(kind string, n int64) {
+	if r.json != nil {
+		r.json.Warn("left out", "kind", kind, "entries", n)
+		return
+	}
+	fmt.Fprintf(r.w, "weir: … and %s more lines %q, left out (--log-rate)\n", grouped(n), kind)
 }
 
 // fail reports a failure, quiet or not.
-func (r *reporter) fail(level slog.Level, f *failure) {
+func (r *reporter) fail(level slog.Level, f *advice.Failure) {
+	kind := f.Kind
+	if kind == "" {
+		kind = strings.ToLower(level.String())
+	}
+	if !r.rates.allow(kind) {
+		return
+	}
 	if r.json != nil {
-		r.json.Log(context.Background(), level, address.Printable(f.problem), f.fields()...)
+		r.json.Log(context.Background(), level, address.Printable(f.Problem), f.Fields()...)
 		return
 	}
 	colour := red
 	if level < slog.LevelError {
 		colour = yellow
 	}
-	lines := f.lines()
-	fmt.Fprintf(r.w, "weir: %s\n", r.paint(colour, address.Printable(lines[0])))
-	for _, l := range lines[1:] {
-		fmt.Fprintf(r.w, "  %s\n", address.Printable(l))
+	lines := f.Lines()
+	fmt.Fprintf(r.w, "weir: %s%s\n", r.paint(colour, address.Printable(lines[0])), tail(lines[1:]))
+}
+
+// tail are the further lines of a failure: all of it is one write, and so one entry of
+// the sink.
+func tail(lines []string) string {
+	var b strings.Builder
+	for _, l := range lines {
+		b.WriteString("\n  " + address.Printable(l))
 	}
+	return b.String()
 }
 
 // logger is what the loop logs with.
 func (r *reporter) logger() *slog.Logger {
 	if r.json != nil {
-		return r.json
+		return slog.New(&ratedHandler{Handler: r.json.Handler(), rates: r.rates})
 	}
-	return slog.New(&textHandler{r: r})
+	return slog.New(&ratedHandler{Handler: &textHandler{r: r}, rates: r.rates})
 }
 
 // textHandler writes a record of the loop's as one line.
@@ -151,9 +196,42 @@ func span(d time.Duration) string {
 	return d.Round(unit).String()
 }
 
-func connections(n int) string {
-	if n == 1 {
-		return "1 connection"
+// trouble says that a log or a recording cannot be written to, or does not keep up,
+// and with nil that all is well again. Any goroutine may call it.
+func (r *reporter) trouble(path string, lossless bool, err error) {
+	f := &advice.Failure{Next: "Traffic goes on; what is left out is counted, and said there once it can be written to again."}
+	switch {
+	case err == nil:
+		r.line(green, "back", path+" is written to again", "path", path)
+		return
+	case errors.Is(err, sink.ErrFull):
+		f.Problem, f.Facts = path+" does not keep up", []any{"path", path, "reason", "does not keep up"}
+	default:
+		f.Problem, f.Facts = "cannot write to "+path+": "+advice.Why(err), []any{"path", path, "reason", advice.Why(err)}
 	}
-	return fmt.Sprintf("%d connections", n)
+	switch {
+	case lossless && noRoom(err):
+		f.Next = "With ,lossless its connections wait until there is room."
+	case lossless:
+		f.Next = "With ,lossless its connections end."
+	}
+	r.fail(slog.LevelWarn, f)
+}
+
+// noRoom reports whether a write failed for want of room, which may come.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// missing says at the end what a log or a recording lacks.
+func (r *reporter) missing(s *sink.Sink) {
+	st := s.Stats()
+	entries, bytes := st.DroppedEntries+int64(st.Entries), st.DroppedBytes+int64(st.Bytes)
+	if entries == 0 {
+		return
+	}
+	r.fail(slog.LevelWarn, &advice.Failure{
+		Problem: fmt.Sprintf("%s lacks %d entries, %s, that could not be written", s.Name(), entries, size(bytes)),
+		Facts:   []any{"path", s.Name(), "entries", entries, "bytes", bytes},
+	})
 }

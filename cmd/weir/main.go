@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/sink"
 )
 
 // The exit codes.
@@ -55,7 +56,10 @@ type command struct {
 	home          string
 	terminal      bool // stderr is one
 	table         *address.Table
-	started       func() // for tests: called once the loop turns with everything open
+	sink          *sink.Sink   // what run puts in front of stderr
+	opened        []*sink.Sink // of logs and recordings
+	rep           *reporter    // of what opens endpoints; nil for other words
+	started       func()       // for tests: called once the loop turns with everything open
 }
 
 // isTerminal reports whether a person reads f. A character device that is not

@@ -117,7 +117,7 @@ func (p *process) said() string {
 func (p *process) line(word string, n int) string {
 	p.t.Helper()
 	deadline := time.After(patience)
-	for {
+	for ended := false; ; {
 		p.mu.Lock()
 		seen := 0
 		for _, l := range p.lines {
@@ -129,13 +129,13 @@ func (p *process) line(word string, n int) string {
 			}
 		}
 		p.mu.Unlock()
+		if ended {
+			p.t.Fatalf("it ended (%v) and did not say %q for the %d. time:\n%s", p.err, word, n, p.said())
+		}
 		select {
 		case <-p.grown:
 		case <-p.ended:
-			if strings.Contains(p.said(), word) && seen >= n {
-				continue
-			}
-			p.t.Fatalf("it ended (%v) and did not say %q for the %d. time:\n%s", p.err, word, n, p.said())
+			ended = true // what it said since is looked through once more
 		case <-deadline:
 			p.t.Fatalf("it did not say %q for the %d. time:\n%s", word, n, p.said())
 		}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
 	"github.com/weir-io/weir/relay"
 )
@@ -23,8 +23,8 @@ func (p *plan) datagrams() bool {
 	return p.a.Kind().Packets != nil && p.bs[0].Kind().Packets != nil
 }
 
-// checkDatagrams finds out whether datagrams meet datagrams: in a stream their
-// edges would be lost.
+// checkDatagrams finds out whether datagrams meet datagrams: a stream does not keep
+// message boundaries.
 func (p *plan) checkDatagrams() error {
 	all := append([]*address.Endpoint{p.a}, p.bs...)
 	n := 0
@@ -41,7 +41,7 @@ func (p *plan) checkDatagrams() error {
 	case n == 0:
 		return nil
 	case n != len(all):
-		return &usageError{problem: "datagrams go to datagrams only: a stream would lose their edges", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
+		return &usageError{problem: "datagrams go to datagrams only: a stream does not keep message boundaries", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
 	case len(all) > 2:
 		return &usageError{problem: "datagrams go to one target", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
 	case p.a.Role() == p.bs[0].Role():
@@ -59,6 +59,7 @@ type packetApp struct {
 	from, to *address.Endpoint
 	relays   []*relay.Packets
 	open     int // of them
+	notify   *notifier
 	began    time.Time
 	code     int
 	told     map[string]time.Time // troubles, by what they say
@@ -71,35 +72,34 @@ func (c *command) packets(p *plan, f flags) int {
 		a.from, a.to = a.to, a.from
 	}
 	l, err := weir.New(weir.WithLogger(a.rep.logger()), weir.WithErrorHandler(func(err error) {
-		a.rep.fail(slog.LevelWarn, &failure{problem: why(err)})
+		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}))
 	if err != nil {
-		return a.fail("cannot start: " + why(err))
+		return a.fail("cannot start: " + advice.Why(err))
 	}
 	a.loop = l
+	a.notify = newNotifier(l, c.lookupEnv)
 	code := a.run()
 	if err := l.Close(); err != nil {
-		return a.fail("while ending: " + why(err))
+		return a.fail("while ending: " + advice.Why(err))
 	}
 	return code
 }
 
 func (a *packetApp) fail(problem string) int {
-	a.rep.fail(slog.LevelError, &failure{problem: problem})
+	a.rep.fail(slog.LevelError, &advice.Failure{Problem: problem})
 	return exitFailure
 }
 
 func (a *packetApp) run() int {
 	a.began = a.loop.Now()
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		if _, err := a.loop.Signal(sig, func(os.Signal) { a.stop() }); err != nil {
-			a.rep.fail(slog.LevelWarn, &failure{problem: why(err)})
-		}
+	if err := hear(a.loop, a.stop, a.show); err != nil {
+		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}
 	spec := a.to.Kind().Packets(a.to.Base)
 	host, port, err := net.SplitHostPort(spec.Addresses[0])
 	if err != nil {
-		return a.fail(why(err))
+		return a.fail(advice.Why(err))
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
@@ -108,7 +108,7 @@ func (a *packetApp) run() int {
 	family := "ip" + strings.TrimPrefix(spec.Network, "udp")
 	dns.New().LookupNetIP(a.loop, family, host, func(addrs []netip.Addr, err error) {
 		if err != nil {
-			a.rep.fail(slog.LevelError, &failure{problem: "cannot send to " + a.to.Label() + ": " + why(err), next: "weir dns " + host + " -v shows who was asked, and what they said."})
+			a.rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot send to " + a.to.Label() + ": " + advice.Why(err), Next: "weir dns " + host + " -v shows who was asked, and what they said."})
 			a.end(exitFailure)
 			return
 		}
@@ -118,7 +118,7 @@ func (a *packetApp) run() int {
 		a.loop.Soon(a.c.started)
 	}
 	if err := a.loop.Run(); err != nil {
-		return a.fail("the loop failed: " + why(err))
+		return a.fail("the loop failed: " + advice.Why(err))
 	}
 	return a.code
 }
@@ -156,7 +156,7 @@ func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 			continue // a machine without the family
 		}
 		if err != nil {
-			a.rep.fail(slog.LevelError, listenFailure(a.from, err))
+			a.rep.fail(slog.LevelError, advice.Listen(a.from, err))
 			a.code = exitFailure
 			a.stop()
 			return
@@ -166,6 +166,7 @@ func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 		names = append(names, r.LocalAddr().String())
 	}
 	text := strings.Join(names, ", ")
+	a.notify.ready(text + " -> " + target.String())
 	a.rep.line(green, "ready", text+" -> "+target.String(),
 		"a", text, "b", target.String(), "listening", names, "backend", a.loop.Backend().Name)
 }
@@ -182,7 +183,7 @@ func packetSize(c relay.PacketCount, s relay.Side) string {
 const troubleEvery = 10 * time.Second
 
 func (a *packetApp) trouble(err error, to weir.PacketAddr) {
-	text := why(err)
+	text := advice.Why(err)
 	if to.IP.IsValid() {
 		text = to.String() + ": " + text
 	}
@@ -194,12 +195,13 @@ func (a *packetApp) trouble(err error, to weir.PacketAddr) {
 		clear(a.told)
 	}
 	a.told[text] = now
-	a.rep.fail(slog.LevelWarn, &failure{problem: text})
+	a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: text})
 }
 
 // stop closes what is open; nothing is under way that would have to be waited
 // for.
 func (a *packetApp) stop() {
+	a.notify.stopping(0)
 	if a.open == 0 {
 		a.end(a.code)
 		return
@@ -209,10 +211,21 @@ func (a *packetApp) stop() {
 	}
 }
 
+// show says what is going on: SIGQUIT asks for it.
+func (a *packetApp) show() {
+	peers, served := 0, 0
+	for _, r := range a.relays {
+		peers += r.Peers()
+		served += r.Served()
+	}
+	a.rep.always(slog.LevelInfo, green, "serving", fmt.Sprintf("%d peers, %d since the start %s ago", peers, served, span(a.loop.Now().Sub(a.began))), nil,
+		"peers", peers, "served", served)
+}
+
 // lost is called when one of the endpoints is gone.
 func (a *packetApp) lost(err error) {
 	if err != nil && a.code == exitOK {
-		a.code = a.fail("cannot go on listening: " + why(err))
+		a.code = a.fail("cannot go on listening: " + advice.Why(err))
 		a.stop()
 	}
 	if a.open--; a.open > 0 {

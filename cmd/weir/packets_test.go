@@ -52,14 +52,14 @@ func TestDatagrams(t *testing.T) {
 	}()
 	said := &lines{c: make(chan string, 1000)}
 	c := &command{
-		args:   []string{"udp-listen:0", "udp:" + server.LocalAddr().String() + ",idle=200ms"},
+		args:   []string{"udp-listen:0", "udp:" + server.LocalAddr().String() + ",idle=3s"},
 		stderr: said, lookupEnv: func(string) (string, bool) { return "", false }, table: address.Default(),
 	}
 	code := make(chan int, 1)
 	go func() { code <- c.run() }()
 	await := func(what string) string {
 		t.Helper()
-		late := time.After(20 * time.Second)
+		late := time.After(patience)
 		for {
 			select {
 			case line := <-said.c:
@@ -79,7 +79,7 @@ func TestDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	_ = client.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 1<<16)
 	for _, n := range []int{0, 1, 1400, 60000} {
 		p := bytes.Repeat([]byte{byte(n)}, n)
@@ -112,6 +112,36 @@ func TestDatagrams(t *testing.T) {
 	if n := <-code; n != exitOK {
 		t.Errorf("code %d", n)
 	}
+}
+
+// TestDatagramsLogRate: what is left out of the log of datagrams is counted at the
+// end, as that of connections is.
+func TestDatagramsLogRate(t *testing.T) {
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	p := start(t, "--log-rate", "1", "udp-listen:127.0.0.1:0", "udp:"+server.LocalAddr().String())
+	at := p.listening()
+	for range 100 {
+		c, err := net.Dial("udp4", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if err := write(c, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := server.ReadFrom(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+	p.line(`more lines "open"`, 1)
 }
 
 func TestDatagramsUsage(t *testing.T) {

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -41,21 +43,21 @@ func (t *target) up() {
 	took := t.app.loop.Now().Sub(t.since)
 	sentence := fmt.Sprintf("%s, after %s", t.endpoint.Label(), span(took))
 	if t.refused > 0 {
-		sentence += ", " + connections(t.refused) + " turned away"
+		sentence += ", " + advice.Connections(t.refused) + " turned away"
 	}
 	t.app.rep.line(green, "back", sentence, "endpoint", t.endpoint.Label(), "seconds", took.Seconds(), "turned_away", t.refused)
 	t.refused = 0
 }
 
 // down notes a failure, and says so once.
-func (t *target) down(f *failure) {
+func (t *target) down(f *advice.Failure) {
 	if t.failing {
 		return
 	}
 	t.failing = true
 	t.since = t.app.loop.Now()
 	if t.app.p.many() {
-		f.also = "weir stays, and says when it is back."
+		f.Also = "weir stays, and says when it is back."
 	}
 	t.app.rep.fail(slog.LevelWarn, f)
 }
@@ -66,10 +68,12 @@ type picker struct {
 	a   *target // where A connects
 	bs  []*target
 	b   *balance.Balancer
+
+	every time.Duration // of checks
 }
 
 func newPicker(a *app, f flags) *picker {
-	p := &picker{app: a, a: &target{app: a, endpoint: a.p.a}}
+	p := &picker{app: a, a: &target{app: a, endpoint: a.p.a}, every: f.check}
 	for _, b := range a.p.bs {
 		p.bs = append(p.bs, &target{app: a, endpoint: b})
 	}
@@ -89,21 +93,26 @@ func (p *picker) changed(id int, up bool, err error) {
 	case up:
 		p.bs[id].up()
 	case errors.As(err, &failed):
-		p.bs[id].down(connectFailure(p.bs[id].endpoint, failed))
+		p.bs[id].down(advice.Connect(p.bs[id].endpoint, failed))
 	}
 }
 
 // lease chooses an endpoint for a session of peer's; before is the lease it had,
 // if it had one. The error is balance.ErrNone.
 func (p *picker) lease(peer net.Addr, before *balance.Lease) (*balance.Lease, error) {
+	if before != nil {
+		return before.Next(key(peer))
+	}
+	return p.b.Pick(key(peer))
+}
+
+// key is a peer's for balance.HashPeer.
+func key(peer net.Addr) uint64 {
 	h := fnv.New64a()
 	if a, ok := peer.(*net.TCPAddr); ok {
 		_, _ = h.Write(a.IP.To16()) // a hash takes everything
 	}
-	if before != nil {
-		return before.Next(h.Sum64())
-	}
-	return p.b.Pick(h.Sum64())
+	return h.Sum64()
 }
 
 // target is what a lease is for.
@@ -117,18 +126,63 @@ func (p *picker) target(side relay.Side, l *balance.Lease) *target {
 // stop ends the checks.
 func (p *picker) stop() { p.b.Stop() }
 
-// check tries an endpoint.
+// also chooses another endpoint for a session beside the one that it tries.
+func (p *picker) also(peer net.Addr, beside *balance.Lease) (*balance.Lease, error) {
+	return beside.Also(key(peer))
+}
+
+// How long a check may take: as long as there is to the next one, within bounds
+// that leave time for a packet to be sent again.
+const (
+	checkLeast = 2 * time.Second
+	checkMost  = 5 * time.Second
+)
+
+// check tries an endpoint, once: what retry= waits for is just what a check is to
+// find out.
 func (p *picker) check(id int, done func(error)) (stop func()) {
-	c := p.bs[id].endpoint.Connect(p.app.env, &probe{done: done})
-	return func() { c.Stop() }
+	e := p.bs[id].endpoint
+	b := &probe{}
+	c := e.Connect(p.app.env, b)
+	late := p.app.loop.After(min(max(p.every, checkLeast), checkMost), func() {
+		c.Stop()
+		b.end(timedOut(e))
+	})
+	b.done = func(err error) {
+		late.Stop()
+		done(err)
+	}
+	c.OnRetry(func(err *weir.ConnectError) {
+		c.Stop()
+		b.end(err)
+	})
+	return func() {
+		late.Stop()
+		c.Stop()
+	}
+}
+
+// timedOut is the failure of an endpoint that did not answer in time.
+func timedOut(e *address.Endpoint) *weir.ConnectError {
+	return &weir.ConnectError{Address: e.Label(), Stage: weir.StageConnect, Err: os.ErrDeadlineExceeded}
 }
 
 // probe is a connection that only shows that it can be made.
-type probe struct{ done func(error) }
+type probe struct {
+	done func(error)
+	over bool
+}
+
+func (p *probe) end(err error) {
+	if !p.over {
+		p.over = true
+		p.done(err)
+	}
+}
 
 // ConnectionMade implements weir.Protocol.
 func (p *probe) ConnectionMade(t weir.Transport) {
-	p.done(nil)
+	p.end(nil)
 	_ = t.Close() // always nil
 }
 
@@ -139,4 +193,4 @@ func (p *probe) DataReceived(b []byte) (int, error) { return len(b), nil }
 func (p *probe) ConnectionLost(error) {}
 
 // ConnectFailed implements weir.ConnectFailer.
-func (p *probe) ConnectFailed(err *weir.ConnectError) { p.done(err) }
+func (p *probe) ConnectFailed(err *weir.ConnectError) { p.end(err) }

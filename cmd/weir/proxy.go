@@ -1,13 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
-	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -43,10 +42,25 @@ func (p *plan) checkProxies() error {
 			topic:   "socks5",
 		}
 	}
-	if (len(p.f.allow) > 0 || len(p.f.deny) > 0) && !p.dials() {
-		return &usageError{problem: "--allow and --deny are rules for dial, and it does not stand here", hint: "weir 1080+socks5 dial --allow 10.0.0.0/8", topic: "dial"}
+	if err := p.checkBind(); err != nil {
+		return err
 	}
-	return p.checkBind()
+	if asks < 0 && answers {
+		for i, e := range ends {
+			if e.Answers() {
+				other := ends[(i+1)%2] // of the first two: only A and a single B can listen
+				return &usageError{
+					problem: fmt.Sprintf("the clients of %s ask where to go, and %s is one place: all of them would be led there", e.Text, other.Text),
+					hint:    "to go where they ask write dial: weir " + e.Text + " dial",
+					topic:   "dial",
+				}
+			}
+		}
+	}
+	if (len(p.f.allow) > 0 || len(p.f.deny) > 0) && !p.dials() {
+		return &usageError{problem: "--allow and --deny apply only to dial, which is not used here", hint: "weir 1080+socks5 dial --allow 10.0.0.0/8", topic: "dial"}
+	}
+	return nil
 }
 
 func (p *plan) dials() bool {
@@ -70,8 +84,8 @@ func addNetworks(to *[]string, value string) error {
 }
 
 // access are the rules of --allow and --deny.
-func (f *flags) access() *layer.Access {
-	rules := &layer.Access{}
+func (f *flags) access() *proxy.Access {
+	rules := &proxy.Access{} // Own is the loop's listeners, as package address has it
 	for _, s := range f.allow {
 		n, _ := address.ParseNetwork(s) // it was checked
 		rules.Allow = append(rules.Allow, n)
@@ -85,8 +99,9 @@ func (f *flags) access() *layer.Access {
 
 // accepted notes what the peer that was accepted asked for; t is its transport.
 func (s *session) accepted(t weir.Transport) {
+	s.who = identityOf(t)
 	s.asked = address.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
-	if r := layer.RequestOf(t); r != nil {
+	if r := proxy.RequestOf(t); r != nil {
 		r.Hold()
 		s.request, s.asked.To = r, r.Destination()
 	}
@@ -98,14 +113,8 @@ func (s *session) granted() {
 		return
 	}
 	for side, e := range s.ends {
-		if e.Role() == address.Listen {
-			continue
-		}
-		t := s.relay.Transport(relay.Side(side))
-		if s.incoming != nil {
-			s.request.Accept(t.RemoteAddr())
-		} else {
-			s.request.Accept(t.LocalAddr())
+		if e.Role() != address.Listen {
+			s.request.Connected(s.relay.Transport(relay.Side(side)))
 		}
 	}
 }
@@ -115,31 +124,4 @@ func (s *session) denied(err error) {
 	if s.request != nil {
 		s.request.Refuse(err)
 	}
-}
-
-// whyProxy says what a proxy, or a client of one, did not do; "" for other
-// errors.
-func whyProxy(err error) string {
-	var (
-		proxy    *layer.ProxyError
-		protocol *layer.ProtocolError
-		access   *layer.AccessError
-	)
-	switch {
-	case errors.As(err, &access):
-		return access.Error()
-	case errors.As(err, &proxy):
-		return proxy.Error()
-	case errors.As(err, &protocol):
-		return protocol.Problem
-	case errors.Is(err, layer.ErrNotAllowed):
-		return "not allowed by the rules"
-	case errors.Is(err, layer.ErrProxyAuth):
-		return layer.ErrProxyAuth.Error()
-	case errors.Is(err, layer.ErrProxyCommand):
-		return layer.ErrProxyCommand.Error()
-	case errors.Is(err, address.ErrNotAsked):
-		return address.ErrNotAsked.Error()
-	}
-	return ""
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestProxies: COMMAND.md's examples 6, 7 and 8 as processes: a proxy that goes
+// TestProxies: the worked examples 6, 7 and 8 as processes: a proxy that goes
 // where its client asks, one that asks the next proxy for the same, and standard
 // input through both. The reply after the input's end arrives whole.
 func TestProxies(t *testing.T) {
@@ -64,7 +64,7 @@ func TestProxyPolicy(t *testing.T) {
 }
 
 // TestProxyLines: what a peer chooses never makes a line of its own, nor moves a
-// terminal's cursor (RELIABILITY.md, Logs).
+// terminal's cursor (docs/promises.md, Logs).
 func TestProxyLines(t *testing.T) {
 	for _, first := range []string{
 		"\x05\x01\x00\x05\x01\x00\x03\x10a\r\nready \x1b[2J\x00b.\x00\x50", "\x04\x01\x00\x50\x00\x00\x00\x01u\r\n\x1b[2J\x00a\nready\x00",
@@ -87,7 +87,7 @@ func TestProxyLines(t *testing.T) {
 	}
 }
 
-// TestEmptySecret: nothing is no secret: a proxy that it would protect does not
+// TestEmptySecret: a secret must not be empty: a proxy that it would protect does not
 // listen, and the failure names the option, where it was read, and what to do.
 func TestEmptySecret(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users")

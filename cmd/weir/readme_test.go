@@ -7,7 +7,7 @@ import (
 )
 
 // TestReadmeExamples parses what the README has people type: each of its command
-// lines means something (COMMAND.md, grammar).
+// lines means something (docs/promises.md, The command).
 func TestReadmeExamples(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

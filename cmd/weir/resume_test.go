@@ -54,14 +54,14 @@ func TestTargetRestarts(t *testing.T) {
 		}()
 		return l
 	}
-	l := serve("127.0.0.1:0")
+	l := serve(freePort(t))
 	at := l.Addr().String()
 	_, port, _ := net.SplitHostPort(at)
 	p := start(t, "tcp-listen:127.0.0.1:0", "localhost:"+port+",retry=30s,family=4+tls,eof-wait=10ms,ca="+a.ca())
 	relay := p.listening()
 	ask := func(c net.Conn) {
 		t.Helper()
-		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		b := make([]byte, 5)
@@ -94,7 +94,7 @@ func TestTargetRestarts(t *testing.T) {
 		p.line("close", 2*round+1)
 		l = serve(at)
 		b := make([]byte, 5)
-		_ = next.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = next.SetDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(next, b); err != nil || string(b) != "early" {
 			t.Errorf("round %d: %q, %v", round, b, err)
 		}

@@ -46,7 +46,7 @@ func TestDrain(t *testing.T) {
 		p.line("done 1 connection, 12 B out, 12 B back", 1)
 	}
 	echo := server(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) }) // it ends with a reset
-	p := start(t, "tcp-listen:127.0.0.1:0", echo)
+	p := start(t, "tcp-listen:127.0.0.1:0", echo, "--drain", "1h")
 	c := dial(t, p.listening())
 	p.line("open #1", 1)
 	if err := write(c, "some more"); err != nil {
@@ -57,6 +57,7 @@ func TestDrain(t *testing.T) {
 	}
 	p.signal(os.Interrupt)
 	p.line("draining", 1)
+	<-time.After(2 * signalGap) // what comes before is the same signal
 	p.signal(os.Interrupt)
 	if code := p.end(); code != exitFailure {
 		t.Errorf("code %d after quitting with a connection open", code)
@@ -82,14 +83,7 @@ func TestDrain(t *testing.T) {
 // TestExitCodes: 0 clean, 1 runtime failure, 2 usage.
 func TestExitCodes(t *testing.T) {
 	closed := server(t, func(*net.TCPConn) {})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	free := freePort(t)
 	reset := server(t, func(c *net.TCPConn) { _ = c.SetLinger(0) })
 	for _, c := range []struct {
 		args string
@@ -117,20 +111,13 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestErrorsAsShown are COMMAND.md's examples of failures, to the letter but for
+// TestErrorsAsShown are the documented examples of failures, to the letter but for
 // numbers.
 func TestErrorsAsShown(t *testing.T) {
 	if _, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skip("no IPv6 loopback here")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err := errors.Join(err, l.Close()); err != nil {
-		t.Fatal(err)
-	}
+	_, port, _ := strings.Cut(freePort(t), ":")
 	p := start(t, "-", "localhost:"+port)
 	if code := p.end(); code != exitFailure {
 		t.Errorf("code %d", code)
@@ -213,14 +200,7 @@ func TestQuiet(t *testing.T) {
 // TestMissingBackend: a listening relay survives it, says so once, and says when
 // it is back.
 func TestMissingBackend(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := freePort(t)
 	p := start(t, "tcp-listen:127.0.0.1:0", addr)
 	at := p.listening()
 	for range 3 {
@@ -235,7 +215,8 @@ func TestMissingBackend(t *testing.T) {
 		}
 	}
 	p.line("cannot connect to "+addr+": refused", 1)
-	if l, err = net.Listen("tcp", addr); err != nil {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
@@ -293,14 +274,7 @@ func TestSeveral(t *testing.T) {
 		return server(t, func(c *net.TCPConn) { _ = write(c, s); _, _ = io.ReadAll(c) })
 	}
 	one, two := say("1"), say("2")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	gone := freePort(t)
 	for _, c := range []struct {
 		args string
 		hold bool // keep connections open
@@ -341,17 +315,11 @@ func TestSeveral(t *testing.T) {
 // back.
 func TestCheck(t *testing.T) {
 	one := server(t, answer(strings.ToUpper))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	two := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	two := freePort(t)
 	p := start(t, "tcp-listen:127.0.0.1:0", one, two, "--check", "20ms")
 	p.line("cannot connect to "+two, 1)
-	if l, err = net.Listen("tcp", two); err != nil {
+	l, err := net.Listen("tcp", two)
+	if err != nil {
 		t.Fatal(err)
 	}
 	go serveOn(l, func(*net.TCPConn) {})
@@ -362,7 +330,7 @@ func TestCheck(t *testing.T) {
 	p.line("cannot connect to "+two, 2)
 }
 
-// TestDemo: it shows the whole thing and ends with 0 where nobody watches.
+// TestDemo: it shows the whole thing and ends with 0 where no one watches.
 func TestDemo(t *testing.T) {
 	p := prepare(t, "weir", "demo")
 	var out bytes.Buffer

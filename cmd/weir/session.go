@@ -1,15 +1,19 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
-	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -23,10 +27,13 @@ type session struct {
 	ends       [2]*address.Endpoint
 	targets    [2]*target // what the sides that connect were given
 	lease      *balance.Lease
+	tries      []*try // of side B, where it has several targets
+	exhausted  bool   // all of them have failed, and it was said
 	since      time.Time
-	request    *layer.Request // of a proxy's client; nil: nobody asked
+	request    *proxy.Request // of a proxy's client; nil: there is none
 	asked      address.Asked
-	incoming   *incoming // where the request is for BIND
+	who        identity // of the peer that was accepted
+	await      func()   // ends the wait for a peer, where the request is for BIND; nil: there is none
 }
 
 func (a *app) newSession() *session {
@@ -35,6 +42,7 @@ func (a *app) newSession() *session {
 		Connected: s.connected,
 		Failed:    s.failed,
 		Abandon:   s.abandon,
+		Left:      s.left,
 		Done:      s.done,
 	})
 	a.open[s] = true
@@ -51,8 +59,13 @@ func (s *session) connect(side relay.Side) {
 	if !s.app.open[s] {
 		return // its peer has gone already
 	}
-	if s.request != nil && s.request.Command() == layer.ProxyBind {
-		s.await(side)
+	if s.request != nil && s.request.Command() == proxy.CommandBind {
+		s.waitFor(side)
+		return
+	}
+	if side == relay.B && len(s.app.p.bs) > 1 {
+		l, _ := s.app.pick.lease(s.peer(), nil) // there is one, and none is drained
+		s.try(l)
 		return
 	}
 	if e := s.ends[side]; e.Role() == address.Dial {
@@ -63,10 +76,25 @@ func (s *session) connect(side relay.Side) {
 		s.targets[side] = t
 		s.ends[side] = t.endpoint
 	}
-	s.connecting[side] = s.ends[side].ConnectFor(s.app.env, s.asked, s.relay.Protocol(side))
+	s.connecting[side] = s.ends[side].ConnectFor(s.env(), s.asked, s.relay.Protocol(side))
 }
 
-// peer is who is on side A; nil where nobody is yet.
+// env is what a session's endpoints are connected with.
+func (s *session) env() *address.Env {
+	env := *s.app.env
+	env.Resolver = s.resolver()
+	return &env
+}
+
+// resolver is the app's, with a share for each address that clients come from.
+func (s *session) resolver() weir.Resolver {
+	if tcp, ok := s.asked.Source.(*net.TCPAddr); ok {
+		return s.app.names.For(tcp.AddrPort().Addr())
+	}
+	return s.app.names
+}
+
+// peer is the address of side A; nil while it is not connected.
 func (s *session) peer() net.Addr {
 	if t := s.relay.Transport(relay.A); t != nil {
 		return t.RemoteAddr()
@@ -88,49 +116,56 @@ func (s *session) connected() {
 		s.lease.Up()
 	}
 	s.granted()
+	a.notify.ready("connected") // where nothing listens
 	names := s.names()
-	a.rep.line(dim, "open", fmt.Sprintf("#%d %s -> %s", s.id, names[0], names[1]), "id", s.id, "a", names[0], "b", names[1])
+	arrow := s.arrow(names)
+	a.rep.line(dim, "open", arrow, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
 }
 
-// failed is called when the connect of a side came to nothing. Where there is
-// another endpoint to try, it is tried.
+// failed is called when the connect of a side came to nothing. It is not tried
+// again here: tries see to that where there are several endpoints, and retry=
+// where it is asked for.
 func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	a := s.app
 	t := s.targets[side]
-	if s.incoming != nil {
-		a.rep.fail(slog.LevelWarn, s.incoming.failure(err))
-		s.denied(err)
-		return false
-	}
-	if t == nil {
-		a.rep.fail(slog.LevelError, connectFailure(s.ends[side], err))
-		s.denied(err)
-		return false
+	switch {
+	case s.exhausted:
+	case s.await != nil:
+		a.rep.fail(slog.LevelWarn, s.noPeer(err))
+	case t == nil:
+		a.rep.fail(slog.LevelError, advice.Connect(s.ends[side], err))
+	case s.asksFor(t):
+		a.rep.fail(slog.LevelWarn, advice.ConnectTo(s.label(side), t.endpoint, err))
+		t.refused++
+	default:
+		if a.p.many() {
+			t.down(advice.Connect(t.endpoint, err))
+		} else {
+			a.rep.fail(slog.LevelError, advice.Connect(t.endpoint, err))
+		}
+		if side == relay.B {
+			s.lease.Failed(err)
+		}
+		t.refused++
 	}
 	s.targets[side] = nil
-	if s.request != nil && s.ends[side].Asks() {
-		// It says nothing about the endpoint: others ask for other destinations.
-		a.rep.fail(slog.LevelWarn, connectFailureTo(s.label(side), s.ends[side], err))
-		t.refused++
-		s.denied(err)
-		return false
-	}
-	if a.p.many() || len(a.p.bs) > 1 {
-		t.down(connectFailure(t.endpoint, err))
-	} else {
-		a.rep.fail(slog.LevelError, connectFailure(t.endpoint, err))
-	}
-	if side == relay.B {
-		s.lease.Failed(err)
-		if next, none := s.app.pick.lease(s.peer(), s.lease); none == nil {
-			s.lease = next
-			a.loop.Soon(func() { s.connect(side) })
-			return true
-		}
-	}
-	t.refused++
 	s.denied(err)
 	return false
+}
+
+// asksFor reports whether a failure says nothing about a target: it is asked for
+// destinations, and others ask for others.
+func (s *session) asksFor(t *target) bool {
+	return s.request != nil && t.endpoint.Asks()
+}
+
+// left is called when a side ends its stream before the other is there. A client
+// that has ended it is given a while, unless retry= asks for patience.
+func (s *session) left(side relay.Side) time.Duration {
+	if s.ends[side].Role() != address.Listen || s.ends[side.Other()].Base.Has("retry") {
+		return 0
+	}
+	return relay.LeftFor
 }
 
 // abandon is called when the relay ended before a side was there.
@@ -138,8 +173,11 @@ func (s *session) abandon(side relay.Side) {
 	if c := s.connecting[side]; c != nil {
 		c.Stop()
 	}
-	if s.incoming != nil {
-		s.incoming.stop()
+	if s.await != nil {
+		s.await()
+	}
+	for _, y := range s.tries {
+		y.giveUp(false)
 	}
 }
 
@@ -180,6 +218,65 @@ func (s *session) names() (names [2]string) {
 	return names
 }
 
+// arrow is the connection in a line, with who its peer has shown to be.
+func (s *session) arrow(names [2]string) string {
+	for i, e := range s.ends {
+		if e.Role() == address.Listen {
+			names[i] += s.who.String()
+		}
+	}
+	return fmt.Sprintf("#%d %s -> %s", s.id, names[0], names[1])
+}
+
+// identity is who a peer has shown to be; what it says was chosen by the peer, or by
+// who signed its certificate.
+type identity struct {
+	user        string // of a proxy, with the right password unless none was asked for
+	certificate string // the subject of its certificate, which was verified
+}
+
+// identityOf is that of a peer that was accepted, by its topmost transport.
+func identityOf(t weir.Transport) (who identity) {
+	if r := proxy.RequestOf(t); r != nil {
+		who.user = r.User()
+	}
+	if c, ok := weir.As[interface{ ConnectionState() tls.ConnectionState }](t); ok {
+		if chain := c.ConnectionState().PeerCertificates; len(chain) > 0 {
+			who.certificate = chain[0].Subject.String()
+			if who.certificate == "" {
+				who.certificate = strings.Join(slices.Concat(chain[0].DNSNames, chain[0].EmailAddresses), ",")
+			}
+		}
+	}
+	return who
+}
+
+// longestIdentity is how many bytes of a name are said.
+const longestIdentity = 200
+
+// String is for the end of a peer's address.
+func (w identity) String() string {
+	s := ""
+	if w.user != "" {
+		s += fmt.Sprintf(" (user %.*q)", longestIdentity, w.user)
+	}
+	if w.certificate != "" {
+		s += fmt.Sprintf(" (certificate %.*q)", longestIdentity, w.certificate)
+	}
+	return s
+}
+
+// fields adds it to those of a line.
+func (w identity) fields(more ...any) []any {
+	if w.user != "" {
+		more = append(more, "user", address.Printable(w.user[:min(len(w.user), longestIdentity)]))
+	}
+	if w.certificate != "" {
+		more = append(more, "certificate", address.Printable(w.certificate[:min(len(w.certificate), longestIdentity)]))
+	}
+	return more
+}
+
 // done is called when both sides are over.
 func (s *session) done(r relay.Result) {
 	a := s.app
@@ -211,16 +308,16 @@ func (s *session) closed(r relay.Result) {
 	case r.Why == nil:
 		how = "closed by " + by
 	default:
-		how = by + ": " + why(r.Why)
+		how = by + ": " + advice.Why(r.Why)
 	}
-	fields := []any{
+	fields := s.who.fields(
 		"id", s.id, "a", names[0], "b", names[1],
 		"bytes_out", r.Bytes[relay.A], "bytes_back", r.Bytes[relay.B],
 		"seconds", took.Seconds(), "closed_by", by,
-	}
+	)
 	if r.Why != nil {
-		fields = append(fields, reasonFields(r.Why)...)
+		fields = append(fields, advice.Reason(r.Why)...)
 	}
-	a.rep.line(dim, "close", fmt.Sprintf("#%d %s -> %s: %s out, %s back, %s, %s",
-		s.id, names[0], names[1], size(r.Bytes[relay.A]), size(r.Bytes[relay.B]), span(took), how), fields...)
+	a.rep.line(dim, "close", fmt.Sprintf("%s: %s out, %s back, %s, %s",
+		s.arrow(names), size(r.Bytes[relay.A]), size(r.Bytes[relay.B]), span(took), how), fields...)
 }

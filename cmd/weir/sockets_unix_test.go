@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// TestStaleSocket: a socket on which nobody answers is replaced, and nothing
-// else is (RELIABILITY, Descriptors).
+// TestStaleSocket: a socket on which nothing answers is replaced, and nothing
+// else is (docs/promises.md, Descriptors).
 func TestStaleSocket(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	dir := t.TempDir()

@@ -112,17 +112,17 @@ func TestTLS(t *testing.T) {
 		{name: "insecure is loud", server: old, client: ",insecure", want: nil},
 		{
 			name: "unknown authority", server: good, client: ",name=server.test",
-			want:    []string{"signed by nobody we trust", `issued by "CN=test authority"`, "add ,ca=FILE"},
+			want:    []string{"signed by no authority that is trusted here", `issued by "CN=test authority"`, "add ,ca=FILE"},
 			refused: []string{"the peer sent the alert bad certificate"},
 		},
 		{
 			name: "wrong name", server: good, client: ",ca=" + a.ca() + ",name=other.test",
-			want: []string{"for somebody else", "for server.test, www.server.test", "expected     other.test", "add ,name=server.test"},
+			want: []string{"for another name", "for server.test, www.server.test", "expected     other.test", "add ,name=server.test"},
 		},
 		{
 			name: "a CN and no SAN", server: bare, client: ",ca=" + a.ca(),
 			want: []string{
-				"for somebody else", `for "CN=bare"`, "expected     127.0.0.1",
+				"for another name", `for "CN=bare"`, "expected     127.0.0.1",
 				"only the subject's CN=bare: whoever runs it needs a new one, with subjectAltName=IP:127.0.0.1",
 			},
 		},

@@ -1,4 +1,4 @@
-package main
+package advice
 
 import (
 	"errors"
@@ -9,60 +9,75 @@ import (
 	"strings"
 
 	"github.com/weir-io/weir/address"
-	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/certs"
 )
 
-// prepareFailure explains an endpoint that cannot be set up: a certificate that is
+// Prepare explains an endpoint that cannot be set up: a certificate that is
 // not there.
-func prepareFailure(e *address.Endpoint, err error) *failure {
+func Prepare(e *address.Endpoint, err error) *Failure {
 	var (
 		prepared *address.LayerError
 		base     *address.KindError
 		option   *address.OptionError
 		secret   *address.SecretError
+		output   *address.OutputFileError
 		path     *fs.PathError
 	)
-	f := &failure{problem: "cannot set up " + e.Label() + ": ", facts: []any{"endpoint", e.Label()}}
+	f := &Failure{Problem: "cannot set up " + e.Label() + ": ", Facts: []any{"endpoint", e.Label()}}
 	cause := err
 	if errors.As(err, &prepared) {
 		cause = prepared.Err
-		f.problem += "layer " + prepared.Layer + ": "
-		f.facts = append(f.facts, "layer", prepared.Layer)
+		f.Problem += "layer " + prepared.Layer + ": "
+		f.Facts = append(f.Facts, "layer", prepared.Layer)
 	}
 	if errors.As(err, &base) {
 		cause = base.Err
-		if f.next = nextForMissing(cause); f.next == "" && base.Kind == "replay" {
-			f.next = "A recording is what +record:FILE writes: weir help record"
+		if f.Next = nextForMissing(cause); f.Next == "" && base.Kind == "replay" {
+			f.Next = "A recording is what +record:FILE writes: weir help record"
 		}
 	}
 	switch {
 	case errors.As(err, &secret):
-		f.next = secret.Next
+		f.Next = secret.Next
 	case errors.As(err, &option):
-		f.problem += option.Option + "=" + option.Value + ": "
-		f.facts = append(f.facts, "option", option.Option, "value", option.Value)
+		f.Problem += option.Option + "=" + option.Value + ": "
+		f.Facts = append(f.Facts, "option", option.Option, "value", option.Value)
 		if filepath.Dir(option.File) == option.Value {
-			f.problem += option.File + ": " // it names the directory
+			f.Problem += option.File + ": " // it names the directory
 		}
-		f.next = nextForFile(option)
+		f.Next = nextForFile(option)
+	case errors.As(err, &output):
+		f.Next = nextForOutput(output)
 	case errors.As(err, &path) && path.Path != e.Base.ArgText():
-		f.problem += path.Path + ": "
+		f.Problem += path.Path + ": "
 	}
-	f.problem += whyFile(cause)
-	f.facts = append(f.facts, "reason", whyFile(cause))
+	f.Problem += whyFile(cause)
+	f.Facts = append(f.Facts, "reason", whyFile(cause))
 	return f
 }
 
 // whyFile is why, without the name of the file.
 func whyFile(err error) string {
-	var cert *layer.CertificateFileError
+	var cert *certs.FileError
 	if !errors.As(err, &cert) {
-		return why(err)
+		return Why(err)
 	}
-	if cert.Problem == layer.Malformed && cert.Err != nil {
+	if cert.Problem == certs.Malformed && cert.Err != nil {
 		return fmt.Sprintf("%s: %v", cert.Problem, cert.Err)
 	}
 	return string(cert.Problem)
+}
+
+// nextForOutput says what to do about a file that a recording is not written to.
+func nextForOutput(e *address.OutputFileError) string {
+	switch e.Problem {
+	case address.Link:
+		return "It would empty that file. Name it itself if it is meant: record:" + address.Quote(e.Target)
+	case address.InUse:
+		return "Each recording needs a file of its own: pick another name, or end the one that writes it."
+	case address.SecondName, address.OtherOwner:
+	}
+	return "It is left alone. Pick another name, or remove it first: rm " + shellWord(e.Path)
 }
 
 // nextForMissing says what to do about a file that is not there, or not for this
@@ -88,13 +103,13 @@ func nextForMissing(err error) string {
 
 // nextForFile says what to do about an option's file.
 func nextForFile(e *address.OptionError) string {
-	var cert *layer.CertificateFileError
+	var cert *certs.FileError
 	if !errors.As(e.Err, &cert) {
 		return nextForMissing(e.Err)
 	}
 	file := shellWord(cert.File)
 	switch cert.Problem {
-	case layer.NoKey:
+	case certs.NoKey:
 		switch {
 		case e.Option == "key":
 			return "It takes the certificate's private key, in PEM, which begins with -----BEGIN PRIVATE KEY-----"
@@ -102,13 +117,13 @@ func nextForFile(e *address.OptionError) string {
 			return "Where is the certificate's key? Add ,key=FILE"
 		}
 		return "Put the certificate's key beside it: " + strings.TrimSuffix(e.File, filepath.Ext(e.File)) + ".key"
-	case layer.EncryptedKey:
-		return "weir asks for no passphrase. Decrypt it: openssl pkey -in " + file + " -out plain.key, and give that to nobody else."
-	case layer.OtherKey:
+	case certs.EncryptedKey:
+		return "weir asks for no passphrase. Decrypt it: openssl pkey -in " + file + " -out plain.key, and give that to no one else."
+	case certs.OtherKey:
 		return "Where they belong together, openssl x509 -noout -pubkey -in CERT and openssl pkey -pubout -in KEY print the same."
-	case layer.NoCertificate:
+	case certs.NoCertificate:
 		return "It takes what begins with -----BEGIN CERTIFICATE-----. From DER: openssl x509 -inform der -in " + file + " -out new.pem"
-	case layer.Malformed:
+	case certs.Malformed:
 	}
 	return "Look at it: openssl x509 -noout -text -in " + file + " for a certificate, openssl pkey -noout -text for a key."
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package main
+package advice
 
 // Who holds a port is only asked where the answer is a file away.
 func holderOfPort(string, uint16) string { return "" }

@@ -1,13 +1,48 @@
-package main
+package advice
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
+	"github.com/weir-io/weir/dns"
 	"github.com/weir-io/weir/layer"
 )
+
+// whyName says why a name led to no address; "" for other errors.
+func whyName(err error) string {
+	e, ok := errors.AsType[*net.DNSError](err)
+	if !ok {
+		return ""
+	}
+	switch {
+	case errors.Is(err, dns.ErrBusy):
+		return "too many names are asked for at a time"
+	case e.IsTimeout:
+		return "the name servers do not answer"
+	case e.IsTemporary:
+		return "the name servers cannot say"
+	}
+	return "name not found"
+}
+
+// serversTried are the name servers that were asked in vain, each with what it came
+// to last.
+func serversTried(err error) (all []string) {
+	var e *dns.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	for i, a := range e.Tried {
+		if !slices.ContainsFunc(e.Tried[i+1:], func(b dns.Attempt) bool { return b.Server == a.Server }) {
+			all = append(all, "name server "+a.Server.String()+": "+a.Err.Error())
+		}
+	}
+	return all
+}
 
 const certificateNamesShown = 6
 
@@ -60,6 +95,10 @@ func nextForCertificate(e *layer.CertificateError, server bool) string {
 		return "If that authority is yours: add its certificate to the file of client-ca."
 	case e.Problem == layer.NotAllowed:
 		return "If that is who you mean: add an allow-cn, allow-dns or allow-uri that names it."
+	case e.Problem == layer.Ambiguous:
+		return "Whoever issues it has to leave one name of the kind, or allow it by another: allow-cn, allow-dns, allow-uri."
+	case e.Problem == layer.OfAuthority:
+		return "It needs a certificate of its own, issued without CA:TRUE (openssl: -addext basicConstraints=critical,CA:FALSE)."
 	case server && e.Problem == layer.Missing:
 		return "It has to show one: the client's side needs a certificate and its key."
 	case e.Problem == layer.UnknownAuthority:
@@ -74,7 +113,7 @@ func nextForCertificate(e *layer.CertificateError, server bool) string {
 	return ""
 }
 
-// nextForName says what to do about a certificate that is for somebody else.
+// nextForName says what to do about a certificate for another name.
 func nextForName(e *layer.CertificateError) string {
 	leaf := leafOf(e)
 	if leaf == nil {

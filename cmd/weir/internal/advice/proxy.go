@@ -1,4 +1,4 @@
-package main
+package advice
 
 import (
 	"errors"
@@ -8,46 +8,46 @@ import (
 	"syscall"
 
 	"github.com/weir-io/weir/address"
-	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/proxy"
 )
 
 // showProxy says of a proxy's refusal what the proxy was asked for, which is what
 // could not be reached, and what to do; and of the rules for dial which it was.
-func (f *failure) showProxy(e *address.Endpoint, cause error) {
+func (f *Failure) showProxy(e *address.Endpoint, cause error) {
 	var (
-		access   *layer.AccessError
-		refused  *layer.ProxyError
-		protocol *layer.ProtocolError
+		access   *proxy.AccessError
+		refused  *proxy.Error
+		protocol *proxy.ProtocolError
 	)
 	isRefused := errors.As(cause, &refused)
 	i := proxyOf(e, refused)
 	switch {
 	case errors.As(cause, &access):
-		f.next = nextForAccess(access)
+		f.Next = NextForAccess(access)
 	case i < 0:
 	case isRefused:
-		f.problem = "cannot connect to " + refused.Destination + " through " + through(e, i) + ": " + refused.Error()
-		if len(f.tried) == 1 { // it was the proxy's address, which is fine
-			f.detail = append(f.detail, "asked the proxy at "+strings.TrimSuffix(f.tried[0], " "+cut(why(cause))))
-			f.tried = nil
+		f.Problem = "cannot connect to " + refused.Destination + " through " + through(e, i) + ": " + refused.Error()
+		if len(f.Tried) == 1 { // it was the proxy's address, which is fine
+			f.Detail = append(f.Detail, "asked the proxy at "+strings.TrimSuffix(f.Tried[0], " "+cut(Why(cause))))
+			f.Tried = nil
 		}
-		f.next = nextForProxy(e, e.Layers[i], refused)
-	case errors.As(cause, &protocol) && f.next == "":
-		f.next = "Perhaps what listens there is no " + e.Layers[i].Name.Text + " proxy."
+		f.Next = nextForProxy(e, e.Layers[i], refused)
+	case errors.As(cause, &protocol) && f.Next == "":
+		f.Next = "Perhaps what listens there is no " + e.Layers[i].Name.Text + " proxy."
 	}
 }
 
 // showUntrusted says what to do about a peer that proxy-in does not trust.
-func (f *failure) showUntrusted(err error) {
-	var access *layer.AccessError
+func (f *Failure) showUntrusted(err error) {
+	var access *proxy.AccessError
 	if errors.As(err, &access) && layerOf(err) == "proxy-in" {
-		f.next = fmt.Sprintf("If it may say who its clients are: add ,from=%v to +proxy-in", access.Addr)
+		f.Next = fmt.Sprintf("If it may say who its clients are: add ,from=%v to +proxy-in", access.Addr)
 	}
 }
 
 // proxyOf is the index of the proxy layer that refused, or else of the last one,
 // or -1.
-func proxyOf(e *address.Endpoint, refused *layer.ProxyError) int {
+func proxyOf(e *address.Endpoint, refused *proxy.Error) int {
 	at := -1
 	for i, p := range e.Layers {
 		if e.Layer(i).Arg.Type != address.HostPort {
@@ -76,14 +76,14 @@ func through(e *address.Endpoint, i int) string {
 	return label
 }
 
-func nextForProxy(e *address.Endpoint, p *address.Part, refused *layer.ProxyError) string {
+func nextForProxy(e *address.Endpoint, p *address.Part, refused *proxy.Error) string {
 	name, dest := p.Name.Text, refused.Destination
 	switch {
-	case errors.Is(refused, layer.ErrProxyAuth):
+	case errors.Is(refused, proxy.ErrAuth):
 		return nextForPassword(p, refused)
-	case errors.Is(refused, layer.ErrNotAllowed):
+	case errors.Is(refused, proxy.ErrNotAllowed):
 		return "The proxy does not go to " + dest + " for us: ask who runs it. If it is weir, it said there which rule it was."
-	case errors.Is(refused, layer.ErrProxyCommand):
+	case errors.Is(refused, proxy.ErrCommand):
 		return "Perhaps what listens there is no " + name + " proxy, or one that does not connect: ask who runs it."
 	case errors.Is(refused, syscall.ECONNREFUSED):
 		next := "The proxy could not reach " + dest + ": nothing listens there"
@@ -95,7 +95,7 @@ func nextForProxy(e *address.Endpoint, p *address.Part, refused *layer.ProxyErro
 		}
 		return next + "."
 	case errors.Is(refused, syscall.ETIMEDOUT):
-		return "The proxy could not reach " + dest + ": nobody answered it there. Check the address, or ask who runs the proxy."
+		return "The proxy could not reach " + dest + ": it got no answer there. Check the address, or ask who runs the proxy."
 	case errors.Is(refused, syscall.EHOSTUNREACH):
 		return "The proxy could not reach " + dest + ": it found no such name, or no way there. Check the name as the proxy sees it."
 	case errors.Is(refused, syscall.ENETUNREACH):
@@ -105,7 +105,7 @@ func nextForProxy(e *address.Endpoint, p *address.Part, refused *layer.ProxyErro
 }
 
 // nextForPassword is the next step where a proxy does not let us in.
-func nextForPassword(p *address.Part, refused *layer.ProxyError) string {
+func nextForPassword(p *address.Part, refused *proxy.Error) string {
 	name := p.Name.Text
 	switch {
 	case refused.Protocol == "socks4" && p.Has("user"):
@@ -117,18 +117,57 @@ func nextForPassword(p *address.Part, refused *layer.ProxyError) string {
 	case refused.Protocol == "socks5" && refused.Code == 0xff:
 		return "The proxy takes neither a password nor none, and weir has no other way: ask who runs it."
 	}
+	if p.Has("empty-password") {
+		return "The proxy does not take that user with an empty password: give it one with password=env:VAR."
+	}
 	return "The proxy does not take that user with that password: check user=" + p.Value("user") + " and what " + p.Value("password") + " holds."
 }
 
-// nextForAccess is the next step where --allow and --deny, or the lack of them,
+// NextForAccess is the next step where --allow and --deny, or the lack of them,
 // forbid an address.
-func nextForAccess(e *layer.AccessError) string {
+func NextForAccess(e *proxy.AccessError) string {
 	switch e.Problem {
-	case layer.Denied:
+	case proxy.Denied:
 		return fmt.Sprintf("It was --deny that refused it: take %v out of it if it is meant.", e.Network)
-	case layer.NotListed:
+	case proxy.NotListed:
 		return fmt.Sprintf("It was --allow that refused it, as it names others only: add %v to it if it is meant.", e.Addr)
-	case layer.Special:
+	case proxy.Own:
+		return "A proxy that is asked for itself would ask itself again, without end. No option allows it."
+	case proxy.Private:
+		return fmt.Sprintf("Unless the proxy listens on loopback only, it is refused if it is not named: add --allow %v if it is meant, and with it what else is allowed, such as 0.0.0.0/0,::/0", e.Addr)
+	case proxy.Special:
 	}
 	return fmt.Sprintf("It is refused unless it is named: add --allow %v if it is meant, and with it what else is allowed, such as 0.0.0.0/0,::/0", e.Addr)
+}
+
+// whyProxy says what a proxy, or a client of one, did not do; "" for other
+// errors.
+func whyProxy(err error) string {
+	var (
+		refused  *proxy.Error
+		protocol *proxy.ProtocolError
+		access   *proxy.AccessError
+	)
+	var method *proxy.MethodError
+	switch {
+	case errors.As(err, &method):
+		return method.Error()
+	case errors.As(err, &access):
+		return access.Error()
+	case errors.As(err, &refused):
+		return refused.Error()
+	case errors.As(err, &protocol):
+		return protocol.Problem
+	case errors.Is(err, proxy.ErrNotAllowed):
+		return "not allowed by the rules"
+	case errors.Is(err, proxy.ErrThrottled):
+		return "too many wrong passwords have come from its address (guesses=)"
+	case errors.Is(err, proxy.ErrAuth):
+		return proxy.ErrAuth.Error()
+	case errors.Is(err, proxy.ErrCommand):
+		return proxy.ErrCommand.Error()
+	case errors.Is(err, address.ErrNotAsked):
+		return address.ErrNotAsked.Error()
+	}
+	return ""
 }

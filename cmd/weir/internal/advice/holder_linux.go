@@ -1,4 +1,4 @@
-package main
+package advice
 
 import (
 	"encoding/binary"

@@ -1,0 +1,109 @@
+package advice
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/ws"
+)
+
+// whyLimit says which layer's limit of time ended a connection, which of its
+// limits, and after how long; "" for other errors.
+func whyLimit(err error) string {
+	var (
+		idle *layer.IdleError
+		pong *ws.PongError
+	)
+	switch {
+	case errors.As(err, &idle):
+		return whyIdle(idle)
+	case errors.As(err, &pong):
+		return fmt.Sprintf("ws: silent, and no pong within %v of the ping", pong.After)
+	case errors.Is(err, layer.ErrTimeout):
+		if word := layerOf(err); word != "" {
+			return "timed out in " + word
+		}
+		return "timed out"
+	}
+	return ""
+}
+
+func whyIdle(e *layer.IdleError) string {
+	switch e.What {
+	case layer.WriteStalled:
+		return fmt.Sprintf("idle: took nothing of what waits for it for %v (stall)", e.After)
+	case layer.TooSlow:
+		return fmt.Sprintf("idle: sent less than min-rate, over %v", e.After)
+	case layer.NothingPassed:
+	}
+	return fmt.Sprintf("idle: nothing passed, either way, for %v", e.After)
+}
+
+// Crowded explains that a listener has refused connections for its bounds, or
+// lets them wait.
+func Crowded(err *weir.AdmissionError) *Failure {
+	what, did := "refused", "refused"
+	if err.Waits {
+		what, did = "waiting", "lets wait"
+	}
+	f := &Failure{Facts: []any{"listening", err.Addr.String(), what, err.Count, "reason", err.Err.Error()}}
+	if err.Peer.IsValid() {
+		f.Facts = append(f.Facts, "peer", err.Peer.String())
+	}
+	var limit *layer.LimitError
+	if !errors.As(err.Err, &limit) {
+		f.Problem = err.Error()
+		return f
+	}
+	f.Problem = err.Addr.String() + " " + did + " " + Connections(err.Count) + ": "
+	switch {
+	case limit.Free > 0:
+		f.Problem += fmt.Sprintf("%v has %d, and the last %d places are kept for others", peerName(limit.Addr), limit.Limit, limit.Free)
+		f.Next = "If that is a proxy through which everything comes, add ,per-address=none where weir listens."
+	case limit.Addr.IsValid():
+		f.Problem += fmt.Sprintf("%v has %d, which is what one address may have", peerName(limit.Addr), limit.Limit)
+		f.Next = "To change it: per-address= where weir listens."
+	default:
+		f.Problem += fmt.Sprintf("there are %d, which is the bound", limit.Limit)
+		f.Next = "It follows from the limit of open files (ulimit -n); connections= where weir listens changes it."
+	}
+	f.Facts = append(f.Facts, "limit", limit.Limit)
+	return f
+}
+
+// peerName writes one address as one, and others as a network.
+func peerName(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// layerOf is the word of the layer that an error comes from, "" for that of none.
+func layerOf(err error) string {
+	var e *layer.Error
+	if errors.As(err, &e) {
+		return e.Layer
+	}
+	return ""
+}
+
+// Reason is why err happened, as fields of JSON: the words, and the layer that gave it.
+func Reason(err error) []any {
+	fields := []any{"reason", Why(err)}
+	if word := layerOf(err); word != "" {
+		fields = append(fields, "layer", word)
+	}
+	return fields
+}
+
+// Connections is n of them, in words.
+func Connections(n int) string {
+	if n == 1 {
+		return "1 connection"
+	}
+	return fmt.Sprintf("%d connections", n)
+}
