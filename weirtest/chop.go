@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -12,7 +13,9 @@ import (
 // fed was cut (behaviour 92). For each way, make makes a protocol that reports
 // what it calls above itself through log; stream is fed to it, then the end of
 // stream. What was logged, what was written and how the connection ended must
-// be as for the stream in one piece, and must not be nothing at all.
+// be as for the stream in one piece, and must not be nothing at all. A protocol
+// may use its loop: what it posted runs before the next piece comes, and after the
+// end of stream a minute passes for its timers.
 //
 // The ways are: byte by byte, every cut in two (a spread of 512 of them where
 // the stream is longer), and 64 random ones.
@@ -51,12 +54,18 @@ func EveryChop(tb testing.TB, stream []byte, make func(log func(format string, a
 	}
 }
 
-// Feed delivers stream to r, cut by c.
+// chopPatience is how much time EveryChop gives a protocol after the end of its
+// stream.
+const chopPatience = time.Minute
+
+// Feed delivers stream to r, cut by c. Between two pieces what the protocol has
+// posted to its loop runs: see Recorder.Pass.
 func Feed(r *Recorder, stream []byte, c Chop) {
 	r.tb.Helper()
 	for len(stream) > 0 {
 		n := c.cut(len(stream))
 		r.Deliver(stream[:n])
+		r.Pass(0)
 		stream = stream[n:]
 	}
 }
@@ -70,6 +79,10 @@ func feed(tb testing.TB, c Chop, stream []byte, make func(func(string, ...any)) 
 	}))
 	Feed(r, stream, c)
 	r.DeliverEOF()
+	r.Pass(chopPatience)
+	if r.sim != nil {
+		defer r.sim.Close()
+	}
 	if len(r.written) > 0 {
 		calls = append(calls, fmt.Sprintf("written %q", r.written))
 	}

@@ -19,6 +19,24 @@
 // no difference to what a protocol does; CheckLeaks fails a test that leaves
 // goroutines or descriptors behind.
 //
+// A Sim is a whole network in memory: hosts with loops, TCP and UDP between them,
+// a clock that jumps to the next moment at which something happens, and a seed
+// that decides everything else. The program runs on it unchanged:
+//
+//	 your program        your program
+//	┌──────┴─────┐      ┌──────┴─────┐     NewSim, Sim.Host, SimHost.Loop: build it
+//	│ Host "a"   │      │ Host "b"   │     Sim.Until, Run, RunFor: let it run
+//	└──────┬─────┘      └──────┬─────┘     WithFaults, WithSwarm: what goes wrong
+//	       └──── Sim: wire ────┘           Hold, Fail, Short, Partition, Crash: by hand
+//	             clock, seed               Seeds: many worlds, each a subtest
+//	                                       Sim.TLS: the same run again, with TLS too
+//
+// A test that fails says in words what its world was, and the command that plays
+// it again; -weir.seed=N or WEIR_SEED=N choose a seed by hand and print the trace.
+//
+// TestStreams, TestLayers and the Invariants are for those who write a transport,
+// a layer or a backend: they hold what every stream promises.
+//
 // Nothing here starts a goroutine or looks at a clock, except CheckLeaks, which
 // gives goroutines that are about to end a moment to do so. A failure is
 // reported through testing.TB, with the trace of calls that led to it.

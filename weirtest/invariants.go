@@ -51,9 +51,11 @@ type watched struct {
 	at    int // in v.open
 
 	made, lost      int
+	failed          int
 	ended           bool // the peer's end was handed over
 	kept            bool // and answered with keeping the connection open
 	wroteEOF        bool
+	inData          bool
 	held            bool // PauseReading was called, ResumeReading was not
 	closed          bool // Close or Abort was called
 	pauses, resumes int
@@ -89,12 +91,26 @@ func (v *Invariants) Made() int { return v.made }
 // Step checks what can be checked at any moment: G3.
 func (v *Invariants) Step() {
 	for _, w := range v.open {
-		if n := w.Transport.Buffered(); n > w.high+w.largest {
+		bound := w.high + w.largest
+		if layered(w.Transport) {
+			bound = withOverhead(bound)
+		}
+		if n := w.Transport.Buffered(); n > bound {
 			w.bad("%d bytes buffered; the high mark is %d, the largest write %d (G3)", n, w.high, w.largest)
 			w.largest = n // once
 		}
 	}
 }
+
+// layered reports whether t is the transport above a layer.
+func layered(t weir.Transport) bool {
+	u, ok := weir.As[interface{ Unwrap() weir.Transport }](t)
+	return ok && u.Unwrap() != nil
+}
+
+// withOverhead is n bytes as layers may keep them: each record and frame has a
+// head, and records that begin a stream are short.
+func withOverhead(n int) int { return n + n/16 + 1<<10 }
 
 func (w *watched) bad(format string, args ...any) {
 	w.v.fail(w.name + ": " + fmt.Sprintf(format, args...))
@@ -163,7 +179,9 @@ func (w *watched) DataReceived(p []byte) (int, error) {
 	} else if len(p) > len(in.sent) || string(p) != string(in.sent[:len(p)]) {
 		w.bad("bytes at %d are not those that were sent (G2)", in.used)
 	}
+	w.inData = true
 	n, err := w.p.DataReceived(p)
+	w.inData = false
 	if in != nil && 0 < n && n <= len(p) && n <= len(in.sent) {
 		in.used += n
 		in.sent = in.sent[n:]
@@ -210,6 +228,15 @@ func (w *watched) WriteDrained() {
 	w.p.(weir.Drainer).WriteDrained()
 }
 
+// WriteFailed implements weir.WriteFailer.
+func (w *watched) WriteFailed(err error) {
+	defer w.enter("WriteFailed")()
+	if w.failed++; w.failed > 1 {
+		w.bad("WriteFailed %d times", w.failed)
+	}
+	w.p.(weir.WriteFailer).WriteFailed(err)
+}
+
 // ReadBuffer implements weir.BufferedProtocol.
 func (w *watched) ReadBuffer() []byte { return w.p.(weir.BufferedProtocol).ReadBuffer() }
 
@@ -250,6 +277,9 @@ func (w *watched) ConnectFailed(err *weir.ConnectError) {
 		f.ConnectFailed(err)
 	}
 }
+
+// TakesConnectFailed implements weir.MaybeConnectFailer.
+func (w *watched) TakesConnectFailed() bool { return weir.TakesConnectFailed(w.p) }
 
 // The transport that the protocol sees.
 
@@ -351,6 +381,9 @@ func (w *watched) Protocol() weir.Protocol {
 // SetProtocol implements weir.Transport.
 func (w *watched) SetProtocol(p weir.Protocol) {
 	w.p, w.shape = p, shapeOf(p)
+	if !w.inData {
+		w.held = false // a pause ends with the protocol that asked for it
+	}
 	w.Transport.SetProtocol(shaped(w, w.shape))
 }
 
@@ -367,6 +400,9 @@ func shapeOf(p weir.Protocol) (s shape) {
 	}
 	if _, ok := p.(weir.BufferedProtocol); ok {
 		s |= shapeBuffer
+	}
+	if _, ok := p.(weir.WriteFailer); ok {
+		s |= shapeFail
 	}
 	return s
 }

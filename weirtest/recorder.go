@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -44,6 +45,7 @@ type Recorder struct {
 	tb            testing.TB
 	local, remote net.Addr
 	loop          *weir.Loop
+	sim           *Sim // the world of a loop that was made here
 	trace         []string
 	depth         int  // calls of the protocol in progress
 	running       bool // inside Run
@@ -62,7 +64,11 @@ type Recorder struct {
 	offered       bool   // in was offered and nothing of it used
 	inEOF         bool   // the peer's end has arrived behind in
 	eofDone       bool   // and the protocol has been told
+	rested        bool   // one that was told left what was unused to the next one
+	keeps         bool   // and whether it kept the connection open
 	readingPaused bool
+	inData        bool // DataReceived is being called
+	exchanged     bool // SetProtocol was called during the call in progress
 	tailLimit     int
 
 	// The outgoing direction.
@@ -86,6 +92,7 @@ type Recorder struct {
 	// The end.
 	closed  bool  // Close was called, here or by the end of the peer
 	aborted bool  // Abort was called
+	resets  bool  // Reset was called
 	ending  bool  // ConnectionLost is due with reason
 	hard    bool  // the peer sees a reset
 	reason  error // of the loss
@@ -117,8 +124,34 @@ func NewRecorder(tb testing.TB) *Recorder {
 // SetAddrs sets what LocalAddr and RemoteAddr return.
 func (r *Recorder) SetAddrs(local, remote net.Addr) { r.local, r.remote = local, remote }
 
-// SetLoop sets what Loop returns, which is nil otherwise.
+// SetLoop sets what Loop returns. Otherwise it is a loop of a simulated world,
+// made when the protocol first asks for it: see Pass.
 func (r *Recorder) SetLoop(l *weir.Loop) { r.loop = l }
+
+// Pass lets d of time pass on the loop that the Recorder made: what the protocol
+// has posted runs, and its timers that are due. With 0 only what is due now does.
+// A protocol that asked for no loop, and one with a loop of SetLoop, which its
+// owner turns, are run as Run does.
+func (r *Recorder) Pass(d time.Duration) {
+	r.tb.Helper()
+	if r.sim != nil {
+		if err := r.sim.RunFor(max(d, 1)); err != nil {
+			r.tb.Error("weirtest:", err)
+		}
+	}
+	r.Run()
+}
+
+// ownLoop makes the loop that Loop returns where SetLoop has set none.
+func (r *Recorder) ownLoop() *weir.Loop {
+	r.sim = NewSim(r.tb, 1)
+	r.sim.OnStep(func() {
+		if r.depth == 0 && !r.running {
+			r.Run()
+		}
+	})
+	return r.sim.Host("here").Loop()
+}
 
 // SetHalfClose says whether CanWriteEOF is true, as it is unless told.
 func (r *Recorder) SetHalfClose(can bool) { r.noHalfClose = !can }
@@ -226,8 +259,9 @@ func (r *Recorder) EOFWritten() bool { return r.eofWritten }
 // returns ErrClosed.
 func (r *Recorder) Closed() bool { return r.over() }
 
-// Aborted reports whether the protocol has called Abort.
-func (r *Recorder) Aborted() bool { return r.aborted }
+// Aborted reports whether the peer sees a reset because the protocol has called
+// Abort, or Reset and everything it wrote has left.
+func (r *Recorder) Aborted() bool { return r.aborted || r.resets && (r.ending || r.lost) }
 
 // ReadingPaused reports whether the protocol has reading paused.
 func (r *Recorder) ReadingPaused() bool { return r.readingPaused }
@@ -406,6 +440,7 @@ func (r *Recorder) happen(e event) {
 		r.eofSent = true
 	case ceasing:
 		r.ending = true
+		r.hard = r.resets
 	case supplying:
 		r.supply()
 	case delivering:
@@ -460,7 +495,10 @@ func (r *Recorder) deliver() {
 		n   int
 		err error
 	)
-	if !r.call("DataReceived", func() { n, err = r.protocol.DataReceived(lent) }) {
+	r.inData = true
+	ok := r.call("DataReceived", func() { n, err = r.protocol.DataReceived(lent) })
+	r.inData = false
+	if !ok {
 		return
 	}
 	if !supplied {
@@ -494,15 +532,14 @@ func (r *Recorder) deliver() {
 }
 
 func (r *Recorder) endOfStream() {
-	r.eofDone = true
 	unused := len(r.in)
-	r.in = nil
 	if r.eof != nil {
 		var (
 			keep bool
 			err  error
 		)
 		r.note("EOFReceived %d unused", unused)
+		r.exchanged = false
 		if !r.call("EOFReceived", func() { keep, err = r.eof.EOFReceived(unused) }) || r.over() {
 			return
 		}
@@ -511,11 +548,22 @@ func (r *Recorder) endOfStream() {
 			r.fail(err)
 			return
 		}
-		if keep {
+		if r.exchanged && unused > 0 {
+			// What was left goes to the protocol that came, and the end after it.
+			r.rested = true
+			r.keeps = keep
+			return
+		}
+		r.in = nil
+		if r.eofDone = true; keep {
 			return
 		}
 	} else {
 		r.note("end of stream, %d unused", unused)
+		r.in = nil
+		if r.eofDone = true; r.rested && r.keeps {
+			return
+		}
 	}
 	if unused > 0 {
 		r.reason = &weir.UnusedError{Unused: unused}

@@ -136,6 +136,18 @@ func (r *Recorder) Abort() {
 	r.fail(weir.ErrAborted)
 }
 
+// Reset is weir.Resetter's: Close, after which the other end sees a reset.
+// ConnectionLost comes with the next Run that finds everything sent.
+func (r *Recorder) Reset() {
+	r.note("Reset")
+	if !r.over() {
+		r.closed, r.resets = true, true
+		r.readingPaused = false // what still comes is dropped
+		r.reason = weir.ErrAborted
+		r.in = nil
+	}
+}
+
 // PauseReading is weir.Transport's.
 func (r *Recorder) PauseReading() {
 	r.note("PauseReading")
@@ -203,7 +215,11 @@ func (r *Recorder) SetProtocol(p weir.Protocol) {
 		return
 	}
 	r.attach(p)
+	r.exchanged = true
 	r.offered = false
+	if !r.inData {
+		r.readingPaused = false // a pause ends with the protocol that asked for it
+	}
 	r.told, r.pauseDue = false, r.overMark
 }
 
@@ -217,5 +233,10 @@ func (r *Recorder) LocalAddr() net.Addr { return r.local }
 // RemoteAddr is weir.Transport's.
 func (r *Recorder) RemoteAddr() net.Addr { return r.remote }
 
-// Loop is weir.Transport's: what SetLoop set, or nil.
-func (r *Recorder) Loop() *weir.Loop { return r.loop }
+// Loop is weir.Transport's: what SetLoop set, or a loop of the Recorder's own.
+func (r *Recorder) Loop() *weir.Loop {
+	if r.loop == nil {
+		r.loop = r.ownLoop()
+	}
+	return r.loop
+}

@@ -13,6 +13,7 @@ type callbacks interface {
 	ResumeWriting()
 	WriteDrained()
 	ReadBuffer() []byte
+	WriteFailed(err error)
 }
 
 // shape says which of the optional callbacks a protocol has.
@@ -23,6 +24,7 @@ const (
 	shapePause
 	shapeDrain
 	shapeBuffer
+	shapeFail
 )
 
 type (
@@ -31,6 +33,9 @@ type (
 	pausePart  struct{ c callbacks }
 	drainPart  struct{ c callbacks }
 	bufferPart struct{ c callbacks }
+
+	// failBase is a basePart that hears of failed writes.
+	failBase struct{ basePart }
 )
 
 func (b basePart) ConnectionMade(t weir.Transport)      { b.c.ConnectionMade(t) }
@@ -42,11 +47,15 @@ func (b pausePart) PauseWriting()                       { b.c.PauseWriting() }
 func (b pausePart) ResumeWriting()                      { b.c.ResumeWriting() }
 func (b drainPart) WriteDrained()                       { b.c.WriteDrained() }
 func (b bufferPart) ReadBuffer() []byte                 { return b.c.ReadBuffer() }
+func (b failBase) WriteFailed(err error)                { b.c.WriteFailed(err) }
 
 // shaped returns a protocol that passes everything to c and has no optional
 // callbacks but those of s: a transport looks them up, so a type that has them
 // all would be another protocol than the one meant.
 func shaped(c callbacks, s shape) weir.Protocol {
+	if s&shapeFail != 0 {
+		return shapedFailing(c, s&^shapeFail)
+	}
 	var (
 		b  = basePart{c}
 		e  = eofPart{c}
@@ -54,7 +63,7 @@ func shaped(c callbacks, s shape) weir.Protocol {
 		d  = drainPart{c}
 		rb = bufferPart{c}
 	)
-	switch s {
+	switch s { //nolint:exhaustive // combinations, of which shapeFail chooses the base
 	case shapeEOF:
 		return &struct {
 			basePart
@@ -149,4 +158,110 @@ func shaped(c callbacks, s shape) weir.Protocol {
 		}{b, e, w, d, rb}
 	}
 	return &struct{ basePart }{b}
+}
+
+// shapedFailing is shaped with shapeFail.
+func shapedFailing(c callbacks, s shape) weir.Protocol {
+	var (
+		b  = failBase{basePart{c}}
+		e  = eofPart{c}
+		w  = pausePart{c}
+		d  = drainPart{c}
+		rb = bufferPart{c}
+	)
+	switch s { //nolint:exhaustive // combinations, of which shapeFail chooses the base
+	case shapeEOF:
+		return &struct {
+			failBase
+			eofPart
+		}{b, e}
+	case shapePause:
+		return &struct {
+			failBase
+			pausePart
+		}{b, w}
+	case shapeEOF | shapePause:
+		return &struct {
+			failBase
+			eofPart
+			pausePart
+		}{b, e, w}
+	case shapeDrain:
+		return &struct {
+			failBase
+			drainPart
+		}{b, d}
+	case shapeEOF | shapeDrain:
+		return &struct {
+			failBase
+			eofPart
+			drainPart
+		}{b, e, d}
+	case shapePause | shapeDrain:
+		return &struct {
+			failBase
+			pausePart
+			drainPart
+		}{b, w, d}
+	case shapeEOF | shapePause | shapeDrain:
+		return &struct {
+			failBase
+			eofPart
+			pausePart
+			drainPart
+		}{b, e, w, d}
+	case shapeBuffer:
+		return &struct {
+			failBase
+			bufferPart
+		}{b, rb}
+	case shapeEOF | shapeBuffer:
+		return &struct {
+			failBase
+			eofPart
+			bufferPart
+		}{b, e, rb}
+	case shapePause | shapeBuffer:
+		return &struct {
+			failBase
+			pausePart
+			bufferPart
+		}{b, w, rb}
+	case shapeEOF | shapePause | shapeBuffer:
+		return &struct {
+			failBase
+			eofPart
+			pausePart
+			bufferPart
+		}{b, e, w, rb}
+	case shapeDrain | shapeBuffer:
+		return &struct {
+			failBase
+			drainPart
+			bufferPart
+		}{b, d, rb}
+	case shapeEOF | shapeDrain | shapeBuffer:
+		return &struct {
+			failBase
+			eofPart
+			drainPart
+			bufferPart
+		}{b, e, d, rb}
+	case shapePause | shapeDrain | shapeBuffer:
+		return &struct {
+			failBase
+			pausePart
+			drainPart
+			bufferPart
+		}{b, w, d, rb}
+	case shapeEOF | shapePause | shapeDrain | shapeBuffer:
+		return &struct {
+			failBase
+			eofPart
+			pausePart
+			drainPart
+			bufferPart
+		}{b, e, w, d, rb}
+	}
+	return &struct{ failBase }{b}
 }

@@ -2,42 +2,21 @@ package weirtest
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/internal/backend/sim"
-)
-
-// The types of a simulated world that a test meets; sim's documentation says
-// what each field and event means.
-type (
-	// Faults are what goes wrong in a simulated network, and how often.
-	Faults = sim.Faults
-	// SimEvent is something that happens in it.
-	SimEvent = sim.Event
-	// SimHold keeps events back until a test releases them, in any order.
-	SimHold = sim.Hold
-	// SimWhat says what a SimEvent is.
-	SimWhat = sim.What
-)
-
-// What a test can hold, fail or cut short: see Sim.World.
-const (
-	Arrival     = sim.Arrival
-	ResultEvent = sim.Result
-	OpenCall    = sim.OpenCall
-	AcceptCall  = sim.AcceptCall
-	ConnectCall = sim.ConnectCall
-	ReadCall    = sim.ReadCall
-	WriteCall   = sim.WriteCall
 )
 
 // SimOption is an option of NewSim.
@@ -48,7 +27,7 @@ type simConfig struct {
 }
 
 // WithFaults sets what goes wrong; without it, nothing does.
-func WithFaults(f Faults) SimOption { return func(c *simConfig) { c.Faults = f } }
+func WithFaults(f Faults) SimOption { return func(c *simConfig) { c.Faults = sim.Faults(f) } }
 
 // WithSwarm draws from the seed which faults there are and how strong each is.
 func WithSwarm() SimOption { return func(c *simConfig) { c.Swarm = true } }
@@ -72,11 +51,13 @@ func WithGoroutines() SimOption { return func(c *simConfig) { c.Foreign = true }
 // Everything happens on the goroutine that calls Step, Run or Until. A failure
 // prints the seed and the command that replays it.
 type Sim struct {
-	tb    testing.TB
-	world *sim.World
-	seed  uint64
-	hosts []*SimHost
-	trace bytes.Buffer
+	tb     testing.TB
+	world  *sim.World
+	seed   uint64
+	hosts  []*SimHost
+	trace  bytes.Buffer // of a seed that was asked for
+	recent recent
+	open   string // what was open on the hosts when the test ended
 	// Failures are what the loops reported to their error handlers.
 	Failures []error
 
@@ -102,6 +83,12 @@ func Seed() (uint64, bool) {
 // for takes its place. Its loops are closed when the test ends.
 func NewSim(tb testing.TB, seed uint64, opts ...SimOption) *Sim {
 	tb.Helper()
+	return newSim(tb, seed, opts, false)
+}
+
+// newSim is NewSim; with last the world's last events are kept for Explain.
+func newSim(tb testing.TB, seed uint64, opts []SimOption, last bool) *Sim {
+	tb.Helper()
 	c := simConfig{}
 	for _, o := range opts {
 		o(&c)
@@ -110,9 +97,12 @@ func NewSim(tb testing.TB, seed uint64, opts ...SimOption) *Sim {
 	if asked, ok := Seed(); ok {
 		s.seed = asked
 		c.Trace = &s.trace
+	} else if last {
+		c.Trace = &s.recent
 	}
 	s.world = sim.New(s.seed, c.Config)
 	tb.Cleanup(func() {
+		s.open = s.tellHosts() // Close ends it
 		s.Close()
 		if tb.Failed() {
 			s.Explain()
@@ -121,9 +111,8 @@ func NewSim(tb testing.TB, seed uint64, opts ...SimOption) *Sim {
 	return s
 }
 
-// World is the simulated world itself: faults, partitions, crashes, held
-// events, failed calls, counts. Code outside of this module can use its methods
-// through this value.
+// World is the backend of the world, for tests inside this module. All that it
+// can do for a test of an application is a method of Sim or SimHost.
 func (s *Sim) World() *sim.World { return s.world }
 
 // Seed is the seed that the world was made with.
@@ -135,8 +124,9 @@ func (s *Sim) Now() time.Duration { return s.world.Now() }
 // TraceHash is a hash of everything that happened, in its order.
 func (s *Sim) TraceHash() uint64 { return s.world.TraceHash() }
 
-// Explain prints the seed, the faults, the trace if it was kept, and the
-// command that replays the run. It is called by itself when the test fails.
+// Explain says in words what the world was: what went wrong in it, what its loops
+// reported, what is open, what happened last, and the command that plays the run
+// again. It is called by itself when the test fails.
 func (s *Sim) Explain() {
 	s.tb.Helper()
 	if s.said {
@@ -151,9 +141,11 @@ func (s *Sim) ExplainTo(tb testing.TB) {
 	tb.Helper()
 	const most = 200_000
 	if t := s.trace.Bytes(); len(t) > most {
-		tb.Logf("the end of the trace:\n%s", t[len(t)-most:])
+		tb.Logf("the end of the trace (time, host, socket, what, two numbers):\n%s", t[len(t)-most:])
 	} else if len(t) > 0 {
-		tb.Logf("the trace:\n%s", t)
+		tb.Logf("the trace (time, host, socket, what, two numbers):\n%s", t)
+	} else if s.recent.n > 0 {
+		tb.Logf("what happened last (time, host, socket, what, two numbers):\n%s", s.recent.String())
 	}
 	for i, err := range s.Failures {
 		if i == 20 {
@@ -161,8 +153,35 @@ func (s *Sim) ExplainTo(tb testing.TB) {
 		}
 		tb.Log("reported to a loop:", firstLine(err))
 	}
-	tb.Logf("seed %d, after %v and %d events; faults %+v\nreplay: go test -run '^%s$' -count=1 -weir.seed=%d",
-		s.seed, s.Now(), s.world.Stats().Total(), s.world.Faults(), tb.Name(), s.seed)
+	open := s.open
+	if open == "" {
+		open = s.tellHosts()
+	}
+	tb.Logf("in the world of seed %d, after %v of its time and %d events,\n%swith these faults,\n%splay it again: go test -run '%s' -count=1 -weir.seed=%d",
+		s.seed, s.Now(), s.world.Stats().Total(), open, tell(s.Faults()), runPattern(tb.Name()), s.seed)
+}
+
+// tellHosts says what is open on each host.
+func (s *Sim) tellHosts() string {
+	var b strings.Builder
+	for _, h := range s.hosts {
+		u := h.host.Usage()
+		fmt.Fprintf(&b, "  %s: %d handles open, %d of them listen", h.host.Name(), u.Handles, u.Listeners)
+		if h.host.Down() {
+			b.WriteString("; it has crashed")
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// runPattern is the name of a test as -run takes it: each part anchored.
+func runPattern(name string) string {
+	parts := strings.Split(name, "/")
+	for i := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(parts[i]) + "$"
+	}
+	return strings.Join(parts, "/")
 }
 
 // SimHost is a host of a Sim.
@@ -186,7 +205,7 @@ func (s *Sim) Host(name string, addrs ...netip.Addr) *SimHost {
 	return h
 }
 
-// Host is the simulated machine: its handles, crashes and failing calls.
+// Host is the machine in the world's backend, for tests inside this module.
 func (h *SimHost) Host() *sim.Host { return h.host }
 
 // Addr is the host's first address with a port.
@@ -326,7 +345,11 @@ func (s *Sim) Close() {
 	s.tb.Helper()
 	for _, h := range s.hosts {
 		for _, l := range h.all {
-			if err := l.Close(); err != nil && !h.host.Down() && s.world.Err() == nil {
+			err := l.Close()
+			if cut := (*weir.CutError)(nil); errors.As(err, &cut) {
+				err = nil // a world may end in the middle of things
+			}
+			if err != nil && !h.host.Down() && s.world.Err() == nil {
 				s.tb.Errorf("closing a loop of %s: %v", h.host.Name(), err)
 			}
 		}

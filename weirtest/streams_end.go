@@ -1,6 +1,7 @@
 package weirtest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -25,6 +26,7 @@ type end struct {
 	pauses     int
 	resumes    int
 	drains     int
+	fails      int
 	unused     int
 	flooded    int   // bytes
 	err        error // of ConnectionLost
@@ -45,6 +47,7 @@ type hooks struct {
 	onDrain  func()
 	buffer   func() []byte
 	onLost   func(err error)
+	onFail   func(err error)
 
 	keepOpen bool // what EOFReceived answers if onEOF is nil
 	noEOF    bool // it has no EOFReceived
@@ -69,6 +72,9 @@ func (e *end) protocol() weir.Protocol {
 	}
 	if e.buffer != nil {
 		s |= shapeBuffer
+	}
+	if e.onFail != nil {
+		s |= shapeFail
 	}
 	return shaped(e, s)
 }
@@ -217,6 +223,17 @@ func (e *end) WriteDrained() {
 	if e.onDrain != nil {
 		e.onDrain()
 	}
+}
+
+func (e *end) WriteFailed(err error) {
+	e.check("WriteFailed")
+	if e.fails++; e.fails > 1 || err == nil {
+		e.t.Errorf("%s: WriteFailed(%v), %d times", e.name, err, e.fails)
+	}
+	if n, werr := e.tr.Write([]byte("x")); n != 0 || !errors.Is(werr, weir.ErrClosed) {
+		e.t.Errorf("%s: Write in WriteFailed: %d, %v", e.name, n, werr)
+	}
+	e.onFail(err)
 }
 
 func (e *end) ReadBuffer() []byte {

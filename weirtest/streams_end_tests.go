@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// endTests are behaviours 26, 27, 29 and the end of stream of DESIGN's
-// decisions: how a peer's end or reset reaches a protocol.
+// endTests are behaviours 26, 27 and 29, and what a protocol decides at the end of
+// a stream: how a peer's end or reset reaches it.
 var endTests = []streamTest{
 	// Readiness that says "hang-up" says nothing of the megabytes before it.
 	{"26 the peer sends 4 MiB and closes, the protocol is busy", 0, func(c *streamCase) {

@@ -1,0 +1,6 @@
+//go:build !race
+
+package weirtest
+
+// underRace is true in builds with the race detector.
+const underRace = false
