@@ -1,0 +1,165 @@
+package contract
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/backend/sim"
+)
+
+// quietly takes what comes.
+func quietly(weir.Transport) weir.Protocol {
+	return weir.DataFunc(func(p []byte) (int, error) { return len(p), nil })
+}
+
+// TestOptionRanges: a number that an option cannot mean is refused with the
+// option's name and its range, by every call that takes it; none is changed in
+// silence.
+func TestOptionRanges(t *testing.T) {
+	l := newLoop(t)
+	defer l.Close()
+	most := math.MaxInt
+	for _, c := range []struct {
+		name string
+		opt  weir.Option
+		want string // "" where the value is good
+	}{
+		{"WithKeepAlive", weir.WithKeepAlive(32768 * time.Second), "at most 9h6m7s"},
+		{"WithKeepAlive", weir.WithKeepAlive(math.MaxInt64), "at most 9h6m7s"},
+		{"WithKeepAlive", weir.WithKeepAlive(32767 * time.Second), ""},
+		{"WithKeepAlive", weir.WithKeepAlive(1), ""},
+		{"WithKeepAlive", weir.WithKeepAlive(-1), ""},
+		{"WithUserTimeout", weir.WithUserTimeout(-1), "0 or above"},
+		{"WithUserTimeout", weir.WithUserTimeout(math.MaxInt64), "from 0 to"},
+		{"WithSocketBuffers", weir.WithSocketBuffers(-1, 0), "from 0 to 1073741824"},
+		{"WithSocketBuffers", weir.WithSocketBuffers(0, most), "from 0 to 1073741824"},
+		{"WithBacklog", weir.WithBacklog(0), "from 1 to 65535"},
+		{"WithBacklog", weir.WithBacklog(65536), "from 1 to 65535"},
+		{"WithFastOpen", weir.WithFastOpen(-1), "from 0 to 65535"},
+		{"WithTailLimit", weir.WithTailLimit(0), "from 1 to 1073741824"},
+		{"WithTailLimit", weir.WithTailLimit(most), "from 1 to 1073741824"},
+		{"WithMaxDatagram", weir.WithMaxDatagram(0), "from 1 to 65536"},
+		{"WithMaxDatagram", weir.WithMaxDatagram(65537), "from 1 to 65536"},
+		{"WithDSCP", weir.WithDSCP(64), "from 0 to 63"},
+		{"WithMode", weir.WithMode(fs.ModeSetuid | 0o600), "permission bits"},
+		{"WithTimeout", weir.WithTimeout(-1), "0 or above"},
+		{"WithConnectTimeout", weir.WithConnectTimeout(-1), "0 or above"},
+		{"WithNameTimeout", weir.WithNameTimeout(-1), "0 or above"},
+		{"WithRaceDelay", weir.WithRaceDelay(-1), "0 or above"},
+	} {
+		check := func(call string, err error) {
+			t.Helper()
+			var bad *weir.OptionError
+			switch {
+			case c.want == "" && errors.As(err, &bad):
+				t.Errorf("%s: %s is refused: %v", call, c.name, err)
+			case c.want == "":
+			case !errors.As(err, &bad) || bad.Option != c.name || !strings.Contains(err.Error(), c.want):
+				t.Errorf("%s: %s: %v, want its range %q", call, c.name, err, c.want)
+			}
+		}
+		ln, err := l.Listen("tcp", "127.0.0.1:0", quietly, c.opt)
+		if check("Listen", err); err == nil {
+			_ = ln.Close()
+		}
+		e, err := l.ListenPacket("udp", "127.0.0.1:0", weir.PacketFunc(func(*weir.PacketEndpoint, []byte, weir.PacketAddr) {}).Protocol(), c.opt)
+		if check("ListenPacket", err); err == nil {
+			e.Abort()
+		}
+		if c.want != "" { // before the descriptor and the carrier are looked at
+			_, err = l.ListenFD(-1, quietly, c.opt)
+			check("ListenFD", err)
+			_, err = l.Carry(&scriptCarrier{}, c.opt)
+			check("Carry", err)
+		}
+		p := &dialed{}
+		l.Connect("tcp", "127.0.0.1:1", p, c.opt)
+		turns(t, l, "the connect has ended", func() bool { return p.ended > 0 })
+		check("Connect", p.err)
+	}
+	if _, err := weir.New(weir.WithDebug(-1)); err == nil || !strings.Contains(err.Error(), "WithDebug") {
+		t.Errorf("WithDebug(-1): %v", err)
+	}
+}
+
+// TestVanishedPeer: a peer that vanishes while bytes are on their way to it is
+// found out in about the time that keep-alive takes on an idle connection, and
+// one whose window is shut is not taken for it.
+func TestVanishedPeer(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		send        int
+		cut         bool
+		opts        []weir.Option
+		least, most time.Duration
+	}{
+		{"idle", 0, true, nil, 20 * time.Second, 22 * time.Second},
+		{"bytes on their way", 10, true, nil, 20 * time.Second, 30 * time.Second},
+		{"its own time", 10, true, []weir.Option{weir.WithUserTimeout(7 * time.Second)}, 7 * time.Second, 15 * time.Second},
+		{"a shut window", 4 << 20, false, nil, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := sim.New(1, sim.Config{Unanswered: true})
+			loop := func(host string) *weir.Loop {
+				b, err := w.Host(host).Backend()
+				if err != nil {
+					t.Fatal(err)
+				}
+				l := newLoop(t, weir.WithBackend(b))
+				b.Drive(l)
+				return l
+			}
+			server, here := loop("server"), loop("client")
+			if _, err := server.Listen("tcp", ":7", func(tr weir.Transport) weir.Protocol {
+				tr.PauseReading()
+				return quietly(tr)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			var tr weir.Transport
+			var lost time.Time
+			var why error
+			here.Connect("tcp", netip.AddrPortFrom(w.Host("server").Addrs()[0], 7).String(), &madeAndLost{
+				made: func(t weir.Transport) { tr = t }, lost: func(err error) { lost, why = here.Now(), err },
+			}, append(c.opts, weir.WithKeepAlive(2*time.Second))...)
+			if err := w.Run(func() bool { return tr != nil }); err != nil {
+				t.Fatal(err)
+			}
+			w.RunFor(time.Second)
+			start := here.Now()
+			if c.cut {
+				w.Partition(w.Host("server"), w.Host("client"))
+			}
+			here.Soon(func() { _, _ = tr.Write(make([]byte, c.send)) })
+			w.RunFor(10 * time.Minute)
+			switch took := lost.Sub(start); {
+			case !c.cut && why != nil:
+				t.Errorf("lost after %v: %v", took, why)
+			case c.cut && (!errors.Is(why, syscall.ETIMEDOUT) || took < c.least || took > c.most):
+				t.Errorf("lost after %v with %v, want %v to %v and a timeout", took, why, c.least, c.most)
+			}
+			cut := (*weir.CutError)(nil) // of a window that is shut
+			if err := errors.Join(here.Close(), server.Close()); err != nil && !errors.As(err, &cut) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// madeAndLost tells of the ends of a connection's life.
+type madeAndLost struct {
+	made func(weir.Transport)
+	lost func(error)
+}
+
+func (p *madeAndLost) ConnectionMade(t weir.Transport)      { p.made(t) }
+func (p *madeAndLost) DataReceived(b []byte) (int, error)   { return len(b), nil }
+func (p *madeAndLost) ConnectionLost(err error)             { p.lost(err) }
+func (p *madeAndLost) ConnectFailed(err *weir.ConnectError) { p.lost(err) }

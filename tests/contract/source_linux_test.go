@@ -1,0 +1,409 @@
+package contract
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir"
+)
+
+func TestSignals(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		got := map[os.Signal]int{}
+		var all []*weir.SignalHandler
+		inLoop := false
+		for _, sig := range []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGUSR1} { // two handlers for one
+			h, err := l.Signal(sig, func(s os.Signal) {
+				if !inLoop {
+					t.Error("a handler ran outside of a turn")
+				}
+				got[s]++
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, h)
+		}
+		inLoop = true
+		// 19: both are pending before the loop looks.
+		for _, sig := range []syscall.Signal{unix.SIGUSR1, unix.SIGUSR2} {
+			if err := syscall.Kill(syscall.Getpid(), sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		turns(t, l, "19 both signals", func() bool { return got[unix.SIGUSR1] >= 2 && got[unix.SIGUSR2] >= 1 })
+		for _, h := range all {
+			h.Remove()
+			h.Remove()
+		}
+		if _, err := l.Signal(unix.SIGKILL, func(os.Signal) {}); err == nil {
+			t.Error("18: a handler for what cannot be caught")
+		}
+		// 18: the former disposition is back: SIGURG's, which a program survives.
+		h, err := l.Signal(unix.SIGURG, func(os.Signal) { got[unix.SIGURG]++ })
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Remove()
+		if err := syscall.Kill(syscall.Getpid(), unix.SIGURG); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got[unix.SIGURG] != 0 {
+			t.Error("18: a removed handler was called")
+		}
+	})
+}
+
+func TestWatch(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		pair := func() (int, int) {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fds[0], fds[1]
+		}
+		a, b := pair()
+		calls := 0
+		w, err := l.Watch(a, weir.Readable, func(e weir.Events) {
+			calls++
+			if e&weir.Readable == 0 {
+				t.Errorf("events %b", e)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// R19: the second registration is an error, the first stays.
+		if _, err := l.Watch(a, weir.Writable, func(weir.Events) { t.Error("the second watch ran") }); !errors.Is(err, weir.ErrSourceRegistered) {
+			t.Errorf("R19: %v", err)
+		}
+		if _, err := unix.Write(b, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "the first watch", func() bool { return calls > 0 })
+		// 8: removed and closed at once; the number comes back as another's.
+		w.Remove()
+		w.Remove()
+		_ = unix.Close(a)
+		calls = 0
+		c, d := pair()
+		defer unix.Close(c)
+		defer unix.Close(d)
+		if _, err := unix.Write(b, []byte("y")); err == nil {
+			t.Error("the other end is still there")
+		}
+		for range 5 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if calls != 0 {
+			t.Error("8: a removed watch was called")
+		}
+		_ = unix.Close(b)
+		w2, err := l.Watch(c, weir.Readable, func(weir.Events) { calls++ })
+		if err != nil {
+			t.Fatalf("8: watching the number again: %v", err)
+		}
+		if _, err := unix.Write(d, []byte("z")); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "the new owner's watch", func() bool { return calls > 0 })
+		w2.Remove()
+	})
+}
+
+// queue is a source that is no descriptor.
+type queue struct {
+	wake     func()
+	got      int
+	attached int
+	detached int
+}
+
+func (q *queue) Attach(wake func()) error { q.wake = wake; q.attached++; return nil }
+func (q *queue) Dispatch()                { q.got++ }
+func (q *queue) Detach()                  { q.detached++ }
+
+func TestSource(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		q := &queue{}
+		if err := l.AddSource(q); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.AddSource(q); !errors.Is(err, weir.ErrSourceRegistered) {
+			t.Errorf("R19: %v", err)
+		}
+		go func() { // wakes before a Dispatch count as one
+			for range 10 {
+				q.wake()
+			}
+		}()
+		turns(t, l, "Dispatch", func() bool { return q.got > 0 })
+		if err := l.RemoveSource(q); err != nil {
+			t.Fatal(err)
+		}
+		n := q.got
+		q.wake()
+		for range 3 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if q.got != n || q.detached != 1 || q.attached != 1 {
+			t.Errorf("dispatched %d times after Detach, attached %d, detached %d", q.got-n, q.attached, q.detached)
+		}
+		if err := l.RemoveSource(q); !errors.Is(err, weir.ErrClosed) {
+			t.Errorf("removing it again: %v", err)
+		}
+	})
+}
+
+// TestGuestPoll is R24 for hosts that watch descriptors: poll on PollFD, then
+// Turn(0).
+func TestGuestPoll(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		fd := l.PollFD()
+		if fd < 0 {
+			t.Skip("no descriptor to watch")
+		}
+		echoed, posted, timer := false, false, false
+		connectEcho(t, l, func() { echoed = true })
+		l.After(5*time.Millisecond, func() {
+			timer = true
+			go func() { _, _ = l.Post(func() { posted = true }) }()
+		})
+		empty := 0
+		for end := time.Now().Add(20 * time.Second); !(echoed && posted && timer); {
+			if time.Now().After(end) {
+				t.Fatalf("echo %v, post %v, timer %v", echoed, posted, timer)
+			}
+			ms := 1000
+			if d, ok := l.Next(); ok {
+				ms = min(ms, int((d+time.Millisecond-1)/time.Millisecond))
+			}
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			n, err := unix.Poll(p, ms)
+			if err != nil && err != unix.EINTR {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				empty++
+			}
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if empty > 20 {
+			t.Errorf("%d turns for nothing (G9)", empty)
+		}
+	})
+}
+
+func TestPipes(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		for _, full := range []bool{false, true} {
+			var reason error
+			lost := false
+			w := &writerEnd{lost: func(err error) { lost, reason = true, err }}
+			r, wt, err := l.Pipe(
+				func(weir.Transport) weir.Protocol { return &lastWords{func(error) {}} },
+				func(weir.Transport) weir.Protocol { return w })
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.PauseReading()
+			for full && !w.paused {
+				if _, err := wt.Write(make([]byte, 100_000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				if err := l.Turn(time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if lost {
+				t.Fatalf("lost while the reader is there: %v", reason)
+			}
+			r.Close()
+			turns(t, l, "59 the loss", func() bool { return lost })
+			if !errors.Is(reason, unix.EPIPE) {
+				t.Errorf("59 (buffer full: %v): lost with %v", full, reason)
+			}
+		}
+	})
+}
+
+type writerEnd struct {
+	lastWords
+	paused bool
+	lost   func(error)
+}
+
+func (p *writerEnd) PauseWriting()            { p.paused = true }
+func (p *writerEnd) ResumeWriting()           { p.paused = false }
+func (p *writerEnd) ConnectionLost(err error) { p.lost(err) }
+
+// collector keeps what it gets.
+type collector struct {
+	got   []byte
+	ended bool
+	err   error
+}
+
+func (c *collector) ConnectionMade(weir.Transport) {}
+func (c *collector) DataReceived(p []byte) (int, error) {
+	c.got = append(c.got, p...)
+	return len(p), nil
+}
+func (c *collector) ConnectionLost(err error) { c.ended, c.err = true, err }
+
+// TestPlainFiles is behaviour 61.
+func TestPlainFiles(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		name := filepath.Join(t.TempDir(), "out")
+		open := func(flag int) int {
+			fd, err := unix.Open(name, flag|unix.O_CLOEXEC, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fd
+		}
+		want := bytes.Repeat([]byte("0123456789abcdef"), 1<<17)
+		lost := false
+		var reason error
+		tr, err := l.AttachPair(-1, open(unix.O_WRONLY|unix.O_CREAT), "out", func(weir.Transport) weir.Protocol {
+			return &lastWords{func(err error) { lost, reason = true, err }}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(want); i += 1000 {
+			if _, err := tr.Write(want[i:min(i+1000, len(want))]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tr.Close()
+		turns(t, l, "the end of writing", func() bool { return lost })
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) || reason != nil {
+			t.Fatalf("%d of %d bytes in the file, %v, lost with %v", len(got), len(want), err, reason)
+		}
+		c := &collector{}
+		if _, err := l.AttachPair(open(unix.O_RDONLY), -1, "in", func(weir.Transport) weir.Protocol { return c }); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "the end of reading", func() bool { return c.ended })
+		if !bytes.Equal(c.got, want) || c.err != nil {
+			t.Errorf("read %d of %d bytes, lost with %v", len(c.got), len(want), c.err)
+		}
+	})
+}
+
+// TestAttachRefused: what Attach refuses stays the caller's, both descriptors of
+// a pair too, and open (R27).
+func TestAttachRefused(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(p[0])
+		defer unix.Close(p[1])
+		none := func(weir.Transport) weir.Protocol { t.Error("made"); return nil }
+		// The end to read cannot be written, and 1<<20 is no descriptor.
+		for _, w := range []int{p[0], 1 << 20} {
+			r, err := unix.Dup(p[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w == p[0] {
+				w, err = unix.Dup(p[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(w)
+			}
+			if _, err := l.AttachPair(r, w, "pair", none); err == nil {
+				t.Error("no error")
+			}
+			if err := unix.Close(r); err != nil {
+				t.Errorf("the first descriptor: %v", err)
+			}
+		}
+		if l.Connections() != 0 {
+			t.Errorf("%d connections", l.Connections())
+		}
+		var b [1]byte
+		if _, err := unix.Write(p[1], []byte("x")); err != nil {
+			t.Error(err)
+		}
+		if n, err := unix.Read(p[0], b[:]); n != 1 || err != nil {
+			t.Error(n, err)
+		}
+	})
+}
+
+// TestWatchClosedBehindBack: a watched descriptor that was closed, or whose number
+// is another file's by now, is reported once as Failed, although a duplicate keeps
+// the file open and ready (behaviour 8, G9).
+func TestWatchClosedBehindBack(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		for _, reused := range []bool{false, true} {
+			p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(p[1])
+			calls, last := 0, weir.Events(0)
+			if _, err := l.Watch(p[0], weir.Readable, func(e weir.Events) { calls++; last = e }); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+			kept, err := unix.Dup(p[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(kept)
+			if reused {
+				var q [2]int
+				if err := unix.Pipe2(q[:], unix.O_CLOEXEC); err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(q[1])
+				if err := unix.Dup2(q[0], p[0]); err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(p[0])
+				_ = unix.Close(q[0])
+			} else if err := unix.Close(p[0]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Write(p[1], []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			turns(t, l, "the end of the watch", func() bool { return last == weir.Failed || calls > 100 })
+			if calls > 2 || last != weir.Failed {
+				t.Fatalf("reused %t: %d calls, the last with %v", reused, calls, last)
+			}
+		}
+	})
+}
