@@ -5,9 +5,7 @@ import (
 	"io"
 	"testing"
 
-	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/examples/internal/program"
-	"github.com/weir-io/weir/weirtest"
 )
 
 // R61: nine lines.
@@ -32,15 +30,5 @@ func TestEcho(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
-	}
-}
-
-// The same protocol without a socket.
-func TestEchoWithoutSockets(t *testing.T) {
-	r := weirtest.NewRecorder(t)
-	r.Connect(weir.DataFunc(r.Write))
-	r.DeliverString("hello")
-	if got := r.TakeWritten(); got != "hello" {
-		t.Errorf("got %q", got)
 	}
 }

@@ -1,6 +1,7 @@
 // HTTP serves a directory with net/http, unchanged, over weir: the loop accepts,
-// speaks TLS and moves the bytes; the handlers are goroutines as ever. Interrupt
-// ends it in good order.
+// speaks TLS and moves the bytes; the handlers are goroutines as ever. SIGTERM and
+// Ctrl-C end it in good order: requests under way are answered, and the answers
+// leave before the program does.
 //
 //	go run ./examples/http &
 //	curl --insecure https://127.0.0.1:8443/README.md
@@ -15,12 +16,17 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/netconn"
 )
+
+// patience is how long requests under way may take once the program is to end: less
+// than the ten seconds after which containers are killed.
+const patience = 8 * time.Second
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "where to listen")
@@ -55,15 +61,21 @@ func serve(addr, dir, cert, key string) error {
 	server := &http.Server{Handler: http.FileServer(http.Dir(dir)), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() {
-		served <- server.Serve(ln)
-		loop.Stop()
+		err := server.Serve(ln)
+		if !errors.Is(err, http.ErrServerClosed) {
+			loop.Stop() // else Shutdown has only begun
+		}
+		served <- err
 	}()
-	interrupted, forget := signal.NotifyContext(context.Background(), os.Interrupt)
+	interrupted, forget := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer forget()
 	context.AfterFunc(interrupted, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		forget() // a second signal ends the program at once
+		until := time.Now().Add(patience)
+		ctx, cancel := context.WithDeadline(context.Background(), until)
 		defer cancel()
-		_ = server.Shutdown(ctx) // what it could not wait for, the loop's Close ends
+		_ = server.Shutdown(ctx)         // the handlers return,
+		loop.Shutdown(time.Until(until)) // and what they wrote leaves
 	})
 	if err := loop.Run(); err != nil {
 		return err
@@ -71,7 +83,7 @@ func serve(addr, dir, cert, key string) error {
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return nil
+	return loop.Close() // it says what was cut
 }
 
 // tlsConfig has the certificate in the files, or one of its own making.

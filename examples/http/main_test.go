@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -46,4 +48,36 @@ func TestServe(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestTerminated: a request that is under way when SIGTERM comes is answered whole,
+// and the program ends then (R78).
+func TestTerminated(t *testing.T) {
+	dir := t.TempDir()
+	want := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	if err := os.WriteFile(filepath.Join(dir, "large"), want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := program.Run(t, "-dir", dir)
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer tr.CloseIdleConnections()
+	client := &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	resp, err := client.Get("https://" + p.Addr + "/large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	p.Terminate(t)
+	for { // until nothing more is accepted
+		c, err := net.Dial("tcp", p.Addr)
+		if err != nil {
+			break
+		}
+		_ = c.Close()
+	}
+	got, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	p.Ended(t)
 }

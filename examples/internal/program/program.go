@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -44,6 +45,44 @@ var listens = regexp.MustCompile(`"127\.0\.0\.1:\d+"`)
 // returns the address, on which the program accepts.
 func Start(tb testing.TB) string {
 	tb.Helper()
+	return Run(tb).Addr
+}
+
+// Program is an example that runs.
+type Program struct {
+	Addr  string // where it listens
+	cmd   *exec.Cmd
+	out   bytes.Buffer // until ended is closed the program's
+	ended chan struct{}
+	err   error // Wait's, once ended is closed
+}
+
+// Terminate sends SIGTERM.
+func (p *Program) Terminate(tb testing.TB) {
+	tb.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		tb.Skip("no SIGTERM here: ", err)
+	}
+}
+
+// Ended waits until the program has ended by itself, and returns what it printed.
+// It fails the test if that was with an error.
+func (p *Program) Ended(tb testing.TB) string {
+	tb.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		tb.Fatal("the program goes on")
+	}
+	if p.err != nil {
+		tb.Errorf("the program ended with %v", p.err)
+	}
+	return p.out.String()
+}
+
+// Run is Start for a program that takes arguments or is to be ended.
+func Run(tb testing.TB, args ...string) *Program {
+	tb.Helper()
 	src, err := os.ReadFile("main.go")
 	if err != nil {
 		tb.Fatal(err)
@@ -55,12 +94,12 @@ func Start(tb testing.TB) string {
 	for range 5 {
 		addr := freeAddr(tb)
 		exe := build(tb, listens.ReplaceAll(src, []byte(strconv.Quote(addr))))
-		if run(tb, exe, addr) {
-			return addr
+		if p := run(tb, exe, addr, args); p != nil {
+			return p
 		}
 	}
 	tb.Fatal("the program never came to listen")
-	return ""
+	return nil
 }
 
 func freeAddr(tb testing.TB) string {
@@ -98,25 +137,23 @@ func build(tb testing.TB, src []byte) string {
 	return exe
 }
 
-// run starts exe and waits until addr accepts; false if the program ended
-// before that.
-func run(tb testing.TB, exe, addr string) bool {
-	cmd := exec.Command(exe)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
+// run starts exe and waits until addr accepts; nil if the program ended before
+// that.
+func run(tb testing.TB, exe, addr string, args []string) *Program {
+	p := &Program{Addr: addr, cmd: exec.Command(exe, args...), ended: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	if err := p.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	ended := make(chan struct{})
 	go func() {
-		defer close(ended)
-		_ = cmd.Wait()
+		defer close(p.ended)
+		p.err = p.cmd.Wait()
 	}()
 	tb.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
+		_ = p.cmd.Process.Kill()
+		<-p.ended
 		if tb.Failed() {
-			tb.Logf("the program printed: %s", out.Bytes())
+			tb.Logf("the program printed: %s", p.out.Bytes())
 		}
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -125,11 +162,11 @@ func run(tb testing.TB, exe, addr string) bool {
 	for {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			_ = c.Close()
-			return true
+			return p
 		}
 		select {
-		case <-ended:
-			return false
+		case <-p.ended:
+			return nil
 		case <-deadline:
 			tb.Fatalf("nothing listens on %s", addr)
 		case <-tick.C:
