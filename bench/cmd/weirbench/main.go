@@ -1,5 +1,5 @@
 // Command weirbench measures weir beside what people would pick instead, and
-// writes a table, plots and every figure to docs/bench.
+// writes a table, plots and the figures of every round to docs/bench.
 //
 //	weirbench -waiting
 //	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict] [-beside DIR]
@@ -14,11 +14,14 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -270,9 +273,14 @@ func (r *report) skip(why string) {
 	}
 }
 
-// write puts everything into a directory.
+// write puts everything into a directory: what each round measured into
+// samples.json, which git does not keep in docs/bench, and what it amounts to into
+// results.json.
 func (r *report) write(dir string) error {
-	if err := writeJSON(dir, "results.json", r); err != nil {
+	if err := writeJSON(dir, "samples.json", r); err != nil {
+		return err
+	}
+	if err := writeJSON(dir, "results.json", r.summary()); err != nil {
 		return err
 	}
 	if err := r.plots(dir); err != nil {
@@ -290,5 +298,34 @@ func writeJSON(dir, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name), append(text, '\n'), 0o644)
+	return os.WriteFile(filepath.Join(dir, name), append(brief(text), '\n'), 0o644)
+}
+
+var (
+	innermost = regexp.MustCompile(`\{[^{}\[\]]*\}`)
+	between   = regexp.MustCompile(`\n\t*`)
+	decimals  = regexp.MustCompile(`("[A-Za-z0-9]+": )(-?[0-9]+\.[0-9]{3,})\b`)
+)
+
+// brief makes indented JSON shorter: an object that contains no other takes one
+// line, and numbers of more than three decimals have four digits that count, as
+// no figure here repeats to more.
+func brief(text []byte) []byte {
+	text = decimals.ReplaceAllFunc(text, func(b []byte) []byte {
+		m := decimals.FindSubmatch(b)
+		v, err := strconv.ParseFloat(string(m[2]), 64)
+		if err != nil {
+			return b
+		}
+		if math.Abs(v) < 1000 {
+			v, err = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64)
+		} else {
+			v = math.Round(v)
+		}
+		if err != nil {
+			return b
+		}
+		return append(m[1], strconv.FormatFloat(v, 'f', -1, 64)...)
+	})
+	return innermost.ReplaceAllFunc(text, func(b []byte) []byte { return between.ReplaceAll(b, []byte(" ")) })
 }

@@ -28,11 +28,27 @@ bytes there as everywhere. Timers are in the thread's CPU time, posts by the clo
 on the wall.
 `
 
+const howToRun = `## Running it
+
+` + "`" + `make bench` + "`" + ` takes a quarter of an hour on a quiet machine. Besides Go it wants gcc,
+strace, haproxy, nginx and socat (` + "`" + `apt-get install gcc strace haproxy nginx socat` + "`" + `); what is
+missing is left out and named. ` + "`" + `make -C bench tls` + "`" + ` and ` + "`" + `make -C bench waiting` + "`" + ` take two to
+three minutes each and write ` + "`" + `tls.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
+
+To measure one change, take a few cases, before and after in one run, since machines
+drift:
+
+    cd bench && go run ./cmd/weirbench -only echo-1000 -peers weir-epoll -beside ../../before -out /tmp/b
+
+` + "`" + `-list` + "`" + ` lists cases and peers, ` + "`" + `-profile DIR` + "`" + ` writes profiles of the servers.
+`
+
 func (r *report) markdown() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	p("# What weir costs beside others\n\n")
-	p("Written by `make -C bench`; every figure is in `results.json`. %s, took %s", r.Date, r.Took)
+	p("Written by `make -C bench`; the figures of every row are in `results.json`, and what each round\n"+
+		"measured goes to `samples.json`, which git does not keep. %s, took %s", r.Date, r.Took)
 	if r.Quick {
 		p(", a quick run: short rounds and few of them")
 	}
@@ -63,6 +79,7 @@ func (r *report) markdown() string {
 	for i := range r.Micros {
 		r.Micros[i].table(p)
 	}
+	p("%s", howToRun)
 	return b.String()
 }
 

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is everything that a run found; it is what results.json holds.
+// report is everything that a run found. samples.json holds all of it, and
+// results.json all but the samples.
 type report struct {
 	Date     string
 	Took     string
@@ -53,7 +54,8 @@ type row struct {
 	P999    float64
 	Memory  *memory
 	Counts  *counts
-	Samples []sample
+	Samples []sample `json:",omitempty"`
+	Failed  string   `json:",omitempty"` // in a summary: which rounds did
 }
 
 // spread is a median with the least and the most.
@@ -159,6 +161,22 @@ func (r *row) failure() string {
 		return ""
 	}
 	return fmt.Sprintf("%d of %d rounds failed: %s", n, len(r.Samples), first)
+}
+
+// summary is the report without its samples.
+func (r *report) summary() *report {
+	short := *r
+	short.Cases = slices.Clone(r.Cases)
+	for i := range short.Cases {
+		c := &short.Cases[i]
+		c.Rows = slices.Clone(c.Rows)
+		for k := range c.Rows {
+			w := &c.Rows[k]
+			w.Failed = w.failure()
+			w.Samples = nil
+		}
+	}
+	return &short
 }
 
 // failure says what of the run failed or was left out, if anything.
