@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // ErrNotWritable is returned by writes to a stream that can only be read.
@@ -14,12 +15,17 @@ var ErrNotWritable = errors.New("weir: transport can only be read")
 // the process: the simulator, for one.
 var ErrNotDescriptors = errors.New("weir: this backend does not take descriptors")
 
-// descriptor is what the system says of a descriptor of the process.
-type descriptor struct {
-	net       network
-	read      bool
-	write     bool
-	listening bool
+// networkOf is what a descriptor is to a stream.
+func networkOf(d *sys.Description) network {
+	switch {
+	case d.Socket && d.Local:
+		return netUnix
+	case d.Socket:
+		return netTCP
+	case d.Terminal:
+		return netTTY
+	}
+	return netPipe
 }
 
 // Attach makes a transport of an open descriptor: a socket, a pipe or one end
@@ -34,7 +40,10 @@ func (l *Loop) Attach(fd int, name string, f Factory, opts ...Option) (Transport
 
 // AttachPair makes one transport of two descriptors, one to read from and one
 // to write to, such as standard input and output. Either may be -1. WriteEOF
-// closes the one that is written.
+// closes the one that is written. Where both are one socket, as inetd passes it,
+// the transport is that socket's, with a WriteEOF that ends its writing alone; w
+// is closed. The connection is lost when whoever reads from w has gone, also
+// while nothing is written (but for a terminal that is still read).
 func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Transport, error) {
 	if err := l.check("Attach"); err != nil {
 		return nil, err
@@ -56,14 +65,13 @@ func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Tra
 	if !s.net.socket() {
 		s.extra().name = name
 	}
-	s.begin(f)
-	if s.flags&fShut != 0 && s.proto == nil {
-		return nil, ErrClosed // refused
+	if !s.begin(f) {
+		return nil, ErrClosed
 	}
-	return s, nil
+	return &s.stream, nil
 }
 
-func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
+func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 	// Both are looked at before either is adopted: that closes the number of a
 	// pipe or a terminal.
 	dr, err := describeSide(r)
@@ -75,24 +83,33 @@ func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
 		if dw, err = describeSide(w); err != nil {
 			return nil, err
 		}
-		if r >= 0 && !dr.read || w >= 0 && !dw.write {
+		if r >= 0 && !dr.Read || w >= 0 && !dw.Write {
 			return nil, errors.New("it was not opened for that direction")
 		}
 	}
+	if w != r && r >= 0 && w >= 0 && dr.Same(&dw) {
+		// A socket that was passed as both, as inetd does: the end of one direction
+		// is then not the close of a descriptor.
+		s, err := l.attach(r, r, c)
+		if err == nil {
+			sys.CloseAll(w)
+		}
+		return s, err
+	}
 	rh, wh := backend.None, backend.None
 	kind := netPipe
-	if r >= 0 && dr.read {
-		kind = dr.net
+	if r >= 0 && dr.Read {
+		kind = networkOf(&dr)
 		if rh, err = l.be.Adopt(r); err != nil {
 			return nil, sysError("adopt", err)
 		}
 	}
 	switch {
-	case w < 0 || !dw.write:
+	case w < 0 || !dw.Write:
 	case w == r && rh != backend.None:
 		wh = rh
 	default:
-		kind = dw.net
+		kind = networkOf(&dw)
 		if wh, err = l.be.Adopt(w); err != nil {
 			if rh != backend.None {
 				l.shutHandle(rh, backend.Forget)
@@ -106,7 +123,7 @@ func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
 	if rh != wh && kind.socket() {
 		kind = netOther
 	}
-	s := newStream(l, rh, wh, kind, c)
+	s := newSocket(l, rh, wh, kind, c)
 	if rh == wh && kind.socket() {
 		if a, err := l.be.Name(rh, true); err == nil {
 			s.setAddr(&a, false)
@@ -115,13 +132,13 @@ func (l *Loop) attach(r, w int, c *connConfig) (*stream, error) {
 	return s, nil
 }
 
-// describeSide is describeFD for a side of a stream; below 0 there is none.
-func describeSide(fd int) (descriptor, error) {
+// describeSide is sys.Describe for a side of a stream; below 0 there is none.
+func describeSide(fd int) (sys.Description, error) {
 	if fd < 0 {
-		return descriptor{}, nil
+		return sys.Description{}, nil
 	}
-	d, err := describeFD(fd)
-	if err == nil && d.listening {
+	d, err := sys.Describe(fd)
+	if err == nil && d.Listening {
 		err = errors.New("it is a listening socket (use ListenFD)")
 	}
 	return d, err
@@ -131,7 +148,7 @@ func describeSide(fd int) (descriptor, error) {
 // refused was taken and is closed: by now its number may be somebody else's.
 func closeUnless(err error, fd int) {
 	if !errors.Is(err, ErrClosed) {
-		closeFDs(fd)
+		sys.CloseAll(fd)
 	}
 }
 
@@ -148,9 +165,13 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, ErrNotDescriptors
 	}
+	c := configOf(opts)
+	if c.err != nil {
+		return nil, c.err
+	}
 	name := textAddr{"fd", itoa(fd)}
-	d, err := describeFD(fd)
-	if err == nil && !d.listening {
+	d, err := sys.Describe(fd)
+	if err == nil && !d.Listening {
 		err = errors.New("it is not a listening socket (use Attach)")
 	}
 	var h backend.Handle
@@ -160,13 +181,14 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: err}
 	}
-	ln := &Listener{loop: l, h: h, net: d.net, config: configOf(opts), factory: f}
+	ln := &Listener{loop: l, h: h, net: networkOf(&d), config: c, factory: f}
 	ln.op.Owner = ln
 	if ln.addr, err = l.be.Name(h, false); err != nil {
 		l.shutHandle(h, backend.Forget)
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: sysError("getsockname", err)}
 	}
-	l.listeners.add(ln)
+	ln.scarce = ln.fewDescriptors()
+	l.listeners.Add(ln, &ln.at)
 	ln.accept()
 	return ln, nil
 }
@@ -174,14 +196,17 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 // SocketPair makes two transports that are connected to each other by a pair
 // of UNIX sockets.
 func (l *Loop) SocketPair(a, b Factory, opts ...Option) (Transport, Transport, error) {
-	fds, err := socketPair()
+	if !l.caps.Descriptors && !l.caps.Adopts {
+		return nil, nil, ErrNotDescriptors
+	}
+	fds, err := sys.SocketPair()
 	if err != nil {
 		return nil, nil, sysError("socketpair", err)
 	}
 	ta, err := l.Attach(fds[0], "socketpair", a, opts...)
 	if err != nil {
 		closeUnless(err, fds[0])
-		closeFDs(fds[1])
+		sys.CloseAll(fds[1])
 		return nil, nil, err
 	}
 	tb, err := l.Attach(fds[1], "socketpair", b, opts...)
@@ -195,14 +220,17 @@ func (l *Loop) SocketPair(a, b Factory, opts ...Option) (Transport, Transport, e
 
 // Pipe makes a pipe and a transport for each end: a reads, b writes.
 func (l *Loop) Pipe(a, b Factory, opts ...Option) (r, w Transport, err error) {
-	fds, err := pipe()
+	if !l.caps.Descriptors && !l.caps.Adopts {
+		return nil, nil, ErrNotDescriptors
+	}
+	fds, err := sys.Pipe()
 	if err != nil {
 		return nil, nil, sysError("pipe2", err)
 	}
 	r, err = l.AttachPair(fds[0], -1, "pipe", a, opts...)
 	if err != nil {
 		closeUnless(err, fds[0])
-		closeFDs(fds[1])
+		sys.CloseAll(fds[1])
 		return nil, nil, err
 	}
 	w, err = l.AttachPair(-1, fds[1], "pipe", b, opts...)

@@ -11,6 +11,7 @@ type Call struct {
 	loop     *Loop
 	tenant   *Tenant
 	fn       func()
+	closed   func() // called instead if the loop is closed first
 	state    atomic.Uint32
 	internal bool // the loop's own: runs during Close too
 	notice   bool // a Notifier's: queued again and again
@@ -20,15 +21,15 @@ type Call struct {
 const (
 	callQueued = iota
 	callRan
-	callCancelled
+	callCanceled
 )
 
 // closedPosts is the head of a closed loop's posts. It is never run.
 var closedPosts = &Call{}
 
 // Cancel keeps the callback from running. It reports false if it ran, is
-// running, or was cancelled. Any goroutine may call it.
-func (c *Call) Cancel() bool { return c.state.CompareAndSwap(callQueued, callCancelled) }
+// running, or was canceled. Any goroutine may call it.
+func (c *Call) Cancel() bool { return c.state.CompareAndSwap(callQueued, callCanceled) }
 
 func (c *Call) pending() bool {
 	return !c.notice && !c.internal && c.state.Load() == callQueued && (c.tenant == nil || !c.tenant.gone.Load())
@@ -52,7 +53,7 @@ func (l *Loop) Soon(fn func()) *Call { return l.soon(fn, nil) }
 func (l *Loop) soon(fn func(), t *Tenant) *Call {
 	c := &Call{loop: l, fn: fn, tenant: t}
 	if err := l.check("Soon"); err != nil {
-		c.state.Store(callCancelled)
+		c.state.Store(callCanceled)
 		return c
 	}
 	l.enqueue(c)
@@ -104,6 +105,34 @@ func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
 	return c, nil
 }
 
+// PostOr is Post for what someone waits for: if the loop is closed before fn ran,
+// Close calls closed instead, on its own goroutine, and does not report the
+// callback as dropped. After Close it returns ErrLoopClosed and calls neither.
+// Where fn panics the waiter is fn's to tell.
+func (l *Loop) PostOr(fn, closed func()) (*Call, error) {
+	c := &Call{loop: l, fn: fn, closed: closed}
+	if !l.push(c) {
+		return nil, ErrLoopClosed
+	}
+	return c, nil
+}
+
+// drop is the end of a callback that was queued when the loop was closed. It
+// reports whether nobody was told.
+func (c *Call) drop() bool {
+	if !c.pending() {
+		return false
+	}
+	if c.closed == nil {
+		return true
+	}
+	if c.state.CompareAndSwap(callQueued, callRan) {
+		defer c.loop.guard("callback of a closed loop")
+		c.closed()
+	}
+	return false
+}
+
 // postInternal is Post for the loop's own calls, which run during Close too and
 // are no callbacks that it has to report as dropped. It returns false after Close.
 func (l *Loop) postInternal(fn func()) bool {
@@ -147,47 +176,6 @@ func (l *Loop) takePosts() {
 		l.enqueue(first)
 		first = next
 	}
-}
-
-// Tenant is a context whose callbacks can all be cancelled together: a
-// framework on a shared loop, a task, a customer. Its Soon, Post, After, At
-// and NewTimer are the loop's, tied to it.
-type Tenant struct {
-	loop   *Loop
-	name   string
-	gone   atomic.Bool
-	timers bag[*Timer]
-}
-
-// NewTenant makes a tenant; name is for people.
-func (l *Loop) NewTenant(name string) *Tenant {
-	return &Tenant{loop: l, name: name}
-}
-
-// Name is what NewTenant was given.
-func (t *Tenant) Name() string { return t.name }
-
-// Soon is Loop.Soon; after Cancel the callback does not run.
-func (t *Tenant) Soon(fn func()) *Call { return t.loop.soon(fn, t) }
-
-// Post is Loop.Post; after Cancel it returns ErrClosed.
-func (t *Tenant) Post(fn func()) (*Call, error) {
-	if t.gone.Load() {
-		return nil, ErrClosed
-	}
-	return t.loop.post(fn, t)
-}
-
-// Cancel drops every callback and stops every timer of the tenant, for good.
-// Any goroutine may call it; the memory of timers is released by the loop.
-func (t *Tenant) Cancel() {
-	if t.gone.Swap(true) {
-		return
-	}
-	// After the loop's end there are no timers to stop.
-	_ = t.loop.postInternal(func() {
-		t.timers.each(func(tm *Timer) { tm.Stop() })
-	})
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

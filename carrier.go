@@ -1,17 +1,11 @@
 package weir
 
-import (
-	"errors"
-	"net"
-	"runtime/debug"
+import "errors"
 
-	"github.com/weir-io/weir/internal/backend"
-)
-
-// Carrier moves the bytes of a transport that stands on no socket of the loop's
-// own: the lower half of a layer, a foreign connection. What a transport
-// promises (kept tails, marks, pauses, producers, half-close, the order of
-// callbacks) is the transport's work and not the carrier's.
+// Carrier moves the bytes of a transport that does not stand on one of the loop's own
+// sockets: it is the lower half of a layer, or a foreign connection. The transport
+// itself, not the carrier, keeps a transport's promises (kept tails, marks, pauses,
+// producers, half-close, the order of callbacks).
 //
 //	    your Protocol
 //	         ▲ │
@@ -25,322 +19,170 @@ import (
 //
 //	Below() Transport
 //
-// is looked through by As, and lends the transport the addresses of what is
-// below unless it has LocalAddr and RemoteAddr methods of its own.
+// is transparent to As, and its transport takes its addresses from the one below unless
+// the carrier has LocalAddr and RemoteAddr methods of its own.
 type Carrier interface {
-	// Write takes bytes to send, in order, and returns how many it took. It
-	// never blocks: if it takes fewer than there are, it calls Feed.Writable
-	// later, and is not called before. The pieces are lent until it returns. An
-	// error loses the connection with that error.
+	// Write takes bytes to send, in order, and returns how many it took. It never
+	// blocks: if it takes fewer than it is given, the carrier calls Feed.Writable
+	// later, and Write is not called again before that. The pieces are lent until it
+	// returns. An error loses the connection with that error.
 	Write(bufs [][]byte) (n int, err error)
-	// CloseWrite sends the end of the stream after everything that Write took.
-	// It is called once, and only where CanCloseWrite reports true. ErrClosed,
-	// from it as from Write, says that Feed.Closed is on its way with the reason.
+	// CloseWrite sends the end of the stream after everything that Write took. It is
+	// called once, and only if CanCloseWrite reports true. ErrClosed, from CloseWrite
+	// or from Write, says that a call of Feed.Closed with the reason will follow.
 	CloseWrite() error
-	// CanCloseWrite reports whether the end of writing can be sent alone.
+	// CanCloseWrite reports whether the writing direction can be ended alone.
 	CanCloseWrite() bool
-	// PauseReading asks for no more bytes until ResumeReading; they alternate,
-	// and reading is wanted at the beginning. What Deliver gets all the same is
+	// PauseReading asks for no more bytes until ResumeReading. The two calls alternate,
+	// and a transport begins with reading on. Bytes that Deliver gets all the same are
 	// kept.
 	PauseReading()
 	ResumeReading()
-	// Close closes. With abort false everything written was taken; what the
-	// carrier holds of it still leaves, and what is delivered meanwhile is
-	// dropped. With abort true nothing more needs to leave; it may come after a
-	// Close with abort false, and ends that one's patience. The carrier calls
-	// Feed.Closed once it is closed, perhaps from inside.
+	// Close closes the carrier. With abort false, Write has taken everything that was
+	// written; the carrier still sends what it holds of it, and what it delivers
+	// meanwhile is dropped. With abort true nothing more needs to be sent. Close(true)
+	// may follow Close(false): the carrier then waits no longer. It calls Feed.Closed
+	// once it is closed, perhaps from inside Close.
+	//
+	// A carrier that has a Reset method is a Resetter. Reset is called instead of
+	// Close(false): everything that Write took is still sent, but the peer must not
+	// take the end for a clean one. Close(true) may follow it.
 	Close(abort bool)
+}
+
+// Holder is a Carrier that keeps bytes for a time after Write took them: a delay, a
+// rate limit.
+type Holder interface {
+	// Held is how many bytes it keeps now. The carrier calls Feed.Moved when there are
+	// fewer.
+	Held() int
 }
 
 // Feed is a carrier's side of the transport that it carries. Its methods belong
 // to the loop's goroutine.
-type Feed struct{ s *stream }
+type Feed struct{ k *carried }
 
 // Transport is the transport that is carried. It stays readable after the end.
-func (f *Feed) Transport() Transport { return f.s }
+func (f *Feed) Transport() Transport { return &f.k.stream }
 
-// Deliver hands p to the protocol; what the protocol leaves, or does not want
-// at present, is kept by the transport. p is lent until Deliver returns. After
-// the end, and while the transport closes, p is dropped.
+// Deliver hands p to the protocol; the transport keeps what the protocol leaves or does
+// not want at present. p is lent until Deliver returns. After the end, and while the
+// transport closes, p is dropped.
 func (f *Feed) Deliver(p []byte) {
-	s := f.s
-	if s.flags&(fLost|fClosing|fEOF|fConnected) != fConnected || len(p) == 0 {
+	k := f.k
+	if !k.live() || k.phase == phaseClosing || k.flags&fEOF != 0 || len(p) == 0 {
 		return
 	}
-	if s.flags&fInData != 0 || len(s.x.more) > 0 {
-		// From inside the protocol's own call: it comes when that has returned.
-		s.keepMore(p)
+	if k.flags&fInData != 0 || len(k.x.more) > 0 {
+		// Called from inside the protocol's own callback: p is delivered when that has
+		// returned.
+		k.keepMore(p)
 		return
 	}
-	for s.caps&capBuffer != 0 && len(s.tail) == 0 && !s.paused() && len(p) > 0 {
-		buf := s.carriedBuffer()
-		if s.flags&(fLost|fClosing) != 0 {
+	for k.caps&capBuffer != 0 && len(k.tail) == 0 && !k.paused() && len(p) > 0 {
+		buf := k.memory()
+		if k.phase >= phaseClosing {
 			return
 		}
-		s.x.buf = nil
+		k.buf = nil
 		n := copy(buf, p)
 		p = p[n:]
-		s.deliver(buf[:n])
-		if s.flags&(fLost|fClosing) != 0 {
+		k.deliver(buf[:n])
+		if k.phase >= phaseClosing {
 			return
 		}
 	}
 	if len(p) > 0 {
-		s.deliver(p)
+		k.deliver(p)
 	}
-	s.touch()
+	k.touch()
 }
 
-// End says that the peer will send no more.
-func (f *Feed) End() {
-	s := f.s
-	if s.flags&(fLost|fEOF|fConnected) != fConnected {
-		return
-	}
-	if s.flags&fWriteBroken != 0 {
-		s.lose(s.reason)
-		return
-	}
-	s.flags |= fEOF
-	if s.flags&fInData != 0 || len(s.x.more) > 0 || s.paused() || s.flags&fOffer != 0 {
-		s.queue()
-	} else if s.flags&fClosing == 0 {
-		s.endOfStream()
-	}
-	s.touch()
+// End says that nothing more will come: the peer has ended its writing, or, with err,
+// the stream broke off. What was delivered before is offered first. With err the
+// connection is then lost with that error, and the carrier's Close(true) is called.
+func (f *Feed) End(err error) {
+	f.k.ended(err)
+	f.k.touch()
 }
 
-// Break is End where the stream broke off: what was delivered is offered first,
-// and then the connection is lost with err. The carrier is told to close with
-// abort true.
-func (f *Feed) Break(err error) {
-	s := f.s
-	if s.flags&(fLost|fEOF|fConnected) != fConnected {
-		return
-	}
-	s.x.broken = err
-	f.End()
-}
-
-// Paused reports whether the protocol wants no bytes at present, but some later.
-// It says so at once, where Carrier.PauseReading is called when the callback has
-// returned.
-func (f *Feed) Paused() bool { return f.s.paused() && f.s.flags&(fClosing|fLost) == 0 }
+// Paused reports whether the protocol wants no bytes at present but will want some
+// later. It changes at once, whereas Carrier.PauseReading is called only when the
+// callback has returned.
+func (f *Feed) Paused() bool { return f.k.paused() && f.k.phase < phaseClosing }
 
 // Writable says that Write can take more.
 func (f *Feed) Writable() {
-	f.s.flags &^= fBlocked
-	f.s.touch()
+	f.k.full = false
+	f.k.touch()
 }
 
-// WriteFailed says that nothing more can be sent, because of err. What was to be
-// sent is dropped; what the peer had sent before is still delivered, and wanted
-// even where reading had only stopped for a full write buffer. The connection is
-// lost with err when the carrier calls End or Closed, and with Fail's own reason.
+// WriteFailed says that nothing more can be sent, because of err. What was to be sent
+// is dropped. What the peer sent before is still delivered, and reading goes on if it
+// had stopped only because the write buffer was full. The protocol is told if it is a
+// WriteFailer. The connection is lost with err when the carrier calls End or Closed,
+// and with Fail's own error if it calls Fail.
 func (f *Feed) WriteFailed(err error) {
-	if s := f.s; s.flags&(fLost|fWriteBroken|fConnected) == fConnected {
-		s.breakWriting(err)
+	switch k := f.k; {
+	case !k.live() || k.phase == phaseBroken:
+	case k.phase == phaseOpen:
+		k.breakWriting(err)
+	case !k.closeSent:
+		k.lose(err) // not everything was sent; else Closed says how it ended
 	}
 }
 
-// Fail loses the connection with err, as an error from Write does: the carrier
-// is told to close with abort true.
-func (f *Feed) Fail(err error) { f.s.lose(err) }
+// Waiting is how many bytes Write has not taken yet. Unlike Transport.Buffered it does
+// not count what a layer has taken and what waits below it.
+func (f *Feed) Waiting() int { return f.k.waiting() }
 
-// Closed says that the carrier is closed, and why: nil for a clean end. The
-// transport is lost with that reason, if it has none of its own. Nothing of the
-// carrier is called afterwards. Again is nothing.
+// Moved says that bytes have left the carrier, which is a Holder: the marks of the
+// transport are looked at again. It makes no callbacks itself. Bytes that leave a
+// transport below are noticed without it.
+func (f *Feed) Moved() { f.k.moved() }
+
+// Fail loses the connection with err, as an error from Write does: the carrier's
+// Close(true) is called.
+func (f *Feed) Fail(err error) { f.k.lose(err) }
+
+// Closed says that the carrier is closed, and why: nil for a clean end. The transport
+// is lost with that reason, unless it already has one of its own. No method of the
+// carrier is called afterwards. Closed also ends a feed that never began. Calling it
+// again has no effect.
 func (f *Feed) Closed(err error) {
-	s := f.s
-	if s.flags&fGone != 0 {
+	k := f.k
+	if k.isGone {
 		return
 	}
-	s.flags |= fGone
+	k.isGone = true
 	switch {
-	case s.flags&fLost != 0:
-	case s.flags&fClosing != 0:
-		if s.reason == nil {
-			s.reason = err
-		}
-		if s.writing() && s.reason == nil {
-			s.reason = ErrClosed // the carrier went before it had everything
-		}
-		s.flags |= fLost
-		s.dropTail()
-		if s.out != nil {
-			s.out.release(&s.loop.pool)
-			s.out = nil
-		}
-	case err == nil && s.flags&fConnected != 0 && (s.flags&fOffer != 0 || s.flags&(fEOF|fEOFDone) == fEOF):
+	case k.phase >= phaseClosing:
+		k.end(err)
+	case err == nil && k.live() && (k.flags&fOffer != 0 || k.flags&(fEOF|fEOFDone) == fEOF):
 		// What was delivered is still to be offered. The end follows it.
-		s.flags |= fEOF
-		s.queue()
-		return
-	case s.flags&fWriteBroken != 0:
-		s.lose(s.reason)
+		k.flags |= fEOF
+		k.queue()
+	case err != nil && !errors.Is(err, ErrLoopClosed) && k.live() && k.held() && k.unread() > 0:
+		// As above, what was delivered is still to be offered. The loss follows it.
+		if k.phase == phaseOpen {
+			k.breakWriting(err)
+		}
+		if k.phase < phaseLost && k.flags&fEOF == 0 {
+			k.extra().brokeOff = k.reason
+			k.flags |= fEOF
+		}
+		k.queue()
+	case k.phase == phaseBroken:
+		k.lose(k.reason)
 	default:
-		s.lose(err)
-	}
-	s.tryShut()
-}
-
-// PauseReading and ResumeReading of the transport, as the carrier last heard.
-func (s *stream) syncCarrier() {
-	want := s.flags&fClosing != 0 || !s.paused() && s.flags&fOffer == 0
-	switch {
-	case s.flags&(fEOF|fGone) != 0:
-	case !want && s.flags&fReadHeld == 0:
-		s.flags |= fReadHeld
-		s.callCarrier("PauseReading", s.x.carrier.PauseReading)
-	case want && s.flags&fReadHeld != 0:
-		s.flags &^= fReadHeld
-		s.callCarrier("ResumeReading", s.x.carrier.ResumeReading)
-	}
-	if want && s.caps&capBuffer != 0 && s.flags&(fClosing|fEOF|fGone) == 0 {
-		s.carriedBuffer()
+		k.lose(err)
 	}
 }
 
-// carriedBuffer is the memory that the protocol supplies for the next bytes.
-func (s *stream) carriedBuffer() []byte {
-	if s.x.buf == nil && s.flags&fLost == 0 {
-		buf := s.callReadBuffer()
-		if len(buf) == 0 {
-			s.lose(errNoBuffer)
-		} else {
-			s.x.buf = buf
-		}
-	}
-	return s.x.buf
-}
-
-// flushCarrier gives the carrier what is buffered, as far as it takes it.
-func (s *stream) flushCarrier() {
-	for s.out != nil && s.out.n > 0 && s.flags&(fLost|fWriteBroken|fBlocked|fGone|fFlushing) == 0 {
-		o := s.out
-		s.flags |= fFlushing
-		n, err := s.callCarrierWrite(o.chunks)
-		s.flags &^= fFlushing
-		if s.flags&fLost != 0 {
-			s.tryShut()
-			return
-		}
-		if errors.Is(err, ErrClosed) {
-			// What is below is lost already, and Feed.Closed will say why.
-			s.flags |= fBlocked
-			return
-		}
-		if err != nil {
-			s.lose(err)
-			return
-		}
-		if n < o.n {
-			s.flags |= fBlocked
-		}
-		s.writeDone(&backend.Completion{N: n})
-	}
-}
-
-// directCarrier offers p to the carrier from where it lies.
-func (s *stream) directCarrier(p []byte) int {
-	if s.flags&(fBlocked|fGone|fFlushing) != 0 || s.x.one[0] != nil {
-		return 0
-	}
-	s.x.one[0] = p
-	s.flags |= fFlushing
-	n, err := s.callCarrierWrite(s.x.one[:])
-	s.flags &^= fFlushing
-	s.x.one[0] = nil
-	if s.flags&fLost != 0 {
-		return len(p)
-	}
-	if errors.Is(err, ErrClosed) {
-		s.flags |= fBlocked
-		return 0
-	}
-	if err != nil {
-		s.lose(err)
-		return len(p)
-	}
-	if n < len(p) {
-		s.flags |= fBlocked
-	}
-	return n
-}
-
-func (s *stream) callCarrierWrite(bufs [][]byte) (n int, err error) {
-	defer s.guard("a layer's Write")
-	return s.x.carrier.Write(bufs)
-}
-
-func (s *stream) callCarrier(where string, f func()) {
-	defer s.guard("a layer's " + where)
-	f()
-}
-
-// closeCarrier tells the carrier to close, once each way.
-func (s *stream) closeCarrier(abort bool) {
-	if s.x.closeSent && (!abort || s.x.abortSent) {
-		return
-	}
-	s.x.closeSent = true
-	s.x.abortSent = abort
-	s.callCarrierClose(abort)
-}
-
-func (s *stream) callCarrierClose(abort bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			// There is nobody left to close it.
-			s.flags |= fGone
-			s.panicked(&PanicError{Where: "a layer's Close", Conn: s.name(), Value: v, Stack: debug.Stack()})
-		}
-	}()
-	s.x.carrier.Close(abort)
-}
-
-// Unwrap returns the transport below, where the stream is a layer's.
-func (s *stream) Unwrap() Transport {
-	if s.x != nil && s.x.carrier != nil {
-		if b, ok := s.x.carrier.(interface{ Below() Transport }); ok {
-			return b.Below()
-		}
-	}
-	return nil
-}
-
-// carrier is what As looks at between a layer's transport and the one below.
-func (s *stream) ability() any {
-	if s.x != nil && s.x.carrier != nil {
-		return s.x.carrier
-	}
-	return nil
-}
-
-// carriedAddr is the address that a carrier lends.
-func (s *stream) carriedAddr(remote bool) net.Addr {
-	type addressed interface {
-		LocalAddr() net.Addr
-		RemoteAddr() net.Addr
-	}
-	a, ok := s.x.carrier.(addressed)
-	if !ok {
-		below := s.Unwrap()
-		if below == nil {
-			return &FileAddr{Net: "conn", Name: "conn"}
-		}
-		a = below
-	}
-	if remote {
-		return a.RemoteAddr()
-	}
-	return a.LocalAddr()
-}
-
-// Carry makes a transport whose bytes c moves. It has no protocol before
-// Feed.Begin, and nothing of c is called before. Only WithWriteMarks and
-// WithTailLimit among the options mean something here; without them those of
-// the transport below hold.
+// Carry makes a transport whose bytes c moves. Before Feed.Begin it has no protocol,
+// and no method of c is called. Of the options only WithWriteMarks and WithTailLimit
+// have an effect; without them the marks and the limit of the transport below apply. A
+// value outside an option's range is an *OptionError.
 func (l *Loop) Carry(c Carrier, opts ...Option) (*Feed, error) {
 	if err := l.check("Carry"); err != nil {
 		return nil, err
@@ -348,53 +190,27 @@ func (l *Loop) Carry(c Carrier, opts ...Option) (*Feed, error) {
 	if l.state.Load() == loopClosed {
 		return nil, ErrLoopClosed
 	}
-	s := newStream(l, backend.None, backend.None, netCarried, configOf(nil))
-	s.flags |= fCarried
-	s.extra().carrier = c
-	if u, ok := As[*stream](s.Unwrap()); ok {
-		s.high, s.low, s.tailMax = u.high, u.low, u.tailMax
-	}
 	cfg := configOf(opts)
-	if cfg.marks {
-		s.high, s.low = cfg.high, cfg.low
+	if cfg.err != nil {
+		return nil, cfg.err
 	}
-	if cfg.tail > 0 {
-		s.tailMax = cfg.tail
-	}
-	s.x.feed.s = s
-	return &s.x.feed, nil
+	return &newCarried(l, c, cfg).feed, nil
 }
 
-// Begin makes the transport's protocol and calls its ConnectionMade. Where f
-// returns nil it reports false: the carrier was told to close with abort false,
-// and what it does with the feed from then on has no effect.
+// Begin makes the transport's protocol and calls its ConnectionMade. If factory returns
+// nil, Begin reports false: the carrier's Close(false) was called, and what the carrier
+// does with the feed from then on has no effect.
 func (f *Feed) Begin(factory Factory) bool {
-	s := f.s
-	p := s.callFactory(factory)
+	k := f.k
+	p := k.callFactory(factory)
 	if p == nil {
-		s.closeCarrier(false)
-		s.flags |= fLost | fGone | fShut
-		s.gone()
+		k.tellClose(false)
+		k.drop()
 		return false
 	}
-	s.attach(p)
-	s.flags |= fConnected
-	s.callMade()
-	s.touch()
+	k.attach(p)
+	k.flags |= fMade
+	k.callMade()
+	k.touch()
 	return true
-}
-
-// Drop ends a feed that never began.
-func (f *Feed) Drop() {
-	if s := f.s; s.flags&(fConnected|fShut) == 0 {
-		s.flags |= fLost | fGone | fShut
-		s.gone()
-	}
-}
-
-func (s *stream) callCarrierCloseWrite() {
-	defer s.guard("a layer's CloseWrite")
-	if err := s.x.carrier.CloseWrite(); err != nil && !errors.Is(err, ErrClosed) {
-		s.lose(err)
-	}
 }

@@ -1,14 +1,17 @@
 package weir
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/hosts"
+	"github.com/weir-io/weir/internal/timeout"
 )
 
 // Connector is a connect in progress. Its methods belong to the loop's
@@ -34,13 +37,14 @@ type Connector struct {
 	race       *Timer // starts the next candidate
 	deadline   *Timer
 	until      time.Time // when deadline is, if there is one
+	short      time.Time // until when it waits for a descriptor; zero: it never had to
+	waits      bool      // for a descriptor
+	listed     bool      // among the loop's that do
 	finished   bool      // nothing here is under way, but perhaps agreeing
 	agreeing   Transport // an Agreer's
 	cause      error     // why agreeing was ended from here
 	at         int       // in the loop's bag
 }
-
-func (c *Connector) place() *int { return &c.at }
 
 // Agreer is a Protocol that has to agree on something with its peer before there
 // is a connection for those above it, such as a proxy's answer or TLS: what
@@ -62,26 +66,43 @@ type attempt struct {
 	addr  backend.Addr
 	timer *Timer
 	over  bool // its result no longer counts
+	how   backend.How
 }
 
 // Connect connects p to an address, named as net.Dial names them: "tcp", "tcp4"
 // or "tcp6" with "host:port", "unix" with a path or "@name". The protocol
 // exists first: it gets ConnectionMade, or ConnectFailed if it is a
-// ConnectFailer, never from inside this call. A name's addresses are raced
-// (RFC 8305) unless WithSequential asks otherwise.
+// ConnectFailer, never from inside this call. A failure that p does not take goes
+// to the loop's error handler. A name's addresses are raced (RFC 8305) unless
+// WithSequential asks otherwise.
+//
+// While the loop is being closed it fails with ErrLoopClosed; from inside a
+// ConnectFailed that says so it has no effect. On a closed loop, where there is no
+// later, the failure comes from inside the call.
 func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connector {
 	c := &Connector{loop: l, network: netw, address: address, proto: p, config: configOf(opts), stage: StageName}
 	if err := l.check("Connect"); err != nil {
 		c.finished = true
 		return c
 	}
-	l.attempts.add(c)
-	if c.config.err != nil {
-		l.internalCall(func() { c.fail(c.config.err) })
+	state := l.state.Load()
+	if state >= loopClosing && l.failing {
+		c.finished = true
 		return c
 	}
-	if l.state.Load() >= loopClosing {
+	l.attempts.Add(c, &c.at)
+	switch {
+	case state == loopClosed:
+		c.fail(ErrLoopClosed)
+		return c
+	case state == loopClosing:
 		l.internalCall(func() { c.fail(ErrLoopClosed) })
+		return c
+	case p == nil:
+		l.internalCall(func() { c.fail(errNoProtocol) })
+		return c
+	case c.config.err != nil:
+		l.internalCall(func() { c.fail(c.config.err) })
 		return c
 	}
 	c.deadline = l.NewTimer(c.late)
@@ -94,16 +115,8 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connec
 	return c
 }
 
-// timeoutError is a stage that took longer than it was given. It is
-// os.ErrDeadlineExceeded and context.DeadlineExceeded too.
-type timeoutError struct{ stage Stage }
-
-func (e timeoutError) Error() string   { return string(e.stage) + " timed out" }
-func (e timeoutError) Timeout() bool   { return true }
-func (e timeoutError) Temporary() bool { return true }
-func (e timeoutError) Is(target error) bool {
-	return target == os.ErrDeadlineExceeded || target == context.DeadlineExceeded
-}
+// timedOut is a stage that took longer than it was given.
+func timedOut(s Stage) error { return timeout.New(string(s) + " timed out") }
 
 // Stop ends the connect: its sockets are closed and the protocol gets
 // ConnectFailed with ErrStopped, not from inside. It reports false if the
@@ -128,9 +141,9 @@ func (c *Connector) Stop() bool {
 // late ends a connect that has taken all of its time.
 func (c *Connector) late() {
 	if c.agreeing == nil {
-		c.fail(timeoutError{c.stage})
+		c.fail(timedOut(c.stage))
 	} else if c.cause == nil {
-		c.cause = timeoutError{StageHandshake}
+		c.cause = timedOut(StageHandshake)
 		c.agreeing.Abort()
 	}
 }
@@ -170,7 +183,7 @@ func (c *Connector) begin() {
 	if c.config.name > 0 {
 		c.race.Set(c.config.name) // startNext with no candidates is the timeout
 	}
-	c.cancelName = c.loop.resolver.LookupNetIP(c.loop, family, host, func(addrs []netip.Addr, err error) {
+	c.cancelName = c.lookUp(family, host, func(addrs []netip.Addr, err error) {
 		c.cancelName = nil
 		c.race.Stop()
 		switch {
@@ -184,6 +197,34 @@ func (c *Connector) begin() {
 	})
 }
 
+// lookUp asks the connect's resolver, or the loop's. One that panics has failed.
+func (c *Connector) lookUp(family, host string, done func([]netip.Addr, error)) (cancel func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			err := &PanicError{Where: "LookupNetIP", Value: v, Stack: debug.Stack()}
+			c.loop.internalCall(func() { done(nil, err) })
+		}
+	}()
+	r := c.config.resolver
+	if r == nil {
+		r = c.loop.resolver
+	}
+	return r.LookupNetIP(c.loop, family, host, done)
+}
+
+// mayConnect asks the function of WithAddrFilter. One that panics refuses.
+func (c *Connector) mayConnect(addr netip.AddrPort) (err error) {
+	if c.config.allowed == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Where: "the function of WithAddrFilter", Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return c.config.allowed(addr)
+}
+
 func (c *Connector) resolved(addrs []netip.Addr, port uint16) {
 	// The order of RFC 6724, strictly or with the families in turns (RFC 8305, 4).
 	addrs = c.loop.order(addrs)
@@ -191,7 +232,7 @@ func (c *Connector) resolved(addrs []netip.Addr, port uint16) {
 		addrs = interleave(addrs)
 	}
 	for _, a := range addrs {
-		if familyFits(c.network, a) {
+		if hosts.FamilyFits(c.network, a) {
 			c.candidates = append(c.candidates, backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(a.Unmap(), port)})
 		}
 	}
@@ -235,19 +276,19 @@ func (c *Connector) connect() {
 
 // startNext starts the next candidate, and the timer for the one after it.
 func (c *Connector) startNext() {
-	if c.finished {
+	if c.finished || c.waits {
 		return
 	}
 	if c.stage == StageName {
-		c.fail(timeoutError{StageName})
+		c.fail(timedOut(StageName))
 		return
 	}
 	for len(c.candidates) > 0 {
 		addr := c.candidates[0]
 		c.candidates = c.candidates[1:]
 		started := c.start(addr)
-		if c.finished {
-			return // connected at once, or stopped by who was told
+		if c.finished || c.waits {
+			return // connected at once, or stopped by who was told, or begun again later
 		}
 		if started {
 			break
@@ -266,11 +307,9 @@ func (c *Connector) startNext() {
 func (c *Connector) start(addr backend.Addr) bool {
 	spec := &backend.Spec{Family: addr.Family}
 	if addr.Family == backend.Inet {
-		if f := c.config.allowed; f != nil {
-			if err := f(addr.IP); err != nil {
-				c.skip(addr, StageConnect, err)
-				return false
-			}
+		if err := c.mayConnect(addr.IP); err != nil {
+			c.skip(addr, StageConnect, err)
+			return false
 		}
 		spec.IPv6 = !addr.IP.Addr().Is4()
 		spec.Options = c.config.socketOptions()
@@ -285,6 +324,9 @@ func (c *Connector) start(addr backend.Addr) bool {
 	}
 	h, err := c.loop.be.Open(spec)
 	if err != nil {
+		if c.waitForDescriptor(addr, err) {
+			return false
+		}
 		if spec.Bind {
 			err = &net.OpError{Op: "bind", Net: c.network, Source: netAddr(spec.Local), Err: sysError("bind", err)}
 		} else {
@@ -293,11 +335,11 @@ func (c *Connector) start(addr backend.Addr) bool {
 		c.skip(addr, StageSocket, err)
 		return false
 	}
-	a := &attempt{c: c, h: h, addr: addr}
+	a := &attempt{c: c, h: h, addr: addr, how: backend.CloseFlat}
 	a.op = backend.Op{Kind: backend.Connect, Handle: h, Owner: a, Addr: &a.addr}
 	c.running = append(c.running, a)
 	if c.config.connect > 0 {
-		a.timer = c.loop.After(c.config.connect, func() { a.finish(timeoutError{StageConnect}) })
+		a.timer = c.loop.After(c.config.connect, func() { a.finish(timedOut(StageConnect)) })
 	}
 	if done, ok := c.loop.submit(&a.op); ok {
 		a.finish(done.Err)
@@ -320,15 +362,44 @@ func (a *attempt) finish(err error) {
 		return
 	}
 	c := a.c
-	if err == nil || planted == "refused-is-connected" {
+	if err == nil && a.toItself() {
+		// Nobody serves the port, and it was picked as the local one too: TCP then
+		// connects a socket with itself (RFC 9293, 3.5, simultaneous open). A reset
+		// frees the port at once, so that whoever is to serve it can.
+		a.how, err = backend.CloseReset, syscall.ECONNREFUSED
+	}
+	if err == nil {
 		c.won(a)
 		return
 	}
 	a.drop()
-	c.failed(a.addr, StageConnect, sysError("connect", err))
+	if c.waitForDescriptor(a.addr, err) {
+		return
+	}
+	if call := (*os.SyscallError)(nil); !errors.As(err, &call) {
+		err = sysError("connect", err) // else it was another call's, such as bind's
+	}
+	c.failed(a.addr, StageConnect, err)
 	c.race.Stop()
 	c.tellNext()
 	c.startNext()
+}
+
+// toItself reports whether an attempt has connected its socket with itself.
+func (a *attempt) toItself() bool {
+	if a.addr.Family != backend.Inet {
+		return false
+	}
+	own, err := a.c.loop.be.Name(a.h, false)
+	return err == nil && own.IP.Port() == a.addr.IP.Port() &&
+		(own.IP.Addr().Unmap().WithZone("") == a.addr.IP.Addr().Unmap().WithZone("") || a.addr.IP.Addr().IsUnspecified() && a.peerIs(own))
+}
+
+// peerIs reports whether the attempt's peer has that address: one that was asked
+// for as "any" is this machine.
+func (a *attempt) peerIs(own backend.Addr) bool {
+	peer, err := a.c.loop.be.Name(a.h, true)
+	return err == nil && peer.IP == own.IP
 }
 
 // drop takes an attempt out of the race and closes its socket.
@@ -351,10 +422,7 @@ func (a *attempt) drop() {
 
 func (a *attempt) shut() {
 	if a.h != backend.None {
-		a.c.loop.shutHandle(a.h, backend.CloseFlat)
-		if planted == "dial-closes-twice" && a.c.finished {
-			a.c.loop.shutHandle(a.h, backend.CloseFlat)
-		}
+		a.c.loop.shutHandle(a.h, a.how)
 		a.h = backend.None
 	}
 }
@@ -392,11 +460,11 @@ func (c *Connector) won(a *attempt) {
 	a.h = backend.None
 	a.drop()
 	c.end()
-	s := newStream(c.loop, h, h, c.net, c.config)
+	s := newSocket(c.loop, h, h, c.net, c.config)
 	s.setAddr(&a.addr, false)
 	s.attach(c.proto)
 	if g, ok := c.proto.(Agreer); ok {
-		c.agreeing = s
+		c.agreeing = &s.stream
 		g.OnAgreed(c.agreed)
 		if !c.until.IsZero() {
 			c.deadline.Set(max(c.until.Sub(c.loop.Now()), 0))
@@ -414,8 +482,8 @@ func (c *Connector) agreed(err *AttemptError) {
 	}
 	c.stage = err.Stage
 	c.failures = append(c.failures, err)
-	if late := (timeoutError{}); errors.As(c.cause, &late) {
-		c.cause = timeoutError{err.Stage}
+	if errors.Is(c.cause, os.ErrDeadlineExceeded) {
+		c.cause = timedOut(err.Stage)
 	}
 	c.tell(c.cause)
 }
@@ -423,7 +491,7 @@ func (c *Connector) agreed(err *AttemptError) {
 // end closes whatever is under way. It is called once.
 func (c *Connector) end() {
 	c.finished = true
-	c.loop.attempts.remove(c)
+	c.loop.attempts.Remove(&c.at)
 	if c.race != nil {
 		c.race.Stop()
 		c.deadline.Stop()
@@ -451,10 +519,19 @@ func (c *Connector) fail(err error) {
 }
 
 func (c *Connector) tell(err error) {
-	f, ok := c.proto.(ConnectFailer)
-	if !ok {
-		return
+	l := c.loop
+	failure := &ConnectError{Network: c.network, Address: c.address, Stage: c.stage, Attempts: c.failures, Err: err}
+	if err == ErrLoopClosed { //nolint:errorlint // as fail was given it
+		began := c.deadline != nil
+		if began && !TakesConnectFailed(c.proto) {
+			return // Close was asked to end it
+		}
+		failure.asked = began
+		l.failing = true
+		defer func() { l.failing = false }()
 	}
-	defer c.loop.guard("ConnectFailed")
-	f.ConnectFailed(&ConnectError{Network: c.network, Address: c.address, Stage: c.stage, Attempts: c.failures, Err: err})
+	defer l.guard("ConnectFailed")
+	l.TellConnectFailed(c.proto, failure)
 }
+
+var errNoProtocol = errors.New("weir: the protocol is nil")

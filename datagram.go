@@ -120,11 +120,8 @@ type PacketEndpoint struct {
 	made    bool
 	closing bool
 	lost    bool
-	gone    bool // the handle is closed
 	reason  error
 }
-
-func (e *PacketEndpoint) place() *int { return &e.at }
 
 // How an endpoint backs off from errors that are nobody's in particular.
 const (
@@ -156,7 +153,7 @@ func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...Opti
 	e.cutter, _ = p.(TruncatedReceiver)
 	e.pauser, _ = p.(WritePauser)
 	e.drainer, _ = p.(Drainer)
-	l.endpoints.add(e)
+	l.endpoints.Add(e, &e.at)
 	l.internalCall(e.begin)
 	return e, nil
 }
@@ -301,7 +298,7 @@ func (e *PacketEndpoint) guard(where string) {
 
 // PauseReading stops PacketReceived. Datagrams wait in the system's buffer as
 // far as there is room, and are lost beyond. ResumeReading lets it go on, never
-// from inside. Again is nothing.
+// from inside. Calling it again has no effect.
 func (e *PacketEndpoint) PauseReading() {
 	if e.loop.check("PauseReading") != nil || e.rd.paused || e.ended() {
 		return
@@ -345,7 +342,8 @@ func (e *PacketEndpoint) Abort() {
 
 func (e *PacketEndpoint) ended() bool { return e.closing || e.lost }
 
-// lose ends the endpoint; EndpointLost comes once its Ops are done.
+// lose ends the endpoint. Its handle is closed at once, so that its address is
+// free; EndpointLost comes from the queue.
 func (e *PacketEndpoint) lose(err error) {
 	if e.lost {
 		return
@@ -353,18 +351,9 @@ func (e *PacketEndpoint) lose(err error) {
 	e.lost, e.reason = true, err
 	e.rd.stop()
 	e.wr.drop()
-	e.shut()
-}
-
-// shut closes the handle once nothing is armed on it.
-func (e *PacketEndpoint) shut() {
-	if !e.lost || e.gone || e.rd.op.Armed() || e.wr.op.Armed() {
-		return
-	}
-	e.gone = true
 	e.loop.shutHandle(e.h, backend.CloseFlat)
 	e.loop.internalCall(func() {
-		e.loop.endpoints.remove(e)
+		e.loop.endpoints.Remove(&e.at)
 		p := e.proto
 		e.proto, e.failer, e.cutter, e.pauser, e.drainer = nil, nil, nil, nil, nil
 		defer e.guard("EndpointLost")

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/chunk"
 )
 
 // packetReader is an endpoint's receiving half.
@@ -46,7 +47,6 @@ func (r *packetReader) OpDone(c *backend.Completion) {
 	r.take(c)
 	switch {
 	case r.e.ended():
-		r.e.shut()
 	case r.errors < packetErrors:
 		r.arm()
 	default:
@@ -150,13 +150,20 @@ type queuedPacket struct {
 // limitMarks is how many times the high mark may be buffered.
 const limitMarks = 4
 
+// Datagrams are counted too, since an empty one has no bytes: so many make the
+// high mark, a quarter of them the low one.
+const packetsHigh = 1024
+
 func (w *packetWriter) idle() bool { return w.head == len(w.queue) }
+
+// waiting is how many datagrams are in the queue.
+func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
 
 // SendTo sends p, which may be empty, as one datagram, or copies what cannot be
 // sent at once: the caller may use p again. It never blocks. An error is about
 // this datagram, which is dropped, and the endpoint lives on: the system's own
 // as a *net.OpError, ErrSendBufferFull past four times the high mark (64 KiB, see
-// WithWriteMarks), or ErrClosed after the close.
+// WithWriteMarks) or 4096 datagrams, or ErrClosed after the close.
 func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	if err := e.loop.check("SendTo"); err != nil {
 		return err
@@ -169,7 +176,7 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	}
 	w := &e.wr
 	waited := !w.idle()
-	if waited && w.bytes+len(p) > max(limitMarks*w.high, 1) {
+	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
 	w.push(p, to)
@@ -215,7 +222,7 @@ func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
 func (w *packetWriter) push(p []byte, to PacketAddr) {
 	if w.idle() {
 		w.queue, w.head, w.mem = w.queue[:0], 0, w.mem[:0]
-	} else if len(w.mem) > 2*limitMarks*w.high+chunkSize {
+	} else if len(w.mem) > 2*limitMarks*w.high+chunk.Size || w.head > limitMarks*packetsHigh {
 		w.compact()
 	}
 	off := len(w.mem)
@@ -270,7 +277,6 @@ func (w *packetWriter) drop() {
 func (w *packetWriter) OpDone(c *backend.Completion) {
 	e := w.e
 	if e.lost {
-		e.shut()
 		return
 	}
 	for {
@@ -302,7 +308,7 @@ func (w *packetWriter) OpDone(c *backend.Completion) {
 // crossed announces that too much is buffered.
 func (w *packetWriter) crossed() {
 	e := w.e
-	if w.bytes > w.high && !w.paused && e.pauser != nil {
+	if (w.bytes > w.high || w.waiting() > packetsHigh) && !w.paused && e.pauser != nil {
 		w.paused = true
 		defer e.guard("PauseWriting")
 		e.pauser.PauseWriting()
@@ -312,7 +318,7 @@ func (w *packetWriter) crossed() {
 // eased announces that there is room again.
 func (w *packetWriter) eased() {
 	e := w.e
-	if w.paused && w.bytes <= w.low {
+	if w.paused && w.bytes <= w.low && w.waiting() <= packetsHigh/4 {
 		w.paused = false
 		func() {
 			defer e.guard("ResumeWriting")

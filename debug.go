@@ -1,12 +1,13 @@
 package weir
 
 import (
-	"bytes"
 	"fmt"
+	"reflect"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/weir-io/weir/internal/gid"
 )
 
 // debugger checks a loop's callers; see WithDebug.
@@ -14,23 +15,52 @@ type debugger struct {
 	loop  *Loop
 	slow  time.Duration
 	owner atomic.Uint64 // the goroutine that runs the loop; 0 while none does
+
+	// Of the loop's goroutine, or the coroutine it has switched to.
+	task string // that runs; "" is none
+	ran  string // the last that ran in this callback
 }
 
 func newDebugger(l *Loop, slow time.Duration) *debugger { return &debugger{loop: l, slow: slow} }
 
-func (d *debugger) enter() { d.owner.Store(goroutineID()) }
+func (d *debugger) enter() { d.owner.Store(gid.ID()) }
 func (d *debugger) leave() { d.owner.Store(0) }
 
-// goroutineID reads the number from the header of a stack trace, which is the
-// one place where the runtime shows it.
-func goroutineID() uint64 {
-	var buf [64]byte
-	f := bytes.Fields(buf[:runtime.Stack(buf[:], false)])
-	if len(f) < 2 {
-		return 0
+// switched notes which task runs.
+func (d *debugger) switched(task string) {
+	if d.task = task; task != "" {
+		d.ran = task
 	}
-	id, _ := strconv.ParseUint(string(f[1]), 10, 64)
-	return id
+}
+
+// WaitError is the misuse that debug mode finds: a call that waits for the loop was
+// made on the loop's own goroutine, and would never return.
+type WaitError struct {
+	Call  string
+	Task  string // that made it; "" where it was a callback
+	Stack []byte
+}
+
+func (e *WaitError) Error() string {
+	where := "in a callback"
+	if e.Task != "" {
+		where = "in task " + e.Task
+	}
+	return "weir: " + e.Call + " called on the loop's goroutine, " + where + ": it waits for the loop, which waits for it (use another goroutine)"
+}
+
+// MayWait is for functions that block their goroutine until the loop has done
+// something, as netconn's do: they ask before they wait. In debug mode it logs and
+// returns a *WaitError where that is the loop's own goroutine; else it returns nil.
+// Any goroutine may call it.
+func (l *Loop) MayWait(call string) error {
+	if l.debug == nil || l.debug.owner.Load() != gid.ID() {
+		return nil
+	}
+	stack := make([]byte, 8<<10)
+	err := &WaitError{Call: call, Task: l.debug.task, Stack: stack[:runtime.Stack(stack, false)]}
+	l.log.Error(err.Error(), "stack", string(err.Stack))
+	return err
 }
 
 // GoroutineError is the misuse that debug mode finds: a method of the loop's
@@ -55,7 +85,7 @@ func (l *Loop) check(method string) error {
 
 func (d *debugger) check(method string) error {
 	owner := d.owner.Load()
-	id := goroutineID()
+	id := gid.ID()
 	if owner == 0 || owner == id {
 		return nil
 	}
@@ -78,15 +108,22 @@ func (e *SlowError) Error() string {
 // timed runs a callback and reports it if it was slow.
 func (d *debugger) timed(who any, f func()) {
 	start := d.loop.be.Now()
+	d.ran = ""
 	f()
 	if took := d.loop.be.Now() - start; took > d.slow {
-		d.loop.report(&SlowError{What: describe(who), Took: took})
+		what := describe(who)
+		if d.ran != "" {
+			what += ", in which task " + d.ran + " ran"
+		}
+		d.loop.report(&SlowError{What: what, Took: took})
 	}
 }
 
 // describe says where a callback came from.
 func describe(who any) string {
 	switch w := who.(type) {
+	case *socket:
+		return describe(&w.stream)
 	case *stream:
 		if w.proto != nil {
 			return fmt.Sprintf("callback of %T on %s", w.proto, w.name())
@@ -98,10 +135,24 @@ func describe(who any) string {
 		return "timer " + funcName(w.fn)
 	case *Listener:
 		return "accepting on " + w.Addr().String()
+	case *packetReader:
+		return w.e.describe()
+	case *packetWriter:
+		return w.e.describe()
+	case *attempt:
+		return fmt.Sprintf("connecting %T to %s %s", w.c.proto, w.c.network, w.c.address)
+	case *splice:
+		return "splice from " + w.src.name() + " to " + w.dst.name()
+	case *lingerer:
+		return "ending a connection that was closed"
 	case *Watch:
 		return "watch of descriptor " + itoa(w.fd)
 	}
 	return fmt.Sprintf("%T", who)
+}
+
+func (e *PacketEndpoint) describe() string {
+	return fmt.Sprintf("callback of %T on %s %s", e.proto, e.netw, e.LocalAddr())
 }
 
 // UnclosedError tells of a transport that was open when its loop was closed.
@@ -117,8 +168,19 @@ func (e *UnclosedError) Error() string {
 // unclosed reports what is open at Close.
 func (d *debugger) unclosed() {
 	for s := d.loop.conns.first; s != nil; s = s.next {
-		if s.flags&(fLost|fClosing) == 0 {
+		if s.phase < phaseClosing {
 			d.loop.report(&UnclosedError{Conn: s.name(), Stack: s.extra().made})
 		}
 	}
+}
+
+// funcName names a function for people.
+func funcName(f func()) string {
+	pc := reflect.ValueOf(f).Pointer()
+	fn := runtime.FuncForPC(pc)
+	if fn == nil {
+		return "func"
+	}
+	file, line := fn.FileLine(pc)
+	return fn.Name() + " (" + file + ":" + itoa(line) + ")"
 }

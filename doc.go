@@ -48,4 +48,27 @@
 // ConnectionLost(nil) is a clean end: either side closed and everything was
 // delivered. All else is typed, works with [errors.Is] and [errors.As], and says
 // whose doing it was.
+//
+// # The end
+//
+// [Loop.Shutdown], [Group.Shutdown] and [Listener.Shutdown] end in good order, with a
+// deadline; examples/shutdown does so on SIGTERM. [Loop.Close] ends at once, but for
+// what was written before.
+//
+// # Packages
+//
+//   - layer, layer/proxy, layer/ws, layer/zstd: what goes between a transport and a
+//     protocol, such as TLS, proxies, limits, WebSocket and compression
+//   - certs: certificates from files that are read again, and rules for peers
+//   - frame: bytes to messages
+//   - netconn: to and from net.Conn and net.Listener, for net/http and its like
+//   - future, task, task/stream: values that come later, and coroutines
+//   - executor: functions that block
+//   - dns: a resolver for [WithResolver]
+//   - relay, balance: copying both ways, and choosing among several servers
+//   - address: the command's endpoint strings
+//   - sink: logs and recordings that never hold up a loop
+//   - weirtest: the simulated network with its seeds and faults, transports that
+//     record, and the suites that streams and layers have to pass
+//   - driver, driver/drivertest: a backend of one's own
 package weir

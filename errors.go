@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 )
 
@@ -44,6 +45,10 @@ var (
 	// ErrStopped is the reason of a connect that was stopped here.
 	ErrStopped = errors.New("weir: connect stopped here")
 )
+
+// ErrGoexit is the failure of a function that ended the loop's goroutine by
+// runtime.Goexit, as testing's FailNow does, where someone waits for what it returns.
+var ErrGoexit = errors.New("weir: the function called runtime.Goexit")
 
 // PanicError is the reason of a connection whose protocol panicked, and what
 // the loop's error handler gets for a panic in a callback.
@@ -119,10 +124,14 @@ type AttemptError struct {
 }
 
 func (e *AttemptError) Error() string {
-	if e.Addr == nil {
-		return fmt.Sprintf("%s: %v", e.Stage, e.Err)
+	err := e.Err
+	if call, ok := err.(*os.SyscallError); ok && call.Syscall == string(e.Stage) { //nolint:errorlint // what wraps it says more
+		err = call.Err // the stage says which call it was
 	}
-	return fmt.Sprintf("%s: %s: %v", e.Addr, e.Stage, e.Err)
+	if e.Addr == nil {
+		return fmt.Sprintf("%s: %v", e.Stage, err)
+	}
+	return fmt.Sprintf("%s: %s: %v", e.Addr, e.Stage, err)
 }
 
 // Unwrap returns the cause.
@@ -136,7 +145,14 @@ type ConnectError struct {
 	Attempts         []*AttemptError
 	Attempt          int   // which attempt of a Redialer it was, from 1; 0 for Connect's
 	Err              error // the reason where no address was tried, or ErrStopped, or a timeout; else nil
+
+	passed, asked bool // no one took it; it was asked for
 }
+
+// Pass says that the protocol which gets the error in ConnectFailed does nothing with
+// it: the loop's error handler, or its log, gets it then. Only the loop's goroutine may
+// call it, within ConnectFailed.
+func (e *ConnectError) Pass() { e.passed = true }
 
 func (e *ConnectError) Error() string {
 	var b strings.Builder

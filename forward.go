@@ -1,19 +1,20 @@
 package weir
 
-// Forwarder is the ability of a transport to send bytes that another one's protocol
-// was lent, without a copy. Ask the very transport for it, by a type assertion: what
-// As finds below one that changes bytes would send them unchanged.
+// Forwarder is the ability of a transport to send, without a copy, bytes that another
+// transport's protocol was lent. Ask the transport itself for it, with a type
+// assertion: what As finds below a transport that changes bytes would send them
+// unchanged.
 type Forwarder interface {
-	// Forward is Write for p, all or part of what a DataReceived is lent, if nobody
-	// changes those bytes any more: neither the caller nor whoever is lent them
-	// next. Where a layer delivers many pieces at once (Feed.DeliverMany) what is
-	// forwarded of them leaves together, when the last is delivered; until then it
-	// counts as buffered, and PauseWriting may come as late as that.
+	// Forward is Write for p, all or part of what a DataReceived is lent, provided that
+	// no one changes those bytes any more: neither the caller nor whoever is lent them
+	// next. If a layer delivers many pieces at once (Feed.DeliverMany), what is
+	// forwarded of them is sent together, when the last one has been delivered. Until
+	// then it counts as buffered, and PauseWriting may come as late as that.
 	Forward(p []byte) (int, error)
 }
 
-// gather is what was forwarded out of the pieces that a layer is delivering. Their
-// memory stays as it is until all are delivered, so that they leave in one write
+// gather is what was forwarded of the pieces that a layer is delivering. Their memory
+// does not change until all are delivered, so that they can be sent in one write
 // without a copy.
 type gather struct {
 	on  bool  // a layer is delivering
@@ -23,7 +24,7 @@ type gather struct {
 	n   int // bytes in vec
 }
 
-// gatherMax is how many bytes wait for the last piece.
+// gatherMax is how many bytes may wait for the last piece.
 const gatherMax = 256 << 10
 
 // takes reports whether p, forwarded to s, may wait for the last piece.
@@ -31,9 +32,13 @@ func (g *gather) takes(s *stream, p []byte) bool {
 	switch {
 	case len(p) == 0 || !g.on || lastByte(p) != g.end:
 		return false
-	case !s.loop.caps.Inline || s.out != nil || s.flags&(fCarried|fSpliceOut) != 0:
-		return false // it would be buffered, or is the carrier's
-	case g.to == nil:
+	case !s.loop.caps.Inline || s.out != nil:
+		return false // it would be buffered
+	}
+	if k, ok := s.lower.(*socket); !ok || k.spliceOut {
+		return false // a carrier gets it at once, or it would be buffered
+	}
+	if g.to == nil {
 		return len(p) >= directMin
 	}
 	return g.to == s && len(g.vec) < vecMax && g.n+len(p) <= gatherMax
@@ -57,19 +62,20 @@ func (s *stream) Forward(p []byte) (int, error) {
 		g.vec = append(g.vec, p)
 		g.n += len(p)
 	} else {
-		s.write(p)
+		s.send(p)
 	}
 	return len(p), nil
 }
 
-// settle sends what was forwarded to s and has not left, as far as the system takes
-// it, and buffers the rest. It calls nobody: overflow is the caller's.
-func (s *stream) settle() {
+// sendGathered sends what was forwarded to s and not yet sent, as far as the system
+// takes it, and buffers the rest. It makes no callbacks: the caller has to call
+// overflow.
+func (s *stream) sendGathered() {
 	g := &s.loop.gather
 	if g.to != s {
 		return
 	}
-	sent := s.direct(g.vec)
+	sent := s.lower.(*socket).direct(g.vec) //nolint:forcetypeassert // takes has checked it
 	for _, p := range g.vec {
 		k := min(sent, len(p))
 		sent -= k
@@ -89,15 +95,15 @@ func (g *gather) drop() {
 	g.to, g.vec, g.n = nil, g.vec[:0], 0
 }
 
-// DeliverMany is Deliver for many pieces: the protocol gets one DataReceived for
-// each. What it forwards of them leaves together. Their memory stays as it is until
+// DeliverMany is Deliver for many pieces: the protocol gets one DataReceived for each.
+// What it forwards of them is sent together. Their memory must not change until
 // DeliverMany returns.
 func (f *Feed) DeliverMany(pieces [][]byte) {
-	g := &f.s.loop.gather
+	g := &f.k.loop.gather
 	mine := !g.on && len(pieces) > 1
 	g.on = g.on || mine
 	for _, p := range pieces {
-		p = p[:len(p):len(p)] // who appends to one must not change the next
+		p = p[:len(p):len(p)] // appending to one must not change the next
 		if mine {
 			g.end = lastByte(p)
 		}
@@ -108,7 +114,7 @@ func (f *Feed) DeliverMany(pieces [][]byte) {
 	}
 	g.on, g.end = false, nil
 	if s := g.to; s != nil {
-		s.settle()
+		s.sendGathered()
 		s.overflow()
 	}
 }

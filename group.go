@@ -4,8 +4,10 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // Group is several loops, each on a goroutine of its own, that share listeners.
@@ -70,11 +72,45 @@ func (g *Group) Stop() {
 	}
 }
 
-// Close closes every loop; see Loop.Close.
+// Shutdown ends every loop gracefully, see Loop.Shutdown: first what the group
+// listens to, then, when all that was accepted is on its loop, the loops. Run
+// returns when all have ended. Any goroutine may call it.
+func (g *Group) Shutdown(d time.Duration) {
+	first := g.loops[0]
+	// A closed group has ended.
+	_ = first.postInternal(func() {
+		began := first.Now()
+		first.end(d, func() {
+			for _, l := range g.loops[1:] {
+				l.Shutdown(d - first.Now().Sub(began))
+			}
+		})
+	})
+}
+
+// Close closes every loop, all at the same time; see Loop.Close. What they cut is
+// one *CutError.
 func (g *Group) Close() error {
-	var errs []error
-	for _, l := range g.loops {
-		errs = append(errs, l.Close())
+	errs := make([]error, len(g.loops))
+	var wg sync.WaitGroup
+	for i, l := range g.loops {
+		wg.Go(func() { errs[i] = l.Close() })
+	}
+	wg.Wait()
+	var all *CutError
+	for i, err := range errs {
+		var cut *CutError
+		if !errors.As(err, &cut) {
+			continue
+		}
+		if all == nil {
+			all = cut
+			continue
+		}
+		all.add(cut)
+		if err == error(cut) { //nolint:errorlint // nothing else is in it
+			errs[i] = nil
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -124,6 +160,7 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		from = &a
 	}
 	ln.conns++
+	ln.loop.away++
 	posted := l.postInternal(func() {
 		err := ErrLoopClosed
 		var nh backend.Handle
@@ -135,6 +172,7 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		if err != nil {
 			moved.discard()
 			g.left(l)
+			ln.left(peerIP(from))
 			ln.goneElsewhere()
 			return
 		}
@@ -143,6 +181,8 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 	if !posted { // that loop is closed
 		moved.discard()
 		g.left(l)
+		ln.loop.away--
+		ln.left(peerIP(from))
 		ln.connGone()
 	}
 }
@@ -160,7 +200,7 @@ func (l *Loop) detach(h backend.Handle) (c carrier, err error) {
 	if l.caps.Descriptors {
 		l.shutHandle(h, backend.Forget)
 		c.adopt = func(to backend.Backend) (backend.Handle, error) { return to.Adopt(int(h)) }
-		c.discard = func() { closeFDs(int(h)) }
+		c.discard = func() { sys.CloseAll(int(h)) }
 		return c, nil
 	}
 	m, ok := l.be.(backend.Mover)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,6 +29,14 @@ type Listener struct {
 	conns  int
 	onDone []func()
 
+	draining bool // it closes once the system's queue is empty
+	accepted int  // connections so far
+	onClosed []func()
+
+	refused  refusals
+	waited   refusals // those that were made to wait
+	waiting  *waiters // nil: none ever had to
+	scarce   bool     // the process may have few descriptors
 	retry    *Timer
 	errors   int       // in a row
 	reported time.Time // when a shortage was last reported
@@ -65,8 +74,11 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...Option) (*Listene
 	if err := l.check("Listen"); err != nil {
 		return nil, err
 	}
-	if l.state.Load() >= loopClosing {
+	if l.state.Load() >= loopClosing || l.ending != nil {
 		return nil, ErrLoopClosed
+	}
+	if f == nil {
+		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: errNoFactory}
 	}
 	c := configOf(opts)
 	ln, err := l.listen(netw, address, c)
@@ -78,10 +90,13 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...Option) (*Listene
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
 	}
 	ln.factory = f
-	l.listeners.add(ln)
+	ln.scarce = ln.fewDescriptors()
+	l.listeners.Add(ln, &ln.at)
 	ln.accept()
 	return ln, nil
 }
+
+var errNoFactory = errors.New("weir: the factory is nil; pass a function that makes a protocol for each connection")
 
 // textAddr is an address as the caller wrote it.
 type textAddr struct{ net, text string }
@@ -127,13 +142,24 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 // Addr is where it listens; with port 0 asked for, the port that was picked.
 func (ln *Listener) Addr() net.Addr { return netAddr(ln.addr) }
 
-func (ln *Listener) place() *int { return &ln.at }
+// ListenAddrs returns the addresses of the loop's stream listeners, in no order.
+// It belongs to the loop's goroutine.
+func (l *Loop) ListenAddrs() []net.Addr {
+	if l.check("ListenAddrs") != nil {
+		return nil
+	}
+	var all []net.Addr
+	for ln := range l.listeners.All() {
+		all = append(all, ln.Addr())
+	}
+	return all
+}
 
 // Conns is how many of its connections are open.
 func (ln *Listener) Conns() int { return ln.conns }
 
 // Pause stops accepting; connections wait in the system's queue. Resume goes
-// on. Again is nothing.
+// on. Calling it again has no effect.
 func (ln *Listener) Pause() {
 	if ln.loop.check("Pause") != nil || ln.paused || ln.closed {
 		return
@@ -164,9 +190,12 @@ func (ln *Listener) Close() error {
 	if ln.retry != nil {
 		ln.retry.Stop()
 	}
-	if ln.op.Armed() && !ln.loop.be.Cancel(&ln.op) {
-		return nil // its last result comes to OpDone
+	if ln.waiting != nil {
+		ln.waiting.close()
 	}
+	ln.waited.end(ln)
+	ln.refused.end(ln)
+	ln.loop.be.Cancel(&ln.op)
 	ln.shut()
 	return nil
 }
@@ -177,8 +206,134 @@ func (ln *Listener) shut() {
 	}
 	ln.gone = true
 	ln.loop.shutHandle(ln.h, backend.CloseFlat)
-	ln.loop.listeners.remove(ln)
+	ln.loop.listeners.Remove(&ln.at)
+	for _, f := range ln.onClosed {
+		ln.loop.internalCall(f)
+	}
+	ln.onClosed = nil
 	ln.checkDone()
+}
+
+// acceptQuiet is how long a listener that is ended gracefully goes without another
+// connection before it takes the system's queue to be empty.
+const acceptQuiet = 100 * time.Millisecond
+
+// drain closes the listener once it has taken what waits in the system's queue,
+// and then calls closed.
+func (ln *Listener) drain(closed func()) {
+	ln.OnClosed(closed)
+	if ln.closed || ln.draining {
+		return
+	}
+	ln.draining = true
+	ln.look(ln.accepted + ln.config.backlog)
+}
+
+// look comes back after a while, and goes on if there was another connection. No
+// more are taken than the queue may have held.
+func (ln *Listener) look(most int) {
+	before := ln.accepted
+	ln.loop.After(acceptQuiet, func() {
+		switch {
+		case ln.closed:
+		case ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on:
+			ln.look(most) // there may be more behind those that wait
+		case ln.accepted > before && ln.accepted < most && !ln.paused:
+			ln.look(most)
+		default:
+			_ = ln.Close()
+		}
+	})
+}
+
+// OnClosed calls f, from the loop's queue, once the listener has stopped
+// accepting, whoever closed it; soon if it has.
+func (ln *Listener) OnClosed(f func()) {
+	if ln.loop.check("OnClosed") != nil {
+		return
+	}
+	if ln.gone {
+		ln.loop.internalCall(f)
+		return
+	}
+	ln.onClosed = append(ln.onClosed, f)
+}
+
+// Shutdown ends the listener gracefully. It takes the connections that wait in
+// the system's queue and closes; those that it has accepted, the ones in their
+// handshake included, go on until they end by themselves, at most for d. What is
+// left then is aborted. done is called once, from the loop's queue, when the last
+// is gone: with nil, or with the *CutError that counts what was aborted.
+func (ln *Listener) Shutdown(d time.Duration, done func(error)) {
+	if ln.loop.check("Shutdown") != nil {
+		return
+	}
+	cut := &CutError{err: ErrAborted}
+	var mu sync.Mutex // a group's loops count at the same time
+	late := ln.loop.After(max(d, 0), func() {
+		_ = ln.Close()
+		ln.Each(func(t Transport) {
+			s := t.(*stream) //nolint:forcetypeassert // what Each has
+			n := s.stackBytes()
+			mu.Lock()
+			cut.Connections++
+			cut.Bytes += n
+			mu.Unlock()
+			s.lose(ErrAborted)
+		})
+	})
+	ln.drain(func() {})
+	ln.OnDone(func() {
+		late.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		if cut.empty() {
+			done(nil)
+			return
+		}
+		done(cut)
+	})
+}
+
+// Abort closes the listener and aborts its connections, the ones in their
+// handshake included.
+func (ln *Listener) Abort() {
+	if ln.loop.check("Abort") != nil {
+		return
+	}
+	_ = ln.Close()
+	ln.Each(Transport.Abort)
+}
+
+// Each calls f for each connection of the listener that is open: with the
+// transport that the factory was given, below any layers; one in its handshake is
+// among them. In a group the connections on other loops come later, on the
+// goroutine of their loop.
+func (ln *Listener) Each(f func(Transport)) {
+	if ln.loop.check("Each") != nil {
+		return
+	}
+	ln.eachOn(ln.loop, f)
+	if g := ln.config.group; g != nil {
+		for _, l := range g.loops {
+			if l != ln.loop {
+				// A closed loop has no connections.
+				_ = l.postInternal(func() { ln.eachOn(l, f) })
+			}
+		}
+	}
+}
+
+func (ln *Listener) eachOn(l *Loop, f func(Transport)) {
+	var mine []*stream // f may close some
+	for s := l.conns.first; s != nil; s = s.next {
+		if s.listener == ln && s.phase < phaseLost {
+			mine = append(mine, s)
+		}
+	}
+	for _, s := range mine {
+		f(s)
+	}
 }
 
 // OnDone calls f, from the loop's queue, once the listener is closed and the
@@ -209,14 +364,20 @@ func (ln *Listener) connGone() {
 // goneElsewhere is connGone from the goroutine of another loop of the group.
 func (ln *Listener) goneElsewhere() {
 	// A closed loop counts no more.
-	_ = ln.loop.postInternal(ln.connGone)
+	_ = ln.loop.postInternal(func() {
+		ln.loop.away--
+		ln.connGone()
+	})
 }
 
 func (ln *Listener) accept() {
-	if ln.closed || ln.paused || ln.op.Armed() {
+	if ln.closed || ln.paused || ln.op.Armed() || ln.loop.short.on || ln.full() {
 		return
 	}
 	ln.op.Kind, ln.op.Flags, ln.op.Handle = backend.Accept, backend.Multi, ln.h
+	if ln.oneByOne() {
+		ln.op.Flags = 0
+	}
 	if c, ok := ln.loop.submit(&ln.op); ok {
 		ln.OpDone(&c)
 	}
@@ -225,20 +386,15 @@ func (ln *Listener) accept() {
 // OpDone implements backend.Owner.
 func (ln *Listener) OpDone(c *backend.Completion) {
 	switch {
-	case c.Err == nil && (ln.closed || ln.paused && ln.gone):
+	case c.Err == nil && (ln.closed && !ln.draining || ln.paused && ln.gone):
 		// It came between accept and handling: nobody will serve it.
 		ln.loop.shutHandle(backend.Handle(c.N), backend.CloseReset)
 	case c.Err == nil:
+		ln.accepted++
 		ln.errors = 0
 		ln.made(c)
 	case c.Err != backend.ErrAgain && c.Err != backend.ErrCanceled && !ln.closed:
 		ln.failed(c.Err)
-		return
-	}
-	if ln.closed {
-		if !ln.op.Armed() {
-			ln.shut()
-		}
 		return
 	}
 	ln.accept()
@@ -247,6 +403,16 @@ func (ln *Listener) OpDone(c *backend.Completion) {
 // made starts a connection.
 func (ln *Listener) made(c *backend.Completion) {
 	h, peer := backend.Handle(c.N), c.Peer
+	if ln.admit(h, peer) {
+		ln.begin(h, peer)
+	}
+	if ln.op.Flags&backend.Multi != 0 && ln.op.Armed() && ln.oneByOne() {
+		ln.loop.be.Cancel(&ln.op) // accept goes on, one by one
+	}
+}
+
+// begin starts a connection that was admitted, on the loop or another of its group.
+func (ln *Listener) begin(h backend.Handle, peer *backend.Addr) {
 	if g := ln.config.group; g != nil {
 		g.place(ln, h, peer)
 		return
@@ -256,7 +422,7 @@ func (ln *Listener) made(c *backend.Completion) {
 
 // serve starts a connection on l, which is ln's loop or another of its group.
 func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr) {
-	s := newStream(l, h, h, ln.net, ln.config)
+	s := newSocket(l, h, h, ln.net, ln.config)
 	if peer != nil {
 		s.setAddr(peer, false)
 	}
@@ -274,13 +440,6 @@ func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr) {
 // shortage that trying again at once would turn into a spin.
 func (ln *Listener) failed(err error) {
 	ln.errors++
-	if planted == "accept-spins" {
-		ln.accept()
-		return
-	}
-	if planted == "accept-stops" && oneConnection(err) {
-		return
-	}
 	if oneConnection(err) && ln.errors < acceptErrors {
 		ln.accept()
 		return
@@ -290,6 +449,10 @@ func (ln *Listener) failed(err error) {
 			ln.reported = now
 			ln.loop.report(&AcceptError{Addr: ln.Addr(), Err: os.NewSyscallError("accept", err)})
 		}
+	}
+	if outOfDescriptors(err) {
+		ln.loop.shortOf() // it accepts again when that is over
+		return
 	}
 	if ln.retry == nil {
 		ln.retry = ln.loop.NewTimer(ln.accept)

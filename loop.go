@@ -2,14 +2,16 @@ package weir
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/backend/choice"
+	"github.com/weir-io/weir/internal/bag"
 	"github.com/weir-io/weir/internal/timers"
 )
 
@@ -17,7 +19,8 @@ import (
 //
 // One turn:
 //
-//	┌─▶ take posts and due timers into the queue
+//	┌─▶ take posts and due timers into the queue; I/O that may have been there
+//	│   before a timer was due is taken first
 //	│   run what was in the queue when the turn began, in order
 //	│   wait for I/O: not at all if more is queued, else until the next timer
 //	└── run the I/O callbacks, in the order the backend reports them
@@ -31,6 +34,7 @@ type Loop struct {
 	caps backend.Caps
 	base time.Time // the wall clock when be.Now was 0
 	now  time.Duration
+	seen time.Duration // what was ready by then has been delivered; perhaps more
 
 	timers  timers.Heap
 	ready   []runnable // what the next turn runs
@@ -46,27 +50,42 @@ type Loop struct {
 	stop    atomic.Bool
 	state   atomic.Uint32
 
+	noExtras  extras // of the streams that have none; see stream.extra
+	bounds    bounds // of the streams for which nothing else was said
 	conns     streamList
-	listeners bag[*Listener]
-	endpoints bag[*PacketEndpoint]
-	attempts  bag[*Connector]
-	lingerers bag[*lingerer]
-	watches   bag[*Watch]
-	feeds     bag[*sourceFeed]
-	signals   bag[*SignalHandler]
+	listeners bag.Bag[*Listener]
+	endpoints bag.Bag[*PacketEndpoint]
+	attempts  bag.Bag[*Connector]
+	lingerers bag.Bag[*lingerer]
+	watches   bag.Bag[*Watch]
+	feeds     bag.Bag[*sourceFeed]
+	signals   bag.Bag[*SignalHandler]
 	watched   map[int]*Watch         // by descriptor
 	sources   map[Source]*sourceFeed // by source
 
-	pool     chunkPool
-	pipes    []*kernelPipe // free ones, for splices
-	resolver Resolver
-	onError  func(error)
-	log      *slog.Logger
-	debug    *debugger // nil unless asked for
-	hosted   bool      // somebody watches PollFD
-	locked   bool      // Turn locked its goroutine to its thread
-	readied  bool      // see Readied
-	thread   uint64    // see Thread
+	pool      outPool
+	pipes     []*kernelPipe // free ones, for splices
+	unacked   unacked
+	short     shortage
+	resolver  Resolver
+	redialers uint64 // how many were made
+	onError   func(error)
+	log       *slog.Logger
+	debug     *debugger     // nil unless asked for
+	hosted    bool          // somebody watches PollFD
+	turning   bool          // inside turn
+	dropped   int           // calls that Close did not run
+	failing   bool          // inside a ConnectFailed that says the loop is closed
+	locked    uint64        // the thread that Turn keeps its goroutine locked to; 0: none
+	held      bool          // the goroutine was locked to its thread for the call in progress
+	readied   bool          // see Readied
+	ending    *ending       // since Shutdown
+	ended     chan struct{} // closed when that is over, or by Close
+	told      bool          // ended is closed
+	closed    chan struct{} // closed by Close
+	away      int           // connections that listeners here placed on other loops
+	flush     time.Duration // see WithFlushTime
+	thread    uint64        // see Thread
 }
 
 // The states of a Loop.
@@ -87,18 +106,22 @@ const batchMax = 256
 // the environment variable WEIR_BACKEND, else by the platform's order of
 // preference.
 func New(opts ...LoopOption) (*Loop, error) {
-	c := loopConfig{log: slog.Default()}
+	c := loopConfig{log: slog.Default(), flush: flushTime}
 	for _, o := range opts {
 		o(&c)
+	}
+	if c.err != nil {
+		return nil, c.err
 	}
 	be := c.backend
 	if be == nil {
 		var err error
-		if be, err = openBackend(c.name, c.log); err != nil {
+		if be, err = choice.Open(c.name, c.log); err != nil {
 			return nil, err
 		}
 	}
 	l := &Loop{
+		bounds:   *defaultBounds(),
 		be:       be,
 		caps:     be.Caps(),
 		base:     be.Wall(),
@@ -108,6 +131,9 @@ func New(opts ...LoopOption) (*Loop, error) {
 		resolver: c.resolver,
 		onError:  c.onError,
 		log:      c.log,
+		ended:    make(chan struct{}),
+		closed:   make(chan struct{}),
+		flush:    c.flush,
 	}
 	if l.resolver == nil {
 		l.resolver = hostsResolver{}
@@ -119,11 +145,11 @@ func New(opts ...LoopOption) (*Loop, error) {
 	return l, nil
 }
 
-// Run turns the loop on the calling goroutine until Stop. Where the backend
-// needs it the goroutine is locked to its thread meanwhile. After Stop before
-// Run it makes exactly one turn, without waiting. It returns nil after Stop,
-// ErrLoopRunning inside Run, ErrLoopClosed after Close, or the backend's
-// fatal error.
+// Run turns the loop on the calling goroutine until Stop, or until the end that
+// Shutdown began has come. Where the backend needs it the goroutine is locked to
+// its thread meanwhile. After Stop before Run it makes exactly one turn, without
+// waiting. It returns nil after Stop or Shutdown, ErrLoopRunning inside Run,
+// ErrLoopClosed after Close, or the backend's fatal error.
 func (l *Loop) Run() error {
 	if err := l.enter(); err != nil {
 		return err
@@ -142,6 +168,9 @@ func (l *Loop) Run() error {
 			l.stop.Store(false)
 			return nil
 		}
+		if l.ending != nil && l.ending.over {
+			return nil
+		}
 	}
 }
 
@@ -157,14 +186,11 @@ func (l *Loop) Turn(wait time.Duration) error {
 		return err
 	}
 	defer l.leave()
-	if l.caps.Thread && !l.locked {
-		runtime.LockOSThread()
-		l.locked = true
+	if l.caps.Thread && l.locked == 0 {
+		l.locked, l.held = l.thread, false // the lock stays
 	}
 	err := l.turn(wait)
-	if planted != "turn-keeps-stop" {
-		l.stop.Store(false)
-	}
+	l.stop.Store(false)
 	return err
 }
 
@@ -176,7 +202,6 @@ func (l *Loop) enter() error {
 		return ErrLoopRunning
 	}
 	if l.caps.Thread {
-		runtime.LockOSThread()
 		l.holdThread()
 	}
 	if l.debug != nil {
@@ -186,20 +211,26 @@ func (l *Loop) enter() error {
 }
 
 func (l *Loop) leave() {
+	if l.turning {
+		l.cutShort()
+	}
 	if l.debug != nil {
 		l.debug.leave()
 	}
 	if l.caps.Thread {
-		l.thread = 0
-		runtime.UnlockOSThread()
+		l.letThread()
 	}
 	l.state.CompareAndSwap(loopRunning, loopIdle)
 }
 
 // turn is the loop.
 func (l *Loop) turn(wait time.Duration) error {
+	l.turning = true
 	l.now = l.be.Now()
 	l.takePosts()
+	if err := l.readFirst(); err != nil {
+		return err
+	}
 	l.takeTimers()
 	l.settle()
 
@@ -210,7 +241,7 @@ func (l *Loop) turn(wait time.Duration) error {
 		l.settle()
 	}
 
-	if l.stop.Load() || len(l.ready) > 0 || len(l.early) > 0 {
+	if l.stop.Load() || len(l.ready) > 0 || len(l.early) > 0 || l.ending != nil && l.endOver() {
 		wait = 0
 	} else if d, ok := l.untilTimer(); ok && (wait < 0 || d < wait) {
 		wait = d
@@ -219,20 +250,98 @@ func (l *Loop) turn(wait time.Duration) error {
 		l.readied = false
 		runtime.Gosched()
 	}
+	began := l.be.Now()
 	n, err := l.be.Wait(wait, l.done)
-	if err != nil {
-		return err
+	if err == nil {
+		l.now = l.be.Now()
+		if n == 0 {
+			l.seen = began
+			if wait > 0 && l.now-began >= wait && l.now-began-wait < stallMin {
+				l.seen = l.now // it waited to the end, and nothing was there then
+			}
+		}
+		l.deliver(l.done[:n])
+		if l.ending != nil {
+			l.endOver()
+		}
 	}
-	l.now = l.be.Now()
-	l.deliver(l.done[:n])
-	return nil
+	l.turning = false
+	return err
 }
 
-// Readied tells the loop that a callback made a goroutine ready to run, so that
-// the loop lets goroutines run before it next waits. The runtime does not see a
-// loop that sleeps in the kernel for what it is at once, and leaves a goroutine
-// that was readied on its processor waiting until it does.
-func (l *Loop) Readied() { l.readied = true }
+// cutShort looks after what a turn had still to do when a callback ended its
+// goroutine by runtime.Goexit, as testing's FailNow does. What was queued stays
+// queued; results are handed out now, since they do not outlast the turn.
+func (l *Loop) cutShort() {
+	l.turning = false
+	var rest []runnable
+	for i, r := range l.batch {
+		if r != nil {
+			rest = append(rest, r)
+		}
+		l.batch[i] = nil
+	}
+	l.ready = append(rest, l.ready...)
+	l.dirty = slices.DeleteFunc(l.dirty, func(s *stream) bool { return s == nil })
+	first := true // it is the one whose callback it was
+	for _, cs := range [...][]backend.Completion{l.taken, l.done} {
+		for i := range cs {
+			if cs[i].Op != nil && !first {
+				l.handOut(&cs[i])
+			}
+			first = first && cs[i].Op == nil
+			cs[i] = backend.Completion{}
+		}
+	}
+}
+
+// stallMin is how late a Wait is that something held up: its answer may be of a
+// moment long before.
+const stallMin = 5 * time.Millisecond
+
+// So many Waits that bring less than shortWait results come before a timer at most: a
+// backend that had more to tell would have told it.
+const (
+	shortWait  = 8
+	shortWaits = 8
+)
+
+// readFirst takes in what was ready before a timer that is due now: where the
+// process did not get to run, be it for a signal, a busy machine or a slow
+// callback, its peers were not silent. It costs a Wait, and only where a timer
+// came due since the last one.
+func (l *Loop) readFirst() error {
+	when, ok := l.timers.Min()
+	if !ok || time.Duration(when) > l.now || time.Duration(when) <= l.seen {
+		return nil
+	}
+	if s, ok := l.be.(backend.Sweeper); ok && l.now-time.Duration(when) >= stallMin {
+		s.Sweep()
+	}
+	// A Wait may need another one behind it, as where a first result arms a read. One
+	// that is fair has come to every connection once there were as many results as
+	// there are of them; neither a flood nor one busy connection may hold up timers
+	// for longer.
+	most := l.conns.n + l.endpoints.Len() + l.listeners.Len() + batchMax
+	for short := 0; short < shortWaits && most > 0; {
+		began := l.be.Now()
+		n, err := l.be.Wait(0, l.done)
+		if err != nil {
+			return err
+		}
+		l.now = l.be.Now()
+		if n < shortWait {
+			short++
+			l.seen = began
+		}
+		if n == 0 && len(l.early) == 0 {
+			break
+		}
+		most -= n + len(l.early)
+		l.deliver(l.done[:n])
+	}
+	return nil
+}
 
 // deliver hands out results: those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
@@ -245,18 +354,22 @@ func (l *Loop) deliver(done []backend.Completion) {
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
-			if c.Last {
-				c.Op.Due = false
-			}
-			if l.debug != nil {
-				l.debug.timed(c.Op.Owner, func() { c.Op.Owner.OpDone(c) })
-			} else {
-				c.Op.Owner.OpDone(c)
-			}
-			l.settle()
+			l.handOut(c)
 			*c = backend.Completion{}
 		}
 	}
+}
+
+func (l *Loop) handOut(c *backend.Completion) {
+	if c.Last {
+		c.Op.Due = false
+	}
+	if l.debug != nil {
+		l.debug.timed(c.Op.Owner, func() { c.Op.Owner.OpDone(c) })
+	} else {
+		c.Op.Owner.OpDone(c)
+	}
+	l.settle()
 }
 
 // settle looks after the streams that a callback touched: what was written
@@ -320,165 +433,10 @@ func (l *Loop) Stop() {
 	l.be.Wake()
 }
 
-// Close ends the loop: every connection gets ConnectionLost(ErrLoopClosed),
-// every connect fails with it, listeners, sources and signal handlers are
-// removed and the backend is released. Posts that were accepted and had not
-// run are reported to the error handler as one *DroppedError. It returns
-// ErrLoopRunning while the loop runs, and an error that counts them if some
-// of what was open did not end; again is nothing.
-func (l *Loop) Close() error {
-	if !l.state.CompareAndSwap(loopIdle, loopClosing) {
-		if l.state.Load() == loopClosed {
-			return nil
-		}
-		return ErrLoopRunning
-	}
-	if l.caps.Thread {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		l.holdThread()
-		defer func() { l.thread = 0 }()
-	}
-	if l.debug != nil {
-		l.debug.enter()
-		defer l.debug.leave()
-		l.debug.unclosed()
-	}
-	if l.locked {
-		defer runtime.UnlockOSThread()
-		l.locked = false
-	}
-	err := l.shutdown()
-	l.state.Store(loopClosed)
-	dropped := 0
-	end := closedPosts
-	if planted == "post-after-close" {
-		end = nil
-	}
-	for c := l.posts.Swap(end); c != nil; c = c.next {
-		if c.internal {
-			c.run()
-		} else if c.pending() {
-			dropped++
-		}
-	}
-	for _, r := range l.ready {
-		if c, ok := r.(*Call); ok && c.pending() {
-			dropped++
-		}
-	}
-	l.ready = nil
-	l.closePipes()
-	l.timers.Clear()
-	if dropped > 0 {
-		l.report(&DroppedError{Callbacks: dropped})
-	}
-	return errors.Join(err, l.be.Close())
-}
-
-// shutdown ends what is open and turns the loop until all of it is gone.
-func (l *Loop) shutdown() error {
-	l.signals.each((*SignalHandler).Remove)
-	l.feeds.each(func(f *sourceFeed) { _ = l.RemoveSource(f.s) })
-	l.watches.each((*Watch).Remove)
-	l.attempts.each(func(c *Connector) { c.fail(ErrLoopClosed) })
-	l.listeners.each(func(ln *Listener) { _ = ln.Close() })
-	l.endpoints.each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
-	for s := l.conns.first; s != nil; s = s.next {
-		s.lose(ErrLoopClosed)
-	}
-	l.lingerers.each((*lingerer).end)
-	// Callbacks of the lost may open more: those are ended too.
-	for range 1000 {
-		queued := l.ready
-		l.ready = nil
-		for _, r := range queued {
-			if s, ok := r.(*stream); ok {
-				s.run()
-				l.settle()
-			} else if c, ok := r.(*Call); ok && c.internal {
-				c.run()
-			} else {
-				l.ready = append(l.ready, r)
-			}
-		}
-		for s := l.conns.first; s != nil; s = s.next {
-			s.lose(ErrLoopClosed)
-		}
-		if l.conns.first == nil && l.listeners.len() == 0 && l.endpoints.len() == 0 && l.lingerers.len() == 0 && l.attempts.len() == 0 {
-			return nil
-		}
-		wait := 10 * time.Millisecond
-		if len(l.ready) > 0 {
-			wait = 0
-		}
-		n, err := l.be.Wait(wait, l.done)
-		if err != nil {
-			return err
-		}
-		l.deliver(l.done[:n])
-	}
-	return fmt.Errorf("weir: closing the loop: %d connections, %d listeners, %d datagram endpoints and %d connects did not end",
-		l.conns.n, l.listeners.len(), l.endpoints.len(), l.attempts.len())
-}
-
-// DroppedError tells the error handler of callbacks that were accepted and
-// never ran, because the loop was closed.
-type DroppedError struct{ Callbacks int }
-
-func (e *DroppedError) Error() string {
-	return "weir: loop closed with " + itoa(e.Callbacks) + " callbacks queued"
-}
-
-// Unwrap returns ErrLoopClosed.
-func (e *DroppedError) Unwrap() error { return ErrLoopClosed }
-
 // Now is the loop's time: taken once a turn before callbacks run, and again
 // after waiting. It moves with the monotonic clock, whatever happens to the
 // wall clock, and is simulated in the simulator.
 func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
-
-// Next says how long a host may wait before it must call Turn even if PollFD
-// stays quiet: 0 if callbacks are queued or Stop was called, false if there is
-// no timer or the loop is closed.
-func (l *Loop) Next() (time.Duration, bool) {
-	if l.state.Load() == loopClosed {
-		return 0, false
-	}
-	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
-		return 0, true
-	}
-	return l.untilTimer()
-}
-
-// PollFD is a descriptor that is readable when a Turn has something to do, or
-// -1 where the backend has none or the loop is closed. It must only be watched,
-// never read.
-//
-// From the first call on the loop is a guest: posts make the descriptor
-// readable. The host then calls Turn(0) when it is readable and when the time
-// that Next tells has passed.
-func (l *Loop) PollFD() int {
-	if l.state.Load() == loopClosed {
-		return -1
-	}
-	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
-		l.hosted = true
-		h.Host(true)
-	}
-	return l.caps.PollFD
-}
-
-// BackendInfo says which backend serves a loop.
-type BackendInfo struct {
-	Name   string   // "epoll", "epoll-et", "uring", "portable", "sim"
-	Probed []string // what was found out when it started, for people
-}
-
-// Backend says which backend serves the loop. Any goroutine may call it.
-func (l *Loop) Backend() BackendInfo {
-	return BackendInfo{Name: l.caps.Name, Probed: append([]string(nil), l.caps.Probed...)}
-}
 
 // Connections is how many transports are open.
 func (l *Loop) Connections() int { return l.conns.n }

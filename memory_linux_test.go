@@ -4,10 +4,14 @@ import (
 	"net"
 	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // TestIdleMemory measures what an idle TCP connection takes on the user side:
-// at most 512 bytes (PERFORMANCE.md). A stack that the runtime takes or returns
+// at most 512 bytes (docs/promises.md, Targets). A stack that the runtime takes or returns
 // meanwhile is 20 bytes for each of them, so the least of three counts.
 func TestIdleMemory(t *testing.T) {
 	least := idleMemory(t)
@@ -32,7 +36,7 @@ func idleMemory(t *testing.T) float64 {
 		t.Fatal(err)
 	}
 	peers := make([]int, 0, conns)
-	defer func() { closeFDs(peers...) }()
+	defer func() { sys.CloseAll(peers...) }()
 	heap := func() uint64 {
 		runtime.GC()
 		runtime.GC()
@@ -56,4 +60,17 @@ func idleMemory(t *testing.T) float64 {
 	each := (float64(heap()) - float64(before)) / (conns - 100)
 	t.Logf("%.0f bytes for an idle connection", each)
 	return each
+}
+
+// dialRaw connects a blocking socket that takes no memory of the Go heap.
+func dialRaw(t *testing.T, port int) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
 }

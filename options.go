@@ -3,7 +3,7 @@ package weir
 import (
 	"io/fs"
 	"log/slog"
-	"net"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
@@ -22,6 +22,8 @@ type loopConfig struct {
 	resolver Resolver
 	debug    bool
 	slow     time.Duration
+	err      error // the first bad value
+	flush    time.Duration
 }
 
 // WithBackendName chooses the backend by name; see Backends. It takes
@@ -52,24 +54,41 @@ func WithDebug(slow time.Duration) LoopOption {
 	return func(c *loopConfig) {
 		c.debug = true
 		c.slow = slow
-		if slow <= 0 {
+		if slow == 0 {
 			c.slow = 100 * time.Millisecond
+		}
+		if slow < 0 && c.err == nil {
+			c.err = &OptionError{"WithDebug", slow.String(), notNegative}
+		}
+	}
+}
+
+// WithFlushTime bounds how long Close lets leave what was written before it; the
+// default is 5 s, and 0 cuts at once.
+func WithFlushTime(d time.Duration) LoopOption {
+	return func(c *loopConfig) {
+		c.flush = d
+		if d < 0 && c.err == nil {
+			c.err = &OptionError{"WithFlushTime", d.String(), notNegative}
 		}
 	}
 }
 
 // Option is an option of Listen, Connect and the ways to open a transport.
-// Those that make no sense for a call are ignored by it and say so.
+// Those that make no sense for a call are ignored by it and say so. A value out
+// of an option's range is no option: the call fails with an *OptionError.
 type Option func(*connConfig)
 
 type connConfig struct {
 	marks     bool
 	high, low int32
 	tail      int32
+	bounds    *bounds // they over the defaults; nil where there are none
 
-	delay     bool // Nagle's algorithm on
-	keepAlive time.Duration
-	class     int // the traffic class's byte and 1<<8; 0 leaves it alone
+	delay     bool          // Nagle's algorithm on
+	keepAlive time.Duration // 0: none
+	unacked   time.Duration // 0: as keepAlive says
+	class     int           // the traffic class's byte and 1<<8; 0 leaves it alone
 	mark      int
 	fastOpen  int
 	device    string
@@ -82,6 +101,7 @@ type connConfig struct {
 	backlog   int
 	mode      fs.FileMode
 	group     *Group
+	admission Admission
 
 	reuseAddr   bool
 	broadcast   int
@@ -89,7 +109,9 @@ type connConfig struct {
 	groups      []netip.Addr
 	groupDevice string
 
+	resolver             Resolver
 	total, connect, name time.Duration
+	descriptor           time.Duration
 	sequential           bool
 	allowed              func(netip.AddrPort) error
 	raceDelay            time.Duration
@@ -101,7 +123,26 @@ func configOf(opts []Option) *connConfig {
 	for _, o := range opts {
 		o(c)
 	}
+	if c.marks || c.tail > 0 {
+		c.bounds = c.boundsOver(defaultBounds())
+	}
 	return c
+}
+
+func defaultBounds() *bounds {
+	return &bounds{high: defaultHigh, low: defaultHigh / 4, tail: defaultTail}
+}
+
+// boundsOver is base, but for what c says.
+func (c *connConfig) boundsOver(base *bounds) *bounds {
+	b := *base
+	if c.marks {
+		b.high, b.low = c.high, c.low
+	}
+	if c.tail > 0 {
+		b.tail = c.tail
+	}
+	return &b
 }
 
 // socketOptions are what a TCP socket gets before it is used.
@@ -111,7 +152,10 @@ func (c *connConfig) socketOptions() []backend.OptionValue {
 		o = append(o, backend.OptionValue{Option: backend.NoDelay, Value: 1})
 	}
 	if c.keepAlive > 0 {
-		o = append(o, backend.OptionValue{Option: backend.KeepAlive, Value: max(1, int(c.keepAlive/time.Second))})
+		o = append(o, backend.OptionValue{Option: backend.KeepAlive, Value: roundUp(c.keepAlive, time.Second)})
+	}
+	if c.unacked > 0 {
+		o = append(o, backend.OptionValue{Option: backend.UserTimeout, Value: roundUp(c.unacked, time.Millisecond)})
 	}
 	if c.sndbuf > 0 {
 		o = append(o, backend.OptionValue{Option: backend.SendBuffer, Value: c.sndbuf})
@@ -131,34 +175,124 @@ func (c *connConfig) socketOptions() []backend.OptionValue {
 	return o
 }
 
+// OptionError is the value of an option that is out of its range.
+type OptionError struct {
+	Option string // "WithBacklog"
+	Value  string // what it was given
+	Range  string // what it takes, in words
+}
+
+func (e *OptionError) Error() string {
+	return "weir: " + e.Option + "(" + e.Value + "): the value must be " + e.Range
+}
+
+// What values must be, where more than one option says so.
+const notNegative = "0 or above"
+
+// The most that the system takes, on every system that weir runs on.
+const (
+	maxKeepAlive = 32767 * time.Second // Linux's MAX_TCP_KEEPIDLE
+	maxUnacked   = math.MaxInt32 * time.Millisecond
+	maxBuffer    = 1 << 30 // the system doubles it, in 31 bits
+	maxQueue     = 65535
+)
+
+// bad notes a value that is out of range; the first one is told.
+func (c *connConfig) bad(option, value, text string) {
+	if c.err == nil {
+		c.err = &OptionError{option, value, text}
+	}
+}
+
+// number stores n if it lies between least and most.
+func (c *connConfig) number(option string, to *int, n, least, most int) {
+	if n < least || n > most {
+		c.bad(option, strconv.Itoa(n), "from "+strconv.Itoa(least)+" to "+strconv.Itoa(most))
+		return
+	}
+	*to = n
+}
+
+// duration stores d unless it is negative.
+func (c *connConfig) duration(option string, to *time.Duration, d time.Duration) {
+	if d < 0 {
+		c.bad(option, d.String(), notNegative)
+		return
+	}
+	*to = d
+}
+
+// roundUp is d in units, and never none where d is above 0.
+func roundUp(d, unit time.Duration) int { return int((d-1)/unit) + 1 }
+
 // WithWriteMarks sets the marks of the write buffer from the start, in bytes:
 // see Transport.SetWriteMarks.
 func WithWriteMarks(high, low int) Option {
 	return func(c *connConfig) {
 		if low < 0 || high < low || high > 1<<30 {
-			c.err = ErrBadMarks
+			if c.err == nil {
+				c.err = ErrBadMarks
+			}
 			return
 		}
 		c.marks, c.high, c.low = true, int32(high), int32(low)
 	}
 }
 
-// WithTailLimit bounds the bytes that a protocol may leave unused; the default
-// is 256 KiB. Past it the connection is lost with a *TailError.
+// WithTailLimit bounds the bytes that a protocol may leave unused, from 1 to
+// 1 GiB; the default is 256 KiB. Past it the connection is lost with a
+// *TailError.
 func WithTailLimit(bytes int) Option {
-	return func(c *connConfig) { c.tail = int32(min(max(bytes, 1), 1<<30)) }
+	return func(c *connConfig) {
+		var n int
+		c.number("WithTailLimit", &n, bytes, 1, 1<<30)
+		c.tail = int32(n)
+	}
 }
 
 // WithDelay turns Nagle's algorithm on (RFC 896), which weir turns off.
 func WithDelay() Option { return func(c *connConfig) { c.delay = true } }
 
-// WithKeepAlive sets the idle time and interval of TCP keep-alive probes; the
-// default is 15 s, below 0 turns them off.
-func WithKeepAlive(d time.Duration) Option { return func(c *connConfig) { c.keepAlive = d } }
+// WithKeepAlive sets the idle time and interval of TCP keep-alive probes, up to
+// 32767 s (Linux takes no more) and in whole seconds, rounded up; the default is
+// 15 s, 0 and below turn them off.
+func WithKeepAlive(d time.Duration) Option {
+	return func(c *connConfig) {
+		if d > maxKeepAlive {
+			c.bad("WithKeepAlive", d.String(), "at most "+maxKeepAlive.String()+", or 0 for no keep-alive")
+			return
+		}
+		c.keepAlive = max(d, 0)
+	}
+}
 
-// WithSocketBuffers sets the system's buffers, in bytes; 0 leaves one alone.
+// WithUserTimeout bounds how long sent bytes may stay without an acknowledgment
+// before a TCP connection is lost with syscall.ETIMEDOUT (RFC 5482,
+// TCP_USER_TIMEOUT; Linux, elsewhere the call fails). It is taken in
+// milliseconds, rounded up, at most 2147483647 of them; 0 leaves it to the
+// system.
+//
+// Linux counts a peer whose window is shut among those that acknowledge nothing,
+// though it answers: the time must be longer than a peer may ever pause its
+// reading.
+func WithUserTimeout(d time.Duration) Option {
+	return func(c *connConfig) {
+		if d > maxUnacked {
+			c.bad("WithUserTimeout", d.String(), "from 0 to "+maxUnacked.String())
+			return
+		}
+		c.duration("WithUserTimeout", &c.unacked, d)
+	}
+}
+
+// WithSocketBuffers sets the system's buffers, in bytes, at most 1 GiB; 0 leaves
+// one alone. The system raises what is too little for it, and has a limit of its
+// own (net.core.wmem_max and rmem_max on Linux).
 func WithSocketBuffers(send, receive int) Option {
-	return func(c *connConfig) { c.sndbuf, c.rcvbuf = send, receive }
+	return func(c *connConfig) {
+		c.number("WithSocketBuffers", &c.sndbuf, send, 0, maxBuffer)
+		c.number("WithSocketBuffers", &c.rcvbuf, receive, 0, maxBuffer)
+	}
 }
 
 // WithDSCP marks what a TCP connection sends with a code point of differentiated
@@ -166,11 +300,9 @@ func WithSocketBuffers(send, receive int) Option {
 // Connect or Listen where the backend or the system lacks it.
 func WithDSCP(codePoint uint8) Option {
 	return func(c *connConfig) {
-		if codePoint > 63 {
-			c.err = &net.AddrError{Err: "a code point is at most 63", Addr: strconv.Itoa(int(codePoint))}
-			return
-		}
-		c.class = 1<<8 | int(codePoint)<<2
+		var n int
+		c.number("WithDSCP", &n, int(codePoint), 0, 63)
+		c.class = 1<<8 | n<<2
 	}
 }
 
@@ -183,11 +315,13 @@ func WithMark(mark uint32) Option { return func(c *connConfig) { c.mark = int(ma
 func WithDevice(name string) Option { return func(c *connConfig) { c.device = name } }
 
 // WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC
-// 7413). For Listen, queue bounds the connections that wait so; for Connect any
-// number above 0 turns it on. With a cookie of an earlier connection a Connect
+// 7413). For Listen, queue bounds the connections that wait so, at most 65535;
+// for Connect any number above 0 turns it on; 0 is off. With a cookie of an earlier connection a Connect
 // then succeeds at once, before the peer has answered: what is wrong with it
 // comes to ConnectionLost, and the first address of a name always wins the race.
-func WithFastOpen(queue int) Option { return func(c *connConfig) { c.fastOpen = queue } }
+func WithFastOpen(queue int) Option {
+	return func(c *connConfig) { c.number("WithFastOpen", &c.fastOpen, queue, 0, maxQueue) }
+}
 
 // WithMultipath asks for Multipath TCP (RFC 8684), and gets TCP where the system
 // or the peer has none.
@@ -200,13 +334,23 @@ func WithLocalAddr(a netip.AddrPort) Option { return func(c *connConfig) { c.loc
 // WithReusePort lets several listeners share one port (SO_REUSEPORT).
 func WithReusePort() Option { return func(c *connConfig) { c.reusePort = true } }
 
-// WithBacklog sets how many connections may wait to be accepted; the default
-// is 4096, the system may have a lower limit.
-func WithBacklog(n int) Option { return func(c *connConfig) { c.backlog = max(n, 1) } }
+// WithBacklog sets how many connections may wait to be accepted, from 1 to
+// 65535; the default is 4096, the system may have a lower limit.
+func WithBacklog(n int) Option {
+	return func(c *connConfig) { c.number("WithBacklog", &c.backlog, n, 1, maxQueue) }
+}
 
 // WithMode sets the permission bits of a UNIX listener's file, before anyone
-// can connect.
-func WithMode(m fs.FileMode) Option { return func(c *connConfig) { c.mode = m.Perm() } }
+// can connect; 0 leaves them to the umask. Other bits are refused.
+func WithMode(m fs.FileMode) Option {
+	return func(c *connConfig) {
+		if m != m.Perm() {
+			c.bad("WithMode", m.String(), "permission bits, 0 to 0777")
+			return
+		}
+		c.mode = m
+	}
+}
 
 // WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as
 // receivers of one multicast group do. Without it the second is refused: two
@@ -227,19 +371,37 @@ func WithGroups(device string, groups ...netip.Addr) Option {
 // ones are truncated (TruncatedReceiver). The default, and most, is 64 KiB, which
 // no datagram exceeds.
 func WithMaxDatagram(bytes int) Option {
-	return func(c *connConfig) { c.maxDatagram = min(max(bytes, 1), 64<<10) }
+	return func(c *connConfig) { c.number("WithMaxDatagram", &c.maxDatagram, bytes, 1, 64<<10) }
 }
 
-// WithTimeout bounds a whole connect; the default is none.
-func WithTimeout(d time.Duration) Option { return func(c *connConfig) { c.total = d } }
+// WithTimeout bounds a whole connect; the default, 0, is none.
+func WithTimeout(d time.Duration) Option {
+	return func(c *connConfig) { c.duration("WithTimeout", &c.total, d) }
+}
 
-// WithConnectTimeout bounds the connecting of each address; the default is
+// WithConnectTimeout bounds the connecting of each address; the default, 0, is
 // the system's.
-func WithConnectTimeout(d time.Duration) Option { return func(c *connConfig) { c.connect = d } }
+func WithConnectTimeout(d time.Duration) Option {
+	return func(c *connConfig) { c.duration("WithConnectTimeout", &c.connect, d) }
+}
 
-// WithNameTimeout bounds finding addresses for a name; the default is the
+// WithNameTimeout bounds finding addresses for a name; the default, 0, is the
 // resolver's.
-func WithNameTimeout(d time.Duration) Option { return func(c *connConfig) { c.name = d } }
+func WithNameTimeout(d time.Duration) Option {
+	return func(c *connConfig) { c.duration("WithNameTimeout", &c.name, d) }
+}
+
+// WithDescriptorWait is how long a connect waits for a descriptor where the process,
+// or the system, has none left. The loop accepts no connections meanwhile, and goes on
+// as soon as it has closed something. The default, 0, fails at once with EMFILE or
+// ENFILE. A relay wants it: the client that was accepted is then not lost.
+func WithDescriptorWait(d time.Duration) Option {
+	return func(c *connConfig) { c.duration("WithDescriptorWait", &c.descriptor, d) }
+}
+
+// WithConnectResolver turns the name of one connect into addresses, instead of the
+// loop's resolver (WithResolver).
+func WithConnectResolver(r Resolver) Option { return func(c *connConfig) { c.resolver = r } }
 
 // WithSequential tries a name's addresses strictly one after another. The
 // default races them (RFC 8305).
@@ -253,5 +415,7 @@ func WithAddrFilter(f func(netip.AddrPort) error) Option {
 }
 
 // WithRaceDelay sets how long an attempt has a head start; the default is
-// RFC 8305's 250 ms.
-func WithRaceDelay(d time.Duration) Option { return func(c *connConfig) { c.raceDelay = d } }
+// RFC 8305's 250 ms, and 0 none.
+func WithRaceDelay(d time.Duration) Option {
+	return func(c *connConfig) { c.duration("WithRaceDelay", &c.raceDelay, d) }
+}

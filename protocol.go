@@ -1,6 +1,9 @@
 package weir
 
-import "net"
+import (
+	"errors"
+	"net"
+)
 
 // Protocol gives meaning to the bytes of one stream. Its methods are called on
 // the loop's goroutine, one at a time: ConnectionMade once, DataReceived any
@@ -23,12 +26,18 @@ type Protocol interface {
 	// closed and everything was delivered), ErrAborted for an abort here, a
 	// typed error for all else. It is never called from inside the method that
 	// caused it.
+	//
+	// Inside it the transport is over: Write returns ErrClosed, Close, Abort and
+	// SetProtocol have no effect, and both addresses can still be read. Everything
+	// else of the loop may be used, to connect again, to set a timer or to close
+	// other connections. A panic is reported and has no other effect.
 	ConnectionLost(err error)
 }
 
 // Factory makes the protocol for a new connection, whose transport exists
-// already and must not yet be written to. Returning nil refuses the connection.
-// It runs on the loop's goroutine.
+// already. What is written to it here is sent before what ConnectionMade writes.
+// Returning nil refuses the connection and drops what was not sent yet. It runs on
+// the loop's goroutine.
 type Factory func(t Transport) Protocol
 
 // EOFReceiver is a Protocol that wants to know of the peer's end of stream.
@@ -64,6 +73,24 @@ type Drainer interface {
 	WriteDrained()
 }
 
+// WriteFailer is a Protocol that wants to hear at once that its peer takes no
+// more, even where reading is paused or what the peer sent before is still on
+// its way up: a relay, a layer.
+type WriteFailer interface {
+	// WriteFailed says that nothing written will arrive any more, and why: the
+	// peer reset the connection, or a write failed. What was to be sent is
+	// dropped, and Write returns ErrClosed from now on. Bytes that the peer had
+	// sent before are still delivered, where reading is paused once it goes on,
+	// and ConnectionLost follows them with the same error; so a protocol that
+	// pauses reading has to resume it, or to close. It is called at most once, and
+	// not at all where ConnectionLost comes at once. Producers have been stopped.
+	//
+	// A protocol without this method that has paused reading is lost at once
+	// where its writer is paused too or nothing is left to be read, and else when
+	// nothing was read for 5 s.
+	WriteFailed(err error)
+}
+
 // BufferedProtocol is a Protocol that supplies the memory to read into, for
 // relays that want no copy.
 type BufferedProtocol interface {
@@ -76,11 +103,45 @@ type BufferedProtocol interface {
 
 // ConnectFailer is a Protocol that wants to know why a Connect came to
 // nothing. It gets either ConnectionMade or, in the end, ConnectFailed; both
-// only where it asks for another attempt in between.
+// only where it asks for another attempt in between. Of any other protocol the
+// failure goes to the loop's error handler, or its log, unless it was asked for:
+// by Connector.Stop or by the loop's Close.
 type ConnectFailer interface {
 	// ConnectFailed reports the whole failure: every address that was tried, the
 	// stage and the error of each. Another Connect may be made here.
 	ConnectFailed(err *ConnectError)
+}
+
+// MaybeConnectFailer is a ConnectFailer that stands for another protocol, as one
+// that wraps it does. A type that is made to be embedded calls ConnectError.Pass
+// instead, which what embeds it does not inherit.
+type MaybeConnectFailer interface {
+	ConnectFailer
+	// TakesConnectFailed reports whether ConnectFailed comes to someone. If not, the
+	// failure goes to the loop's error handler too.
+	TakesConnectFailed() bool
+}
+
+// TakesConnectFailed reports whether p wants to hear of a connect that failed:
+// whether it is a ConnectFailer, and not a MaybeConnectFailer that says no.
+func TakesConnectFailed(p Protocol) bool {
+	if m, ok := p.(MaybeConnectFailer); ok {
+		return m.TakesConnectFailed()
+	}
+	_, ok := p.(ConnectFailer)
+	return ok
+}
+
+// TellConnectFailed gives err to p if it is a ConnectFailer, and to the loop's error
+// handler if no one takes it there, so that no failure is silent. It is for code that
+// makes connections by other means than Connect. Only the loop's goroutine may call it.
+func (l *Loop) TellConnectFailed(p Protocol, err *ConnectError) {
+	if f, ok := p.(ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+	if (err.passed || !TakesConnectFailed(p)) && !err.asked && !errors.Is(err, ErrStopped) {
+		l.report(err)
+	}
 }
 
 // AttemptFailer is a Protocol that wants to hear of an address as soon as it has
@@ -91,100 +152,6 @@ type AttemptFailer interface {
 	// order. The last failure has none left and is ConnectFailed's, which lists this
 	// one too. The connect may be stopped here.
 	AttemptFailed(err *AttemptError, next []net.Addr)
-}
-
-// Transport moves the bytes of one stream. It is an io.Writer and an io.Closer,
-// and a feed for one Protocol. All methods belong to the loop's goroutine; from
-// elsewhere go through Loop().Post.
-type Transport interface {
-	// Write sends p, or copies what cannot be sent at once: the caller may use
-	// p again. It never blocks. Writes of one callback are joined and leave
-	// when it returns. After Close, or when the connection is lost, it returns
-	// ErrClosed and sends nothing; after WriteEOF, ErrWriteAfterEOF.
-	Write(p []byte) (int, error)
-	// Writev is Write for several pieces, which are not interleaved with
-	// anything else. It returns how many bytes it took: all or none.
-	Writev(bufs [][]byte) (int, error)
-	// WriteEOF sends the end of the stream after everything written; reading
-	// goes on. Again is nothing. ErrNoHalfClose where CanWriteEOF is false.
-	WriteEOF() error
-	// CanWriteEOF reports whether the end of writing can be sent alone.
-	CanWriteEOF() bool
-	// Close sends what was written, then closes. No DataReceived comes after
-	// it; one ConnectionLost does. It always returns nil.
-	Close() error
-	// Abort drops what was not sent and closes; where the network can say so
-	// (TCP) the peer sees a reset, not an end.
-	Abort()
-
-	// PauseReading stops DataReceived; bytes already read are kept.
-	// ResumeReading lets it go on, never from inside. Again is nothing.
-	PauseReading()
-	ResumeReading()
-
-	// SetWriteMarks sets the marks of the write buffer, in bytes: PauseWriting
-	// is due when more than high bytes are buffered, ResumeWriting when at most
-	// low are. 0 <= low <= high, or an error and no change. The default is
-	// 64 KiB and a quarter of it.
-	SetWriteMarks(high, low int) error
-	// Buffered is how many bytes wait to be handed to the system.
-	Buffered() int
-
-	// RegisterProducer ties p to the write buffer: see Producer. A second one
-	// is an error. Close waits until it is unregistered.
-	RegisterProducer(p Producer) error
-	UnregisterProducer()
-
-	// SetProtocol exchanges the protocol: the next byte, any kept tail included,
-	// goes to p. Neither ConnectionLost of the old nor ConnectionMade of the new
-	// is called. While the writer is paused p gets PauseWriting, after this has
-	// returned, and then its own ResumeWriting.
-	SetProtocol(p Protocol)
-	// Protocol is the current one; nil when the connection is lost.
-	Protocol() Protocol
-
-	// LocalAddr and RemoteAddr are never nil and stay readable after the close.
-	LocalAddr() net.Addr
-	RemoteAddr() net.Addr
-	// Loop is the loop that runs the connection.
-	Loop() *Loop
-}
-
-// Producer makes bytes for a transport at the transport's pace. Its methods run
-// on the loop's goroutine.
-type Producer interface {
-	// ResumeProducing asks for more. A pull producer writes one piece (and is
-	// asked again when that has left); a push producer writes until paused.
-	ResumeProducing()
-	// PauseProducing asks a push producer to stop; a pull producer never gets it.
-	PauseProducing()
-	// StopProducing says that nothing can be written any more.
-	StopProducing()
-	// Streaming is true for a push producer. It is asked once.
-	Streaming() bool
-}
-
-// As finds the first ability of type T in a stack of transports, from the top
-// down, as errors.As does among errors: a transport, the Carrier under it, and
-// then what its Unwrap method returns, if it has one.
-func As[T any](t Transport) (T, bool) {
-	for t != nil {
-		if a, ok := t.(T); ok {
-			return a, true
-		}
-		if s, ok := t.(*stream); ok {
-			if a, ok := s.ability().(T); ok {
-				return a, true
-			}
-		}
-		u, ok := t.(interface{ Unwrap() Transport })
-		if !ok {
-			break
-		}
-		t = u.Unwrap()
-	}
-	var zero T
-	return zero, false
 }
 
 // DataFunc is the Protocol that does nothing but receive: DataFunc(t.Write) is

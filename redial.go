@@ -3,6 +3,8 @@ package weir
 import (
 	"net"
 	"time"
+
+	"github.com/weir-io/weir/internal/splitmix"
 )
 
 // Backoff says how long to wait before connecting again. The zero value of each
@@ -16,16 +18,19 @@ type Backoff struct {
 	Most   time.Duration // the longest wait: 30 s
 	Factor float64       // how much longer each wait is than the one before: 2
 	Jitter float64       // the random share of a wait, up to 1: 0.5; below 0 is none
-	// Tries is after how many failures in a row there is no more waiting, and
-	// Total after how much time since the first of them: no bound.
+	// Tries is after how many failures in a row there is no other attempt: no bound.
 	Tries int
+	// Total is how long a row may take, from when the first attempt that failed began,
+	// or a connection that had Settled was lost: no bound. What is left of it cuts the
+	// last wait short, so the last attempt begins when it is up.
 	Total time.Duration
 	// Settled is how long a connection must have lived to count as a success,
 	// which ends the row: 5 s. One that is accepted and lost at once, or whose
 	// handshake fails, is one more failure.
 	Settled time.Duration
 	// Rand draws from [0, 1). Without one the draw is taken from the nanoseconds of
-	// the loop's clock, which no two clients share and a simulated run repeats.
+	// the loop's clock, which no two clients share and a simulated run repeats, and
+	// from which of the loop's Redialers it is, as those may fail in the same turn.
 	Rand func() float64
 }
 
@@ -53,8 +58,8 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// wait is the n-th wait in a row, n from 1.
-func (b *Backoff) wait(n int, now time.Time) time.Duration {
+// wait is the n-th wait in a row, n from 1, of the Redialer with a number.
+func (b *Backoff) wait(n int, now time.Time, number uint64) time.Duration {
 	d := float64(b.First)
 	for i := 1; i < n && d < float64(b.Most); i++ {
 		d *= b.Factor
@@ -64,21 +69,12 @@ func (b *Backoff) wait(n int, now time.Time) time.Duration {
 	if b.Rand != nil {
 		share = b.Rand()
 	} else {
-		share = float64(mix(uint64(now.UnixNano()))>>11) / (1 << 53)
+		share = float64(splitmix.Mix(uint64(now.UnixNano())^number*splitmix.Gamma)>>11) / (1 << 53)
 	}
 	return time.Duration(d - d*b.Jitter*share)
 }
 
-// mix spreads the bits of x evenly (SplitMix64's output function, Steele, Lea
-// and Flood 2014).
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-// Redialer connects to one address as often as it is asked to. That there is
+// Redialer connects to one place as often as it is asked to. That there is
 // another attempt is the protocol's choice: it calls Again in ConnectionLost or
 // in ConnectFailed, and what it does not ask for does not happen. All methods
 // belong to the loop's goroutine.
@@ -90,27 +86,38 @@ func mix(x uint64) uint64 {
 //	  │                              │
 //	  └──▶ ConnectionMade … ConnectionLost
 type Redialer struct {
-	loop      *Loop
-	netw      string
-	address   string
-	opts      []Option
-	back      Backoff
-	make      func(*Redialer) Protocol
-	connector *Connector
-	timer     *Timer
-	failures  int       // in a row
-	first     time.Time // when the row began
-	made      time.Time // when the last connection was made; zero: none was
-	until     time.Time // when the wait is over
-	attempt   int
-	stopped   bool
+	loop     *Loop
+	number   uint64                         // which of the loop's it is
+	dial     func(p Protocol) (stop func()) // begins an attempt
+	back     Backoff
+	make     func(*Redialer) Protocol
+	stop     func() // ends the attempt; nil: there is none
+	timer    *Timer
+	failures int       // in a row
+	first    time.Time // when the row began
+	began    time.Time // when the last attempt did
+	made     time.Time // when the last connection was made; zero: none was
+	until    time.Time // when the wait is over
+	attempt  int
+	stopped  bool
 }
 
 // Redial connects as Connect does, from the next turn on. f makes the protocol
-// of each attempt: a fresh one, or the same again. The name is looked up anew
+// of each attempt: a fresh one, or the same again. The name is looked up again
 // for each attempt, and every option holds for each.
 func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Protocol, opts ...Option) *Redialer {
-	r := &Redialer{loop: l, netw: netw, address: address, opts: opts, back: b.withDefaults(), make: f}
+	return l.RedialFunc(func(p Protocol) func() {
+		c := l.Connect(netw, address, p, opts...)
+		return func() { c.Stop() }
+	}, b, f)
+}
+
+// RedialFunc is Redial for connections that are made by other means than Connect, or
+// by more of them. dial begins an attempt to connect p, of which p must hear as from
+// Connect and never from inside; stop ends it, and is not called once it is over.
+func (l *Loop) RedialFunc(dial func(p Protocol) (stop func()), b Backoff, f func(r *Redialer) Protocol) *Redialer {
+	l.redialers++
+	r := &Redialer{loop: l, number: l.redialers, dial: dial, back: b.withDefaults(), make: f}
 	r.timer = l.NewTimer(r.connect)
 	r.connect()
 	return r
@@ -123,14 +130,14 @@ func (r *Redialer) connect() {
 		return
 	}
 	r.attempt++
-	r.made = time.Time{}
+	r.began, r.made = r.loop.Now(), time.Time{}
 	d := &redialed{r: r, p: p}
 	var q Protocol = d
 	if a, ok := p.(Agreer); ok {
 		d.agrees = true
 		q = &redialedAgreer{redialed: d, a: a}
 	}
-	r.connector = r.loop.Connect(r.netw, r.address, q, r.opts...)
+	r.stop = r.dial(q)
 }
 
 // Attempt is the number of the attempt that was begun last, from 1.
@@ -151,16 +158,23 @@ func (r *Redialer) Again() (wait time.Duration, ok bool) {
 	if r.timer.Running() {
 		return r.until.Sub(now), true
 	}
-	if !r.made.IsZero() && now.Sub(r.made) >= r.back.Settled {
-		r.failures = 0
-	}
-	if r.failures == 0 {
-		r.first = now
+	switch {
+	case !r.made.IsZero() && now.Sub(r.made) >= r.back.Settled:
+		r.failures, r.first = 0, now
+	case r.failures == 0:
+		r.first = r.began
 	}
 	r.failures++
-	wait = r.back.wait(r.failures, now)
-	if r.back.Tries > 0 && r.failures >= r.back.Tries || r.back.Total > 0 && now.Sub(r.first)+wait > r.back.Total {
+	wait = r.back.wait(r.failures, now, r.number)
+	if r.back.Tries > 0 && r.failures >= r.back.Tries {
 		return 0, false
+	}
+	if r.back.Total > 0 {
+		left := r.back.Total - now.Sub(r.first)
+		if left <= 0 {
+			return 0, false
+		}
+		wait = min(wait, left)
 	}
 	r.until = now.Add(wait)
 	r.timer.Set(wait)
@@ -183,8 +197,8 @@ func (r *Redialer) Now() bool {
 func (r *Redialer) Stop() {
 	r.stopped = true
 	r.timer.Stop()
-	if r.connector != nil {
-		r.connector.Stop()
+	if r.stop != nil {
+		r.stop()
 	}
 }
 
@@ -204,7 +218,7 @@ type redialedAgreer struct {
 // OnAgreed implements Agreer.
 func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
 	d.a.OnAgreed(func(err *AttemptError) {
-		d.r.connector = nil
+		d.r.stop = nil
 		f(err)
 	})
 }
@@ -213,7 +227,7 @@ func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
 func (d *redialed) ConnectionMade(t Transport) {
 	d.r.made = d.r.loop.Now()
 	if !d.agrees {
-		d.r.connector = nil // it is over, and would keep the protocol
+		d.r.stop = nil // it is over, and would keep the protocol
 	}
 	t.SetProtocol(d.p)
 	d.p.ConnectionMade(t)
@@ -221,11 +235,15 @@ func (d *redialed) ConnectionMade(t Transport) {
 
 // ConnectFailed implements ConnectFailer.
 func (d *redialed) ConnectFailed(err *ConnectError) {
+	d.r.stop = nil
 	err.Attempt = d.r.attempt
 	if f, ok := d.p.(ConnectFailer); ok {
 		f.ConnectFailed(err)
 	}
 }
+
+// TakesConnectFailed implements MaybeConnectFailer.
+func (d *redialed) TakesConnectFailed() bool { return TakesConnectFailed(d.p) }
 
 // AttemptFailed implements AttemptFailer.
 func (d *redialed) AttemptFailed(err *AttemptError, next []net.Addr) {

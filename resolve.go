@@ -5,12 +5,11 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/hosts"
+	"github.com/weir-io/weir/internal/rfc6724"
 )
 
 // Resolver turns a host name into addresses.
@@ -22,61 +21,18 @@ type Resolver interface {
 	LookupNetIP(l *Loop, network, host string, done func([]netip.Addr, error)) (cancel func())
 }
 
+// Resolver is what turns names into addresses for the loop's connects: WithResolver's,
+// or the default. Any goroutine may call it.
+func (l *Loop) Resolver() Resolver { return l.resolver }
+
 // hostsResolver knows the hosts file.
 type hostsResolver struct{}
 
 // LookupNetIP implements Resolver.
 func (hostsResolver) LookupNetIP(l *Loop, network, host string, done func([]netip.Addr, error)) func() {
-	addrs, err := lookupHosts(network, host)
+	addrs, err := hosts.Lookup(network, host)
 	c := l.Soon(func() { done(addrs, err) })
 	return func() { c.Cancel() }
-}
-
-func lookupHosts(network, host string) ([]netip.Addr, error) {
-	var addrs []netip.Addr
-	text, err := os.ReadFile(hostsPath)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, &net.DNSError{Err: err.Error(), Name: host}
-	}
-	want := strings.TrimSuffix(host, ".")
-	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		f := strings.Fields(line)
-		if len(f) < 2 {
-			continue
-		}
-		a, err := netip.ParseAddr(f[0])
-		if err != nil || !familyFits(network, a) {
-			continue
-		}
-		for _, name := range f[1:] {
-			if strings.EqualFold(strings.TrimSuffix(name, "."), want) {
-				addrs = append(addrs, a)
-				break
-			}
-		}
-	}
-	if strings.EqualFold(want, "localhost") { // RFC 6761, 6.3: loopback, whatever the file leaves out
-		for _, a := range []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
-			if familyFits(network, a) && !slices.ContainsFunc(addrs, func(b netip.Addr) bool { return b.Unmap().Is4() == a.Is4() }) {
-				addrs = append(addrs, a)
-			}
-		}
-	}
-	if len(addrs) == 0 {
-		return nil, &net.DNSError{Err: "no such host in the hosts file, and the loop has no resolver (WithResolver)", Name: host, IsNotFound: true}
-	}
-	return addrs, nil
-}
-
-func familyFits(network string, a netip.Addr) bool {
-	switch network[len(network)-1] {
-	case '4':
-		return a.Unmap().Is4()
-	case '6':
-		return a.Is6() && !a.Is4In6()
-	}
-	return true
 }
 
 // splitHostPort takes an address apart and its port to a number.
@@ -142,12 +98,12 @@ func listenIP(netw, host string) (netip.Addr, error) {
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		ip = ip.Unmap()
-		if !familyFits(netw, ip) {
+		if !hosts.FamilyFits(netw, ip) {
 			return ip, &net.AddrError{Err: fmt.Sprintf("address is of another family than %s", netw), Addr: host}
 		}
 		return ip, nil
 	}
-	addrs, err := lookupHosts(netw, host)
+	addrs, err := hosts.Lookup(netw, host)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -158,4 +114,14 @@ func listenIP(netw, host string) (netip.Addr, error) {
 		}
 	}
 	return addrs[0], nil
+}
+
+// order puts a name's addresses into RFC 6724's order, as far as the backend can
+// tell where the system would send from.
+func (l *Loop) order(addrs []netip.Addr) []netip.Addr {
+	r, ok := l.be.(backend.Router)
+	if !ok {
+		return addrs
+	}
+	return rfc6724.Sort(addrs, r.Source)
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // SignalHandler is a callback for a signal.
@@ -18,8 +20,6 @@ type SignalHandler struct {
 	at   int // in the loop's bag
 }
 
-func (h *SignalHandler) place() *int { return &h.at }
-
 // Signal calls fn as a loop callback each time the process gets sig. Several
 // handlers, on one loop or on many, each get every signal. Signals of one kind
 // that come before fn ran may be joined into one call, as the system joins them.
@@ -32,11 +32,11 @@ func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error)
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if sig == nil || !catchable(sig) {
+	if sig == nil || !sys.Catchable(sig) {
 		return nil, fmt.Errorf("weir: signal %v cannot be caught", sig)
 	}
 	h := &SignalHandler{loop: l, fn: fn, ch: make(chan os.Signal, 8), quit: make(chan struct{})}
-	l.signals.add(h)
+	l.signals.Add(h, &h.at)
 	signal.Notify(h.ch, sig)
 	// not simulated: signals come from the system.
 	go h.wait()
@@ -66,13 +66,13 @@ func (h *SignalHandler) call(sig os.Signal) {
 }
 
 // Remove ends the handler; after the last one for a signal its former
-// disposition is back. Again is nothing.
+// disposition is back. Calling it again has no effect.
 func (h *SignalHandler) Remove() {
 	if h.gone || h.loop.check("Remove") != nil {
 		return
 	}
 	h.gone = true
-	h.loop.signals.remove(h)
+	h.loop.signals.Remove(&h.at)
 	signal.Stop(h.ch)
 	h.once.Do(func() { close(h.quit) })
 }

@@ -28,8 +28,6 @@ type sourceFeed struct {
 	at    int // in the loop's bag
 }
 
-func (f *sourceFeed) place() *int { return &f.at }
-
 // AddSource attaches a source. A second registration of the same source is
 // ErrSourceRegistered, and the first stays. s must be comparable.
 func (l *Loop) AddSource(s Source) error {
@@ -44,10 +42,10 @@ func (l *Loop) AddSource(s Source) error {
 	}
 	f := &sourceFeed{loop: l, s: s}
 	l.sources[s] = f
-	l.feeds.add(f)
+	l.feeds.Add(f, &f.at)
 	if err := s.Attach(f.wake); err != nil {
 		delete(l.sources, s)
-		l.feeds.remove(f)
+		l.feeds.Remove(&f.at)
 		f.gone.Store(true)
 		return err
 	}
@@ -79,7 +77,7 @@ func (l *Loop) RemoveSource(s Source) error {
 		return ErrClosed
 	}
 	delete(l.sources, s)
-	l.feeds.remove(f)
+	l.feeds.Remove(&f.at)
 	f.gone.Store(true)
 	defer l.guard("Detach")
 	s.Detach()
@@ -105,8 +103,6 @@ type Watch struct {
 	removed bool
 	at      int // in the loop's bag
 }
-
-func (w *Watch) place() *int { return &w.at }
 
 // Watch calls fn whenever one of the conditions holds, at most once a turn and
 // again while it holds. The descriptor stays the caller's: it must be
@@ -140,7 +136,7 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 		return nil, sysError("watch", c.Err)
 	}
 	l.watched[fd] = w
-	l.watches.add(w)
+	l.watches.Add(w, &w.at)
 	return w, nil
 }
 
@@ -174,11 +170,11 @@ func (w *Watch) call(e Events) {
 func (w *Watch) forget() {
 	w.removed = true
 	delete(w.loop.watched, w.fd)
-	w.loop.watches.remove(w)
+	w.loop.watches.Remove(&w.at)
 }
 
 // Remove ends the watch; the kernel no longer knows the descriptor, which may
-// be closed at once. Again is nothing.
+// be closed at once. Calling it again has no effect.
 func (w *Watch) Remove() {
 	if w.removed || w.loop.check("Remove") != nil {
 		return

@@ -4,27 +4,27 @@ import (
 	"errors"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
 )
 
-// Splicer is the ability of a transport to pass on what it receives without
-// copying it through user space. Find it with As on the very transport; a layer
-// that changes bytes must not be looked through for it.
+// Splicer is the ability of a transport to pass on what it receives without copying it
+// through user space. Find it with As, on the transport itself that is to be spliced:
+// do not look for it through a layer that changes bytes.
 type Splicer interface {
-	// SpliceTo sends everything that comes from now on to dst instead of the
-	// protocol, at dst's pace, behind what dst has been given to write before.
-	// It ends with the stream: then done gets the number of bytes passed on and
-	// nil, and the protocol the end of the stream as usual; or with a failure of
-	// either side: then done gets it, and that side is lost with it. done is
-	// called once, from the loop. What is written to dst meanwhile queues
-	// behind the piece that is on its way. PauseReading holds the splice, and
-	// WriteEOF and Close of dst wait for that piece.
+	// SpliceTo sends everything that comes from now on to dst instead of the protocol,
+	// at dst's pace and after what dst was given to write before. When the stream ends,
+	// done gets the number of bytes passed on and nil, and the protocol gets the end of
+	// the stream as usual. When either side fails, done gets the failure, and that side
+	// is lost with it. done is called once, from the loop. What is written to dst
+	// meanwhile is sent after the piece that is on its way. PauseReading suspends the
+	// splice, and WriteEOF and Close of dst wait for that piece.
 	//
-	// ErrNoSplice means that this pair cannot, and nothing has changed.
+	// ErrNoSplice means that this pair cannot be spliced, and that nothing has changed.
 	SpliceTo(dst Transport, done func(n int64, err error)) error
 }
 
-// ErrNoSplice is returned by SpliceTo where the backend, the platform or the
-// kind of transport cannot splice.
+// ErrNoSplice is returned by SpliceTo if the backend, the platform or the kind of
+// transport cannot splice.
 var ErrNoSplice = errors.New("weir: these transports cannot be spliced")
 
 const (
@@ -40,10 +40,10 @@ const (
 //	  ▲              pipe                  ▲  └── more left ──┘    │
 //	  └───────── give the pipe back ◀──────────────────────────────┘
 //
-// A pipe is borrowed from the loop only while bytes are in it, so ten thousand
-// quiet relays hold none.
+// A pipe is borrowed from the loop only while bytes are in it, so ten thousand idle
+// relays hold none.
 type splice struct {
-	src, dst *stream
+	src, dst *socket
 	ready    backend.Op // waits for src to be readable
 	in, out  backend.Op
 	pipe     *kernelPipe
@@ -63,24 +63,42 @@ func (s *stream) SpliceTo(dst Transport, done func(int64, error)) error {
 	if err := s.loop.check("SpliceTo"); err != nil {
 		return err
 	}
-	d, ok := As[*stream](dst)
-	switch {
-	case !ok, d.loop != s.loop, !s.loop.caps.Splice, s.rh == backend.None, d.wh == backend.None:
+	k, ok := s.lower.(*socket)
+	if !ok {
 		return ErrNoSplice
-	case s.flags&(fClosing|fLost|fEOF) != 0, d.flags&(fClosing|fLost|fWriteEOF|fWriteBroken) != 0:
+	}
+	t, ok := As[*stream](dst)
+	if !ok {
+		return ErrNoSplice
+	}
+	d, ok := t.lower.(*socket)
+	switch {
+	case !ok, d.loop != s.loop, !s.loop.caps.Splice, k.rh == backend.None, d.wh == backend.None:
+		return ErrNoSplice
+	case s.phase >= phaseClosing, s.flags&fEOF != 0, d.phase != phaseOpen, d.flags&fWriteEOF != 0:
 		return ErrClosed
-	case s.x != nil && s.x.splice != nil, d.x != nil && d.x.spliceFrom != nil:
+	case k.x.splice != nil, d.x.spliceFrom != nil:
 		return ErrSourceRegistered
 	}
-	p := &splice{src: s, dst: d, done: done}
+	if k.blocks(k.rh) || d.blocks(d.wh) {
+		return ErrNoSplice
+	}
+	p := &splice{src: k, dst: d, done: done}
 	for _, op := range [...]*backend.Op{&p.ready, &p.in, &p.out} {
 		op.Owner = p
 	}
-	s.extra().splice = p
+	k.extra().splice = p
 	d.extra().spliceFrom = p
 	s.touch()
 	d.touch()
 	return nil
+}
+
+// blocks reports whether h was passed to the process in blocking mode, in which a
+// splice could block.
+func (k *socket) blocks(h backend.Handle) bool {
+	v, err := k.loop.be.GetOption(h, backend.Blocks)
+	return err == nil && v != 0
 }
 
 // step does what can be done now.
@@ -89,13 +107,14 @@ func (p *splice) step() {
 		return
 	}
 	s := p.src
-	if s.rop.Armed() {
+	if s.rop.Armed() && s.rop.Kind != backend.Hangup {
 		s.loop.be.Cancel(&s.rop)
 		if s.rop.Armed() {
 			return // its last result calls sync again
 		}
 	}
-	if s.flags&fReadLater != 0 {
+	defer p.watch()
+	if s.readLater {
 		return
 	}
 	for range spliceRounds {
@@ -126,6 +145,14 @@ func (p *splice) step() {
 	}
 }
 
+// watch makes sure that a reset of the source is noticed while nothing is read from it,
+// because bytes wait for the destination or reading is paused.
+func (p *splice) watch() {
+	if s := p.src; !p.ended && !p.ready.Armed() && !p.in.Armed() && !s.rop.Armed() && !s.hungUp && !s.readLater && s.phase == phaseOpen && !s.net.pipe() {
+		s.arm(backend.Hangup, 0, nil)
+	}
+}
+
 func (p *splice) fill() {
 	if p.pipe == nil {
 		if p.pipe = p.src.loop.borrowPipe(); p.pipe == nil {
@@ -140,7 +167,7 @@ func (p *splice) fill() {
 }
 
 func (p *splice) move() {
-	p.dst.flags |= fSpliceOut
+	p.dst.spliceOut = true
 	p.out.Peer = backend.Handle(p.pipe.r)
 	p.out.Max = int32(p.held)
 	p.submit(&p.out, backend.SpliceOut, 0, p.dst.wh)
@@ -182,12 +209,16 @@ func (p *splice) result(c *backend.Completion) {
 		p.readable = c.N >= pipeSize/16 // else it was most likely all there was
 	case again:
 	case c.Err != nil:
-		p.dst.lose(p.dst.opError("splice", c.Err))
+		// What the destination had sent is still to be delivered.
+		d := p.dst
+		reason := d.opError("splice", c.Err)
+		p.end(reason)
+		d.writeFailed(reason)
 	default:
 		p.held -= c.N
 		p.total += int64(c.N)
 		if p.held <= 0 {
-			p.dst.flags &^= fSpliceOut
+			p.dst.spliceOut = false
 			p.dst.touch()
 		}
 	}
@@ -195,7 +226,7 @@ func (p *splice) result(c *backend.Completion) {
 
 func (p *splice) busy() bool { return p.ready.Armed() || p.in.Armed() || p.out.Armed() }
 
-// end tells the result. The ops may still be in flight.
+// end reports the result. The ops may still be in flight.
 func (p *splice) end(err error) {
 	if p.ended {
 		return
@@ -217,11 +248,15 @@ func (p *splice) end(err error) {
 // release frees both streams and the pipe.
 func (p *splice) release() {
 	if p.src.x.splice == p {
-		p.src.x.splice = nil
-		p.dst.x.spliceFrom = nil
-		p.dst.flags &^= fSpliceOut
+		p.src.extra().splice = nil
+		p.dst.extra().spliceFrom = nil
+		p.dst.spliceOut = false
 		p.closePipe()
-		if p.eof && p.src.flags&(fLost|fClosing) == 0 {
+		if p.eof && p.src.phase < phaseClosing {
+			if p.src.phase == phaseBroken {
+				p.src.lose(p.src.reason) // the hang-up consumed the system's only report of it
+				return
+			}
 			p.src.flags |= fEOF
 			p.src.queue()
 		}
@@ -229,9 +264,6 @@ func (p *splice) release() {
 		p.dst.touch()
 	}
 }
-
-// lost ends the splice of a stream that is over, src or dst.
-func (p *splice) lost(s *stream) { p.end(s.reason) }
 
 func (p *splice) giveBack() {
 	if p.pipe != nil && p.held == 0 {
@@ -249,17 +281,22 @@ func (p *splice) closePipe() {
 		p.giveBack()
 		return
 	}
-	closeFDs(p.pipe.r, p.pipe.w)
+	sys.CloseAll(p.pipe.r, p.pipe.w)
 	p.pipe = nil
 }
 
+// borrowPipe returns an empty pipe, or nil if there is no descriptor for one.
 func (l *Loop) borrowPipe() *kernelPipe {
 	if n := len(l.pipes); n > 0 {
 		p := l.pipes[n-1]
 		l.pipes = l.pipes[:n-1]
 		return p
 	}
-	return newKernelPipe()
+	r, w, err := sys.SplicePipe(pipeSize)
+	if err != nil {
+		return nil
+	}
+	return &kernelPipe{r, w}
 }
 
 func (l *Loop) returnPipe(p *kernelPipe) {
@@ -267,13 +304,13 @@ func (l *Loop) returnPipe(p *kernelPipe) {
 		l.pipes = append(l.pipes, p)
 		return
 	}
-	closeFDs(p.r, p.w)
+	sys.CloseAll(p.r, p.w)
 }
 
 // closePipes releases the free pipes.
 func (l *Loop) closePipes() {
 	for _, p := range l.pipes {
-		closeFDs(p.r, p.w)
+		sys.CloseAll(p.r, p.w)
 	}
 	l.pipes = nil
 }

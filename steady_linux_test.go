@@ -1,6 +1,8 @@
 package weir
 
 import (
+	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/weir-io/weir/internal/backend/epoll"
@@ -65,15 +67,58 @@ func TestSteadyEcho(t *testing.T) {
 	}
 }
 
-// carried is a carrier that moves nothing.
-type carried struct{}
+// TestEmptyExtras: what streams without extras share stays empty.
+func TestEmptyExtras(t *testing.T) {
+	l, err := New(WithBackendName("epoll"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := 0
+	ln, err := l.Listen("tcp", "127.0.0.1:0", func(t Transport) Protocol { return DataFunc(t.Write) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pingPong{}
+	l.Connect("tcp", ln.Addr().String(), p)
+	for p.t == nil || ln.Conns() == 0 {
+		if err := l.Turn(-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ln.Each(func(tr Transport) {
+		s := tr.(*stream)
+		s.SetProtocol(s.Protocol())
+		tr.(Unreader).Unread([]byte("x"))
+		_ = tr.SetWriteMarks(2, 1)
+		tr.PauseReading()
+		tr.ResumeReading()
+		_, _ = tr.Write(make([]byte, 100))
+		tr.(Resetter).Reset()
+	})
+	ln.OnDone(func() { done++ })
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for done == 0 {
+		if err := l.Turn(-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !reflect.ValueOf(&l.noExtras).Elem().IsZero() {
+		t.Errorf("%+v", l.noExtras)
+	}
+}
 
-func (carried) Write(bufs [][]byte) (n int, err error) { return 0, nil }
-func (carried) CloseWrite() error                      { return nil }
-func (carried) CanCloseWrite() bool                    { return true }
-func (carried) PauseReading()                          {}
-func (carried) ResumeReading()                         {}
-func (carried) Close(bool)                             {}
+// stillCarrier is a carrier that moves nothing.
+type stillCarrier struct{}
+
+func (stillCarrier) Write(bufs [][]byte) (n int, err error) { return 0, nil }
+func (stillCarrier) CloseWrite() error                      { return nil }
+func (stillCarrier) CanCloseWrite() bool                    { return true }
+func (stillCarrier) PauseReading()                          {}
+func (stillCarrier) ResumeReading()                         {}
+func (stillCarrier) Close(bool)                             {}
 
 // TestSteadyForward: what a protocol forwards of the pieces that a layer delivers
 // together leaves with one call, and without an allocation (R6, R38).
@@ -104,7 +149,7 @@ func TestSteadyForward(t *testing.T) {
 			}
 			until(func() bool { return dst.t != nil })
 			to := dst.t.(Forwarder)
-			f, err := l.Carry(carried{})
+			f, err := l.Carry(stillCarrier{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -134,4 +179,72 @@ func TestSteadyForward(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pinger sends each datagram back to where it came from.
+type pinger struct {
+	e     *PacketEndpoint
+	count int
+}
+
+func (p *pinger) EndpointMade(e *PacketEndpoint) { p.e = e }
+func (p *pinger) PacketReceived(b []byte, from PacketAddr) {
+	p.count++
+	_ = p.e.SendTo(b, from)
+}
+func (p *pinger) EndpointLost(error) {}
+
+// onLoops runs f with a loop of each backend that is there.
+func onLoops(t *testing.T, f func(t *testing.T, l *Loop)) {
+	t.Helper()
+	for _, name := range Backends() {
+		t.Run(name, func(t *testing.T) {
+			l, err := New(WithBackendName(name))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			f(t, l)
+		})
+	}
+}
+
+// TestSteadyDatagrams: a datagram costs no allocation (R6).
+func TestSteadyDatagrams(t *testing.T) {
+	onLoops(t, func(t *testing.T, l *Loop) {
+		a, b := &pinger{}, &pinger{}
+		ea, err := l.ListenPacket("udp4", "127.0.0.1:0", a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eb, err := l.ListenPacket("udp4", "127.0.0.1:0", b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ea.SendTo(make([]byte, 64), eb.Local()); err != nil {
+			t.Fatal(err)
+		}
+		turns := func(messages int) {
+			for want := a.count + b.count + messages; a.count+b.count < want; {
+				if err := l.Turn(-1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		turns(200)
+		if n := testing.AllocsPerRun(20, func() { turns(10) }); n >= 1 {
+			t.Errorf("10 datagrams cost %v allocations", n)
+		}
+	})
+}
+
+// TestSource: every backend knows the address from which it would send.
+func TestSource(t *testing.T) {
+	onLoops(t, func(t *testing.T, l *Loop) {
+		lo := netip.MustParseAddr("127.0.0.1")
+		got := l.order([]netip.Addr{lo, netip.MustParseAddr("fe80::1%nosuch")})
+		if len(got) != 2 || got[0] != lo {
+			t.Errorf("order %v", got)
+		}
+	})
 }

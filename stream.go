@@ -1,81 +1,98 @@
 package weir
 
 import (
-	"errors"
-	"net"
-	"net/netip"
-	"os"
 	"runtime/debug"
-
-	"github.com/weir-io/weir/internal/backend"
 )
 
-// stream is the one implementation of Transport above the backends. Its
-// methods only note what is wanted; sync, which the loop calls when the
-// callback has returned, compares that with what is so and submits, cancels,
-// shuts and closes.
+// stream is the one implementation of Transport: what a transport promises to its
+// protocol. Its methods only record what is wanted; sync, which the loop calls when the
+// callback has returned, makes the lower half do it.
 //
-//	            ConnectionMade                Close, or the peer's end
-//	  made ────────────────────▶ open ─────────────────────────────▶ closing
-//	   │                          │                                     │
-//	   │ refused                  │ Abort, failure, panic      flushed  │
-//	   ▼                          ▼                                     ▼
-//	(gone)                       lost ◀─────────────────────────────────┘
-//	                              │ every Op idle: the handle is closed
-//	                              ▼
-//	                        ConnectionLost, from the loop's queue
+//	       Close, or the peer's end
+//	open ───────────────────────────▶ closing ──────┐ all has left
+//	 │ │                                 │          ▼
+//	 │ │ a write fails                   │         shut ──────────────▶ gone
+//	 │ ▼                                 │          ▲   ConnectionLost
+//	 │ broken                            │          │
+//	 │  │ what had come is delivered     │ Abort,   │ the lower half
+//	 │  ▼                                ▼ failure, │ has closed
+//	 └─────────────────────────────▶ lost ──────────┘ panic
 //
-// The read Op is in one of three uses: Read while bytes are wanted; Hangup
-// while they are not, so that a reset is noticed; idle for the moment between.
+// Only become changes the phase, and never backwards.
 type stream struct {
-	// What every message touches comes first: with many connections each line
-	// of it comes from far away.
+	// What every message touches comes first: with many connections each cache line of
+	// it is likely to be a miss.
 	loop  *Loop
 	proto Protocol
 	flags flags
+	phase phase
 	caps  protoCaps
-	net   network
+	how   closeHow // how the lower half ends once the stream is lost
 
-	rop  backend.Op
-	out  *outbuf // nil while nothing is buffered
-	tail []byte  // bytes read and not used
+	lower lower
+	out   *outbuf // nil while nothing is buffered
+	tail  []byte  // bytes read and not used
 
-	high, low, tailMax int32
-	rh, wh             backend.Handle // the same but for pairs of pipes; None: that direction is not there
-
-	localPort, remotePort uint16
-	x                     *extras // what few streams have
-	prev, next            *stream // the loop's list
-	listener              *Listener
-	reason                error
-	localIP, remoteIP     netip.Addr
+	bounds     *bounds // shared, not to be changed
+	x          *extras // what few streams have; see extra
+	prev, next *stream // the loop's list
+	listener   *Listener
+	reason     error
 }
+
+// phase is how far a stream has come.
+type phase uint8
+
+const (
+	phaseOpen    phase = iota // also before ConnectionMade: see fMade
+	phaseBroken               // a write failed; what can still be read is delivered before the end
+	phaseClosing              // Close was called, or follows from the peer's end
+	phaseLost                 // it is over; reason is set
+	phaseShut                 // and the lower half has closed
+	phaseGone                 // and the protocol has heard of it
+)
+
+// become moves the stream on to p and reports whether it did: a phase that is over
+// does not come back.
+func (s *stream) become(p phase) bool {
+	if p <= s.phase {
+		return false
+	}
+	s.phase = p
+	return true
+}
+
+// live reports whether the protocol is to hear of what happens: ConnectionMade was
+// called, and the connection is not lost.
+func (s *stream) live() bool { return s.phase < phaseLost && s.flags&fMade != 0 }
 
 // extras hold what few streams have, to keep the others small.
 type extras struct {
-	localPath, remotePath string
-	producer              Producer
-	pull                  bool // the producer is a pull producer
-	producerPaused        bool
-	splice                *splice // where this stream's bytes go
-	spliceFrom            *splice // whose bytes come here
-	name                  string  // of a stream that has no address
-	made                  []byte  // debug: the stack that made it
-	carrier               Carrier // what moves the bytes, where no handle does
-	feed                  Feed    // its side
-	one                   [1][]byte
-	buf                   []byte // memory that the protocol supplied
-	more                  []byte // delivered while the protocol looked at other bytes
-	broken                error  // why the end of the stream is none; nil: it is one
-	closeSent, abortSent  bool   // the carrier was told to close
-	handed                func() // ConnectionMade of a protocol that came in the midst of a read
+	producer       Producer
+	pull           bool // the producer is a pull producer
+	producerPaused bool
+	name           string    // of a stream that has no address
+	local, remote  string    // paths and zones: see socket.setAddr
+	made           []byte    // debug: the stack that made it
+	breakDue       bool      // WriteFailed is to be called
+	resets         bool      // it ends with a reset, once all has left
+	drained        int       // bytes delivered since a write failed
+	patience       *Timer    // until when bytes are kept for a reader that paused
+	above          *stream   // the stream above that waits for bytes to leave here: its own marks count them
+	more           []byte    // delivered while the protocol was looking at other bytes
+	brokeOff       error     // set if the stream broke off; nil for a clean end
+	handed         func()    // ConnectionMade of a protocol that was set in the middle of a read
+	back           []byte    // given back in the middle of a read
+	splice         *splice   // a socket's: where its bytes go
+	spliceFrom     *splice   // a socket's: whose bytes come here
+	writeEnd       *writeEnd // a socket's: what watches the other handle
 }
 
 type flags uint32
 
 // The flags of a stream, each true exactly while the sentence holds.
 const (
-	fConnected    flags = 1 << iota // ConnectionMade was called, ConnectionLost was not
+	fMade         flags = 1 << iota // ConnectionMade was called
 	fDirty                          // it is in the loop's dirty list
 	fQueued                         // it is in the loop's queue
 	fPaused                         // the protocol paused reading
@@ -83,28 +100,17 @@ const (
 	fInData                         // DataReceived is being called
 	fOffer                          // the tail is to be offered again without new bytes
 	fExchanged                      // SetProtocol was called during the call in progress
+	fStale                          // memory from a ReadBuffer before a SetProtocol must not be read into
 	fEOF                            // the peer's end of stream was read
 	fEOFDone                        // and handed to the protocol
-	fHungUp                         // a hang-up without error was seen: do not wait for it again
 	fWritePaused                    // the writer was told to pause and not yet to resume
 	fResumeDue                      // ResumeWriting is to be called
 	fDrainDue                       // WriteDrained is to be called
 	fWriteEOF                       // the end of writing is wanted
 	fWriteEOFSent                   // and sent
-	fWriteBroken                    // a write failed; what can still be read is delivered before the end
-	fClosing                        // Close was called, or follows from the peer's end
-	fLost                           // the connection is over; reason is set
-	fShut                           // the handles are closed
-	fSpliceOut                      // another stream's bytes are spliced into this one
-	fReset                          // lost in a way that the peer must not take for a clean end
-	fReadLater                      // the read Op's result came at once and waits in the loop
-	fCarried                        // a Carrier moves its bytes
-	fBlocked                        // the carrier took less than all
-	fReadHeld                       // the carrier was told to pause reading
-	fFlushing                       // the carrier's Write is being called
-	fGone                           // the carrier is closed
 	fTold                           // the protocol got PauseWriting and not yet ResumeWriting
-	fPauseDue                       // it came while its writer was paused, and is to get PauseWriting
+	fPauseDue                       // the protocol was set while the writer was paused, and is to get PauseWriting
+	fReadOnly                       // nothing can be written
 )
 
 type protoCaps uint8
@@ -115,6 +121,7 @@ const (
 	capPause
 	capDrain
 	capBuffer
+	capFail
 )
 
 func capsOf(p Protocol) (c protoCaps) {
@@ -130,52 +137,101 @@ func capsOf(p Protocol) (c protoCaps) {
 	if _, ok := p.(BufferedProtocol); ok {
 		c |= capBuffer
 	}
+	if _, ok := p.(WriteFailer); ok {
+		c |= capFail
+	}
 	return c
 }
 
-// The defaults of a stream, in bytes.
+// bounds are what a stream keeps at most, in bytes.
+type bounds struct {
+	high, low int32 // the write marks
+	tail      int32 // what the protocol may leave unused
+}
+
+// The default bounds.
 const (
 	defaultHigh = 64 << 10
 	defaultTail = 256 << 10
 )
 
-// newStream makes a stream over open handles and puts it in the loop's list.
-func newStream(l *Loop, rh, wh backend.Handle, n network, c *connConfig) *stream {
-	s := &stream{loop: l, rh: rh, wh: wh, net: n, high: defaultHigh, low: defaultHigh / 4, tailMax: defaultTail}
-	if c.marks {
-		s.high, s.low = c.high, c.low
+// init sets up a stream whose bytes lo moves, with the bounds that c asks for, and
+// adds it to the loop's list.
+func (s *stream) init(l *Loop, lo lower, c *connConfig) {
+	s.loop, s.lower, s.x = l, lo, &l.noExtras
+	if s.bounds = c.bounds; s.bounds == nil {
+		s.bounds = &l.bounds
 	}
-	if c.tail > 0 {
-		s.tailMax = c.tail
-	}
-	s.rop.Owner = s
 	l.conns.add(s)
-	if n != netCarried {
-		l.conns.n++
-	}
 	if l.debug != nil {
 		s.extra().made = debug.Stack()
 	}
-	return s
 }
 
+// extra is s.x for writing. Most streams share an empty one, which is only read.
 func (s *stream) extra() *extras {
-	if s.x == nil {
+	if s.x == &s.loop.noExtras {
 		s.x = &extras{}
 	}
 	return s.x
 }
 
-// begin makes the protocol and connects it. A factory that returns nil or
-// panics refuses the connection.
-func (s *stream) begin(f Factory) {
+// begin makes the protocol and connects it. A factory that returns nil or panics
+// refuses the connection, and begin then reports false.
+func (s *stream) begin(f Factory) bool {
 	p := s.callFactory(f)
 	if p == nil {
 		s.refuse()
-		return
+		return false
 	}
 	s.attach(p)
 	s.connected()
+	return true
+}
+
+// refuse closes a stream whose protocol was never made. If its factory has written
+// something, that write may be under way, and the rest of it is cut.
+func (s *stream) refuse() {
+	s.proto = nil // SetProtocol may have been called
+	if s.out != nil {
+		s.lose(ErrAborted)
+		return
+	}
+	s.become(phaseLost)
+	s.how = closeQuiet
+	s.shut(s.how)
+	s.finish()
+}
+
+func (s *stream) attach(p Protocol) {
+	s.proto = p
+	s.caps = capsOf(p)
+}
+
+func (s *stream) connected() {
+	s.flags |= fMade
+	s.callMade()
+	s.sync()
+}
+
+// The guarded calls into the protocol. Each is small so that the deferred
+// recover stays cheap.
+
+func (s *stream) guard(where string) {
+	if v := recover(); v != nil {
+		s.panicked(&PanicError{Where: where, Conn: s.name(), Value: v, Stack: debug.Stack()})
+	}
+}
+
+// panicked loses the connection; the panic is the reason even if there was
+// one before.
+func (s *stream) panicked(err *PanicError) {
+	s.loop.report(err)
+	if s.phase < phaseLost {
+		s.lose(err)
+	} else if s.phase < phaseGone {
+		s.reason = err
+	}
 }
 
 func (s *stream) callFactory(f Factory) (p Protocol) {
@@ -188,59 +244,16 @@ func (s *stream) callFactory(f Factory) (p Protocol) {
 	return f(s)
 }
 
-// refuse closes a stream whose protocol was never made.
-func (s *stream) refuse() {
-	s.flags |= fLost
-	s.closeHandles(backend.CloseFlat)
-	s.gone()
-}
-
-func (s *stream) attach(p Protocol) {
-	s.proto = p
-	s.caps = capsOf(p)
-}
-
-func (s *stream) connected() {
-	s.flags |= fConnected
-	s.callMade()
-	s.sync()
-}
-
-// The guarded calls into the protocol. Each is small so that the deferred
-// recover stays cheap.
-
-func (s *stream) guard(where string) {
-	if v := recover(); v != nil {
-		err := &PanicError{Where: where, Conn: s.name(), Value: v, Stack: debug.Stack()}
-		s.panicked(err)
-	}
-}
-
-// panicked loses the connection; the panic is the reason even if there was
-// one before.
-func (s *stream) panicked(err *PanicError) {
-	s.loop.report(err)
-	if s.flags&fLost != 0 {
-		if s.flags&fConnected != 0 {
-			s.reason = err
-		}
-		return
-	}
-	s.lose(err)
-}
-
 func (s *stream) callMade() {
 	defer s.guard("ConnectionMade")
 	s.proto.ConnectionMade(s)
 }
 
-func (s *stream) callData(p []byte) (n int, err error) {
-	defer s.guard("DataReceived")
-	s.flags |= fInData
-	n = -1 // so that a panic is no count
-	n, err = s.proto.DataReceived(p)
-	s.flags &^= fInData
-	return n, err
+func (s *stream) callHanded(made func()) {
+	defer s.guard("ConnectionMade")
+	if s.phase < phaseLost {
+		made()
+	}
 }
 
 func (s *stream) callLost(p Protocol, err error) {
@@ -254,49 +267,53 @@ func (s *stream) callLost(p Protocol, err error) {
 
 // SetProtocol implements Transport.
 func (s *stream) SetProtocol(p Protocol) {
-	if s.loop.check("SetProtocol") != nil || s.flags&fLost != 0 && s.proto == nil {
+	if s.loop.check("SetProtocol") != nil || s.phase >= phaseLost && s.proto == nil {
 		return
 	}
-	wasBuffered := s.caps&capBuffer != 0
+	buffered := s.caps&capBuffer != 0
 	s.attach(p)
-	if s.x != nil {
-		s.x.buf = nil
-	}
 	s.flags |= fExchanged
-	if s.flags&fInData == 0 && len(s.tail) > 0 {
-		s.flags |= fOffer
-		s.queue()
+	if buffered || s.caps&capBuffer != 0 {
+		s.flags |= fStale
+	}
+	if s.flags&fInData == 0 {
+		if s.flags&fPaused != 0 && s.phase < phaseClosing {
+			// It was the old protocol's pause. The new one decides for itself.
+			s.flags &^= fPaused
+			s.readingResumed()
+		}
+		if len(s.tail) > 0 {
+			s.flags |= fOffer
+			s.queue()
+		}
 	}
 	if s.caps&capPause != 0 && s.flags&fAutoPaused != 0 {
 		s.flags &^= fAutoPaused
 	}
 	s.flags &^= fTold | fPauseDue
 	if s.flags&fWritePaused != 0 && s.caps&capPause != 0 {
-		s.flags |= fPauseDue // not from in here, and not before its ConnectionMade
+		s.flags |= fPauseDue // not from inside this call, and not before its ConnectionMade
 		s.queue()
-	}
-	if (wasBuffered || s.caps&capBuffer != 0) && s.flags&fInData == 0 && s.rop.Armed() && s.rop.Kind == backend.Read {
-		// The memory it would read into is the old protocol's.
-		s.loop.be.Cancel(&s.rop)
 	}
 	s.touch()
 }
 
-// Handover is the ability of a transport to go to a protocol that has not heard
-// of it: find it with As. It is for layers that only speak at the beginning of a
+// Handover is the ability of a transport to be handed to a protocol that has not heard
+// of it yet: find it with As. It is for layers that only act at the beginning of a
 // stream and then step aside.
 type Handover interface {
-	// Handover is SetProtocol, and then calls made, in which p is to get its
-	// ConnectionMade. Within a DataReceived made is called when that has
-	// returned, without an error, before p gets what it left: so p is not taken
-	// for somebody who answers the bytes in progress. A panic in made is one in
-	// ConnectionMade.
+	// Handover calls SetProtocol and then made, which is to call p's ConnectionMade. A
+	// pause of reading ends. Inside a DataReceived, made is called after that has
+	// returned without an error, and before p gets the bytes that were left: so what p
+	// writes does not count as a reply to the bytes in progress. A panic in made counts
+	// as one in ConnectionMade.
 	Handover(p Protocol, made func())
 }
 
 // Handover implements Handover.
 func (s *stream) Handover(p Protocol, made func()) {
 	s.SetProtocol(p)
+	s.ResumeReading()
 	if s.flags&fInData == 0 {
 		s.callHanded(made)
 		return
@@ -304,11 +321,33 @@ func (s *stream) Handover(p Protocol, made func()) {
 	s.extra().handed = made
 }
 
-func (s *stream) callHanded(made func()) {
-	defer s.guard("ConnectionMade")
-	if s.flags&fLost == 0 {
-		made()
+// Unreader is the ability of a transport to take back bytes that its protocol has used
+// but that are meant for another one: find it with As.
+type Unreader interface {
+	// Unread puts a copy of p ahead of everything that comes next. It is offered to the
+	// protocol in the next turn, or, inside a DataReceived that also calls SetProtocol,
+	// to the new protocol when that DataReceived has returned. If the end of the stream
+	// was already reported, it is reported again after p. Only the loop's goroutine may
+	// call it. After Close and Abort it does nothing.
+	Unread(p []byte)
+}
+
+// Unread implements Unreader.
+func (s *stream) Unread(p []byte) {
+	if s.loop.check("Unread") != nil || len(p) == 0 || s.phase >= phaseClosing {
+		return
 	}
+	if s.flags&fInData != 0 {
+		x := s.extra()
+		x.back = append(append([]byte(nil), p...), x.back...)
+		return
+	}
+	all := append(append(make([]byte, 0, len(p)+len(s.tail)), p...), s.tail...)
+	s.dropTail()
+	s.tail = all
+	s.flags |= fOffer
+	s.flags &^= fEOFDone
+	s.queue()
 }
 
 // Protocol implements Transport.
@@ -319,7 +358,7 @@ func (s *stream) Loop() *Loop { return s.loop }
 
 // touch makes the loop call sync when the callback has returned.
 func (s *stream) touch() {
-	if s.flags&(fDirty|fShut) == 0 {
+	if s.flags&fDirty == 0 && s.phase < phaseShut {
 		s.flags |= fDirty
 		s.loop.dirty = append(s.loop.dirty, s)
 	}
@@ -337,200 +376,61 @@ func (s *stream) queue() {
 // method that caused it.
 func (s *stream) run() {
 	s.flags &^= fQueued
-	if s.flags&fShut != 0 {
+	if s.phase >= phaseLost {
 		s.finish()
 		return
 	}
-	if s.flags&fLost != 0 {
-		return // the last Op's result queues it again
-	}
 	s.runWriting()
-	if s.x != nil && len(s.x.more) > 0 && s.flags&(fLost|fClosing) == 0 {
+	if s.x.breakDue {
+		s.x.breakDue = false
+		s.tellBroken()
+	}
+	if len(s.x.more) > 0 && s.phase < phaseClosing {
 		p := s.x.more
 		s.x.more = nil
 		s.deliver(p)
 	}
-	if s.flags&(fLost|fClosing) == 0 && s.flags&fOffer != 0 && !s.paused() {
+	if s.phase < phaseClosing && s.flags&fOffer != 0 && !s.paused() {
 		s.flags &^= fOffer
 		s.deliver(nil)
 	}
-	if s.flags&(fLost|fClosing|fEOF|fEOFDone) == fEOF && !s.paused() {
+	if s.phase < phaseClosing && s.flags&(fEOF|fEOFDone) == fEOF && !s.paused() {
 		s.endOfStream()
-	}
-	if s.flags&(fGone|fEOFDone|fLost) == fGone|fEOFDone {
-		s.lose(nil)
 	}
 	s.sync()
 }
 
-// sync makes what is so follow what is wanted.
+// sync makes the lower half do what is wanted.
 func (s *stream) sync() {
-	if s.flags&fLost != 0 {
-		s.tryShut()
+	switch {
+	case s.phase >= phaseLost:
+		s.shut(s.how)
+		return
+	case s.flags&fMade == 0:
 		return
 	}
-	if s.flags&fConnected == 0 {
-		return
+	if s.out != nil {
+		s.lower.flush()
 	}
-	s.flush()
 	s.sendEOF()
-	if s.flags&fLost != 0 {
-		return
+	if s.phase < phaseClosing && s.flags&fEOFDone != 0 && (s.flags&fWriteEOFSent != 0 || s.deserted()) {
+		s.closeWith(nil) // both directions are over: nothing can happen any more
 	}
-	if s.flags&(fEOFDone|fWriteEOFSent|fClosing) == fEOFDone|fWriteEOFSent {
-		s.close(nil) // both directions are over: nothing can happen any more
+	if s.phase < phaseLost {
+		s.lower.want(s.wish())
 	}
-	s.syncReading()
-	if s.flags&fClosing != 0 {
+	if s.phase == phaseClosing {
 		s.tryClose()
 	}
 }
 
-// OpDone implements backend.Owner.
-func (s *stream) OpDone(c *backend.Completion) {
-	switch {
-	case c.Op == &s.rop:
-		s.readDone(c)
-	case s.out != nil && c.Op == &s.out.op:
-		s.writeDone(c)
-	}
-	s.sync()
-}
-
-// lose ends the connection. The first reason stays, but for a panic's.
-func (s *stream) lose(err error) {
-	if s.flags&fLost != 0 {
+// Reset implements Resetter.
+func (s *stream) Reset() {
+	if s.loop.check("Reset") != nil || s.phase >= phaseClosing {
 		return
 	}
-	s.flags |= fLost
-	s.reason = err
-	if err != ErrLoopClosed || s.Buffered() > 0 {
-		s.flags |= fReset
-	}
-	if s.loop.gather.to == s {
-		s.loop.gather.drop()
-	}
-	s.dropTail()
-	if s.rop.Armed() {
-		s.loop.be.Cancel(&s.rop)
-	}
-	if s.out != nil && s.flags&fFlushing == 0 {
-		if s.out.op.Armed() {
-			s.loop.be.Cancel(&s.out.op)
-		}
-		if !s.out.op.Armed() {
-			s.out.release(&s.loop.pool)
-			s.out = nil
-		}
-	}
-	if s.x != nil && s.x.splice != nil {
-		s.x.splice.lost(s)
-	}
-	if s.x != nil && s.x.spliceFrom != nil {
-		s.x.spliceFrom.lost(s)
-	}
-	s.tryShut()
-}
-
-// tryShut closes the handles once no Op needs them, and queues ConnectionLost.
-func (s *stream) tryShut() {
-	if s.flags&fShut != 0 || s.rop.Armed() && planted != "close-in-flight" || s.flags&fFlushing != 0 {
-		return
-	}
-	if s.flags&(fCarried|fGone) == fCarried {
-		s.closeCarrier(s.reason != nil || s.flags&fReset != 0)
-		return // Feed.Closed calls it again
-	}
-	if s.out != nil {
-		if s.out.op.Armed() {
-			return
-		}
-		s.out.release(&s.loop.pool)
-		s.out = nil
-	}
-	if s.x != nil && (s.x.splice != nil || s.x.spliceFrom != nil) {
-		return // its end calls sync again
-	}
-	how := backend.CloseFlat
-	if s.flags&fReset != 0 && !s.net.pipe() {
-		how = backend.CloseReset
-	}
-	s.closeHandles(how)
-	s.queue()
-}
-
-// closeHandles closes what is still open, once.
-func (s *stream) closeHandles(how backend.How) {
-	if s.flags&fShut != 0 {
-		return
-	}
-	s.captureLocal()
-	s.flags |= fShut
-	if s.rh != backend.None {
-		s.loop.shutHandle(s.rh, how)
-	}
-	if s.wh != backend.None && s.wh != s.rh {
-		s.loop.shutHandle(s.wh, how)
-	}
-	s.rh, s.wh = backend.None, backend.None
-}
-
-// shutHandle closes a handle of the loop's. An error can only mean that
-// somebody closed the descriptor behind our back, which its owner must hear.
-func (l *Loop) shutHandle(h backend.Handle, how backend.How) {
-	if err := l.be.Shut(h, how); err != nil {
-		l.report(os.NewSyscallError("close", err))
-	}
-}
-
-// finish is the end: ConnectionLost, last of all callbacks.
-func (s *stream) finish() {
-	if s.flags&fConnected == 0 {
-		return
-	}
-	p := s.proto
-	s.stopProducer()
-	s.proto = nil
-	if s.x != nil {
-		s.x.buf, s.x.more = nil, nil
-	}
-	s.gone()
-	s.flags &^= fConnected
-	if p == nil {
-		return // SetProtocol was given none
-	}
-	s.callLost(p, s.reason)
-	if planted == "lost-twice" && s.flags&fReset != 0 && !errors.Is(s.reason, ErrAborted) {
-		s.callLost(p, s.reason)
-	}
-}
-
-// gone takes the stream out of the loop's books.
-func (s *stream) gone() {
-	if (planted != "closed-stays" || s.flags&fWriteEOFSent == 0) && s.loop.conns.remove(s) && s.flags&fCarried == 0 {
-		s.loop.conns.n--
-	}
-	ln := s.listener
-	if ln == nil {
-		return
-	}
-	if g := ln.config.group; g != nil {
-		g.left(s.loop)
-	}
-	if ln.loop == s.loop {
-		ln.connGone()
-	} else {
-		ln.goneElsewhere()
-	}
-}
-
-// fail turns a system's error into the reason of a loss.
-func (s *stream) opError(op string, err error) error {
-	var done *net.OpError
-	if errors.As(err, &done) {
-		return err
-	}
-	return &net.OpError{Op: op, Net: s.net.String(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: sysError(op, err)}
+	s.extra().resets = true
+	s.closeWith(ErrAborted)
 }
 
 // Abort implements Transport.
@@ -541,71 +441,140 @@ func (s *stream) Abort() {
 	s.lose(ErrAborted)
 }
 
+// lose ends the connection. The first reason stays, unless a panic replaces it.
+func (s *stream) lose(err error) {
+	if s.phase >= phaseLost {
+		return
+	}
+	s.how = closeCut
+	if err == ErrLoopClosed && s.Buffered() == 0 {
+		s.how = closeQuiet
+	}
+	s.become(phaseLost)
+	s.reason = err
+	if s.loop.gather.to == s {
+		s.loop.gather.drop()
+	}
+	s.dropTail()
+	if s.x.patience != nil {
+		s.x.patience.Stop()
+	}
+	s.shut(s.how)
+	s.dropOut()
+}
+
+// shut makes the lower half close, if it has not yet.
+func (s *stream) shut(how closeHow) {
+	if s.phase < phaseShut {
+		s.lower.close(how)
+	}
+}
+
+// dropOut gives back the write buffer, unless the lower half is using it.
+func (s *stream) dropOut() {
+	if s.out != nil && !s.out.busy() {
+		s.out.release(&s.loop.pool)
+		s.out = nil
+	}
+}
+
+// closed is called by the lower half when it has closed. err is what went wrong, if
+// anything did.
+func (s *stream) closed(err error) {
+	if s.phase == phaseClosing {
+		if s.reason == nil {
+			s.reason = err
+		}
+		if s.writing() && s.reason == nil {
+			s.reason = ErrClosed // it closed before it had everything
+		}
+	}
+	if !s.become(phaseShut) {
+		return
+	}
+	s.dropTail()
+	s.dropOut()
+	s.queue()
+}
+
+// finish is the end: ConnectionLost, last of all callbacks.
+func (s *stream) finish() {
+	if s.phase != phaseShut {
+		return
+	}
+	s.stopProducer()
+	s.become(phaseGone)
+	p := s.proto
+	s.proto = nil
+	if s.x.more != nil {
+		s.x.more = nil
+	}
+	s.gone()
+	if p == nil {
+		return // it was refused, or SetProtocol was given nil
+	}
+	s.callLost(p, s.reason)
+}
+
+// gone removes the stream from what the loop and its listener count.
+func (s *stream) gone() {
+	if s.loop.conns.remove(s) && !s.carries() {
+		s.loop.conns.n--
+	}
+	ln := s.listener
+	if ln == nil {
+		return
+	}
+	if g := ln.config.group; g != nil {
+		g.left(s.loop)
+	}
+	if k, ok := s.lower.(*socket); ok {
+		ln.left(k.remoteIP())
+	}
+	if ln.loop == s.loop {
+		ln.connGone()
+	} else {
+		ln.goneElsewhere()
+	}
+}
+
 // Close implements Transport.
 func (s *stream) Close() error {
 	if err := s.loop.check("Close"); err != nil {
 		return err
 	}
-	s.close(nil)
+	s.closeWith(nil)
 	return nil
 }
 
-// close flushes and ends; reason is what ConnectionLost gets if nothing fails.
-func (s *stream) close(reason error) {
-	if s.flags&(fClosing|fLost) != 0 {
-		return
-	}
-	if planted == "close-after-half" && s.flags&fWriteEOFSent != 0 && reason == nil && s.flags&fEOF == 0 {
-		return
-	}
-	if s.flags&fWriteBroken != 0 {
+// closeWith flushes and ends; reason is what ConnectionLost gets if nothing fails.
+func (s *stream) closeWith(reason error) {
+	switch {
+	case s.phase >= phaseClosing:
+	case s.phase == phaseBroken:
 		s.lose(s.reason) // not everything was delivered
-		return
+	default:
+		s.become(phaseClosing)
+		s.reason = reason
+		s.dropTail()
+		s.touch()
 	}
-	s.flags |= fClosing
-	s.reason = reason
-	s.dropTail()
-	s.touch()
 }
 
-// tryClose goes on with closing as far as it can: flushed, no producer, no
-// read in flight; then it lingers or closes.
+// tryClose makes the lower half close once everything has been handed to it.
 func (s *stream) tryClose() {
-	if s.writing() && planted != "close-drops-backlog" || s.x != nil && s.x.producer != nil || s.rop.Armed() || s.flags&fSpliceOut != 0 {
+	if s.writing() || s.x.producer != nil {
 		return
 	}
-	if s.x != nil && s.x.splice != nil {
-		s.x.splice.end(ErrClosed)
-	}
-	if s.x != nil && s.x.spliceFrom != nil {
-		s.x.spliceFrom.end(ErrClosed)
-	}
-	if s.x != nil && (s.x.splice != nil || s.x.spliceFrom != nil) {
-		return // its end calls sync again
-	}
-	if s.flags&(fCarried|fGone) == fCarried {
-		s.closeCarrier(false)
-		return // Feed.Closed goes on
-	}
-	s.flags |= fLost
-	if s.out != nil {
-		s.out.release(&s.loop.pool)
-		s.out = nil
-	}
-	if s.mustLinger() {
-		h := s.rh
-		s.captureLocal()
-		s.rh, s.wh = backend.None, backend.None
-		s.flags |= fShut
-		linger(s.loop, h, s.flags&fWriteEOFSent != 0)
+	if s.x.resets {
+		s.lower.close(closeReset)
 	} else {
-		s.closeHandles(backend.CloseFlat)
+		s.lower.close(closeFlushed)
 	}
-	s.queue()
 }
 
-// streamList is an intrusive list. Its number counts connections: the streams
-// of layers are not among them.
+// streamList is an intrusive list. n counts connections: the streams of layers are not
+// among them.
 type streamList struct {
 	first *stream
 	n     int

@@ -28,10 +28,8 @@ type Timer struct {
 	queued bool // due, and waiting in the loop's queue
 	inside bool // its callback is running
 	bound  bool // in its tenant's bag
-	at     int  // where
+	at     int  // in its tenant's bag
 }
-
-func (t *Timer) place() *int { return &t.at }
 
 // NewTimer makes a stopped timer.
 func (l *Loop) NewTimer(fn func()) *Timer { return l.newTimer(fn, nil) }
@@ -55,23 +53,6 @@ func (l *Loop) At(at time.Time, fn func()) *Timer {
 	t := l.NewTimer(fn)
 	t.SetAt(at)
 	return t
-}
-
-// NewTimer is Loop.NewTimer; after Cancel the timer cannot be set.
-func (t *Tenant) NewTimer(fn func()) *Timer { return t.loop.newTimer(fn, t) }
-
-// After is Loop.After; after Cancel it does nothing.
-func (t *Tenant) After(d time.Duration, fn func()) *Timer {
-	tm := t.NewTimer(fn)
-	tm.Set(d)
-	return tm
-}
-
-// At is Loop.At; after Cancel it does nothing.
-func (t *Tenant) At(at time.Time, fn func()) *Timer {
-	tm := t.NewTimer(fn)
-	tm.SetAt(at)
-	return tm
 }
 
 // Set makes the timer fire once after d, and makes d its interval.
@@ -168,7 +149,7 @@ func (t *Timer) set(due int64) {
 		}
 		if !t.bound {
 			t.bound = true
-			t.tenant.timers.add(t)
+			t.tenant.timers.Add(t, &t.at)
 		}
 	}
 	t.queued = false
@@ -179,7 +160,7 @@ func (t *Timer) set(due int64) {
 func (t *Timer) unbind() {
 	if t.bound {
 		t.bound = false
-		t.tenant.timers.remove(t)
+		t.tenant.timers.Remove(&t.at)
 	}
 }
 
@@ -230,11 +211,6 @@ func (l *Loop) takeTimers() {
 			return
 		}
 		n.Owner.Due(n)
-		if last := len(l.ready) - 1; planted == "timers-first" && last >= 0 {
-			r := l.ready[last]
-			l.ready = l.ready[:last]
-			r.run()
-		}
 	}
 }
 
@@ -243,9 +219,6 @@ func (l *Loop) untilTimer() (time.Duration, bool) {
 	when, ok := l.timers.Min()
 	if !ok {
 		return 0, false
-	}
-	if planted == "long-timer-wraps" && time.Duration(when) > 1<<31*time.Millisecond {
-		return 0, true
 	}
 	return max(0, time.Duration(when)-l.be.Now()), true
 }

@@ -1,0 +1,341 @@
+package weir
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/files"
+)
+
+// Admission is asked which connections a listener takes: WithAdmission. What it
+// refuses is closed before anything is made for it, the factory's protocol and
+// its layers included. One Admission may serve several listeners, of several
+// loops: then its methods are called on several goroutines.
+type Admission interface {
+	// Admit decides on a connection from peer, which is not valid where the peer
+	// has no IP address (UNIX sockets). An error refuses the connection, and is what
+	// the error handler hears, now and then, in an *AdmissionError. It runs on the
+	// listener's goroutine and must not block.
+	Admit(peer netip.Addr) error
+	// Left is called once for each connection that was admitted, with the same
+	// peer, when it is gone. It runs on the goroutine of the connection's loop.
+	Left(peer netip.Addr)
+}
+
+// WithAdmission makes a listener ask a for each connection. The default takes all.
+// With a Waiting one, connections may wait for a place.
+func WithAdmission(a Admission) Option { return func(c *connConfig) { c.admission = a } }
+
+// AdmissionError tells the error handler that connections were refused by a
+// listener's Admission, or made to wait: of the first at once, of further ones every
+// 10 s.
+type AdmissionError struct {
+	Addr  net.Addr   // where it listens
+	Peer  netip.Addr // of the last; may be not valid
+	Count int        // how many there were since the last report, this one included
+	Waits bool       // they were not refused, but wait for a place: see Waiting
+	Err   error      // what Admit said of the last
+}
+
+func (e *AdmissionError) Error() string {
+	did := "refused"
+	if e.Waits {
+		did = "lets wait"
+	}
+	s := fmt.Sprintf("weir: %s %s a connection", e.Addr, did)
+	if e.Count > 1 {
+		s = fmt.Sprintf("weir: %s %s %d connections, the last", e.Addr, did, e.Count)
+	}
+	if e.Peer.IsValid() {
+		s += " from " + e.Peer.String()
+	}
+	return s + ": " + e.Err.Error()
+}
+
+// Unwrap returns what Admit said.
+func (e *AdmissionError) Unwrap() error { return e.Err }
+
+// refusals are what a listener has refused, or made to wait, and not yet reported.
+type refusals struct {
+	last  AdmissionError
+	timer *Timer // runs while a report was made less than admissionReport ago
+}
+
+// admissionReport is how often refusals are reported.
+const admissionReport = 10 * time.Second
+
+// admit asks the listener's Admission about a connection that was accepted; one
+// that it does not take waits, or is closed.
+func (ln *Listener) admit(h backend.Handle, peer *backend.Addr) bool {
+	if ln.config.admission == nil {
+		return true
+	}
+	if ln.waiting != nil {
+		ln.waiting.seat() // those that came before
+	}
+	err := ln.config.admission.Admit(peerIP(peer))
+	if err == nil {
+		return true
+	}
+	if !ln.wait(h, peer, err) {
+		ln.refuse(h, peerIP(peer), err)
+	}
+	return false
+}
+
+// refuse closes a connection that Admit has refused with err.
+func (ln *Listener) refuse(h backend.Handle, ip netip.Addr, err error) {
+	ln.loop.shutHandle(h, backend.CloseReset)
+	ln.refused.add(ln, ip, err)
+}
+
+// add counts one, and reports it unless there was a report not long ago.
+func (r *refusals) add(ln *Listener, ip netip.Addr, err error) {
+	if r.timer == nil {
+		r.timer = ln.loop.NewTimer(func() { r.report(ln) })
+	}
+	r.last.Peer, r.last.Err = ip, err
+	r.last.Count++
+	if !r.timer.Running() {
+		r.report(ln)
+	}
+}
+
+// report reports what there was since the last time, if anything.
+func (r *refusals) report(ln *Listener) {
+	if r.last.Count == 0 {
+		return
+	}
+	e := r.last
+	e.Addr, e.Waits = ln.Addr(), r == &ln.waited
+	r.last = AdmissionError{}
+	if !ln.closed {
+		r.timer.Set(admissionReport)
+	}
+	ln.loop.report(&e)
+}
+
+// end reports what is left.
+func (r *refusals) end(ln *Listener) {
+	if r.timer != nil {
+		r.timer.Stop()
+		r.report(ln)
+	}
+}
+
+// left tells the Admission that a connection it admitted is gone.
+func (ln *Listener) left(ip netip.Addr) {
+	if a := ln.config.admission; a != nil {
+		a.Left(ip.Unmap())
+	}
+}
+
+// peerIP is the IP address of who was accepted; not valid where there is none.
+func peerIP(peer *backend.Addr) netip.Addr {
+	if peer == nil {
+		return netip.Addr{}
+	}
+	return peer.IP.Addr().Unmap()
+}
+
+// Waiting is an Admission for which a connection may wait for a place instead of
+// being refused. Where no place is free at all, the listener stops accepting, and
+// those that come wait in the system's queue (WithBacklog). Where only some may not
+// have one, it keeps a few of these aside, with nothing made for them, and goes on
+// accepting for the others; once it has so many it stops too. When one whose time
+// is over had kept it from accepting for others, the listener refuses at once for
+// ten times as long, so that whoever fills every place holds up the others for a
+// moment and not for good. Its methods may be called on several goroutines.
+type Waiting interface {
+	Admission
+	// Patience is how long a connection may wait that Admit has just refused with
+	// err; 0 is not at all.
+	Patience(err error) time.Duration
+	// Room is how many more connections there are places for.
+	Room() int
+	// OnRoom has f called once, when a connection has left: on any goroutine, and
+	// perhaps from inside Left. It must not block.
+	OnRoom(f func())
+}
+
+const (
+	waitersMost = 16 // connections that a listener keeps aside
+	waitersRest = 10 // times the patience of one that waited in vain
+)
+
+// waiters are the connections that a listener has accepted and that wait for a
+// place, the oldest first.
+type waiters struct {
+	ln        *Listener
+	admission Waiting
+	all       []waiter
+	timer     *Timer // until the first of them has waited long enough
+	until     time.Time
+	asked     bool // OnRoom is to call
+}
+
+type waiter struct {
+	h     backend.Handle
+	peer  *backend.Addr // a copy; nil where there is none
+	until time.Time
+	err   error // why it waits
+}
+
+// wait keeps a connection that was refused with err, if it may wait.
+func (ln *Listener) wait(h backend.Handle, peer *backend.Addr, err error) bool {
+	a, ok := ln.config.admission.(Waiting)
+	if !ok || ln.closed {
+		return false
+	}
+	patience := a.Patience(err)
+	now := ln.loop.Now()
+	w := ln.waiting
+	if patience <= 0 || w != nil && now.Before(w.until) && a.Room() > 0 {
+		return false
+	}
+	if w == nil {
+		w = &waiters{ln: ln, admission: a}
+		w.timer = ln.loop.NewTimer(w.late)
+		ln.waiting = w
+	}
+	if peer != nil {
+		p := *peer
+		peer = &p
+	}
+	w.all = append(w.all, waiter{h: h, peer: peer, until: now.Add(patience), err: err})
+	ln.waited.add(ln, peerIP(peer), err)
+	w.listen()
+	w.watch()
+	if ln.full() {
+		ln.loop.be.Cancel(&ln.op)
+	}
+	return true
+}
+
+// listen asks to hear of the next place. One may have become free between the
+// refusal and now.
+func (w *waiters) listen() {
+	if w.asked {
+		return
+	}
+	w.asked = true
+	w.admission.OnRoom(func() {
+		// A closed loop has closed its listeners, and they what waited.
+		_ = w.ln.loop.postInternal(func() {
+			w.asked = false
+			w.seat()
+			w.ln.accept()
+		})
+	})
+	w.seat()
+}
+
+// seat admits those that there is a place for now.
+func (w *waiters) seat() {
+	if len(w.all) == 0 {
+		return
+	}
+	all := w.all
+	w.all = nil // those that are served may come back here
+	var left []waiter
+	for _, x := range all {
+		err := w.admission.Admit(peerIP(x.peer))
+		switch {
+		case err == nil:
+			w.ln.begin(x.h, x.peer)
+		case w.admission.Patience(err) <= 0:
+			w.ln.refuse(x.h, peerIP(x.peer), err)
+		default:
+			x.err = err
+			left = append(left, x)
+		}
+	}
+	if w.ln.closed {
+		for _, x := range left {
+			w.ln.loop.shutHandle(x.h, backend.CloseReset)
+		}
+		return
+	}
+	w.all = append(left, w.all...)
+	if len(w.all) > 0 {
+		w.listen()
+	}
+	w.watch()
+}
+
+// watch sets the timer for the first one whose time is over.
+func (w *waiters) watch() {
+	if len(w.all) == 0 {
+		w.timer.Stop()
+		return
+	}
+	first := w.all[0].until
+	for _, x := range w.all[1:] {
+		if x.until.Before(first) {
+			first = x.until
+		}
+	}
+	w.timer.SetAt(first)
+}
+
+// late refuses those that have waited long enough.
+func (w *waiters) late() {
+	w.seat()
+	now := w.ln.loop.Now()
+	left := w.all[:0]
+	for _, x := range w.all {
+		if x.until.After(now) {
+			left = append(left, x)
+			continue
+		}
+		if w.admission.Room() > 0 {
+			w.until = now.Add(waitersRest * w.admission.Patience(x.err))
+		}
+		w.ln.refuse(x.h, peerIP(x.peer), x.err)
+	}
+	clear(w.all[len(left):])
+	w.all = left
+	w.watch()
+	w.ln.accept()
+}
+
+// close resets what waits, as the system does with what is left in its queue.
+func (w *waiters) close() {
+	all := w.all
+	w.all = nil
+	w.timer.Stop()
+	for _, x := range all {
+		w.ln.loop.shutHandle(x.h, backend.CloseReset)
+	}
+}
+
+// full reports whether those that come have to wait in the system's queue.
+func (ln *Listener) full() bool {
+	w := ln.waiting
+	return w != nil && len(w.all) > 0 && (len(w.all) >= waitersMost || w.admission.Room() == 0)
+}
+
+// oneByOne reports whether the listener must not take more connections than it has
+// asked for: a backend that takes all at once would take more than there are
+// places, or descriptors.
+func (ln *Listener) oneByOne() bool {
+	if ln.scarce {
+		return true
+	}
+	a, ok := ln.config.admission.(Waiting)
+	return ok && a.Room() < ln.config.backlog
+}
+
+// fewDescriptors reports whether the process may have so few descriptors that what
+// waits in the system's queue could take most of them at once.
+func (ln *Listener) fewDescriptors() bool {
+	n := files.Limit()
+	return ln.loop.caps.Descriptors && n > 0 && n < manyDescriptors*uint64(ln.config.backlog)
+}
+
+// manyDescriptors is how many times the backlog the limit of descriptors must be for
+// a backend to take as many connections at once as there are.
+const manyDescriptors = 4

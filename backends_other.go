@@ -1,5 +1,0 @@
-//go:build !linux
-
-package weir
-
-func candidates() []candidate { return []candidate{portableCandidate} }

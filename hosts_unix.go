@@ -1,5 +1,0 @@
-//go:build !windows
-
-package weir
-
-const hostsPath = "/etc/hosts"

@@ -1,3 +1,0 @@
-package weir
-
-const hostsPath = `C:\Windows\System32\Drivers\etc\hosts`

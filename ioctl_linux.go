@@ -1,5 +1,0 @@
-package weir
-
-import "golang.org/x/sys/unix"
-
-const ioctlGetTermios = unix.TCGETS

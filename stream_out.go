@@ -1,0 +1,416 @@
+package weir
+
+import (
+	"time"
+)
+
+// directMin is the size from which a Write is tried without a copy.
+const directMin = 16 << 10
+
+// writing reports whether bytes wait to be sent or are being sent.
+func (s *stream) writing() bool { return s.out != nil && (s.out.n > 0 || s.out.busy()) }
+
+// Buffered implements Transport.
+func (s *stream) Buffered() int {
+	return s.waiting() + s.lower.count(bytesHeld)
+}
+
+// waiting is how many bytes wait in this transport itself.
+func (s *stream) waiting() int {
+	n := 0
+	if s.loop.gather.to == s {
+		n = s.loop.gather.n
+	}
+	if s.out != nil {
+		n += s.out.n
+	}
+	return n
+}
+
+// Undelivered is how many bytes were written and are not known to have reached the
+// peer's system: Buffered, and what the local system holds (TCP's unacknowledged bytes,
+// on Linux). It is there to be found with As.
+func (s *stream) Undelivered() int {
+	return s.Buffered() + s.lower.count(bytesUnacked)
+}
+
+func (s *stream) writable(method string) error {
+	switch {
+	case s.phase == phaseBroken || s.phase != phaseOpen && !s.producing():
+		return ErrClosed
+	case s.flags&fWriteEOF != 0:
+		return ErrWriteAfterEOF
+	case s.flags&fReadOnly != 0:
+		return ErrNotWritable
+	}
+	return s.loop.check(method)
+}
+
+// Write implements Transport.
+func (s *stream) Write(p []byte) (int, error) {
+	if err := s.writable("Write"); err != nil {
+		return 0, err
+	}
+	s.send(p)
+	return len(p), nil
+}
+
+func (s *stream) send(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	s.sendGathered()
+	if len(p) >= directMin && s.out == nil && s.loop.caps.Inline {
+		p = p[s.lower.write(p):]
+	}
+	if len(p) > 0 {
+		s.buffer(p)
+	} else {
+		s.drainLater() // it never was in the buffer, but it has been sent all the same
+	}
+	s.overflow()
+}
+
+// Writev implements Transport.
+func (s *stream) Writev(bufs [][]byte) (int, error) {
+	if err := s.writable("Writev"); err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, p := range bufs {
+		if len(p) > 0 {
+			total += len(p)
+			s.sendGathered()
+			s.buffer(p)
+		}
+	}
+	s.overflow()
+	return total, nil
+}
+
+func (s *stream) buffer(p []byte) {
+	if s.out == nil {
+		s.out = s.loop.pool.getOut()
+	}
+	s.out.append(&s.loop.pool, p)
+	s.touch()
+}
+
+// overflow sends what it can when the high mark is crossed, and tells the
+// writer if that was not enough.
+func (s *stream) overflow() {
+	if s.backlog() <= int(s.bounds.high) || s.flags&(fWritePaused|fAutoPaused) == fWritePaused|fAutoPaused {
+		return
+	}
+	if s.out != nil {
+		s.lower.flush()
+	}
+	if s.backlog() <= int(s.bounds.high) || s.phase == phaseBroken || s.phase >= phaseLost {
+		return
+	}
+	if s.flags&fInData != 0 && s.caps&capPause == 0 {
+		// Our bytes are replies to the peer's: no more of those until these are sent.
+		s.flags |= fAutoPaused
+		s.touch()
+	}
+	if s.flags&fWritePaused == 0 {
+		s.flags |= fWritePaused
+		s.watchBelow()
+		s.pauseWriter()
+	} else if s.flags&fPauseDue != 0 && s.x.handed == nil {
+		s.flags &^= fPauseDue
+		s.tellPause()
+	}
+}
+
+// backlog is what is compared with the marks.
+func (s *stream) backlog() int {
+	n := s.lower.count(bytesHeld)
+	if s.out != nil {
+		n += s.out.n
+	}
+	return n
+}
+
+// pauseWriter tells whoever fills the buffer to stop: the producer and the
+// protocol.
+func (s *stream) pauseWriter() {
+	if s.x.producer != nil && !s.x.pull {
+		s.x.producerPaused = true
+		s.callProducer("PauseProducing", s.x.producer.PauseProducing)
+	}
+	if s.phase < phaseLost {
+		s.tellPause()
+	}
+}
+
+// tellPause tells the protocol that its writer is paused, if it is a WritePauser.
+func (s *stream) tellPause() {
+	if s.caps&capPause != 0 {
+		s.flags |= fTold
+		s.callPauseWriting()
+	}
+}
+
+func (s *stream) callPauseWriting() {
+	defer s.guard("PauseWriting")
+	s.proto.(WritePauser).PauseWriting()
+}
+
+func (s *stream) callResumeWriting() {
+	defer s.guard("ResumeWriting")
+	s.proto.(WritePauser).ResumeWriting()
+}
+
+func (s *stream) callDrained() {
+	defer s.guard("WriteDrained")
+	s.proto.(Drainer).WriteDrained()
+}
+
+// quiet reports whether there will be nothing to do when the bytes asked for are sent:
+// nothing else is buffered, and nothing waits for the buffer to empty.
+func (s *stream) quiet() bool {
+	return s.out.asked == s.out.n && s.caps&capDrain == 0 && s.phase == phaseOpen &&
+		s.flags&(fWriteEOF|fWritePaused|fResumeDue) == 0 &&
+		s.x.producer == nil && s.x.spliceFrom == nil && s.x.above == nil
+}
+
+// sent is called by the lower half when it has sent n bytes of the buffer.
+func (s *stream) sent(n int) {
+	o := s.out
+	o.sent(&s.loop.pool, n)
+	if s.flags&fWritePaused != 0 && s.backlog() <= int(s.bounds.low) {
+		s.flags |= fResumeDue
+		s.queue()
+	}
+	if o.n == 0 {
+		o.release(&s.loop.pool)
+		s.out = nil
+		s.drainLater()
+	}
+	if s.x.above != nil {
+		s.x.above.moved()
+	}
+}
+
+// moved is called when bytes that count here have left a stream below, or a carrier
+// that holds some. It calls no protocol.
+func (s *stream) moved() {
+	if s.phase >= phaseLost {
+		return
+	}
+	if s.flags&(fWritePaused|fDrainDue) != 0 {
+		n := s.Buffered()
+		if s.flags&fWritePaused != 0 && n <= int(s.bounds.low) {
+			s.flags |= fResumeDue
+			s.queue()
+		}
+		if s.flags&fDrainDue != 0 && n == 0 {
+			s.queue()
+		}
+	}
+	if s.x.above != nil {
+		s.x.above.moved()
+	}
+}
+
+// watchBelow makes the streams below a layer's stream report when bytes leave them.
+func (s *stream) watchBelow() {
+	for u := s.below(); u != nil; s, u = u, u.below() {
+		u.extra().above = s
+		u.touch() // a write in flight is no longer quiet
+	}
+}
+
+// unwatchBelow ends that once nothing waits any more.
+func (s *stream) unwatchBelow() {
+	for u := s.below(); u != nil && u.x.above == s && !s.counts(); s, u = u, u.below() {
+		u.extra().above = nil
+	}
+}
+
+// counts reports whether the stream, or one that watches it, waits for bytes to leave.
+func (s *stream) counts() bool {
+	const waits = fWritePaused | fDrainDue
+	return s.flags&waits != 0 || s.x.above != nil && s.x.above.flags&waits != 0
+}
+
+// drainLater queues what is due when everything written has been sent.
+func (s *stream) drainLater() {
+	if s.caps&capDrain != 0 || s.x.producer != nil && s.x.pull {
+		s.flags |= fDrainDue
+		s.queue()
+	}
+}
+
+// breakWriting drops what was to be written and lets reading find the end. While
+// reading is paused the protocol is told, from the loop's queue.
+func (s *stream) breakWriting(reason error) {
+	switch {
+	case s.phase >= phaseLost:
+		return
+	case s.flags&fEOF != 0 && !s.held():
+		s.lose(reason) // there is nothing left to be read
+		return
+	}
+	s.reason = reason
+	s.flags &^= fAutoPaused | fWritePaused | fResumeDue | fDrainDue
+	if s.become(phaseBroken) {
+		s.extra().breakDue = true
+		s.queue()
+	}
+	if s.loop.gather.to == s {
+		s.loop.gather.drop()
+	}
+	s.dropOut()
+	s.touch()
+}
+
+// patienceTime is how long a protocol that has paused reading, and has no WriteFailed,
+// can keep a connection whose peer is gone.
+const patienceTime = 5 * time.Second
+
+// tellBroken tells the protocol of a write that failed, if the connection has not been
+// lost because of it.
+func (s *stream) tellBroken() {
+	s.stopProducer()
+	if s.phase >= phaseLost {
+		return
+	}
+	if s.caps&capFail != 0 {
+		s.callWriteFailed()
+		return
+	}
+	if s.flags&fPaused == 0 {
+		return // what is left is being delivered
+	}
+	if s.flags&fTold != 0 || s.unread() == 0 {
+		s.lose(s.reason)
+		return
+	}
+	seen := s.x.drained
+	var look func()
+	look = func() {
+		if s.phase >= phaseLost {
+			return
+		}
+		if s.flags&fPaused != 0 && seen == s.x.drained {
+			s.lose(s.reason)
+			return
+		}
+		seen = s.x.drained
+		s.x.patience = s.loop.After(patienceTime, look)
+	}
+	s.x.patience = s.loop.After(patienceTime, look)
+}
+
+func (s *stream) callWriteFailed() {
+	defer s.guard("WriteFailed")
+	s.proto.(WriteFailer).WriteFailed(s.reason)
+}
+
+// unread is how many bytes are still to be read. It may be inexact, but it is 0 only if
+// there are none.
+func (s *stream) unread() int {
+	return len(s.tail) + len(s.x.more) + s.lower.count(bytesUnread)
+}
+
+// runWriting calls what is due on the writing side.
+func (s *stream) runWriting() {
+	if s.flags&fResumeDue != 0 {
+		s.flags &^= fResumeDue
+		if s.Buffered() <= int(s.bounds.low) && s.flags&fWritePaused != 0 {
+			s.flags &^= fWritePaused
+			s.resumeWriter()
+		}
+	}
+	if s.flags&fPauseDue != 0 {
+		s.flags &^= fPauseDue
+		if s.phase < phaseClosing && s.flags&fWritePaused != 0 {
+			s.tellPause()
+		}
+	}
+	if s.phase < phaseLost && s.flags&fDrainDue != 0 {
+		if s.out == nil && s.lower.count(bytesHeld) > 0 {
+			s.watchBelow()
+			return // moved queues it again
+		}
+		s.flags &^= fDrainDue
+		if s.out == nil {
+			s.drained()
+		}
+	}
+	s.unwatchBelow()
+}
+
+// resumeWriter undoes pauseWriter.
+func (s *stream) resumeWriter() {
+	if s.flags&fAutoPaused != 0 {
+		s.flags &^= fAutoPaused
+		s.readingResumed()
+	} else if s.flags&fTold != 0 && s.phase != phaseClosing {
+		s.flags &^= fTold
+		s.callResumeWriting()
+	}
+	if s.phase < phaseLost && s.x.producerPaused && s.x.producer != nil && s.flags&fWritePaused == 0 {
+		s.x.producerPaused = false
+		s.callProducer("ResumeProducing", s.x.producer.ResumeProducing)
+	}
+}
+
+func (s *stream) drained() {
+	if s.caps&capDrain != 0 && s.phase < phaseClosing {
+		s.callDrained()
+	}
+	if s.phase < phaseLost && s.out == nil && s.x.producer != nil && s.x.pull {
+		s.callProducer("ResumeProducing", s.x.producer.ResumeProducing)
+	}
+}
+
+// SetWriteMarks implements Transport.
+func (s *stream) SetWriteMarks(high, low int) error {
+	if err := s.loop.check("SetWriteMarks"); err != nil {
+		return err
+	}
+	if low < 0 || high < low || high > 1<<30 {
+		return ErrBadMarks
+	}
+	s.bounds = &bounds{high: int32(high), low: int32(low), tail: s.bounds.tail}
+	if s.phase < phaseLost && s.flags&fWritePaused != 0 && s.Buffered() <= low {
+		s.flags |= fResumeDue
+		s.queue()
+	}
+	s.overflow()
+	return nil
+}
+
+// WriteEOF implements Transport.
+func (s *stream) WriteEOF() error {
+	if err := s.loop.check("WriteEOF"); err != nil {
+		return err
+	}
+	switch {
+	case s.flags&fWriteEOF != 0:
+		return nil
+	case s.phase != phaseOpen:
+		return ErrClosed
+	case !s.CanWriteEOF():
+		return ErrNoHalfClose
+	}
+	s.flags |= fWriteEOF
+	s.touch()
+	return nil
+}
+
+// CanWriteEOF implements Transport.
+func (s *stream) CanWriteEOF() bool { return s.lower.canCloseWrite() }
+
+// sendEOF sends the end of writing once everything before it has been sent.
+func (s *stream) sendEOF() {
+	if s.flags&(fWriteEOF|fWriteEOFSent) != fWriteEOF || s.phase == phaseBroken || s.phase >= phaseLost || s.writing() {
+		return
+	}
+	if s.lower.closeWrite() {
+		s.flags |= fWriteEOFSent
+	}
+}

@@ -1,5 +1,0 @@
-//go:build unix
-
-package weir_test
-
-const unixSockets = true
