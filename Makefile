@@ -8,7 +8,7 @@ check:
 	bash .ci/run
 
 api:
-	bash .ci/api > api.txt
+	bash .ci/api
 
 format: tools
 	bin/gofumpt -w $$(git ls-files '*.go')
