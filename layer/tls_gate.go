@@ -200,12 +200,20 @@ func (g *gate) give(c *tlsConn) {
 	g.placed.push(c.hs)
 }
 
-// evict ends the handshake that has not moved for longest, if that is long
-// enough.
+// evict looks at the handshake that has not moved for longest, and reports whether
+// that is too long. If so it ends it, unless it waits for us: the time until its
+// turn, or until a worker is done with it, is not its peer's.
 func (g *gate) evict() bool {
 	h := g.placed.first
-	if h == nil || g.loop.Now().Sub(h.moved) < stallTime {
+	now := g.loop.Now()
+	if h == nil || now.Sub(h.moved) < stallTime {
 		return false
+	}
+	if h.queued || h.mayStep || h.running {
+		h.moved = now
+		g.placed.remove(h)
+		g.placed.push(h)
+		return true
 	}
 	h.conn.handshakeFailed(ErrStalled)
 	return true

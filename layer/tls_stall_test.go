@@ -91,6 +91,42 @@ func TestTLSHandshakeCap(t *testing.T) {
 	}
 }
 
+// TestTLSWaitsForUs: a handshake that a worker computes, or that waits for one, is
+// not silent, however long that takes and whoever wants its place.
+func TestTLSWaitsForUs(t *testing.T) {
+	server, client := tlsPair(t, tls.VersionTLS13)
+	entered, proceed := make(chan bool, 3), make(chan bool)
+	server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		entered <- true
+		select {
+		case <-proceed:
+		case <-time.After(5 * time.Second): // a loop that waits for it
+		}
+		return nil, nil
+	}
+	r := newRig(t)
+	addr := r.listen(func() *layertest.Ear { return &layertest.Ear{} },
+		layer.TLSServer(server, layer.WithHandshakeCap(2), layer.WithHandshakeWorkers(1)))
+	ears := make([]*layertest.Ear, 3)
+	for i := range ears {
+		ears[i] = &layertest.Ear{}
+		r.loop.Connect("tcp", addr, layer.Client(ears[i], layer.TLS(client)))
+	}
+	r.until("a worker that computes", func() bool { return len(entered) > 0 })
+	long := false
+	r.loop.After(1500*time.Millisecond, func() { long = true })
+	r.until("a long time", func() bool { return long })
+	close(proceed)
+	r.until("all three", func() bool {
+		return !slices.ContainsFunc(ears, func(e *layertest.Ear) bool { return e.Made == 0 && e.Failed == nil })
+	})
+	for i, e := range ears {
+		if e.Failed != nil {
+			t.Errorf("connection %d: %v", i, e.Failed)
+		}
+	}
+}
+
 // TestTLSStalled: 5,000 handshakes that never end cost bounded memory, keep
 // no newcomer out, and leave nothing behind (docs/promises.md, TLS).
 func TestTLSStalled(t *testing.T) {
