@@ -8,13 +8,9 @@ import (
 )
 
 // TestWatchFullBatch: of more watches than one batch of results holds, none is told that
-// its descriptor is readable once the callback has read everything. Portable learns of
-// readiness from another goroutine, and a call for nothing can come there.
+// its descriptor is readable once the callback has read everything.
 func TestWatchFullBatch(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
-		if l.Backend().Name == "portable" {
-			t.Skip("a call for nothing can come")
-		}
 		const n, rounds, each = 300, 20, 3
 		got, empty := 0, 0
 		var peers []int

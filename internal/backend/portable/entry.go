@@ -30,6 +30,7 @@ type entry struct {
 	peer  backend.Addr
 
 	first  int  // the Kind that serve begins with; of the loop's goroutine
+	served int  // the Wait that had its last results, as Backend.waits counts; of the loop's goroutine
 	queued bool // in the ready list; under Backend.mu
 }
 

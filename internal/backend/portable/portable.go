@@ -264,7 +264,14 @@ func (b *Backend) collect(done []backend.Completion) (n int, woken bool) {
 		e := b.taken[b.head]
 		b.taken[b.head] = nil
 		b.head++
-		n += b.serve(e, done[n:])
+		if e.served == b.waits {
+			b.notify(e) // its results are in done, and their callbacks may change what holds
+			continue
+		}
+		if k := b.serve(e, done[n:]); k > 0 {
+			e.served = b.waits
+			n += k
+		}
 	}
 	return n, woken
 }
