@@ -75,6 +75,9 @@ func relayReset(t *testing.T, backend string, server, client []layer.Layer) {
 		if err == nil {
 			_, err = c.Write(sent)
 		}
+		if err == nil {
+			err = acknowledged(c.(*net.TCPConn))
+		}
 		gone <- errors.Join(err, c.(*net.TCPConn).SetLinger(0), c.Close())
 	}()
 	var res *relay.Result
