@@ -75,6 +75,7 @@ func (p *process) begin() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	leash(p.Cmd)
 	if err := p.Start(); err != nil {
 		p.t.Fatal(err)
 	}

@@ -80,6 +80,7 @@ func inNetworkOfOwn(t *testing.T, resolv string) bool {
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		}
+		leash(cmd)
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		switch {

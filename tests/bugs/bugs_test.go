@@ -275,6 +275,7 @@ func (f finder) mustFail(t *testing.T, overlay string) {
 	}
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), f.env...)
+	defer alone(cmd)()
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	switch {
