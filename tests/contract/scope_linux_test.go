@@ -40,12 +40,34 @@ func inNamespace(t *testing.T, lines []string, f func(t *testing.T, l *weir.Loop
 					t.Skipf("ip %s: %v: %s", line, err, out)
 				}
 			}
+			settle(t)
 			n := &names{addrs: map[string][]netip.Addr{}}
 			l := newLoop(t, weir.WithBackendName(name), weir.WithResolver(n), weir.WithLogger(discard()))
 			defer l.Close()
 			f(t, l, n)
 		})
 	}
+}
+
+// settle waits until the links that are up have their carrier and their addresses. The
+// kernel gets there on its own time, and a connect that it overtakes may lose its first
+// packet or find no route.
+func settle(t *testing.T) {
+	t.Helper()
+	show := func(words ...string) string {
+		out, err := exec.Command("ip", append([]string{"-o"}, words...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ip %s: %v: %s", words, err, out)
+		}
+		return string(out)
+	}
+	for range 500 {
+		if !strings.Contains(show("link", "show", "up"), " state DOWN ") && show("-6", "addr", "show", "tentative") == "" {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	t.Fatalf("the network does not settle:\n%s%s", show("link"), show("-6", "addr"))
 }
 
 // TestScope: scope ids survive from name to peer address, for streams and
