@@ -158,7 +158,7 @@ func TestBoundFile(t *testing.T) {
 	}
 }
 
-// TestPipe: a pipe holds what was asked for, and neither end blocks.
+// TestPipe: a pipe holds as much as was asked for, and neither end blocks.
 func TestPipe(t *testing.T) {
 	r, w, err := SplicePipe(1 << 18)
 	if err != nil {
@@ -251,7 +251,7 @@ func TestAdopt(t *testing.T) {
 		name  string
 		open  func() (int, error)
 		class Class
-		moved bool // another descriptor takes its place
+		moved bool // another descriptor has taken its place
 		err   error
 	}{
 		{"file", open(file, unix.O_RDWR), Plain, false, nil},
