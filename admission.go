@@ -216,7 +216,7 @@ func (ln *Listener) wait(h backend.Handle, peer *backend.Addr, err error) bool {
 	return true
 }
 
-// listen asks to hear of the next place. One may have become free between the
+// listen asks to be told of the next free place. One may have become free between the
 // refusal and now.
 func (w *waiters) listen() {
 	if w.asked {

@@ -49,7 +49,7 @@ const (
 	phaseClosing              // Close was called, or follows from the peer's end
 	phaseLost                 // it is over; reason is set
 	phaseShut                 // and the lower half has closed
-	phaseGone                 // and the protocol has heard of it
+	phaseGone                 // and the protocol has been told
 )
 
 // become moves the stream on to p and reports whether it did: a phase that is over
@@ -62,7 +62,7 @@ func (s *stream) become(p phase) bool {
 	return true
 }
 
-// live reports whether the protocol is to hear of what happens: ConnectionMade was
+// live reports whether the protocol is to be told what happens: ConnectionMade was
 // called, and the connection is not lost.
 func (s *stream) live() bool { return s.phase < phaseLost && s.flags&fMade != 0 }
 
