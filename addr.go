@@ -28,7 +28,7 @@ func (n network) String() string {
 // socket reports whether the system may still be sending after a close.
 func (n network) socket() bool { return n == netTCP || n == netUnix }
 
-// pipe reports whether there are no resets on it.
+// pipe reports whether the network has no resets.
 func (n network) pipe() bool { return n == netPipe || n == netTTY }
 
 // FileAddr is the address of a stream that has none on a network: a pipe, a

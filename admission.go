@@ -10,34 +10,34 @@ import (
 	"github.com/weir-io/weir/internal/files"
 )
 
-// Admission is asked which connections a listener takes: WithAdmission. What it
-// refuses is closed before anything is made for it, the factory's protocol and
-// its layers included. One Admission may serve several listeners, of several
-// loops: then its methods are called on several goroutines.
+// Admission decides which connections a listener takes: see WithAdmission. A connection
+// that it refuses is closed before anything is made for it, including the factory's
+// protocol and its layers. One Admission may serve several listeners, even on different
+// loops; its methods are then called on several goroutines.
 type Admission interface {
-	// Admit decides on a connection from peer, which is not valid where the peer
-	// has no IP address (UNIX sockets). An error refuses the connection, and is what
-	// the error handler hears, now and then, in an *AdmissionError. It runs on the
-	// listener's goroutine and must not block.
+	// Admit decides on a connection from peer, which is not valid where the peer has no
+	// IP address (UNIX sockets). An error refuses the connection; the error handler
+	// gets it, now and then, in an *AdmissionError. It runs on the listener's goroutine
+	// and must not block.
 	Admit(peer netip.Addr) error
-	// Left is called once for each connection that was admitted, with the same
-	// peer, when it is gone. It runs on the goroutine of the connection's loop.
+	// Left is called once for each admitted connection, with the same peer, when the
+	// connection is gone. It runs on the goroutine of the connection's loop.
 	Left(peer netip.Addr)
 }
 
-// WithAdmission makes a listener ask a for each connection. The default takes all.
-// With a Waiting one, connections may wait for a place.
+// WithAdmission makes a listener ask a for each connection. The default takes every
+// connection. If a is a Waiting, connections may wait for a place.
 func WithAdmission(a Admission) Option { return func(c *connConfig) { c.admission = a } }
 
-// AdmissionError tells the error handler that connections were refused by a
-// listener's Admission, or made to wait: of the first at once, of further ones every
-// 10 s.
+// AdmissionError tells the error handler that a listener's Admission refused
+// connections, or made them wait. The first is reported at once, further ones every 10
+// s.
 type AdmissionError struct {
-	Addr  net.Addr   // where it listens
-	Peer  netip.Addr // of the last; may be not valid
-	Count int        // how many there were since the last report, this one included
-	Waits bool       // they were not refused, but wait for a place: see Waiting
-	Err   error      // what Admit said of the last
+	Addr  net.Addr   // where the listener listens
+	Peer  netip.Addr // of the last one; may be invalid
+	Count int        // how many there were since the last report, including this one
+	Waits bool       // they were not refused but wait for a place: see Waiting
+	Err   error      // what Admit returned for the last one
 }
 
 func (e *AdmissionError) Error() string {
@@ -55,20 +55,21 @@ func (e *AdmissionError) Error() string {
 	return s + ": " + e.Err.Error()
 }
 
-// Unwrap returns what Admit said.
+// Unwrap returns the error from Admit.
 func (e *AdmissionError) Unwrap() error { return e.Err }
 
-// refusals are what a listener has refused, or made to wait, and not yet reported.
+// refusals counts the connections that a listener has refused, or made to wait, and not yet
+// reported.
 type refusals struct {
 	last  AdmissionError
-	timer *Timer // runs while a report was made less than admissionReport ago
+	timer *Timer // runs for admissionReport after each report
 }
 
 // admissionReport is how often refusals are reported.
 const admissionReport = 10 * time.Second
 
-// admit asks the listener's Admission about a connection that was accepted; one
-// that it does not take waits, or is closed.
+// admit asks the listener's Admission about an accepted connection, which waits or is
+// closed if the Admission does not take it.
 func (ln *Listener) admit(h backend.Handle, peer *backend.Addr) bool {
 	if ln.config.admission == nil {
 		return true
@@ -92,7 +93,7 @@ func (ln *Listener) refuse(h backend.Handle, ip netip.Addr, err error) {
 	ln.refused.add(ln, ip, err)
 }
 
-// add counts one, and reports it unless there was a report not long ago.
+// add counts one, and reports it unless there was a report recently.
 func (r *refusals) add(ln *Listener, ip netip.Addr, err error) {
 	if r.timer == nil {
 		r.timer = ln.loop.NewTimer(func() { r.report(ln) })
@@ -104,7 +105,7 @@ func (r *refusals) add(ln *Listener, ip netip.Addr, err error) {
 	}
 }
 
-// report reports what there was since the last time, if anything.
+// report reports what has been counted since the last report, if anything.
 func (r *refusals) report(ln *Listener) {
 	if r.last.Count == 0 {
 		return
@@ -133,7 +134,7 @@ func (ln *Listener) left(ip netip.Addr) {
 	}
 }
 
-// peerIP is the IP address of who was accepted; not valid where there is none.
+// peerIP is the IP address of an accepted peer; not valid if it has none.
 func peerIP(peer *backend.Addr) netip.Addr {
 	if peer == nil {
 		return netip.Addr{}
@@ -141,45 +142,45 @@ func peerIP(peer *backend.Addr) netip.Addr {
 	return peer.IP.Addr().Unmap()
 }
 
-// Waiting is an Admission for which a connection may wait for a place instead of
-// being refused. Where no place is free at all, the listener stops accepting, and
-// those that come wait in the system's queue (WithBacklog). Where only some may not
-// have one, it keeps a few of these aside, with nothing made for them, and goes on
-// accepting for the others; once it has so many it stops too. When one whose time
-// is over had kept it from accepting for others, the listener refuses at once for
-// ten times as long, so that whoever fills every place holds up the others for a
-// moment and not for good. Its methods may be called on several goroutines.
+// Waiting is an Admission for which a connection may wait for a place instead of being
+// refused. If no place is free at all, the listener stops accepting, and new
+// connections wait in the system's queue (WithBacklog). If only some connections may
+// not have a place, the listener sets a few of these aside, with nothing made for them,
+// and goes on accepting the others; once it holds its limit of them it stops as well.
+// If a connection that ran out of time had kept the listener from accepting others, the
+// listener refuses at once for ten times as long, so that a peer that fills every place
+// holds up the others for a moment and not for good. Its methods may be called on
+// several goroutines.
 type Waiting interface {
 	Admission
-	// Patience is how long a connection may wait that Admit has just refused with
-	// err; 0 is not at all.
+	// Patience is how long a connection that Admit has just refused with err may wait;
+	// 0 means that it may not.
 	Patience(err error) time.Duration
-	// Room is how many more connections there are places for.
+	// Room is the number of free places.
 	Room() int
-	// OnRoom has f called once, when a connection has left: on any goroutine, and
-	// perhaps from inside Left. It must not block.
+	// OnRoom arranges for f to be called once, when a connection has left: on any
+	// goroutine, perhaps from inside Left. f must not block.
 	OnRoom(f func())
 }
 
 const (
-	waitersMost = 16 // connections that a listener keeps aside
+	waitersMost = 16 // connections that a listener sets aside
 	waitersRest = 10 // times the patience of one that waited in vain
 )
 
-// waiters are the connections that a listener has accepted and that wait for a
-// place, the oldest first.
+// waiters holds the accepted connections that wait for a place, the oldest first.
 type waiters struct {
 	ln        *Listener
 	admission Waiting
 	all       []waiter
 	timer     *Timer // until the first of them has waited long enough
 	until     time.Time
-	asked     bool // OnRoom is to call
+	asked     bool // an OnRoom call is pending
 }
 
 type waiter struct {
 	h     backend.Handle
-	peer  *backend.Addr // a copy; nil where there is none
+	peer  *backend.Addr // a copy; nil if there is none
 	until time.Time
 	err   error // why it waits
 }
@@ -215,7 +216,7 @@ func (ln *Listener) wait(h backend.Handle, peer *backend.Addr, err error) bool {
 	return true
 }
 
-// listen asks to hear of the next place. One may have become free between the
+// listen asks to be told of the next free place. One may have become free between the
 // refusal and now.
 func (w *waiters) listen() {
 	if w.asked {
@@ -223,7 +224,8 @@ func (w *waiters) listen() {
 	}
 	w.asked = true
 	w.admission.OnRoom(func() {
-		// A closed loop has closed its listeners, and they what waited.
+		// A closed loop has closed its listeners, and they have closed the connections that
+		// waited.
 		_ = w.ln.loop.postInternal(func() {
 			w.asked = false
 			w.seat()
@@ -233,13 +235,13 @@ func (w *waiters) listen() {
 	w.seat()
 }
 
-// seat admits those that there is a place for now.
+// seat admits the waiting connections that there is now a place for.
 func (w *waiters) seat() {
 	if len(w.all) == 0 {
 		return
 	}
 	all := w.all
-	w.all = nil // those that are served may come back here
+	w.all = nil // a connection may have to wait again
 	var left []waiter
 	for _, x := range all {
 		err := w.admission.Admit(peerIP(x.peer))
@@ -302,7 +304,7 @@ func (w *waiters) late() {
 	w.ln.accept()
 }
 
-// close resets what waits, as the system does with what is left in its queue.
+// close resets the waiting connections, as the system does with those left in its queue.
 func (w *waiters) close() {
 	all := w.all
 	w.all = nil
@@ -312,15 +314,15 @@ func (w *waiters) close() {
 	}
 }
 
-// full reports whether those that come have to wait in the system's queue.
+// full reports whether new connections have to wait in the system's queue.
 func (ln *Listener) full() bool {
 	w := ln.waiting
 	return w != nil && len(w.all) > 0 && (len(w.all) >= waitersMost || w.admission.Room() == 0)
 }
 
-// oneByOne reports whether the listener must not take more connections than it has
-// asked for: a backend that takes all at once would take more than there are
-// places, or descriptors.
+// oneByOne reports whether the listener must accept connections one at a time: a
+// backend that takes all at once could take more than there are places or descriptors
+// for.
 func (ln *Listener) oneByOne() bool {
 	if ln.scarce {
 		return true
@@ -329,13 +331,13 @@ func (ln *Listener) oneByOne() bool {
 	return ok && a.Room() < ln.config.backlog
 }
 
-// fewDescriptors reports whether the process may have so few descriptors that what
-// waits in the system's queue could take most of them at once.
+// fewDescriptors reports whether the process may have so few descriptors that the
+// connections in the system's queue could take most of them at once.
 func (ln *Listener) fewDescriptors() bool {
 	n := files.Limit()
 	return ln.loop.caps.Descriptors && n > 0 && n < manyDescriptors*uint64(ln.config.backlog)
 }
 
-// manyDescriptors is how many times the backlog the limit of descriptors must be for
-// a backend to take as many connections at once as there are.
+// manyDescriptors is how many times the backlog the descriptor limit must be before a
+// backend may take all waiting connections at once.
 const manyDescriptors = 4

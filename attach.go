@@ -11,11 +11,11 @@ import (
 // ErrNotWritable is returned by writes to a stream that can only be read.
 var ErrNotWritable = errors.New("weir: transport can only be read")
 
-// ErrNotDescriptors is returned where the backend cannot take descriptors of
-// the process: the simulator, for one.
+// ErrNotDescriptors is returned if the backend cannot take the process's descriptors,
+// as the simulator cannot.
 var ErrNotDescriptors = errors.New("weir: this backend does not take descriptors")
 
-// networkOf is what a descriptor is to a stream.
+// networkOf maps a descriptor to the network that a stream sees.
 func networkOf(d *sys.Description) network {
 	switch {
 	case d.Socket && d.Local:
@@ -28,22 +28,22 @@ func networkOf(d *sys.Description) network {
 	return netPipe
 }
 
-// Attach makes a transport of an open descriptor: a socket, a pipe or one end
-// of it, a terminal, a plain file. It goes the directions that the descriptor
-// was opened for. From success on the descriptor is the transport's, and is
-// closed with it, also where f refuses it: then the error is ErrClosed. name is
-// for people. The file status flags of terminals, pipes
-// and files, which other processes may share, are left as they are.
+// Attach makes a transport of an open descriptor: a socket, a pipe or one end of it, a
+// terminal, a plain file. The transport reads, writes or does both, as the descriptor
+// was opened for. On success the descriptor belongs to the transport and is closed with
+// it. If f refuses the connection, the descriptor is closed too and the error is
+// ErrClosed. name is for logs and error messages. The file status flags of terminals,
+// pipes and files, which other processes may share, are left as they are.
 func (l *Loop) Attach(fd int, name string, f Factory, opts ...Option) (Transport, error) {
 	return l.AttachPair(fd, fd, name, f, opts...)
 }
 
-// AttachPair makes one transport of two descriptors, one to read from and one
-// to write to, such as standard input and output. Either may be -1. WriteEOF
-// closes the one that is written. Where both are one socket, as inetd passes it,
-// the transport is that socket's, with a WriteEOF that ends its writing alone; w
-// is closed. The connection is lost when whoever reads from w has gone, also
-// while nothing is written (but for a terminal that is still read).
+// AttachPair makes one transport of two descriptors, one to read from and one to write
+// to, such as standard input and output. Either may be -1. WriteEOF closes the one that
+// is written to. If both are one socket, as inetd passes it, the transport uses that
+// socket: its WriteEOF ends only the writing, and w is closed. The connection is lost
+// when the reader of w has gone, even while nothing is being written (except for a
+// terminal that is still being read).
 func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Transport, error) {
 	if err := l.check("Attach"); err != nil {
 		return nil, err
@@ -72,8 +72,8 @@ func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Tra
 }
 
 func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
-	// Both are looked at before either is adopted: that closes the number of a
-	// pipe or a terminal.
+	// Look at both before adopting either: adopting a pipe or a terminal closes its
+	// number.
 	dr, err := describeSide(r)
 	if err != nil {
 		return nil, err
@@ -88,8 +88,8 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 		}
 	}
 	if w != r && r >= 0 && w >= 0 && dr.Same(&dw) {
-		// A socket that was passed as both, as inetd does: the end of one direction
-		// is then not the close of a descriptor.
+		// One socket passed as both, as inetd does: ending one direction must then not
+		// close a descriptor.
 		s, err := l.attach(r, r, c)
 		if err == nil {
 			sys.CloseAll(w)
@@ -132,7 +132,7 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 	return s, nil
 }
 
-// describeSide is sys.Describe for a side of a stream; below 0 there is none.
+// describeSide is sys.Describe for one side of a stream; a negative fd means no such side.
 func describeSide(fd int) (sys.Description, error) {
 	if fd < 0 {
 		return sys.Description{}, nil
@@ -144,17 +144,16 @@ func describeSide(fd int) (sys.Description, error) {
 	return d, err
 }
 
-// closeUnless closes a descriptor that Attach did not take. One that a factory
-// refused was taken and is closed: by now its number may be somebody else's.
+// closeUnless closes a descriptor that Attach did not take. One that a factory refused
+// was taken and is closed already: by now its number may belong to something else.
 func closeUnless(err error, fd int) {
 	if !errors.Is(err, ErrClosed) {
 		sys.CloseAll(fd)
 	}
 }
 
-// ListenFD accepts connections on a descriptor that is bound and listening
-// already, one passed in by a service manager for example. From success on it is
-// the listener's.
+// ListenFD accepts connections on a descriptor that is already bound and listening, for
+// example one passed in by a service manager. On success it belongs to the listener.
 func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 	if err := l.check("ListenFD"); err != nil {
 		return nil, err
@@ -193,8 +192,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 	return ln, nil
 }
 
-// SocketPair makes two transports that are connected to each other by a pair
-// of UNIX sockets.
+// SocketPair makes two transports connected to each other by a pair of UNIX sockets.
 func (l *Loop) SocketPair(a, b Factory, opts ...Option) (Transport, Transport, error) {
 	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, nil, ErrNotDescriptors

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// Call is a callback that was queued once.
+// Call is a callback that has been queued to run once.
 type Call struct {
 	next     *Call
 	loop     *Loop
@@ -13,7 +13,7 @@ type Call struct {
 	fn       func()
 	closed   func() // called instead if the loop is closed first
 	state    atomic.Uint32
-	internal bool // the loop's own: runs during Close too
+	internal bool // the loop's own: also runs during Close
 	notice   bool // a Notifier's: queued again and again
 }
 
@@ -46,8 +46,8 @@ func (c *Call) run() {
 	c.fn()
 }
 
-// Soon queues fn for the next turn, after I/O was polled. Only the loop's
-// goroutine may call it, or anyone while the loop does not run.
+// Soon queues fn for the next turn, after I/O has been polled. Only the loop's
+// goroutine may call it, or any goroutine while the loop does not run.
 func (l *Loop) Soon(fn func()) *Call { return l.soon(fn, nil) }
 
 func (l *Loop) soon(fn func(), t *Tenant) *Call {
@@ -60,13 +60,13 @@ func (l *Loop) soon(fn func(), t *Tenant) *Call {
 	return c
 }
 
-// internalCall queues fn of the loop's own, which runs during Close too.
+// internalCall queues one of the loop's own functions, which also runs during Close.
 func (l *Loop) internalCall(fn func()) {
 	l.enqueue(&Call{loop: l, fn: fn, internal: true})
 }
 
-// Notifier calls one function on its loop, asked for from any goroutine and
-// without an allocation. It is for what a goroutine has to tell a loop often.
+// Notifier calls one function on its loop. Any goroutine may request the call, without
+// an allocation. It is for goroutines that often have something to tell a loop.
 type Notifier struct{ call Call }
 
 // NewNotifier makes a Notifier that calls fn. Any goroutine may call it.
@@ -76,11 +76,10 @@ func (l *Loop) NewNotifier(fn func()) *Notifier {
 	return n
 }
 
-// Notify makes the loop call the function soon, and wakes it: once for any
-// number of calls before that. What the caller did before is seen there. Any
-// goroutine may call it; it never blocks. After the loop's Close it returns
-// ErrLoopClosed. Close drops what is pending without a word: it tells nothing
-// of its own, and who waits has heard of the end in other ways.
+// Notify makes the loop call the function soon, and wakes it: once for any number of
+// calls before that. The function sees what the caller did before Notify. Any goroutine
+// may call it; it never blocks. After the loop's Close it returns ErrLoopClosed. Close
+// discards a pending notification; waiters learn of the shutdown elsewhere.
 func (n *Notifier) Notify() error {
 	if !n.call.state.CompareAndSwap(callRan, callQueued) {
 		return nil
@@ -92,9 +91,9 @@ func (n *Notifier) Notify() error {
 	return nil
 }
 
-// Post queues fn from any goroutine and wakes the loop. Posts of one goroutine
-// keep their order. It never blocks. After Close it returns ErrLoopClosed; a
-// post that was accepted runs, or Close reports it as dropped.
+// Post queues fn from any goroutine and wakes the loop. Posts from one goroutine keep
+// their order. It never blocks. After Close it returns ErrLoopClosed; an accepted post
+// either runs or is reported by Close as dropped.
 func (l *Loop) Post(fn func()) (*Call, error) { return l.post(fn, nil) }
 
 func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
@@ -105,10 +104,10 @@ func (l *Loop) post(fn func(), t *Tenant) (*Call, error) {
 	return c, nil
 }
 
-// PostOr is Post for what someone waits for: if the loop is closed before fn ran,
-// Close calls closed instead, on its own goroutine, and does not report the
-// callback as dropped. After Close it returns ErrLoopClosed and calls neither.
-// Where fn panics the waiter is fn's to tell.
+// PostOr is Post for a callback that someone waits for: if the loop is closed before fn
+// has run, Close calls closed instead, on its own goroutine, and does not report the
+// callback as dropped. After Close it returns ErrLoopClosed and calls neither. If fn
+// panics, fn itself has to tell the waiter.
 func (l *Loop) PostOr(fn, closed func()) (*Call, error) {
 	c := &Call{loop: l, fn: fn, closed: closed}
 	if !l.push(c) {
@@ -117,8 +116,8 @@ func (l *Loop) PostOr(fn, closed func()) (*Call, error) {
 	return c, nil
 }
 
-// drop is the end of a callback that was queued when the loop was closed. It
-// reports whether nobody was told.
+// drop ends a callback that was still queued when the loop was closed. It reports
+// whether no one was told.
 func (c *Call) drop() bool {
 	if !c.pending() {
 		return false
@@ -133,8 +132,8 @@ func (c *Call) drop() bool {
 	return false
 }
 
-// postInternal is Post for the loop's own calls, which run during Close too and
-// are no callbacks that it has to report as dropped. It returns false after Close.
+// postInternal is Post for the loop's own calls, which also run during Close and which
+// Close need not report as dropped. It returns false after Close.
 func (l *Loop) postInternal(fn func()) bool {
 	return l.push(&Call{loop: l, fn: fn, internal: true})
 }
@@ -149,8 +148,8 @@ func (l *Loop) push(c *Call) bool {
 		c.next = head
 		if l.posts.CompareAndSwap(head, c) {
 			if head == nil {
-				// With others queued before it the loop was woken already and
-				// has not come to look yet.
+				// If others were queued before it, the loop has already been woken and
+				// has not looked yet.
 				l.be.Wake()
 			}
 			return true
@@ -158,7 +157,7 @@ func (l *Loop) push(c *Call) bool {
 	}
 }
 
-// takePosts moves what was posted into the queue, oldest first.
+// takePosts moves posted calls into the queue, oldest first.
 func (l *Loop) takePosts() {
 	if l.posts.Load() == nil {
 		return

@@ -6,8 +6,8 @@ import (
 	"runtime/debug"
 )
 
-// carried is the lower half that has a Carrier move the bytes. The carrier is foreign
-// code: each call of it is guarded.
+// carried is the lower half whose bytes a Carrier moves. The carrier is foreign code:
+// each call to it is guarded.
 type carried struct {
 	stream
 	rare extras // what stream.x points to
@@ -17,7 +17,7 @@ type carried struct {
 	buf     []byte // memory that the protocol supplied
 	one     [1][]byte
 
-	full                 bool // the carrier took less than all
+	full                 bool // the carrier took less than it was given
 	isPaused             bool // it was told to pause reading
 	isWriting            bool // its Write is being called
 	closeSent, abortSent bool // it was told to close
@@ -25,7 +25,7 @@ type carried struct {
 }
 
 // newCarried makes a stream whose bytes c moves. It has the bounds of the stream below,
-// except where the options set others.
+// unless the options set others.
 func newCarried(l *Loop, c Carrier, cfg *connConfig) *carried {
 	k := &carried{carrier: c}
 	k.feed.k = k
@@ -73,7 +73,7 @@ func (k *carried) want(w wish) {
 	}
 }
 
-// memory is what the protocol supplies for the next bytes.
+// memory returns the memory that the protocol supplies for the next bytes.
 func (k *carried) memory() []byte {
 	if k.flags&fStale != 0 {
 		k.flags &^= fStale
@@ -92,7 +92,7 @@ func (k *carried) memory() []byte {
 // flush implements lower.
 func (k *carried) flush() {
 	for k.out != nil && k.out.n > 0 && k.phase != phaseBroken && k.phase < phaseLost && !k.full && !k.isGone && !k.isWriting {
-		o, had := k.out, k.out.n // more may come from inside Write
+		o, had := k.out, k.out.n // Write may add more
 		o.lent = true
 		n, err := k.callWrite(o.chunks)
 		o.lent = false
@@ -102,10 +102,10 @@ func (k *carried) flush() {
 			k.dropOut()
 			return
 		case k.phase == phaseBroken:
-			k.dropOut() // writing broke meanwhile
+			k.dropOut() // writing failed meanwhile
 			return
 		case errors.Is(err, ErrClosed):
-			// What is below is lost already: Feed.Closed or Feed.WriteFailed will
+			// The transport below is lost already: Feed.Closed or Feed.WriteFailed will
 			// say why.
 			k.full = true
 			return
@@ -128,7 +128,7 @@ func (k *carried) write(p []byte) int {
 	k.one[0] = nil
 	switch {
 	case k.phase >= phaseLost:
-		k.touch() // its close waited for this
+		k.touch() // closing waited for this
 		return len(p)
 	case errors.Is(err, ErrClosed):
 		k.full = true
@@ -223,8 +223,8 @@ func (k *carried) callClose(abort bool) {
 	k.carrier.Close(abort)
 }
 
-// tellReset tells the carrier to end with a failure, after what it was given. A carrier
-// that is no Resetter drops that and closes.
+// tellReset tells the carrier to end with a failure, after the bytes that it was given.
+// A carrier that is not a Resetter drops those and closes.
 func (k *carried) tellReset() {
 	r, ok := k.carrier.(Resetter)
 	if !ok {
@@ -257,7 +257,7 @@ func (k *carried) count(what measure) int {
 	return 0
 }
 
-// heldBelow is how many bytes the carrier has taken that wait in it or below it.
+// heldBelow is how many of the bytes that the carrier has taken wait in it or below it.
 func (k *carried) heldBelow() int {
 	n := k.heldHere()
 	if t := k.Unwrap(); t != nil && !k.isGone && k.phase < phaseShut {
@@ -304,7 +304,7 @@ func (s *stream) Unwrap() Transport {
 	return nil
 }
 
-// below is the stream in which bytes of this one wait after a layer has taken them.
+// below is the stream in which this one's bytes wait after a layer has taken them.
 func (s *stream) below() *stream {
 	if k, ok := s.lower.(*carried); ok && !k.isGone {
 		if u, ok := As[*stream](s.Unwrap()); ok {
@@ -314,7 +314,7 @@ func (s *stream) below() *stream {
 	return nil
 }
 
-// ability is what As looks at between a layer's transport and the one below.
+// ability is the value that As examines between a layer's transport and the one below.
 func (s *stream) ability() any {
 	if k, ok := s.lower.(*carried); ok {
 		return k.carrier

@@ -2,7 +2,7 @@ package weir
 
 import "errors"
 
-// Carrier moves the bytes of a transport that does not stand on one of the loop's own
+// Carrier moves the bytes of a transport that is not based on one of the loop's own
 // sockets: it is the lower half of a layer, or a foreign connection. The transport
 // itself, not the carrier, keeps a transport's promises (kept tails, marks, pauses,
 // producers, half-close, the order of callbacks).
@@ -34,40 +34,40 @@ type Carrier interface {
 	// CanCloseWrite reports whether the writing direction can be ended alone.
 	CanCloseWrite() bool
 	// PauseReading asks for no more bytes until ResumeReading. The two calls alternate,
-	// and a transport begins with reading on. Bytes that Deliver gets all the same are
-	// kept.
+	// and a transport begins with reading on. Bytes delivered while reading is paused
+	// are kept.
 	PauseReading()
 	ResumeReading()
-	// Close closes the carrier. With abort false, Write has taken everything that was
-	// written; the carrier still sends what it holds of it, and what it delivers
-	// meanwhile is dropped. With abort true nothing more needs to be sent. Close(true)
-	// may follow Close(false): the carrier then waits no longer. It calls Feed.Closed
-	// once it is closed, perhaps from inside Close.
+	// Close closes the carrier. If abort is false, Write has taken everything that was
+	// written; the carrier still sends what it holds, and what it delivers meanwhile is
+	// dropped. If abort is true, nothing more needs to be sent. Close(true) may follow
+	// Close(false): the carrier then stops waiting. It calls Feed.Closed once it is
+	// closed, perhaps from inside Close.
 	//
 	// A carrier that has a Reset method is a Resetter. Reset is called instead of
 	// Close(false): everything that Write took is still sent, but the peer must not
-	// take the end for a clean one. Close(true) may follow it.
+	// mistake the end for a clean one. Close(true) may follow it.
 	Close(abort bool)
 }
 
 // Holder is a Carrier that keeps bytes for a time after Write took them: a delay, a
 // rate limit.
 type Holder interface {
-	// Held is how many bytes it keeps now. The carrier calls Feed.Moved when there are
-	// fewer.
+	// Held is how many bytes the carrier holds now. The carrier calls Feed.Moved when
+	// that number has dropped.
 	Held() int
 }
 
-// Feed is a carrier's side of the transport that it carries. Its methods belong
-// to the loop's goroutine.
+// Feed is the carrier's side of the transport that it carries. Its methods belong to
+// the loop's goroutine.
 type Feed struct{ k *carried }
 
-// Transport is the transport that is carried. It stays readable after the end.
+// Transport is the transport that is carried. It can still be read after the end.
 func (f *Feed) Transport() Transport { return &f.k.stream }
 
 // Deliver hands p to the protocol; the transport keeps what the protocol leaves or does
-// not want at present. p is lent until Deliver returns. After the end, and while the
-// transport closes, p is dropped.
+// not want now. p is lent until Deliver returns. After the end, and while the transport
+// closes, p is dropped.
 func (f *Feed) Deliver(p []byte) {
 	k := f.k
 	if !k.live() || k.phase == phaseClosing || k.flags&fEOF != 0 || len(p) == 0 {
@@ -106,9 +106,9 @@ func (f *Feed) End(err error) {
 	f.k.touch()
 }
 
-// Paused reports whether the protocol wants no bytes at present but will want some
-// later. It changes at once, whereas Carrier.PauseReading is called only when the
-// callback has returned.
+// Paused reports whether the protocol wants no bytes now but will want some later. It
+// changes at once, whereas Carrier.PauseReading is called only when the callback has
+// returned.
 func (f *Feed) Paused() bool { return f.k.paused() && f.k.phase < phaseClosing }
 
 // Writable says that Write can take more.
@@ -136,9 +136,9 @@ func (f *Feed) WriteFailed(err error) {
 // not count what a layer has taken and what waits below it.
 func (f *Feed) Waiting() int { return f.k.waiting() }
 
-// Moved says that bytes have left the carrier, which is a Holder: the marks of the
-// transport are looked at again. It makes no callbacks itself. Bytes that leave a
-// transport below are noticed without it.
+// Moved says that bytes have left the carrier, which is a Holder: the transport checks
+// its marks again. Moved itself makes no callbacks. It is not needed for bytes that
+// leave a transport below.
 func (f *Feed) Moved() { f.k.moved() }
 
 // Fail loses the connection with err, as an error from Write does: the carrier's
@@ -147,8 +147,8 @@ func (f *Feed) Fail(err error) { f.k.lose(err) }
 
 // Closed says that the carrier is closed, and why: nil for a clean end. The transport
 // is lost with that reason, unless it already has one of its own. No method of the
-// carrier is called afterwards. Closed also ends a feed that never began. Calling it
-// again has no effect.
+// carrier is called afterwards. Closed also ends a feed whose Begin was never called.
+// Calling it again has no effect.
 func (f *Feed) Closed(err error) {
 	k := f.k
 	if k.isGone {

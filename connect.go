@@ -37,24 +37,25 @@ type Connector struct {
 	race       *Timer // starts the next candidate
 	deadline   *Timer
 	until      time.Time // when deadline is, if there is one
-	short      time.Time // until when it waits for a descriptor; zero: it never had to
+	short      time.Time // until when it waits for a descriptor; zero if it never had to
 	waits      bool      // for a descriptor
-	listed     bool      // among the loop's that do
-	finished   bool      // nothing here is under way, but perhaps agreeing
-	agreeing   Transport // an Agreer's
-	cause      error     // why agreeing was ended from here
+	listed     bool      // is in the loop's list of those that wait
+	finished   bool      // nothing here is under way, except perhaps agreeing
+	agreeing   Transport // the transport of an Agreer
+	cause      error     // why this end stopped the agreeing
 	at         int       // in the loop's bag
 }
 
-// Agreer is a Protocol that has to agree on something with its peer before there
-// is a connection for those above it, such as a proxy's answer or TLS: what
-// layer.Client makes is one. Its Connector stays in charge until then: Stop and
-// WithTimeout end it at that stage too, and its failure is told with all others.
+// Agreer is a Protocol that has to agree on something with its peer, such as TLS or a
+// request to a proxy, before the protocols above it have a connection. layer.Client
+// makes one. The Connector stays in charge until they agree: Stop and WithTimeout work
+// at that stage too, and a failure there is reported with all the others.
 type Agreer interface {
 	ConnectFailer
-	// OnAgreed has f called once after ConnectionMade, instead of a report from
-	// here: with nil when they have agreed, before anybody above hears of it, or
-	// with why they have not, once the transport is lost or sure to be.
+	// OnAgreed arranges for f to be called once after ConnectionMade, which takes the
+	// place of the Agreer's own report: with nil when the two have agreed, before any
+	// protocol above hears of it, or with the reason why they have not, once the
+	// transport is lost or certain to be.
 	OnAgreed(f func(err *AttemptError))
 }
 
@@ -69,16 +70,15 @@ type attempt struct {
 	how   backend.How
 }
 
-// Connect connects p to an address, named as net.Dial names them: "tcp", "tcp4"
-// or "tcp6" with "host:port", "unix" with a path or "@name". The protocol
-// exists first: it gets ConnectionMade, or ConnectFailed if it is a
-// ConnectFailer, never from inside this call. A failure that p does not take goes
-// to the loop's error handler. A name's addresses are raced (RFC 8305) unless
-// WithSequential asks otherwise.
+// Connect connects p to an address, named as net.Dial names them: "tcp", "tcp4" or
+// "tcp6" with "host:port", "unix" with a path or "@name". The protocol exists first: it
+// gets ConnectionMade, or ConnectFailed if it is a ConnectFailer, never from inside
+// this call. If p does not take the failure, the loop's error handler gets it. A name's
+// addresses are raced (RFC 8305) unless WithSequential asks otherwise.
 //
-// While the loop is being closed it fails with ErrLoopClosed; from inside a
-// ConnectFailed that says so it has no effect. On a closed loop, where there is no
-// later, the failure comes from inside the call.
+// While the loop is being closed, Connect fails with ErrLoopClosed; called from inside
+// a ConnectFailed with that error it has no effect. On a closed loop, where nothing can
+// run later, ConnectFailed is called from inside Connect.
 func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connector {
 	c := &Connector{loop: l, network: netw, address: address, proto: p, config: configOf(opts), stage: StageName}
 	if err := l.check("Connect"); err != nil {
@@ -115,12 +115,12 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connec
 	return c
 }
 
-// timedOut is a stage that took longer than it was given.
+// timedOut is the error of a stage that took longer than its limit.
 func timedOut(s Stage) error { return timeout.New(string(s) + " timed out") }
 
-// Stop ends the connect: its sockets are closed and the protocol gets
-// ConnectFailed with ErrStopped, not from inside. It reports false if the
-// connect is over already.
+// Stop ends the connect: its sockets are closed and the protocol gets ConnectFailed
+// with ErrStopped, though never from inside Stop. It reports false if the connect is
+// already over.
 func (c *Connector) Stop() bool {
 	if c.loop.check("Stop") != nil {
 		return false
@@ -138,7 +138,7 @@ func (c *Connector) Stop() bool {
 	return true
 }
 
-// late ends a connect that has taken all of its time.
+// late ends a connect that has used up its time.
 func (c *Connector) late() {
 	if c.agreeing == nil {
 		c.fail(timedOut(c.stage))
@@ -172,7 +172,7 @@ func (c *Connector) begin() {
 		c.fail(err)
 		return
 	}
-	if host == "" { // as package net: this host
+	if host == "" { // as in package net: this host
 		host = "localhost"
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -181,7 +181,7 @@ func (c *Connector) begin() {
 	}
 	family := "ip" + c.network[len("tcp"):]
 	if c.config.name > 0 {
-		c.race.Set(c.config.name) // startNext with no candidates is the timeout
+		c.race.Set(c.config.name) // with no candidates left, startNext reports the timeout
 	}
 	c.cancelName = c.lookUp(family, host, func(addrs []netip.Addr, err error) {
 		c.cancelName = nil
@@ -197,7 +197,8 @@ func (c *Connector) begin() {
 	})
 }
 
-// lookUp asks the connect's resolver, or the loop's. One that panics has failed.
+// lookUp asks the connect's resolver, or the loop's. A resolver that panics counts as
+// failed.
 func (c *Connector) lookUp(family, host string, done func([]netip.Addr, error)) (cancel func()) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -212,7 +213,7 @@ func (c *Connector) lookUp(family, host string, done func([]netip.Addr, error)) 
 	return r.LookupNetIP(c.loop, family, host, done)
 }
 
-// mayConnect asks the function of WithAddrFilter. One that panics refuses.
+// mayConnect asks the function of WithAddrFilter. A panic in it counts as a refusal.
 func (c *Connector) mayConnect(addr netip.AddrPort) (err error) {
 	if c.config.allowed == nil {
 		return nil
@@ -226,7 +227,8 @@ func (c *Connector) mayConnect(addr netip.AddrPort) (err error) {
 }
 
 func (c *Connector) resolved(addrs []netip.Addr, port uint16) {
-	// The order of RFC 6724, strictly or with the families in turns (RFC 8305, 4).
+	// The order of RFC 6724, either as it is or with the families alternating (RFC 8305,
+	// 4).
 	addrs = c.loop.order(addrs)
 	if !c.config.sequential {
 		addrs = interleave(addrs)
@@ -288,7 +290,7 @@ func (c *Connector) startNext() {
 		c.candidates = c.candidates[1:]
 		started := c.start(addr)
 		if c.finished || c.waits {
-			return // connected at once, or stopped by who was told, or begun again later
+			return // connected at once, or stopped by AttemptFailed, or to be begun again later
 		}
 		if started {
 			break
@@ -363,9 +365,9 @@ func (a *attempt) finish(err error) {
 	}
 	c := a.c
 	if err == nil && a.toItself() {
-		// Nobody serves the port, and it was picked as the local one too: TCP then
-		// connects a socket with itself (RFC 9293, 3.5, simultaneous open). A reset
-		// frees the port at once, so that whoever is to serve it can.
+		// Nothing listens on the port, and it was also picked as the local port: TCP
+		// then connects a socket to itself (RFC 9293, 3.5, simultaneous open). A reset
+		// frees the port at once for the server that belongs there.
 		a.how, err = backend.CloseReset, syscall.ECONNREFUSED
 	}
 	if err == nil {
@@ -377,7 +379,7 @@ func (a *attempt) finish(err error) {
 		return
 	}
 	if call := (*os.SyscallError)(nil); !errors.As(err, &call) {
-		err = sysError("connect", err) // else it was another call's, such as bind's
+		err = sysError("connect", err) // otherwise it is another call's, such as bind's
 	}
 	c.failed(a.addr, StageConnect, err)
 	c.race.Stop()
@@ -385,7 +387,7 @@ func (a *attempt) finish(err error) {
 	c.startNext()
 }
 
-// toItself reports whether an attempt has connected its socket with itself.
+// toItself reports whether an attempt has connected its socket to itself.
 func (a *attempt) toItself() bool {
 	if a.addr.Family != backend.Inet {
 		return false
@@ -395,8 +397,8 @@ func (a *attempt) toItself() bool {
 		(own.IP.Addr().Unmap().WithZone("") == a.addr.IP.Addr().Unmap().WithZone("") || a.addr.IP.Addr().IsUnspecified() && a.peerIs(own))
 }
 
-// peerIs reports whether the attempt's peer has that address: one that was asked
-// for as "any" is this machine.
+// peerIs reports whether the attempt's peer has the address own; a peer asked for as
+// "any" is this machine.
 func (a *attempt) peerIs(own backend.Addr) bool {
 	peer, err := a.c.loop.be.Name(a.h, true)
 	return err == nil && peer.IP == own.IP
@@ -431,13 +433,13 @@ func (c *Connector) failed(addr backend.Addr, stage Stage, err error) {
 	c.failures = append(c.failures, &AttemptError{Addr: netAddr(addr), Stage: stage, Err: err})
 }
 
-// skip notes and tells of a candidate that is not even begun.
+// skip records and reports a candidate whose attempt is not even begun.
 func (c *Connector) skip(addr backend.Addr, stage Stage, err error) {
 	c.failed(addr, stage, err)
 	c.tellNext()
 }
 
-// tellNext tells of the failure just noted where there is something left to try.
+// tellNext reports the failure just recorded if there is something left to try.
 func (c *Connector) tellNext() {
 	f, ok := c.proto.(AttemptFailer)
 	if !ok || len(c.running)+len(c.candidates) == 0 {
@@ -473,7 +475,7 @@ func (c *Connector) won(a *attempt) {
 	s.connected()
 }
 
-// agreed is the end of what an Agreer does.
+// agreed is called when an Agreer is done.
 func (c *Connector) agreed(err *AttemptError) {
 	c.agreeing = nil
 	c.deadline.Stop()
@@ -509,7 +511,7 @@ func (c *Connector) fail(err error) {
 	if c.finished {
 		return
 	}
-	for _, a := range c.running { // those the end cuts short are listed too
+	for _, a := range c.running { // those cut short by the end are listed too
 		if err != nil {
 			c.failed(a.addr, StageConnect, err)
 		}
@@ -524,7 +526,7 @@ func (c *Connector) tell(err error) {
 	if err == ErrLoopClosed { //nolint:errorlint // as fail was given it
 		began := c.deadline != nil
 		if began && !TakesConnectFailed(c.proto) {
-			return // Close was asked to end it
+			return // expected: Close was asked to end it
 		}
 		failure.asked = began
 		l.failing = true

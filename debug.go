@@ -10,15 +10,15 @@ import (
 	"github.com/weir-io/weir/internal/gid"
 )
 
-// debugger checks a loop's callers; see WithDebug.
+// debugger checks how a loop is called; see WithDebug.
 type debugger struct {
 	loop  *Loop
 	slow  time.Duration
 	owner atomic.Uint64 // the goroutine that runs the loop; 0 while none does
 
-	// Of the loop's goroutine, or the coroutine it has switched to.
-	task string // that runs; "" is none
-	ran  string // the last that ran in this callback
+	// Belongs to the loop's goroutine, or to the coroutine it has switched to.
+	task string // the running task; "" if none
+	ran  string // the last task that ran in this callback
 }
 
 func newDebugger(l *Loop, slow time.Duration) *debugger { return &debugger{loop: l, slow: slow} }
@@ -26,18 +26,18 @@ func newDebugger(l *Loop, slow time.Duration) *debugger { return &debugger{loop:
 func (d *debugger) enter() { d.owner.Store(gid.ID()) }
 func (d *debugger) leave() { d.owner.Store(0) }
 
-// switched notes which task runs.
+// switched records which task runs.
 func (d *debugger) switched(task string) {
 	if d.task = task; task != "" {
 		d.ran = task
 	}
 }
 
-// WaitError is the misuse that debug mode finds: a call that waits for the loop was
-// made on the loop's own goroutine, and would never return.
+// WaitError is a misuse that debug mode finds: a call that waits for the loop was made
+// on the loop's own goroutine, and would never return.
 type WaitError struct {
 	Call  string
-	Task  string // that made it; "" where it was a callback
+	Task  string // the task that made it; "" if a callback did
 	Stack []byte
 }
 
@@ -50,9 +50,9 @@ func (e *WaitError) Error() string {
 }
 
 // MayWait is for functions that block their goroutine until the loop has done
-// something, as netconn's do: they ask before they wait. In debug mode it logs and
-// returns a *WaitError where that is the loop's own goroutine; else it returns nil.
-// Any goroutine may call it.
+// something, as netconn's do: they ask before they wait. In debug mode, on the loop's
+// own goroutine, it logs and returns a *WaitError; otherwise it returns nil. Any
+// goroutine may call it.
 func (l *Loop) MayWait(call string) error {
 	if l.debug == nil || l.debug.owner.Load() != gid.ID() {
 		return nil
@@ -63,12 +63,12 @@ func (l *Loop) MayWait(call string) error {
 	return err
 }
 
-// GoroutineError is the misuse that debug mode finds: a method of the loop's
-// goroutine was called from another.
+// GoroutineError is a misuse that debug mode finds: a method of the loop's goroutine
+// was called from another.
 type GoroutineError struct {
 	Method       string
 	Caller, Loop uint64 // goroutine numbers
-	Stack        []byte // the caller's
+	Stack        []byte // of the caller
 }
 
 func (e *GoroutineError) Error() string {
@@ -95,7 +95,7 @@ func (d *debugger) check(method string) error {
 	return err
 }
 
-// SlowError tells of a callback that held up the loop.
+// SlowError reports a callback that held up the loop.
 type SlowError struct {
 	What string
 	Took time.Duration
@@ -155,7 +155,7 @@ func (e *PacketEndpoint) describe() string {
 	return fmt.Sprintf("callback of %T on %s %s", e.proto, e.netw, e.LocalAddr())
 }
 
-// UnclosedError tells of a transport that was open when its loop was closed.
+// UnclosedError reports a transport that was open when its loop was closed.
 type UnclosedError struct {
 	Conn  string
 	Stack []byte // where it was made
@@ -174,7 +174,7 @@ func (d *debugger) unclosed() {
 	}
 }
 
-// funcName names a function for people.
+// funcName names a function for logs and error messages.
 func funcName(f func()) string {
 	pc := reflect.ValueOf(f).Pointer()
 	fn := runtime.FuncForPC(pc)

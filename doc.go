@@ -21,15 +21,15 @@
 //
 //	weir.DataFunc(t.Write)
 //
-// is an echo. What else a protocol can want to know (the peer's end of stream,
-// when it writes too much, when everything was sent) are optional interfaces:
-// [EOFReceiver], [WritePauser], [Drainer], [BufferedProtocol], [ConnectFailer].
+// is an echo. Optional interfaces tell a protocol more (the peer's end of stream, when
+// it writes too much, when everything was sent): [EOFReceiver], [WritePauser],
+// [Drainer], [BufferedProtocol], [ConnectFailer].
 //
 // # Datagrams
 //
-// [Loop.ListenPacket] opens a [PacketEndpoint] for a [PacketProtocol]. It is
-// connected to nobody: every datagram comes with its sender, and every send says
-// where to. That one of them failed, or was refused, ends nothing.
+// [Loop.ListenPacket] opens a [PacketEndpoint] for a [PacketProtocol]. It is not
+// connected to any peer: every datagram comes with its sender, and every send names its
+// destination. A send that fails, or is refused, ends nothing.
 //
 // # Goroutines
 //
@@ -45,15 +45,15 @@
 //
 // # Errors
 //
-// ConnectionLost(nil) is a clean end: either side closed and everything was
-// delivered. All else is typed, works with [errors.Is] and [errors.As], and says
-// whose doing it was.
+// ConnectionLost(nil) is a clean end: either side closed and everything was delivered.
+// Every other error is typed, works with [errors.Is] and [errors.As], and says what
+// caused it.
 //
 // # The end
 //
-// [Loop.Shutdown], [Group.Shutdown] and [Listener.Shutdown] end in good order, with a
-// deadline; examples/shutdown does so on SIGTERM. [Loop.Close] ends at once, but for
-// what was written before.
+// [Loop.Shutdown], [Group.Shutdown] and [Listener.Shutdown] end gracefully, with a
+// deadline; examples/shutdown does so on SIGTERM. [Loop.Close] ends at once, except
+// that it still sends what was written before.
 //
 // # Packages
 //
@@ -70,5 +70,5 @@
 //   - sink: logs and recordings that never hold up a loop
 //   - weirtest: the simulated network with its seeds and faults, transports that
 //     record, and the suites that streams and layers have to pass
-//   - driver, driver/drivertest: a backend of one's own
+//   - driver, driver/drivertest: for writing your own backend
 package weir

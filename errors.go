@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// netError is a sentinel that also is another, so that errors.Is(err,
+// netError is a sentinel that is also another error, so that errors.Is(err,
 // net.ErrClosed) holds for our ErrClosed.
 type netError struct {
 	text string
@@ -20,8 +20,8 @@ func (e *netError) Error() string { return e.text }
 func (e *netError) Unwrap() error { return e.is }
 
 var (
-	// ErrClosed is returned by calls on what was closed here or is lost. It is
-	// net.ErrClosed too.
+	// ErrClosed is returned by calls on something that was closed here or is lost. It
+	// is net.ErrClosed too.
 	ErrClosed error = &netError{"weir: use of closed transport", net.ErrClosed}
 	// ErrAborted is ConnectionLost's reason after Abort here.
 	ErrAborted = errors.New("weir: connection aborted here")
@@ -35,22 +35,22 @@ var (
 	// ErrBadMarks is returned for marks that are negative or out of order.
 	ErrBadMarks = errors.New("weir: write marks must satisfy 0 <= low <= high")
 
-	// ErrLoopClosed is returned by calls on a closed loop, and is the reason of
-	// the connections that its Close ended. It is net.ErrClosed too.
+	// ErrLoopClosed is returned by calls on a closed loop, and is the reason for
+	// connections that its Close ended. It is net.ErrClosed too.
 	ErrLoopClosed error = &netError{"weir: loop is closed", net.ErrClosed}
 	// ErrLoopRunning is returned by Run, Turn and Close while the loop runs.
 	ErrLoopRunning = errors.New("weir: loop is running")
 	// ErrSourceRegistered is returned for a second registration of a source.
 	ErrSourceRegistered = errors.New("weir: source is registered already")
-	// ErrStopped is the reason of a connect that was stopped here.
+	// ErrStopped is the reason for a connect that was stopped here.
 	ErrStopped = errors.New("weir: connect stopped here")
 )
 
-// ErrGoexit is the failure of a function that ended the loop's goroutine by
-// runtime.Goexit, as testing's FailNow does, where someone waits for what it returns.
+// ErrGoexit is reported to a caller waiting for a function's result if the function
+// ended the loop's goroutine with runtime.Goexit, as testing's FailNow does.
 var ErrGoexit = errors.New("weir: the function called runtime.Goexit")
 
-// PanicError is the reason of a connection whose protocol panicked, and what
+// PanicError is the reason for a connection whose protocol panicked, and the error that
 // the loop's error handler gets for a panic in a callback.
 type PanicError struct {
 	Where string // the callback: "DataReceived", "timer", ...
@@ -72,7 +72,7 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// UsedError is the reason when DataReceived returned a count out of range.
+// UsedError is the reason when DataReceived returned a count that is out of range.
 type UsedError struct {
 	N, Len int
 }
@@ -104,7 +104,7 @@ func (e *UnusedError) Error() string {
 // Unwrap returns io.ErrUnexpectedEOF.
 func (e *UnusedError) Unwrap() error { return io.ErrUnexpectedEOF }
 
-// Stage is a part of the way to a connection.
+// Stage is a step on the way to a connection.
 type Stage string
 
 // The stages of a connect.
@@ -116,9 +116,9 @@ const (
 	StageHandshake Stage = "handshake" // TLS and the like
 )
 
-// AttemptError is one address that was tried in vain.
+// AttemptError is the failure of one address that was tried.
 type AttemptError struct {
-	Addr  net.Addr // nil before there is one
+	Addr  net.Addr // nil if there is none yet
 	Stage Stage
 	Err   error
 }
@@ -126,7 +126,7 @@ type AttemptError struct {
 func (e *AttemptError) Error() string {
 	err := e.Err
 	if call, ok := err.(*os.SyscallError); ok && call.Syscall == string(e.Stage) { //nolint:errorlint // what wraps it says more
-		err = call.Err // the stage says which call it was
+		err = call.Err // the stage already says which call it was
 	}
 	if e.Addr == nil {
 		return fmt.Sprintf("%s: %v", e.Stage, err)
@@ -137,20 +137,19 @@ func (e *AttemptError) Error() string {
 // Unwrap returns the cause.
 func (e *AttemptError) Unwrap() error { return e.Err }
 
-// ConnectError is a connect that came to nothing, with everything that was
-// tried.
+// ConnectError is the failure of a connect, with everything that was tried.
 type ConnectError struct {
 	Network, Address string // as passed to Connect
 	Stage            Stage  // the furthest stage that was reached
 	Attempts         []*AttemptError
-	Attempt          int   // which attempt of a Redialer it was, from 1; 0 for Connect's
-	Err              error // the reason where no address was tried, or ErrStopped, or a timeout; else nil
+	Attempt          int   // which attempt of a Redialer it was, from 1; 0 for a plain Connect
+	Err              error // the reason if no address was tried, or ErrStopped, or a timeout; else nil
 
-	passed, asked bool // no one took it; it was asked for
+	passed, asked bool // no one took it; the failure was requested
 }
 
-// Pass says that the protocol which gets the error in ConnectFailed does nothing with
-// it: the loop's error handler, or its log, gets it then. Only the loop's goroutine may
+// Pass says that the protocol that gets the error in ConnectFailed does nothing with
+// it; the loop's error handler, or its log, then gets it. Only the loop's goroutine may
 // call it, within ConnectFailed.
 func (e *ConnectError) Pass() { e.passed = true }
 

@@ -9,12 +9,12 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// errInside is why a connection to one of our own hosts is not made.
+// errInside is the reason for not connecting to one of our own hosts.
 var errInside = errors.New("not from outside")
 
 // visitor is a client's protocol that says why it got no connection.
 type visitor struct {
-	weir.Protocol // for when it gets one
+	weir.Protocol // used once there is a connection
 	l             *weir.Loop
 }
 
@@ -24,8 +24,8 @@ func (v visitor) ConnectFailed(err *weir.ConnectError) {
 	v.l.Stop()
 }
 
-// Where a program lets others say where it shall connect to, a filter sees each
-// address before anything is sent there.
+// If a program lets others choose where it connects, a filter sees each address before
+// anything is sent there.
 func ExampleWithAddrFilter() {
 	inside := netip.MustParsePrefix("10.0.0.0/8")
 	opt := weir.WithAddrFilter(func(a netip.AddrPort) error {

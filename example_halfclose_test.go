@@ -6,7 +6,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// counter answers when the peer has said everything: how much that was.
+// counter waits until the peer has said everything and answers with how much that was.
 type counter struct {
 	t     weir.Transport
 	bytes int
@@ -18,10 +18,10 @@ func (c *counter) ConnectionLost(error)               {}
 
 func (c *counter) EOFReceived(int) (keepOpen bool, err error) {
 	fmt.Fprintf(c.t, "%d bytes\n", c.bytes)
-	return false, nil // what was written leaves, and then the connection ends
+	return false, nil // what was written is sent, and then the connection ends
 }
 
-// speaker says everything, ends its direction, and hears the answer all the same.
+// speaker says everything, ends its direction, and still hears the answer.
 type speaker struct{ l *weir.Loop }
 
 func (a speaker) ConnectionMade(t weir.Transport) {

@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/frame"
 )
 
-// adder answers each line, a number, with the sum so far. It keeps no buffer of
-// its own: what it does not use comes again.
+// adder answers each line, a number, with the sum so far. It keeps no buffer of its
+// own: whatever it does not use is offered again.
 type adder struct {
 	t   weir.Transport
 	sum int
@@ -34,8 +34,8 @@ func (a *adder) DataReceived(p []byte) (int, error) {
 
 func (a *adder) ConnectionLost(err error) {}
 
-// A protocol of lines, by hand. Package frame has it ready made, and the client
-// here uses that.
+// A line protocol written by hand. Package frame has one ready-made, which the client
+// here uses.
 func ExampleProtocol() {
 	l, err := weir.New()
 	if err != nil {

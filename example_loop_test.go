@@ -8,8 +8,8 @@ import (
 	"github.com/weir-io/weir/frame"
 )
 
-// Work that blocks has a goroutine of its own, which posts its result: what is
-// posted runs on the loop, where everything may be used.
+// Work that blocks gets its own goroutine, which posts the result: a posted function
+// runs on the loop, where it may use everything.
 func ExampleLoop_Post() {
 	l, err := weir.New()
 	if err != nil {
@@ -21,7 +21,7 @@ func ExampleLoop_Post() {
 		for n := range 101 {
 			sum += n
 		}
-		// It fails once the loop is closed, when nobody wants the sum any more.
+		// It fails once the loop is closed, when no one wants the sum any more.
 		_, _ = l.Post(func() {
 			fmt.Println("the sum is", sum)
 			l.Stop()

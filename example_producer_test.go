@@ -6,7 +6,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// countdown is a pull producer: it writes one piece each time the last has left,
+// countdown is a pull producer: it writes one piece each time the last one has left,
 // however fast or slow the peer is.
 type countdown struct {
 	t    weir.Transport
@@ -22,11 +22,11 @@ func (c *countdown) ResumeProducing() {
 	c.next--
 }
 
-func (c *countdown) PauseProducing() {} // is for push producers
+func (c *countdown) PauseProducing() {} // for push producers only
 func (c *countdown) StopProducing()  {} // the peer is gone: nothing to give back here
 func (c *countdown) Streaming() bool { return false }
 
-// teller writes what its producer makes, and closes behind it.
+// teller writes what its producer makes, and then closes.
 type teller struct{ weir.DataFunc }
 
 func (teller) ConnectionMade(t weir.Transport) {
@@ -36,7 +36,7 @@ func (teller) ConnectionMade(t weir.Transport) {
 	_ = t.Close()
 }
 
-// listener prints all that it was told, once there is no more.
+// listener prints everything it was told, once there is no more.
 type listener struct {
 	l    *weir.Loop
 	told []byte
@@ -54,7 +54,7 @@ func (h *listener) ConnectionLost(err error) {
 	h.l.Stop()
 }
 
-// What is too much to be written at once is made at the peer's pace.
+// Output that is too much to write at once is produced at the peer's pace.
 func ExampleProducer() {
 	l, err := weir.New()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// greeting is a client's protocol: it says one thing, and ends when that has come
+// greeting is a client's protocol: it says one thing, and closes once that has come
 // back.
 type greeting struct {
 	text string
@@ -31,8 +31,8 @@ func (g *greeting) ConnectionLost(err error) {
 	g.t.Loop().Stop()
 }
 
-// An echo server and a client of it, on one loop. ListenAndServe is all of it for
-// a program that only serves.
+// An echo server and its client, on one loop. A program that only serves needs nothing
+// but ListenAndServe.
 func Example() {
 	l, err := weir.New()
 	if err != nil {

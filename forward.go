@@ -1,24 +1,24 @@
 package weir
 
-// Forwarder is the ability of a transport to send, without a copy, bytes that another
-// transport's protocol was lent. Ask the transport itself for it, with a type
-// assertion: what As finds below a transport that changes bytes would send them
-// unchanged.
+// Forwarder is the ability of a transport to send, without a copy, bytes that were lent
+// to another transport's protocol. Find it with a type assertion on the transport
+// itself, not with As: a Forwarder found below a transport that changes bytes would
+// send them unchanged.
 type Forwarder interface {
-	// Forward is Write for p, all or part of what a DataReceived is lent, provided that
-	// no one changes those bytes any more: neither the caller nor whoever is lent them
-	// next. If a layer delivers many pieces at once (Feed.DeliverMany), what is
-	// forwarded of them is sent together, when the last one has been delivered. Until
-	// then it counts as buffered, and PauseWriting may come as late as that.
+	// Forward is Write for p, which is all or part of the bytes that a DataReceived was
+	// lent. No one may change those bytes any more: neither the caller nor anyone they
+	// are lent to next. If a layer delivers many pieces at once (Feed.DeliverMany),
+	// what is forwarded of them is sent together, when the last one has been delivered.
+	// Until then it counts as buffered, and PauseWriting may come as late as that.
 	Forward(p []byte) (int, error)
 }
 
-// gather is what was forwarded of the pieces that a layer is delivering. Their memory
-// does not change until all are delivered, so that they can be sent in one write
+// gather holds what was forwarded of the pieces that a layer is delivering. Their
+// memory does not change until all are delivered, so that they can be sent in one write
 // without a copy.
 type gather struct {
 	on  bool  // a layer is delivering
-	end *byte // the last byte of the piece that the protocol is lent
+	end *byte // the last byte of the piece lent to the protocol
 	to  *stream
 	vec [][]byte
 	n   int // bytes in vec
@@ -44,7 +44,7 @@ func (g *gather) takes(s *stream, p []byte) bool {
 	return g.to == s && len(g.vec) < vecMax && g.n+len(p) <= gatherMax
 }
 
-// lastByte is the end of the memory that p is a part of; nil if p has none.
+// lastByte is the last byte of the memory that p is part of; nil if p has none.
 func lastByte(p []byte) *byte {
 	if cap(p) == 0 {
 		return nil
@@ -67,9 +67,8 @@ func (s *stream) Forward(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sendGathered sends what was forwarded to s and not yet sent, as far as the system
-// takes it, and buffers the rest. It makes no callbacks: the caller has to call
-// overflow.
+// sendGathered sends as much as the system takes of what was forwarded to s and not yet
+// sent, and buffers the rest. It makes no callbacks: the caller has to call overflow.
 func (s *stream) sendGathered() {
 	g := &s.loop.gather
 	if g.to != s {
@@ -96,7 +95,7 @@ func (g *gather) drop() {
 }
 
 // DeliverMany is Deliver for many pieces: the protocol gets one DataReceived for each.
-// What it forwards of them is sent together. Their memory must not change until
+// Whatever it forwards of them is sent together. Their memory must not change until
 // DeliverMany returns.
 func (f *Feed) DeliverMany(pieces [][]byte) {
 	g := &f.k.loop.gather

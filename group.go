@@ -15,7 +15,7 @@ import (
 // loop that has the fewest.
 type Group struct {
 	loops []*Loop
-	load  []atomic.Int64 // connections placed on each loop and not gone
+	load  []atomic.Int64 // open connections placed on each loop
 }
 
 // NewGroup makes n loops with the same options. WithBackend cannot be among
@@ -72,9 +72,9 @@ func (g *Group) Stop() {
 	}
 }
 
-// Shutdown ends every loop gracefully, see Loop.Shutdown: first what the group
-// listens to, then, when all that was accepted is on its loop, the loops. Run
-// returns when all have ended. Any goroutine may call it.
+// Shutdown ends every loop gracefully, see Loop.Shutdown: first the listeners end,
+// then, once every accepted connection is on its loop, the loops. Run returns when all
+// of them have ended. Any goroutine may call it.
 func (g *Group) Shutdown(d time.Duration) {
 	first := g.loops[0]
 	// A closed group has ended.
@@ -89,7 +89,7 @@ func (g *Group) Shutdown(d time.Duration) {
 }
 
 // Close closes every loop, all at the same time; see Loop.Close. What they cut is
-// one *CutError.
+// reported in one *CutError.
 func (g *Group) Close() error {
 	errs := make([]error, len(g.loops))
 	var wg sync.WaitGroup
@@ -115,7 +115,8 @@ func (g *Group) Close() error {
 	return errors.Join(errs...)
 }
 
-// least returns the loop with the fewest connections, the first of equals.
+// least returns the index of the loop with the fewest connections; the first one if several
+// are equal.
 func (g *Group) least() int {
 	best := 0
 	for i := range g.load {
@@ -135,7 +136,7 @@ func (g *Group) index(l *Loop) int {
 	return 0
 }
 
-// left takes note that a connection that was placed on l is gone.
+// left records that a connection placed on l is gone.
 func (g *Group) left(l *Loop) { g.load[g.index(l)].Add(-1) }
 
 // place gives a connection that ln accepted to a loop.
@@ -187,14 +188,13 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 	}
 }
 
-// carrier is a connection on its way from one loop to another, when no backend
-// has it.
+// carrier is a connection on its way from one loop to another, while no backend has it.
 type carrier struct {
 	adopt   func(to backend.Backend) (backend.Handle, error)
 	discard func()
 }
 
-// detach takes a fresh connection out of l's backend. On an error it is where it
+// detach takes a fresh connection out of l's backend. On an error it stays where it
 // was.
 func (l *Loop) detach(h backend.Handle) (c carrier, err error) {
 	if l.caps.Descriptors {

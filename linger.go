@@ -28,14 +28,14 @@ type lingerer struct {
 	until  time.Time
 	ending bool
 	read   int           // bytes dropped
-	eof    bool          // the peer has ended
+	eof    bool          // the peer has ended its stream
 	resets bool          // it ends with a reset, when unsent is 0
 	unsent int           // bytes the peer has not acknowledged
 	wait   time.Duration // until the next look
 	at     int           // in the loop's bag
 }
 
-// linger takes over h, whose write buffer is empty and which nothing reads.
+// linger takes over h, whose write buffer is empty and from which nothing reads.
 func linger(l *Loop, h backend.Handle, ended bool) {
 	if !ended {
 		if err := l.be.Shut(h, backend.ShutWrite); err != nil {

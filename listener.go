@@ -34,8 +34,8 @@ type Listener struct {
 	onClosed []func()
 
 	refused  refusals
-	waited   refusals // those that were made to wait
-	waiting  *waiters // nil: none ever had to
+	waited   refusals // connections that were made to wait
+	waiting  *waiters // nil if none ever had to
 	scarce   bool     // the process may have few descriptors
 	retry    *Timer
 	errors   int       // in a row
@@ -46,7 +46,7 @@ type Listener struct {
 const (
 	acceptRetry  = 100 * time.Millisecond
 	acceptReport = 10 * time.Second
-	acceptErrors = 16 // failures in a row that are taken one by one
+	acceptErrors = 16 // failures in a row, each retried at once
 )
 
 // AcceptError tells the error handler that connections cannot be accepted for
@@ -68,7 +68,7 @@ func (e *AcceptError) Unwrap() error { return e.Err }
 // picks a free one), or "unix" with a path or "@name" for an abstract one. The
 // host must be a literal address or in the hosts file.
 //
-// For each connection f makes the protocol; one that returns nil refuses it.
+// For each connection f makes the protocol; returning nil refuses the connection.
 // Errors are *net.OpError.
 func (l *Loop) Listen(netw, address string, f Factory, opts ...Option) (*Listener, error) {
 	if err := l.check("Listen"); err != nil {
@@ -104,8 +104,8 @@ type textAddr struct{ net, text string }
 func (a textAddr) Network() string { return a.net }
 func (a textAddr) String() string  { return a.text }
 
-// openLocal opens what spec says. Where there is no IPv6, every interface means
-// every IPv4 interface, and spec says that afterwards.
+// openLocal opens the socket that spec describes. On a system without IPv6, "every
+// interface" means every IPv4 interface; spec is changed accordingly.
 func (l *Loop) openLocal(spec *backend.Spec) (backend.Handle, error) {
 	h, err := l.be.Open(spec)
 	if errors.Is(err, syscall.EAFNOSUPPORT) && spec.Dual {
@@ -142,8 +142,8 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 // Addr is where it listens; with port 0 asked for, the port that was picked.
 func (ln *Listener) Addr() net.Addr { return netAddr(ln.addr) }
 
-// ListenAddrs returns the addresses of the loop's stream listeners, in no order.
-// It belongs to the loop's goroutine.
+// ListenAddrs returns the addresses of the loop's stream listeners, in no particular
+// order. It belongs to the loop's goroutine.
 func (l *Loop) ListenAddrs() []net.Addr {
 	if l.check("ListenAddrs") != nil {
 		return nil
@@ -155,7 +155,7 @@ func (l *Loop) ListenAddrs() []net.Addr {
 	return all
 }
 
-// Conns is how many of its connections are open.
+// Conns is the number of the listener's connections that are open.
 func (ln *Listener) Conns() int { return ln.conns }
 
 // Pause stops accepting; connections wait in the system's queue. Resume goes
@@ -177,8 +177,8 @@ func (ln *Listener) Resume() {
 	ln.accept()
 }
 
-// Close stops accepting: no protocol is made afterwards. Its connections stay.
-// It always returns nil.
+// Close stops accepting: no protocol is made afterwards. Open connections stay. It
+// always returns nil.
 func (ln *Listener) Close() error {
 	if err := ln.loop.check("Close"); err != nil {
 		return err
@@ -214,11 +214,11 @@ func (ln *Listener) shut() {
 	ln.checkDone()
 }
 
-// acceptQuiet is how long a listener that is ended gracefully goes without another
-// connection before it takes the system's queue to be empty.
+// acceptQuiet is how long a listener that is shutting down gracefully must see no new
+// connection before it considers the system's queue empty.
 const acceptQuiet = 100 * time.Millisecond
 
-// drain closes the listener once it has taken what waits in the system's queue,
+// drain closes the listener once it has taken the connections in the system's queue,
 // and then calls closed.
 func (ln *Listener) drain(closed func()) {
 	ln.OnClosed(closed)
@@ -229,15 +229,15 @@ func (ln *Listener) drain(closed func()) {
 	ln.look(ln.accepted + ln.config.backlog)
 }
 
-// look comes back after a while, and goes on if there was another connection. No
-// more are taken than the queue may have held.
+// look checks again after acceptQuiet, and continues if there was another connection.
+// It takes no more connections than the queue may have held.
 func (ln *Listener) look(most int) {
 	before := ln.accepted
 	ln.loop.After(acceptQuiet, func() {
 		switch {
 		case ln.closed:
 		case ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on:
-			ln.look(most) // there may be more behind those that wait
+			ln.look(most) // there may be more after those that wait
 		case ln.accepted > before && ln.accepted < most && !ln.paused:
 			ln.look(most)
 		default:
@@ -246,8 +246,8 @@ func (ln *Listener) look(most int) {
 	})
 }
 
-// OnClosed calls f, from the loop's queue, once the listener has stopped
-// accepting, whoever closed it; soon if it has.
+// OnClosed calls f, from the loop's queue, once the listener has stopped accepting,
+// whoever closed it; if it has already stopped, f is called soon.
 func (ln *Listener) OnClosed(f func()) {
 	if ln.loop.check("OnClosed") != nil {
 		return
@@ -259,17 +259,17 @@ func (ln *Listener) OnClosed(f func()) {
 	ln.onClosed = append(ln.onClosed, f)
 }
 
-// Shutdown ends the listener gracefully. It takes the connections that wait in
-// the system's queue and closes; those that it has accepted, the ones in their
-// handshake included, go on until they end by themselves, at most for d. What is
-// left then is aborted. done is called once, from the loop's queue, when the last
-// is gone: with nil, or with the *CutError that counts what was aborted.
+// Shutdown ends the listener gracefully. It takes the connections that wait in the
+// system's queue and closes; accepted connections, including those in their handshake,
+// go on until they end by themselves, but for at most d. Any that are left then are
+// aborted. done is called once, from the loop's queue, when the last one is gone: with
+// nil, or with the *CutError that counts what was aborted.
 func (ln *Listener) Shutdown(d time.Duration, done func(error)) {
 	if ln.loop.check("Shutdown") != nil {
 		return
 	}
 	cut := &CutError{err: ErrAborted}
-	var mu sync.Mutex // a group's loops count at the same time
+	var mu sync.Mutex // a group's loops count concurrently
 	late := ln.loop.After(max(d, 0), func() {
 		_ = ln.Close()
 		ln.Each(func(t Transport) {
@@ -295,8 +295,8 @@ func (ln *Listener) Shutdown(d time.Duration, done func(error)) {
 	})
 }
 
-// Abort closes the listener and aborts its connections, the ones in their
-// handshake included.
+// Abort closes the listener and aborts its connections, including those in their
+// handshake.
 func (ln *Listener) Abort() {
 	if ln.loop.check("Abort") != nil {
 		return
@@ -305,10 +305,10 @@ func (ln *Listener) Abort() {
 	ln.Each(Transport.Abort)
 }
 
-// Each calls f for each connection of the listener that is open: with the
-// transport that the factory was given, below any layers; one in its handshake is
-// among them. In a group the connections on other loops come later, on the
-// goroutine of their loop.
+// Each calls f for each open connection of the listener, including those in their
+// handshake, with the transport that the factory was given, below any layers. In a
+// group, f is called for connections on other loops later, on the goroutine of their
+// loop.
 func (ln *Listener) Each(f func(Transport)) {
 	if ln.loop.check("Each") != nil {
 		return
@@ -336,8 +336,8 @@ func (ln *Listener) eachOn(l *Loop, f func(Transport)) {
 	}
 }
 
-// OnDone calls f, from the loop's queue, once the listener is closed and the
-// last of its connections is gone, in either order; soon if that is so now.
+// OnDone calls f, from the loop's queue, once the listener is closed and the last of
+// its connections is gone, in either order; if both are true already, f is called soon.
 func (ln *Listener) OnDone(f func()) {
 	if ln.loop.check("OnDone") != nil {
 		return
@@ -363,7 +363,7 @@ func (ln *Listener) connGone() {
 
 // goneElsewhere is connGone from the goroutine of another loop of the group.
 func (ln *Listener) goneElsewhere() {
-	// A closed loop counts no more.
+	// A closed loop no longer counts.
 	_ = ln.loop.postInternal(func() {
 		ln.loop.away--
 		ln.connGone()
@@ -387,7 +387,8 @@ func (ln *Listener) accept() {
 func (ln *Listener) OpDone(c *backend.Completion) {
 	switch {
 	case c.Err == nil && (ln.closed && !ln.draining || ln.paused && ln.gone):
-		// It came between accept and handling: nobody will serve it.
+		// The listener was closed or paused between the accept and now: no one will serve
+		// the connection.
 		ln.loop.shutHandle(backend.Handle(c.N), backend.CloseReset)
 	case c.Err == nil:
 		ln.accepted++
@@ -411,7 +412,7 @@ func (ln *Listener) made(c *backend.Completion) {
 	}
 }
 
-// begin starts a connection that was admitted, on the loop or another of its group.
+// begin starts an admitted connection, on the loop or another of its group.
 func (ln *Listener) begin(h backend.Handle, peer *backend.Addr) {
 	if g := ln.config.group; g != nil {
 		g.place(ln, h, peer)
@@ -436,8 +437,8 @@ func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr) {
 	s.begin(ln.factory)
 }
 
-// failed decides what a failed accept means: this connection only, or a
-// shortage that trying again at once would turn into a spin.
+// failed decides what a failed accept means: one bad connection, or a shortage, where
+// retrying at once would only spin.
 func (ln *Listener) failed(err error) {
 	ln.errors++
 	if oneConnection(err) && ln.errors < acceptErrors {
@@ -451,7 +452,7 @@ func (ln *Listener) failed(err error) {
 		}
 	}
 	if outOfDescriptors(err) {
-		ln.loop.shortOf() // it accepts again when that is over
+		ln.loop.shortOf() // it accepts again when the shortage is over
 		return
 	}
 	if ln.retry == nil {
@@ -460,16 +461,16 @@ func (ln *Listener) failed(err error) {
 	ln.retry.Set(acceptRetry)
 }
 
-// oneConnection reports whether a failed accept is the doing of one connection:
-// it went away, or a filter refused it.
+// oneConnection reports whether one connection caused the accept to fail: it went away,
+// or a filter refused it.
 func oneConnection(err error) bool {
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EPROTO) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.EHOSTUNREACH) ||
 		errors.Is(err, syscall.ENETUNREACH)
 }
 
-// ListenAndServe makes a loop, listens and runs until the loop fails. It is
-// all that a small server needs.
+// ListenAndServe makes a loop, listens and runs until the loop fails. A small server
+// needs nothing else.
 func ListenAndServe(netw, address string, f Factory, opts ...Option) error {
 	l, err := New()
 	if err != nil {

@@ -27,14 +27,14 @@ import (
 //
 // What a callback writes is sent when the callback has returned.
 //
-// Methods that are safe from any goroutine say so; all others belong to the
-// goroutine that runs the loop, or to anyone while it does not run.
+// Methods that are safe from any goroutine say so; all others belong to the goroutine
+// that runs the loop, or to any goroutine while it does not run.
 type Loop struct {
 	be   backend.Backend
 	caps backend.Caps
-	base time.Time // the wall clock when be.Now was 0
+	base time.Time // the wall-clock time when be.Now was 0
 	now  time.Duration
-	seen time.Duration // what was ready by then has been delivered; perhaps more
+	seen time.Duration // everything ready by then has been delivered, perhaps more
 
 	timers  timers.Heap
 	ready   []runnable // what the next turn runs
@@ -44,14 +44,14 @@ type Loop struct {
 	scratch backend.Completion // where Submit puts a result: on the stack it would escape
 	gather  gather
 	one     [1][]byte            // what a direct write sends
-	early   []backend.Completion // results that Submit had at once; the next turn's I/O
+	early   []backend.Completion // results that Submit returned at once; part of the next turn's I/O
 	taken   []backend.Completion // the same while they are handed out
 	posts   atomic.Pointer[Call]
 	stop    atomic.Bool
 	state   atomic.Uint32
 
-	noExtras  extras // of the streams that have none; see stream.extra
-	bounds    bounds // of the streams for which nothing else was said
+	noExtras  extras // shared by the streams that have none of their own; see stream.extra
+	bounds    bounds // of streams whose options set no others
 	conns     streamList
 	listeners bag.Bag[*Listener]
 	endpoints bag.Bag[*PacketEndpoint]
@@ -72,16 +72,16 @@ type Loop struct {
 	onError   func(error)
 	log       *slog.Logger
 	debug     *debugger     // nil unless asked for
-	hosted    bool          // somebody watches PollFD
+	hosted    bool          // a host watches PollFD
 	turning   bool          // inside turn
 	dropped   int           // calls that Close did not run
-	failing   bool          // inside a ConnectFailed that says the loop is closed
+	failing   bool          // inside a ConnectFailed with ErrLoopClosed
 	locked    uint64        // the thread that Turn keeps its goroutine locked to; 0: none
-	held      bool          // the goroutine was locked to its thread for the call in progress
+	held      bool          // the goroutine is locked to its thread for the call in progress
 	readied   bool          // see Readied
 	ending    *ending       // since Shutdown
 	ended     chan struct{} // closed when that is over, or by Close
-	told      bool          // ended is closed
+	told      bool          // ended has been closed
 	closed    chan struct{} // closed by Close
 	away      int           // connections that listeners here placed on other loops
 	flush     time.Duration // see WithFlushTime
@@ -145,9 +145,9 @@ func New(opts ...LoopOption) (*Loop, error) {
 	return l, nil
 }
 
-// Run turns the loop on the calling goroutine until Stop, or until the end that
-// Shutdown began has come. Where the backend needs it the goroutine is locked to
-// its thread meanwhile. After Stop before Run it makes exactly one turn, without
+// Run turns the loop on the calling goroutine until Stop is called, or until a Shutdown
+// has come to its end. If the backend needs it, the goroutine is locked to its thread
+// meanwhile. If Stop was called before Run, Run makes exactly one turn, without
 // waiting. It returns nil after Stop or Shutdown, ErrLoopRunning inside Run,
 // ErrLoopClosed after Close, or the backend's fatal error.
 func (l *Loop) Run() error {
@@ -174,13 +174,14 @@ func (l *Loop) Run() error {
 	}
 }
 
-// Turn makes one turn and waits for I/O at most for wait: 0 does not wait,
-// below 0 waits for ever. It is for hosts, such as another loop that watches
-// PollFD, and fails as Run does. A Stop ends with it, as it does with Run: the
-// turn does not wait, and the next one may.
+// Turn makes one turn and waits for I/O for at most wait: 0 does not wait, below 0
+// waits for ever. It is for hosts, such as another loop that watches PollFD, and fails
+// as Run does. A Stop applies to one Turn only, as it does to Run: that turn does not
+// wait, and the next one may.
 //
-// Where the backend needs one thread, the first Turn locks the goroutine to its
-// own until Close: turns from changing threads would cost a move each.
+// If the backend needs to stay on one thread, the first Turn locks the goroutine to its
+// thread until Close: otherwise each turn on a different thread would have to move the
+// backend there.
 func (l *Loop) Turn(wait time.Duration) error {
 	if err := l.enter(); err != nil {
 		return err
@@ -257,7 +258,7 @@ func (l *Loop) turn(wait time.Duration) error {
 		if n == 0 {
 			l.seen = began
 			if wait > 0 && l.now-began >= wait && l.now-began-wait < stallMin {
-				l.seen = l.now // it waited to the end, and nothing was there then
+				l.seen = l.now // it waited its full time, and nothing was ready
 			}
 		}
 		l.deliver(l.done[:n])
@@ -269,9 +270,9 @@ func (l *Loop) turn(wait time.Duration) error {
 	return err
 }
 
-// cutShort looks after what a turn had still to do when a callback ended its
-// goroutine by runtime.Goexit, as testing's FailNow does. What was queued stays
-// queued; results are handed out now, since they do not outlast the turn.
+// cutShort finishes what a turn still had to do when a callback ended its goroutine
+// with runtime.Goexit, as testing's FailNow does. Queued calls stay queued; results are
+// handed out now, since they do not outlast the turn.
 func (l *Loop) cutShort() {
 	l.turning = false
 	var rest []runnable
@@ -283,7 +284,7 @@ func (l *Loop) cutShort() {
 	}
 	l.ready = append(rest, l.ready...)
 	l.dirty = slices.DeleteFunc(l.dirty, func(s *stream) bool { return s == nil })
-	first := true // it is the one whose callback it was
+	first := true // the first is the one whose callback ended the goroutine
 	for _, cs := range [...][]backend.Completion{l.taken, l.done} {
 		for i := range cs {
 			if cs[i].Op != nil && !first {
@@ -295,21 +296,21 @@ func (l *Loop) cutShort() {
 	}
 }
 
-// stallMin is how late a Wait is that something held up: its answer may be of a
-// moment long before.
+// stallMin is how late a Wait must return to count as held up: its results may then
+// describe a moment long past.
 const stallMin = 5 * time.Millisecond
 
-// So many Waits that bring less than shortWait results come before a timer at most: a
-// backend that had more to tell would have told it.
+// At most this many Waits with fewer than shortWait results come before a timer: a
+// backend with more to report would have reported it.
 const (
 	shortWait  = 8
 	shortWaits = 8
 )
 
-// readFirst takes in what was ready before a timer that is due now: where the
-// process did not get to run, be it for a signal, a busy machine or a slow
-// callback, its peers were not silent. It costs a Wait, and only where a timer
-// came due since the last one.
+// readFirst takes in I/O that was ready before a timer that is due now: if the process
+// did not get to run, because of a signal, a busy machine or a slow callback, that does
+// not mean that its peers were silent. It costs a Wait, and only if a timer has come
+// due since the last one.
 func (l *Loop) readFirst() error {
 	when, ok := l.timers.Min()
 	if !ok || time.Duration(when) > l.now || time.Duration(when) <= l.seen {
@@ -318,10 +319,10 @@ func (l *Loop) readFirst() error {
 	if s, ok := l.be.(backend.Sweeper); ok && l.now-time.Duration(when) >= stallMin {
 		s.Sweep()
 	}
-	// A Wait may need another one behind it, as where a first result arms a read. One
-	// that is fair has come to every connection once there were as many results as
-	// there are of them; neither a flood nor one busy connection may hold up timers
-	// for longer.
+	// One Wait may have to follow another, for example if a first result arms a read. A
+	// fair backend has served every connection once there are as many results as
+	// connections; neither a flood nor one busy connection may hold up timers for
+	// longer.
 	most := l.conns.n + l.endpoints.Len() + l.listeners.Len() + batchMax
 	for short := 0; short < shortWaits && most > 0; {
 		began := l.be.Now()
@@ -343,7 +344,7 @@ func (l *Loop) readFirst() error {
 	return nil
 }
 
-// deliver hands out results: those that came early, then those of Wait.
+// deliver hands out results: first those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
 	l.early, l.taken = l.taken[:0], l.early
 	for i := len(done) - 1; i >= 0; i-- {
@@ -372,8 +373,8 @@ func (l *Loop) handOut(c *backend.Completion) {
 	l.settle()
 }
 
-// settle looks after the streams that a callback touched: what was written
-// leaves, reading is armed or stopped.
+// settle looks after the streams that a callback touched: it sends what was written,
+// and arms or stops reading.
 func (l *Loop) settle() {
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]
@@ -400,8 +401,8 @@ func (l *Loop) guard(where string) {
 	}
 }
 
-// report hands a failure that has no better place to the error handler, and
-// survives its panic.
+// report hands a failure that has no better place to the error handler, and survives a
+// panic there.
 func (l *Loop) report(err error) {
 	if l.onError == nil {
 		l.logError(err)
@@ -425,23 +426,23 @@ func (l *Loop) logError(err error) {
 	l.log.Error(err.Error())
 }
 
-// Stop makes Run return after the turn in progress, or the next one if none
-// is, be it Run's or Turn's. Callbacks queued for later turns stay queued. Any
-// goroutine may call it.
+// Stop makes Run or Turn return after the turn in progress, or after the next one if
+// there is none. Callbacks queued for later turns stay queued. Any goroutine may call
+// it.
 func (l *Loop) Stop() {
 	l.stop.Store(true)
 	l.be.Wake()
 }
 
-// Now is the loop's time: taken once a turn before callbacks run, and again
-// after waiting. It moves with the monotonic clock, whatever happens to the
-// wall clock, and is simulated in the simulator.
+// Now is the loop's time: it is read once a turn before callbacks run, and again after
+// waiting. It moves with the monotonic clock, whatever happens to the wall clock; in
+// the simulator it is simulated.
 func (l *Loop) Now() time.Time { return l.base.Add(l.now) }
 
-// Connections is how many transports are open.
+// Connections is the number of open transports.
 func (l *Loop) Connections() int { return l.conns.n }
 
-// submit arms op. Where the result is there at once it returns it and true.
+// submit arms op. If the result is there at once, submit returns it and true.
 func (l *Loop) submit(op *backend.Op) (c backend.Completion, ok bool) {
 	if !l.be.Submit(op, &l.scratch) {
 		return c, false

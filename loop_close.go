@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Close ends the loop: every connection gets ConnectionLost(ErrLoopClosed),
-// every connect fails with it, listeners, sources and signal handlers are
-// removed and the backend is released. What was written before, to an open
-// connection or to one whose Close is not through, still leaves, for at most five
-// seconds (WithFlushTime); after a Shutdown, which had its own time, Close does not
-// wait. What it cuts is the *CutError that it returns. Posts that were accepted
-// and had not run are reported to the error handler as one *DroppedError. It
-// returns ErrLoopRunning while the loop runs, and an error that counts them if
-// some of what was open did not end; calling it again has no effect.
+// Close ends the loop: every connection gets ConnectionLost(ErrLoopClosed), every
+// connect fails with it, listeners, sources and signal handlers are removed and the
+// backend is released. What was written before, to an open connection or to one whose
+// Close is not finished, is still sent, for at most five seconds (WithFlushTime); after
+// a Shutdown, which had its own time, Close does not wait. Close returns a *CutError
+// that counts what it cut. Accepted posts that have not run are reported to the error
+// handler as one *DroppedError. Close returns ErrLoopRunning while the loop runs. If
+// something that was open did not end, it returns an error that counts such cases.
+// Calling it again has no effect.
 func (l *Loop) Close() error {
 	if !l.state.CompareAndSwap(loopIdle, loopClosing) {
 		if l.state.Load() == loopClosed {
@@ -70,8 +70,8 @@ func (l *Loop) Close() error {
 	return err
 }
 
-// Closed returns a channel that is closed when Close is through: no callback runs
-// afterwards. It is for goroutines that wait for something that the loop does. Any
+// Closed returns a channel that is closed when Close has finished: no callback runs
+// afterwards. It is for goroutines that wait for the loop to do something. Any
 // goroutine may call it.
 func (l *Loop) Closed() <-chan struct{} { return l.closed }
 
@@ -86,16 +86,16 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 	l.flushOut(l.flush)
 	cut = l.toCut(connects)
 	l.endpoints.Each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
-	// From the bottom: a layer that is told of a clean end below does not reset
-	// what the system has still to send.
+	// From the bottom up: a layer that is told of a clean end below does not reset what
+	// the system still has to send.
 	for s := l.conns.first; s != nil; s = s.next {
 		if s.Unwrap() == nil {
 			s.lose(ErrLoopClosed)
 		}
 	}
 	l.lingerers.Each((*lingerer).end)
-	// Callbacks of the lost may open more: those are ended too. Posts of other
-	// goroutines have no end, so only some rounds are for them.
+	// ConnectionLost callbacks may open more connections, which are ended too. Posts
+	// from other goroutines may never cease, so the number of rounds is bounded.
 	for rounds, last := 0, 0; rounds < 1000; rounds++ {
 		l.runOwn()
 		for s := l.conns.first; s != nil; s = s.next {
@@ -122,8 +122,8 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 		l.conns.n, l.listeners.Len(), l.endpoints.Len(), l.attempts.Len())
 }
 
-// DroppedError tells the error handler of callbacks that were accepted and
-// never ran, because the loop was closed.
+// DroppedError tells the error handler of callbacks that were accepted but never ran,
+// because the loop was closed.
 type DroppedError struct{ Callbacks int }
 
 func (e *DroppedError) Error() string {

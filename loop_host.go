@@ -11,9 +11,9 @@ import (
 	"github.com/weir-io/weir/internal/sys"
 )
 
-// Backends lists the names of the backends in order of preference: those that
-// import lines brought (see package driver), then the platform's. WEIR_BACKEND
-// and WithBackendName take one of them.
+// Backends lists the names of the backends in order of preference: those that imports
+// added (see package driver), then the platform's. WEIR_BACKEND and WithBackendName
+// take one of them.
 func Backends() []string { return choice.Names() }
 
 // Next says how long a host may wait before it must call Turn even if PollFD
@@ -33,9 +33,9 @@ func (l *Loop) Next() (time.Duration, bool) {
 // -1 where the backend has none or the loop is closed. It must only be watched,
 // never read.
 //
-// From the first call on the loop is a guest: posts make the descriptor
-// readable. The host then calls Turn(0) when it is readable and when the time
-// that Next tells has passed.
+// After the first call the loop is a guest: posts make the descriptor readable. The
+// host then calls Turn(0) when the descriptor is readable and when the time returned by
+// Next has passed.
 func (l *Loop) PollFD() int {
 	if l.state.Load() == loopClosed {
 		return -1
@@ -47,16 +47,16 @@ func (l *Loop) PollFD() int {
 	return l.caps.PollFD
 }
 
-// Readied tells the loop that a callback made a goroutine ready to run, so that
-// the loop lets goroutines run before it next waits. The runtime does not see a
-// loop that sleeps in the kernel for what it is at once, and leaves a goroutine
-// that was readied on its processor waiting until it does.
+// Readied tells the loop that a callback made a goroutine ready to run, so that the
+// loop lets goroutines run before it next waits. The runtime does not notice at once
+// that a loop sleeps in the kernel; until it does, a goroutine that was made ready on
+// the loop's processor would have to wait.
 func (l *Loop) Readied() { l.readied = true }
 
 // BackendInfo says which backend serves a loop.
 type BackendInfo struct {
 	Name   string   // "epoll", "epoll-et", "uring", "portable", "sim"
-	Probed []string // what was found out when it started, for people
+	Probed []string // what was found out when it started, in words
 }
 
 // Backend says which backend serves the loop. Any goroutine may call it.
@@ -64,17 +64,16 @@ func (l *Loop) Backend() BackendInfo {
 	return BackendInfo{Name: l.caps.Name, Probed: append([]string(nil), l.caps.Probed...)}
 }
 
-// ErrNoPollFD is returned by Guest where the backend has no descriptor to
-// watch.
+// ErrNoPollFD is returned by Guest if the backend has no descriptor to watch.
 var ErrNoPollFD = errors.New("weir: this backend has no descriptor to watch")
 
-// Guest runs the loop inside a host that calls you and cannot watch a
-// descriptor: the Win32 message pump, CFRunLoop, a game's main loop. A goroutine
-// waits for something to do and then calls post, once, with a turn that the host
-// must call on the thread that the loop belongs to; the goroutine then waits
-// again. stop ends the waiting; it may be called from any goroutine, and a turn
-// that was posted before does nothing afterwards. Failures of a turn end the
-// waiting and go to the error handler.
+// Guest runs the loop inside a host that calls you and cannot watch a descriptor: the
+// Win32 message pump, CFRunLoop, a game's main loop. A goroutine waits for something to
+// do and then calls post, once, with a turn function that the host must call on the
+// thread that the loop belongs to; the goroutine then waits again. stop ends the
+// waiting; it may be called from any goroutine, and a turn that was posted before does
+// nothing afterwards. A turn that fails ends the waiting, and the error handler gets
+// the error.
 func (l *Loop) Guest(post func(turn func())) (stop func(), err error) {
 	if err := l.check("Guest"); err != nil {
 		return nil, err
@@ -131,19 +130,20 @@ func (l *Loop) Guest(post func(turn func())) (stop func(), err error) {
 	return func() { once.Do(func() { quit.Quit(); close(gone) }) }, nil
 }
 
-// What coroutines (iter.Pull) need to know of the loop that they run on. The
-// runtime ends the program when a coroutine is resumed on another thread than
-// the one it was made on, or with another depth of locks, if either of the two
-// was locked; so who resumes one asks first, and the loop locks once, never twice.
+// What coroutines (iter.Pull) need to know about the loop that they run on. The runtime
+// ends the program if a coroutine is resumed on a different thread from the one it was
+// made on, or at a different depth of thread locks, and either of the two threads was
+// locked; so code that resumes a coroutine asks first, and the loop locks once, never
+// twice.
 
-// Thread identifies the thread that callbacks run on now: equal values mean the
-// same. It is 0 where the loop's goroutine is not locked to a thread, and while the
-// loop does not run.
+// Thread identifies the thread that callbacks run on now: equal values mean the same
+// thread. It is 0 if the loop's goroutine is not locked to a thread, and while the loop
+// does not run.
 func (l *Loop) Thread() uint64 { return l.thread }
 
-// Switched tells debug mode that the goroutine that calls it is the loop's from
-// now on: a coroutine was switched to, which runs the named task, or back, with "".
-// Without debug mode it does nothing.
+// Switched tells debug mode that the calling goroutine is the loop's from now on: the
+// loop has switched to a coroutine that runs the named task, or back, with "". Without
+// debug mode it does nothing.
 func (l *Loop) Switched(task string) {
 	if l.debug != nil && l.debug.owner.Load() != 0 {
 		l.debug.enter()
@@ -151,8 +151,8 @@ func (l *Loop) Switched(task string) {
 	}
 }
 
-// holdThread has the goroutine locked to its thread, and notes which that is. The
-// one that Turn keeps locked is so already: no other runs on its thread.
+// holdThread locks the goroutine to its thread, and records which thread that is. The
+// goroutine that Turn keeps locked is locked already: no other runs on its thread.
 func (l *Loop) holdThread() {
 	if l.locked == 0 || sys.ThreadID() != l.locked {
 		runtime.LockOSThread()

@@ -2,9 +2,9 @@ package weir
 
 import "net"
 
-// lower is the half of a stream that moves its bytes: a socket, which does it with
-// handles and Ops, or a carried, which has a Carrier do it. The stream calls down; the
-// lower half calls up, from the loop's results or from its Feed.
+// lower is the half of a stream that moves its bytes: a socket, which moves them with
+// handles and Ops, or a carried, which has a Carrier move them. The stream calls down;
+// the lower half calls up, from the loop's results or from its Feed.
 //
 //	           protocol
 //	              ▲  callData, callEOF, callReadBuffer, ...
@@ -27,12 +27,12 @@ type lower interface {
 	closeWrite() bool
 	// canCloseWrite reports whether the writing direction can be ended alone.
 	canCloseWrite() bool
-	// want says what is to happen with incoming bytes.
+	// want says what to do with incoming bytes.
 	want(w wish)
 	// close closes the lower half, which calls closed when that is done. Until then it
 	// may be called again, with the same or a harder closeHow.
 	close(how closeHow)
-	// addr is the address of either end.
+	// addr is the address of one end.
 	addr(remote bool) net.Addr
 	// count is a number of bytes that are outside the stream.
 	count(what measure) int
@@ -45,7 +45,7 @@ const (
 	wantBytes wish = iota // they are delivered
 	wantLater             // they stay where they are; a reset is noticed
 	wantDrop              // they are dropped: the stream closes, and what was written is still being sent
-	wantNone              // nothing is to be waited for
+	wantNone              // do not wait for anything
 )
 
 // closeHow is how a lower half is to close, the hardest last.
@@ -53,9 +53,9 @@ type closeHow uint8
 
 const (
 	closeFlushed closeHow = iota // everything written was taken: what the system holds is still sent
-	closeReset                   // as closeFlushed, but the peer must not take it for a clean end
+	closeReset                   // as closeFlushed, but the peer must not mistake it for a clean end
 	closeQuiet                   // now, without a reset
-	closeCut                     // now, and the peer must not take it for a clean end
+	closeCut                     // now, and the peer must not mistake it for a clean end
 )
 
 // measure says which bytes count.

@@ -10,9 +10,9 @@ import (
 	"github.com/weir-io/weir/internal/sys"
 )
 
-// TestIdleMemory measures what an idle TCP connection takes on the user side:
-// at most 512 bytes (docs/promises.md, Targets). A stack that the runtime takes or returns
-// meanwhile is 20 bytes for each of them, so the least of three counts.
+// TestIdleMemory measures the user memory of an idle TCP connection: at most 512 bytes
+// (docs/promises.md, Targets). A stack that the runtime takes or returns meanwhile amounts
+// to 20 bytes per connection, so the least of three measurements counts.
 func TestIdleMemory(t *testing.T) {
 	least := idleMemory(t)
 	for range 2 {
@@ -54,7 +54,7 @@ func idleMemory(t *testing.T) float64 {
 			}
 		}
 	}
-	open(100) // tables and pools are there
+	open(100) // creates the tables and pools
 	before := heap()
 	open(conns - 100)
 	each := (float64(heap()) - float64(before)) / (conns - 100)

@@ -34,22 +34,21 @@ func WithBackendName(name string) LoopOption { return func(c *loopConfig) { c.na
 // it from then on.
 func WithBackend(b backend.Backend) LoopOption { return func(c *loopConfig) { c.backend = b } }
 
-// WithErrorHandler sets who hears of failures that belong to no caller: panics
-// in callbacks, refused accepts, dropped posts. f runs on the loop's goroutine.
+// WithErrorHandler sets the function that gets failures that belong to no caller:
+// panics in callbacks, refused accepts, dropped posts. f runs on the loop's goroutine.
 // The default logs them.
 func WithErrorHandler(f func(error)) LoopOption { return func(c *loopConfig) { c.onError = f } }
 
 // WithLogger sets the logger; the default is slog.Default.
 func WithLogger(log *slog.Logger) LoopOption { return func(c *loopConfig) { c.log = log } }
 
-// WithResolver sets who turns names into addresses. The default knows literals
-// and the hosts file.
+// WithResolver sets the resolver that turns names into addresses. The default knows
+// literal addresses and the hosts file.
 func WithResolver(r Resolver) LoopOption { return func(c *loopConfig) { c.resolver = r } }
 
-// WithDebug makes the loop check its callers: a loop-only method called from
-// another goroutine, a callback that ran longer than slow (0: 100 ms) and a
-// transport that was never closed are reported to the error handler with where
-// they came from.
+// WithDebug makes the loop check its callers: a loop-only method called from another
+// goroutine, a callback that ran longer than slow (0: 100 ms) and a transport that was
+// never closed are reported to the error handler together with where they came from.
 func WithDebug(slow time.Duration) LoopOption {
 	return func(c *loopConfig) {
 		c.debug = true
@@ -63,7 +62,7 @@ func WithDebug(slow time.Duration) LoopOption {
 	}
 }
 
-// WithFlushTime bounds how long Close lets leave what was written before it; the
+// WithFlushTime bounds how long Close goes on sending what was written before it; the
 // default is 5 s, and 0 cuts at once.
 func WithFlushTime(d time.Duration) LoopOption {
 	return func(c *loopConfig) {
@@ -74,21 +73,21 @@ func WithFlushTime(d time.Duration) LoopOption {
 	}
 }
 
-// Option is an option of Listen, Connect and the ways to open a transport.
-// Those that make no sense for a call are ignored by it and say so. A value out
-// of an option's range is no option: the call fails with an *OptionError.
+// Option is an option of Listen, Connect and the other ways to open a transport. A call
+// ignores options that make no sense for it; their comments say so. If a value is out
+// of its option's range, the call fails with an *OptionError.
 type Option func(*connConfig)
 
 type connConfig struct {
 	marks     bool
 	high, low int32
 	tail      int32
-	bounds    *bounds // they over the defaults; nil where there are none
+	bounds    *bounds // these options over the defaults; nil if none is set
 
 	delay     bool          // Nagle's algorithm on
 	keepAlive time.Duration // 0: none
-	unacked   time.Duration // 0: as keepAlive says
-	class     int           // the traffic class's byte and 1<<8; 0 leaves it alone
+	unacked   time.Duration // 0 means as keepAlive says
+	class     int           // the traffic class byte with 1<<8 set; 0 leaves the class alone
 	mark      int
 	fastOpen  int
 	device    string
@@ -133,7 +132,7 @@ func defaultBounds() *bounds {
 	return &bounds{high: defaultHigh, low: defaultHigh / 4, tail: defaultTail}
 }
 
-// boundsOver is base, but for what c says.
+// boundsOver returns base with the bounds that c sets.
 func (c *connConfig) boundsOver(base *bounds) *bounds {
 	b := *base
 	if c.marks {
@@ -178,18 +177,18 @@ func (c *connConfig) socketOptions() []backend.OptionValue {
 // OptionError is the value of an option that is out of its range.
 type OptionError struct {
 	Option string // "WithBacklog"
-	Value  string // what it was given
-	Range  string // what it takes, in words
+	Value  string // the value that was given
+	Range  string // the accepted range, in words
 }
 
 func (e *OptionError) Error() string {
 	return "weir: " + e.Option + "(" + e.Value + "): the value must be " + e.Range
 }
 
-// What values must be, where more than one option says so.
+// The ranges that more than one option names.
 const notNegative = "0 or above"
 
-// The most that the system takes, on every system that weir runs on.
+// The largest values that every system weir runs on accepts.
 const (
 	maxKeepAlive = 32767 * time.Second // Linux's MAX_TCP_KEEPIDLE
 	maxUnacked   = math.MaxInt32 * time.Millisecond
@@ -197,7 +196,7 @@ const (
 	maxQueue     = 65535
 )
 
-// bad notes a value that is out of range; the first one is told.
+// bad records a value that is out of range; the first one is reported.
 func (c *connConfig) bad(option, value, text string) {
 	if c.err == nil {
 		c.err = &OptionError{option, value, text}
@@ -222,7 +221,7 @@ func (c *connConfig) duration(option string, to *time.Duration, d time.Duration)
 	*to = d
 }
 
-// roundUp is d in units, and never none where d is above 0.
+// roundUp is d in units, rounded up, and never 0 if d is above 0.
 func roundUp(d, unit time.Duration) int { return int((d-1)/unit) + 1 }
 
 // WithWriteMarks sets the marks of the write buffer from the start, in bytes:
@@ -239,9 +238,8 @@ func WithWriteMarks(high, low int) Option {
 	}
 }
 
-// WithTailLimit bounds the bytes that a protocol may leave unused, from 1 to
-// 1 GiB; the default is 256 KiB. Past it the connection is lost with a
-// *TailError.
+// WithTailLimit bounds the bytes that a protocol may leave unused, from 1 to 1 GiB; the
+// default is 256 KiB. Beyond that the connection is lost with a *TailError.
 func WithTailLimit(bytes int) Option {
 	return func(c *connConfig) {
 		var n int
@@ -253,9 +251,9 @@ func WithTailLimit(bytes int) Option {
 // WithDelay turns Nagle's algorithm on (RFC 896), which weir turns off.
 func WithDelay() Option { return func(c *connConfig) { c.delay = true } }
 
-// WithKeepAlive sets the idle time and interval of TCP keep-alive probes, up to
-// 32767 s (Linux takes no more) and in whole seconds, rounded up; the default is
-// 15 s, 0 and below turn them off.
+// WithKeepAlive sets the idle time and interval of TCP keep-alive probes, up to 32767 s
+// (Linux takes no more) and in whole seconds, rounded up. The default is 15 s; 0 and
+// below turn the probes off.
 func WithKeepAlive(d time.Duration) Option {
 	return func(c *connConfig) {
 		if d > maxKeepAlive {
@@ -266,15 +264,13 @@ func WithKeepAlive(d time.Duration) Option {
 	}
 }
 
-// WithUserTimeout bounds how long sent bytes may stay without an acknowledgment
-// before a TCP connection is lost with syscall.ETIMEDOUT (RFC 5482,
-// TCP_USER_TIMEOUT; Linux, elsewhere the call fails). It is taken in
-// milliseconds, rounded up, at most 2147483647 of them; 0 leaves it to the
-// system.
+// WithUserTimeout bounds how long sent bytes may stay without an acknowledgment before
+// a TCP connection is lost with syscall.ETIMEDOUT (RFC 5482, TCP_USER_TIMEOUT; Linux
+// only, elsewhere the call fails). The time is rounded up to milliseconds, of which
+// there can be at most 2147483647; 0 leaves it to the system.
 //
-// Linux counts a peer whose window is shut among those that acknowledge nothing,
-// though it answers: the time must be longer than a peer may ever pause its
-// reading.
+// Linux treats a peer whose window is shut as one that acknowledges nothing, even
+// though it answers: the time must be longer than any pause in the peer's reading.
 func WithUserTimeout(d time.Duration) Option {
 	return func(c *connConfig) {
 		if d > maxUnacked {
@@ -285,9 +281,9 @@ func WithUserTimeout(d time.Duration) Option {
 	}
 }
 
-// WithSocketBuffers sets the system's buffers, in bytes, at most 1 GiB; 0 leaves
-// one alone. The system raises what is too little for it, and has a limit of its
-// own (net.core.wmem_max and rmem_max on Linux).
+// WithSocketBuffers sets the system's buffers, in bytes, at most 1 GiB; 0 leaves one
+// alone. The system raises a value that is too small, and has an upper limit of its own
+// (net.core.wmem_max and rmem_max on Linux).
 func WithSocketBuffers(send, receive int) Option {
 	return func(c *connConfig) {
 		c.number("WithSocketBuffers", &c.sndbuf, send, 0, maxBuffer)
@@ -296,8 +292,8 @@ func WithSocketBuffers(send, receive int) Option {
 }
 
 // WithDSCP marks what a TCP connection sends with a code point of differentiated
-// services, 0 to 63 (RFC 2474). As the other options of this kind, it fails the
-// Connect or Listen where the backend or the system lacks it.
+// services, 0 to 63 (RFC 2474). Like the other options of this kind, it makes Connect
+// or Listen fail if the backend or the system lacks it.
 func WithDSCP(codePoint uint8) Option {
 	return func(c *connConfig) {
 		var n int
@@ -314,17 +310,17 @@ func WithMark(mark uint32) Option { return func(c *connConfig) { c.mark = int(ma
 // (SO_BINDTODEVICE; Linux).
 func WithDevice(name string) Option { return func(c *connConfig) { c.device = name } }
 
-// WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC
-// 7413). For Listen, queue bounds the connections that wait so, at most 65535;
-// for Connect any number above 0 turns it on; 0 is off. With a cookie of an earlier connection a Connect
-// then succeeds at once, before the peer has answered: what is wrong with it
-// comes to ConnectionLost, and the first address of a name always wins the race.
+// WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC 7413). For Listen, queue
+// bounds the connections that wait in this state, at most 65535; for Connect any number above 0
+// turns it on; 0 is off. With a cookie from an earlier connection, Connect then succeeds at once,
+// before the peer has answered: a failure to connect is reported to ConnectionLost, and the first
+// address of a name always wins the race.
 func WithFastOpen(queue int) Option {
 	return func(c *connConfig) { c.number("WithFastOpen", &c.fastOpen, queue, 0, maxQueue) }
 }
 
-// WithMultipath asks for Multipath TCP (RFC 8684), and gets TCP where the system
-// or the peer has none.
+// WithMultipath asks for Multipath TCP (RFC 8684), and falls back to TCP if the system
+// or the peer does not support it.
 func WithMultipath() Option { return func(c *connConfig) { c.multipath = true } }
 
 // WithLocalAddr binds a connect to a local address; port 0 lets the system
@@ -334,8 +330,8 @@ func WithLocalAddr(a netip.AddrPort) Option { return func(c *connConfig) { c.loc
 // WithReusePort lets several listeners share one port (SO_REUSEPORT).
 func WithReusePort() Option { return func(c *connConfig) { c.reusePort = true } }
 
-// WithBacklog sets how many connections may wait to be accepted, from 1 to
-// 65535; the default is 4096, the system may have a lower limit.
+// WithBacklog sets how many connections may wait to be accepted, from 1 to 65535. The
+// default is 4096; the system may have a lower limit.
 func WithBacklog(n int) Option {
 	return func(c *connConfig) { c.number("WithBacklog", &c.backlog, n, 1, maxQueue) }
 }
@@ -352,29 +348,29 @@ func WithMode(m fs.FileMode) Option {
 	}
 }
 
-// WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as
-// receivers of one multicast group do. Without it the second is refused: two
-// servers on one port would be a hijack.
+// WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as receivers
+// of one multicast group do. Without it the second endpoint is refused, so that no
+// other server can hijack the port.
 func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
 
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
 func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
 
-// WithGroups puts a datagram endpoint into multicast groups on a network device,
-// or on one of the system's choice for "". Others may then listen on its address
-// too (SO_REUSEADDR): that is what groups are for.
+// WithGroups makes a datagram endpoint join multicast groups on a network device; for
+// "" the system chooses the device. Others may then listen on its address too
+// (SO_REUSEADDR), as groups are meant to be shared.
 func WithGroups(device string, groups ...netip.Addr) Option {
 	return func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true }
 }
 
-// WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer
-// ones are truncated (TruncatedReceiver). The default, and most, is 64 KiB, which
-// no datagram exceeds.
+// WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer ones
+// are truncated (TruncatedReceiver). The default, which is also the maximum, is 64 KiB,
+// which no datagram exceeds.
 func WithMaxDatagram(bytes int) Option {
 	return func(c *connConfig) { c.number("WithMaxDatagram", &c.maxDatagram, bytes, 1, 64<<10) }
 }
 
-// WithTimeout bounds a whole connect; the default, 0, is none.
+// WithTimeout bounds a whole connect; the default, 0, sets no bound.
 func WithTimeout(d time.Duration) Option {
 	return func(c *connConfig) { c.duration("WithTimeout", &c.total, d) }
 }
@@ -391,10 +387,11 @@ func WithNameTimeout(d time.Duration) Option {
 	return func(c *connConfig) { c.duration("WithNameTimeout", &c.name, d) }
 }
 
-// WithDescriptorWait is how long a connect waits for a descriptor where the process,
-// or the system, has none left. The loop accepts no connections meanwhile, and goes on
-// as soon as it has closed something. The default, 0, fails at once with EMFILE or
-// ENFILE. A relay wants it: the client that was accepted is then not lost.
+// WithDescriptorWait sets how long a connect waits for a descriptor if the process or
+// the system has none left. Meanwhile the loop accepts no connections; it continues as
+// soon as it has closed something. With the default, 0, the connect fails at once with
+// EMFILE or ENFILE. A relay should wait, so as not to lose the client that it has
+// accepted.
 func WithDescriptorWait(d time.Duration) Option {
 	return func(c *connConfig) { c.duration("WithDescriptorWait", &c.descriptor, d) }
 }
@@ -414,8 +411,8 @@ func WithAddrFilter(f func(netip.AddrPort) error) Option {
 	return func(c *connConfig) { c.allowed = f }
 }
 
-// WithRaceDelay sets how long an attempt has a head start; the default is
-// RFC 8305's 250 ms, and 0 none.
+// WithRaceDelay sets how long an attempt has a head start; the default is RFC 8305's
+// 250 ms, and 0 gives none.
 func WithRaceDelay(d time.Duration) Option {
 	return func(c *connConfig) { c.duration("WithRaceDelay", &c.raceDelay, d) }
 }

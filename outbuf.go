@@ -5,12 +5,12 @@ import (
 	"github.com/weir-io/weir/internal/chunk"
 )
 
-// outbuf is a stream's write buffer: chunks of the loop's pool, sent in order.
-// It exists only while something is buffered.
+// outbuf is a stream's write buffer: chunks from the loop's pool, sent in order. It
+// exists only while something is buffered.
 type outbuf struct {
 	op     backend.Op
 	chunks [][]byte // what is not yet sent, in order
-	vec    [][]byte // what op was given: the same memory
+	vec    [][]byte // the pieces that op was given: the same memory
 	n      int      // bytes in chunks
 	asked  int      // bytes in vec
 	lent   bool     // a Carrier's Write has chunks

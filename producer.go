@@ -43,7 +43,7 @@ func (s *stream) callProducer(where string, f func()) {
 	f()
 }
 
-// stopProducer tells a producer that is still registered at the end.
+// stopProducer tells a producer that is still registered at the end of the stream.
 func (s *stream) stopProducer() {
 	if s.x.producer == nil {
 		return

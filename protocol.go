@@ -22,25 +22,24 @@ type Protocol interface {
 	// call returns and must not be changed. A non-nil error loses the
 	// connection with that error.
 	DataReceived(p []byte) (n int, err error)
-	// ConnectionLost ends the connection: nil for a clean end (either side
-	// closed and everything was delivered), ErrAborted for an abort here, a
-	// typed error for all else. It is never called from inside the method that
-	// caused it.
+	// ConnectionLost ends the connection: nil for a clean end (either side closed and
+	// everything was delivered), ErrAborted for an abort here, a typed error for all
+	// else. It is never called from inside the call that caused it.
 	//
-	// Inside it the transport is over: Write returns ErrClosed, Close, Abort and
-	// SetProtocol have no effect, and both addresses can still be read. Everything
-	// else of the loop may be used, to connect again, to set a timer or to close
+	// Inside it the transport can no longer be used: Write returns ErrClosed; Close,
+	// Abort and SetProtocol have no effect; both addresses can still be read. The rest
+	// of the loop may be used, for example to connect again, to set a timer or to close
 	// other connections. A panic is reported and has no other effect.
 	ConnectionLost(err error)
 }
 
-// Factory makes the protocol for a new connection, whose transport exists
-// already. What is written to it here is sent before what ConnectionMade writes.
-// Returning nil refuses the connection and drops what was not sent yet. It runs on
-// the loop's goroutine.
+// Factory makes the protocol for a new connection, whose transport already exists. What
+// the factory writes to t is sent before what ConnectionMade writes. Returning nil
+// refuses the connection and drops what has not been sent yet. It runs on the loop's
+// goroutine.
 type Factory func(t Transport) Protocol
 
-// EOFReceiver is a Protocol that wants to know of the peer's end of stream.
+// EOFReceiver is a Protocol that wants to know about the peer's end of stream.
 type EOFReceiver interface {
 	// EOFReceived says that the peer will send no more, and how many bytes
 	// at the end DataReceived never used. Returning true keeps the connection
@@ -51,11 +50,11 @@ type EOFReceiver interface {
 	EOFReceived(unused int) (keepOpen bool, err error)
 }
 
-// WritePauser is a Protocol that wants to know when it writes too much. For a
-// protocol without it the transport stops reading, once what its DataReceived
-// wrote here went over the mark, until ResumeWriting would be due: a peer that
-// sends and never reads fills no memory with replies. A protocol that replies
-// later than that, or writes of its own accord, has to know its marks.
+// WritePauser is a Protocol that wants to know when it writes too much. For any other
+// protocol, once what its DataReceived wrote here exceeds the high mark, the transport
+// stops reading until ResumeWriting would be due: a peer that sends and never reads
+// then fills no memory with replies. A protocol that replies later than that, or writes
+// of its own accord, has to watch its marks itself.
 type WritePauser interface {
 	// PauseWriting is called once, inside the Write that crossed the high mark.
 	// Writing more is allowed, and buffered.
@@ -69,25 +68,25 @@ type WritePauser interface {
 // handed to the system.
 type Drainer interface {
 	// WriteDrained is called each time the write buffer becomes empty, after
-	// ResumeWriting where both are due.
+	// ResumeWriting if both are due.
 	WriteDrained()
 }
 
-// WriteFailer is a Protocol that wants to hear at once that its peer takes no
-// more, even where reading is paused or what the peer sent before is still on
-// its way up: a relay, a layer.
+// WriteFailer is a Protocol that wants to hear at once that its peer takes no more,
+// even while reading is paused or bytes that the peer sent before are still on their
+// way up: a relay, a layer.
 type WriteFailer interface {
-	// WriteFailed says that nothing written will arrive any more, and why: the
-	// peer reset the connection, or a write failed. What was to be sent is
-	// dropped, and Write returns ErrClosed from now on. Bytes that the peer had
-	// sent before are still delivered, where reading is paused once it goes on,
-	// and ConnectionLost follows them with the same error; so a protocol that
-	// pauses reading has to resume it, or to close. It is called at most once, and
-	// not at all where ConnectionLost comes at once. Producers have been stopped.
+	// WriteFailed says that nothing written will arrive any more, and why: the peer
+	// reset the connection, or a write failed. What was to be sent is dropped, and
+	// Write returns ErrClosed from now on. Bytes that the peer sent before are still
+	// delivered (once reading resumes, if it is paused), and ConnectionLost follows
+	// them with the same error; so a protocol that pauses reading has to resume it, or
+	// to close. WriteFailed is called at most once, and not at all if ConnectionLost
+	// comes at once. Producers have been stopped by then.
 	//
-	// A protocol without this method that has paused reading is lost at once
-	// where its writer is paused too or nothing is left to be read, and else when
-	// nothing was read for 5 s.
+	// If a protocol without this method has paused reading, its connection is lost at
+	// once if its writer is paused too or nothing is left to be read, and otherwise
+	// when nothing has been read for 5 s.
 	WriteFailed(err error)
 }
 
@@ -95,35 +94,35 @@ type WriteFailer interface {
 // relays that want no copy.
 type BufferedProtocol interface {
 	Protocol
-	// ReadBuffer returns where the next bytes shall go; the transport owns it
-	// until the DataReceived that hands over its filled part. An empty one, or
-	// a panic, loses the connection.
+	// ReadBuffer returns the memory that the next bytes go to; the transport owns it
+	// until the DataReceived that hands over its filled part. An empty slice, or a
+	// panic, loses the connection.
 	ReadBuffer() []byte
 }
 
-// ConnectFailer is a Protocol that wants to know why a Connect came to
-// nothing. It gets either ConnectionMade or, in the end, ConnectFailed; both
-// only where it asks for another attempt in between. Of any other protocol the
-// failure goes to the loop's error handler, or its log, unless it was asked for:
-// by Connector.Stop or by the loop's Close.
+// ConnectFailer is a Protocol that wants to know why a Connect failed. It gets either
+// ConnectionMade or, in the end, ConnectFailed; it gets both only if it asks for
+// another attempt in between. If a protocol is not a ConnectFailer, the failure goes to
+// the loop's error handler, or its log, unless Connector.Stop or the loop's Close
+// caused it.
 type ConnectFailer interface {
 	// ConnectFailed reports the whole failure: every address that was tried, the
 	// stage and the error of each. Another Connect may be made here.
 	ConnectFailed(err *ConnectError)
 }
 
-// MaybeConnectFailer is a ConnectFailer that stands for another protocol, as one
-// that wraps it does. A type that is made to be embedded calls ConnectError.Pass
-// instead, which what embeds it does not inherit.
+// MaybeConnectFailer is a ConnectFailer that stands for another protocol, as a wrapper
+// does. A type made to be embedded calls ConnectError.Pass instead: a type that embeds
+// it would otherwise inherit TakesConnectFailed.
 type MaybeConnectFailer interface {
 	ConnectFailer
-	// TakesConnectFailed reports whether ConnectFailed comes to someone. If not, the
+	// TakesConnectFailed reports whether ConnectFailed reaches someone. If not, the
 	// failure goes to the loop's error handler too.
 	TakesConnectFailed() bool
 }
 
-// TakesConnectFailed reports whether p wants to hear of a connect that failed:
-// whether it is a ConnectFailer, and not a MaybeConnectFailer that says no.
+// TakesConnectFailed reports whether p wants to hear of a failed connect: whether it is
+// a ConnectFailer, and not a MaybeConnectFailer that says no.
 func TakesConnectFailed(p Protocol) bool {
 	if m, ok := p.(MaybeConnectFailer); ok {
 		return m.TakesConnectFailed()
@@ -133,7 +132,7 @@ func TakesConnectFailed(p Protocol) bool {
 }
 
 // TellConnectFailed gives err to p if it is a ConnectFailer, and to the loop's error
-// handler if no one takes it there, so that no failure is silent. It is for code that
+// handler if p does not take it, so that no failure goes unnoticed. It is for code that
 // makes connections by other means than Connect. Only the loop's goroutine may call it.
 func (l *Loop) TellConnectFailed(p Protocol, err *ConnectError) {
 	if f, ok := p.(ConnectFailer); ok {
@@ -148,14 +147,14 @@ func (l *Loop) TellConnectFailed(p Protocol, err *ConnectError) {
 // failed, while its connect goes on with others.
 type AttemptFailer interface {
 	// AttemptFailed reports the address, the stage and the error, and what is left:
-	// next are the addresses that are being tried, and then those that will be, in
-	// order. The last failure has none left and is ConnectFailed's, which lists this
-	// one too. The connect may be stopped here.
+	// next holds the addresses that are being tried, followed by those that will be, in
+	// order. The last failure, with none left, is reported by ConnectFailed, which
+	// lists this one too. The connect may be stopped here.
 	AttemptFailed(err *AttemptError, next []net.Addr)
 }
 
-// DataFunc is the Protocol that does nothing but receive: DataFunc(t.Write) is
-// an echo, and any io.Writer's Write method is a feed.
+// DataFunc is a Protocol that does nothing but receive: DataFunc(t.Write) is an echo,
+// and any io.Writer's Write method will do.
 type DataFunc func(p []byte) (n int, err error)
 
 // ConnectionMade does nothing.

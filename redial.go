@@ -10,27 +10,28 @@ import (
 // Backoff says how long to wait before connecting again. The zero value of each
 // field stands for the default in its comment.
 //
-// The n-th wait in a row is First·Factorⁿ⁻¹, at most Most, and of that a share of
-// Jitter is drawn at random, so that the clients of a server that comes back do
-// not come all at once.
+// The n-th wait in a row is First·Factorⁿ⁻¹, at most Most. A share Jitter of that is
+// drawn at random, so that the clients of a server that has come back do not all
+// connect at once.
 type Backoff struct {
 	First  time.Duration // the wait after the first failure: 100 ms
 	Most   time.Duration // the longest wait: 30 s
 	Factor float64       // how much longer each wait is than the one before: 2
 	Jitter float64       // the random share of a wait, up to 1: 0.5; below 0 is none
-	// Tries is after how many failures in a row there is no other attempt: no bound.
+	// Tries is the number of failures in a row after which there is no other attempt: no
+	// bound.
 	Tries int
-	// Total is how long a row may take, from when the first attempt that failed began,
-	// or a connection that had Settled was lost: no bound. What is left of it cuts the
-	// last wait short, so the last attempt begins when it is up.
+	// Total is how long a row may take, from the beginning of the first attempt that
+	// failed, or from the loss of a connection that had Settled: no bound. The last
+	// wait is cut short to fit, so the last attempt begins when Total is up.
 	Total time.Duration
-	// Settled is how long a connection must have lived to count as a success,
-	// which ends the row: 5 s. One that is accepted and lost at once, or whose
-	// handshake fails, is one more failure.
+	// Settled is how long a connection must have lived to count as a success, which
+	// ends the row: 5 s. A connection that is accepted and lost at once, or whose
+	// handshake fails, counts as one more failure.
 	Settled time.Duration
-	// Rand draws from [0, 1). Without one the draw is taken from the nanoseconds of
-	// the loop's clock, which no two clients share and a simulated run repeats, and
-	// from which of the loop's Redialers it is, as those may fail in the same turn.
+	// Rand draws from [0, 1). If it is nil, the draw comes from the nanoseconds of the
+	// loop's clock, which no two clients share and a simulated run repeats, and from
+	// the Redialer's number on its loop, since several may fail in the same turn.
 	Rand func() float64
 }
 
@@ -58,7 +59,7 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// wait is the n-th wait in a row, n from 1, of the Redialer with a number.
+// wait is the n-th wait in a row, n from 1, of the Redialer with that number.
 func (b *Backoff) wait(n int, now time.Time, number uint64) time.Duration {
 	d := float64(b.First)
 	for i := 1; i < n && d < float64(b.Most); i++ {
@@ -74,10 +75,9 @@ func (b *Backoff) wait(n int, now time.Time, number uint64) time.Duration {
 	return time.Duration(d - d*b.Jitter*share)
 }
 
-// Redialer connects to one place as often as it is asked to. That there is
-// another attempt is the protocol's choice: it calls Again in ConnectionLost or
-// in ConnectFailed, and what it does not ask for does not happen. All methods
-// belong to the loop's goroutine.
+// Redialer connects to one place as often as it is asked to. The protocol decides
+// whether there is another attempt: it asks for one by calling Again in ConnectionLost
+// or in ConnectFailed. All methods belong to the loop's goroutine.
 //
 //	           Again: wait
 //	  ┌──────────────────────────────┐
@@ -91,20 +91,20 @@ type Redialer struct {
 	dial     func(p Protocol) (stop func()) // begins an attempt
 	back     Backoff
 	make     func(*Redialer) Protocol
-	stop     func() // ends the attempt; nil: there is none
+	stop     func() // ends the attempt; nil if there is none
 	timer    *Timer
 	failures int       // in a row
 	first    time.Time // when the row began
 	began    time.Time // when the last attempt did
-	made     time.Time // when the last connection was made; zero: none was
+	made     time.Time // when the last connection was made; zero if none was
 	until    time.Time // when the wait is over
 	attempt  int
 	stopped  bool
 }
 
-// Redial connects as Connect does, from the next turn on. f makes the protocol
-// of each attempt: a fresh one, or the same again. The name is looked up again
-// for each attempt, and every option holds for each.
+// Redial connects as Connect does, from the next turn on. f makes the protocol of each
+// attempt: a fresh one, or the same one again. The name is looked up again for each
+// attempt, and the options apply to each.
 func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Protocol, opts ...Option) *Redialer {
 	return l.RedialFunc(func(p Protocol) func() {
 		c := l.Connect(netw, address, p, opts...)
@@ -112,9 +112,10 @@ func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Proto
 	}, b, f)
 }
 
-// RedialFunc is Redial for connections that are made by other means than Connect, or
-// by more of them. dial begins an attempt to connect p, of which p must hear as from
-// Connect and never from inside; stop ends it, and is not called once it is over.
+// RedialFunc is Redial for connections that are made by other means than a single
+// Connect. dial begins an attempt to connect p, which must hear of the result as it
+// would from Connect and never from inside dial; stop ends the attempt, and is not
+// called once it is over.
 func (l *Loop) RedialFunc(dial func(p Protocol) (stop func()), b Backoff, f func(r *Redialer) Protocol) *Redialer {
 	l.redialers++
 	r := &Redialer{loop: l, number: l.redialers, dial: dial, back: b.withDefaults(), make: f}
@@ -143,13 +144,13 @@ func (r *Redialer) connect() {
 // Attempt is the number of the attempt that was begun last, from 1.
 func (r *Redialer) Attempt() int { return r.attempt }
 
-// Failures is how many attempts in a row have failed, those counted that were
-// connected and soon lost: see Backoff.Settled.
+// Failures is how many attempts in a row have failed, including those that connected
+// and were soon lost: see Backoff.Settled.
 func (r *Redialer) Failures() int { return r.failures }
 
-// Again asks for another attempt, and returns how long it waits before that. It
-// reports false if there is none: the bounds are reached, or Stop was called.
-// It is for ConnectionLost and ConnectFailed; asked twice it answers the same.
+// Again asks for another attempt, and returns how long it waits before that. It reports
+// false if there will be none because the bounds are reached or Stop was called. It is
+// for ConnectionLost and ConnectFailed; called twice it returns the same answer.
 func (r *Redialer) Again() (wait time.Duration, ok bool) {
 	if r.stopped || r.loop.state.Load() >= loopClosing {
 		return 0, false
@@ -181,8 +182,8 @@ func (r *Redialer) Again() (wait time.Duration, ok bool) {
 	return wait, true
 }
 
-// Now goes on at once where Again's wait is running: something has said that the
-// other side is there. It reports whether it did.
+// Now ends a running wait of Again and connects at once, for when something has shown
+// that the other side is there. It reports whether a wait was running.
 func (r *Redialer) Now() bool {
 	if !r.timer.Stop() {
 		return false
@@ -191,9 +192,8 @@ func (r *Redialer) Now() bool {
 	return true
 }
 
-// Stop ends it: a wait, or a connect in progress, whose protocol gets
-// ConnectFailed with ErrStopped. A connection that is made stays. Again answers
-// false from then on.
+// Stop ends a wait, or a connect in progress, whose protocol then gets ConnectFailed
+// with ErrStopped. An established connection stays. Again reports false from then on.
 func (r *Redialer) Stop() {
 	r.stopped = true
 	r.timer.Stop()
@@ -202,11 +202,11 @@ func (r *Redialer) Stop() {
 	}
 }
 
-// redialed notes how an attempt went and gives way to its protocol.
+// redialed records how an attempt went and gives way to its protocol.
 type redialed struct {
 	r      *Redialer
 	p      Protocol
-	agrees bool // it is an Agreer's
+	agrees bool // its protocol is an Agreer
 }
 
 // redialedAgreer is redialed for a protocol that has something to agree on.
@@ -227,7 +227,7 @@ func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
 func (d *redialed) ConnectionMade(t Transport) {
 	d.r.made = d.r.loop.Now()
 	if !d.agrees {
-		d.r.stop = nil // it is over, and would keep the protocol
+		d.r.stop = nil // the attempt is over, and stop would keep the protocol alive
 	}
 	t.SetProtocol(d.p)
 	d.p.ConnectionMade(t)
@@ -252,8 +252,8 @@ func (d *redialed) AttemptFailed(err *AttemptError, next []net.Addr) {
 	}
 }
 
-// DataReceived implements Protocol; the protocol is exchanged before data comes.
+// DataReceived implements Protocol; the protocol is replaced before data comes.
 func (d *redialed) DataReceived([]byte) (int, error) { return 0, nil }
 
-// ConnectionLost implements Protocol; the protocol is exchanged before that.
+// ConnectionLost implements Protocol; the protocol is replaced before that.
 func (d *redialed) ConnectionLost(error) {}

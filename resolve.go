@@ -21,8 +21,8 @@ type Resolver interface {
 	LookupNetIP(l *Loop, network, host string, done func([]netip.Addr, error)) (cancel func())
 }
 
-// Resolver is what turns names into addresses for the loop's connects: WithResolver's,
-// or the default. Any goroutine may call it.
+// Resolver returns the resolver for the loop's connects: WithResolver's, or the
+// default. Any goroutine may call it.
 func (l *Loop) Resolver() Resolver { return l.resolver }
 
 // hostsResolver knows the hosts file.
@@ -35,7 +35,7 @@ func (hostsResolver) LookupNetIP(l *Loop, network, host string, done func([]neti
 	return func() { c.Cancel() }
 }
 
-// splitHostPort takes an address apart and its port to a number.
+// splitHostPort splits an address and turns its port into a number.
 func splitHostPort(netw, address string) (host string, port uint16, err error) {
 	host, p, err := net.SplitHostPort(address)
 	if err != nil {
@@ -116,8 +116,8 @@ func listenIP(netw, host string) (netip.Addr, error) {
 	return addrs[0], nil
 }
 
-// order puts a name's addresses into RFC 6724's order, as far as the backend can
-// tell where the system would send from.
+// order sorts a name's addresses in RFC 6724's order, as far as the backend can tell
+// which address the system would send from.
 func (l *Loop) order(addrs []netip.Addr) []netip.Addr {
 	r, ok := l.be.(backend.Router)
 	if !ok {

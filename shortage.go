@@ -7,10 +7,11 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// shortage is a time without descriptors. The loop's listeners do not accept: what
-// comes waits in the system's queue, and would only take what a connection that is
-// open already needs to go on. It is over when something of the loop has been closed;
-// that is looked for now and then too, since others give descriptors back as well.
+// shortage is a time without descriptors. The loop's listeners do not accept: new
+// connections wait in the system's queue; they would only take the descriptors that
+// open connections need to go on. The shortage is over when something in the loop has
+// been closed. The loop also checks now and then, since others give descriptors back as
+// well.
 type shortage struct {
 	on       bool
 	queued   bool         // relieved is in the loop's queue
@@ -18,8 +19,8 @@ type shortage struct {
 	timer    *Timer
 }
 
-// outOfDescriptors reports whether a call failed for want of descriptors, of the
-// process or of the system.
+// outOfDescriptors reports whether a call failed because the process or the system has
+// run out of descriptors.
 func outOfDescriptors(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
@@ -49,7 +50,7 @@ func (l *Loop) shortOf() {
 	}
 }
 
-// relieve looks in the next turn whether the shortage is over: something is closed.
+// relieve checks in the next turn whether the shortage is over: something has been closed.
 func (l *Loop) relieve() {
 	l.short.queued = true
 	l.internalCall(l.relieved)
@@ -64,7 +65,7 @@ func (l *Loop) relieved() {
 			c.waits = false
 			c.startNext()
 			if c.waits {
-				break // there is none yet
+				break // there is no descriptor yet
 			}
 		}
 		c.listed = false
@@ -81,7 +82,7 @@ func (l *Loop) relieved() {
 }
 
 // waitForDescriptor reports whether the connect may wait for a descriptor after an
-// attempt at addr failed with err; it is then begun again with addr.
+// attempt at addr failed with err; the connect then begins again with addr.
 func (c *Connector) waitForDescriptor(addr backend.Addr, err error) bool {
 	if !outOfDescriptors(err) {
 		return false

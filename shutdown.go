@@ -7,17 +7,17 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// flushTime is how long Close lets what was written before it leave; see
+// flushTime is how long Close goes on sending what was written before it; see
 // WithFlushTime.
 const flushTime = 5 * time.Second
 
-// CutError says what a graceful end, or Close, did not wait for. It is
-// ErrLoopClosed too where a loop's end cut it.
+// CutError says what a graceful shutdown, or Close, did not wait for. It is also
+// ErrLoopClosed if the end of a loop cut it.
 type CutError struct {
-	Connections int // that were cut: all that were open at a deadline, else those that had bytes to send
-	Bytes       int // that were written and not yet handed to the system, or, where the connection is closed already, not yet acknowledged; those of layers included
-	Datagrams   int // the same of datagram endpoints
-	Connects    int // that were under way at a deadline
+	Connections int // cut connections: at a deadline all that were open, otherwise those that had bytes to send
+	Bytes       int // written and not yet handed to the system or, if the connection is closed already, not yet acknowledged; includes bytes of layers
+	Datagrams   int // the same for datagram endpoints
+	Connects    int // connects under way at a deadline
 	err         error
 }
 
@@ -42,7 +42,7 @@ func (e *CutError) Error() string {
 	return "weir: cut at the end: " + strings.Join(parts, ", ")
 }
 
-// Unwrap returns ErrLoopClosed, or ErrAborted where a listener's end cut it.
+// Unwrap returns ErrLoopClosed, or ErrAborted if the end of a listener cut it.
 func (e *CutError) Unwrap() error { return e.err }
 
 func (e *CutError) empty() bool {
@@ -56,38 +56,38 @@ func (e *CutError) add(o *CutError) {
 	e.Connects += o.Connects
 }
 
-// ending is a loop that Shutdown ends.
+// ending is the state of a loop that Shutdown ends.
 type ending struct {
 	deadline *Timer
 	until    time.Time
 	over     bool // nothing is left, or the time is up
 
-	listeners int      // that are not closed yet
-	closed    []func() // who waits for that
+	listeners int      // listeners not closed yet
+	closed    []func() // called once they are
 }
 
-// Shutdown ends the loop gracefully: it is Stop that first lets what was
-// accepted come to its end. Listeners take the connections that wait in the
-// system's queue and then close; connections, with their handshakes and their
-// layers, and connects under way go on as before until they end by themselves.
-// Run returns nil when none is left, or after d; below 0 counts as 0. Then call
-// Close, which ends what is left at once and returns a *CutError that counts it.
-// Timers, posts, watched descriptors and datagram endpoints work on until then and
-// do not hold up the end, but for datagrams and posts that are queued.
+// Shutdown ends the loop gracefully: it is a Stop that first lets accepted work finish.
+// Listeners take the connections that wait in the system's queue and then close;
+// connections, with their handshakes and their layers, and connects under way go on as
+// before until they end by themselves. Run returns nil when none is left, or after d;
+// below 0 counts as 0. Then call Close, which ends what is left at once and returns a
+// *CutError that counts it. Timers, posts, watched descriptors and datagram endpoints
+// keep working until then and do not hold up the end, except for queued datagrams and
+// posts.
 //
-// Any goroutine may call it; it does not wait. The channel is closed when the
-// end has come, before Run returns: a host that calls Turn goes by that, and a
-// goroutine other than the loop's may wait for it. A later call can bring the
-// deadline forward, and not put it off. A loop that does not run ends so when
-// Run is called. Listen fails with ErrLoopClosed meanwhile.
+// Any goroutine may call it; it does not wait. The channel is closed when the end has
+// come, before Run returns: a host that calls Turn checks it, and a goroutine other
+// than the loop's may wait for it. A later call can bring the deadline forward but not
+// put it off. A loop that is not running shuts down once Run is called. Listen fails
+// with ErrLoopClosed meanwhile.
 func (l *Loop) Shutdown(d time.Duration) <-chan struct{} {
 	// A closed loop has closed the channel.
 	_ = l.postInternal(func() { l.end(d, func() {}) })
 	return l.ended
 }
 
-// end begins what Shutdown asks for. Once no listener is open and what they
-// accepted is on its way, or the time is up, it calls closed.
+// end begins what Shutdown asks for. Once no listener is open and every connection that
+// they accepted is on its loop, or the time is up, it calls closed.
 func (l *Loop) end(d time.Duration, closed func()) {
 	if l.state.Load() >= loopClosing {
 		return
@@ -165,8 +165,8 @@ func (l *Loop) atRest() bool {
 	return true
 }
 
-// flushOut is the first part of Close: what was written before leaves, through
-// every layer, for at most so long. Idle connections end at once.
+// flushOut is the first part of Close: it sends what was written before, through every
+// layer, for at most patience. Idle connections end at once.
 func (l *Loop) flushOut(patience time.Duration) {
 	if l.ending != nil {
 		return // there was time enough
@@ -195,8 +195,8 @@ func (l *Loop) flushOut(patience time.Duration) {
 	}
 }
 
-// closeTops closes every connection from its top, each once: what is below a
-// layer is for the layer to close.
+// closeTops closes every connection from its top, each once: the layer closes what is
+// below it.
 func (l *Loop) closeTops() {
 	var below map[*stream]bool
 	for s := l.conns.first; s != nil; s = s.next {
@@ -269,8 +269,8 @@ func (l *Loop) ownQueued() bool {
 	return false
 }
 
-// own reports whether Close runs r: the streams' work, the loop's own calls and
-// what Notifiers tell.
+// own reports whether Close runs r: it runs the streams' work, the loop's own calls and
+// the calls of Notifiers.
 func own(r runnable) (run func(), ok bool) {
 	switch r := r.(type) {
 	case *stream:
@@ -281,8 +281,8 @@ func own(r runnable) (run func(), ok bool) {
 	return nil, false
 }
 
-// runOwn runs what is queued of the loop's own. Other calls are dropped, and counted:
-// a goroutine that posts without end would have them pile up.
+// runOwn runs the loop's own queued calls. Other calls are dropped, and counted:
+// otherwise a goroutine that posts without end would make them pile up.
 func (l *Loop) runOwn() {
 	l.takePosts()
 	queued := l.ready
@@ -301,9 +301,9 @@ func (l *Loop) runOwn() {
 	}
 }
 
-// toCut counts what Close now cuts; nil if that is nothing. After a Shutdown every
-// open connection counts, and the connects that it ended, else the connections
-// that have bytes to send.
+// toCut counts what Close now cuts; nil if that is nothing. After a Shutdown every open
+// connection counts, and so do the connects that it ended; otherwise only connections
+// that have bytes to send count.
 func (l *Loop) toCut(connects int) *CutError {
 	cut := &CutError{err: ErrLoopClosed}
 	all := l.ending != nil
@@ -320,7 +320,8 @@ func (l *Loop) toCut(connects int) *CutError {
 	}
 	cut.Connections = len(dirty)
 	for g := range l.lingerers.All() {
-		// What the system still has goes with the reset that answers bytes of the peer.
+		// The bytes that the system still has are lost with the reset that answers bytes
+		// from the peer.
 		if n, err := l.be.GetOption(g.op.Handle, backend.UnsentBytes); err == nil && n > 0 {
 			cut.Bytes += n
 			cut.Connections++
@@ -340,8 +341,8 @@ func (l *Loop) toCut(connects int) *CutError {
 	return cut
 }
 
-// unsentBytes is how many bytes the end of s itself would cut; what waits below it
-// is of the streams there.
+// unsentBytes is how many bytes the end of s itself would cut; bytes that wait below it
+// count for the streams there.
 func (s *stream) unsentBytes() int {
 	n := s.waiting()
 	if k, ok := s.lower.(*carried); ok {

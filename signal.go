@@ -20,11 +20,10 @@ type SignalHandler struct {
 	at   int // in the loop's bag
 }
 
-// Signal calls fn as a loop callback each time the process gets sig. Several
-// handlers, on one loop or on many, each get every signal. Signals of one kind
-// that come before fn ran may be joined into one call, as the system joins them.
-// A signal that cannot be caught is an error. A goroutine waits for the signal
-// until Remove.
+// Signal calls fn as a loop callback each time the process gets sig. Several handlers,
+// on one loop or on many, each get every signal. Signals of one kind that come before
+// fn has run may be combined into one call, as the system combines them. A signal that
+// cannot be caught is an error. A goroutine waits for the signal until Remove.
 func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error) {
 	if err := l.check("Signal"); err != nil {
 		return nil, err
@@ -65,8 +64,8 @@ func (h *SignalHandler) call(sig os.Signal) {
 	}
 }
 
-// Remove ends the handler; after the last one for a signal its former
-// disposition is back. Calling it again has no effect.
+// Remove ends the handler; removing the last one for a signal restores the signal's
+// former disposition. Calling it again has no effect.
 func (h *SignalHandler) Remove() {
 	if h.gone || h.loop.check("Remove") != nil {
 		return

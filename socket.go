@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// socket is the lower half that works on handles of the loop's backend: a socket, a
+// socket is the lower half that works with handles of the loop's backend: a socket, a
 // terminal, one or two pipes.
 //
 // The read Op is in one of three uses: Read while bytes are wanted; Hangup while they
@@ -19,7 +19,7 @@ import (
 type socket struct {
 	stream
 	rop    backend.Op
-	rh, wh backend.Handle // the same except for pairs of pipes; None: that direction does not exist
+	rh, wh backend.Handle // the same except for pairs of pipes; None if that direction does not exist
 
 	net       network
 	readLater bool // the read Op's result came at once and waits in the loop
@@ -36,7 +36,7 @@ type socket struct {
 type endpoint struct {
 	addr [16]byte
 	port uint16
-	is   uint8 // the address's size in bytes; 0: there is none
+	is   uint8 // the address's size in bytes; 0 if there is none
 }
 
 func endpointOf(a netip.AddrPort) endpoint {
@@ -204,7 +204,7 @@ func (k *socket) readDone(c *backend.Completion) {
 	case c.Err == backend.ErrAgain && k.phase == phaseBroken:
 		k.lose(k.reason)
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled, errors.Is(c.Err, syscall.ECANCELED):
-		// Nothing happened; want submits it again if it is still wanted.
+		// Nothing happened; want submits the Op again if it is still wanted.
 	case k.phase == phaseClosing:
 		if c.Err != nil && k.writing() {
 			k.lose(k.opError(op, c.Err))
@@ -231,14 +231,14 @@ func (k *socket) readDone(c *backend.Completion) {
 	}
 }
 
-// deserted reports whether nothing that is written can reach anyone. Of TCP a hang-up
-// does not say so: its peer may have ended only its writing.
+// deserted reports whether nothing that is written can reach anyone. On TCP a hang-up
+// does not mean that: the peer may have ended only its writing.
 func (s *stream) deserted() bool {
 	k, ok := s.lower.(*socket)
 	return ok && k.hungUp && (k.net == netUnix || k.net == netTTY)
 }
 
-// brokenEnd is the end of what could be read after a write had failed.
+// brokenEnd handles the end of what could be read after a write had failed.
 func (k *socket) brokenEnd() {
 	if k.net == netTCP && errors.Is(k.reason, syscall.EPIPE) {
 		// A write failed before the end of the stream was read: TCP was reset. The
@@ -271,8 +271,8 @@ func (k *socket) broke(reason error) {
 	}
 }
 
-// How much is read after a write failed, before others get their turn and in all: a
-// peer that only ended its reading may send for ever.
+// How much is read after a failed write, in one go and in all: a peer that ended only
+// its reading may send for ever.
 const (
 	drainMax   = 64       // reads
 	drainBytes = 64 << 20 // more than systems buffer

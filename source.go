@@ -9,11 +9,11 @@ import (
 // Source feeds a loop from something that is not a descriptor: a foreign loop,
 // a message queue, a library that polls its own socket.
 type Source interface {
-	// Attach is called by AddSource, on the loop's goroutine. wake may be
-	// called from any goroutine, at any time, also after Detach; it makes the
-	// loop call Dispatch soon, once for any number of wakes before it.
+	// Attach is called by AddSource, on the loop's goroutine. wake may be called from
+	// any goroutine, at any time, even after Detach; it makes the loop call Dispatch
+	// soon, once for any number of wakes before it.
 	Attach(wake func()) error
-	// Dispatch hands over what there is. It runs on the loop's goroutine.
+	// Dispatch hands over whatever is available. It runs on the loop's goroutine.
 	Dispatch()
 	// Detach is called by RemoveSource or by the loop's Close; no Dispatch
 	// comes after it.
@@ -104,11 +104,11 @@ type Watch struct {
 	at      int // in the loop's bag
 }
 
-// Watch calls fn whenever one of the conditions holds, at most once a turn and
-// again while it holds. The descriptor stays the caller's: it must be
-// non-blocking, and Remove must come before its close. A second watch of one
-// descriptor is ErrSourceRegistered, and the first stays. If the descriptor is
-// closed behind the loop's back, fn gets Failed and the watch ends.
+// Watch calls fn whenever one of the conditions holds, at most once a turn and again
+// while it holds. The descriptor stays the caller's: it must be non-blocking, and
+// Remove must come before its close. A second watch on one descriptor is
+// ErrSourceRegistered, and the first stays. If the descriptor is closed behind the
+// loop's back, fn gets Failed and the watch ends.
 func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if err := l.check("Watch"); err != nil {
 		return nil, err
@@ -184,6 +184,6 @@ func (w *Watch) Remove() {
 	w.letGo()
 }
 
-// letGo makes the backend forget the descriptor; that it is closed already is
-// the caller's affair.
+// letGo makes the backend forget the descriptor; if it is already closed, that is the
+// caller's affair.
 func (w *Watch) letGo() { _ = w.loop.be.Shut(w.op.Handle, backend.Forget) }

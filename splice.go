@@ -11,19 +11,20 @@ import (
 // through user space. Find it with As, on the transport itself that is to be spliced:
 // do not look for it through a layer that changes bytes.
 type Splicer interface {
-	// SpliceTo sends everything that comes from now on to dst instead of the protocol,
-	// at dst's pace and after what dst was given to write before. When the stream ends,
-	// done gets the number of bytes passed on and nil, and the protocol gets the end of
-	// the stream as usual. When either side fails, done gets the failure, and that side
-	// is lost with it. done is called once, from the loop. What is written to dst
-	// meanwhile is sent after the piece that is on its way. PauseReading suspends the
-	// splice, and WriteEOF and Close of dst wait for that piece.
+	// SpliceTo sends everything that comes from now on to dst instead of to the
+	// protocol, at dst's pace and after what dst was given to write before. When the
+	// stream ends, done gets the number of bytes passed on and nil, and the protocol
+	// gets the end of the stream as usual. When either side fails, done gets the
+	// failure, and that side is lost with it. done is called once, from the loop. What
+	// is written to dst meanwhile is sent after the piece that is on its way.
+	// PauseReading suspends the splice, and WriteEOF and Close of dst wait for that
+	// piece.
 	//
 	// ErrNoSplice means that this pair cannot be spliced, and that nothing has changed.
 	SpliceTo(dst Transport, done func(n int64, err error)) error
 }
 
-// ErrNoSplice is returned by SpliceTo if the backend, the platform or the kind of
+// ErrNoSplice is returned by SpliceTo if the backend, the platform or this kind of
 // transport cannot splice.
 var ErrNoSplice = errors.New("weir: these transports cannot be spliced")
 
@@ -206,7 +207,7 @@ func (p *splice) result(c *backend.Completion) {
 		p.eof = true
 	case c.Op == &p.in:
 		p.held = c.N
-		p.readable = c.N >= pipeSize/16 // else it was most likely all there was
+		p.readable = c.N >= pipeSize/16 // otherwise that was most likely everything
 	case again:
 	case c.Err != nil:
 		// What the destination had sent is still to be delivered.

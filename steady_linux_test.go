@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir/internal/backend/epoll"
 )
 
-// pingPong sends what it gets back to where it came from.
+// pingPong sends back what it gets.
 type pingPong struct {
 	t     Transport
 	count int
@@ -67,7 +67,7 @@ func TestSteadyEcho(t *testing.T) {
 	}
 }
 
-// TestEmptyExtras: what streams without extras share stays empty.
+// TestEmptyExtras: the extras shared by streams without any stay empty.
 func TestEmptyExtras(t *testing.T) {
 	l, err := New(WithBackendName("epoll"))
 	if err != nil {
@@ -120,8 +120,8 @@ func (stillCarrier) PauseReading()                          {}
 func (stillCarrier) ResumeReading()                         {}
 func (stillCarrier) Close(bool)                             {}
 
-// TestSteadyForward: what a protocol forwards of the pieces that a layer delivers
-// together leaves with one call, and without an allocation (R6, R38).
+// TestSteadyForward: if a layer delivers pieces together, whatever a protocol forwards
+// of them is sent with one call, and without an allocation (R6, R38).
 func TestSteadyForward(t *testing.T) {
 	const piece, pieces = 16 << 10, 4
 	for _, name := range []string{"epoll", "epoll-et"} {
@@ -181,7 +181,7 @@ func TestSteadyForward(t *testing.T) {
 	}
 }
 
-// pinger sends each datagram back to where it came from.
+// pinger sends each datagram back to its sender.
 type pinger struct {
 	e     *PacketEndpoint
 	count int
@@ -194,7 +194,7 @@ func (p *pinger) PacketReceived(b []byte, from PacketAddr) {
 }
 func (p *pinger) EndpointLost(error) {}
 
-// onLoops runs f with a loop of each backend that is there.
+// onLoops runs f with a loop of each available backend.
 func onLoops(t *testing.T, f func(t *testing.T, l *Loop)) {
 	t.Helper()
 	for _, name := range Backends() {

@@ -20,8 +20,8 @@ import (
 //
 // Only become changes the phase, and never backwards.
 type stream struct {
-	// What every message touches comes first: with many connections each cache line of
-	// it is likely to be a miss.
+	// The fields that every message touches come first: with many connections each
+	// cache line of them is likely to be a miss.
 	loop  *Loop
 	proto Protocol
 	flags flags
@@ -34,7 +34,7 @@ type stream struct {
 	tail  []byte  // bytes read and not used
 
 	bounds     *bounds // shared, not to be changed
-	x          *extras // what few streams have; see extra
+	x          *extras // for what few streams have; see extra
 	prev, next *stream // the loop's list
 	listener   *Listener
 	reason     error
@@ -49,7 +49,7 @@ const (
 	phaseClosing              // Close was called, or follows from the peer's end
 	phaseLost                 // it is over; reason is set
 	phaseShut                 // and the lower half has closed
-	phaseGone                 // and the protocol has heard of it
+	phaseGone                 // and the protocol has been told
 )
 
 // become moves the stream on to p and reports whether it did: a phase that is over
@@ -62,11 +62,11 @@ func (s *stream) become(p phase) bool {
 	return true
 }
 
-// live reports whether the protocol is to hear of what happens: ConnectionMade was
+// live reports whether the protocol is to be told what happens: ConnectionMade was
 // called, and the connection is not lost.
 func (s *stream) live() bool { return s.phase < phaseLost && s.flags&fMade != 0 }
 
-// extras hold what few streams have, to keep the others small.
+// extras holds what few streams need, to keep the others small.
 type extras struct {
 	producer       Producer
 	pull           bool // the producer is a pull producer
@@ -77,8 +77,8 @@ type extras struct {
 	breakDue       bool      // WriteFailed is to be called
 	resets         bool      // it ends with a reset, once all has left
 	drained        int       // bytes delivered since a write failed
-	patience       *Timer    // until when bytes are kept for a reader that paused
-	above          *stream   // the stream above that waits for bytes to leave here: its own marks count them
+	patience       *Timer    // bounds how long bytes are kept for a reader that paused
+	above          *stream   // the stream above that waits for bytes to leave here, and whose marks count them
 	more           []byte    // delivered while the protocol was looking at other bytes
 	brokeOff       error     // set if the stream broke off; nil for a clean end
 	handed         func()    // ConnectionMade of a protocol that was set in the middle of a read
@@ -143,7 +143,7 @@ func capsOf(p Protocol) (c protoCaps) {
 	return c
 }
 
-// bounds are what a stream keeps at most, in bytes.
+// bounds limits what a stream keeps, in bytes.
 type bounds struct {
 	high, low int32 // the write marks
 	tail      int32 // what the protocol may leave unused
@@ -190,7 +190,7 @@ func (s *stream) begin(f Factory) bool {
 }
 
 // refuse closes a stream whose protocol was never made. If its factory has written
-// something, that write may be under way, and the rest of it is cut.
+// something, that write may be under way; the rest of it is cut.
 func (s *stream) refuse() {
 	s.proto = nil // SetProtocol may have been called
 	if s.out != nil {
@@ -298,15 +298,15 @@ func (s *stream) SetProtocol(p Protocol) {
 	s.touch()
 }
 
-// Handover is the ability of a transport to be handed to a protocol that has not heard
-// of it yet: find it with As. It is for layers that only act at the beginning of a
+// Handover is the ability of a transport to be handed to a protocol that has not seen
+// it before: find it with As. It is for layers that only act at the beginning of a
 // stream and then step aside.
 type Handover interface {
-	// Handover calls SetProtocol and then made, which is to call p's ConnectionMade. A
-	// pause of reading ends. Inside a DataReceived, made is called after that has
-	// returned without an error, and before p gets the bytes that were left: so what p
-	// writes does not count as a reply to the bytes in progress. A panic in made counts
-	// as one in ConnectionMade.
+	// Handover calls SetProtocol and then made, which should call p's ConnectionMade. A
+	// pause of reading ends. Inside a DataReceived, made is called after the
+	// DataReceived has returned without an error, and before p gets the bytes that were
+	// left, so that what p writes does not count as a reply to the bytes in progress. A
+	// panic in made counts as one in ConnectionMade.
 	Handover(p Protocol, made func())
 }
 
@@ -324,11 +324,11 @@ func (s *stream) Handover(p Protocol, made func()) {
 // Unreader is the ability of a transport to take back bytes that its protocol has used
 // but that are meant for another one: find it with As.
 type Unreader interface {
-	// Unread puts a copy of p ahead of everything that comes next. It is offered to the
-	// protocol in the next turn, or, inside a DataReceived that also calls SetProtocol,
-	// to the new protocol when that DataReceived has returned. If the end of the stream
-	// was already reported, it is reported again after p. Only the loop's goroutine may
-	// call it. After Close and Abort it does nothing.
+	// Unread puts a copy of p ahead of everything that comes next. The copy is offered
+	// to the protocol in the next turn, or, inside a DataReceived that also calls
+	// SetProtocol, to the new protocol when that DataReceived has returned. If the end
+	// of the stream was already reported, it is reported again after p. Only the loop's
+	// goroutine may call it. After Close and Abort it does nothing.
 	Unread(p []byte)
 }
 

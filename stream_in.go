@@ -46,7 +46,7 @@ func (s *stream) held() bool {
 	return s.paused() || s.flags&fOffer != 0 || len(s.x.more) > 0
 }
 
-// wish is what is to happen with incoming bytes.
+// wish says what to do with incoming bytes.
 func (s *stream) wish() wish {
 	switch {
 	case s.phase == phaseClosing && s.flags&fEOF == 0 && s.writing():
@@ -80,8 +80,8 @@ func (s *stream) deliver(p []byte) {
 		k := min(len(p), pieceMax)
 		q := p[:k:k]
 		if came && s.caps&capBuffer != 0 {
-			// The protocol was set in the middle of this read: its first bytes go where
-			// all others will, into its own memory.
+			// The protocol was set in the middle of this read: its first bytes go into
+			// its own memory, as all others will.
 			q = s.supplied(q)
 			if s.phase >= phaseClosing {
 				s.dropTail()
@@ -103,14 +103,14 @@ func (s *stream) deliver(p []byte) {
 				came = true
 			}
 		} else if n < len(q) {
-			came = false // what it leaves is kept, and offered from there
+			came = false // what it leaves is kept in the tail, and offered from there
 		}
 		switch {
 		case s.phase >= phaseLost:
 			return
 		case err != nil:
 			if s.phase == phaseBroken && errors.Is(err, ErrClosed) {
-				err = s.reason // it could not write: that is why
+				err = s.reason // the failed write is why
 			}
 			s.lose(err)
 			return
@@ -135,7 +135,7 @@ func (s *stream) deliver(p []byte) {
 	s.keep(p, kept)
 }
 
-// keep stores what the protocol left of p, which is in the tail if kept is true.
+// keep stores what the protocol left of p; kept says that p is already in the tail.
 func (s *stream) keep(p []byte, kept bool) {
 	if len(p) == 0 {
 		s.dropTail()
@@ -143,8 +143,8 @@ func (s *stream) keep(p []byte, kept bool) {
 	}
 	switch {
 	case len(p) > chunk.Size && kept:
-		// Moving a long tail to the front for each piece of it that is used would
-		// cost the square of its length.
+		// Moving a long tail to the front each time a piece of it is used would cost
+		// the square of its length.
 		s.tail = p
 	case len(p) > chunk.Size:
 		s.tail = append([]byte(nil), p...)
@@ -271,7 +271,7 @@ func (s *stream) callData(p []byte) (n int, err error) {
 func (s *stream) supplied(p []byte) []byte {
 	buf := s.callReadBuffer()
 	if len(buf) == 0 {
-		s.lose(errNoBuffer) // no effect if it is lost
+		s.lose(errNoBuffer) // no effect if it is already lost
 	}
 	return buf[:copy(buf, p)]
 }

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// directMin is the size from which a Write is tried without a copy.
+// directMin is the least size of a Write that is tried without a copy.
 const directMin = 16 << 10
 
 // writing reports whether bytes wait to be sent or are being sent.
@@ -28,8 +28,8 @@ func (s *stream) waiting() int {
 }
 
 // Undelivered is how many bytes were written and are not known to have reached the
-// peer's system: Buffered, and what the local system holds (TCP's unacknowledged bytes,
-// on Linux). It is there to be found with As.
+// peer's system: those in Buffered, and those that the local system holds (TCP's
+// unacknowledged bytes, on Linux). Find it with As.
 func (s *stream) Undelivered() int {
 	return s.Buffered() + s.lower.count(bytesUnacked)
 }
@@ -66,7 +66,7 @@ func (s *stream) send(p []byte) {
 	if len(p) > 0 {
 		s.buffer(p)
 	} else {
-		s.drainLater() // it never was in the buffer, but it has been sent all the same
+		s.drainLater() // it was never in the buffer, but it has been sent
 	}
 	s.overflow()
 }

@@ -17,7 +17,7 @@ type Tenant struct {
 	timers bag.Bag[*Timer]
 }
 
-// NewTenant makes a tenant; name is for people.
+// NewTenant makes a tenant; name is for logs and error messages.
 func (l *Loop) NewTenant(name string) *Tenant {
 	return &Tenant{loop: l, name: name}
 }

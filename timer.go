@@ -40,7 +40,7 @@ func (l *Loop) newTimer(fn func(), tn *Tenant) *Timer {
 	return t
 }
 
-// After calls fn once after d; at or below 0 in the next turn.
+// After calls fn once after d, or in the next turn if d is 0 or below.
 func (l *Loop) After(d time.Duration, fn func()) *Timer {
 	t := l.NewTimer(fn)
 	t.Set(d)
@@ -77,9 +77,9 @@ func (t *Timer) SetAt(at time.Time) {
 	t.set(int64(due))
 }
 
-// Repeat makes the timer fire every d, beginning after d. It stays in phase:
-// when a callback takes longer than d, the ticks it missed are skipped. d must
-// be above 0, else it is taken for a nanosecond.
+// Repeat makes the timer fire every d, beginning after d. It stays in phase: when a
+// callback takes longer than d, the ticks it missed are skipped. d must be above 0;
+// otherwise it counts as a nanosecond.
 func (t *Timer) Repeat(d time.Duration) {
 	if t.loop.check("Timer.Repeat") != nil {
 		return
@@ -99,8 +99,8 @@ func (t *Timer) Start() bool {
 	return true
 }
 
-// Again sets the timer once more with its interval, from now; in its own
-// callback from the moment it was due, so that it keeps its place in time.
+// Again sets the timer once more with its interval, counted from now or, in its own
+// callback, from the moment it was due, so that it stays in phase.
 func (t *Timer) Again() {
 	if t.loop.check("Timer.Again") != nil {
 		return
@@ -170,7 +170,7 @@ func (t *Timer) Due(*timers.Timer) {
 	t.loop.enqueue(t)
 }
 
-// run fires.
+// run fires the timer.
 func (t *Timer) run() {
 	if !t.queued {
 		return // stopped or set again while it waited
@@ -214,7 +214,7 @@ func (l *Loop) takeTimers() {
 	}
 }
 
-// untilTimer is how long until the next timer; false without one.
+// untilTimer is how long it is until the next timer; false if there is none.
 func (l *Loop) untilTimer() (time.Duration, bool) {
 	when, ok := l.timers.Min()
 	if !ok {

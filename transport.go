@@ -8,41 +8,41 @@ import (
 // and a feed for one Protocol. All methods belong to the loop's goroutine; from
 // elsewhere go through Loop().Post.
 type Transport interface {
-	// Write sends p, or copies what cannot be sent at once: the caller may use
-	// p again. It never blocks. Writes of one callback are joined and leave
-	// when it returns. After Close, or when the connection is lost, it returns
-	// ErrClosed and sends nothing; after WriteEOF, ErrWriteAfterEOF.
+	// Write sends p, or copies what cannot be sent at once: the caller may then reuse
+	// p. It never blocks. Writes made in one callback are joined and sent when it
+	// returns. After Close, or when the connection is lost, it returns ErrClosed and
+	// sends nothing; after WriteEOF, ErrWriteAfterEOF.
 	Write(p []byte) (int, error)
 	// Writev is Write for several pieces, which are not interleaved with
 	// anything else. It returns how many bytes it took: all or none.
 	Writev(bufs [][]byte) (int, error)
-	// WriteEOF sends the end of the stream after everything written; reading
-	// goes on. Calling it again has no effect. ErrNoHalfClose where CanWriteEOF is false.
+	// WriteEOF sends the end of the stream after everything written; reading goes on.
+	// Calling it again has no effect. It returns ErrNoHalfClose if CanWriteEOF is false.
 	WriteEOF() error
 	// CanWriteEOF reports whether the end of writing can be sent alone.
 	CanWriteEOF() bool
 	// Close sends what was written, then closes. No DataReceived comes after
 	// it; one ConnectionLost does. It always returns nil.
 	Close() error
-	// Abort drops what was not sent and closes; where the network can say so
-	// (TCP) the peer sees a reset, not an end. See Resetter for a reset that
-	// comes after what was written.
+	// Abort drops what was not sent and closes; if the network can express it (TCP),
+	// the peer sees a reset, not an end. See Resetter for a reset that comes after what
+	// was written.
 	Abort()
 
-	// PauseReading stops DataReceived; bytes already read are kept.
-	// ResumeReading lets it go on, never from inside. Calling it again has no effect.
+	// PauseReading stops DataReceived; bytes already read are kept. ResumeReading lets
+	// it go on, though never from inside the call. Calling it again has no effect.
 	PauseReading()
 	ResumeReading()
 
-	// SetWriteMarks sets the marks of the write buffer, in bytes: PauseWriting
-	// is due when more than high bytes are buffered, ResumeWriting when at most
-	// low are. 0 <= low <= high, or an error and no change. The default is
+	// SetWriteMarks sets the marks of the write buffer, in bytes: PauseWriting is due
+	// when more than high bytes are buffered, ResumeWriting when at most low are.
+	// Unless 0 <= low <= high, it returns an error and changes nothing. The default is
 	// 64 KiB and a quarter of it.
 	SetWriteMarks(high, low int) error
-	// Buffered is how many bytes wait to be handed to the system. Above layers
-	// those that wait in the layers and below them are counted too, as they are
-	// there: encrypted, compressed. The marks go by this number, and WriteDrained
-	// comes when it is 0.
+	// Buffered is how many bytes wait to be handed to the system. Above layers, it
+	// includes the bytes that wait in and below the layers, in the form they have
+	// there: encrypted, compressed. The marks apply to this number, and WriteDrained is
+	// called when it is 0.
 	Buffered() int
 
 	// RegisterProducer ties p to the write buffer: see Producer. A second one
@@ -50,19 +50,19 @@ type Transport interface {
 	RegisterProducer(p Producer) error
 	UnregisterProducer()
 
-	// SetProtocol exchanges the protocol: the next byte, any kept tail included,
-	// goes to p. Neither ConnectionLost of the old nor ConnectionMade of the new
-	// is called. While the writer is paused p gets PauseWriting, after this has
-	// returned, and then its own ResumeWriting. A pause of reading ends with the
-	// protocol that asked for it, unless this is called within a DataReceived,
-	// which may hold bytes back for p. In EOFReceived with bytes unused, p gets
-	// those and then, where it has an EOFReceived, the end of the stream; without
-	// one, what the old protocol's returns holds.
+	// SetProtocol replaces the protocol: from now on p gets the bytes, any kept tail
+	// first. Neither ConnectionLost of the old nor ConnectionMade of the new is called.
+	// If the writer is paused, p gets PauseWriting after SetProtocol has returned, and
+	// ResumeWriting later. A pause of reading ends with the protocol that asked for it,
+	// unless SetProtocol is called within a DataReceived, which may hold bytes back for
+	// p. Within an EOFReceived with unused bytes, p gets those and then, if it is an
+	// EOFReceiver, the end of the stream; if it is not, the result of the old
+	// protocol's EOFReceived stands.
 	SetProtocol(p Protocol)
-	// Protocol is the current one; nil when the connection is lost.
+	// Protocol is the current protocol; nil once the connection is lost.
 	Protocol() Protocol
 
-	// LocalAddr and RemoteAddr are never nil and stay readable after the close.
+	// LocalAddr and RemoteAddr are never nil and can still be read after the close.
 	LocalAddr() net.Addr
 	RemoteAddr() net.Addr
 	// Loop is the loop that runs the connection.
@@ -72,19 +72,19 @@ type Transport interface {
 // Resetter is the ability of a transport to end with a failure that comes after
 // everything written: find it with As. The transports of loops have it.
 type Resetter interface {
-	// Reset is Close, but the peer must not take the end for a clean one: it gets
-	// what was written, through every layer, and then a reset where the network
-	// can say so (TCP); no layer says goodbye. ConnectionLost gets ErrAborted. On
-	// TCP the socket stays until the peer has acknowledged everything, or has
-	// taken nothing for 30 s.
+	// Reset is Close, but the peer must not mistake the end for a clean one: it gets
+	// what was written, through every layer, and then a reset if the network can
+	// express it (TCP); no layer sends a closing message. ConnectionLost gets
+	// ErrAborted. On TCP the socket stays until the peer has acknowledged everything,
+	// or has taken nothing for 30 s.
 	Reset()
 }
 
 // Producer makes bytes for a transport at the transport's pace. Its methods run
 // on the loop's goroutine.
 type Producer interface {
-	// ResumeProducing asks for more. A pull producer writes one piece (and is
-	// asked again when that has left); a push producer writes until paused.
+	// ResumeProducing asks for more. A pull producer writes one piece (and is asked
+	// again when that has been sent); a push producer writes until paused.
 	ResumeProducing()
 	// PauseProducing asks a push producer to stop; a pull producer never gets it.
 	PauseProducing()

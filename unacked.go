@@ -22,7 +22,7 @@ import (
 // An idle connection costs nothing, a busy one a system call each time.
 type unacked struct {
 	list  []unackedStream
-	gone  int // of list: lost meanwhile
+	gone  int // how many in list have been lost meanwhile
 	timer *Timer
 	off   bool // the backend cannot tell
 }

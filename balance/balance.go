@@ -1,5 +1,5 @@
-// Package balance chooses among several targets that can do the same: which of
-// them the next connection goes to, and which are left alone for a while.
+// Package balance chooses among several equivalent targets: which of them the next
+// connection goes to, and which are left alone for a while.
 //
 //	         Pick
 //	           │         Lease.Up, Lease.Failed         health checks
@@ -7,10 +7,10 @@
 //	           ▼                                    │         ▼
 //	       a target ──▶ Lease ──▶ the connection ──▶┘   up ⇄ down
 //
-// It connects nothing itself: a program asks for a target, connects to it, and
-// says how that went. Targets are numbers, whose meaning is the program's. A
-// Balancer belongs to its loop's goroutine and takes its time from there, so it
-// runs in the simulator.
+// It makes no connections itself: a program asks for a target, connects to it, and
+// reports the result. Targets are numbers; the program decides what they mean. A
+// Balancer belongs to its loop's goroutine and takes its time from there, so it runs in
+// the simulator.
 package balance
 
 import (
@@ -31,33 +31,33 @@ const (
 	Least                     // the one with the fewest connections; among equals in turn
 	RandomOfTwo               // the less busy of two drawn at random (Mitzenmacher 2001)
 	Random                    // any
-	First                     // the first that is up: the others are in reserve
-	HashPeer                  // the same for the same key, while it is up (rendezvous hashing, Thaler and Ravishankar 1998)
+	First                     // the first that is up; the others are in reserve
+	HashPeer                  // the same target for the same key, while it is up (rendezvous hashing, Thaler and Ravishankar 1998)
 )
 
 // Config says how to choose. Every field may be zero.
 type Config struct {
 	Policy Policy
-	// Check tries one target and calls done once, not from inside, with nil if
-	// it is well. stop ends the try early; done is not called then. Without
+	// Check tries one target and calls done once, never from inside Check, with nil if
+	// the target is well. stop ends the try early; done is not called then. Without
 	// Check, only what leases say counts.
 	Check func(target int, done func(error)) (stop func())
 	// Every is the time between checks of a target: 2 s.
 	Every time.Duration
-	// Fall is how many failures in a row, of connects or checks, bring a target
-	// down, Rise how many checks in a row bring it up again: 1 and 1.
+	// Fall is how many failures in a row, of connects or checks, bring a target down,
+	// and Rise how many successful checks in a row bring it up again: 1 and 1.
 	Fall, Rise int
-	// Eject is how long a target is down at least after it failed, where no
-	// Check brings it up: 5 s, and longer each time in a row, up to ten times
-	// that. Then it is tried again with the next connection.
+	// Eject is the least time that a failed target stays down if there is no Check to
+	// bring it up: 5 s, longer each time in a row, up to ten times that. After that the
+	// next connection tries it again.
 	Eject time.Duration
-	// Changed hears that a target went down, with the failure, or came up.
+	// Changed is called when a target goes down, with the failure, or comes up.
 	Changed func(target int, up bool, err error)
 	// Rand draws from [0, 1); it is needed for Random and RandomOfTwo.
 	Rand func() float64
 }
 
-// ErrNone is returned by Pick where there is no target to try.
+// ErrNone is returned by Pick if there is no target left to try.
 var ErrNone = errors.New("balance: every target was tried, or is being drained")
 
 // Balancer chooses among targets.
@@ -74,7 +74,7 @@ type target struct {
 	id       int
 	active   int // leases
 	fails    int // in a row
-	rises    int // checks in a row that went well while it was down
+	rises    int // checks in a row that succeeded while it was down
 	ejected  int // times in a row
 	down     bool
 	until    time.Time // when a target that is down may be tried again
@@ -112,8 +112,8 @@ func (b *Balancer) Add() int {
 	return id
 }
 
-// Drain lets a target have no new connections. done, which may be nil, is called
-// from the loop's queue once it has none left.
+// Drain stops giving a target new connections. done, which may be nil, is called from
+// the loop's queue once it has none left.
 func (b *Balancer) Drain(id int, done func()) {
 	t := b.targets[id]
 	t.draining = true
@@ -140,7 +140,7 @@ func (b *Balancer) Up(id int) bool { return !b.targets[id].down }
 // Active is how many leases a target has.
 func (b *Balancer) Active(id int) int { return b.targets[id].active }
 
-// Stop ends the checks. Picking goes on by what leases say.
+// Stop ends the checks. Picking continues, based on what leases report.
 func (b *Balancer) Stop() {
 	b.stopped = true
 	if b.timer != nil {
@@ -162,7 +162,7 @@ func (t *target) endCheck() {
 type Lease struct {
 	b      *Balancer
 	t      *target
-	tried  []*target // before this one, for the same connection
+	tried  []*target // targets tried before this one, for the same connection
 	over   bool
 	failed bool
 }
@@ -170,10 +170,10 @@ type Lease struct {
 // Target is the target's number.
 func (l *Lease) Target() int { return l.t.id }
 
-// Pick chooses a target for a new connection. key is the peer's for HashPeer,
-// and means nothing otherwise. A target that is down is chosen only where none
-// is up, and then the one that failed longest ago, for somebody has to find out.
-// The error is ErrNone.
+// Pick chooses a target for a new connection. key identifies the peer for HashPeer, and
+// is ignored otherwise. A target that is down is chosen only if none is up; it is then
+// the one that failed longest ago, as some connection has to find out whether it works
+// again. The error is ErrNone.
 func (b *Balancer) Pick(key uint64) (*Lease, error) { return b.pick(key, nil) }
 
 // Next gives l up and chooses another target for the same connection, none of
@@ -223,7 +223,7 @@ next:
 	return &Lease{b: b, t: t, tried: tried}, nil
 }
 
-// choose chooses among targets that stand in the order of their turns.
+// choose chooses among targets listed in the order of their turns.
 func (b *Balancer) choose(good []*target, key uint64) *target {
 	best := good[0]
 	draw := func(n int) int { return min(int(b.c.Rand()*float64(n)), n-1) }
@@ -263,8 +263,8 @@ func (b *Balancer) choose(good []*target, key uint64) *target {
 	return best
 }
 
-// weight is how much a target is a key's: a hash of both, so that a target that
-// goes or comes moves its own keys and no others.
+// weight says how strongly a target attracts a key: a hash of both, so that a target
+// that goes or comes moves its own keys and no others.
 func weight(key uint64, id int) uint64 {
 	return splitmix.Mix(key ^ uint64(id+1)*splitmix.Gamma)
 }

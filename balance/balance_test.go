@@ -62,7 +62,7 @@ func TestPolicies(t *testing.T) {
 		}},
 	} {
 		_, l := loop(t)
-		// Connections are laid on by a balancer that has none of its own yet.
+		// The connections are placed while the balancer has none of its own yet.
 		b := balance.New(l, 3, balance.Config{Policy: c.policy, Rand: draws()})
 		for id, n := range []int{5, 0, 2} {
 			if c.policy != balance.Least && c.policy != balance.RandomOfTwo {
@@ -96,8 +96,8 @@ func lay(t *testing.T, b *balance.Balancer, id, n int) {
 	}
 }
 
-// TestHashPeer: a key has its target; where that is down its keys move and no
-// others, and they come back.
+// TestHashPeer: a key has its target; if that goes down, its keys and no others move,
+// and later come back.
 func TestHashPeer(t *testing.T) {
 	_, l := loop(t)
 	b := balance.New(l, 5, balance.Config{Policy: balance.HashPeer})
@@ -134,9 +134,9 @@ func TestHashPeer(t *testing.T) {
 	}
 }
 
-// TestEjection: a target that fails is passed over, longer each time, and comes
-// back with a connection that succeeds; where all have failed the one that
-// failed longest ago is tried.
+// TestEjection: a target that fails is passed over, longer each time, and comes back
+// with a connection that succeeds; if all have failed, the one that failed longest ago
+// is tried.
 func TestEjection(t *testing.T) {
 	s, l := loop(t)
 	var changes []bool
@@ -266,7 +266,7 @@ func TestChecks(t *testing.T) {
 	if lease := pick(t, b, 0); lease.Target() != 0 {
 		t.Error("somebody has to find out")
 	} else {
-		lease.Up() // one connection is no check: Rise is two
+		lease.Up() // a connection does not count as a check: Rise is two
 		lease.Release()
 	}
 	if b.Up(0) {
@@ -287,7 +287,7 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// TestDrain: no new connections, and a word when the last is gone.
+// TestDrain: no new connections, and a callback when the last one is gone.
 func TestDrain(t *testing.T) {
 	s, l := loop(t)
 	b := balance.New(l, 2, balance.Config{})

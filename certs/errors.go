@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir/internal/textfile"
 )
 
-// FileProblem is what is wrong with a file of certificates or keys.
+// FileProblem says what is wrong with a file of certificates or keys.
 type FileProblem string
 
 // The problems.
@@ -20,12 +20,12 @@ const (
 	Malformed     FileProblem = "it cannot be used" // Err says why
 )
 
-// FileError is a file that Files or AuthorityFile could read
-// and not use. One that cannot be read is a *fs.PathError.
+// FileError reports a file that Files or AuthorityFile could read but not use. For a
+// file that cannot be read, the error is a *fs.PathError.
 type FileError struct {
-	File    string // the path; of a pair, that of the certificate or that of the key
+	File    string // the path; for a pair, that of the certificate or of the key
 	Problem FileProblem
-	Err     error // as crypto/tls or crypto/x509 reported it; nil where they said nothing
+	Err     error // as crypto/tls or crypto/x509 reported it; nil if they reported none
 }
 
 func (e *FileError) Error() string {
@@ -39,11 +39,11 @@ func (e *FileError) Error() string {
 // Unwrap returns the cause.
 func (e *FileError) Unwrap() error { return e.Err }
 
-// ErrFileTooLong is the cause where a file has more than the 16 MiB that a file of
-// certificates or keys may have; what is wrapped around it is a *fs.PathError.
+// ErrFileTooLong is the cause if a file of certificates or keys is longer than 16 MiB;
+// it is wrapped in a *fs.PathError.
 var ErrFileTooLong = textfile.ErrTooLong
 
-// otherKey is in what crypto/tls says of a key that is another certificate's.
+// otherKey occurs in crypto/tls's error for a key that belongs to another certificate.
 const otherKey = "does not match public key"
 
 // pairError says why tls.X509KeyPair refused a pair with err.
@@ -81,7 +81,7 @@ func authorityError(path string, text []byte) *FileError {
 	return e
 }
 
-// findBlock is the first block of PEM that is one of those wanted, or nil.
+// findBlock returns the first wanted PEM block, or nil.
 func findBlock(text []byte, want func(*pem.Block) bool) *pem.Block {
 	for {
 		var b *pem.Block

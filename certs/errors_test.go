@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/certs"
 )
 
-// TestFileError: what is wrong with a file of certificates or keys has
-// a type, and names the file that it is about, of a directory too.
+// TestFileError: a problem with a file of certificates or keys has a type and names the
+// file, even one within a directory.
 func TestFileError(t *testing.T) {
 	cert, key := pemOf(t, certificate(t, issue{cn: "a.test"}))
 	_, other := pemOf(t, certificate(t, issue{cn: "b.test"}))

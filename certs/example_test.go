@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir/certs"
 )
 
-// A server of crypto/tls whose certificates are read again when their files change.
+// A crypto/tls server whose certificates are read again when their files change.
 func ExampleNewFiles() {
 	files, err := certs.NewFiles("server.pem", "server.key", func(err error) {
 		fmt.Println("the old certificates stay:", err)
@@ -21,7 +21,7 @@ func ExampleNewFiles() {
 	// Output: no certificate: true
 }
 
-// Whose certificates are accepted, among those that an authority vouches for.
+// Rules choose which peers to accept among those that an authority vouches for.
 func ExamplePeerRules() {
 	rules := certs.PeerRules{CommonNames: []string{"billing"}, DNSNames: []string{"*.corp.test"}}
 	fmt.Println(rules)

@@ -23,11 +23,11 @@ import (
 // fileMost is how many bytes a file of certificates or keys may have.
 const fileMost = 16 << 20
 
-// Files are certificates with their keys, read from files in PEM and read again when
-// the files change: each handshake looks at their times, sizes and identities,
-// through symbolic links, so that a directory exchanged by its link is noticed, too. Nothing runs in between. What cannot be read, or a key
-// that does not fit its certificate, as in the middle of an update, leaves those
-// in place that were there.
+// Files are certificates with their keys, read from files in PEM and read again when the files
+// change: each handshake looks at their times, sizes and identities, through symbolic links, so
+// that replacing a linked directory is noticed too. Nothing runs in between. If a file cannot be
+// read, or a key does not fit its certificate, as in the middle of an update, the previous
+// certificates stay in place.
 //
 // All methods may be called from any goroutine.
 type Files struct {
@@ -43,13 +43,13 @@ type Files struct {
 
 type pair struct{ cert, key string }
 
-// NewFiles reads the certificate chain in cert, and its key in key; key is "" if it
-// is in the same file. If cert is a directory it holds any number of them, NAME.crt
-// or NAME.pem with NAME.key or with the key inside, and key must be ""; one of
-// certbot's holds fullchain.pem with privkey.pem, and so may directories in it. The
-// certificate of the key need not stand first. failed, which may be nil, hears of
-// each reload that fails, once per change. The error for a file that was read and
-// cannot be used is a *FileError.
+// NewFiles reads the certificate chain in cert, and its key in key; key is "" if it is
+// in the same file. If cert is a directory, it holds any number of pairs, NAME.crt or
+// NAME.pem with NAME.key or with the key inside, and key must be ""; a certbot
+// directory holds fullchain.pem with privkey.pem, and so may directories in it. The
+// key's certificate need not come first. failed, which may be nil, is called for each
+// reload that fails, once per change. The error for a file that can be read but not
+// used is a *FileError.
 func NewFiles(cert, key string, failed func(error)) (*Files, error) {
 	f := &Files{fail: failed}
 	info, err := os.Stat(cert)
@@ -76,8 +76,8 @@ func NewFiles(cert, key string, failed func(error)) (*Files, error) {
 	return f, nil
 }
 
-// GetCertificate is for tls.Config: the first certificate that suits what the
-// client asks for, or else the first.
+// GetCertificate is for tls.Config. It returns the first certificate that suits what
+// the client asks for, or else the first of all.
 func (f *Files) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	all := f.current()
 	for _, c := range all {
@@ -88,8 +88,8 @@ func (f *Files) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	return all[0], nil
 }
 
-// GetClientCertificate is for tls.Config: the first certificate that the server
-// can use, or none.
+// GetClientCertificate is for tls.Config. It returns the first certificate that the
+// server accepts, or else the first of all.
 func (f *Files) GetClientCertificate(ask *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	all := f.current()
 	for _, c := range all {
@@ -97,8 +97,8 @@ func (f *Files) GetClientCertificate(ask *tls.CertificateRequestInfo) (*tls.Cert
 			return c, nil
 		}
 	}
-	// The server names authorities that have not signed it. It may take it all
-	// the same, and says why if not: no certificate at all would say less.
+	// The server names authorities that did not sign this certificate. It may accept it
+	// all the same, and if not says why: sending no certificate would tell us less.
 	return all[0], nil
 }
 
@@ -130,7 +130,7 @@ func (f *Files) current() []*tls.Certificate {
 	return f.loaded
 }
 
-// files lists the pairs there are now.
+// files lists the pairs that exist now.
 func (f *Files) files() ([]pair, error) {
 	if f.dir == "" {
 		return f.pairs, nil
@@ -142,7 +142,8 @@ func (f *Files) files() ([]pair, error) {
 	if p, ok := certbotPair(f.dir); ok {
 		return []pair{p}, nil
 	}
-	// Where Kubernetes mounts a secret, an authority may stand beside the pair.
+	// In a secret mounted by Kubernetes, an authority's certificate may lie next to the
+	// pair.
 	if p := (pair{filepath.Join(f.dir, "tls.crt"), filepath.Join(f.dir, "tls.key")}); isFile(p.cert) && isFile(p.key) {
 		return []pair{p}, nil
 	}
@@ -170,8 +171,8 @@ func (f *Files) files() ([]pair, error) {
 	return pairs, nil
 }
 
-// certbotPair is the pair in a directory of certbot's, such as
-// /etc/letsencrypt/live/NAME, where cert.pem and chain.pem are parts of it.
+// certbotPair is the pair in a certbot directory, such as /etc/letsencrypt/live/NAME,
+// where cert.pem and chain.pem are parts of it.
 func certbotPair(dir string) (pair, bool) {
 	p := pair{filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem")}
 	return p, isFile(p.cert) && isFile(p.key)
@@ -182,7 +183,7 @@ func isFile(path string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// state says, without reading them, what state the files are in.
+// state describes the state of the files without reading them.
 func (f *Files) state() (string, error) {
 	pairs, err := f.files()
 	if err != nil {
@@ -201,8 +202,8 @@ func (f *Files) state() (string, error) {
 	return b.String(), nil
 }
 
-// fileState says what state a file is in. Its directory's real path tells files
-// apart that were exchanged whole and agree in all else.
+// fileState describes the state of a file. The real path of its directory distinguishes
+// files that were replaced as a whole directory and are alike in every other way.
 func fileState(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -248,8 +249,8 @@ func (f *Files) load() (loaded []*tls.Certificate, sum [sha256.Size]byte, err er
 	return loaded, sum, nil
 }
 
-// keyPair is tls.X509KeyPair for a chain that may stand in any order: what belongs to
-// the key goes first, and behind each certificate that of who issued it.
+// keyPair is tls.X509KeyPair for a chain in any order: it puts the key's certificate
+// first, and after each certificate its issuer's.
 func keyPair(cert, key []byte) (tls.Certificate, error) {
 	c, err := tls.X509KeyPair(cert, key)
 	if err == nil || !strings.Contains(err.Error(), otherKey) {
@@ -277,8 +278,8 @@ func keyPair(cert, key []byte) (tls.Certificate, error) {
 	return c, err
 }
 
-// chainOf puts the certificates of others behind the leaf, each behind the one that it
-// has issued, and what belongs to none of them last.
+// chainOf puts the other certificates after the leaf, each after the one that it has
+// issued, and those that fit nowhere last.
 func chainOf(leaf *x509.Certificate, others []*pem.Block) [][]byte {
 	chain := [][]byte{leaf.Raw}
 	for last := leaf; last != nil && len(others) > 0; {
@@ -302,9 +303,8 @@ func chainOf(leaf *x509.Certificate, others []*pem.Block) [][]byte {
 	return chain
 }
 
-// AuthorityFile is a file of certificates in PEM that are trusted, read again
-// when it changes, as Files are. All methods may be called from any
-// goroutine.
+// AuthorityFile is a PEM file of trusted certificates, read again when it changes, as
+// Files are. All methods may be called from any goroutine.
 type AuthorityFile struct {
 	path string
 	fail func(error)
@@ -367,7 +367,7 @@ func (a *AuthorityFile) Pool() *x509.CertPool {
 	return a.pool
 }
 
-// NotAfter is when the first of the certificates ends.
+// NotAfter is when the first of the certificates expires.
 func (f *Files) NotAfter() time.Time {
 	var first time.Time
 	for _, c := range f.current() {
@@ -378,8 +378,9 @@ func (f *Files) NotAfter() time.Time {
 	return first
 }
 
-// pemText is the text of a file in PEM. Marks may stand in its middle, where files
-// were put together, and lines may end with CR alone. What is no text holds no PEM.
+// pemText is the text of a PEM file. Byte order marks may appear in the middle, where
+// files were concatenated, and lines may end with CR alone. Data that is not text holds
+// no PEM.
 func pemText(b []byte) []byte {
 	text, err := textfile.Decode(b)
 	if err != nil {

@@ -70,8 +70,8 @@ func issuedChain(t *testing.T) (certs []string, key string) {
 	return certs, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// TestCertificateForms: files as editors, Windows' shells, certbot and Kubernetes
-// leave them, with the chain in any order.
+// TestCertificateForms: files as editors, Windows shells, certbot and Kubernetes write
+// them, with the chain in any order.
 func TestCertificateForms(t *testing.T) {
 	chain, key := issuedChain(t)
 	join := func(order ...int) string {
@@ -141,7 +141,7 @@ func TestCertificateForms(t *testing.T) {
 			}
 		})
 	}
-	// Authorities, too.
+	// The same for authorities.
 	for _, text := range []string{"\ufeff" + chain[3] + "\ufeff" + chain[2], le(join(3, 2)), crlf(join(3, 2))} {
 		path := filepath.Join(t.TempDir(), "ca.pem")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

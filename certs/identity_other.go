@@ -4,5 +4,5 @@ package certs
 
 import "io/fs"
 
-// fileIdentity is nothing here: time and size have to tell.
+// fileIdentity is empty here: time and size have to suffice.
 func fileIdentity(fs.FileInfo) string { return "" }

@@ -8,8 +8,7 @@ import (
 	"syscall"
 )
 
-// fileIdentity is the number of a file, which a new file in its place does not
-// share.
+// fileIdentity is the number of a file, which a new file in its place does not have.
 func fileIdentity(info fs.FileInfo) string {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		return strconv.FormatUint(uint64(s.Dev), 16) + ":" + strconv.FormatUint(uint64(s.Ino), 16) //nolint:unconvert // their types differ between systems

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// issue is what a certificate says.
+// issue is the content of a certificate.
 type issue struct {
 	cn  string
 	dns []string
-	uri string // "": none
+	uri string // "" for none
 }
 
-// certificate signs itself.
+// certificate makes a self-signed certificate.
 func certificate(t *testing.T, i issue) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -10,18 +10,17 @@ import (
 	"strings"
 )
 
-// PeerRules say whose certificates are accepted, among those that an authority
-// we trust has signed. One match of any kind is enough, of a certificate that says
-// only one name of that kind where more would leave open whose it is: a subject
-// with two common names matches none, nor does a SPIFFE ID beside another URI
-// (X509-SVID, 2). The certificate of an authority itself is refused. The zero value
-// has no rules.
+// PeerRules say whose certificates are accepted, among those that an authority we trust
+// has signed. One match of any kind is enough. If several names of a kind would leave
+// it open whose certificate it is, there may be only one of them: a subject with two
+// common names matches nothing, nor does a SPIFFE ID next to another URI (X509-SVID,
+// 2). An authority's own certificate is refused. The zero value has no rules.
 type PeerRules struct {
-	CommonNames []string // the subject's common name, letter by letter
-	DNSNames    []string // a name that the certificate is for; *.example.com stands for one label
-	// URIs are names such as a SPIFFE ID, spiffe://example.org/billing. Scheme and
-	// host are compared without regard to case, a segment * of the path stands for
-	// any one segment, and ** as the last for any number, none included.
+	CommonNames []string // the subject's common name, compared exactly
+	DNSNames    []string // a name that the certificate is for; the * in *.example.com stands for one label
+	// URIs are names such as a SPIFFE ID, spiffe://example.org/billing. Scheme and host
+	// are compared without regard to case, a path segment * stands for any one segment,
+	// and ** as the last one for any number, including none.
 	URIs []string
 }
 
@@ -42,19 +41,19 @@ func (r PeerRules) String() string {
 	return strings.Join(parts, " or ")
 }
 
-// Allow reports whether a certificate satisfies the rules. It says nothing of
-// who signed it.
+// Allow reports whether a certificate satisfies the rules. It does not check who signed
+// it.
 func (r PeerRules) Allow(c *x509.Certificate) bool { return r.Check(c) == nil }
 
-// Why Check refuses a certificate that is valid.
+// The reasons why Check refuses a valid certificate.
 var (
-	// ErrNotAllowed: none of its names is one that the rules allow.
+	// ErrNotAllowed: the rules allow none of its names.
 	ErrNotAllowed = errors.New("the certificate is valid, but not one that is allowed")
-	// ErrCommonNames and ErrURIs: one of its names is, and it has several where one
-	// would say whose it is.
+	// ErrCommonNames and ErrURIs: the rules allow one of its names, but it has several
+	// names of a kind of which only one may be present.
 	ErrCommonNames = errors.New("it has more than one common name, so that none of them says whose it is")
 	ErrURIs        = errors.New("it has more than one URI, and a SPIFFE ID stands alone")
-	// ErrAuthority: it is the certificate of an authority itself.
+	// ErrAuthority: it is an authority's own certificate.
 	ErrAuthority = errors.New("it may sign others, and is no peer's own")
 )
 
@@ -95,7 +94,8 @@ func (r PeerRules) Check(c *x509.Certificate) error {
 	return ErrNotAllowed
 }
 
-// commonNames are all of a subject's. Subject.CommonName has the last of them.
+// commonNames returns all common names of a subject. Subject.CommonName has only the last
+// of them.
 func commonNames(c *x509.Certificate) []string {
 	var names []string
 	for _, a := range c.Subject.Names {
@@ -106,8 +106,8 @@ func commonNames(c *x509.Certificate) []string {
 	return names
 }
 
-// matchDNS reports whether a rule fits a name of a certificate. A wildcard in the
-// certificate fits only the same one in the rule.
+// matchDNS reports whether a rule fits a name in a certificate. A wildcard in the
+// certificate matches only the same wildcard in the rule.
 func matchDNS(rule, name string) bool {
 	rule, name = strings.ToLower(strings.TrimSuffix(rule, ".")), strings.ToLower(strings.TrimSuffix(name, "."))
 	if rule == name {

@@ -6,7 +6,7 @@ import (
 	"github.com/weir-io/weir/certs"
 )
 
-// TestPeerRules: which certificates rules accept.
+// TestPeerRules: which certificates the rules accept.
 func TestPeerRules(t *testing.T) {
 	cert := certificate(t, issue{cn: "billing", dns: []string{"db.corp.test", "*.web.test"}, uri: "spiffe://Corp.test/ns/prod/billing"}).Leaf
 	bare := certificate(t, issue{}).Leaf

@@ -1,11 +1,11 @@
-// Package driver is for those who write a backend for weir: what drives a loop.
-// The built-in ones need no import; another comes with one import line,
+// Package driver is for those who write a backend for weir: the code that drives a
+// loop. The built-in backends need no import; another one needs a single import line,
 //
 //	import _ "example.org/fancypoll"
 //
-// whose package calls Register while it is initialised. The backends that were
-// imported so are tried before those of the platform, in the order of their
-// registration; WEIR_BACKEND and weir.WithBackendName choose by name.
+// whose package calls Register while it is initialized. Backends imported this way are
+// tried before those of the platform, in the order of their registration; WEIR_BACKEND
+// and weir.WithBackendName choose by name.
 //
 // The types are those of the contract; Backend says what each method promises.
 // Package drivertest has the contract as a test suite.
@@ -19,11 +19,11 @@ type (
 	Backend = backend.Backend
 	// Hosted is a Backend that a foreign loop can drive by watching a descriptor.
 	Hosted = backend.Hosted
-	// Mover is a Backend without descriptors whose handles can move all the same.
+	// Mover is a Backend that has no descriptors but whose handles can still move.
 	Mover = backend.Mover
 	// Op is one operation; the backend gets it with Submit.
 	Op = backend.Op
-	// Owner is whom an Op's results are for; a backend never calls it.
+	// Owner receives an Op's results; a backend never calls it.
 	Owner = backend.Owner
 	// Completion is one result of an Op.
 	Completion = backend.Completion
@@ -47,9 +47,9 @@ type (
 )
 
 // Register makes a backend known under a name that WEIR_BACKEND and
-// weir.WithBackendName take. open is called for each loop, from any goroutine;
-// where it fails, the next backend is tried. It panics where the name is empty
-// or registered already. Call it from an init function.
+// weir.WithBackendName take. open is called for each loop, from any goroutine; if it
+// fails, the next backend is tried. Register panics if the name is empty or already
+// registered. Call it from an init function.
 func Register(name string, open func() (Backend, error)) { backend.Register(name, open) }
 
 // The kinds of Op; backend.Kind's constants say what each does.
@@ -76,12 +76,12 @@ const (
 // None is the Handle of nothing.
 const None = backend.None
 
-// The results that are no system's.
+// The results that do not come from the system.
 var (
 	// ErrAgain ends an Op that had nothing to report.
 	ErrAgain = backend.ErrAgain
 	// ErrCanceled ends an Op that was canceled before anything happened.
 	ErrCanceled = backend.ErrCanceled
-	// ErrUnsupported is returned for what Caps says is not there.
+	// ErrUnsupported is returned for anything that Caps says is missing.
 	ErrUnsupported = backend.ErrUnsupported
 )

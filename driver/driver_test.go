@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/internal/backend/portable"
 )
 
-// counted is a backend of another's: portable, with its submissions counted.
+// counted is a third party's backend: portable, with its submissions counted.
 type counted struct{ driver.Backend }
 
 var submitted atomic.Int64
@@ -27,7 +27,7 @@ func (c counted) Caps() driver.Caps {
 	return caps
 }
 
-// In a program this stands in the init function of an imported package.
+// In a program this would be in the init function of an imported package.
 func init() {
 	driver.Register("counted", func() (driver.Backend, error) {
 		be, err := portable.New()
@@ -36,8 +36,8 @@ func init() {
 	driver.Register("absent", func() (driver.Backend, error) { return nil, errors.New("not on this machine") })
 }
 
-// TestImportLine: a backend that an import line brought serves (R15), and one
-// that cannot be opened is passed over.
+// TestImportLine: a backend added by an import line serves the loop (R15), and one that
+// cannot be opened is passed over.
 func TestImportLine(t *testing.T) {
 	t.Setenv("WEIR_BACKEND", "")
 	if names := weir.Backends(); names[0] != "counted" || names[1] != "absent" {
@@ -77,7 +77,7 @@ func TestRegisterTwice(t *testing.T) {
 	driver.Register("counted", func() (driver.Backend, error) { return nil, nil })
 }
 
-// TestContract: the suite is there for those who write one.
+// TestContract: the suite is available to those who write a backend.
 func TestContract(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) driver.Backend {
 		be, err := portable.New()

@@ -8,8 +8,8 @@ import (
 	"github.com/weir-io/weir/internal/backend/portable"
 )
 
-// fancypoll is a backend of one's own. This one is the portable one under another
-// name; drivertest.Run says whether one keeps to the contract.
+// fancypoll is a custom backend. This one is the portable backend under another name;
+// drivertest.Run checks whether a backend keeps to the contract.
 type fancypoll struct{ driver.Backend }
 
 func (b fancypoll) Caps() driver.Caps {
@@ -18,7 +18,7 @@ func (b fancypoll) Caps() driver.Caps {
 	return caps
 }
 
-// This stands in the backend's package, so that a program gets it with
+// This belongs in the backend's package, so that a program gets it with
 //
 //	import _ "example.org/fancypoll"
 func init() {
@@ -31,8 +31,8 @@ func init() {
 	})
 }
 
-// A backend that was imported is tried before those of the platform, and is known
-// by its name to WEIR_BACKEND and to weir.WithBackendName.
+// An imported backend is tried before those of the platform; WEIR_BACKEND and
+// weir.WithBackendName can choose it by name.
 func ExampleRegister() {
 	l, err := weir.New(weir.WithBackendName("fancypoll"))
 	if err != nil {

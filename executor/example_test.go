@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir/future"
 )
 
-// What blocks runs on a goroutine of the executor, and its result comes back to the
+// Blocking work runs on a goroutine of the executor, and its result comes back to the
 // loop as a future.
 func Example() {
 	loop, err := weir.New()

@@ -5,10 +5,10 @@
 //	Go(ctx, e, s, fn) ── queue ──────┼─▶ fn(ctx)
 //	a future  ◀────────── Post ──────┼─── its result
 //
-// A loop starts no goroutine of its own accord: who needs one for a system call
-// that blocks, a library that does, or a long computation makes an Executor for
-// it, with a name and a bound. Goroutines exist while there is work: an idle
-// Executor has none.
+// A loop starts no goroutines of its own accord. A program that needs them, for a
+// system call or a library that blocks or for a long computation, makes an Executor,
+// with a name and a bound. Goroutines exist only while there is work: an idle Executor
+// has none.
 package executor
 
 import (
@@ -26,8 +26,8 @@ import (
 var (
 	// ErrFull is the failure of work that found the queue full.
 	ErrFull = errors.New("executor: queue is full")
-	// ErrClosed is the failure of work that came after Close, or was queued then,
-	// and the cause in the context of work that was running.
+	// ErrClosed is the failure of work that came after Close, or was queued at that
+	// time, and the cause in the context of work that was running.
 	ErrClosed = errors.New("executor: closed")
 )
 
@@ -63,18 +63,18 @@ type Executor struct {
 	idle    sync.Cond // running became empty; L is &mu
 }
 
-// New makes an Executor that runs at most so many functions at once, and keeps
-// at most queue more waiting; both at least 1. name is for people: goroutine
-// profiles carry it as the label "executor".
+// New makes an Executor that runs at most that many functions at once, and keeps at
+// most queue more waiting; both are at least 1. name is for people: goroutine profiles
+// show it as the label "executor".
 func New(name string, goroutines, queue int) *Executor {
 	e := &Executor{name: name, most: max(goroutines, 1), room: max(queue, 1), running: map[*job]struct{}{}}
 	e.idle.L = &e.mu
 	return e
 }
 
-// Inline makes an Executor without goroutines: work runs on the loop's own, in
-// later turns, in order. It is for simulated runs, which must be the same each
-// time, and for work that turned out not to block.
+// Inline makes an Executor without goroutines: work runs on the loop's own, in later
+// turns, in order. It is for simulated runs, which must be reproducible, and for work
+// that turns out not to block.
 func Inline(name string) *Executor {
 	e := New(name, 1, 1<<30)
 	e.inline = true
@@ -97,16 +97,16 @@ type job struct {
 	cancel context.CancelCauseFunc
 	run    func()             // does the work and tells the loop
 	drop   func(error)        // tells the loop that it will not be done
-	post   func(func()) error // of an inline executor
+	post   func(func()) error // set for an inline executor
 	at     *list.Element      // nil unless queued
 }
 
-// Go has fn called on one of e's goroutines, with a context that ends with ctx,
-// when the future is canceled and when e is closed. The future has what fn
-// returns. Work that is canceled before it began fails at once, with
-// future.ErrCanceled or ctx's cause; work that runs settles the future when it
-// returns, so that nothing it achieved is lost. A panic is a *PanicError, and a call
-// of runtime.Goexit future.ErrGoexit. Go belongs to the goroutine of s's loop.
+// Go calls fn on one of e's goroutines, with a context that ends when ctx ends, when
+// the future is canceled and when e is closed. The future gets what fn returns. Work
+// that is canceled before it begins fails at once, with future.ErrCanceled or ctx's
+// cause; work that is running settles the future when it returns, so that nothing it
+// achieved is lost. A panic becomes a *PanicError, and a call of runtime.Goexit becomes
+// future.ErrGoexit. Go belongs to the goroutine of s's loop.
 func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ctx context.Context) (T, error)) *future.Future[T] {
 	f, p := future.New[T](s)
 	if ctx.Err() != nil {
@@ -170,7 +170,7 @@ func (e *Executor) guard(ctx context.Context, fn func(context.Context) error) (e
 	return err
 }
 
-// add queues j and sees to it that somebody runs it.
+// add queues j and makes sure that a goroutine runs it.
 func (e *Executor) add(j *job) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -222,7 +222,7 @@ func (e *Executor) work(j *job) {
 	}
 }
 
-// next ends one job and takes the oldest that waits, if there is one.
+// next ends one job and takes the oldest waiting one, if any.
 func (e *Executor) next(done *job) *job {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -259,8 +259,8 @@ func (e *Executor) runOne() {
 	j.run()
 }
 
-// Close takes no more work, fails what is queued with ErrClosed and ends the
-// contexts of what runs. It does not wait for that; see Wait. Calling it again has no effect.
+// Close stops taking work, fails queued work with ErrClosed and ends the contexts of running
+// work. It does not wait for that work; see Wait. Calling it again has no effect.
 func (e *Executor) Close() error {
 	e.mu.Lock()
 	e.closed = true

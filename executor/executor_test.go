@@ -90,7 +90,7 @@ func TestValue(t *testing.T) {
 	}
 }
 
-// TestBounds: never more at once than was said, in order, and no more waiting.
+// TestBounds: work runs in order, and no more runs or waits than the bounds allow.
 func TestBounds(t *testing.T) {
 	r := newRig(t)
 	e := executor.New("bounded", 2, 30)
@@ -167,7 +167,7 @@ func TestCancel(t *testing.T) {
 		t.Errorf("canceled while it ran: %d, %v", v, err)
 	}
 
-	// A result that is there in spite of the cancel is not lost.
+	// A result that arrives despite the cancel is not lost.
 	began = make(chan struct{})
 	stubborn := executor.Go(context.Background(), e, r.s, func(ctx context.Context) (int, error) {
 		close(began)
@@ -209,8 +209,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestCancelStorm: work that is canceled at any moment, by its future, by its
-// context and by Close. Every future settles, once (G7), and nothing stays.
+// TestCancelStorm: work is canceled at any moment, by its future, by its context and by
+// Close. Every future settles, once (G7), and nothing is left.
 func TestCancelStorm(t *testing.T) {
 	weirtest.CheckLeaks(t)
 	r := newRig(t)

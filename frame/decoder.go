@@ -14,8 +14,8 @@ const DefaultLimit = 64 << 10
 const (
 	// leave is how much of an unfinished frame is left to the transport.
 	leave = 4 << 10
-	// keepBuffer is how large a buffer for unfinished frames may stay for good;
-	// a larger one goes after keepFrames frames that did not need it.
+	// keepBuffer is how large a buffer for unfinished frames may be to be kept; a
+	// larger one is dropped after keepFrames frames that did not need it.
 	keepBuffer = 4 << 10
 	keepFrames = 250
 )
@@ -23,7 +23,7 @@ const (
 // LimitError is the reason when a frame is longer than the Decoder takes.
 type LimitError struct {
 	Format string // "line", "netstring", ...
-	Size   uint64 // what the frame says it has, in bytes; 0 where it does not say
+	Size   uint64 // what the frame claims, in bytes; 0 if it claims nothing
 	Limit  int    // bytes
 }
 
@@ -49,21 +49,21 @@ type span struct {
 
 func (s span) size() int { return s.head + s.body + s.tail }
 
-// format knows how frames are told apart.
+// format knows where frames begin and end.
 type format interface {
-	// measure says where the frame at the beginning of p lies. known is false
-	// while p does not tell. The frame may be longer than p. The first seen
-	// bytes of p were measured before, without result.
+	// measure says where the frame at the beginning of p lies. known is false while p
+	// does not tell. The frame may be longer than p. The first seen bytes of p were
+	// already measured, without result.
 	measure(p []byte, seen, limit int) (s span, known bool, err error)
-	// most is how long a frame may be, everything counted.
+	// most is how long a frame may be, delimiter and prefix included.
 	most(limit int) int
-	// last takes what was left at the end of the stream for a frame, for formats
-	// where the end is a delimiter.
+	// last treats what was left at the end of the stream as a frame, for formats where
+	// the end counts as a delimiter.
 	last(p []byte, limit int) ([]byte, error)
 }
 
-// Decoder tells the frames of a stream apart and hands each to a function. It
-// is a weir.Protocol to be used as it is or embedded in one. It belongs to the
+// Decoder splits a stream into frames and hands each to a function. It is a
+// weir.Protocol, to be used as it is or embedded in another. It belongs to the
 // goroutine that feeds it; a frame is lent until the function returns.
 type Decoder struct {
 	format  format
@@ -85,9 +85,9 @@ type Decoder struct {
 // Option changes what a Decoder does from the start.
 type Option func(*Decoder)
 
-// WithLimit sets the longest frame in bytes, delimiter and prefix not counted.
-// Below 0 counts as 0: empty frames only. An eighth of the largest int is the
-// most.
+// WithLimit sets the longest frame in bytes, delimiter and prefix not counted. A
+// negative value counts as 0: empty frames only. The maximum is an eighth of the
+// largest int.
 func WithLimit(bytes int) Option {
 	return func(d *Decoder) { d.limit = min(max(bytes, 0), math.MaxInt/8) }
 }
@@ -95,8 +95,8 @@ func WithLimit(bytes int) Option {
 // OnMade calls f when the connection is made.
 func OnMade(f func(t weir.Transport)) Option { return func(d *Decoder) { d.onMade = f } }
 
-// OnFailed calls f when the Decoder was passed to Loop.Connect and no connection
-// came of it. Without it the failure goes to the loop's error handler.
+// OnFailed calls f if the Decoder was passed to Loop.Connect and the connect failed.
+// Without it the failure goes to the loop's error handler.
 func OnFailed(f func(err *weir.ConnectError)) Option { return func(d *Decoder) { d.onFailed = f } }
 
 // OnLost calls f when the connection is lost; err is ConnectionLost's.
@@ -141,20 +141,20 @@ func (d *Decoder) ConnectionLost(err error) {
 	}
 }
 
-// Raw makes f get the bytes as they come, in DataReceived's stead, until Framed
-// is called. From inside a frame's function it takes effect right behind that
-// frame. It must not be called from elsewhere while a frame is unfinished
-// (Held is not 0).
+// Raw passes the bytes to f as they come, in place of DataReceived, until Framed is
+// called. Called from inside a frame's function, it takes effect right after that
+// frame. It must not be called from elsewhere while a frame is unfinished (Held is not
+// 0).
 func (d *Decoder) Raw(f func(p []byte) (n int, err error)) { d.raw = f }
 
-// Framed ends what Raw began: with the first byte that f did not use.
+// Framed ends what Raw began: frames start again with the first byte that f did not use.
 func (d *Decoder) Framed() { d.raw = nil }
 
 // Held returns how many bytes of an unfinished frame the Decoder has taken.
 func (d *Decoder) Held() int { return len(d.held) }
 
-// DataReceived implements weir.Protocol: it delivers at most one frame of p,
-// and returns how many bytes it used, 0 when p has no whole one. The errors are
+// DataReceived implements weir.Protocol: it delivers at most one frame of p, and
+// returns how many bytes it used, 0 if p has no whole frame. The errors are
 // *LimitError, *SyntaxError and what the frame's function returns.
 func (d *Decoder) DataReceived(p []byte) (n int, err error) {
 	if d.raw != nil {
@@ -216,14 +216,14 @@ func (d *Decoder) more(p []byte) (n int, err error) {
 	return s.size() - had, d.deliver(frame)
 }
 
-// EOFReceived implements weir.EOFReceiver: the end in mid-frame is a
-// *weir.UnusedError, an end between frames closes.
+// EOFReceived implements weir.EOFReceiver: an end in the middle of a frame is a
+// *weir.UnusedError, an end between frames closes the connection.
 func (d *Decoder) EOFReceived(unused int) (keepOpen bool, err error) {
 	held := d.held
 	d.held, d.need = nil, 0
 	switch {
 	case len(held) == 0:
-		return false, nil // the transport knows what to make of unused
+		return false, nil // the transport knows how to treat unused
 	case d.lastLine && unused == 0:
 		line, err := d.format.last(held, d.limit)
 		if err != nil {

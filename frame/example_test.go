@@ -7,8 +7,8 @@ import (
 	"github.com/weir-io/weir/frame"
 )
 
-// A server and a client that speak in messages of any bytes, each with its length
-// in front.
+// A server and a client that exchange messages of arbitrary bytes, each preceded by its
+// length.
 func ExamplePrefixed() {
 	l, err := weir.New()
 	if err != nil {
@@ -18,7 +18,7 @@ func ExamplePrefixed() {
 	send := func(t weir.Transport, text string) error {
 		b, err := frame.AppendPrefixed(nil, frame.Uint16BE, []byte(text))
 		if err != nil {
-			return err // too long for two bytes to say
+			return err // its length does not fit into two bytes
 		}
 		_, err = t.Write(b)
 		return err
@@ -45,7 +45,7 @@ func ExamplePrefixed() {
 	// Output: hello world
 }
 
-// A Decoder needs no transport: any bytes can be fed to it, one frame a call.
+// A Decoder needs no transport: any bytes can be fed to it, one frame per call.
 func ExampleLines() {
 	d := frame.Lines(func(line []byte) error {
 		fmt.Printf("%q\n", line)
@@ -69,7 +69,7 @@ func ExampleLines() {
 	// kept for later: "thr"
 }
 
-// A line says how many bytes follow, which are none of the Decoder's business.
+// A line says how many bytes follow, which the Decoder does not interpret.
 func ExampleDecoder_Raw() {
 	var d *frame.Decoder
 	d = frame.Lines(func(line []byte) error {

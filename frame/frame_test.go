@@ -20,7 +20,7 @@ type maker struct {
 	name string
 	make func(f func([]byte) error, opts ...Option) *Decoder
 	enc  func(dst, body []byte) ([]byte, error)
-	size int // of every frame; 0: any
+	size int // of every frame; 0 for any
 }
 
 func makers() []maker {
@@ -104,7 +104,7 @@ func bodies(m maker) [][]byte {
 	}
 }
 
-// R42, behaviour 92: what was encoded comes back, however it was cut.
+// R42, behaviour 92: what was encoded comes back, however the stream was cut.
 func TestRoundTripEveryChop(t *testing.T) {
 	for _, m := range makers() {
 		t.Run(m.name, func(t *testing.T) {
@@ -219,8 +219,8 @@ func TestLineEnds(t *testing.T) {
 	}
 }
 
-// Behaviour 83: the limit, exactly, also where the buffer ends in half a
-// delimiter; what is too long is never delivered.
+// Behaviour 83: the limit is exact, even if the buffer ends in half a delimiter; a
+// frame that is too long is never delivered.
 func TestLimits(t *testing.T) {
 	const limit = 5
 	for _, c := range []struct {
@@ -315,7 +315,7 @@ func TestEncodersRefuse(t *testing.T) {
 		if string(dst[:4]) != "kept" || refused != (len(dst) == 4) {
 			t.Errorf("%q: %q, %v", c.line, dst, err)
 		}
-		// Refused exactly when it would be read otherwise.
+		// A line is refused exactly when it would be read differently.
 		stream := c.line + c.delim
 		if c.delim == "" {
 			stream += "\n"
@@ -367,8 +367,8 @@ func TestPauseStopsFrames(t *testing.T) {
 	}
 }
 
-// Close and Abort in a frame's function make it the last; an exchange of the
-// protocol there hands over exactly what is behind it.
+// Close and Abort in a frame's function make that frame the last; replacing the
+// protocol there hands over exactly what comes after it.
 func TestNothingAfterTheLastFrame(t *testing.T) {
 	for _, m := range makers() {
 		var stream []byte
@@ -486,7 +486,7 @@ func TestPromisesCostNothing(t *testing.T) {
 	}
 }
 
-// A buffer for a large frame goes when frames are small again.
+// A buffer for a large frame is dropped when frames are small again.
 func TestLargeBufferGoes(t *testing.T) {
 	d := Lines(func([]byte) error { return nil })
 	f := &feed{d: d}
@@ -508,8 +508,7 @@ func TestLargeBufferGoes(t *testing.T) {
 	}
 }
 
-// R6: no allocation per frame in steady state, small ones, cut ones and held
-// ones.
+// R6: no allocation per frame in steady state, for small, cut and held frames.
 func TestNoAllocations(t *testing.T) {
 	for _, m := range makers() {
 		sizes := []int{10, 100, 10_000}
@@ -584,7 +583,7 @@ func ExampleLines() {
 		fmt.Printf("line %q\n", line)
 		return nil
 	})
-	// A transport does this; the tail stays with it until more comes.
+	// A transport does this, and keeps the tail until more comes.
 	p := []byte("one\ntwo\r\nthr")
 	for {
 		n, err := d.DataReceived(p)

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// The invariant of every target: fed whole, byte by byte, and cut at random,
-// leaving unfinished frames to the feed or holding them, a stream gives the
-// same frames and the same error; and no frame is over the limit.
+// The invariant of every target: whether it is fed whole, byte by byte or cut at
+// random, and whether unfinished frames are left to the feed or held, a stream gives
+// the same frames and the same error; and no frame is over the limit.
 
 func decoded(m maker, stream []byte, limit, hold int, pieces func(n int) int) []string {
 	var got []string
@@ -58,7 +58,7 @@ func invariant(t *testing.T, m maker, stream []byte, limit int) {
 	}
 }
 
-// roundTrip cuts data into bodies, encodes them and wants them back.
+// roundTrip cuts data into bodies, encodes them and checks that they come back.
 func roundTrip(t *testing.T, m maker, data []byte) {
 	var (
 		stream []byte

@@ -5,14 +5,14 @@ import (
 	"errors"
 )
 
-// Lines hands each line to f, without its end. A line ends with "\n" or "\r\n",
-// or with what WithDelimiter says. What follows the last end when the stream
-// ends is an error (*weir.UnusedError) unless WithLastLine says otherwise.
+// Lines hands each line to f, without its end. A line ends with "\n" or "\r\n", or with
+// WithDelimiter's delimiter. If bytes follow the last line when the stream ends, that
+// is an error (*weir.UnusedError) unless WithLastLine is given.
 func Lines(f func(line []byte) error, opts ...Option) *Decoder {
 	return newDecoder(lines{}, f, opts)
 }
 
-// WithDelimiter makes lines end with delim, of one byte at least, and with
+// WithDelimiter makes lines end with delim, which has at least one byte, and with
 // nothing else. It is for Lines only.
 func WithDelimiter(delim string) Option {
 	return func(d *Decoder) {
@@ -22,9 +22,9 @@ func WithDelimiter(delim string) Option {
 	}
 }
 
-// WithLastLine makes the end of the stream the end of a line that has none, if
-// that is not empty. It is for Lines only, which then hold an unfinished line
-// themselves whatever its length.
+// WithLastLine makes the end of the stream end a line that has no delimiter, if the
+// line is not empty. It is for Lines only; the Decoder then holds an unfinished line
+// itself, whatever its length.
 func WithLastLine() Option {
 	return func(d *Decoder) {
 		switch d.format.(type) {
@@ -108,13 +108,13 @@ func (delimited) last(p []byte, limit int) ([]byte, error) {
 	return p, nil
 }
 
-// ErrDelimiter is returned for a line that would not be read as it was written.
+// ErrDelimiter is returned for a line that would not be read back as it was written.
 var ErrDelimiter = errors.New("frame: the line contains its own end")
 
-// AppendLine appends line and delim to dst. With an empty delim it appends "\n"
-// and takes no line that has one, or that ends with "\r". A line that contains
-// delim, or would form it together with what follows, is ErrDelimiter, and dst
-// is returned as it was.
+// AppendLine appends line and delim to dst. If delim is empty, AppendLine appends "\n"
+// and refuses a line that contains one or ends with "\r". For a line that contains
+// delim, or would form it together with what follows, the error is ErrDelimiter, and
+// dst is returned as it was.
 func AppendLine(dst, line []byte, delim string) ([]byte, error) {
 	if delim == "" {
 		if bytes.IndexByte(line, '\n') >= 0 || len(trimCR(line)) != len(line) {

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// Netstrings hands the content of each netstring to f: "5:hello," as
-// D. J. Bernstein's definition of 1997 has it. The length has no leading zero.
+// Netstrings hands the content of each netstring to f: "5:hello," as D. J. Bernstein
+// defined it in 1997. The length has no leading zero.
 func Netstrings(f func(frame []byte) error, opts ...Option) *Decoder {
 	return newDecoder(netstrings{}, f, opts)
 }
@@ -28,7 +28,7 @@ func (netstrings) measure(p []byte, _, limit int) (span, bool, error) {
 			if i > 0 && p[0] == '0' {
 				return span{}, false, badNetstring("the length begins with 0")
 			}
-			// Ten times what passed the limit, at most MaxInt/8, fits.
+			// Ten times a number within the limit, which is at most MaxInt/8, fits.
 			size = 10*size + uint64(c-'0')
 			if size > uint64(limit) {
 				return span{}, false, &LimitError{Format: "netstring", Limit: limit}

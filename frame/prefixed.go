@@ -20,7 +20,7 @@ const (
 	Uvarint                    // encoding/binary's unsigned varint: 7 bits a byte, the lowest first
 )
 
-// String returns what errors call the frame.
+// String returns the name that errors use for the frame.
 func (p Prefix) String() string {
 	switch p {
 	case Uint8:
@@ -35,12 +35,12 @@ func (p Prefix) String() string {
 	return fmt.Sprintf("frame with unknown prefix %d", uint8(p))
 }
 
-// Prefixed hands each frame that its length precedes to f.
+// Prefixed hands each frame, which its length precedes, to f.
 func Prefixed(p Prefix, f func(frame []byte) error, opts ...Option) *Decoder {
 	return newDecoder(p, f, opts)
 }
 
-// A varint shows that it does not fit with the byte behind its longest form.
+// A varint that is too long shows it in the byte after its longest form.
 func (Prefix) most(limit int) int { return limit + binary.MaxVarintLen64 + 1 }
 
 func (Prefix) last([]byte, int) ([]byte, error) { return nil, errNoLast }
@@ -93,8 +93,8 @@ func (p Prefix) measure(b []byte, _, limit int) (span, bool, error) {
 	return span{head: head, body: int(size)}, true, nil
 }
 
-// AppendPrefixed appends body to dst, its length in front. A body that is too
-// long for the prefix is a *LimitError, and dst is returned as it was.
+// AppendPrefixed appends body to dst, preceded by its length. If body is too long for
+// the prefix, the error is a *LimitError, and dst is returned as it was.
 func AppendPrefixed(dst []byte, p Prefix, body []byte) ([]byte, error) {
 	n := uint64(len(body))
 	most := uint64(math.MaxInt)
@@ -129,8 +129,8 @@ func AppendPrefixed(dst []byte, p Prefix, body []byte) ([]byte, error) {
 	return append(dst, body...), nil
 }
 
-// Fixed hands frames of size bytes to f. A size below 1 is a *SyntaxError with
-// the first bytes; the limit does not apply.
+// Fixed hands frames of size bytes to f. If size is below 1, the first bytes cause a
+// *SyntaxError. The limit does not apply.
 func Fixed(size int, f func(frame []byte) error, opts ...Option) *Decoder {
 	return newDecoder(fixed(size), f, opts)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// R6 over a real socket: lines that every read cuts somewhere else, and no
-// allocation for each.
+// R6 over a real socket: lines that every read cuts at a different place, without an
+// allocation per line.
 func TestLinesOverTCP(t *testing.T) {
 	const (
 		chunk  = 1000 // lines in a write

@@ -9,7 +9,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// A future of one loop is awaited, and canceled, on another (R26).
+// A future of one loop is awaited and canceled on another (R26).
 func TestCarry(t *testing.T) {
 	weirtest.CheckLeaks(t)
 	here, err := weir.New()
@@ -50,7 +50,7 @@ func TestCarry(t *testing.T) {
 	if err := errors.Join(<-ran, here.Close()); err != nil {
 		t.Error(err)
 	}
-	// With the other loop gone, canceling settles here.
+	// If the other loop is gone, canceling settles the future here.
 	c := future.Carry(func() *future.Future[int] { f, _ := future.New[int](hs); return f }(), ts)
 	c.Cancel()
 	if _, err, ok := c.Result(); !ok || !errors.Is(err, future.ErrCanceled) {

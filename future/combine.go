@@ -26,12 +26,12 @@ type gather[T any] struct {
 	strict bool
 }
 
-// Gather waits for all of fs and has their values in the order of fs. The first
-// failure is its failure, at once; the others go on, and their failures count
-// as seen. Canceling it cancels all of fs (behaviour 77).
+// Gather waits for all of fs and yields their values in the order of fs. It fails with
+// the first failure, at once; the others go on, and their failures count as seen.
+// Canceling it cancels all of fs (behaviour 77).
 func Gather[T any](s *Scheduler, fs ...*Future[T]) *Future[[]T] { return newGather(s, fs, false) }
 
-// GatherStrict is Gather, and a failure cancels the others.
+// GatherStrict is Gather, except that a failure cancels the others.
 func GatherStrict[T any](s *Scheduler, fs ...*Future[T]) *Future[[]T] {
 	return newGather(s, fs, true)
 }
@@ -79,9 +79,8 @@ type gatherAll[T any] struct {
 	left int
 }
 
-// GatherAll waits until all of fs have ended, in whatever way, and has what
-// became of each, in the order of fs. It never fails; canceling it cancels all
-// of fs.
+// GatherAll waits until all of fs have ended, in whatever way, and yields the Result of
+// each, in the order of fs. It never fails; canceling it cancels all of fs.
 func GatherAll[T any](s *Scheduler, fs ...*Future[T]) *Future[[]Result[T]] {
 	f, p := New[[]Result[T]](s)
 	g := &gatherAll[T]{fs: slices.Clone(fs), out: make([]Result[T], len(fs)), p: p, left: len(fs)}
@@ -108,23 +107,23 @@ func (g *gatherAll[T]) FutureSettled(i int) {
 // race waits for one of many.
 type race[T any] struct {
 	fs      []*Future[T]
-	errs    []error // of those that failed, where success is asked for
+	errs    []error // of those that failed, if a success is wanted
 	p       Promise[T]
 	left    int
 	success bool
 }
 
-// ErrNothing is the failure of a Race of nothing.
+// ErrNothing is the failure of a Race among no futures.
 var ErrNothing = errors.New("future: nothing to wait for")
 
-// Race is the first of fs to settle, with its value or its failure; the others
-// are canceled. To let one go on, Shield it. Where several have settled before
-// anybody could look, the one that settled first counts. Canceling it cancels
-// all. A race of nothing fails with ErrNothing.
+// Race settles as the first of fs to settle does, with its value or its failure; the
+// others are canceled. To let one go on, Shield it. If several have settled before Race
+// could look, the one that settled first counts. Canceling it cancels all. A Race among
+// no futures fails with ErrNothing.
 func Race[T any](s *Scheduler, fs ...*Future[T]) *Future[T] { return newRace(s, fs, false) }
 
-// FirstSuccess is the first of fs to have a value; the others are canceled
-// then. If all fail it fails with all their failures joined, in the order of
+// FirstSuccess settles with the value of the first of fs to have one; the others are
+// then canceled. If all fail it fails with all their failures joined, in the order of
 // fs. Canceling it cancels all.
 func FirstSuccess[T any](s *Scheduler, fs ...*Future[T]) *Future[T] { return newRace(s, fs, true) }
 
@@ -167,7 +166,7 @@ func (r *race[T]) FutureSettled(i int) {
 
 // Completed is one of several futures, and how it ended.
 type Completed[T any] struct {
-	Index int // in the list that AsCompleted was given
+	Index int // its index in AsCompleted's arguments
 	Value T
 	Err   error
 }
@@ -178,9 +177,9 @@ type asCompleted[T any] struct {
 	n   int
 }
 
-// AsCompleted returns as many futures as it is given: the first has the one
-// that settles first, and so on. None of them fails. Canceling one changes
-// nothing for the others: it gives up its place in the row.
+// AsCompleted returns as many futures as it is given: the first yields the one that
+// settles first, and so on. None of them fails. Canceling one changes nothing for the
+// others: it only gives up its place in the sequence.
 func AsCompleted[T any](s *Scheduler, fs ...*Future[T]) []*Future[Completed[T]] {
 	a := &asCompleted[T]{fs: slices.Clone(fs), out: make([]Promise[Completed[T]], len(fs))}
 	row := make([]*Future[Completed[T]], len(fs))
@@ -204,8 +203,8 @@ func (a *asCompleted[T]) FutureSettled(i int) {
 	}
 }
 
-// Both waits for two things of different types. The first failure is its
-// failure, at once. Canceling it cancels both.
+// Both waits for two futures of different types. It fails with the first failure, at
+// once. Canceling it cancels both.
 func Both[A, B any](s *Scheduler, a *Future[A], b *Future[B]) *Future[Pair[A, B]] {
 	f, p := New[Pair[A, B]](s)
 	p.OnCancel(func() {
@@ -224,8 +223,8 @@ func Both[A, B any](s *Scheduler, a *Future[A], b *Future[B]) *Future[Pair[A, B]
 	return f
 }
 
-// Map is f's value put through fn, which runs on the loop; a failure of f or of
-// fn is its failure, and a panic of fn a *PanicError. Canceling it cancels f.
+// Map settles with f's value put through fn, which runs on the loop. If f or fn fails,
+// it fails likewise; if fn panics, with a *PanicError. Canceling it cancels f.
 func Map[T, U any](f *Future[T], fn func(T) (U, error)) *Future[U] {
 	g, p := New[U](f.s)
 	p.OnCancel(func() { f.Cancel() })
@@ -242,9 +241,10 @@ func Map[T, U any](f *Future[T], fn func(T) (U, error)) *Future[U] {
 	return g
 }
 
-// Then starts the next step when f has a value: it is what fn's future becomes.
-// A failure of f is its failure, and a panic of fn a *PanicError; an fn that
-// returns nil has failed. Canceling it cancels the step that is under way.
+// Then starts the next step when f has a value: it settles as the future that fn
+// returns does. If f fails, it fails likewise; if fn panics, with a *PanicError. An fn
+// that returns nil counts as a failure. Canceling it cancels the step that is under
+// way.
 func Then[T, U any](f *Future[T], fn func(T) *Future[U]) *Future[U] {
 	g, p := New[U](f.s)
 	cancel := func() { f.Cancel() }
@@ -273,7 +273,7 @@ func Then[T, U any](f *Future[T], fn func(T) *Future[U]) *Future[U] {
 	return g
 }
 
-// Shield is what f becomes, but canceling it leaves f alone.
+// Shield settles as f does, but canceling it leaves f alone.
 func Shield[T any](f *Future[T]) *Future[T] {
 	g, p := New[T](f.s)
 	f.OnDone(func(v T, err error) { p.Settle(v, err) })

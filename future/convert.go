@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// After has a value when d has passed. Canceling it stops its timer.
+// After settles when d has passed. Canceling it stops its timer.
 func After(s *Scheduler, d time.Duration) *Future[struct{}] {
 	f, p := New[struct{}](s)
 	tm := s.newTimer(func() { p.Resolve(struct{}{}) })
@@ -17,10 +17,10 @@ func After(s *Scheduler, d time.Duration) *Future[struct{}] {
 	return f
 }
 
-// Timeout is what f becomes within d; then f is canceled, and it fails with
-// ErrTimeout once f has ended. A value that f has by then, or in the end, is
-// not lost: it wins over the timeout (behaviour 79). An f that does not end
-// when it is canceled delays the timeout; Shield it if that can be.
+// Timeout settles as f does within d; after that f is canceled, and Timeout fails with
+// ErrTimeout once f has ended. A value that f has by then, or in the end, is not lost:
+// it wins over the timeout (behaviour 79). An f that does not end when it is canceled
+// delays the timeout; Shield it if that can happen.
 func Timeout[T any](f *Future[T], d time.Duration) *Future[T] {
 	g, p := New[T](f.s)
 	late := false
@@ -37,10 +37,10 @@ func Timeout[T any](f *Future[T], d time.Duration) *Future[T] {
 	return g
 }
 
-// FromFunc makes a future of a function that calls back: start gets the
-// callback, which must be called on the loop's goroutine and counts once, and
-// may return what stops it, else nil. Canceling calls that, and then the future
-// fails with ErrCanceled unless the callback was called.
+// FromFunc makes a future of a function that calls back: start gets the callback, which
+// must be called on the loop's goroutine and counts once. start returns a function that
+// stops the work, or nil. Canceling calls that function; the future then fails with
+// ErrCanceled unless the callback was called.
 func FromFunc[T any](s *Scheduler, start func(done func(T, error)) (stop func())) *Future[T] {
 	f, p := New[T](s)
 	stop := start(func(v T, err error) { p.Settle(v, err) })
@@ -60,10 +60,10 @@ func Callback[T any](s *Scheduler) (*Future[T], func(T, error)) {
 	return f, func(v T, err error) { _ = p.Post(v, err) }
 }
 
-// FromChan has the next value of ch. It takes a goroutine that waits for it, and
-// ends when the future is canceled. A closed channel is a failure with
-// ErrNothing. A value that is taken from ch just as the future is canceled
-// becomes the future's value: it is not lost.
+// FromChan settles with the next value of ch. It uses a goroutine, which waits for the
+// value and ends when the future is canceled. If ch is closed, the future fails with
+// ErrNothing. A value that is taken from ch just as the future is canceled becomes the
+// future's value: it is not lost.
 func FromChan[T any](s *Scheduler, ch <-chan T) *Future[T] {
 	f, p := New[T](s)
 	quit := make(chan struct{})
@@ -94,8 +94,7 @@ func Chan[T any](f *Future[T]) <-chan Result[T] {
 	return ch
 }
 
-// FromContext fails with ctx's cause when ctx is done. Canceling it lets go of
-// ctx.
+// FromContext fails with ctx's cause when ctx is done. Canceling it stops watching ctx.
 func FromContext(s *Scheduler, ctx context.Context) *Future[struct{}] { //nolint:revive // the Scheduler is first everywhere
 	f, p := New[struct{}](s)
 	release := context.AfterFunc(ctx, func() { _ = p.Post(struct{}{}, context.Cause(ctx)) })
@@ -115,23 +114,22 @@ func WithContext[T any](ctx context.Context, f *Future[T]) *Future[T] {
 	return f
 }
 
-// Context returns a context that ends when f settles: with f's failure as its
-// cause, or with context.Canceled if f has a value. It ends with parent too.
+// Context returns a context that ends when f settles: with f's failure as its cause, or
+// with context.Canceled if f has a value. It also ends when parent does.
 func Context[T any](parent context.Context, f *Future[T]) context.Context {
 	ctx, cancel := context.WithCancelCause(parent)
 	f.OnDone(func(_ T, err error) { cancel(err) })
 	return ctx
 }
 
-// Carry makes a future of another loop out of f: it settles there as f does
-// here, and canceling it there cancels f here. It is called on f's loop; what it
-// returns belongs to the other. Where the other loop is closed by then, nobody
-// hears of it.
+// Carry makes a future on another loop out of f: it settles there as f does here, and
+// canceling it there cancels f here. It is called on f's loop; the future it returns
+// belongs to the other loop. If that loop is closed when f settles, the result is lost.
 func Carry[T any](f *Future[T], to *Scheduler) *Future[T] {
 	g, p := New[T](to)
 	p.OnCancel(func() {
 		if f.s.post(func() { f.Cancel() }) != nil {
-			p.Reject(ErrCanceled) // there is nobody left to do it
+			p.Reject(ErrCanceled) // no one is left to settle it
 		}
 	})
 	f.OnDone(func(v T, err error) { _ = p.Post(v, err) })

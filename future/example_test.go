@@ -9,8 +9,7 @@ import (
 	"github.com/weir-io/weir/future"
 )
 
-// Three questions are asked; what is wanted is the first answer that is one,
-// within a second.
+// Three questions are asked; the first one to be answered within a second counts.
 func Example() {
 	l, err := weir.New()
 	if err != nil {
@@ -39,8 +38,8 @@ func Example() {
 	// Output: an answer <nil>
 }
 
-// One after another: each step begins with what the last one found, and a failure
-// of any is the failure of all.
+// One after another: each step begins with the result of the last one, and a failure of
+// any step is the failure of all.
 func ExampleThen() {
 	l, err := weir.New()
 	if err != nil {

@@ -14,10 +14,10 @@ func (canceledError) Error() string        { return "future: canceled" }
 func (canceledError) Is(target error) bool { return target == context.Canceled }
 
 var (
-	// ErrCanceled is the failure of what was canceled, and what a wait in a
+	// ErrCanceled is the failure of a canceled future, and the error that a wait in a
 	// canceled scope returns. It is context.Canceled too.
 	ErrCanceled error = canceledError{}
-	// ErrTimeout is the failure of what took too long. It is
+	// ErrTimeout is the failure of something that took too long. It is
 	// os.ErrDeadlineExceeded and context.DeadlineExceeded too.
 	ErrTimeout error = timeout.New("future: timed out")
 
@@ -36,8 +36,8 @@ type Future[T any] struct {
 	s        *Scheduler
 	value    T
 	err      error
-	first    entry[T]   // who is to be told, beginning with this one,
-	more     []entry[T] // which nearly always is the only one
+	first    entry[T]   // those to be notified: this one comes first,
+	more     []entry[T] // and is nearly always the only one
 	onCancel func()
 	unseen   *unseen
 	flags    flags
@@ -48,11 +48,11 @@ type flags uint8
 const (
 	fSettled  flags = 1 << iota
 	fQueued         // in the Scheduler's queue
-	fSeen           // somebody looked, or asked to be told
+	fSeen           // someone looked, or asked to be told
 	fCanceled       // Cancel was called
 )
 
-// entry is one who wants to know: a function, or a Waiter with its tag.
+// entry is one party to notify: a function, or a Waiter with its tag.
 type entry[T any] struct {
 	fn  func(T, error)
 	w   Waiter
@@ -61,8 +61,8 @@ type entry[T any] struct {
 
 func (e *entry[T]) empty() bool { return e.fn == nil && e.w == nil }
 
-// Promise is the settling side of a Future. Its methods belong to the loop's
-// goroutine, but for Post.
+// Promise is the settling side of a Future. Its methods, except Post, belong to the
+// loop's goroutine.
 type Promise[T any] struct{ f *Future[T] }
 
 // New makes an open future and its settling side.
@@ -97,8 +97,8 @@ func (p Promise[T]) Reject(err error) bool {
 	return p.f.settle(zero, err)
 }
 
-// Settle is Resolve if err is nil, else Reject; the value is kept beside the
-// failure, as io.Reader keeps n.
+// Settle is Resolve if err is nil, else Reject; the value is kept alongside the
+// failure, as io.Reader returns n alongside an error.
 func (p Promise[T]) Settle(v T, err error) bool { return p.f.settle(v, err) }
 
 // Post is Settle from any goroutine; it returns the loop's error if the loop is
@@ -107,9 +107,9 @@ func (p Promise[T]) Post(v T, err error) error {
 	return p.f.s.post(func() { p.f.settle(v, err) })
 }
 
-// OnCancel has fn called, once, inside Cancel, in place of settling with
-// ErrCanceled: whoever works for this future then stops, and settles it when
-// that is done. Where Cancel was called before, fn is called at once.
+// OnCancel arranges for Cancel to call fn, once, instead of settling the future with
+// ErrCanceled: fn makes whoever works for this future stop, and settle it when that is
+// done. If Cancel was called before, fn is called at once.
 func (p Promise[T]) OnCancel(fn func()) {
 	switch {
 	case p.f.Settled():
@@ -120,7 +120,7 @@ func (p Promise[T]) OnCancel(fn func()) {
 	}
 }
 
-// Future is the other side.
+// Future is the other side of the promise.
 func (p Promise[T]) Future() *Future[T] { return p.f }
 
 // Scheduler is what f was made with.
@@ -139,16 +139,16 @@ func (f *Future[T]) Result() (v T, err error, ok bool) {
 	return f.value, f.err, true
 }
 
-// OnDone has fn called with value and failure, in the turn after f has settled;
-// in the next turn if it has already (behaviour 76). Functions and Waiters are
-// called in the order in which they came.
+// OnDone arranges for fn to be called with value and failure, in the turn after f has
+// settled, or in the next turn if it has already settled (behaviour 76). Functions and
+// Waiters are called in the order in which they came.
 func (f *Future[T]) OnDone(fn func(T, error)) { f.add(entry[T]{fn: fn}) }
 
-// Watch is OnDone for a Waiter: w is told with the tag and asks for the Result.
+// Watch is OnDone for a Waiter: w is called with the tag and asks for the Result.
 func (f *Future[T]) Watch(w Waiter, tag int) { f.add(entry[T]{w: w, tag: tag}) }
 
-// Unwatch takes a Watch of w and tag back. It returns how many others wait for
-// f and whether it found one to take back.
+// Unwatch takes back a Watch of w and tag. It returns how many others wait for f and
+// whether it found one to take back.
 func (f *Future[T]) Unwatch(w Waiter, tag int) (others int, found bool) {
 	if f.first.w == w && f.first.tag == tag {
 		f.pop()
@@ -167,14 +167,13 @@ func (f *Future[T]) Unwatch(w Waiter, tag int) (others int, found bool) {
 	return f.waiting(), found
 }
 
-// Seen says that somebody knows of f's failure by other means: it is not
-// reported.
+// Seen says that someone knows of f's failure by other means: it is not reported.
 func (f *Future[T]) Seen() { f.look() }
 
-// Cancel asks whoever works for f to stop. Where nobody set OnCancel, f fails
-// with ErrCanceled at once; otherwise it settles when and how that one sees
-// fit: a result that was on its way is not lost. It reports whether f was open.
-// Calling it again has no effect.
+// Cancel asks whoever works for f to stop. If OnCancel was not called, f fails with
+// ErrCanceled at once; otherwise it settles when and how the worker sees fit: a result
+// that was on its way is not lost. It reports whether f was open. Calling it again has
+// no effect.
 func (f *Future[T]) Cancel() bool {
 	if f.Settled() {
 		return false
@@ -193,7 +192,7 @@ func (f *Future[T]) Cancel() bool {
 	return true
 }
 
-// callCancel calls what OnCancel was given. Where that panics there is no one left
+// callCancel calls the function that OnCancel was given. If that panics, no one is left
 // to settle f.
 func (f *Future[T]) callCancel(fn func()) {
 	safely("OnCancel", func() error {
@@ -205,7 +204,7 @@ func (f *Future[T]) callCancel(fn func()) {
 			return
 		}
 		if p := (*PanicError)(nil); errors.As(err, &p) {
-			panic(p.Value) // f has settled: let who called Cancel know
+			panic(p.Value) // f has settled: let the caller of Cancel know
 		}
 	})
 }
@@ -268,7 +267,7 @@ func (f *Future[T]) enqueue() {
 	}
 }
 
-// Run implements Job: it tells those who wait.
+// Run implements Job: it notifies those that wait.
 func (f *Future[T]) Run() {
 	f.flags &^= fQueued
 	defer func() {
@@ -286,9 +285,9 @@ func (f *Future[T]) Run() {
 	}
 }
 
-// OnlyCanceled reports whether err is nothing but cancellation: ErrCanceled,
-// wrapped or not, or several joined that all are. An error that has a
-// cancellation beside a failure is a failure.
+// OnlyCanceled reports whether err is nothing but cancellation: ErrCanceled, wrapped or
+// not, or a join of nothing but cancellations. An error that joins a cancellation and a
+// failure is a failure.
 func OnlyCanceled(err error) bool {
 	for err != nil {
 		if err == ErrCanceled || err == context.Canceled { //nolint:errorlint // this is the unwrapping

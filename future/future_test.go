@@ -34,7 +34,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// rest lets everything happen.
+// rest lets everything run until nothing is left to do.
 func (w *world) rest() {
 	w.Helper()
 	if err := w.sim.Run(nil); err != nil {
@@ -42,7 +42,7 @@ func (w *world) rest() {
 	}
 }
 
-// end is what f became.
+// end describes how f settled.
 func end[T any](w *world, f *future.Future[T]) string {
 	w.Helper()
 	w.rest()
@@ -158,7 +158,7 @@ func TestCancel(t *testing.T) {
 	if _, err, _ := f.Result(); !errors.Is(err, future.ErrCanceled) || !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: %v", err)
 	}
-	// With OnCancel it is the worker who settles, and may still succeed.
+	// With OnCancel the worker settles the future, and may still succeed.
 	g, q := future.New[int](w.s)
 	asked := 0
 	q.OnCancel(func() { asked++ })
@@ -175,8 +175,8 @@ func TestCancel(t *testing.T) {
 	w.is(end(w, h), "9")
 }
 
-// Gather: the first error is reported at once and siblings go on, or not if
-// asked; canceling it cancels the children (R54, behaviour 77).
+// Gather: the first error is reported at once and the siblings go on, unless asked
+// otherwise; canceling it cancels the children (R54, behaviour 77).
 func TestGather(t *testing.T) {
 	w := newWorld(t)
 	three := func() ([]*future.Future[int], []future.Promise[int]) {
@@ -296,7 +296,7 @@ func TestBothMapThenShield(t *testing.T) {
 	w.is(end(w, th), "open")
 	th.Cancel()
 	w.is(end(w, th)+end(w, next), strings.Repeat(future.ErrCanceled.Error(), 2))
-	// Canceled between the steps: the second one hears of it.
+	// Canceled between the steps: the second step gets the cancel.
 	next, _ = future.New[int](w.s)
 	th = future.Then(future.Resolved(w.s, 1), func(int) *future.Future[int] { return next })
 	th.Cancel()
@@ -327,7 +327,7 @@ func TestTimeout(t *testing.T) {
 	if !a.Canceling() {
 		t.Error("the late future goes on")
 	}
-	// In the same turn, whichever timer comes first.
+	// Both in the same turn, whichever timer comes first.
 	for _, first := range []bool{true, false} {
 		b, pb := future.New[int](w.s)
 		set := func() { w.loop.After(time.Second, func() { pb.Resolve(2) }) }
@@ -463,8 +463,8 @@ func text[T any](f *future.Future[T]) *future.Future[string] {
 	return future.Map(f, func(v T) (string, error) { return fmt.Sprint(v), nil })
 }
 
-// A failure that nobody looked at is reported, once, in the order of settling;
-// one that somebody looked at and a cancellation are not.
+// A failure that no one looked at is reported, once, in the order of settling; one that
+// someone looked at is not, nor is a cancellation.
 func TestUnseen(t *testing.T) {
 	w := newWorld(t)
 	for i := range 3 {
@@ -493,7 +493,7 @@ func TestUnseen(t *testing.T) {
 	}
 }
 
-// The collector finds what nobody can look at any more.
+// The collector finds the failures that no one can look at any more.
 func TestUnseenCollected(t *testing.T) {
 	l, err := weir.New()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 )
 
-// ErrGoexit is the failure of a future whose function ended its goroutine by
+// ErrGoexit is the failure of a future whose function ended its goroutine with
 // runtime.Goexit, as testing's FailNow does.
 var ErrGoexit = errors.New("future: the function called runtime.Goexit")
 
@@ -29,8 +29,8 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// safely calls fn and makes an error of a panic. Of a Goexit it makes one for
-// failed, which the goroutine does not outlive.
+// safely calls fn and turns a panic into an error. A Goexit, which the goroutine does
+// not survive, becomes an error that is passed to failed.
 func safely(where string, fn func() error, failed func(error)) {
 	err := ErrGoexit
 	defer func() {

@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/future"
 )
 
-// TestPanicsAreFailures: a function that panics, ends its goroutine or returns no
-// future settles the one that waits for it (L6).
+// TestPanicsAreFailures: if a function panics, ends its goroutine or returns no future,
+// the future that waits for it still settles (L6).
 func TestPanicsAreFailures(t *testing.T) {
 	boom := errors.New("boom")
 	for _, c := range []struct {
@@ -63,7 +63,7 @@ func TestPanicsAreFailures(t *testing.T) {
 					}
 				})
 			})
-			// Turns on goroutines of their own: one may be ended.
+			// Run the turns on goroutines of their own: one of these may be ended.
 			for range 8 {
 				over := make(chan struct{})
 				go func() {

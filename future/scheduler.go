@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Timer is what futures need of a loop's timer: Set makes it fire once after
-// d, again if it is set already; Stop reports whether it was set.
+// Timer is what futures need of a loop's timer: Set makes it fire once after d,
+// replacing an earlier Set; Stop reports whether it was set.
 type Timer interface {
 	Set(d time.Duration)
 	Stop() bool
 }
 
-// Loop is what On needs of a loop. Soon queues a callback for the next turn and
-// belongs to the loop's goroutine; Post does so from any goroutine, and fails
-// when the loop is closed. What they and NewTimer return is the loop's affair,
-// which is why it is a parameter: the compiler finds C and T by itself.
+// Loop is what On needs of a loop. Soon queues a callback for the next turn and belongs
+// to the loop's goroutine; Post does so from any goroutine, and fails if the loop is
+// closed. What they and NewTimer return depends on the loop, which is why C and T are
+// type parameters; the compiler infers both.
 type Loop[C any, T Timer] interface {
 	Soon(fn func()) C
 	Post(fn func()) (C, error)
@@ -30,9 +30,9 @@ type Job interface {
 	Run()
 }
 
-// Scheduler is a loop as futures and tasks see it. It gathers what is to be run
-// in the next turn and asks the loop once for all of it. Its methods belong to
-// the loop's goroutine unless they say otherwise.
+// Scheduler is a loop as futures and tasks see it. It collects the jobs for the next
+// turn and asks the loop once for all of them. Its methods belong to the loop's
+// goroutine unless they say otherwise.
 type Scheduler struct {
 	soon     func(func()) any
 	post     func(func()) error
@@ -44,9 +44,9 @@ type Scheduler struct {
 	batch []Job  // what this turn runs
 	turn  func() // runTurn
 
-	armed    bool // the loop was asked for a turn
-	call     any  // what it said
-	flushing bool // and need not be asked
+	armed    bool // the loop has been asked for a turn
+	call     any  // what the loop returned
+	flushing bool // inside Flush: the loop need not be asked
 
 	report      func(error)
 	atCloseOnly bool
@@ -56,17 +56,17 @@ type Scheduler struct {
 // Option is an option of On.
 type Option func(*Scheduler)
 
-// WithUnseen has failures that nobody looked at reported to f, on the loop's
-// goroutine, instead of to the default logger. f gets an *UnseenError.
+// WithUnseen reports failures that no one looked at to f, on the loop's goroutine,
+// instead of to the default logger. f gets an *UnseenError.
 func WithUnseen(f func(error)) Option { return func(s *Scheduler) { s.report = f } }
 
-// AtCloseOnly reports failures that nobody looked at when the Scheduler is
-// closed and not before, so that the garbage collector has no say in what
-// happens when. Until then each takes some memory.
+// AtCloseOnly reports failures that no one looked at when the Scheduler is closed and
+// not before, so that the garbage collector has no influence on when they are reported.
+// Until then each takes some memory.
 func AtCloseOnly() Option { return func(s *Scheduler) { s.atCloseOnly = true } }
 
-// On makes a Scheduler of a loop. Several on one loop do not disturb each
-// other, but futures that are combined must be of the same one.
+// On makes a Scheduler for a loop. Several on one loop do not disturb each other, but
+// futures that are combined must belong to the same Scheduler.
 func On[C any, T Timer](l Loop[C, T], opts ...Option) *Scheduler {
 	s := &Scheduler{
 		soon: func(f func()) any { return l.Soon(f) },
@@ -86,8 +86,7 @@ func On[C any, T Timer](l Loop[C, T], opts ...Option) *Scheduler {
 	return s
 }
 
-// Enqueue has j run in the next turn of the loop, after all that was enqueued
-// before.
+// Enqueue makes j run in the next turn of the loop, after everything enqueued before.
 func (s *Scheduler) Enqueue(j Job) {
 	s.ready = append(s.ready, j)
 	s.arm()
@@ -101,11 +100,11 @@ func (s *Scheduler) arm() {
 	}
 }
 
-// Post has fn run by the loop. Any goroutine may call it. It returns the loop's
-// error when the loop is closed.
+// Post makes the loop run fn. Any goroutine may call it. It returns the loop's error if
+// the loop is closed.
 func (s *Scheduler) Post(fn func()) error { return s.post(fn) }
 
-// NewTimer makes a stopped timer of the loop.
+// NewTimer makes a stopped timer on the loop.
 func (s *Scheduler) NewTimer(fn func()) Timer { return s.newTimer(fn) }
 
 // Now is the loop's time.
@@ -125,7 +124,7 @@ func (s *Scheduler) runBatch() {
 	i := 0
 	defer func() {
 		if rest := s.batch[i:]; len(rest) > 0 {
-			// A job panicked; the loop hears of it, the others go on.
+			// A job panicked; the loop gets the panic, the other jobs go on.
 			s.ready = append(append([]Job(nil), rest...), s.ready...)
 			clear(rest)
 			s.arm()
@@ -145,15 +144,15 @@ const flushMax = 1_000_000
 // errFlush is what Flush returns for work that never ends.
 var errFlush = errors.New("future: the queue does not come to its end")
 
-// Flush runs what is queued, and what that queues, until nothing is left. It is
-// for after the loop's end: a closed loop has no next turn, but callbacks and
-// coroutines may have something to put away. It fails if there is no end to it,
-// and must not be called from a callback.
+// Flush runs what is queued, and what that queues in turn, until nothing is left. It is
+// for use after the loop's end: a closed loop has no next turn, but callbacks and
+// coroutines may still have something to clean up. It fails if the queue never becomes
+// empty, and must not be called from a callback.
 func (s *Scheduler) Flush() error {
 	s.flushing = true
 	defer func() {
 		s.flushing = false
-		if len(s.ready) > 0 { // a panic, or no end
+		if len(s.ready) > 0 { // a panic, or a queue that never becomes empty
 			s.arm()
 		} else if c, ok := s.call.(interface{ Cancel() bool }); ok && c.Cancel() {
 			// The turn that the loop was asked for has nothing to do.
@@ -169,9 +168,9 @@ func (s *Scheduler) Flush() error {
 	return errFlush
 }
 
-// Close runs what is queued, see Flush, and then reports every failure that
-// nobody looked at, in the order of settling. Futures that settle later are
-// not reported until it is called again.
+// Close runs what is queued, see Flush, and then reports every failure that no one
+// looked at, in the order of settling. Futures that settle later are not reported until
+// it is called again.
 func (s *Scheduler) Close() error {
 	err := s.Flush()
 	for u := s.unseen.first; u != nil; u = s.unseen.first {

@@ -2,7 +2,7 @@ package future
 
 import "runtime"
 
-// UnseenError is a failure that nobody looked at.
+// UnseenError is a failure that no one looked at.
 type UnseenError struct{ Err error }
 
 func (e *UnseenError) Error() string {
@@ -12,8 +12,8 @@ func (e *UnseenError) Error() string {
 // Unwrap returns the failure.
 func (e *UnseenError) Unwrap() error { return e.Err }
 
-// unseen stands for a failed future until somebody looks. It does not refer to
-// the future, so that the collector can find out that nobody will.
+// unseen stands for a failed future until someone looks. It does not refer to the
+// future, so that the collector can find out that no one will.
 type unseen struct {
 	s          *Scheduler
 	err        error
@@ -23,7 +23,7 @@ type unseen struct {
 	watched    bool // cleanup is set
 }
 
-// unseenList has the failures in the order of settling.
+// unseenList holds the failures in the order of settling.
 type unseenList struct{ first, last *unseen }
 
 func (l *unseenList) add(u *unseen) {
@@ -55,7 +55,7 @@ func (l *unseenList) remove(u *unseen) {
 	u.prev, u.next = nil, nil
 }
 
-// watchUnseen remembers that f failed and nobody knows.
+// watchUnseen records that f has failed and no one knows.
 func (f *Future[T]) watchUnseen() {
 	u := &unseen{s: f.s, err: f.err}
 	f.unseen = u
@@ -68,7 +68,7 @@ func (f *Future[T]) watchUnseen() {
 
 // collected runs on a goroutine of the runtime.
 func (u *unseen) collected() {
-	// A closed loop takes no posts; then it is Scheduler.Close that reports.
+	// A closed loop takes no posts; Scheduler.Close reports the failure then.
 	_ = u.s.post(func() { u.s.reportUnseen(u) })
 }
 
@@ -80,7 +80,7 @@ func (s *Scheduler) reportUnseen(u *unseen) {
 	s.report(&UnseenError{u.err})
 }
 
-// look notes that somebody knows of the failure, or will.
+// look records that someone knows of the failure, or will.
 func (f *Future[T]) look() {
 	f.flags |= fSeen
 	if u := f.unseen; u != nil {

@@ -10,19 +10,18 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Attach makes a transport of a connection of another library: an SSH channel,
-// a QUIC stream, a serial port, crypto/tls's, either end of net.Pipe, a pair of
-// pipes. From success on conn is the transport's, and is closed with it, also
-// where f refuses it: then the error is weir.ErrClosed. Only the loop's
+// Attach makes a transport of another library's connection: an SSH channel, a QUIC
+// stream, a serial port, a crypto/tls connection, either end of net.Pipe, a pair of
+// pipes. On success conn belongs to the transport and is closed with it. If f refuses
+// the connection, conn is closed too and the error is weir.ErrClosed. Only the loop's
 // goroutine may call it, as with Loop.Attach.
 //
-// A *net.TCPConn or *net.UnixConn hands over its descriptor where the backend
-// takes descriptors, and costs nothing further. Everything else gets two
-// goroutines, one that blocks in Read and one that blocks in Write, with at
-// most 64 KiB between each of them and the loop; they end when conn is closed,
-// which must make a Read or Write in progress return. A type whose Close means
-// less than that needs a wrapper: quic-go's Stream.Close ends writing alone, and
-// belongs into the wrapper's CloseWrite.
+// A *net.TCPConn or *net.UnixConn hands over its descriptor if the backend takes
+// descriptors, and then costs nothing more. Everything else gets two goroutines, one
+// that blocks in Read and one that blocks in Write, with at most 64 KiB between each of
+// them and the loop; they end when conn is closed, which must make a Read or Write in
+// progress return. A type whose Close does less than that needs a wrapper: quic-go's
+// Stream.Close ends only writing, and belongs in the wrapper's CloseWrite.
 //
 // The transport can end writing alone if conn has a CloseWrite method. An Abort
 // resets the connection if conn has a SetLinger or an Abort method. conn is
@@ -35,27 +34,27 @@ func Attach(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts ...weir.
 	return carry(l, conn, f, opts)
 }
 
-// errNotHanded says that conn has no descriptor that the loop could take.
+// errNotHanded says that conn has no descriptor for the loop to take.
 var errNotHanded = errors.New("netconn: no descriptor to hand over")
 
-// Foreigner is the ability of a transport that Attach made with goroutines:
-// reaching the connection behind it. Reading, writing and closing that are the
-// transport's business.
+// Foreigner is the ability, of a transport that Attach made with goroutines, to give
+// access to the connection behind it. Reading, writing and closing that connection are
+// the transport's business.
 type Foreigner interface {
 	Foreign() io.ReadWriteCloser
 }
 
-// Pauses between tries of Serve when a listener has failed for the time being.
+// Pauses between tries of Serve when a listener has failed temporarily.
 const (
 	serveRetryMin = 5 * time.Millisecond
 	serveRetryMax = time.Second
 )
 
-// Serve accepts connections of another library's listener and attaches each to
-// l, on the calling goroutine, until ctx ends or Accept fails for good, such as
-// when ln is closed. It returns ctx's reason or Accept's error, and leaves
-// closing ln to the caller, but for the end of ctx, which closes it. No
-// connection is accepted while one waits for the loop.
+// Serve accepts connections from another library's listener and attaches each to l, on
+// the calling goroutine, until ctx ends or Accept fails for good, for example because
+// ln is closed. It returns ctx's reason or Accept's error. Closing ln is left to the
+// caller, except that the end of ctx closes it. No connection is accepted while one
+// waits for the loop.
 func Serve(ctx context.Context, l *weir.Loop, ln net.Listener, f weir.Factory, opts ...weir.Option) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()

@@ -14,8 +14,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// hidden is a connection whose type is nothing to weir, but for its half-close
-// and its descriptor.
+// hidden is a connection of a type unknown to weir, except for its half-close and its
+// descriptor.
 type hidden struct {
 	net.Conn
 	half interface {
@@ -51,7 +51,7 @@ func connected(t testing.TB, network, address string) (net.Conn, net.Conn) {
 	return a, b
 }
 
-// foreign is a kind of connection of another library.
+// foreign is a kind of connection from another library.
 type foreign struct {
 	name             string
 	make             func(t testing.TB) (io.ReadWriteCloser, io.ReadWriteCloser)
@@ -106,14 +106,14 @@ func (f foreign) streams(backend string) weirtest.Maker {
 	}
 }
 
-// TestForeignStreams runs what every stream promises on connections of other
-// libraries, with each backend (R27, R57, behaviours 20 to 47).
+// TestForeignStreams checks what every stream promises on other libraries' connections,
+// with each backend (R27, R57, behaviours 20 to 47).
 func TestForeignStreams(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
 		for _, f := range foreigns {
-			// The others differ from these in nothing that a backend sees; those
-			// handed over are the root's own sockets, whose suite is there, and
-			// have no goroutine for the race detector to look at.
+			// To a backend the others look the same as these. Connections that are
+			// handed over are the root package's own sockets, which have their own
+			// suite, and have no goroutine for the race detector to examine.
 			first := backend == weir.Backends()[0]
 			if f.name != "tcp" && (f.name != "pipe" || race.Enabled) && !first {
 				continue

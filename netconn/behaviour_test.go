@@ -20,7 +20,7 @@ import (
 // soon is a deadline that is only met if something is broken.
 func soon() time.Time { return time.Now().Add(20 * time.Second) }
 
-// pattern is n bytes that tell their position.
+// pattern is n bytes that show their position.
 func pattern(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -38,7 +38,7 @@ func TestBackpressure(t *testing.T) {
 		defer b.Close()
 		piece := pattern(10_000)
 		sent := 0
-		// Nothing is lost by a write that times out half-way: its count is exact.
+		// A write that times out halfway loses nothing: its count is exact.
 		for {
 			if err := a.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 				t.Fatal(err)
@@ -51,8 +51,8 @@ func TestBackpressure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Two boxes, the transport's mark and one write more, two socket
-			// buffers; a kept tail at the reader.
+			// Two boxes, the transport's mark plus one write, two socket buffers, and a
+			// kept tail at the reader.
 			if sent > 4<<20 {
 				t.Fatalf("%d bytes were taken and nobody reads", sent)
 			}
@@ -101,7 +101,7 @@ func TestHalfClose(t *testing.T) {
 			if _, err := client.Write(request); err != nil {
 				t.Error(err)
 			}
-			for range 2 { // again is nothing
+			for range 2 { // calling it again has no effect
 				if err := client.CloseWrite(); err != nil {
 					t.Error(err)
 				}
@@ -129,7 +129,7 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
-// TestNoHalfClose: a transport that cannot says so beforehand (behaviour 45).
+// TestNoHalfClose: a transport that cannot half-close says so beforehand (behaviour 45).
 func TestNoHalfClose(t *testing.T) {
 	l := startLoop(t)
 	x, y := net.Pipe()
@@ -194,8 +194,8 @@ func TestCloseFlushes(t *testing.T) {
 
 func second(_ int, err error) error { return err }
 
-// TestReset: an abort reaches the peer's reader and writer as ECONNRESET
-// (behaviour 29), behind what it had received.
+// TestReset: an abort reaches the peer's reader and writer as ECONNRESET (behaviour
+// 29), after the bytes received before.
 func TestReset(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		l := newLoop(t)
@@ -212,15 +212,15 @@ func TestReset(t *testing.T) {
 		if _, err := b.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("read: %v", err)
 		}
-		// The reader has heard of the loss, so the writer has.
+		// The reader has seen the loss, so the writer does too.
 		if n, err := b.Write([]byte("x")); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("write: %d, %v", n, err)
 		}
 	})
 }
 
-// TestResetOfWriter: who only writes to a peer that is gone hears of it as soon as
-// the loop does, and nothing piles up until then (R30, behaviours 29 and 59).
+// TestResetOfWriter: code that only writes to a peer that is gone learns of it as soon
+// as the loop does, and nothing piles up until then (R30, behaviours 29 and 59).
 func TestResetOfWriter(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		a, b := dialled("tcp")(t, newLoop(t), newLoop(t))
@@ -246,8 +246,8 @@ func TestResetOfWriter(t *testing.T) {
 	})
 }
 
-// TestDeadlines that nettest does not look at: one that is moved, one that is
-// taken back, and a Conn that closes with one pending.
+// TestDeadlines checks deadlines that nettest does not: one that is moved, one that is
+// removed, and a Conn that closes with one pending.
 func TestDeadlines(t *testing.T) {
 	l := startLoop(t)
 	a, b := dialled("tcp")(t, l, l)
@@ -262,14 +262,14 @@ func TestDeadlines(t *testing.T) {
 	if !errors.As(err, &ne) || !ne.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	_ = a.SetReadDeadline(time.Time{}) // taken back
+	_ = a.SetReadDeadline(time.Time{}) // removed
 	if _, err := b.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := a.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Errorf("got %d, %v", n, err)
 	}
-	// The deadline comes before bytes that are there.
+	// The deadline takes precedence over bytes that are there.
 	if _, err := b.Write([]byte("xy")); err != nil {
 		t.Fatal(err)
 	}
@@ -286,8 +286,8 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// TestListener: an end for Accept, what nobody accepted, and a queue that is
-// bounded.
+// TestListener: the end of Accept, connections that no one accepted, and a bounded
+// queue.
 func TestListener(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		l := newLoop(t)
@@ -332,8 +332,8 @@ func TestListener(t *testing.T) {
 	})
 }
 
-// TestDialFails: the whole reason comes back (R43), and a connect that nobody
-// waits for any more is stopped.
+// TestDialFails: the whole reason comes back (R43), and a connect that no one waits for
+// any more is stopped.
 func TestDialFails(t *testing.T) {
 	l := startLoop(t)
 	const address = "127.0.0.1:1" // the system gives no one a port so low
@@ -362,7 +362,7 @@ func TestDialFails(t *testing.T) {
 	}
 }
 
-// TestLoopCloses: who waits on a loop that is closed hears of it.
+// TestLoopCloses: whoever waits on a loop that is closed gets an error.
 func TestLoopCloses(t *testing.T) {
 	l, err := weir.New()
 	if err != nil {

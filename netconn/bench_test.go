@@ -15,9 +15,9 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// BenchmarkRoundTrip is 64 bytes there and back over TCP, each end a goroutine
-// that blocks: beside package net's connection, a Conn on either end and on
-// both, and a Conn whose peer is a callback protocol.
+// BenchmarkRoundTrip sends 64 bytes there and back over TCP, each end a goroutine that
+// blocks: besides package net's connection, with a Conn on either end and on both, and
+// with a Conn whose peer is a callback protocol.
 func BenchmarkRoundTrip(b *testing.B) {
 	b.Run("net", func(b *testing.B) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -155,7 +155,7 @@ func roundTrips(b *testing.B, c net.Conn) {
 	}
 }
 
-// BenchmarkStream is bytes one way, in writes of 32 KiB.
+// BenchmarkStream sends bytes one way, in writes of 32 KiB.
 func BenchmarkStream(b *testing.B) {
 	b.Run("net", func(b *testing.B) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

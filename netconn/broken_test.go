@@ -14,8 +14,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// brokenConn is a connection that was reset: its reader hears of it, and once the
-// goroutine that reads has ended its writer hears of a broken pipe.
+// brokenConn is a connection that was reset: its reader gets the reset, and once the
+// reading goroutine has ended its writer gets a broken pipe.
 type brokenConn struct{ reads, writes, closed chan struct{} }
 
 func (c *brokenConn) Read([]byte) (int, error) {
@@ -41,7 +41,7 @@ func (c *brokenConn) Close() error      { close(c.closed); return nil }
 
 var _ io.ReadWriteCloser = (*brokenConn)(nil)
 
-// lostFor notes why it was lost.
+// lostFor records why it was lost.
 type lostFor struct {
 	over   bool
 	reason error
@@ -51,8 +51,9 @@ func (p *lostFor) ConnectionMade(weir.Transport)      {}
 func (p *lostFor) DataReceived(b []byte) (int, error) { return len(b), nil }
 func (p *lostFor) ConnectionLost(err error)           { p.over, p.reason = true, err }
 
-// TestResetWhileClosing: a connection that is reset while its last bytes leave ends with
-// the reset, which its reader has heard of, and not with the broken pipe (behaviour 29).
+// TestResetWhileClosing: a connection that is reset while its last bytes are being sent
+// ends with the reset, which its reader got, and not with the broken pipe (behaviour
+// 29).
 func TestResetWhileClosing(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
 		l, err := weir.New(weir.WithBackendName(backend))

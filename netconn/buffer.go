@@ -2,14 +2,14 @@ package netconn
 
 import "sync"
 
-// The sizes of buffers, in bytes. A connection begins with a small one and
-// changes to a large one when that is full; an idle one has none.
+// The sizes of buffers, in bytes. A connection begins with a small buffer and changes
+// to a large one when that is full; an idle connection has none.
 const (
 	smallSize = 4 << 10
 	largeSize = 64 << 10
 )
 
-// pools are the free buffers of the connections that were made together.
+// pools holds the free buffers of connections that were made together.
 type pools struct{ small, large sync.Pool }
 
 func (p *pools) get(large bool) []byte {
@@ -35,11 +35,11 @@ func (p *pools) put(b []byte) {
 	}
 }
 
-// fifo is a bounded queue of bytes, a ring in a buffer of the pools.
+// fifo is a bounded queue of bytes, a ring in a buffer from the pools.
 type fifo struct {
 	pools *pools
 	buf   []byte // nil while empty
-	r, n  int    // where it begins, how many
+	r, n  int    // where it begins, and its length
 }
 
 // put appends as much of p as there is room for and returns how much that was.

@@ -14,9 +14,8 @@ import (
 // Conn is a transport as a net.Conn. Its methods are safe from any goroutine;
 // those that wait (Read, Write, Made) must not be called on the loop's.
 //
-// Write returns when the bytes are in the outbox, which is bounded; what
-// happens to them afterwards is told by later calls, as with a socket. Errors
-// are *net.OpError, but for io.EOF.
+// Write returns when the bytes are in the outbox, which is bounded; later calls report
+// what happens to them, as with a socket. Errors are *net.OpError, except io.EOF.
 type Conn struct {
 	loop   *weir.Loop
 	notice *weir.Notifier
@@ -28,7 +27,7 @@ type Conn struct {
 	made    chan struct{} // closed when the connection is made or never will be
 	watched sync.Once     // see watch
 
-	// Of the loop's goroutine.
+	// These belong to the loop's goroutine.
 	t      weir.Transport // nil unless connected
 	ready  func(*Conn)    // called when the connection is made, if there is one
 	full   bool           // the transport asked to write no more
@@ -42,23 +41,23 @@ type Conn struct {
 	failure       error  // why the connection was never made
 }
 
-// unconnected is the address of what is not connected.
+// unconnected is the address of a Conn that is not connected.
 var unconnected net.Addr = &weir.FileAddr{Net: "conn", Name: "not connected"}
 
-// inbox is what was received and not yet read.
+// inbox holds the bytes received and not yet read.
 type inbox struct {
 	half
 	q      fifo
-	dst    []byte // of a reader that waits: bytes go there without a detour
-	got    int    // how many went
+	dst    []byte // a waiting reader's memory: bytes go there directly
+	got    int    // how many went there
 	paused bool   // the transport was told to pause, since q was full
-	resume bool   // and is to go on
+	resume bool   // and is to resume
 }
 
-// outbox is what was written and is not yet the transport's.
+// outbox holds the bytes written and not yet handed to the transport.
 type outbox struct {
 	half
-	buf   []byte // of the pools; nil while empty
+	buf   []byte // from the pools; nil while empty
 	n     int    // how much of it is used
 	end   bool   // CloseWrite was called
 	abort bool   // Abort was called
@@ -78,10 +77,10 @@ func newConn(l *weir.Loop, p *pools) *Conn {
 	return c
 }
 
-// Take makes a Conn of a transport that is connected: from now on what t
-// receives, any bytes kept included, is for the Conn's readers. The protocol it
-// had gets no ConnectionLost, and a pause of reading that it asked for is over.
-// Only the loop's goroutine may call it.
+// Take makes a Conn of a transport that is connected: from now on what t receives, any
+// bytes kept included, is for the Conn's readers. The protocol that it had gets no
+// ConnectionLost, and a pause of reading that it asked for ends. Only the loop's
+// goroutine may call it.
 func Take(t weir.Transport) *Conn {
 	c := New(t.Loop())
 	t.SetProtocol(c.Protocol())
@@ -96,9 +95,9 @@ func (c *Conn) Protocol() weir.Protocol { return (*loopSide)(c) }
 // Loop is the loop of the transport.
 func (c *Conn) Loop() *weir.Loop { return c.loop }
 
-// Made waits for the connection to be made. It returns the reason if it never
-// will be (a *weir.ConnectError, what a layer lost it with, or weir.ErrLoopClosed
-// when the loop was closed first), or ctx's.
+// Made waits for the connection to be made. It returns the reason if it never will be
+// (a *weir.ConnectError, what a layer lost it with, or weir.ErrLoopClosed if the loop
+// was closed first), or ctx's error.
 func (c *Conn) Made(ctx context.Context) error {
 	select {
 	case <-c.made: // no wait
@@ -181,9 +180,9 @@ func (c *Conn) read(p []byte) (int, error) {
 	return 0, in.err
 }
 
-// Write implements net.Conn. It waits while the outbox is full, which it is
-// when the transport has more than its high mark buffered and 64 KiB more were
-// written. Several writes at once do not interleave.
+// Write implements net.Conn. It waits while the outbox is full, which means that the
+// transport has more than its high mark buffered and 64 KiB more have been written.
+// Several writes at once do not interleave.
 func (c *Conn) Write(p []byte) (int, error) {
 	out := &c.out
 	out.mu.Lock()
@@ -238,8 +237,8 @@ func (c *Conn) write(out *outbox, p []byte) (int, error) {
 	}
 }
 
-// watch is called before a wait. Until the connection is made nothing but the
-// loop's end may come, and tells whoever waits.
+// watch is called before a wait. Until the connection is made, the loop's end may be
+// the only event to come; watch makes it wake those that wait.
 func (c *Conn) watch() {
 	select {
 	case <-c.made:
@@ -253,7 +252,7 @@ func (c *Conn) watch() {
 		c.facts.Unlock()
 		go func() {
 			defer cancel()
-			_ = c.Made(ctx) // who waits is told
+			_ = c.Made(ctx) // those that wait are woken
 		}()
 	})
 }
@@ -276,9 +275,9 @@ func (out *outbox) put(p []byte, pools *pools) int {
 	return n
 }
 
-// CloseWrite sends the end of the stream after everything written; reading
-// goes on. It is weir.ErrNoHalfClose where the transport cannot do so, as
-// CanCloseWrite tells beforehand. Calling it again has no effect.
+// CloseWrite sends the end of the stream after everything written; reading goes on. The
+// error is weir.ErrNoHalfClose if the transport cannot do so, which CanCloseWrite tells
+// beforehand. Calling it again has no effect.
 func (c *Conn) CloseWrite() error {
 	if !c.CanCloseWrite() {
 		return c.opError("close", weir.ErrNoHalfClose)
@@ -313,12 +312,12 @@ func (c *Conn) CanCloseWrite() bool {
 // and later ones fail with net.ErrClosed. It does not wait.
 func (c *Conn) Close() error { return c.end(false) }
 
-// Abort closes and drops what was not sent; where the network can say so (TCP)
-// the peer sees a reset.
+// Abort closes and drops what was not sent; if the network can express it (TCP), the
+// peer sees a reset.
 func (c *Conn) Abort() { _ = c.end(true) }
 
-// Reset closes as Close does, and what was written is still sent, but the peer must
-// not take the end for a clean one: see weir.Resetter. After Close it does nothing.
+// Reset closes as Close does, and what was written is still sent, but the peer must not
+// mistake the end for a clean one: see weir.Resetter. After Close it does nothing.
 func (c *Conn) Reset() {
 	c.out.mu.Lock()
 	c.out.reset = !c.out.closed
@@ -369,7 +368,7 @@ func (c *Conn) setDeadline(h *half, t time.Time) error {
 	return nil
 }
 
-// LocalAddr implements net.Conn. Before the connection is made it is a
+// LocalAddr implements net.Conn. Before the connection is made it returns a
 // *weir.FileAddr that says so.
 func (c *Conn) LocalAddr() net.Addr {
 	c.facts.Lock()
@@ -384,11 +383,11 @@ func (c *Conn) RemoteAddr() net.Addr {
 	return c.remote
 }
 
-// notify has the loop look at the connection. When the loop is closed there is
-// nothing to tell it: the connection is lost.
+// notify makes the loop look at the connection. If the loop is closed there is nothing
+// to tell it: the connection is lost.
 func (c *Conn) notify() { _ = c.notice.Notify() }
 
-// opError makes err a *net.OpError, if it is none.
+// opError makes err a *net.OpError, unless it is one.
 func (c *Conn) opError(op string, err error) error {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return err

@@ -114,7 +114,7 @@ func dialled(network string) connector {
 	}
 }
 
-// paired connects by a pair of sockets, on the first loop.
+// paired connects through a pair of sockets, on the first loop.
 func paired(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	type pair struct{ a, b *netconn.Conn }
 	p := on(t, a, func() (pair, error) {
@@ -127,7 +127,7 @@ func paired(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	return p.a, p.b
 }
 
-// taken connects by a pair of sockets and then takes the transports from the
+// taken connects through a pair of sockets and then takes the transports from the
 // protocols that they had.
 func taken(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	type pair struct{ a, b *netconn.Conn }
@@ -183,8 +183,8 @@ func tlsConfigs(t testing.TB) (server, client *tls.Config) {
 		&tls.Config{RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "127.0.0.1"}
 }
 
-// attached connects by a foreign connection: what the Conns stand on are
-// transports over package net's.
+// attached connects through a foreign connection: the Conns use transports over
+// connections of package net.
 func attached(make func(testing.TB) (io.ReadWriteCloser, io.ReadWriteCloser)) connector {
 	return func(t testing.TB, a, b *weir.Loop) (net.Conn, net.Conn) {
 		x, y := make(t)
@@ -199,8 +199,8 @@ func attached(make func(testing.TB) (io.ReadWriteCloser, io.ReadWriteCloser)) co
 	}
 }
 
-// TestConn is the standard conformance test of net.Conn on every backend and
-// kind of stream (R57).
+// TestConn runs the standard conformance test of net.Conn on every backend and kind of
+// stream (R57).
 func TestConn(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		server, client := tlsConfigs(t)

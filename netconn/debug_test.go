@@ -16,7 +16,7 @@ import (
 )
 
 // TestDebugWaits: in debug mode a call that would wait for its own loop is refused,
-// in a callback and in a task, which is named.
+// both in a callback and in a task; the task is named.
 func TestDebugWaits(t *testing.T) {
 	var said bytes.Buffer
 	l, err := weir.New(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&said, nil))))

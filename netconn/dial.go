@@ -9,11 +9,11 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Call runs f on l's goroutine and waits for its result, or for ctx to end:
-// then f may still run, unless it had not begun. It must not be called on the
-// loop's goroutine. If the loop is closed before f ran the error is
-// weir.ErrLoopClosed; if f panics, a *weir.PanicError, which only the caller
-// gets; if f calls runtime.Goexit, weir.ErrGoexit.
+// Call runs f on l's goroutine and waits for its result, or for ctx to end; an f that
+// has begun by then goes on. It must not be called on the loop's goroutine. If the loop
+// is closed before f has run the error is weir.ErrLoopClosed; if f panics, a
+// *weir.PanicError, which only the caller gets; if f calls runtime.Goexit,
+// weir.ErrGoexit.
 func Call[T any](ctx context.Context, l *weir.Loop, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -51,21 +51,21 @@ func Call[T any](ctx context.Context, l *weir.Loop, f func() (T, error)) (T, err
 	}
 }
 
-// Dial is Loop.Connect with a Conn for the connection, from any goroutine but
-// the loop's. When ctx ends first the connect is stopped. Errors are
-// *net.OpError around a *weir.ConnectError or ctx's.
+// Dial is Loop.Connect with a Conn for the connection, from any goroutine but the
+// loop's. If ctx ends first the connect is stopped. Errors are *net.OpError, wrapping a
+// *weir.ConnectError or ctx's error.
 func Dial(ctx context.Context, l *weir.Loop, network, address string, opts ...weir.Option) (net.Conn, error) {
 	return (&Dialer{Loop: l, Options: opts}).DialContext(ctx, network, address)
 }
 
-// Dialer connects again and again in the same way. Its DialContext fits
-// wherever a library takes one, such as http.Transport. The fields must not be
-// changed once it is used.
+// Dialer makes connections repeatedly, in the same way. Its DialContext fits wherever a
+// library takes one, such as http.Transport. The fields must not be changed once it is
+// used.
 type Dialer struct {
 	Loop    *weir.Loop
-	Options []weir.Option // of Loop.Connect
-	// Wrap, if set, puts layers between the socket and the Conn: top is the
-	// Conn's protocol, and what it returns is connected. It runs on the loop's
+	Options []weir.Option // for Loop.Connect
+	// Wrap, if set, puts layers between the socket and the Conn: top is the Conn's
+	// protocol, and the protocol that Wrap returns is connected. It runs on the loop's
 	// goroutine. If it panics or returns nil the dial fails.
 	Wrap func(top weir.Protocol) weir.Protocol
 
@@ -118,8 +118,8 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (*Conn, erro
 	if err == nil {
 		return c, nil
 	}
-	// Whatever becomes of the connect, its result is no longer wanted. The post comes
-	// after the one that began it; a closed loop has ended it.
+	// Whatever comes of the connect, its result is no longer wanted. This post comes
+	// after the one that began it; a closed loop has already ended it.
 	c.Abort()
 	stop := func() {
 		if connecting != nil {

@@ -51,8 +51,8 @@ func ExampleListen() {
 	// Output: 200 OK hello over weir
 }
 
-// A connection that blocks, here net.Pipe's, as the transport of a callback
-// protocol: an echo.
+// A blocking connection, here a net.Pipe, as the transport of a callback protocol: an
+// echo.
 func ExampleAttach() {
 	loop, err := weir.New()
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// TestResetWhilePaused: with so much unread that reading has paused, a reset still
-// reaches whoever writes; what came before it is read first, and then the reason.
+// TestResetWhilePaused: even if so much is unread that reading has paused, a reset
+// still reaches writers; readers first get what came before it, and then the reason.
 func TestResetWhilePaused(t *testing.T) {
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
 		l := newLoop(t)
@@ -33,7 +33,7 @@ func TestResetWhilePaused(t *testing.T) {
 				gone <- err
 				return
 			}
-			// Nothing of it is lost: the other end reads all that its system has.
+			// None of it is lost: the other end reads everything that its system has.
 			if err := p.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
 				gone <- err
 				return

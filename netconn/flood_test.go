@@ -14,7 +14,7 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// flood writes to w until that fails.
+// flood writes to w until a write fails.
 func flood(w io.Writer) {
 	for p := make([]byte, 100_000); ; {
 		if _, err := w.Write(p); err != nil {
@@ -23,7 +23,7 @@ func flood(w io.Writer) {
 	}
 }
 
-// carried is how many goroutines of foreign connections there are.
+// carried is the number of foreign connections' goroutines.
 func carried() int {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
@@ -36,8 +36,8 @@ func carried() int {
 	return n
 }
 
-// TestForeignEndsInFlood: closing, aborting or losing its loop while the peer
-// floods leaves no goroutine of an attached connection (L11).
+// TestForeignEndsInFlood: if an attached connection is closed, aborted or loses its
+// loop while the peer floods it, none of its goroutines stays (L11).
 func TestForeignEndsInFlood(t *testing.T) {
 	for _, f := range foreigns {
 		if f.handed {
@@ -106,7 +106,7 @@ func TestForeignEndsInFlood(t *testing.T) {
 	}
 }
 
-// lossNoted tells of data and of the end.
+// lossNoted reports data and the end.
 type lossNoted struct {
 	gone chan struct{}
 	data func()
@@ -119,7 +119,7 @@ func (p *lossNoted) DataReceived(b []byte) (int, error) {
 }
 func (p *lossNoted) ConnectionLost(error) { close(p.gone) }
 
-// TestForeignCloseAgainstWriter: a peer that sends all of its own before it reads
+// TestForeignCloseAgainstWriter: a peer that sends everything before it reads still
 // gets what was written before Close.
 func TestForeignCloseAgainstWriter(t *testing.T) {
 	l := startLoop(t)

@@ -13,21 +13,21 @@ import (
 
 // The buffers between a foreign connection's goroutines and the loop, in bytes.
 const (
-	foreignRead  = 32 << 10 // each of two
+	foreignRead  = 32 << 10 // for each of two
 	foreignWrite = 64 << 10
 )
 
-// lingerTime is how long a foreign connection that was closed here is read on,
-// so that the peer gets what was sent: closing a socket with bytes unread would
+// lingerTime is how long reading goes on from a foreign connection that was closed
+// here, so that the peer gets what was sent: closing a socket with unread bytes would
 // reset it.
 const lingerTime = 5 * time.Second
 
-// lingerBytes is how much is dropped then: a peer that sends more looks for no reply,
-// and must hear that its bytes are lost.
+// lingerBytes is how much is read and dropped meanwhile: a peer that sends more is not
+// waiting for a reply, and must learn that its bytes are lost.
 const lingerBytes = 64 << 20
 
-// resetPatience is how long a connection that ends with a reset waits for a peer
-// that acknowledges nothing, and resetLook how often that is looked at.
+// resetPatience is how long a connection that ends with a reset waits for a peer that
+// acknowledges nothing, and resetLook is how often that is checked.
 const (
 	resetPatience = 30 * time.Second
 	resetLook     = 10 * time.Millisecond
@@ -36,15 +36,15 @@ const (
 // writeGrace is how long the reader may go on after a write has failed.
 const writeGrace = 100 * time.Millisecond
 
-// endGrace is how long the end of reading is kept back while a write is in
-// progress: after a reset one of the two hears of it, and the other of an end.
+// endGrace is how long the end of reading is held back while a write is in progress:
+// after a reset only one of the two gets the reset, and the other sees an end.
 const endGrace = 20 * time.Millisecond
 
-// emptyReads is how many reads of nothing in a row a connection may return.
+// emptyReads is how many empty reads in a row a connection may return.
 const emptyReads = 100
 
-// foreign carries a connection that blocks. Two goroutines of its own do the
-// blocking and tell the loop through the Notifier; the loop looks in noticed.
+// foreign carries a connection that blocks. Two goroutines of its own do the blocking
+// and notify the loop through the Notifier; the loop then looks in noticed.
 //
 //	conn.Read  ──▶ arrived ──▶ Feed.Deliver      the reader waits until it was delivered
 //	conn.Write ◀── buf ◀────── Write             Write takes what there is room for
@@ -56,31 +56,31 @@ type foreign struct {
 
 	// Of the loop's goroutine.
 	held   bool        // reading is paused
-	told   bool        // of the end of reading
+	told   bool        // the end of reading was reported
 	ended  bool        // Feed.Closed was called
 	writes bool        // the writer was started
 	grace  *weir.Timer // since a write failed
-	late   bool        // it has passed
+	late   bool        // grace has fired
 	broken bool        // Feed.WriteFailed was called
 	ending *weir.Timer // since reading ended during a write
-	over   bool        // it has passed
+	over   bool        // ending has fired
 
 	mu       sync.Mutex
-	changed  sync.Cond // what follows changed; L is &mu
+	changed  sync.Cond // the fields below changed; L is &mu
 	arrived  []byte    // read and not yet delivered
 	readErr  error     // why the reader ended
 	buf      []byte    // to be written
 	spare    []byte    // the other buffer for it
-	short    bool      // Write took less than there was
+	short    bool      // Write took less than it was given
 	writing  bool      // the writer is in conn.Write
 	end      bool      // CloseWrite was called
 	closing  bool      // Close was called
-	aborted  bool      // with abort
+	aborted  bool      // Close was called with abort
 	resets   bool      // Reset was called
-	drain    bool      // since Close: what still arrives is dropped
+	drain    bool      // set by Close: what still arrives is dropped
 	dropped  int       // bytes
 	writeErr error
-	flushed  bool // everything taken was written, and conn is closed or lingers
+	flushed  bool // everything taken was written, and conn is closed or lingering
 }
 
 // halfCloser is a connection that can end writing alone.
@@ -159,8 +159,8 @@ func (c *foreign) read() {
 	}
 }
 
-// hand gives the loop what was read, once it has dealt with what was before,
-// and reports whether that was the last.
+// hand gives the loop what was read, once it has dealt with what came before, and
+// reports whether that was the last.
 func (c *foreign) hand(p []byte, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +172,7 @@ func (c *foreign) hand(p []byte, err error) bool {
 	}
 	if c.drain {
 		if c.dropped += len(p); c.dropped > lingerBytes && err == nil {
-			err = io.ErrShortBuffer // it is read no more
+			err = io.ErrShortBuffer // reading stops
 		}
 	}
 	if err != nil {
@@ -215,7 +215,7 @@ func (c *foreign) write() {
 			c.mu.Unlock()
 			err := c.conn.(halfCloser).CloseWrite()
 			c.mu.Lock()
-			// Not connected: the peer's reset came first, and reading tells of it.
+			// Not connected: the peer's reset came first, and reading reports it.
 			if err != nil && !errors.Is(err, syscall.ENOTCONN) {
 				c.writeErr = err
 				_ = c.notice.Notify()
@@ -230,7 +230,7 @@ func (c *foreign) write() {
 }
 
 // finish closes a connection whose bytes have all been written, on the writer's
-// goroutine. Where the peer might still lose them the transport is told first.
+// goroutine. If the peer might still lose them the transport is told first.
 func (c *foreign) finish(ended bool) {
 	if c.resets {
 		c.drain = true
@@ -278,8 +278,8 @@ func (c *foreign) finish(ended bool) {
 	c.mu.Lock()
 }
 
-// sent waits until the peer has acknowledged everything, where that can be known: a
-// reset would take the rest back.
+// sent waits until the peer has acknowledged everything, if that can be known: a reset
+// would discard the rest.
 func (c *foreign) sent() {
 	last, until := 0, time.Now().Add(resetPatience)
 	for !c.aborted && c.writeErr == nil {
@@ -307,8 +307,8 @@ func (c *foreign) shut(reset bool) {
 	_ = c.conn.Close()
 }
 
-// breakOff has the end of conn, which Close follows, be no clean one where conn can
-// do that. With flush, what it took and has not sent still leaves.
+// breakOff makes sure, if conn can do that, that its end is not a clean one; Close
+// follows. With flush, bytes that conn took and has not sent are still sent.
 func breakOff(conn io.Closer, flush bool) {
 	switch conn := conn.(type) {
 	case interface{ SetLinger(sec int) error }:
@@ -324,7 +324,7 @@ func breakOff(conn io.Closer, flush bool) {
 		}
 	case interface{ Abort() }:
 		conn.Abort()
-	case interface{ NetConn() net.Conn }: // crypto/tls's, whose Close says goodbye while it can
+	case interface{ NetConn() net.Conn }: // crypto/tls's, whose Close sends close_notify if it can
 		below := conn.NetConn()
 		breakOff(below, flush)
 		_ = below.Close()
@@ -357,16 +357,16 @@ func (c *foreign) noticed() {
 	case c.readErr != nil && c.arrived == nil && !c.held && !c.told:
 		c.readEnded()
 	case c.readErr != nil && !errors.Is(c.readErr, io.EOF) && !c.told && !c.broken && !c.closing:
-		// What is held back is still to be delivered; whoever writes hears now.
+		// What is held back is still to be delivered; writers are told now.
 		c.broken = true
 		err := c.readErr
 		c.outside(func() { c.feed.WriteFailed(err) })
 	}
 }
 
-// writeFailed loses the connection, but not before what the peer had sent is
-// delivered, or was waited for: a peer that answers early and closes makes a
-// write fail while its answer is still on the way through the reader.
+// writeFailed loses the connection, but not before what the peer had sent is delivered,
+// or the wait for it is over: a peer that answers early and closes makes a write fail
+// while its answer is still on the way through the reader.
 func (c *foreign) writeFailed() {
 	if !c.broken {
 		c.broken = true
@@ -375,7 +375,7 @@ func (c *foreign) writeFailed() {
 	}
 	switch {
 	case c.ended: // WriteFailed has aborted it
-	case c.held, c.arrived != nil: // goes on when reading does
+	case c.held, c.arrived != nil: // continues when reading does
 	case c.late, c.readErr != nil:
 		err := c.failure() // the reader may have ended meanwhile
 		c.outside(func() { c.feed.Fail(err) })
@@ -387,8 +387,8 @@ func (c *foreign) writeFailed() {
 	}
 }
 
-// failure is why a write failed. A reset is told once, to whoever asks first, and
-// the other hears of an end.
+// failure is why a write failed. A reset is reported once, to whichever of reader and
+// writer asks first, and the other sees an end.
 func (c *foreign) failure() error {
 	if c.readErr != nil && !errors.Is(c.readErr, io.EOF) {
 		return c.readErr
@@ -396,7 +396,7 @@ func (c *foreign) failure() error {
 	return c.writeErr
 }
 
-// readEnded tells of the end of reading, whichever it is.
+// readEnded reports the end of reading, whatever its cause.
 func (c *foreign) readEnded() {
 	err := c.readErr
 	switch {
@@ -430,7 +430,7 @@ func (c *foreign) Write(bufs [][]byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.writeErr != nil {
-		return 0, weir.ErrClosed // noticed says why
+		return 0, weir.ErrClosed // noticed reports why
 	}
 	total := 0
 	for _, p := range bufs {
@@ -446,7 +446,7 @@ func (c *foreign) Write(bufs [][]byte) (int, error) {
 	return total, nil
 }
 
-// wakeWriter lets the writer look, and starts it if it was not needed before.
+// wakeWriter wakes the writer, and starts it if it was not needed before.
 func (c *foreign) wakeWriter() {
 	if !c.writes {
 		c.writes = true
@@ -462,7 +462,7 @@ func (c *foreign) CloseWrite() error {
 	defer c.mu.Unlock()
 	c.end = true
 	c.wakeWriter()
-	return nil // noticed tells of failures
+	return nil // noticed reports failures
 }
 
 // CanCloseWrite implements weir.Carrier.
@@ -496,7 +496,7 @@ func (c *foreign) Close(abort bool) {
 	c.mu.Lock()
 	c.closing = true
 	c.aborted = c.aborted || abort
-	c.drain = true // the reader must not wait for a loop that delivers no more
+	c.drain = true // the reader must not wait for a loop that no longer delivers
 	if !abort && !c.ended {
 		c.wakeWriter()
 	}

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// half is what the two directions of a Conn have in common: somebody waits, at
-// most until a deadline.
+// half is what the two directions of a Conn have in common: callers wait, at most until
+// a deadline.
 type half struct {
 	mu       sync.Mutex
 	changed  sync.Cond // anything below, or a buffer; L is &mu
-	busy     bool      // somebody is reading or writing; others wait for their turn
+	busy     bool      // a caller is reading or writing; others wait for their turn
 	waiters  int
 	closed   bool  // Close was called here
 	err      error // why nothing more can come or go
@@ -28,14 +28,14 @@ func (h *half) wait() {
 	h.waiters--
 }
 
-// wake lets everyone who waits look again.
+// wake makes every waiting caller check again.
 func (h *half) wake() {
 	if h.waiters > 0 {
 		h.changed.Broadcast()
 	}
 }
 
-// ended is why a caller must not go on waiting, or nil.
+// ended is the reason why a caller must not go on waiting, or nil.
 func (h *half) ended() error {
 	switch {
 	case h.closed:
@@ -78,7 +78,7 @@ func (h *half) arm() {
 	}
 }
 
-// fire is the timer's, which may have been set anew or stopped meanwhile.
+// fire is called by the timer, which may have been set again or stopped meanwhile.
 func (h *half) fire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -93,7 +93,7 @@ func (h *half) stopTimer() {
 	}
 }
 
-// close makes every call fail. It reports false if that was so.
+// close makes every call fail. It reports false if that was already so.
 func (h *half) close() bool {
 	if h.closed {
 		return false

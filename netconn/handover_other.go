@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// handOver hands nothing over: a socket here belongs to the runtime for good.
+// handOver hands nothing over: on this platform a socket belongs to the runtime for good.
 func handOver(*weir.Loop, io.ReadWriteCloser, weir.Factory, []weir.Option) (weir.Transport, error) {
 	return nil, errNotHanded
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// handOver gives the loop a duplicate of a socket's descriptor and closes the
-// original. On an error conn is as it was.
+// handOver gives the loop a duplicate of a socket's descriptor and closes the original.
+// On an error conn is left as it was.
 func handOver(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.Option) (weir.Transport, error) {
 	switch c := conn.(type) {
 	case *net.TCPConn:
@@ -36,8 +36,8 @@ func handOver(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir
 	if errno != nil {
 		return nil, os.NewSyscallError("dup", errno)
 	}
-	// The duplicate is the transport's before the original is gone, so that a
-	// loop that takes no descriptors leaves things as they were.
+	// The transport gets the duplicate before the original is gone, so that a loop that
+	// takes no descriptors leaves things as they were.
 	t, err := l.Attach(fd, conn.(net.Conn).RemoteAddr().String(), f, opts...)
 	switch {
 	case err == nil, errors.Is(err, weir.ErrClosed):

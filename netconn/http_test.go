@@ -45,7 +45,8 @@ func serve(t *testing.T, ln net.Listener, serve func(*http.Server, net.Listener)
 		close(w.asked)
 		<-r.Context().Done()
 		close(w.closed)
-		// crypto/tls says that it closes before it does: a reply would still get there.
+		// crypto/tls announces that it closes before it does: a reply would still get
+		// there.
 		panic(http.ErrAbortHandler)
 	})
 	mux.HandleFunc("/flush", func(rw http.ResponseWriter, _ *http.Request) {
@@ -153,7 +154,7 @@ func TestHTTP(t *testing.T) {
 	})
 }
 
-// traffic is many requests at once, and a stream of small pieces.
+// traffic makes many requests at once, and streams small pieces.
 func (w *web) traffic(t *testing.T) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -177,7 +178,7 @@ func (w *web) traffic(t *testing.T) {
 	}
 }
 
-// leave is a client that gives up: the handler's context ends.
+// leave is a client that gives up: the handler's context then ends.
 func (w *web) leave(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -197,7 +198,7 @@ func (w *web) leave(t *testing.T) {
 	}
 }
 
-// stall is a header that never ends: the server's deadline closes.
+// stall sends a header that never ends: the server's deadline closes the connection.
 func stall(t *testing.T, l *weir.Loop) {
 	t.Helper()
 	ln := on(t, l, func() (*netconn.Listener, error) { return netconn.Listen(l, "tcp", "127.0.0.1:0") })
@@ -218,7 +219,7 @@ func stall(t *testing.T, l *weir.Loop) {
 	}
 }
 
-// hijack is a connection that the handler takes over.
+// hijack makes the handler take a connection over.
 func (w *web) hijack(t *testing.T, l *weir.Loop, a net.Addr) {
 	t.Helper()
 	c, err := netconn.Dial(context.Background(), l, "tcp", a.String())
@@ -235,7 +236,7 @@ func (w *web) hijack(t *testing.T, l *weir.Loop, a net.Addr) {
 	}
 }
 
-// TestTLSAbove is crypto/tls over a Conn, by hand.
+// TestTLSAbove runs crypto/tls over a Conn, by hand.
 func TestTLSAbove(t *testing.T) {
 	server, client := tlsConfigs(t)
 	l := startLoop(t)

@@ -28,17 +28,17 @@ type Listener struct {
 	paused bool
 }
 
-// Listen is Loop.Listen with a net.Listener for the connections. It belongs to
-// the loop's goroutine, or to anyone while the loop does not run; see Call.
+// Listen is Loop.Listen with a net.Listener for the connections. It belongs to the
+// loop's goroutine, or to any goroutine while the loop does not run; see Call.
 func Listen(l *weir.Loop, network, address string, opts ...weir.Option) (*Listener, error) {
 	return NewListener(l, func(f weir.Factory) (*weir.Listener, error) {
 		return l.Listen(network, address, f, opts...)
 	})
 }
 
-// NewListener makes a net.Listener of whatever listen listens to. The factory
-// that listen is given makes the top of each connection; layers may wrap it.
-// Where it may be called is listen's business, as with Listen.
+// NewListener makes a net.Listener of whatever listen listens to. The factory that
+// listen is given makes the top of each connection; layers may wrap it. NewListener may
+// be called wherever listen may, as with Listen.
 func NewListener(l *weir.Loop, listen func(weir.Factory) (*weir.Listener, error)) (*Listener, error) {
 	ln := &Listener{loop: l}
 	ln.some.L = &ln.mu
@@ -89,7 +89,7 @@ func (ln *Listener) ready(c *Conn) {
 	}
 }
 
-// noticed makes the listener follow what is wanted of it.
+// noticed brings the listener in line with what was asked of it.
 func (ln *Listener) noticed() {
 	ln.mu.Lock()
 	closed, paused := ln.closed, ln.paused
@@ -104,10 +104,10 @@ func (ln *Listener) noticed() {
 	}
 }
 
-// Accept implements net.Listener. It waits for a connection that is made: where
-// there are layers, for their handshakes too. A *net.OpError with net.ErrClosed
-// ends it: after Close, or once the loop has closed the listener and the connections
-// that were made before have been handed out.
+// Accept implements net.Listener. It waits for a connection that is fully made,
+// including the handshakes of any layers. A *net.OpError with net.ErrClosed ends it:
+// after Close, or once the loop has closed the listener and the connections that were
+// made before have been handed out.
 func (ln *Listener) Accept() (net.Conn, error) {
 	ln.mu.Lock()
 	for len(ln.queue) == 0 && !ln.closed && !ln.ended {
@@ -117,7 +117,7 @@ func (ln *Listener) Accept() (net.Conn, error) {
 		}
 		ln.some.Wait()
 	}
-	if len(ln.queue) == 0 { // after Close it stays so
+	if len(ln.queue) == 0 { // after Close it stays empty
 		ln.mu.Unlock()
 		return nil, ln.opError("accept")
 	}
@@ -135,8 +135,8 @@ func (ln *Listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Close implements net.Listener. Connections that nobody accepted are aborted;
-// the others stay.
+// Close implements net.Listener. Connections that no one accepted are aborted; the
+// others stay.
 func (ln *Listener) Close() error {
 	ln.mu.Lock()
 	again := ln.closed

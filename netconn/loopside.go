@@ -90,8 +90,8 @@ func (c *loopSide) ResumeWriting() {
 	c.flush()
 }
 
-// WriteFailed implements weir.WriteFailer: writers hear of it, while readers still
-// get what was received before, and then the same error.
+// WriteFailed implements weir.WriteFailer: writers are told at once, while readers
+// still get what was received before, and then the same error.
 func (c *loopSide) WriteFailed(err error) {
 	out := &c.out
 	out.mu.Lock()
@@ -103,13 +103,13 @@ func (c *loopSide) WriteFailed(err error) {
 // ConnectionLost implements weir.Protocol.
 func (c *loopSide) ConnectionLost(err error) {
 	c.closed = true
-	c.never(cmp.Or(err, weir.ErrClosed)) // only a layer could do without ConnectionMade
+	c.never(cmp.Or(err, weir.ErrClosed)) // only a layer can lose it without ConnectionMade
 	c.over(err)
 	c.t = nil
 }
 
-// over tells both directions that nothing more can come or go, at once: whoever
-// has been told by one of them is not told otherwise by the other.
+// over tells both directions at once that nothing more can come or go, so that they
+// never contradict each other.
 func (c *loopSide) over(err error) {
 	gone := err
 	if err == nil {
@@ -164,9 +164,8 @@ func (c *loopSide) noticed() {
 	c.flush()
 }
 
-// flush hands the outbox to the transport, unless that has enough, and then
-// the ends that were asked for. After Close it hands over what is left, which
-// is bounded.
+// flush hands the outbox to the transport, unless that has enough, and then carries out
+// the requested ends. After Close it hands over what is left, which is bounded.
 func (c *loopSide) flush() {
 	out := &c.out
 	out.mu.Lock()
@@ -181,7 +180,7 @@ func (c *loopSide) flush() {
 		_, err := c.t.Write(buf[:n])
 		c.pools.put(buf)
 		if err != nil && !errors.Is(err, weir.ErrClosed) {
-			out.stop(err) // such as ErrNotWritable; what is lost says so itself
+			out.stop(err) // such as ErrNotWritable; a lost connection reports that itself
 		}
 		out.mu.Lock()
 	}

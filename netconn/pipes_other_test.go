@@ -2,5 +2,5 @@
 
 package netconn_test
 
-// unixKinds are ways to connect that only UNIX has.
+// unixKinds are the ways to connect that only UNIX has.
 func unixKinds() []kind { return nil }

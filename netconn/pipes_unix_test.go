@@ -12,10 +12,10 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// unixKinds are ways to connect that only UNIX has.
+// unixKinds are the ways to connect that only UNIX has.
 func unixKinds() []kind { return []kind{{"pipes", piped}} }
 
-// piped connects by two pipes, one for each direction.
+// piped connects through two pipes, one for each direction.
 func piped(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	t.Helper()
 	var there, back [2]int
@@ -32,7 +32,7 @@ func piped(t testing.TB, a, _ *weir.Loop) (net.Conn, net.Conn) {
 	return end(there[0], back[1]), end(back[0], there[1])
 }
 
-// TestOneWay: the reading end of a pipe cannot be written, and says so.
+// TestOneWay: the reading end of a pipe cannot be written to, and says so.
 func TestOneWay(t *testing.T) {
 	l := startLoop(t)
 	var fds [2]int
@@ -47,7 +47,7 @@ func TestOneWay(t *testing.T) {
 	})
 	defer c.Close()
 	_ = c.SetDeadline(soon())
-	// The first goes to the outbox, where the loop finds out.
+	// The first write goes to the outbox; the loop then finds out.
 	for {
 		if _, err := c.Write([]byte("x")); err != nil {
 			if !errors.Is(err, weir.ErrNotWritable) {

@@ -13,7 +13,7 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// resettable has a Reset that is none of weir's.
+// resettable has a Reset method that has nothing to do with weir's.
 type resettable struct{ net.Conn }
 
 func (resettable) Reset() { panic("this Reset is not meant") }
@@ -53,8 +53,8 @@ func ends(t *testing.T, l *weir.Loop, conn net.Conn, abort bool) {
 	})
 }
 
-// TestForeignReset: an attached connection that ends with a failure calls only
-// what it knows of the connection's own methods, and closes it.
+// TestForeignReset: ending an attached connection with a failure calls only those of
+// the connection's own methods that are known, and closes it.
 func TestForeignReset(t *testing.T) {
 	for _, abort := range []bool{false, true} {
 		name := map[bool]string{false: "Reset", true: "Abort"}[abort]

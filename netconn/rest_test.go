@@ -17,8 +17,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestNothingStays: Conns, foreign connections and a foreign listener leave
-// neither goroutines nor descriptors (G6).
+// TestNothingStays: Conns, foreign connections and a foreign listener leave no
+// goroutines and no descriptors (G6).
 func TestNothingStays(t *testing.T) {
 	weirtest.CheckLeaks(t)
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {
@@ -103,7 +103,7 @@ func isTimeout(err error) bool {
 	return ok && ne.Timeout()
 }
 
-// shortListener fails a few times as for want of descriptors.
+// shortListener fails a few times as if out of descriptors.
 type shortListener struct {
 	net.Listener
 	failures int
@@ -143,7 +143,7 @@ func TestGroup(t *testing.T) {
 				return
 			}
 			go func() {
-				// A loop whose connections have gone would get the next one too.
+				// A loop whose connections are gone would get the next one too.
 				conn := c.(*netconn.Conn)
 				fmt.Fprintf(c, "%p", conn.Loop())
 				_ = conn.CloseWrite()
@@ -200,8 +200,8 @@ func TestAllocations(t *testing.T) {
 		for range 50 {
 			trip()
 		}
-		// Buffers that the collector took are made anew: less than one in ten
-		// trips is none. The race detector's pools drop some on purpose.
+		// Buffers that the collector took are made again, so less than one per ten
+		// trips counts as none. The race detector's pools drop some on purpose.
 		if n := testing.AllocsPerRun(200, trip); n >= 1 && !race.Enabled {
 			t.Errorf("%v allocations a round trip on %s", n, backend)
 		}
@@ -209,7 +209,7 @@ func TestAllocations(t *testing.T) {
 }
 
 // TestStorm: readers, writers, deadlines, half-closes and aborts at once, on
-// connections that come and go: nobody waits for ever.
+// connections that come and go: no one waits for ever.
 func TestStorm(t *testing.T) {
 	weirtest.CheckLeaks(t)
 	onBackends(t, func(t *testing.T, _ string, newLoop func(testing.TB) *weir.Loop) {

@@ -29,9 +29,8 @@ func simLoop(t testing.TB, opts ...weirtest.SimOption) (l *weir.Loop, stop func(
 	}
 }
 
-// TestConnSim is the conformance test over the simulator's network. Its
-// deadlines are real time's, since a Conn's are; the world's clock only counts
-// latencies.
+// TestConnSim is the conformance test over the simulator's network. Its deadlines are
+// in real time, as those of a Conn are; the world's clock only counts latencies.
 func TestConnSim(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unacknowledged is how many bytes a socket's peer has not acknowledged; 0 where
-// that cannot be known.
+// unacknowledged is how many bytes a socket's peer has not acknowledged; 0 if that
+// cannot be known.
 func unacknowledged(conn io.ReadWriteCloser) int {
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // crypto/tls's
 		conn = t.NetConn()

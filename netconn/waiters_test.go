@@ -14,7 +14,7 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// returns runs f, which must come to an error, on a goroutine of its own.
+// returns runs f, which must return an error, on a goroutine of its own.
 func returns(t *testing.T, what string, f func() error) error {
 	t.Helper()
 	over := make(chan error, 1)
@@ -105,8 +105,8 @@ func TestWaitersOfGoexit(t *testing.T) {
 	})
 }
 
-// TestWaitersOfClosedLoop: whoever waits for a loop that is closed before it came
-// to it is told, and the loop reports nothing as dropped (L6).
+// TestWaitersOfClosedLoop: whoever waits for a call that the loop has not reached when
+// it is closed is told, and the loop reports nothing as dropped (L6).
 func TestWaitersOfClosedLoop(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
 		var reported []error
@@ -171,7 +171,7 @@ func TestWaitersOfClosedLoop(t *testing.T) {
 	})
 }
 
-// TestDialInHandshakeOfClosedLoop: the end of the loop is told through a layer that
+// TestDialInHandshakeOfClosedLoop: the end of the loop is reported through a layer that
 // has not agreed with its peer (L6).
 func TestDialInHandshakeOfClosedLoop(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
@@ -186,7 +186,7 @@ func TestDialInHandshakeOfClosedLoop(t *testing.T) {
 		}
 		defer plain.Close()
 		go func() {
-			c, err := plain.Accept() // it says nothing
+			c, err := plain.Accept() // it stays silent
 			if err != nil {
 				return
 			}
@@ -216,7 +216,7 @@ func TestDialInHandshakeOfClosedLoop(t *testing.T) {
 	})
 }
 
-// TestAcceptAfterShutdown: what was accepted before the loop's graceful end is
+// TestAcceptAfterShutdown: connections accepted before the loop's graceful end are
 // handed out, and then Accept fails (L6).
 func TestAcceptAfterShutdown(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {

@@ -1,5 +1,5 @@
-// Package sink writes to what may be slow, such as standard error, a file, a pipe
-// or a terminal, without ever making the caller wait.
+// Package sink writes to destinations that may be slow, such as standard error, a file,
+// a pipe or a terminal, without ever making the caller wait.
 //
 //	loops, goroutines             │ the sink's goroutine
 //	Put, Write ── a bounded queue ┼─▶ w.Write
@@ -15,9 +15,9 @@
 //	…
 //	err = s.Close(ctx) // flushes until ctx ends
 //
-// Nothing here starts a goroutine but Start. A Sink that was not started writes in
-// Step, Flush and Close, on the caller's goroutine: that is how tests and simulated
-// runs use one, and how they have a reader that does not keep up.
+// Only Start starts a goroutine. A Sink that was not started writes in Step, Flush and
+// Close, on the caller's goroutine: tests and simulated runs use it that way, also to
+// imitate a reader that does not keep up.
 package sink
 
 import (
@@ -42,22 +42,22 @@ var (
 	errNoRoom = errors.New("sink: there is no room for what waits")
 )
 
-// Gap is what was left out at one place of a Sink's output.
+// Gap says what was left out at one place in a Sink's output.
 type Gap struct {
 	Entries int
 	Bytes   int64
-	// Err is the failure of the writer that lost them; nil: they found the queue
+	// Err is the failure of the writer that lost them; nil if they found the queue
 	// full, because the reader did not keep up.
 	Err error
 }
 
-// String says it for people, in a line.
+// String describes the gap in one line.
 func (g Gap) String() string {
 	why := "its reader did not keep up"
 	if g.Err != nil {
 		why = g.Err.Error()
 		var at *fs.PathError
-		if errors.As(g.Err, &at) { // the place is where this stands
+		if errors.As(g.Err, &at) { // the output itself shows which file
 			why = at.Err.Error()
 		}
 	}
@@ -73,71 +73,71 @@ const (
 	DefaultBatch = 4 << 10
 )
 
-// Config is how a Sink works. Its zero value is usable.
+// Config says how a Sink works. Its zero value is usable.
 type Config struct {
 	// Name is for people: goroutine profiles carry it as the label "sink".
 	Name string
-	// Bytes and Entries are the most that waits, what is being written included; 0
-	// or less are DefaultBytes and DefaultEntries.
+	// Bytes and Entries bound what waits, including what is being written; 0 or less
+	// means DefaultBytes and DefaultEntries.
 	Bytes, Entries int
-	// Batch is how many bytes of whole entries are written in one call; an entry
-	// that is longer is written alone. 0 or less is DefaultBatch.
+	// Batch is how many bytes of whole entries are written in one call; an entry that
+	// is longer is written alone. 0 or less means DefaultBatch.
 	Batch int
-	// Gap appends to b what is to stand in the output where entries were left out,
-	// with its newline; nil: Gap.String as a line. It is called with the Sink
-	// locked, and must neither block nor use the Sink.
+	// Gap appends to b the text, including its newline, that marks the place in the
+	// output where entries were left out; if nil, it is Gap.String as a line. It is
+	// called with the Sink locked, and must neither block nor use the Sink.
 	Gap func(b []byte, g Gap) []byte
-	// Trouble hears that the writer has failed or, with ErrFull, that the queue was
-	// full and entries are dropped, and with nil that all is well again: once each. It
-	// is called on the Sink's goroutine, ErrFull on that of the caller of Put, and
-	// must neither block nor use the Sink; nil: no one.
+	// Trouble is called when the writer has failed or, with ErrFull, when the queue is
+	// full and entries are dropped, and with nil when all is well again: once each. It
+	// is called on the Sink's goroutine, or for ErrFull on the goroutine of Put's
+	// caller, and must neither block nor use the Sink. It may be nil.
 	Trouble func(err error)
 	// Lossless keeps what could not be written for lack of room (ENOSPC, EDQUOT) and
-	// tries again, instead of dropping it; Put takes entries beyond the bounds, and
-	// whoever puts them waits with WhenRoom before the next. Any other failure of
-	// the writer breaks the Sink: see Err.
+	// tries again, instead of dropping it; Put takes entries beyond the bounds, and its
+	// caller has to wait with WhenRoom before the next. Any other failure of the writer
+	// breaks the Sink: see Err.
 	Lossless bool
 }
 
-// Stats count what a Sink did.
+// Stats counts what a Sink did.
 type Stats struct {
-	Entries, Bytes               int   // waiting, what is being written included
-	WrittenEntries, WrittenBytes int64 // with what says that entries were left out
+	Entries, Bytes               int   // waiting, including what is being written
+	WrittenEntries, WrittenBytes int64 // including the lines that say what was left out
 	DroppedEntries, DroppedBytes int64 // by a full queue or a failed write
 }
 
-// Sink is a queue in front of an io.Writer. All methods are safe from any
-// goroutine, but Step, which one at a time may call.
+// Sink is a queue in front of an io.Writer. All methods are safe from any goroutine,
+// except Step, which only one goroutine at a time may call.
 type Sink struct {
 	w io.Writer
 	c Config
 
 	mu       sync.Mutex
-	queue    []byte  // entries that wait, one after the other
+	queue    []byte  // entries that wait, one after another
 	sizes    []int32 // theirs
-	taken    Stats   // only Entries and Bytes: of the batch that is being written
+	taken    Stats   // only Entries and Bytes, of the batch that is being written
 	gap      Gap     // dropped since the last entry of queue
 	dropping bool    // until half of the queue is free
-	behind   bool    // Trouble was told ErrFull, and not yet that all is well
+	behind   bool    // Trouble got ErrFull, and has not yet been told that all is well
 	stats    Stats   // without Entries and Bytes
-	err      error   // of a lossless Sink that is broken
+	err      error   // why a lossless Sink is broken
 	closed   bool
 	started  bool
 	waiters  []func()
 	flushes  []flush
 	put      int64 // bytes of all entries that were taken
-	done     int64 // of those, written or lost
+	done     int64 // how many of those were written or lost
 
-	wake  chan struct{} // one: something waits, or closed
+	wake  chan struct{} // holds one: something waits, or the Sink is closed
 	quit  chan struct{} // closed by Close when its patience is over
 	ended chan struct{} // closed when the goroutine ends
 
-	// These belong to whoever writes.
+	// These belong to the goroutine that writes.
 	writing sync.Mutex
-	batch   []byte // of spare, what is not written yet
+	batch   []byte // the part of spare that is not written yet
 	lens    []int32
-	last    bool // the last gap was tried
-	lost    Gap  // by failed writes since the last that succeeded
+	last    bool // the last gap has been tried
+	lost    Gap  // lost by failed writes since the last one that succeeded
 	torn    bool // the last write ended within an entry
 	failing bool
 	scratch []byte
@@ -171,7 +171,7 @@ func New(w io.Writer, c Config) *Sink {
 // Name is the name of the configuration.
 func (s *Sink) Name() string { return s.c.Name }
 
-// Lossless is that of the configuration.
+// Lossless is the setting of the configuration.
 func (s *Sink) Lossless() bool { return s.c.Lossless }
 
 // Start starts the goroutine that writes, which ends after Close. Calling it again
@@ -186,9 +186,9 @@ func (s *Sink) Start() {
 	go pprof.Do(context.Background(), pprof.Labels("sink", s.c.Name), func(context.Context) { s.run() })
 }
 
-// Write is Put for whoever wants an io.Writer: p is one entry. It reports len(p)
-// even if the entry was dropped, because a log has no use for that failure; the
-// output and Stats tell it. The only error is ErrClosed.
+// Write is Put for code that needs an io.Writer: p is one entry. It reports len(p) even
+// if the entry was dropped, because a log has no use for that failure; the output and
+// Stats show it. The only error is ErrClosed.
 func (s *Sink) Write(p []byte) (int, error) {
 	if err := s.Put(p); err != nil && !errors.Is(err, ErrFull) {
 		return 0, err
@@ -196,11 +196,11 @@ func (s *Sink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Put adds an entry, mostly a line with its newline, and never blocks. p is copied.
-// If there is no room the entry is dropped and the error is ErrFull; once that has
-// happened, others are dropped too until half of the queue is free, so that what is
-// left out is in one place. A lossless Sink takes every entry, until its writer
-// breaks: then the error is that of Err.
+// Put adds an entry, usually a line with its newline, and never blocks. p is copied. If
+// there is no room the entry is dropped and the error is ErrFull; once that has
+// happened, others are dropped too until half of the queue is free, so that everything
+// left out is in one place. A lossless Sink takes every entry, until its writer breaks:
+// the error is then Err's.
 func (s *Sink) Put(p []byte) error {
 	fell, err := s.enqueue(p)
 	if fell && s.c.Trouble != nil {
@@ -209,8 +209,8 @@ func (s *Sink) Put(p []byte) error {
 	return err
 }
 
-// enqueue is Put; fell says that it is the first entry to be dropped since the
-// writer kept up.
+// enqueue is Put; fell says that this is the first entry to be dropped since the writer
+// last kept up.
 func (s *Sink) enqueue(p []byte) (fell bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +226,7 @@ func (s *Sink) enqueue(p []byte) (fell bool, err error) {
 		if s.dropping && entries <= s.c.Entries/2 && bytes <= s.c.Bytes/2 {
 			s.dropping = false
 		}
-		// An entry longer than the whole queue still passes alone.
+		// An entry longer than the whole queue still passes if it is alone.
 		if entries >= s.c.Entries || bytes > 0 && bytes+len(p) > s.c.Bytes {
 			s.dropping = true
 		}
@@ -257,7 +257,7 @@ func (s *Sink) append(p []byte) {
 	s.signal()
 }
 
-// putGap queues what stands where entries were dropped.
+// putGap queues the text that marks where entries were dropped.
 func (s *Sink) putGap() {
 	if s.gap.Entries == 0 {
 		return
@@ -278,8 +278,8 @@ func (s *Sink) signal() {
 	}
 }
 
-// Full reports whether the bounds are reached. Of a lossless Sink that is when to
-// put nothing more before WhenRoom says so.
+// Full reports whether the bounds are reached. With a lossless Sink, put nothing more
+// then until WhenRoom says so.
 func (s *Sink) Full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,10 +291,9 @@ func (s *Sink) full(part int) bool {
 	return s.err == nil && (len(s.sizes)+s.taken.Entries >= max(s.c.Entries/part, 1) || len(s.queue)+s.taken.Bytes >= max(s.c.Bytes/part, 1))
 }
 
-// WhenRoom has f called once when at most half of the bounds is used up, the Sink
-// is broken or closed: on the Sink's goroutine, or at once where that is so
-// already. f must neither block nor use the Sink: mostly it is a weir.Notifier's
-// Notify.
+// WhenRoom calls f once, when at most half of the bounds is used up or the Sink is
+// broken or closed: on the Sink's goroutine, or at once if that is already so. f must
+// neither block nor use the Sink; usually it is a weir.Notifier's Notify.
 func (s *Sink) WhenRoom(f func()) {
 	s.mu.Lock()
 	if s.full(2) && !s.closed {
@@ -307,14 +306,14 @@ func (s *Sink) WhenRoom(f func()) {
 	}
 }
 
-// Err is why a lossless Sink is broken; nil: it is not.
+// Err is why a lossless Sink is broken; nil if it is not.
 func (s *Sink) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Stats are the counts up to now.
+// Stats returns the counts so far.
 func (s *Sink) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,8 +322,8 @@ func (s *Sink) Stats() Stats {
 	return st
 }
 
-// Flush waits until what was put before it is written or lost, or ctx ends, whose
-// error it returns then.
+// Flush waits until everything put before it is written or lost, or until ctx ends, in
+// which case it returns ctx's error.
 func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	s.putGap()
@@ -357,10 +356,10 @@ func (s *Sink) Flush(ctx context.Context) error {
 	}
 }
 
-// Close takes no more entries, flushes until ctx ends, and ends the goroutine: one
-// that is in a write then ends after that write. The writer is not closed: if Close
-// returns nil, nothing uses it any more. The error says that something was not
-// written in time; it wraps ctx's. Calling it again waits again.
+// Close takes no more entries, flushes until ctx ends, and ends the goroutine; if that
+// is inside a write, it ends after that write. The writer is not closed; if Close
+// returns nil, nothing uses it any more. An error says that something was not written
+// in time; it wraps ctx's. Calling it again waits again.
 func (s *Sink) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -420,7 +419,7 @@ func (s *Sink) run() {
 	}
 }
 
-// How long to wait before writing again where no event says when that can succeed.
+// How long to wait before writing again if no event says when that can succeed.
 const (
 	tryBusy = 10 * time.Millisecond  // a descriptor that another process made non-blocking
 	tryFull = 250 * time.Millisecond // a full disk
@@ -440,9 +439,9 @@ func (s *Sink) rest() {
 	}
 }
 
-// Step writes the next batch and reports whether it got on with it and there may
-// be more: false says that nothing waits, or that there was no room for it. It
-// blocks for as long as the writer does. It is for a Sink that was not started.
+// Step writes the next batch and reports whether it made progress and there may be
+// more: false means that nothing waits, or that there was no room for it. It blocks for
+// as long as the writer does. It is for a Sink that was not started.
 func (s *Sink) Step() bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -471,7 +470,7 @@ func (s *Sink) Step() bool {
 	case err == nil:
 		s.settle(entries, size)
 		return true
-	case n < before: // what was left out is not said yet
+	case n < before: // what was left out has not been reported yet
 		s.torn = s.torn || n > 0
 		n = 0
 	default:
@@ -481,8 +480,8 @@ func (s *Sink) Step() bool {
 	return s.failed(entries, size, n, err)
 }
 
-// take moves what waits into the batch. Where a Sink ends, what was left out last
-// is an entry of no bytes, with its gap in front.
+// take moves what waits into the batch. When a Sink ends, what was left out last
+// becomes an empty entry, with its gap in front.
 func (s *Sink) take() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -503,8 +502,8 @@ func (s *Sink) take() bool {
 	return true
 }
 
-// piece is how many whole entries at the batch's front are written together, and
-// their bytes.
+// piece is how many whole entries at the front of the batch are written together, and
+// their size.
 func (s *Sink) piece() (entries, size int) {
 	for _, n := range s.lens {
 		if entries > 0 && size+int(n) > s.c.Batch {
@@ -516,7 +515,7 @@ func (s *Sink) piece() (entries, size int) {
 	return entries, size
 }
 
-// settle takes what was written off the batch, and says that the writer works, or
+// settle removes what was written from the batch, and reports that the writer works, or
 // that it has caught up.
 func (s *Sink) settle(entries, size int) {
 	s.lost, s.torn = Gap{}, false
@@ -533,7 +532,7 @@ func (s *Sink) settle(entries, size int) {
 	}
 }
 
-// shift takes entries off the batch's front.
+// shift removes entries from the front of the batch.
 func (s *Sink) shift(entries, size int, lost bool) {
 	s.batch, s.lens = s.batch[size:], s.lens[entries:]
 	s.mu.Lock()
@@ -551,7 +550,7 @@ func (s *Sink) shift(entries, size int, lost bool) {
 	s.told()
 }
 
-// told calls those who wait for room or for what was put.
+// told notifies those that wait for room or for what was put.
 func (s *Sink) told() {
 	if !s.full(2) {
 		for _, f := range s.waiters {
@@ -570,7 +569,8 @@ func (s *Sink) told() {
 	s.flushes = left
 }
 
-// failed deals with a write of size bytes, entries of them, of which n left.
+// failed deals with a write of size bytes, of that many entries, of which n bytes were
+// written.
 func (s *Sink) failed(entries, size, n int, err error) bool {
 	whole, done := 0, 0
 	for whole < entries && s.lens[whole] > 0 && n >= int(s.lens[whole]) {
@@ -585,7 +585,7 @@ func (s *Sink) failed(entries, size, n int, err error) bool {
 	busy := errors.Is(err, syscall.EAGAIN)
 	room := busy || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 	if n > 0 && (busy || s.c.Lossless && room) {
-		// It goes on from within the entry.
+		// The next write continues from within the entry.
 		s.batch = s.batch[n:]
 		s.lens[0] -= int32(n) //nolint:gosec // less than it
 		s.mu.Lock()
@@ -617,7 +617,7 @@ func (s *Sink) failed(entries, size, n int, err error) bool {
 	return !(s.c.Lossless && room)
 }
 
-// lose drops entries at the batch's front that could not be written.
+// lose drops entries at the front of the batch that could not be written.
 func (s *Sink) lose(entries, size int, err error) {
 	s.lost.Entries += entries
 	s.lost.Bytes += int64(size)

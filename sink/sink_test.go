@@ -24,9 +24,9 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestReaderStopped: while no one reads, Put takes what the bounds allow, drops
-// the rest at once and counts it; the reader then finds every whole entry in order
-// and one line that says what is missing, where it is missing.
+// TestReaderStopped: while no one reads, Put takes what the bounds allow, drops the
+// rest at once and counts it; the reader then finds every whole entry in order, and one
+// line that says what is missing, in its place.
 func TestReaderStopped(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -95,7 +95,7 @@ func TestCloseBounded(t *testing.T) {
 	_ = r.Close()
 }
 
-// disk is a writer with so much room, and an error beyond it.
+// disk is a writer with limited room, and an error beyond it.
 type disk struct {
 	bytes.Buffer
 	room int
@@ -112,8 +112,9 @@ func (d *disk) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestFullDisk: what a full disk lost is said on it once there is room, a line that
-// was cut is ended first, and Trouble hears of both once.
+// TestFullDisk: what a full disk lost is reported on it once there is room, after a
+// newline that ends a cut line, and Trouble is called once for the failure and once for
+// its end.
 func TestFullDisk(t *testing.T) {
 	d := &disk{room: 9, err: syscall.ENOSPC}
 	var heard []error
@@ -137,7 +138,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 
-	// At the end, with nothing else to write, too.
+	// The same at the end, with nothing else to write.
 	d = &disk{err: syscall.EIO}
 	s = sink.New(d, sink.Config{})
 	_ = s.Put([]byte("lost\n"))
@@ -148,8 +149,9 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestLossless: with room for some of it the rest waits, from within an entry on;
-// whoever puts more is told when there is room, and another failure breaks it.
+// TestLossless: if there is room for only a part, the rest waits, even from within an
+// entry; the caller is told when there is room for more, and any other failure breaks
+// the Sink.
 func TestLossless(t *testing.T) {
 	d := &disk{room: 10, err: syscall.ENOSPC}
 	s := sink.New(d, sink.Config{Lossless: true, Bytes: 16, Entries: 100})
@@ -163,7 +165,7 @@ func TestLossless(t *testing.T) {
 		t.Error("21 bytes of 16, and it is not full")
 	}
 	s.WhenRoom(func() { room++ })
-	for s.Step() { // as far as there is room
+	for s.Step() { // as long as there is room
 	}
 	if room != 0 {
 		t.Errorf("room %d", room)
@@ -186,7 +188,7 @@ func TestLossless(t *testing.T) {
 	}
 }
 
-// TestBusy: a descriptor that another process made non-blocking is no failure.
+// TestBusy: a descriptor that another process made non-blocking is not a failure.
 func TestBusy(t *testing.T) {
 	d := &disk{room: 3, err: syscall.EAGAIN}
 	s := sink.New(d, sink.Config{Trouble: func(err error) { t.Errorf("trouble: %v", err) }})

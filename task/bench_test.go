@@ -12,8 +12,8 @@ import (
 	"github.com/weir-io/weir/task"
 )
 
-// bench runs on a loop without I/O, so that what is measured is futures and
-// tasks; each line has its goroutine counterpart beside it. Run with
+// bench runs on a loop without I/O, so that it measures only futures and tasks; next to
+// each line is its goroutine counterpart. Run with
 //
 //	go test -run '^$' -bench . -benchmem ./task
 
@@ -49,9 +49,9 @@ func (l *bareLoop) run() {
 	}
 }
 
-// BenchmarkSwitch is to a coroutine and back, once.
+// BenchmarkSwitch switches to a coroutine and back, once.
 func BenchmarkSwitch(b *testing.B) {
-	b.Run("task", func(b *testing.B) { // by its waker, as DataReceived does
+	b.Run("task", func(b *testing.B) { // resumed by its waker, as by DataReceived
 		l := &bareLoop{}
 		root := task.New(future.On(l))
 		n := 0
@@ -157,8 +157,8 @@ type nothing struct{}
 func (nothing) Abandon(*task.Task) {}
 func (nothing) WaitingFor() string { return "nothing" }
 
-// BenchmarkSettle is making a value that comes later, settling it, and having
-// it where it was wanted.
+// BenchmarkSettle makes a future, settles it, and delivers its value to the one waiting
+// for it.
 func BenchmarkSettle(b *testing.B) {
 	b.Run("future, callback", func(b *testing.B) {
 		l := &bareLoop{}
@@ -232,7 +232,7 @@ func BenchmarkSettle(b *testing.B) {
 	})
 }
 
-// BenchmarkGather1000 is waiting for a thousand values that come one by one.
+// BenchmarkGather1000 waits for a thousand values that come one by one.
 func BenchmarkGather1000(b *testing.B) {
 	const n = 1000
 	b.Run("future", func(b *testing.B) {
@@ -276,8 +276,7 @@ func BenchmarkGather1000(b *testing.B) {
 	})
 }
 
-// BenchmarkSpawn is starting something that does nothing, and knowing that it
-// has ended.
+// BenchmarkSpawn starts something that does nothing, and learns that it has ended.
 func BenchmarkSpawn(b *testing.B) {
 	b.Run("task", func(b *testing.B) {
 		l := &bareLoop{}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// cpuTime is what the process has used. On a machine that does other things too
-// it says more than the clock.
+// cpuTime is the processor time that the process has used. On a machine that does other
+// things too it says more than the clock.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
@@ -18,7 +18,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// reportCPU adds the processor time to what a benchmark says: call what it
+// reportCPU adds the processor time to a benchmark's results: call the function that it
 // returns at the end.
 func reportCPU(b *testing.B) func() {
 	before := cpuTime()

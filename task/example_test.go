@@ -76,8 +76,7 @@ func ExampleScope_Go() {
 	// out of luck
 }
 
-// A future is awaited as if it were a call that blocks; the loop goes on
-// meanwhile.
+// A future is awaited as if it were a blocking call; the loop goes on meanwhile.
 func ExampleAwait() {
 	l, err := weir.New()
 	if err != nil {

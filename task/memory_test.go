@@ -11,8 +11,9 @@ import (
 
 var parked = flag.Int("parked", 10_000, "how many parked coroutines to measure")
 
-// Coroutines that wait: what each takes. A goroutine's stack is most of it;
-// docs/design/tasks.md has the figures of a million (-args -parked=1000000).
+// TestParkedMemory measures what each waiting coroutine takes. A goroutine's stack is
+// most of it; docs/design/tasks.md has the figures for a million (-args
+// -parked=1000000).
 func TestParkedMemory(t *testing.T) {
 	n := *parked
 	measure := func(start func(i int) (stop func())) float64 {
@@ -67,7 +68,7 @@ func TestParkedMemory(t *testing.T) {
 		}
 	})
 	t.Logf("%d parked: %.0f bytes a task, %.0f a goroutine that waits for a channel", n, tasks, goroutines)
-	if tasks > 8192 { // half of that, but for the race detector
+	if tasks > 8192 { // half of that would do without the race detector
 		t.Errorf("%.0f bytes for a parked task", tasks)
 	}
 }

@@ -2,15 +2,15 @@ package task
 
 import "errors"
 
-// ErrQueueClosed is returned by Put on a closed Queue, and by Get when what was
-// left has been taken.
+// ErrQueueClosed is returned by Put on a closed Queue, and by Get once the remaining
+// values have been taken.
 var ErrQueueClosed = errors.New("task: the queue is closed")
 
-// Queue passes values from tasks (and callbacks) to tasks, in order, and holds
-// at most so many that nobody has taken. NewQueue makes one. Canceled waits
-// lose nothing: a value is put or it is not, is taken or stays (behaviour 82).
+// Queue passes values from tasks (and callbacks) to tasks, in order, and holds a
+// bounded number that no one has taken yet. NewQueue makes one. Canceled waits lose
+// nothing: a value is put or it is not, is taken or stays (behaviour 82).
 type Queue[T any] struct {
-	Name   string // for the tree
+	Name   string // shown in the tree
 	buf    []T    // a ring
 	head   int
 	n      int
@@ -21,7 +21,7 @@ type Queue[T any] struct {
 	getters exchange[T]
 }
 
-// exchange has the tasks that wait on one side of a Queue.
+// exchange holds the tasks that wait on one side of a Queue.
 type exchange[T any] struct {
 	q           *Queue[T]
 	what        string
@@ -29,7 +29,7 @@ type exchange[T any] struct {
 	free        *place[T]
 }
 
-// place is one who waits, with the value that is put or taken.
+// place is one waiting task, with the value that is put or taken.
 type place[T any] struct {
 	x          *exchange[T]
 	t          *Task
@@ -64,7 +64,7 @@ func (x *exchange[T]) add(t *Task) *place[T] {
 	return p
 }
 
-// remove takes p out of the line; whoever waits at it keeps it until release.
+// remove takes p out of the line; the task that waits at it keeps it until release.
 func (x *exchange[T]) remove(p *place[T]) {
 	if p.t == nil {
 		return
@@ -96,13 +96,13 @@ func (p *place[T]) Abandon(*Task) { p.x.remove(p) }
 // WaitingFor implements Waitable.
 func (p *place[T]) WaitingFor() string { return named(p.x.what, p.x.q.Name) }
 
-// Len is how many values are there to be taken without waiting.
+// Len is how many values can be taken without waiting.
 func (q *Queue[T]) Len() int { return q.n }
 
-// Cap is how many it holds at most.
+// Cap is how many values the queue holds at most.
 func (q *Queue[T]) Cap() int { return q.most }
 
-// TryPut puts v if there is room for it, or somebody waits for it.
+// TryPut puts v if there is room for it, or a task waits for it.
 func (q *Queue[T]) TryPut(v T) bool {
 	if q.closed {
 		return false
@@ -121,7 +121,7 @@ func (q *Queue[T]) TryPut(v T) bool {
 	return true
 }
 
-// Put waits until there is room for v. With an error v was not put.
+// Put waits until there is room for v. If it returns an error, v was not put.
 func (q *Queue[T]) Put(t *Task, v T) error {
 	if q.closed {
 		return ErrQueueClosed
@@ -152,7 +152,7 @@ func (q *Queue[T]) TryGet() (v T, ok bool) {
 	return v, false
 }
 
-// admit lets the one who waits at p go on and returns the value.
+// admit lets the task that waits at p go on and returns the value.
 func (q *Queue[T]) admit(p *place[T]) T {
 	t, v := p.t, p.v
 	q.putters.remove(p)
@@ -177,8 +177,8 @@ func (q *Queue[T]) Get(t *Task) (v T, err error) {
 	return v, err
 }
 
-// Close lets no more in: Put fails, also where it waits; what is there can be
-// taken, and then Get fails. Calling it again has no effect.
+// Close lets no more in: Put fails, even one that is waiting; what is in the queue can
+// still be taken, and then Get fails. Calling it again has no effect.
 func (q *Queue[T]) Close() {
 	q.closed = true
 	for _, x := range []*exchange[T]{&q.putters, &q.getters} {

@@ -13,10 +13,9 @@ type RunLoop[C any, T future.Timer] interface {
 	Stop()
 }
 
-// Run runs a loop until fn and every task that it started have ended, and
-// returns what failed. fn is the task "main". If somebody else stops the loop
-// before that, the tasks are canceled and run to their end, see Scope.Close.
-// The loop is not closed.
+// Run runs a loop until fn and every task that it started have ended, and returns what
+// failed. fn is the task "main". If something else stops the loop before that, the
+// tasks are canceled and run to their end, see Scope.Close. The loop is not closed.
 func Run[C any, T future.Timer](l RunLoop[C, T], fn func(t *Task) error, opts ...Option) error {
 	s := future.On(l)
 	root := New(s, opts...)

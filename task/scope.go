@@ -8,27 +8,27 @@ import (
 	"github.com/weir-io/weir/future"
 )
 
-// Scope is what tasks live in. Scopes form a tree: a scope is around the tasks
-// that were started in it, and around the scopes that its body made. Its
-// methods belong to the loop's goroutine.
+// Scope is what tasks live in. Scopes form a tree: a scope contains the tasks that were
+// started in it, and the scopes that its body made. Its methods belong to the loop's
+// goroutine.
 type Scope struct {
 	w      *world
 	name   string
 	parent *Scope
-	task   *Task // whose body is in it; nil for a root
+	task   *Task // the task whose body made it; nil for a root
 
-	first, last *Scope // inside of it, in the order of their making
-	prev, next  *Scope // beside it
-	isTask      bool   // it is the own scope of task
+	first, last *Scope // scopes inside it, in the order of creation
+	prev, next  *Scope // its neighbors
+	isTask      bool   // it is task's own scope
 	ended       bool
 	canceled    bool
 	timedOut    bool // canceled by its deadline
 	shielded    bool
-	cut         bool // a task in it was cut short by its cancellation
+	cut         bool // its cancellation cut a task in it short
 	live        int  // tasks in it
 	cause       error
 	errs        []error
-	failed      func(*Task, error) // takes failures instead
+	failed      func(*Task, error) // gets the failures instead
 	idle        *future.Promise[struct{}]
 	deadline    time.Time
 	timer       future.Timer
@@ -46,23 +46,22 @@ func Within(d time.Duration) Option { return func(sc *Scope) { sc.SetTimeout(d) 
 // Until gives a scope a deadline: see SetDeadline.
 func Until(at time.Time) Option { return func(sc *Scope) { sc.SetDeadline(at) } }
 
-// Shielded keeps the cancellation of what is around it from a scope: see
-// SetShield.
+// Shielded shields a scope from the cancellation of those around it: see SetShield.
 func Shielded() Option { return func(sc *Scope) { sc.shielded = true } }
 
-// Independent makes the tasks of a scope each other's strangers, as the
-// connections of a server are: one that fails is told to failed, and neither
-// cancels the others nor is part of the scope's error.
+// Independent makes the tasks of a scope independent of each other, like the
+// connections of a server: if one fails, failed is called, and the failure neither
+// cancels the others nor becomes part of the scope's error.
 func Independent(failed func(t *Task, err error)) Option {
 	return func(sc *Scope) { sc.failed = failed }
 }
 
-// Traced keeps the stack of every wait below a root, so that the tree says in
-// which line each task waits. It costs about a microsecond a wait.
+// Traced records the stack of every wait below a root, so that the tree says at which
+// line each task waits. It costs about a microsecond per wait.
 func Traced() Option { return func(sc *Scope) { sc.w.trace = true } }
 
-// New makes a root: a scope with nothing around it. Close it when it is not
-// needed any more, or Cancel it and wait for Done.
+// New makes a root: a scope with nothing around it. Close it when it is no longer
+// needed, or Cancel it and wait for Done.
 func New(s *future.Scheduler, opts ...Option) *Scope {
 	w := &world{s: s}
 	w.loop, _ = s.Loop().(coroutineLoop)
@@ -74,16 +73,16 @@ func New(s *future.Scheduler, opts ...Option) *Scope {
 	return sc
 }
 
-// Go starts a task, which first runs in the next turn. Its function's error is
-// a failure unless it is nothing but a cancellation: the scope is canceled with
-// it as the cause. Where the scope has ended, the task fails with ErrEnded.
+// Go starts a task, which first runs in the next turn. An error that its function
+// returns is a failure, unless it is nothing but a cancellation, and cancels the scope,
+// as the cause. If the scope has ended, the task fails with ErrEnded.
 func (sc *Scope) Go(name string, fn func(*Task) error) *Task {
 	t := &Task{fn: fn, own: Scope{w: sc.w, name: name, parent: sc, isTask: true}}
 	t.own.task = t
 	if sc.ended {
 		t.state, t.err = stateEnded, fmt.Errorf("%w: %s in %s", ErrEnded, name, sc.name)
 		_, p := future.New[struct{}](sc.w.s)
-		p.Reject(t.err) // reported unless somebody asks for Done
+		p.Reject(t.err) // reported unless someone asks for Done
 		t.done = &p
 		return t
 	}
@@ -101,8 +100,8 @@ func (sc *Scope) Post(name string, fn func(*Task) error) error {
 	return sc.w.s.Post(func() { sc.Go(name, fn) })
 }
 
-// Go starts a task that makes a value. The future has it, or the failure, of
-// which the scope takes care too; canceling the future cancels the task.
+// Go starts a task that makes a value. The future gets the value, or the failure, which
+// the scope handles as well; canceling the future cancels the task.
 func Go[T any](sc *Scope, name string, fn func(*Task) (T, error)) *future.Future[T] {
 	f, p := future.New[T](sc.w.s)
 	f.Seen()
@@ -126,13 +125,13 @@ func Go[T any](sc *Scope, name string, fn func(*Task) (T, error)) *future.Future
 // task's does. With returns
 //
 //   - what failed, joined if several did, fn's own failure first;
-//   - else future.ErrCanceled if a cancellation from around the scope cut
-//     something short (an inner scope never swallows an outer cancellation);
+//   - else future.ErrCanceled if a cancellation from outside the scope cut something
+//     short (an inner scope never swallows an outer cancellation);
 //   - else future.ErrTimeout if the scope's own deadline did;
 //   - else future.ErrCanceled if fn itself returned that, else nil.
 //
-// So work that was complete is not turned into a failure by a deadline that
-// passed at the same time (behaviour 79).
+// So a deadline that passes at the same time does not turn completed work into a
+// failure (behaviour 79).
 func (t *Task) With(fn func(sc *Scope) error, opts ...Option) error {
 	if t.own.w.current != t {
 		return ErrOutside
@@ -145,7 +144,7 @@ func (t *Task) With(fn func(sc *Scope) error, opts ...Option) error {
 	}
 	returned := false
 	defer func() {
-		if !returned { // a panic, or Goexit: it goes on once the tasks are gone
+		if !returned { // a panic or Goexit, which continues once the tasks are gone
 			sc.Cancel(nil)
 			_ = t.leave(sc, nil)
 			t.dropScope(sc)
@@ -163,8 +162,8 @@ func (t *Task) dropScope(sc *Scope) {
 	sc.parent.unlink(sc)
 }
 
-// leave ends a scope whose body has returned err: it waits for the tasks in it,
-// and says what came of all.
+// leave ends a scope whose body has returned err: it waits for the tasks in it, and
+// returns the outcome of all of them.
 func (t *Task) leave(sc *Scope, err error) error {
 	canceled := future.OnlyCanceled(err)
 	if err != nil {
@@ -204,7 +203,7 @@ func (t *Task) leave(sc *Scope, err error) error {
 	return nil
 }
 
-// tasksOf is what a body waits for at the end of its scope.
+// tasksOf is the Waitable of a body that waits for the tasks at the end of its scope.
 type tasksOf Scope
 
 // Abandon implements Waitable; the wait is never cut short.
@@ -237,7 +236,7 @@ func (sc *Scope) unlink(c *Scope) {
 	c.prev, c.next = nil, nil
 }
 
-// childEnded takes note of the end of t.
+// childEnded records the end of t.
 func (sc *Scope) childEnded(t *Task) {
 	sc.live--
 	switch err := t.err; {
@@ -267,7 +266,7 @@ func (sc *Scope) childEnded(t *Task) {
 	sc.settleIdle()
 }
 
-// settleIdle settles Done, if anybody asked.
+// settleIdle settles Done, if anyone asked for it.
 func (sc *Scope) settleIdle() {
 	if sc.task == nil && (sc.canceled || sc.idle != nil) {
 		sc.w.stopIdle()
@@ -278,7 +277,7 @@ func (sc *Scope) settleIdle() {
 	}
 }
 
-// takeErrs is what failed so far.
+// takeErrs takes the failures so far.
 func (sc *Scope) takeErrs() error {
 	if len(sc.errs) == 1 {
 		return sc.errs[0]
@@ -286,9 +285,9 @@ func (sc *Scope) takeErrs() error {
 	return errors.Join(sc.errs...)
 }
 
-// Cancel cancels the scope and all that is inside of it and not shielded: every
-// wait there returns future.ErrCanceled from now on. cause is for Cause and may
-// be nil. Calling it again has no effect.
+// Cancel cancels the scope and everything inside it that is not shielded: every wait
+// there returns future.ErrCanceled from now on. cause is for Cause and may be nil.
+// Calling it again has no effect.
 func (sc *Scope) Cancel(cause error) {
 	if sc.canceled {
 		return
@@ -306,7 +305,7 @@ func (sc *Scope) Cancel(cause error) {
 	}
 }
 
-// deliver cuts short what waits in the scope.
+// deliver cuts short the waits in the scope.
 func (sc *Scope) deliver() {
 	if sc.task != nil && sc.task.cur == sc {
 		sc.task.interrupt()
@@ -320,8 +319,8 @@ func (sc *Scope) deliver() {
 	}
 }
 
-// Canceled reports whether waits in the scope return the cancellation: it, or
-// something around it from which it is not shielded, was canceled.
+// Canceled reports whether waits in the scope return the cancellation: it, or a scope
+// around it from which it is not shielded, was canceled.
 func (sc *Scope) Canceled() bool {
 	for ; sc != nil; sc = sc.parent {
 		if sc.canceled {
@@ -334,8 +333,8 @@ func (sc *Scope) Canceled() bool {
 	return false
 }
 
-// Cause is why the scope is canceled: the failure of a task, future.ErrTimeout,
-// or what Cancel was given; nil if it is not.
+// Cause is why the scope is canceled: the failure of a task, future.ErrTimeout, or the
+// error that Cancel was given; nil if it is not canceled.
 func (sc *Scope) Cause() error {
 	for ; sc != nil; sc = sc.parent {
 		if sc.canceled {
@@ -348,9 +347,8 @@ func (sc *Scope) Cause() error {
 	return nil
 }
 
-// SetShield sets whether the scope is shielded from the cancellation of what is
-// around it. Without the shield again, a cancellation that came meanwhile is
-// delivered.
+// SetShield sets whether the scope is shielded from the cancellation of those around
+// it. When the shield is removed, a cancellation that came meanwhile is delivered.
 func (sc *Scope) SetShield(on bool) {
 	sc.shielded = on
 	if !on && sc.Canceled() {
@@ -362,7 +360,7 @@ func (sc *Scope) SetShield(on bool) {
 func (sc *Scope) SetTimeout(d time.Duration) { sc.SetDeadline(sc.w.s.Now().Add(d)) }
 
 // SetDeadline moves the scope's deadline: at that time it is canceled, with
-// future.ErrTimeout as the cause. The zero time is none. In a scope that is
+// future.ErrTimeout as the cause. The zero time means no deadline. In a scope that is
 // canceled it does nothing.
 func (sc *Scope) SetDeadline(at time.Time) {
 	if sc.canceled || sc.ended {
@@ -387,20 +385,20 @@ func (sc *Scope) late() {
 	}
 }
 
-// Deadline is the scope's own; zero if there is none.
+// Deadline is the scope's own deadline; zero if there is none.
 func (sc *Scope) Deadline() time.Time { return sc.deadline }
 
-// Name is what Named gave it; a task's own scope has the task's.
+// Name is the name that Named gave it; a task's own scope has the task's name.
 func (sc *Scope) Name() string { return sc.name }
 
 // Scheduler is the loop that the scope's tasks run on.
 func (sc *Scope) Scheduler() *future.Scheduler { return sc.w.s }
 
-// Tasks is how many tasks are in the scope itself.
+// Tasks is the number of tasks directly in the scope.
 func (sc *Scope) Tasks() int { return sc.live }
 
-// Done settles when no task is in the scope: now, or when the last one has
-// ended. It fails with what failed, joined.
+// Done settles when no task is in the scope: now, or when the last one has ended. It
+// fails with the failures, joined.
 func (sc *Scope) Done() *future.Future[struct{}] {
 	if sc.idle != nil {
 		return sc.idle.Future()
@@ -417,18 +415,17 @@ func (sc *Scope) Done() *future.Future[struct{}] {
 // LeftError names what Close could not end.
 type LeftError struct {
 	Tasks int
-	Tree  string // where each is: see Scope.String
+	Tree  string // where each task is: see Scope.String
 }
 
 func (e *LeftError) Error() string {
 	return fmt.Sprintf("task: %d tasks did not end:\n%s", e.Tasks, e.Tree)
 }
 
-// Close cancels a root and runs its tasks to their end, whether its loop still
-// turns or not, then ends it. It returns what failed, joined, and a *LeftError
-// if a task could not be ended: one that waits again for each cancellation, or
-// that cannot be resumed on this thread. It must not be called from a callback
-// or a task.
+// Close cancels a root and runs its tasks to their end, whether or not its loop still
+// turns, then ends it. It returns the failures, joined, with a *LeftError if a task
+// could not be ended: one that waits again after each cancellation, or that cannot be
+// resumed on this thread. It must not be called from a callback or a task.
 func (sc *Scope) Close() error {
 	sc.Cancel(nil)
 	err := sc.w.s.Flush()

@@ -90,7 +90,7 @@ func TestDeadlines(t *testing.T) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.Is(err, future.ErrTimeout) {
 		t.Error(err)
 	}
-	// Taken away again.
+	// The deadline is removed again.
 	err = w.run(func(t *task.Task) error {
 		return t.With(func(sc *task.Scope) error {
 			sc.SetDeadline(time.Time{})
@@ -124,7 +124,7 @@ func TestDeadlines(t *testing.T) {
 		}
 	}
 	w.logged("1 <nil>, canceled true", "1 <nil>, canceled true")
-	// Children that the deadline cuts short make it a timeout.
+	// If the deadline cuts children short it is a timeout.
 	err = w.run(func(t *task.Task) error {
 		return t.With(func(sc *task.Scope) error {
 			sc.Go("child", func(t *task.Task) error { return t.Sleep(time.Hour) })
@@ -150,7 +150,7 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// The shield keeps the outer cancellation out, until it is put down.
+// The shield keeps the outer cancellation out until it is removed.
 func TestShield(t *testing.T) {
 	w := newWorld(t)
 	victim := w.root.Go("victim", func(t *task.Task) error {

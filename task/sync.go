@@ -4,12 +4,11 @@ import "errors"
 
 var (
 	errNotStarted = errors.New("task: ended without saying that it had started")
-	// ErrNotLocked is returned by Unlock, Notify and Cond.Wait where the lock
-	// is not held.
+	// ErrNotLocked is returned by Unlock, Notify and Cond.Wait if the lock is not held.
 	ErrNotLocked = errors.New("task: the lock is not held")
 )
 
-// waitList has tasks that wait for the same thing, first come first served.
+// waitList holds tasks that wait for the same thing, first come, first served.
 type waitList struct {
 	first, last *Task
 	n           int
@@ -53,18 +52,16 @@ func (l *waitList) pop() *Task {
 	return t
 }
 
-// Lock is held by one at a time; those who wait get it in their order. The zero
-// value is free. It is needed only around waits: between two waits a task is
-// alone anyway.
+// Lock is held by one task at a time; waiting tasks get it in order. The zero value is
+// unlocked. It is needed only around waits: between two waits a task runs alone anyway.
 type Lock struct {
 	Name    string // for the tree
 	held    bool
 	waiting waitList
 }
 
-// Lock waits for the lock. Without an error the task holds it, even if a
-// cancellation came in the same turn: what was handed over is not lost
-// (behaviour 82).
+// Lock waits for the lock. If it returns nil the task holds the lock, even if a
+// cancellation came in the same turn: what was handed over is not lost (behaviour 82).
 func (l *Lock) Lock(t *Task) error {
 	if !l.held && !t.Scope().Canceled() {
 		l.held = true
@@ -83,8 +80,8 @@ func (l *Lock) TryLock() bool {
 	return true
 }
 
-// Unlock hands the lock to the next who waits. Whoever holds it may let another
-// unlock it. ErrNotLocked if nobody holds it.
+// Unlock hands the lock to the next task that waits. A task other than the holder may
+// unlock it. If no one holds the lock the error is ErrNotLocked.
 func (l *Lock) Unlock() error {
 	if !l.held {
 		return ErrNotLocked
@@ -97,7 +94,7 @@ func (l *Lock) Unlock() error {
 	return nil
 }
 
-// Held reports whether somebody holds the lock.
+// Held reports whether someone holds the lock.
 func (l *Lock) Held() bool { return l.held }
 
 // Abandon implements Waitable.
@@ -113,7 +110,7 @@ func named(what, name string) string {
 	return what + " (" + name + ")"
 }
 
-// Semaphore has so many places. NewSemaphore makes one.
+// Semaphore has a number of places. NewSemaphore makes one.
 type Semaphore struct {
 	Name    string // for the tree
 	free    int
@@ -142,8 +139,7 @@ func (s *Semaphore) TryAcquire() bool {
 	return true
 }
 
-// Release gives a place back, or adds one: to the next who waits, if anybody
-// does.
+// Release gives a place back, or adds one: to the next task that waits, if any.
 func (s *Semaphore) Release() {
 	if t := s.waiting.pop(); t != nil {
 		t.Wake(nil)
@@ -161,15 +157,14 @@ func (s *Semaphore) Abandon(t *Task) { s.waiting.remove(t) }
 // WaitingFor implements Waitable.
 func (s *Semaphore) WaitingFor() string { return named("a semaphore", s.Name) }
 
-// Event is set or not; who waits for it goes on when it is. The zero value is
-// not set.
+// Event is set or not; tasks wait until it is set. The zero value is not set.
 type Event struct {
 	Name    string // for the tree
 	set     bool
 	waiting waitList
 }
 
-// Set sets the event and lets everybody go on who waits for it.
+// Set sets the event and lets every task that waits for it go on.
 func (e *Event) Set() {
 	e.set = true
 	for t := e.waiting.pop(); t != nil; t = e.waiting.pop() {
@@ -177,7 +172,7 @@ func (e *Event) Set() {
 	}
 }
 
-// Clear makes the event not set. Who was let go before goes on.
+// Clear makes the event not set. Tasks that Set has released go on.
 func (e *Event) Clear() { e.set = false }
 
 // IsSet reports whether the event is set.
@@ -205,8 +200,8 @@ type Cond struct {
 	waiting waitList
 }
 
-// Wait gives L up, waits for Notify, and holds L again when it returns, with an
-// error or without one.
+// Wait gives up L, waits for Notify, and holds L again when it returns, with or without
+// an error.
 func (c *Cond) Wait(t *Task) error {
 	if !c.L.held {
 		return ErrNotLocked
@@ -229,7 +224,7 @@ func (c *Cond) Wait(t *Task) error {
 	return err
 }
 
-// Notify lets n of those go on who wait, in their order; below 0, all.
+// Notify lets n of the waiting tasks go on, in order; if n is below 0, all of them.
 func (c *Cond) Notify(n int) {
 	for t := c.waiting.first; t != nil && n != 0; t = c.waiting.first {
 		c.waiting.remove(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir/task"
 )
 
-// A lock goes to those who wait in their order, and a cancel that meets the
-// hand-over loses it for nobody (behaviour 82).
+// A lock goes to the waiting tasks in order, and a cancel that coincides with the
+// hand-over does not lose it (behaviour 82).
 func TestLock(t *testing.T) {
 	w := newWorld(t)
 	lock := &task.Lock{Name: "db"}
@@ -48,7 +48,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// The cancel comes between the hand-over and the resumption: the lock is there.
+// The cancel comes between the hand-over and the resumption: the lock is not lost.
 func TestHandOverMeetsCancel(t *testing.T) {
 	for _, cancelFirst := range []bool{false, true} {
 		t.Run(fmt.Sprint("cancel first ", cancelFirst), func(t *testing.T) {
@@ -155,7 +155,7 @@ func TestEvent(t *testing.T) {
 	}
 }
 
-// Wait holds the lock when it returns, also when it is canceled.
+// Wait holds the lock when it returns, even if it was canceled.
 func TestCond(t *testing.T) {
 	w := newWorld(t)
 	lock := &task.Lock{}
@@ -256,7 +256,7 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// Close ends the waits of both sides, and what was in can be taken.
+// Close ends the waits of both sides, and what was in the queue can still be taken.
 func TestQueueClose(t *testing.T) {
 	w := newWorld(t)
 	q := task.NewQueue[int](1)

@@ -10,14 +10,13 @@ import (
 )
 
 var (
-	// ErrGoexit is the failure of a task that ended its goroutine by
-	// runtime.Goexit, as testing's FailNow does. The loop goes on.
+	// ErrGoexit is the failure of a task that ended its goroutine with runtime.Goexit,
+	// as testing's FailNow does. The loop goes on.
 	ErrGoexit = errors.New("task: the task called runtime.Goexit")
 	// ErrEnded is the failure of a task that was started in a scope that had
 	// ended. Its function was not called.
 	ErrEnded = errors.New("task: the scope has ended")
-	// ErrOutside is returned by a wait that is called by another than the task
-	// itself.
+	// ErrOutside is returned by a wait that is not called by the task itself.
 	ErrOutside = errors.New("task: only the task itself can wait")
 )
 
@@ -38,10 +37,9 @@ func (e *PanicError) Unwrap() error {
 
 // Waitable is something that a task can Park at.
 type Waitable interface {
-	// Abandon is called when the wait of t is cut short: t is not to be woken
-	// any more.
+	// Abandon is called when the wait of t is cut short: t must not be woken any more.
 	Abandon(t *Task)
-	// WaitingFor says what is waited for, for people.
+	// WaitingFor says, in words, what the task waits for.
 	WaitingFor() string
 }
 
@@ -59,7 +57,7 @@ const (
 // Task is a coroutine. Its waits belong to itself, its other methods to the
 // loop's goroutine.
 type Task struct {
-	own  Scope  // what is started by it, and what Cancel cancels
+	own  Scope  // contains what the task starts; Cancel cancels it
 	cur  *Scope // the innermost scope that it is in
 	fn   func(*Task) error
 	co   *coroutine
@@ -68,21 +66,21 @@ type Task struct {
 	end  func(error)
 
 	state   state
-	deaf    bool  // the wait is not cut short
+	deaf    bool  // the wait cannot be cut short
 	heard   bool  // a wait has returned the cancellation
 	bySelf  bool  // it canceled itself
-	quiet   bool  // its failure goes to who started it: see Start
+	quiet   bool  // its failure goes to the task that started it: see Start
 	waitErr error // what the wait returns
 	wait    Waitable
-	tag     int // tells this wait from those before it
+	tag     int // distinguishes this wait from earlier ones
 
-	list       *waitList // what else it is in, while it waits
+	list       *waitList // the list that it is in, while it waits
 	prev, next *Task
 	timer      future.Timer
 	where      []uintptr // the stack of the wait, if it is kept
 }
 
-// world is what the tasks of one root share.
+// world is the state that the tasks of one root share.
 type world struct {
 	s       *future.Scheduler
 	root    *Scope
@@ -120,7 +118,7 @@ func (w *world) tell() {
 // idleMax is how many coroutines are kept for the next tasks.
 const idleMax = 1024
 
-// coroutine runs tasks, one after the other.
+// coroutine runs tasks, one after another.
 type coroutine struct {
 	w      *world
 	task   *Task
@@ -165,14 +163,14 @@ func (c *coroutine) runTask() {
 		if returned {
 			return
 		}
-		// Scopes that the task was in have put themselves in order already.
+		// The scopes that the task was in have already cleaned up after themselves.
 		if v := recover(); v != nil {
 			t.err = &PanicError{Task: t.own.name, Value: v, Stack: debug.Stack()}
 			t.err = t.leave(&t.own, t.err)
 			return
 		}
-		// The runtime would carry Goexit on to who resumed us, the loop. So
-		// this coroutine goes no further than here.
+		// The runtime would pass Goexit on to whatever resumed us, the loop. So this
+		// coroutine goes no further.
 		t.err = t.leave(&t.own, ErrGoexit)
 		c.exited = true
 		c.yield(struct{}{})
@@ -186,9 +184,9 @@ func (c *coroutine) retire() {
 	c.task = nil
 	switch {
 	case c.exited:
-		// Whoever stops it exits too: that must not be the loop. A coroutine
-		// that is tied to the loop's thread can be stopped by no one else, and
-		// stays.
+		// The goroutine that stops it exits too: that must not be the loop's. A
+		// coroutine that is tied to the loop's thread cannot be stopped from elsewhere,
+		// and stays.
 		if c.thread == 0 {
 			go c.stop() // not simulated: only a task that calls Goexit comes here
 		}
@@ -233,7 +231,7 @@ func (t *Task) resume() {
 	_, alive := c.next()
 	w.current = outer
 	w.tell()
-	if t.state == stateRunning { // it has not come to wait
+	if t.state == stateRunning { // it has not reached a wait
 		t.co = nil
 		if alive {
 			c.retire()
@@ -258,7 +256,7 @@ func (t *Task) finish() {
 	parent.childEnded(t)
 }
 
-// Name is what Go was given.
+// Name is the name that Go was given.
 func (t *Task) Name() string { return t.own.name }
 
 // Scheduler is the loop that the task runs on.
@@ -276,9 +274,9 @@ func (t *Task) Scope() *Scope {
 func (t *Task) Go(name string, fn func(*Task) error) *Task { return t.Scope().Go(name, fn) }
 
 // Cancel cancels the task and what it has started: every wait returns
-// future.ErrCanceled from now on. It is no failure for the task's scope. A task
-// that swallows its cancellation keeps its result; one that cancels itself and
-// returns without another wait is canceled all the same (behaviour 78).
+// future.ErrCanceled from now on. This is not a failure for the task's scope. A task
+// that swallows its cancellation keeps its result; one that cancels itself and returns
+// without another wait still counts as canceled (behaviour 78).
 func (t *Task) Cancel() {
 	if t.own.w.current == t {
 		t.bySelf = true
@@ -295,7 +293,7 @@ func (t *Task) Ended() (bool, error) {
 }
 
 // Done settles when the task has ended, with its error. Its scope takes care of
-// failures whether anybody asks for Done or not. Canceling it cancels the task.
+// failures whether or not anyone asks for Done. Canceling it cancels the task.
 func (t *Task) Done() *future.Future[struct{}] {
 	if t.done == nil {
 		f, p := future.New[struct{}](t.own.w.s)
@@ -310,10 +308,10 @@ func (t *Task) Done() *future.Future[struct{}] {
 	return t.done.Future()
 }
 
-// Park waits until Wake or Resume is called on t, and returns what that was
-// given. It is what the waits of this package are made of: tell what will wake
-// the task first, then Park. If the scope is canceled, before or meanwhile, w's
-// Abandon is called and Park returns future.ErrCanceled, after a turn.
+// Park waits until Wake or Resume is called on t, and returns the error that it was
+// given. The waits of this package are built on it: first arrange for the wake-up, then
+// Park. If the scope is canceled, before or meanwhile, w's Abandon is called and Park
+// returns future.ErrCanceled, after a turn.
 func (t *Task) Park(w Waitable) error {
 	if t.own.w.current != t {
 		w.Abandon(t)
@@ -344,11 +342,11 @@ func (t *Task) Park(w Waitable) error {
 	return err
 }
 
-// hold suspends until woken: it switches back to whoever resumed the task.
+// hold suspends the task until it is woken: it switches back to whatever resumed the task.
 //
-// A processor predicts where a function returns to by where it was called last,
-// which is wrong for each function that was left by a switch. So the fewer of them
-// are around the switch the better, and Park and Yield make it themselves.
+// A processor predicts where a function returns to from where it was last called, which
+// is wrong for each function that was left by a switch. So the fewer calls there are
+// around the switch the better, and Park and Yield make the switch themselves.
 func (t *Task) hold(w Waitable) {
 	t.wait, t.state = w, stateWaiting
 	if t.own.w.trace {
@@ -373,8 +371,8 @@ func (t *Task) turn() {
 	t.own.w.tell()
 }
 
-// Wake ends t's Park: it returns err, in the next turn. It reports false, and
-// does nothing, if t is not waiting or has been woken or canceled already.
+// Wake ends t's Park, which returns err, in the next turn. It reports false, and does
+// nothing, if t is not waiting or has been woken or canceled already.
 func (t *Task) Wake(err error) bool {
 	if t.state != stateWaiting {
 		return false
@@ -384,8 +382,8 @@ func (t *Task) Wake(err error) bool {
 	return true
 }
 
-// Resume is Wake at once: t runs until its next wait before Resume returns. It
-// is for callbacks of the loop, which have nothing half done.
+// Resume is Wake at once: t runs until its next wait before Resume returns. It is for
+// callbacks of the loop, which leave nothing half done.
 func (t *Task) Resume(err error) bool {
 	if t.state != stateWaiting {
 		return false
@@ -395,8 +393,8 @@ func (t *Task) Resume(err error) bool {
 	return true
 }
 
-// Waiting reports whether Wake or Resume would do something: t is parked, and
-// nothing has ended its wait.
+// Waiting reports whether Wake or Resume would have an effect: t is parked, and nothing
+// has ended its wait.
 func (t *Task) Waiting() bool { return t.state == stateWaiting }
 
 // interrupt cuts the task's wait short.

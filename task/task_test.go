@@ -18,7 +18,7 @@ import (
 
 var errTest = errors.New("test failure")
 
-// world is a simulated loop with a root scope on it. What tasks do goes to log.
+// world is a simulated loop with a root scope on it. log records what the tasks do.
 type world struct {
 	*testing.T
 	sim  *weirtest.Sim
@@ -50,7 +50,7 @@ func newWorld(t *testing.T, opts ...task.Option) *world {
 
 func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
 
-// rest lets everything happen.
+// rest lets everything run until nothing is left to do.
 func (w *world) rest() {
 	w.Helper()
 	if err := w.sim.Run(nil); err != nil {
@@ -58,8 +58,7 @@ func (w *world) rest() {
 	}
 }
 
-// run runs fn as a task and lets everything happen. It returns what the root
-// is told.
+// run runs fn as a task and lets everything run. It returns the root's error.
 func (w *world) run(fn func(t *task.Task) error) error {
 	w.Helper()
 	var got error
@@ -144,7 +143,7 @@ func TestAwaitGather(t *testing.T) {
 	}
 }
 
-// An Await that is cut short cancels what nobody else waits for.
+// An Await that is cut short cancels a future that no one else waits for.
 func TestAwaitCutShort(t *testing.T) {
 	w := newWorld(t)
 	alone, _ := future.New[int](w.s)
@@ -266,7 +265,7 @@ func TestSwallowed(t *testing.T) {
 	}
 }
 
-// A panic is the task's failure, and nobody else's.
+// A panic is the failure of this task alone.
 func TestPanic(t *testing.T) {
 	w := newWorld(t)
 	err := w.run(func(t *task.Task) error {
@@ -338,7 +337,7 @@ func TestEnded(t *testing.T) {
 	w.logged()
 }
 
-// A wait by somebody else than the task is an error.
+// A wait by anyone other than the task is an error.
 func TestOutside(t *testing.T) {
 	w := newWorld(t)
 	sleeper := w.root.Go("sleeper", func(t *task.Task) error { return t.Sleep(time.Second) })
@@ -358,7 +357,7 @@ func TestOutside(t *testing.T) {
 	}
 }
 
-// The tree shows who is where.
+// The tree shows where each task is.
 func TestTree(t *testing.T) {
 	w := newWorld(t, task.Named("server"), task.Traced())
 	f, _ := future.New[int](w.s)
@@ -374,7 +373,7 @@ func TestTree(t *testing.T) {
 	var here int
 	w.root.Go("parks", func(t *task.Task) error {
 		_, _, here, _ = runtime.Caller(0)
-		return t.Park(nothing{}) // a wait of the test's own, whose line is the next
+		return t.Park(nothing{}) // the test's own wait; its line is checked below
 	})
 	if err := w.sim.RunFor(time.Second); err != nil {
 		t.Fatal(err)
@@ -422,8 +421,8 @@ func TestCloseAfterTheLoop(t *testing.T) {
 	w.logged("future: canceled", "future: canceled")
 }
 
-// Run runs a real loop for a program, in every backend (R2), also in debug
-// mode, which asks on which goroutine it is.
+// Run runs a real loop for a program, on every backend (R2), and also in debug mode,
+// which checks which goroutine it is on.
 func TestRun(t *testing.T) {
 	for _, name := range weir.Backends() {
 		for _, debug := range []bool{false, true} {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// String draws the scope, what is inside of it and where each task waits:
+// String draws the scope, what is inside it and where each task waits:
 //
 //	root
 //	├─ accept: waits for a queue (connections)
@@ -67,7 +67,7 @@ func (t *Task) doing() string {
 	return "waits for " + t.wait.WaitingFor()
 }
 
-// mark keeps where the task is: who called the wait that calls it, and so on.
+// mark records where the task is: the callers of the wait that calls mark.
 func (t *Task) mark() {
 	if t.where == nil {
 		t.where = make([]uintptr, 16)
@@ -75,7 +75,7 @@ func (t *Task) mark() {
 	t.where = t.where[:runtime.Callers(3, t.where[:cap(t.where)])]
 }
 
-// line is the innermost place of the wait that is not in this package.
+// line is the innermost place in the wait's stack that is not in this package.
 func (t *Task) line() string {
 	if len(t.where) == 0 {
 		return ""

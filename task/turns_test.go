@@ -13,7 +13,7 @@ import (
 )
 
 // TestTurnsAndRuns: a task that begins in one Turn or Run is resumed by those that
-// follow, also where they tie the loop to its thread (io_uring).
+// follow, even if they tie the loop to its thread (io_uring).
 func TestTurnsAndRuns(t *testing.T) {
 	turn := func(l *weir.Loop) error { return l.Turn(0) }
 	run := func(l *weir.Loop) error {

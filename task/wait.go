@@ -9,17 +9,17 @@ import (
 // awaiting is a future as a Waitable.
 type awaiting[T any] struct{ f *future.Future[T] }
 
-// Abandon implements Waitable: Await does what is to be done, later, because the
-// future may settle in this turn yet.
+// Abandon implements Waitable: Await does what is needed, later, because the future may
+// still settle in this turn.
 func (awaiting[T]) Abandon(*Task) {}
 
 // WaitingFor implements Waitable.
 func (awaiting[T]) WaitingFor() string { return "a future" }
 
-// Await waits until f has settled, and returns what it became. If the wait is
-// cut short, f is canceled unless somebody else waits for it, and Await returns
-// future.ErrCanceled; Await future.Shield(f) to leave f alone. A value that f
-// gets in the turn of the cancellation is not lost: it is returned.
+// Await waits until f has settled, and returns its value or failure. If the wait is cut
+// short, f is canceled unless someone else waits for it, and Await returns
+// future.ErrCanceled; Await future.Shield(f) to leave f alone. A value that f gets in
+// the turn of the cancellation is not lost: it is returned.
 func Await[T any](t *Task, f *future.Future[T]) (T, error) {
 	var zero T
 	canceled := t.Scope().Canceled()
@@ -71,7 +71,7 @@ func (t *Task) Yield() error {
 	return nil
 }
 
-// sleeper is a task as what it waits for when it sleeps.
+// sleeper is a task in the role of the Waitable that it sleeps on.
 type sleeper Task
 
 // Abandon implements Waitable.
@@ -80,7 +80,7 @@ func (s *sleeper) Abandon(*Task) { s.timer.Stop() }
 // WaitingFor implements Waitable.
 func (s *sleeper) WaitingFor() string { return "its timer" }
 
-// Sleep waits for d, by the loop's clock; at or below 0 for a turn.
+// Sleep waits for d, by the loop's clock; if d is 0 or below, for one turn.
 func (t *Task) Sleep(d time.Duration) error {
 	if d <= 0 || t.own.w.current != t {
 		return t.Yield()
@@ -95,13 +95,14 @@ func (t *Task) Sleep(d time.Duration) error {
 // SleepUntil waits until a time of the loop's clock.
 func (t *Task) SleepUntil(at time.Time) error { return t.Sleep(at.Sub(t.own.w.s.Now())) }
 
-// Start starts a task in sc and waits until that task says that it is ready: it
-// calls started with what the caller shall know, a listener's address say. If it
-// ends before that, its error is returned, and is not a failure of sc. If the
-// wait is cut short, the new task is canceled and awaited.
+// Start starts a task in sc and waits until that task says that it is ready: it calls
+// started with what the caller needs to know, for example a listener's address. If it
+// ends before that, its error is returned, and is not a failure of sc. If the wait is
+// cut short, the new task is canceled and awaited.
 func Start[T any](t *Task, sc *Scope, name string, fn func(t *Task, started func(T)) error) (T, error) {
 	f, p := future.New[T](sc.w.s)
-	// Whoever waits is told by the value, or by the end; not by a cancel of f.
+	// The waiting task gets the value, or the end of the task; a cancel of f does not wake
+	// it.
 	p.OnCancel(func() {})
 	f.Seen()
 	var child *Task
@@ -127,7 +128,7 @@ func Start[T any](t *Task, sc *Scope, name string, fn func(t *Task, started func
 		child.Cancel()
 		_ = t.With(func(*Scope) error { return t.joinQuietly(child) }, Shielded(), Named("start of "+name))
 		if v, err, ok := f.Result(); ok && err == nil {
-			return v, nil // it was ready all the same
+			return v, nil // it was ready nonetheless
 		}
 	}
 	return v, err

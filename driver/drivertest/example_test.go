@@ -12,7 +12,7 @@ import (
 func ExampleRun() {
 	testContract := func(t *testing.T) {
 		drivertest.Run(t, func(t *testing.T) driver.Backend {
-			be, err := portable.New() // in its place, the backend that is tested
+			be, err := portable.New() // put the backend to be tested here
 			if err != nil {
 				t.Fatal(err)
 			}

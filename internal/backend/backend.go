@@ -1,10 +1,10 @@
 // Package backend is the contract between the loop and what drives it.
 //
-// A backend speaks of completions: the loop submits an Op, and some later Wait
-// (or Submit itself, where the result is there at once) reports how it ended.
-// epoll imitates completions by trying again when a descriptor is ready;
-// io_uring, goroutines over package net and the simulator are completions by
-// nature. Triggering styles therefore stay below this line.
+// A backend speaks of completions: the loop submits an Op, and some later Wait (or
+// Submit itself, if the result is there at once) reports how it ended. epoll imitates
+// completions by trying again when a descriptor is ready; io_uring, goroutines over
+// package net and the simulator are completions by nature. Triggering styles therefore
+// stay below this line.
 //
 //	        Submit            result at once
 //	idle ───────────▶ armed ────────────────▶ idle     (Submit returned true)
@@ -12,8 +12,8 @@
 //	  │   last result   │ │ Multi: result with More
 //	  └─────────────────┘ └──────▶ armed
 //
-// Every method but Wake belongs to the one goroutine that runs the loop. A
-// backend calls nobody back: results are values that Wait and Submit hand out.
+// Every method but Wake belongs to the one goroutine that runs the loop. A backend
+// makes no callbacks: results are values that Wait and Submit hand out.
 package backend
 
 import (
@@ -22,10 +22,9 @@ import (
 	"time"
 )
 
-// Handle names an open socket, pipe or file of one backend. On the backends
-// that stand on descriptors it is the descriptor's number; in the simulator it
-// is a number of the simulated host, the lowest free one, reused as a kernel
-// reuses descriptors.
+// Handle names an open socket, pipe or file of one backend. On the backends that use
+// descriptors it is the descriptor's number; in the simulator it is a number on the
+// simulated host, the lowest free one, reused as a kernel reuses descriptors.
 type Handle int32
 
 // None is the Handle of nothing.
@@ -54,37 +53,35 @@ const (
 	// Connect connects Handle to *Addr. It finishes with a nil Err when
 	// connected. Addr stays valid and unchanged until then.
 	Connect
-	// Hangup finishes when the handle has failed or both its directions are
-	// over: Err is the pending socket error, or nil for a plain hang-up. For the
-	// write end of a pipe a reader that went away is EPIPE. It is what
-	// a stream waits on when it neither reads nor writes. A file, or a device such as
-	// /dev/null, has no one at its other end: there it goes on until it is canceled.
+	// Hangup finishes when the handle has failed or both its directions are over: Err
+	// is the pending socket error, or nil for a plain hang-up. For the write end of a
+	// pipe, Err is EPIPE if the reader went away. It is what a stream waits on when it
+	// neither reads nor writes. A file, or a device such as /dev/null, has no one at
+	// its other end: there the Op stays armed until it is canceled.
 	Hangup
-	// Ready finishes when one of the conditions in Events holds; N is the set
-	// that does. It serves raw sources.
+	// Ready finishes when one of the conditions in Events holds; N is the set of those
+	// that do. It serves raw sources.
 	Ready
-	// SpliceIn moves up to Max bytes from Handle into the pipe whose write end
-	// is Peer without copying them through user space; N = 0 with a nil Err is
-	// the end of the stream. Peer is a bare non-blocking descriptor that was not
-	// adopted; the caller sees to it that the pipe is empty. Only where
-	// Caps.Splice says so.
+	// SpliceIn moves up to Max bytes from Handle into the pipe whose write end is Peer
+	// without copying them through user space; N = 0 with a nil Err is the end of the
+	// stream. Peer is a bare non-blocking descriptor that was not adopted; the caller
+	// makes sure that the pipe is empty. Only if Caps.Splice is true.
 	SpliceIn
-	// SpliceOut moves up to Max bytes from the pipe whose read end is Peer, and
-	// which holds so many, to Handle. Only where Caps.Splice says so.
+	// SpliceOut moves up to Max bytes from the pipe whose read end is Peer, and which
+	// holds that many, to Handle. Only if Caps.Splice is true.
 	SpliceOut
-	// RecvFrom takes one datagram from a handle that Spec.Datagram made, and
-	// shares the place of Read. Memory is as for Read; without Buf at most Max
-	// bytes are lent, or 64 KiB where Max is 0. N is the number of bytes, which
-	// may be 0: an empty datagram is one. Truncated says that the datagram was
-	// longer. Peer is the sender (valid until the next Wait). An error with a
-	// Peer is what the network said of a datagram sent there earlier, where
-	// Caps.PeerErrors says that it can be known; the handle lives on, and the Op
-	// ends as it does with any error.
+	// RecvFrom takes one datagram from a handle that Spec.Datagram made; it takes the
+	// place of Read. Memory is as for Read; without Buf at most Max bytes are lent, or
+	// 64 KiB if Max is 0. N is the number of bytes, which may be 0: an empty datagram
+	// is valid. Truncated says that the datagram was longer. Peer is the sender (valid
+	// until the next Wait). An error with a Peer is what the network reported about a
+	// datagram sent there earlier, on backends with Caps.PeerErrors; the handle stays
+	// usable, and the Op ends as it does with any error.
 	RecvFrom
-	// SendTo sends the pieces of Vec as one datagram to *Addr, and shares the
-	// place of Write: all of it or none. It finishes when the system has taken
-	// it. Vec, its bytes and Addr belong to the backend until then. An error is
-	// about this datagram.
+	// SendTo sends the pieces of Vec as one datagram to *Addr, all of it or none; it
+	// takes the place of Write. It finishes when the system has taken the datagram.
+	// Vec, its bytes and Addr belong to the backend until then. An error concerns this
+	// datagram only.
 	SendTo
 )
 
@@ -94,19 +91,19 @@ type Flags uint8
 // The flags of an Op.
 const (
 	// Multi keeps a Read or RecvFrom (with Buf nil), an Accept or a Ready armed: it may
-	// finish many times, each with More set but for the last. A backend may end
-	// a Multi Op at any time with a result whose More is false and whose Err is
-	// nil and, for Read, whose N is positive; or with ErrAgain, which is no
-	// result at all: the caller submits it again.
+	// finish many times, with More set each time but the last. A backend may end a
+	// Multi Op at any time with a result whose More is false and whose Err is nil and,
+	// for Read, whose N is positive; or with ErrAgain, which does not count as a
+	// result: the caller submits it again.
 	Multi Flags = 1 << iota
 	// Now makes a Read, Write, RecvFrom or SendTo that would have to wait finish with ErrAgain
 	// instead.
 	Now
-	// Quiet, on a Write, says that there is nothing to do when all of it has been
-	// sent, so that a backend may report that along with the next result and need
-	// not return from Wait for it alone. A write that falls short or fails ends
-	// a Wait as ever. It is the one flag that may be cleared while the Op is
-	// armed, between two Waits. A backend may ignore it.
+	// Quiet, on a Write, says that there is nothing to do when all of it has been sent,
+	// so that a backend may report that along with the next result and need not return
+	// from Wait for it alone. A write that falls short or fails ends a Wait as usual.
+	// Quiet is the only flag that may be cleared while the Op is armed, between two
+	// Waits. A backend may ignore it.
 	Quiet
 )
 
@@ -120,23 +117,23 @@ const (
 	Failed                      // error or hang-up; always watched for
 )
 
-// An Op is one operation, embedded in what it serves, so steady traffic
-// allocates nothing. Between Submit and its last result it must not be changed
-// nor submitted again.
+// An Op is one operation, embedded in the value that it serves, so steady traffic
+// allocates nothing. Between Submit and its last result it must not be changed or
+// submitted again.
 type Op struct {
 	Kind   Kind
 	Flags  Flags
 	Events Events
-	// Due belongs to the loop: a result that Wait or Submit gave it has not
+	// Due belongs to the loop: a result that the loop got from Wait or Submit has not
 	// reached the owner yet.
 	Due    bool
 	Handle Handle
 	Owner  Owner
-	Buf    []byte   // Read, RecvFrom: where to; nil: the backend lends
+	Buf    []byte   // Read, RecvFrom: where to; if nil the backend lends memory
 	Vec    [][]byte // Write, SendTo: what
 	Addr   *Addr    // Connect, SendTo: where to
 	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
-	Max    int32    // SpliceIn, SpliceOut, RecvFrom: at most so many bytes
+	Max    int32    // SpliceIn, SpliceOut, RecvFrom: at most this many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
 	// not armed.
@@ -144,10 +141,10 @@ type Op struct {
 	State uint32
 }
 
-// Armed reports whether op was submitted and its owner has not yet had its last
-// result. Between the Wait that reports it and the owner is the rest of the
-// batch: an owner that went by State alone could use an Op again, or give it up,
-// with a result still on its way.
+// Armed reports whether op was submitted and its owner has not yet had its last result.
+// After the Wait that reports that result, the rest of the batch may come first: an
+// owner that went by State alone could use an Op again, or give it up, with a result
+// still on its way.
 func (op *Op) Armed() bool { return op.State != 0 || op.Due }
 
 // Owner receives an Op's results from the loop; a backend never calls it.
@@ -161,11 +158,11 @@ type Owner interface {
 type Completion struct {
 	Op   *Op
 	N    int
-	Err  error // nil, a syscall.Errno where the system gave one, or ErrAgain, ErrCanceled
+	Err  error // nil, a syscall.Errno from the system, ErrAgain or ErrCanceled
 	Buf  []byte
 	Peer *Addr
 	More bool // the Op is still armed: more results follow
-	Last bool // the loop's: no other result of the Op is behind it in the batch
+	Last bool // the loop's: no other result of the Op follows it in the batch
 	// Truncated, of a RecvFrom, says that the datagram was longer than Buf.
 	Truncated bool
 }
@@ -192,9 +189,9 @@ type Spec struct {
 	Family Family
 	IPv6   bool // Inet: the family of the socket, 6 or 4
 	Dual   bool // Inet, IPv6: take IPv4 too (IPV6_V6ONLY off)
-	// Datagram makes a socket for RecvFrom and SendTo (UDP, or a Unix datagram
-	// socket): unconnected, bound at once where Bind says so. One that is not
-	// bound to a port gets a free one at the latest with its first SendTo.
+	// Datagram makes a socket for RecvFrom and SendTo (UDP, or a Unix datagram socket):
+	// unconnected, bound at once if Bind is set. One that is not bound to a port gets a
+	// free one at the latest with its first SendTo.
 	Datagram bool
 	// ReuseAddr lets datagram sockets share an address (SO_REUSEADDR), as
 	// receivers of one multicast group do.
@@ -211,15 +208,14 @@ type Spec struct {
 	// before it can be connected to; 0 leaves them to the umask.
 	Mode uint32
 
-	// Device binds the socket to a network device by name; "" to none. Multipath
-	// asks for Multipath TCP, and for TCP where the system has none. A backend
+	// Device binds the socket to a network device by name; "" means none. Multipath
+	// asks for Multipath TCP, and for TCP if the system does not have it. A backend
 	// that can do neither, or lacks one of Options, fails with ErrUnsupported.
 	Device    string
 	Multipath bool
 
-	// Options are set before bind. Those of a listener are inherited by what it
-	// accepts where the system does so (Linux); the contract is that they hold
-	// on accepted handles.
+	// Options are set before bind. Accepted handles inherit a listener's options if the
+	// system does so (Linux); the contract is that they apply to accepted handles.
 	Options []OptionValue
 }
 
@@ -232,24 +228,25 @@ const (
 	KeepAlive                       // SO_KEEPALIVE: 0, or the idle time and interval in seconds
 	SendBuffer                      // SO_SNDBUF in bytes
 	ReceiveBuffer                   // SO_RCVBUF in bytes
-	UnsentBytes                     // read only: bytes the peer has not acknowledged and yet may (SIOCOUTQ)
+	UnsentBytes                     // read only: bytes that the peer has not acknowledged but still may (SIOCOUTQ)
 	UnreadBytes                     // read only: bytes that wait to be read (SIOCINQ)
 	PendingError                    // read only: SO_ERROR, as an errno, cleared by reading
 	UserTimeout                     // TCP_USER_TIMEOUT in milliseconds
 	Broadcast                       // SO_BROADCAST
 	TrafficClass                    // IP_TOS or IPV6_TCLASS: the whole byte, the code point in its upper six bits
 	Mark                            // SO_MARK
-	// Unanswered is read only: for how many milliseconds the peer of a TCP
-	// connection has acknowledged nothing while bytes were sent to it, or its shut
-	// window probed, more than once; else 0.
+	// Unanswered is read only: for how many milliseconds the peer of a TCP connection
+	// has acknowledged nothing while bytes were sent to it, or its shut window was
+	// probed, more than once; otherwise 0.
 	Unanswered
-	// Patience is read only: how many seconds keep-alive takes until it gives up an
-	// idle peer, 0 where it is off or UserTimeout is set.
+	// Patience is read only: how many seconds keep-alive takes to give up an idle peer,
+	// 0 if it is off or UserTimeout is set.
 	Patience
-	// Blocks is read only: 1 for a handle that came by Adopt set to block and stays
-	// so, as others may have it too; SpliceIn and SpliceOut end with ErrUnsupported.
+	// Blocks is read only: 1 for a handle that was adopted in blocking mode and stays
+	// in it, as others may share the file; SpliceIn and SpliceOut then end with
+	// ErrUnsupported.
 	Blocks
-	FastOpen // TCP_FASTOPEN with the queue's length on a listener, else TCP_FASTOPEN_CONNECT
+	FastOpen // TCP_FASTOPEN with the queue's length on a listener, otherwise TCP_FASTOPEN_CONNECT
 )
 
 // OptionValue is an option with its value.
@@ -266,46 +263,46 @@ const (
 	ShutWrite  How = iota + 1 // end of writing, reading goes on; the handle stays open
 	CloseFlat                 // close; the system sends what is in its buffers
 	CloseReset                // close and, on TCP, reset the connection
-	Forget                    // stop serving the handle but leave it open: it goes elsewhere
+	Forget                    // stop serving the handle but leave it open: it moves elsewhere
 )
 
-// Caps says what a backend can do, probed when it was made.
+// Caps says what a backend can do, as probed when it was made.
 type Caps struct {
 	Name string // "epoll", "epoll-et", "uring", "portable", "sim"
-	// Inline is true where Submit of a Write finishes at once when it can, and
-	// Submit of an Op with Now always.
+	// Inline is true if Submit of a Write finishes at once when it can, and Submit of
+	// an Op with Now always does.
 	Inline bool
-	// PollFD is a descriptor that is readable when Wait has something to
-	// report, for hosts that watch descriptors; -1 where there is none.
+	// PollFD is a descriptor that is readable when Wait has something to report, for
+	// hosts that watch descriptors; -1 if there is none.
 	PollFD int
-	// Thread is true where Wait must always come from the operating system
-	// thread that made the first Wait, and everything but Wake after it too.
-	// Before the first Wait calls may come from anywhere, one at a time.
+	// Thread is true if Wait must always be called on the operating system thread of
+	// the first Wait, and after that everything else but Wake too. Before the first
+	// Wait, calls may come from any thread, one at a time.
 	Thread bool
-	// Descriptors is true where a Handle is a descriptor of the process, so
-	// that Adopt works and a handle can move to another backend's loop.
+	// Descriptors is true if a Handle is a descriptor of the process, so that Adopt
+	// works and a handle can move to the loop of another backend.
 	Descriptors bool
-	// Adopts is true where Adopt works although Handles are not descriptors.
-	// Forget then lets go of the descriptor that was adopted.
+	// Adopts is true if Adopt works although Handles are not descriptors. Forget then
+	// releases the descriptor that was adopted.
 	Adopts bool
-	// Behind is true where a Write may finish before the system has its bytes. One
-	// with an empty Vec then finishes when it has those of all before, or with the
-	// error that kept it from having them.
+	// Behind is true if a Write may finish before the system has its bytes. A Write
+	// with an empty Vec then finishes when the system has the bytes of all earlier
+	// Writes, or with the error that prevented it.
 	Behind bool
-	// PeerErrors is true where RecvFrom reports, with its peer, that the network
-	// refused a datagram (ICMP).
+	// PeerErrors is true if RecvFrom reports, with the peer, that the network refused a
+	// datagram (ICMP).
 	PeerErrors bool
-	// Splice is true where SpliceIn and SpliceOut work.
+	// Splice is true if SpliceIn and SpliceOut work.
 	Splice bool
-	// Probed lists what was found out, for people: "multishot-recv: yes".
+	// Probed lists what was found out, in words: "multishot-recv: yes".
 	Probed []string
 }
 
 // Hosted is a Backend that a foreign loop can drive by watching Caps.PollFD.
 type Hosted interface {
-	// Host says whether somebody watches Caps.PollFD and calls Wait with
-	// timeout 0 when it is readable. While so, wakes and results that are due
-	// make it readable at any time, not only during a Wait.
+	// Host says whether a host watches Caps.PollFD and calls Wait with timeout 0 when
+	// it is readable. While one does, wakes and results that are due make it readable
+	// at any time, not only during a Wait.
 	Host(on bool)
 }
 
@@ -317,27 +314,26 @@ type Backend interface {
 	// Wall is the wall clock at the moment Now was 0.
 	Wall() time.Time
 
-	// Submit arms op. Where the result is there at once and op is not Multi,
-	// it returns true with the result in *c, op is idle again and Wait will not
-	// report it. Otherwise it returns false and leaves *c alone. An Op that
-	// cannot be armed finishes with an error like any other.
+	// Submit arms op. If the result is there at once and op is not Multi, it returns
+	// true with the result in *c; op is then idle again and Wait will not report it.
+	// Otherwise it returns false and leaves *c alone. An Op that cannot be armed
+	// finishes with an error like any other.
 	Submit(op *Op, c *Completion) bool
-	// Cancel ends op early. It returns true if op was armed and is now idle, so
-	// that no later Wait reports it; results that an earlier Wait has already
-	// handed out stay valid. It returns false if op was idle, or if its last
-	// result is still to come from Wait: what had already happened, or
-	// ErrCanceled.
+	// Cancel ends op early. It returns true if op was armed and is now idle, so that no
+	// later Wait reports it; results that an earlier Wait has already handed out stay
+	// valid. It returns false if op was idle, or if its last result is still to come
+	// from Wait: either what had already happened, or ErrCanceled.
 	Cancel(op *Op) bool
-	// Wait reports results into done, whose length is at least 1, and returns
-	// how many. With none to report it waits for one, for a Wake or for timeout
-	// to pass; 0 does not wait, and below 0 waits for ever. A Wake, a signal that
-	// interrupts it or a shortage of memory may make it return 0; with a timeout of
-	// 0, a Wake or a signal does not keep it from reporting what is ready. Memory
-	// lent by the Wait before is taken back. An error is fatal to the loop.
+	// Wait reports results into done, whose length is at least 1, and returns how many.
+	// If there is none to report, it waits for one, for a Wake or for timeout to pass;
+	// 0 does not wait, and below 0 waits for ever. A Wake, a signal that interrupts it
+	// or a shortage of memory may make it return 0; with a timeout of 0, a Wake or a
+	// signal does not keep it from reporting what is ready. Memory lent by the previous
+	// Wait is taken back. An error is fatal to the loop.
 	Wait(timeout time.Duration, done []Completion) (int, error)
-	// Wake makes a Wait in progress, or else the next one, return at once. It
-	// may be called from any goroutine, also after Close, and wakes that come
-	// before a Wait count as one.
+	// Wake makes a Wait in progress, or else the next one, return at once. It may be
+	// called from any goroutine, even after Close, and wakes that come before a Wait
+	// count as one.
 	Wake()
 
 	// Open makes a socket, bound and listening if spec says so.
@@ -346,11 +342,11 @@ type Backend interface {
 	// Close; the backend makes sure that no operation on it blocks. On success
 	// the descriptor is the backend's. The handle may differ from fd.
 	Adopt(fd int) (Handle, error)
-	// Shut shuts or closes a handle. All Ops on a handle that is closed must be
-	// idle, but for Accept, RecvFrom and SendTo: those are idle afterwards and
-	// report nothing more, and what was accepted meanwhile is reset. The address is
-	// free for another socket at once. After CloseFlat, CloseReset and Forget the number may come back as
-	// another handle's at once, and no late event of the old one reaches it.
+	// Shut shuts or closes a handle. All Ops on a handle to be closed must be idle, except Accept,
+	// RecvFrom and SendTo: those are idle afterwards and report nothing more, and connections
+	// accepted meanwhile are reset. The address is free for another socket at once. After
+	// CloseFlat, CloseReset and Forget the number may at once be reused for another handle, which
+	// no late event of the old one reaches.
 	Shut(h Handle, how How) error
 	// Name returns a handle's own address, or its peer's.
 	Name(h Handle, peer bool) (Addr, error)
@@ -359,39 +355,38 @@ type Backend interface {
 	GetOption(h Handle, o Option) (int, error)
 
 	Caps() Caps
-	// Close releases the backend and what of it is still open.
+	// Close releases the backend and everything that is still open in it.
 	Close() error
 }
 
-// Sweeper is a Backend whose Wait may not report everything that is ready: others
-// tell it, who may not have had a processor yet.
+// Sweeper is a Backend whose Wait may not report everything that is ready: it relies on
+// other goroutines, which may not have had a processor yet.
 type Sweeper interface {
-	// Sweep has the next Wait look at every handle.
+	// Sweep makes the next Wait look at every handle.
 	Sweep()
 }
 
-// Router is a Backend that knows where the system would send from.
+// Router is a Backend that knows which address the system would send from.
 type Router interface {
-	// Source returns the address that something sent to an address would have,
-	// and false where there is no way there. Nothing is sent.
+	// Source returns the source address of anything sent to an address, and false if
+	// there is no route to it. Nothing is sent.
 	Source(to netip.Addr) (netip.Addr, bool)
 }
 
 // Multicaster is a Backend whose datagram sockets can be in multicast groups.
 type Multicaster interface {
-	// Group puts a handle into a group, or takes it out, on the network device of
-	// that name, which it then also sends to groups from, or on one of the system's
-	// choice.
+	// Group makes a handle join a group, or leave it, on the named network device, from
+	// which it then also sends to groups, or on one that the system chooses.
 	Group(h Handle, group netip.Addr, device string, join bool) error
 }
 
-// Mover is a Backend without Descriptors whose handles can move to another
-// backend of its kind all the same, as connections of package net.
+// Mover is a Backend without Descriptors whose handles can still move to another
+// backend of its kind, as connections of package net.
 type Mover interface {
-	// Detach gives up a connected handle for which no Op was submitted yet and
-	// returns what it stands for. On an error the handle stays.
+	// Detach gives up a connected handle for which no Op has been submitted yet and
+	// returns the connection behind it. On an error the handle stays.
 	Detach(h Handle) (io.Closer, error)
-	// AdoptConn makes a handle of what Detach returned, here or elsewhere, or
-	// of a foreign connection. On success it is the backend's.
+	// AdoptConn makes a handle of what Detach returned, here or elsewhere, or of a
+	// foreign connection. On success conn belongs to the backend.
 	AdoptConn(conn any) (Handle, error)
 }

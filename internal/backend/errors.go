@@ -8,6 +8,6 @@ var (
 	ErrAgain = errors.New("backend: would have to wait")
 	// ErrCanceled ends an Op that was canceled before anything happened.
 	ErrCanceled = errors.New("backend: canceled")
-	// ErrUnsupported is returned for what Caps says is not there.
+	// ErrUnsupported is returned for anything that Caps says is missing.
 	ErrUnsupported = errors.New("backend: not supported")
 )

@@ -5,22 +5,22 @@ import (
 	"sync"
 )
 
-// added are the backends of import lines. It is the one thing in weir that
-// belongs to the whole process: an import line has nowhere else to put what it
-// brings. It is filled while packages are initialised and only read afterwards.
+// added holds the backends of import lines. It is the only state in weir that belongs
+// to the whole process: an import line has nowhere else to register a backend. It is
+// filled while packages are initialized and only read afterwards.
 var added struct {
 	sync.Mutex
 	list []Added
 }
 
-// Added is a backend that an import line brought.
+// Added is a backend that an import line added.
 type Added struct {
 	Name string
 	Open func() (Backend, error)
 }
 
-// Register makes a backend known. It panics on a name that is empty or taken,
-// as that can only be a mistake of the program's.
+// Register makes a backend known. It panics on a name that is empty or taken, as that
+// can only be a mistake in the program.
 func Register(name string, open func() (Backend, error)) {
 	added.Lock()
 	defer added.Unlock()

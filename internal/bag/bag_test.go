@@ -10,7 +10,7 @@ type thing struct {
 	at   int
 }
 
-// TestBag: adding, removing and walking, while it is walked too.
+// TestBag: adding, removing and iterating, and changes during an iteration.
 func TestBag(t *testing.T) {
 	var b Bag[*thing]
 	things := map[string]*thing{}

@@ -2,6 +2,6 @@
 
 package chunk
 
-// poison does nothing. Under the build tag weirpoison it overwrites what is
-// released, so that a use after release is seen.
+// poison does nothing. Under the build tag weirpoison it overwrites released memory, so
+// that a use after release shows.
 func poison([]byte) {}

@@ -1,10 +1,10 @@
-// Package chunk has the buffers that a loop lends out and takes back.
+// Package chunk provides the buffers that a loop lends out and takes back.
 package chunk
 
 // Size is the size of a buffer, in bytes.
 const Size = 16 << 10
 
-// kept is how many free ones a pool keeps at most; the rest is the collector's.
+// kept is how many free buffers a pool keeps at most; the rest is left to the collector.
 const kept = 128
 
 // Pool holds a loop's free buffers: an idle connection holds none. Only the loop's
@@ -23,7 +23,7 @@ func (p *Pool) Get() []byte {
 }
 
 // Put takes back a buffer, or a slice of one; anything else is left to the collector.
-// Under the build tag weirpoison what it held is overwritten.
+// Under the build tag weirpoison its content is overwritten.
 func (p *Pool) Put(c []byte) {
 	poison(c)
 	if cap(c) != Size || len(p.free) >= kept {

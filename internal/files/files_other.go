@@ -3,5 +3,5 @@
 // Package files knows how many descriptors this process may have.
 package files
 
-// Limit is how many descriptors this process may have; 0 where that is not known.
+// Limit is how many descriptors this process may have; 0 if that is not known.
 func Limit() uint64 { return 0 }

@@ -5,8 +5,8 @@ package files
 
 import "syscall"
 
-// Limit is how many descriptors this process may have; 0 where that is not known. Go
-// has raised the soft limit to the hard one when the program began.
+// Limit is how many descriptors this process may have; 0 if that is not known. Go
+// raised the soft limit to the hard one when the program started.
 func Limit() uint64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

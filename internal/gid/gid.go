@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// ID is the number of the goroutine that calls it. It is read from the header of a
-// stack trace, which is the one place where the runtime shows it; 0 where that does not
-// look as it should.
+// ID is the number of the calling goroutine. It is read from the header of a stack
+// trace, which is the only place where the runtime shows it; 0 if the header does not
+// look as expected.
 func ID() uint64 {
 	var buf [64]byte
 	f := bytes.Fields(buf[:runtime.Stack(buf[:], false)])

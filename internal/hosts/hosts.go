@@ -32,10 +32,10 @@ func Each(text string, f func(a netip.Addr, name string)) {
 	}
 }
 
-// Lookup finds the addresses that the system's file has for host, in its order;
-// network ends with the family that is wanted, as FamilyFits says. Names of loopback
-// have its addresses, whatever the file leaves out (RFC 6761, 6.3). A file that is not
-// there is an empty one.
+// Lookup finds the addresses that the system's file has for host, in the file's order;
+// network ends with the wanted family, see FamilyFits. Loopback names have the loopback
+// addresses, even if the file leaves them out (RFC 6761, 6.3). A missing file counts as
+// empty.
 func Lookup(network, host string) ([]netip.Addr, error) {
 	text, err := read()
 	if err != nil {
@@ -68,7 +68,7 @@ func WithLoopback(network string, addrs []netip.Addr) []netip.Addr {
 	return addrs
 }
 
-// read returns what the system's file has, up to Most bytes.
+// read returns the content of the system's file, up to Most bytes.
 func read() (string, error) {
 	f, err := os.Open(Path)
 	if os.IsNotExist(err) {
@@ -82,8 +82,8 @@ func read() (string, error) {
 	return string(text), err
 }
 
-// FamilyFits reports whether a is of the family that network asks for: IPv4 where it
-// ends with 4, IPv6 where it ends with 6, else either.
+// FamilyFits reports whether a is of the family that network asks for: IPv4 if it ends
+// with 4, IPv6 if it ends with 6, else either.
 func FamilyFits(network string, a netip.Addr) bool {
 	switch network[len(network)-1] {
 	case '4':

@@ -1,7 +1,7 @@
 //go:build race
 
-// Package race tells tests whether the race detector is built in: it takes ten times
-// as long for a simulated run, finds nothing in one goroutine, and allocates.
+// Package race tells tests whether the race detector is built in: with it a simulated
+// run takes ten times as long, it finds nothing within one goroutine, and it allocates.
 package race
 
 // Enabled is true in builds with the race detector.

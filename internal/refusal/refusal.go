@@ -1,6 +1,6 @@
-// Package refusal takes the beginning of the body of an HTTP answer that grants
-// nothing, for an error that shows what it says. What it takes depends on the
-// bytes of the stream alone, and not on the pieces in which they come.
+// Package refusal takes the beginning of the body of an HTTP response that refuses a
+// request, for an error message that quotes it. What it takes depends on the bytes of
+// the stream alone, and not on the pieces in which they come.
 package refusal
 
 import (
@@ -12,11 +12,11 @@ import (
 const (
 	// Shown is how much of a body is taken, in bytes.
 	Shown = 256
-	// Wait is how long a body is waited for after its head.
+	// Wait is how long to wait for a body after its head.
 	Wait = time.Second
 )
 
-// Body is a body that is being taken. The zero Body is whole and empty.
+// Body is a body that is being taken. The zero Body is complete and empty.
 type Body struct {
 	part part
 	left uint64 // bytes still to come, of the body or of a chunk
@@ -28,7 +28,7 @@ type Body struct {
 type part uint8
 
 const (
-	partNone    part = iota // the body is whole
+	partNone    part = iota // the body is complete
 	partContent             // bytes of a body that is not chunked
 	partSize                // the line of a chunk's size
 	partChunk               // bytes of a chunk
@@ -38,8 +38,8 @@ const (
 // longestSize is how long the line of a chunk's size may be, in bytes.
 const longestSize = 64
 
-// Of returns the body of an answer with that status and those fields, names in
-// lower case. A body that is no text, or is compressed, is whole at once and
+// Of returns the body of a response with that status and those fields, whose names are
+// in lower case. A body that is not text, or is compressed, is complete at once and
 // empty.
 func Of(status int, fields [][2]string) *Body {
 	b := &Body{part: partContent, left: Shown}
@@ -77,8 +77,8 @@ func Of(status int, fields [][2]string) *Body {
 // Whole reports whether no more bytes are wanted.
 func (b *Body) Whole() bool { return b.part == partNone }
 
-// Take takes bytes of the stream, and returns how many of them it used: all,
-// unless the body is whole. It keeps none of p.
+// Take takes bytes of the stream, and returns how many of them it used: all, unless the
+// body is complete. It keeps none of p.
 func (b *Body) Take(p []byte) (used int) {
 	for used < len(p) && b.part != partNone {
 		switch b.part {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPieces: what is taken of a body, whether that is all of it, and that the
-// pieces in which it comes change neither.
+// TestPieces: which part of a body is taken and whether it is complete, whatever pieces
+// the body comes in.
 func TestPieces(t *testing.T) {
 	long := strings.Repeat("so ", 1000)
 	chunked := [][2]string{{"transfer-encoding", "chunked"}}

@@ -1,6 +1,6 @@
-// Package rfc6724 puts the addresses of a name into the order in which they are to
-// be tried (RFC 6724, Default Address Selection for IPv6). It makes
-// no system call: its caller says from which address the system would send.
+// Package rfc6724 sorts the addresses of a name in the order in which to try them (RFC
+// 6724, Default Address Selection for IPv6). It makes no system call: its caller says
+// which address the system would send from.
 package rfc6724
 
 import (
@@ -9,22 +9,22 @@ import (
 	"slices"
 )
 
-// destination is an address to connect to with what RFC 6724 compares.
+// destination is an address to connect to, with the properties that RFC 6724 compares.
 type destination struct {
 	addr    netip.Addr
-	source  netip.Addr // from which the system would send there
-	usable  bool       // it would
+	source  netip.Addr // the address the system would send from
+	usable  bool       // the system can send there
 	scope   uint8
 	match   bool // source and destination have the same scope
 	labels  bool // and the same label
 	rank    uint8
-	natural uint8 // how many first bits the two have in common
+	natural uint8 // how many leading bits the two have in common
 }
 
-// Sort puts addresses into the order in which they are to be tried (RFC
-// 6724, 6), and otherwise leaves them as they came. Rules 3, 4 and 7, about
-// deprecated and home addresses and tunnels, are left out: the system does not
-// tell. So is rule 9 for IPv4, whose prefixes say nothing about distance.
+// Sort sorts addresses in the order in which to try them (RFC 6724, 6); equal ones keep
+// their order. Rules 3, 4 and 7, about deprecated and home addresses and tunnels, are
+// left out: the system does not report these. So is rule 9 for IPv4, whose prefixes say
+// nothing about distance.
 func Sort(addrs []netip.Addr, source func(netip.Addr) (netip.Addr, bool)) []netip.Addr {
 	if len(addrs) < 2 {
 		return addrs
@@ -57,8 +57,7 @@ func Sort(addrs []netip.Addr, source func(netip.Addr) (netip.Addr, bool)) []neti
 	return sorted
 }
 
-// first is the order of two of which the one that is better, or else the other,
-// is better.
+// first is the comparison result if the first of two is better, or else the second.
 func first(better bool) int {
 	if better {
 		return -1
@@ -81,8 +80,8 @@ func weigh(a netip.Addr, source func(netip.Addr) (netip.Addr, bool)) destination
 	return c
 }
 
-// The scopes of RFC 4291, 2.7; those of unicast addresses as RFC 6724, 3.1 and
-// 3.2 have them.
+// The scopes of RFC 4291, 2.7; those of unicast addresses are as in RFC 6724, 3.1 and
+// 3.2.
 const (
 	scopeLink   = 0x2
 	scopeSite   = 0x5
@@ -110,7 +109,7 @@ type policy struct {
 // policyOf finds the line of an address in RFC 6724's table (2.1), the longest
 // prefixes first.
 func policyOf(a netip.Addr) policy {
-	a6 := netip.AddrFrom16(a.As16()) // IPv4 as it is mapped, without a zone
+	a6 := netip.AddrFrom16(a.As16()) // IPv4 in its mapped form, without a zone
 	for _, p := range [...]policy{
 		{netip.PrefixFrom(netip.IPv6Loopback(), 128), 50, 0},
 		{prefix6(0, 0xffff, 96), 35, 4},
@@ -136,14 +135,14 @@ func prefix6(w0, w5 uint16, length int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(b), length)
 }
 
-// contains is netip.Prefix.Contains for addresses that are all of IPv6, mapped
-// ones too.
+// contains is netip.Prefix.Contains for addresses that are all IPv6, including mapped
+// ones.
 func contains(p netip.Prefix, a netip.Addr) bool {
 	return int(commonBits(p.Addr(), a)) >= p.Bits()
 }
 
-// commonPrefix is how many first bits two addresses of one family have in
-// common; of IPv6 at most 64, since the rest names the interface.
+// commonPrefix is how many leading bits two addresses of one family have in common; for
+// IPv6 at most 64, since the rest identifies the interface.
 func commonPrefix(a, b netip.Addr) uint8 {
 	if a.Is4() != b.Is4() {
 		return 0

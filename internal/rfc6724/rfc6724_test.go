@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// TestSort: the examples of RFC 6724, 10.2, and some of the order in which
-// names are tried (R46).
+// TestSort: the examples of RFC 6724, 10.2, and some for the order in which names are
+// tried (R46).
 func TestSort(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		in    string // destination=source, or destination alone where there is no way
+		in    string // destination=source, or the destination alone if it is unreachable
 		order string
 	}{
 		{"matching scope", "2001:db8:1::1=2001:db8:1::2 198.51.100.121=169.254.13.78", "2001:db8:1::1 198.51.100.121"},

@@ -1,10 +1,10 @@
-// Package splitmix has what makes SplitMix64 (Steele, Lea and Flood, "Fast splittable
-// pseudorandom number generators", 2014): numbers that differ in few bits become ones
-// that differ in half of them.
+// Package splitmix has the parts of SplitMix64 (Steele, Lea and Flood, "Fast splittable
+// pseudorandom number generators", 2014): it turns numbers that differ in few bits into
+// numbers that differ in about half of them.
 package splitmix
 
-// Gamma is the odd number, of 2⁶⁴ divided by the golden ratio, by which the states of
-// SplitMix64 are apart: multiples of it are spread evenly.
+// Gamma is the distance between the states of SplitMix64, an odd number near 2⁶⁴
+// divided by the golden ratio: its multiples are spread evenly.
 const Gamma = 0x9e3779b97f4a7c15
 
 // Mix spreads the bits of x. It is a bijection, and Mix(0) is 0; the output for a state

@@ -3,7 +3,7 @@ package splitmix
 import "testing"
 
 // TestMix: the outputs are those of the generator seeded with 0 and with 1234567, as
-// other implementations give them.
+// other implementations produce them.
 func TestMix(t *testing.T) {
 	for _, c := range []struct {
 		seed uint64

@@ -25,12 +25,12 @@ const (
 	pathMax      = unix.SizeofSockaddrUnix - pathOffset // bytes, with the closing NUL
 )
 
-// Pointer returns where the address lies, for calls that read or fill it. The
-// memory is s's own.
+// Pointer returns a pointer to the address, for calls that read or fill it. The memory
+// belongs to s.
 func (s *Sockaddr) Pointer() unsafe.Pointer { return unsafe.Pointer(&s.raw) }
 
-// Len returns the place of the length: what Encode or the kernel stored there.
-// Before a call that fills s, Clear sets it to the room there is.
+// Len returns a pointer to the length that Encode or the kernel stored. Before a call
+// that fills s, Clear sets it to the room available.
 func (s *Sockaddr) Len() *uint32 { return &s.n }
 
 // Clear makes s ready to be filled by the kernel.
@@ -43,11 +43,11 @@ func (s *Sockaddr) bytes() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&s.raw)), sockaddrSize)
 }
 
-// Encode stores a for a socket of the family that ipv6 names, where a is an IP
-// address. An IPv4 address goes to an IPv6 socket in its mapped form; an
-// address that is not set is the wildcard. fd is any open socket: it is asked
-// for the number of a named zone. A Unix path starting with "@" is an
-// abstract name; an empty one asks bind to choose an abstract name.
+// Encode stores a; if a is an IP address, ipv6 names the family of the socket. For an
+// IPv6 socket an IPv4 address is stored in its mapped form; an unset address is the
+// wildcard. fd is any open socket: it is used to look up the number of a named zone. A
+// Unix path starting with "@" is an abstract name; an empty one asks bind to choose an
+// abstract name.
 func (s *Sockaddr) Encode(a *backend.Addr, ipv6 bool, fd int) error {
 	s.raw = unix.RawSockaddrAny{}
 	switch a.Family {
@@ -124,11 +124,10 @@ func (s *Sockaddr) encodeUnix(path string) error {
 	return nil
 }
 
-// Decode stores what s holds in *a. An IPv4 address in its mapped form, as
-// sockets for both families report it, becomes an IPv4 address. A link-local
-// address gets its zone's name, asked for through fd, any open socket. A Unix
-// path that starts with "@" is written "./@..." to tell it from an abstract
-// name.
+// Decode stores what s holds in *a. An IPv4 address in its mapped form, as sockets for
+// both families report it, becomes an IPv4 address. A link-local address gets its
+// zone's name, looked up through fd, which is any open socket. A Unix path that starts
+// with "@" is written "./@..." to tell it from an abstract name.
 func (s *Sockaddr) Decode(a *backend.Addr, fd int) {
 	*a = backend.Addr{}
 	if s.n < pathOffset {
@@ -171,8 +170,8 @@ func (s *Sockaddr) unixPath() string {
 	return path
 }
 
-// The kernel keeps ports in network order in a field that Go sees as a number
-// of the host's order.
+// The kernel keeps ports in network order in a field that Go sees as a number in the
+// host's order.
 func putPort(field *uint16, port uint16) {
 	b := (*[2]byte)(unsafe.Pointer(field))
 	b[0], b[1] = byte(port>>8), byte(port)
@@ -183,8 +182,7 @@ func port(field *uint16) uint16 {
 	return uint16(b[0])<<8 | uint16(b[1])
 }
 
-// zoneIndex finds the interface that an IPv6 zone names: by name, else by
-// number.
+// zoneIndex finds the interface that an IPv6 zone denotes: by name, else by number.
 func zoneIndex(fd int, zone string) (uint32, error) {
 	ifr, err := unix.NewIfreq(zone)
 	if err == nil {

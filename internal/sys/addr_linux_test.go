@@ -28,8 +28,8 @@ func anySocket(t *testing.T) int {
 	return fd
 }
 
-// TestSockaddr: an address comes back as it went, or in the form that says the
-// same (R47, behaviour 68).
+// TestSockaddr: an address comes back as it went in, or in an equivalent form (R47,
+// behaviour 68).
 func TestSockaddr(t *testing.T) {
 	fd := anySocket(t)
 	lo, err := zoneIndex(fd, "lo")
@@ -80,7 +80,7 @@ func TestSockaddr(t *testing.T) {
 			t.Errorf("%v came back as %v, want %v", c.in, got, c.want)
 		}
 	}
-	// What other programs may have bound.
+	// Addresses that other programs may have bound.
 	var s Sockaddr
 	in, got := unixAddr("x/file"), backend.Addr{}
 	if err := s.Encode(&in, false, fd); err != nil {
@@ -114,8 +114,8 @@ func TestSockaddrRefuses(t *testing.T) {
 	}
 }
 
-// TestBoundFile: a listener's file is removed when it is still the listener's,
-// and no symlink is followed to change a mode.
+// TestBoundFile: a listener's file is removed if it is still the listener's, and no
+// symlink is followed to change a mode.
 func TestBoundFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
@@ -158,7 +158,7 @@ func TestBoundFile(t *testing.T) {
 	}
 }
 
-// TestPipe: a pipe holds what was asked for, and neither end blocks.
+// TestPipe: a pipe holds as much as was asked for, and neither end blocks.
 func TestPipe(t *testing.T) {
 	r, w, err := SplicePipe(1 << 18)
 	if err != nil {
@@ -251,7 +251,7 @@ func TestAdopt(t *testing.T) {
 		name  string
 		open  func() (int, error)
 		class Class
-		moved bool // another descriptor takes its place
+		moved bool // another descriptor has taken its place
 		err   error
 	}{
 		{"file", open(file, unix.O_RDWR), Plain, false, nil},

@@ -5,38 +5,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Class says with which calls a descriptor is read and written.
+// Class says which calls read and write a descriptor.
 type Class uint8
 
 // The classes of descriptors.
 const (
-	// Socket: Recv and Send, which do not wait whatever the descriptor is set
-	// to.
+	// Socket: Recv and Send, which never wait, whatever mode the descriptor is in.
 	Socket Class = iota + 1
-	// Stream: Read and Write; the descriptor is set not to block.
+	// Stream: Read and Write; the descriptor is in non-blocking mode.
 	Stream
-	// Plain: a file that is always ready, as far as the system knows: ReadSlow
-	// and WriteSlow.
+	// Plain: ReadSlow and WriteSlow; a file that the system considers always ready.
 	Plain
-	// Polled: a descriptor that blocks and that others rely on to do so. Poll
-	// first, then ReadSlow, or WriteSlow of at most PipeAtomic bytes: as much as
-	// a pipe that is writable takes at once. It can still wait if another
-	// process reads or fills the pipe in between.
+	// Polled: a descriptor that blocks, and that others expect to block. Poll first,
+	// then ReadSlow, or WriteSlow of at most PipeAtomic bytes: as much as a writable
+	// pipe takes at once. It can still wait if another process reads or fills the pipe
+	// in between.
 	Polled
 )
 
-// PipeAtomic is PIPE_BUF: so many bytes enter a writable pipe at once.
+// PipeAtomic is PIPE_BUF: this many bytes enter a writable pipe at once.
 const PipeAtomic = 4096
 
 // Descriptor is a descriptor taken over from outside, and how to treat it.
 type Descriptor struct {
 	FD    int // the one to use
 	Class Class
-	// Standard is the number that was adopted where that is one of 0 to 2 and
-	// another is used in its place: to be closed with it. Otherwise -1.
+	// Standard is the number that was adopted if that is one of 0 to 2 and another is
+	// used in its place: it is to be closed along with it. Otherwise -1.
 	Standard int
-	// Blocks is true for a socket that is set to block: Recv and Send do not,
-	// all else would.
+	// Blocks is true for a socket in blocking mode: Recv and Send do not block, every
+	// other call would.
 	Blocks bool
 	// Master is true for the master side of a pseudo-terminal, whose end of
 	// stream is EIO.
@@ -46,16 +44,16 @@ type Descriptor struct {
 	Listen bool // a listening socket
 }
 
-// Adopt finds out how fd has to be treated so that nothing done with it blocks
-// and nobody who shares it notices. The flags of an open file belong to all
-// processes that inherited it (a shell and what it starts share one terminal),
-// so they are not changed: pipes and terminals are opened a second time, which
-// gives flags of their own. Only a listening socket is set not to block, as
-// nothing else keeps accept from waiting.
+// Adopt finds out how to treat fd so that nothing done with it blocks and no one
+// sharing it notices. The flags of an open file belong to all processes that inherited
+// it (a shell and what it starts share one terminal), so they are not changed: pipes
+// and terminals are opened a second time, which gives the new descriptor flags of its
+// own. Only a listening socket is made non-blocking, as nothing else keeps accept from
+// waiting.
 //
-// On success fd is taken over: it is close-on-exec, or closed already if
-// another descriptor replaces it, unless it is one of the numbers 0 to 2, which
-// stay open until CloseAdopted. On failure it is as it was.
+// On success fd is taken over: it is close-on-exec, or closed already if another
+// descriptor replaces it, unless it is one of the numbers 0 to 2, which stay open until
+// CloseAdopted. On failure it is left as it was.
 func Adopt(fd int) (Descriptor, error) {
 	d := Descriptor{FD: fd, Standard: -1}
 	var st unix.Stat_t
@@ -80,7 +78,7 @@ func Adopt(fd int) (Descriptor, error) {
 		err = unix.EISDIR
 	case unix.S_IFREG, unix.S_IFBLK:
 		d.Class = Plain
-	default: // eventfd, timerfd and their kin have no type
+	default: // eventfd, timerfd and the like have no type
 		d.Class = Polled
 		if flags&unix.O_NONBLOCK != 0 {
 			d.Class = Stream
@@ -130,8 +128,7 @@ func (d *Descriptor) adoptSocket(flags int) error {
 
 func (d *Descriptor) adoptDevice(flags int) {
 	if _, err := unix.IoctlGetTermios(d.FD, unix.TCGETS); err != nil {
-		// Opening some other device again can have effects of its own, a
-		// fresh tunnel for instance.
+		// Opening some other device again can have side effects, such as a new tunnel.
 		d.Class = Polled
 		if flags&unix.O_NONBLOCK != 0 {
 			d.Class = Stream
@@ -139,8 +136,8 @@ func (d *Descriptor) adoptDevice(flags int) {
 		return
 	}
 	if _, err := unix.IoctlGetInt(d.FD, unix.TIOCGPTN); err == nil {
-		// To open a master again would make a new pseudo-terminal. Masters are
-		// not inherited, so its flags are ours.
+		// Opening a master again would make a new pseudo-terminal. Masters are not
+		// inherited, so its flags are ours.
 		d.Master = true
 		d.Class = Stream
 		if unix.SetNonblock(d.FD, true) != nil {
@@ -151,8 +148,8 @@ func (d *Descriptor) adoptDevice(flags int) {
 	d.adoptStream(flags)
 }
 
-// adoptStream opens what d refers to anew. One above the numbers that are
-// shared by custom, and not blocking already, is taken as it is.
+// adoptStream opens again what d refers to. If the number is above those that processes
+// commonly share, and the descriptor is already non-blocking, it is taken as it is.
 func (d *Descriptor) adoptStream(flags int) {
 	if d.FD > 2 && flags&unix.O_NONBLOCK != 0 {
 		d.Class = Stream
@@ -161,13 +158,13 @@ func (d *Descriptor) adoptStream(flags int) {
 	again, err := unix.Open(procPath(d.FD), flags&(unix.O_ACCMODE|unix.O_APPEND)|
 		unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
-		d.Class = Polled // no /proc, or somebody else's pipe (sudo)
+		d.Class = Polled // no /proc, or someone else's pipe (sudo)
 		return
 	}
 	d.FD, d.Class = again, Stream
 }
 
-// CloseAdopted closes d, with Reset if reset says so.
+// CloseAdopted closes d, with Reset if reset is true.
 func CloseAdopted(d *Descriptor, reset bool) error {
 	errno := closeAs(d.FD, reset && d.Class == Socket)
 	if d.Standard >= 0 {

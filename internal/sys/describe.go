@@ -1,6 +1,6 @@
 package sys
 
-// Description is what the system says of a descriptor of the process.
+// Description is what the system reports about a descriptor of the process.
 type Description struct {
 	Read, Write bool // the directions that it was opened for
 	Socket      bool
@@ -10,7 +10,7 @@ type Description struct {
 	dev, ino    uint64 // of a socket
 }
 
-// Same reports whether two descriptors are of one socket.
+// Same reports whether two descriptors refer to one socket.
 func (d *Description) Same(o *Description) bool {
 	return d.Socket && o.Socket && d.ino != 0 && d.dev == o.dev && d.ino == o.ino
 }

@@ -4,7 +4,7 @@ package sys
 
 import "errors"
 
-// Where descriptors are not numbers, these say so.
+// Stubs for systems whose descriptors are not numbers.
 
 // Describe fails: see Description.
 func Describe(int) (d Description, err error) { return d, errors.ErrUnsupported }

@@ -9,8 +9,8 @@ import (
 
 func base(p []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(p)) }
 
-// Recv reads from a socket without waiting, whether or not the descriptor is
-// set to block.
+// Recv reads from a socket without waiting, whether or not the descriptor is in
+// blocking mode.
 func Recv(fd int, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(base(p)), uintptr(len(p)),
@@ -24,8 +24,8 @@ func Recv(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// Send writes to a socket without waiting, whether or not the descriptor is
-// set to block, and without SIGPIPE.
+// Send writes to a socket without waiting, whether or not the descriptor is in blocking
+// mode, and without SIGPIPE.
 func Send(fd int, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(base(p)), uintptr(len(p)),
@@ -39,7 +39,7 @@ func Send(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// Read reads from a descriptor that does not block.
+// Read reads from a non-blocking descriptor.
 func Read(fd int, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(base(p)), uintptr(len(p)))
@@ -52,9 +52,9 @@ func Read(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// Write writes to a descriptor that does not block. A pipe whose reader is gone
-// is EPIPE; the SIGPIPE that comes along does nothing in a Go program, on any
-// descriptor: dying of it is package os's doing, not the runtime's.
+// Write writes to a non-blocking descriptor. For a pipe whose reader is gone the error
+// is EPIPE; the SIGPIPE that comes with it does nothing in a Go program, on any
+// descriptor: it is package os, not the runtime, that lets a program die of it.
 func Write(fd int, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(base(p)), uintptr(len(p)))
@@ -67,8 +67,8 @@ func Write(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// ReadSlow is Read for what may have to wait after all, such as a disk: the
-// scheduler knows of it.
+// ReadSlow is Read for something that may have to wait after all, such as a disk: the
+// scheduler is told.
 func ReadSlow(fd int, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.Syscall(unix.SYS_READ, uintptr(fd), uintptr(base(p)), uintptr(len(p)))
@@ -81,7 +81,7 @@ func ReadSlow(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// WriteSlow is Write for what may have to wait after all.
+// WriteSlow is Write for something that may have to wait after all.
 func WriteSlow(fd int, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(base(p)), uintptr(len(p)))
@@ -94,16 +94,16 @@ func WriteSlow(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// Vector is the memory for calls that take several pieces. It is filled anew by
-// each call and keeps nothing alive in between. It must not be used by two
-// calls at once, nor be copied.
+// Vector is the memory for calls that take several pieces. Each call fills it again,
+// and it keeps nothing alive in between. It must not be used by two calls at once, nor
+// copied.
 type Vector struct {
 	iov [64]unix.Iovec
 	hdr unix.Msghdr
 }
 
-// Fill makes v point at the pieces that are not empty, as many as there is
-// room for, and returns their number and bytes. Clear has to follow.
+// Fill makes v point at the pieces that are not empty, as many as there is room for,
+// and returns their number and total size. Clear has to follow.
 func (v *Vector) Fill(pieces [][]byte) (n, bytes int) {
 	for _, p := range pieces {
 		if len(p) == 0 {
@@ -147,7 +147,7 @@ func SendVec(fd int, pieces [][]byte, v *Vector) (int, syscall.Errno) {
 	}
 }
 
-// WriteVec is Write of several pieces, or WriteSlow where slow says so.
+// WriteVec is Write of several pieces, or WriteSlow if slow is true.
 func WriteVec(fd int, pieces [][]byte, v *Vector, slow bool) (int, syscall.Errno) {
 	n, bytes := v.Fill(pieces)
 	if bytes == 0 {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetOption sets a socket option. Options that a kind of socket lacks are the
-// system's error, those that can only be read are ErrUnsupported.
+// SetOption sets a socket option. For options that this kind of socket lacks it returns
+// the system's error, for those that can only be read ErrUnsupported.
 func SetOption(fd int, o backend.Option, value int) error {
 	switch o {
 	case backend.NoDelay:
@@ -41,7 +41,7 @@ func SetOption(fd int, o backend.Option, value int) error {
 	return backend.ErrUnsupported
 }
 
-// setTrafficClass sets it for both families where the socket serves both.
+// setTrafficClass sets the class for both families if the socket serves both.
 func setTrafficClass(fd, value int) error {
 	domain, err := getInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
@@ -68,9 +68,9 @@ func setKeepAlive(fd, value int) error {
 	return setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, value)
 }
 
-// GetOption returns a socket option: for the buffers what the kernel made of
-// the value (Linux doubles it), for KeepAlive 0 or the idle time in seconds (1
-// on sockets that have none).
+// GetOption returns a socket option: for the buffers the size that the kernel chose
+// (Linux doubles the value), for KeepAlive 0 or the idle time in seconds (1 on sockets
+// that have none).
 func GetOption(fd int, o backend.Option) (int, error) {
 	switch o {
 	case backend.NoDelay:
@@ -112,9 +112,8 @@ func GetOption(fd int, o backend.Option) (int, error) {
 	return 0, backend.ErrUnsupported
 }
 
-// unanswered reads it from what the kernel knows of the connection. One try more
-// than the first is asked for: on the way to a peer that answers there is one
-// often enough.
+// unanswered reads it from what the kernel knows about the connection. It requires one
+// try beyond the first: even to a peer that answers, one try is often on its way.
 func unanswered(fd int) (int, error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil || info.Retransmits < 2 && info.Probes < 2 {
@@ -135,7 +134,7 @@ func patience(fd int) (int, error) {
 		}
 	}
 	if v[0] != 0 {
-		return 0, nil // the kernel sees to it
+		return 0, nil // the kernel takes care of it
 	}
 	return v[1] + v[2]*v[3], nil
 }
@@ -152,8 +151,8 @@ func getKeepAlive(fd int) (int, error) {
 	return idle, nil
 }
 
-// PendingError returns the error that is pending on a socket and clears it; 0
-// for none, and for what is not a socket.
+// PendingError returns the error that is pending on a socket and clears it; 0 for none,
+// and for anything but a socket.
 func PendingError(fd int) syscall.Errno {
 	v, err := getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
@@ -185,8 +184,8 @@ func getInt(fd, level, name int) (int, error) {
 }
 
 // UnsentBytes returns how many bytes the peer of the stream socket fd has not
-// acknowledged and yet may. The kernel goes on counting those that a reset has
-// taken back; once it has told of the reset, nothing but the state does.
+// acknowledged but still may. The kernel goes on counting bytes that a reset has
+// discarded; once it has reported the reset, only the socket's state shows it.
 func UnsentBytes(fd int) (int, error) {
 	n, err := queuedBytes(fd, unix.SIOCOUTQ)
 	if n > 0 {
@@ -204,7 +203,7 @@ func queuedBytes(fd int, which uintptr) (int, error) {
 	return int(v), failed(errno)
 }
 
-// failed makes an error of an errno: a nil one of 0.
+// failed makes an error of an errno: nil for 0.
 func failed(errno syscall.Errno) error {
 	if errno == 0 {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPathOptions: what decides how packets travel is set, on sockets of both
-// families, that listen or connect, before they do so.
+// TestPathOptions: the options that decide how packets travel are set before a socket
+// of either family listens or connects.
 func TestPathOptions(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -62,7 +62,8 @@ func TestPathOptions(t *testing.T) {
 	}
 }
 
-// TestNoSuchDevice: a name that is none is an error before anything is bound.
+// TestNoSuchDevice: the name of a device that does not exist is an error before anything is
+// bound.
 func TestNoSuchDevice(t *testing.T) {
 	if fd, _, err := Open(&backend.Spec{Family: backend.Inet, Device: "nosuch0"}); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("%d, %v", fd, err)

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where a descriptor cannot be made close-on-exec at its creation, forking is
-// held off until it is.
+// If a descriptor cannot be created close-on-exec, forking is held off until it has
+// been made so.
 
 // SocketPair makes two connected UNIX stream sockets, non-blocking and close-on-exec.
 func SocketPair() ([2]int, error) {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// PollWaiter waits for a descriptor, where there are such.
+// PollWaiter waits for a descriptor, on systems that have descriptors.
 type PollWaiter struct{}
 
 // NewPollWaiter fails.

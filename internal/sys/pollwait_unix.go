@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PollWaiter waits for a descriptor to become readable until it is told to quit, which it learns from
-// a pipe of its own.
+// PollWaiter waits for a descriptor to become readable until it is told to quit, through a pipe of
+// its own.
 type PollWaiter struct{ r, w int }
 
 // NewPollWaiter makes a PollWaiter. It has two descriptors until Close.
@@ -32,8 +32,8 @@ func (q *PollWaiter) Quit() {
 	}
 }
 
-// Wait returns when fd is readable or d has passed (below 0: never); false when
-// it is to quit.
+// Wait returns when fd is readable or d has passed (below 0: never); it returns false
+// if it is to quit.
 func (q *PollWaiter) Wait(fd int, d time.Duration) bool {
 	ms := -1
 	if d >= 0 {
@@ -48,6 +48,6 @@ func (q *PollWaiter) Wait(fd int, d time.Duration) bool {
 	}
 }
 
-// Close is called by the waiting goroutine once it was told to quit, so that
-// nothing writes to the pipe any more.
+// Close is called by the waiting goroutine after it was told to quit, when nothing
+// writes to the pipe any more.
 func (q *PollWaiter) Close() { CloseAll(q.r, q.w) }

@@ -11,11 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open makes the socket that spec describes, non-blocking and
-// close-on-exec, bound and listening where spec says so. The descriptor is the
-// caller's. A listener on a Unix path comes with the Bound file, to be removed
-// when the listener closes; otherwise it is nil. Errors name the call and
-// unwrap to a syscall.Errno.
+// Open makes the socket that spec describes, non-blocking and close-on-exec, bound and
+// listening if spec says so. The descriptor belongs to the caller. A listener on a Unix
+// path comes with the Bound file, to be removed when the listener closes; otherwise it
+// is nil. Errors name the call and unwrap to a syscall.Errno.
 func Open(spec *backend.Spec) (fd int, file *Bound, err error) {
 	domain := unix.AF_INET
 	switch {
@@ -66,7 +65,7 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 	}
 	for _, o := range spec.Options {
 		if o.Option == backend.FastOpen && spec.Backlog > 0 {
-			continue // it wants a socket that listens
+			continue // this option needs a listening socket
 		}
 		if err := SetOption(fd, o.Option, o.Value); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
@@ -106,8 +105,8 @@ func prepareInet(fd int, spec *backend.Spec) error {
 	if spec.Dual {
 		only = 0
 	}
-	// An outgoing socket bound to an address alone gets its port at connect,
-	// when the kernel knows the peer and may share ports between peers.
+	// An outgoing socket bound to an address without a port gets its port at connect,
+	// when the kernel knows the peer and can share ports between peers.
 	late := spec.Bind && !spec.Datagram && spec.Backlog == 0 && spec.Local.IP.Port() == 0
 	for _, o := range [...]option{
 		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, spec.IPv6},
@@ -133,8 +132,8 @@ func bind(fd int, spec *backend.Spec) (*Bound, error) {
 	path := spec.Local.Path
 	named := spec.Family == backend.Unix && path != "" && path[0] != '@'
 	if named && spec.Mode != 0 {
-		// The file is made with the socket's own mode, less the umask: it is
-		// never more open than it should be, not even for a moment.
+		// The file is created with the socket's own mode, less the umask: it is never
+		// more open than it should be, not even for a moment.
 		if err := unix.Fchmod(fd, spec.Mode); err != nil {
 			return nil, os.NewSyscallError("fchmod", err)
 		}
@@ -158,7 +157,7 @@ func bind(fd int, spec *backend.Spec) (*Bound, error) {
 	return file, nil
 }
 
-// Bound is the file of a listener on a Unix path. A nil *Bound is none.
+// Bound is the file of a listener on a Unix path. A nil *Bound stands for no file.
 type Bound struct {
 	path     string // absolute: the process may change its directory
 	dev, ino uint64
@@ -188,8 +187,8 @@ func socketFile(path string) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil //nolint:unconvert // narrower on mips
 }
 
-// Remove removes the file unless another has taken its name since: somebody
-// else's socket is not ours to remove.
+// Remove removes the file unless another has taken its name since: someone else's
+// socket is not ours to remove.
 func (b *Bound) Remove() {
 	if b == nil {
 		return
@@ -199,9 +198,9 @@ func (b *Bound) Remove() {
 	}
 }
 
-// widen adds the permission bits that the umask took away. The file is held
-// by a descriptor, so that a name exchanged meanwhile, for a symlink say, is
-// found out rather than followed.
+// widen adds the permission bits that the umask took away. The file is held by a
+// descriptor, so that a name replaced meanwhile, for example by a symlink, is detected
+// rather than followed.
 func (b *Bound) widen(mode uint32) error {
 	fd, err := unix.Open(b.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -223,9 +222,8 @@ func (b *Bound) widen(mode uint32) error {
 
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// Accept takes a connection from fd, which must not block. The new descriptor
-// is the caller's, non-blocking and close-on-exec; from gets the peer's
-// address.
+// Accept takes a connection from fd, which must not block. The new descriptor belongs
+// to the caller and is non-blocking and close-on-exec; from gets the peer's address.
 func Accept(fd int, from *Sockaddr) (int, syscall.Errno) {
 	for {
 		from.Clear()
@@ -240,9 +238,9 @@ func Accept(fd int, from *Sockaddr) (int, syscall.Errno) {
 	}
 }
 
-// Connect connects fd, which must not block, to the address. EINPROGRESS says
-// that it will be writable when that has ended, and PendingError how; a signal
-// in between changes nothing about it.
+// Connect connects fd, which must not block, to the address. EINPROGRESS means that fd
+// becomes writable when the connect has ended; PendingError then says how. A signal in
+// between does not change that.
 func Connect(fd int, to *Sockaddr) syscall.Errno {
 	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(to.Pointer()), uintptr(to.n))
 	if errno == unix.EINTR || errno == unix.EALREADY {
@@ -257,9 +255,9 @@ func ShutdownWrite(fd int) syscall.Errno {
 	return errno
 }
 
-// Close closes fd. The number is free afterwards whatever is returned: it is
-// never tried again. The numbers 0 to 2 are not freed but stand for /dev/null
-// from then on: nothing that a library prints may end up in a later socket.
+// Close closes fd. The number is free afterwards whatever is returned: closing is never
+// tried again. The numbers 0 to 2 are not freed but refer to /dev/null from then on:
+// nothing that a library prints may end up in a later socket.
 func Close(fd int) syscall.Errno {
 	if fd >= 0 && fd <= 2 {
 		return closeStandard(fd)
@@ -282,7 +280,7 @@ func closeStandard(fd int) syscall.Errno {
 		return closeNumber(fd)
 	}
 	if null == fd {
-		return 0 // it was closed before; now it is taken
+		return 0 // it was closed before; now /dev/null has it
 	}
 	for {
 		_, _, errno := syscall.Syscall(unix.SYS_DUP3, uintptr(null), uintptr(fd), 0)
@@ -294,10 +292,10 @@ func closeStandard(fd int) syscall.Errno {
 	}
 }
 
-// Reset closes fd and, on TCP, resets the connection: what was not sent yet is
-// dropped and the peer gets ECONNRESET.
+// Reset closes fd and, on TCP, resets the connection: bytes not sent yet are dropped
+// and the peer gets ECONNRESET.
 func Reset(fd int) syscall.Errno {
-	// On other sockets lingering for no time is no different from closing.
+	// On other sockets, lingering for no time is the same as closing.
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	return Close(fd)
 }

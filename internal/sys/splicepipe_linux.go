@@ -3,8 +3,8 @@ package sys
 import "golang.org/x/sys/unix"
 
 // SplicePipe makes a pipe to splice through, non-blocking and close-on-exec, that holds
-// size bytes, or as much of that as the system allows (/proc/sys/fs/pipe-max-size, and
-// what one user may have in all). Both ends are the caller's.
+// size bytes, or as much as the system allows (/proc/sys/fs/pipe-max-size, and the
+// total that one user may have). Both ends belong to the caller.
 func SplicePipe(size int) (r, w int, err error) {
 	fds, err := Pipe()
 	if err != nil {

@@ -2,5 +2,5 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-// ThreadID identifies the thread that it is called on.
+// ThreadID identifies the calling thread.
 func ThreadID() uint64 { return uint64(unix.Gettid()) }

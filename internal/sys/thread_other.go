@@ -4,6 +4,6 @@ package sys
 
 import "github.com/weir-io/weir/internal/gid"
 
-// ThreadID is for backends that need one thread, of which Linux has the only one. A
-// goroutine that is locked stands for its thread.
+// ThreadID is for backends that need one thread; only Linux has such a backend. A
+// locked goroutine stands for its thread.
 func ThreadID() uint64 { return gid.ID() }

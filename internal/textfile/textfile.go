@@ -1,5 +1,5 @@
-// Package textfile reads text of a bounded length as editors write it, with
-// byte-order marks and in UTF-16 too.
+// Package textfile reads text of a bounded length as editors write it, including
+// byte-order marks and UTF-16.
 package textfile
 
 import (
@@ -12,15 +12,14 @@ import (
 	"unicode/utf8"
 )
 
-// ErrNotText is the cause where a file that is to be text holds bytes that no text
-// has.
+// ErrNotText is the cause if a file that should be text holds bytes that no text has.
 var ErrNotText = errors.New("it is not text: it holds NUL bytes")
 
-// ErrTooLong is the cause where a file is longer than what it is read for can be.
+// ErrTooLong is the cause if a file is longer than its purpose allows.
 var ErrTooLong = errors.New("it is too long for what it is to hold")
 
-// Read is os.ReadFile for a text of at most so many bytes, as Decode reads
-// it. Errors are *fs.PathErrors: ErrTooLong, ErrNotText, and those of os.
+// Read is os.ReadFile for a text of at most this many bytes, decoded by Decode. Errors
+// are *fs.PathErrors: ErrTooLong, ErrNotText, and those of os.
 func Read(path string, most int) ([]byte, error) {
 	b, err := ReadUpTo(path, most)
 	if err == nil {
@@ -31,7 +30,7 @@ func Read(path string, most int) ([]byte, error) {
 	return b, err
 }
 
-// ReadUpTo reads a file, or a device or a pipe, of at most so many bytes.
+// ReadUpTo reads a file, device or pipe of at most this many bytes.
 func ReadUpTo(path string, most int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -48,10 +47,10 @@ func ReadUpTo(path string, most int) ([]byte, error) {
 // ByteOrderMark is U+FEFF in UTF-8.
 const ByteOrderMark = "\ufeff"
 
-// Decode is the text of a file as editors write them: a byte-order mark in front
-// is left out, and UTF-16 (that of Windows' shells), with a mark or where it begins
-// with a character of ASCII, becomes UTF-8. The error is ErrNotText. All else stays,
-// as it is, the ends of lines too; what is returned may be b.
+// Decode returns the text of a file as editors write it: a leading byte-order mark is
+// left out, and UTF-16 (as Windows shells write it), with a mark or beginning with an
+// ASCII character, becomes UTF-8. The error is ErrNotText. Everything else, including
+// line endings, stays as it is; the result may be b itself.
 func Decode(b []byte) ([]byte, error) {
 	if b16, order := utf16Of(b); order != nil {
 		return fromUTF16(b16, order)
@@ -63,7 +62,7 @@ func Decode(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// utf16Of finds the byte order of UTF-16; nil if it is none.
+// utf16Of finds the byte order of UTF-16; nil if b is not UTF-16.
 func utf16Of(b []byte) ([]byte, binary.ByteOrder) {
 	switch {
 	case len(b) < 2 || len(b)%2 != 0:

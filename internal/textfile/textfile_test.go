@@ -23,7 +23,7 @@ func inUTF16(order binary.AppendByteOrder, mark bool) []byte {
 	return b
 }
 
-// TestDecode: as editors write it, and nothing else.
+// TestDecode: text is decoded as editors write it, and everything else is left alone.
 func TestDecode(t *testing.T) {
 	for _, b := range [][]byte{
 		[]byte(text), []byte("\ufeff" + text),
@@ -39,7 +39,7 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%q: %q, %v", bad, got, err)
 		}
 	}
-	for _, same := range []string{"", "a", "\xff\xfe\xff", "\x80\xffx"} { // no text, and no UTF-16
+	for _, same := range []string{"", "a", "\xff\xfe\xff", "\x80\xffx"} { // not text, and not UTF-16
 		if got, err := textfile.Decode([]byte(same)); err != nil || string(got) != same {
 			t.Errorf("%q: %q, %v", same, got, err)
 		}

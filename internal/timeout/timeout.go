@@ -1,4 +1,4 @@
-// Package timeout has the error of what took too long.
+// Package timeout provides the error for something that took too long.
 package timeout
 
 import (
@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// Error is a timeout as net.Error has them. It is os.ErrDeadlineExceeded and
-// context.DeadlineExceeded too, and equal to no other Error.
+// Error is a timeout in the sense of net.Error. It is also os.ErrDeadlineExceeded and
+// context.DeadlineExceeded, and equal to no other Error.
 type Error struct{ text string }
 
 // New makes an Error that says text.
@@ -21,7 +21,7 @@ func (e *Error) Timeout() bool { return true }
 // Temporary implements net.Error.
 func (e *Error) Temporary() bool { return true }
 
-// Is is for errors.Is.
+// Is supports errors.Is.
 func (e *Error) Is(target error) bool {
 	return target == os.ErrDeadlineExceeded || target == context.DeadlineExceeded
 }

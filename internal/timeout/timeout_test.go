@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestError: a timeout is every kind of timeout that callers look for, and no other one
-// of the same words.
+// TestError: a timeout is every kind of timeout that callers look for, but not another
+// Error with the same text.
 func TestError(t *testing.T) {
 	var err error = New("timed out")
 	var n net.Error

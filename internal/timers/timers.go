@@ -12,25 +12,24 @@
 // timer. Times are nanoseconds on whatever clock the caller uses. Equal
 // deadlines come out in the order they were set.
 //
-// A timer that is set to a later time is not moved: its true key is written into
-// it, and the heap learns of it when the old place comes to the top. The key in
-// the heap is thus never later than the true one, and the order that comes out
-// is exactly that of the true keys. An idle timeout that every message pushes
-// back costs a few stores.
+// A timer that is set to a later time is not moved: its true key is written into it,
+// and the heap learns it when the old place comes to the top. The key in the heap is
+// thus never later than the true one, and the order that comes out is exactly that of
+// the true keys. An idle timeout that every message pushes back costs a few stores.
 //
 // A Heap and its timers belong to one goroutine.
 package timers
 
-// Owner is what a timer serves. The heap never calls it; who pops a timer does.
+// Owner is what a timer serves. The heap never calls it; the code that pops a timer does.
 type Owner interface {
 	// Due says that t, which is no longer in the heap, has come due.
 	Due(t *Timer)
 }
 
-// Timer is a deadline. It is embedded in what it serves, must not be copied
-// while it is pending, and its zero value is ready to be set.
+// Timer is a deadline. It is embedded in the object that it serves and must not be
+// copied while it is pending. Its zero value is ready to be set.
 type Timer struct {
-	// Owner leads back to what the timer serves. It is the user's to set.
+	// Owner leads back to the object that the timer serves. The user sets it.
 	Owner Owner
 
 	when   int64
@@ -64,7 +63,7 @@ type Heap struct {
 
 const (
 	arity = 4
-	// minCap is how many keys a heap keeps room for once it has had them; above
+	// minCap is how many keys a heap keeps room for once it has held that many; above
 	// it, room that is three quarters empty is halved.
 	minCap = 1024
 )
@@ -72,8 +71,8 @@ const (
 // Len returns how many timers are pending.
 func (h *Heap) Len() int { return len(h.keys) }
 
-// Set makes t due at when, whether or not it is pending in h. It counts as the
-// latest of all with the same deadline. t must not be pending in another heap.
+// Set makes t due at when, whether or not it is pending in h. Among timers with the
+// same deadline it counts as the latest. t must not be pending in another heap.
 func (h *Heap) Set(t *Timer, when int64) {
 	h.seq++
 	t.when, t.seq = when, h.seq
@@ -132,7 +131,7 @@ func (h *Heap) Min() (when int64, ok bool) {
 // Pop takes out and returns the first timer that is due at now (its deadline is
 // now or earlier); nil when none is.
 func (h *Heap) Pop(now int64) *Timer {
-	// A top that is not yet due in the heap is not due in truth either.
+	// A top that is not yet due by its key in the heap is not due by its true key either.
 	if len(h.keys) == 0 || h.keys[0].when > now {
 		return nil
 	}

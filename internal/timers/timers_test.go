@@ -46,8 +46,8 @@ func (m *model) set(id int, when int64) {
 	m.entries = slices.Insert(m.entries, i, e)
 }
 
-// check verifies what the heap relies on: places, and keys never later than the
-// truth.
+// check verifies what the heap relies on: the places, and that no key is later than the
+// true one.
 func check(t *testing.T, h *Heap) {
 	t.Helper()
 	for i := range h.keys {
@@ -162,8 +162,8 @@ func FuzzAgainstSortedSlice(f *testing.F) {
 	})
 }
 
-// G5: equal deadlines come out in the order they were set, also when a timer
-// was moved to the deadline from before or from behind it.
+// G5: equal deadlines come out in the order they were set, even if a timer was moved to
+// the deadline from an earlier or a later one.
 func TestEqualDeadlinesKeepOrder(t *testing.T) {
 	var h Heap
 	timers := make([]Timer, 1000)
@@ -302,8 +302,8 @@ func BenchmarkRandomReset(b *testing.B) {
 	}
 }
 
-// The same with time passing, so that what a late reset postpones is paid: the
-// heap keeps its million and each round resets one and pops what is due.
+// The same with time passing, so that the work that a late reset postpones is included:
+// the heap keeps its million, and each round resets one and pops what is due.
 func BenchmarkRandomResetAndExpire(b *testing.B) {
 	h, timers, r := filled(b)
 	now := int64(0)
@@ -316,7 +316,7 @@ func BenchmarkRandomResetAndExpire(b *testing.B) {
 	}
 }
 
-// An idle timeout: every message pushes one of a million back.
+// An idle timeout: every message pushes back one of a million.
 func BenchmarkIdleTimeout(b *testing.B) {
 	h, timers, r := filled(b)
 	now := int64(0)

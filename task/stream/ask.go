@@ -19,11 +19,11 @@ type ask struct {
 
 type askList struct{ first, last *ask }
 
-// NextLine is ReadLine as a future: of the next line, or, where others have
-// asked before, of the one after theirs. So one task waits for many replies, by
-// future.Gather say. The bytes belong to the caller. Canceling it takes it out
-// of the row, and the lines go to those behind it; where a line answers one
-// certain question, Shield it.
+// NextLine is ReadLine as a future: of the next line or, if others have asked before,
+// of the one after theirs. So one task can wait for many replies, for example with
+// future.Gather. The bytes belong to the caller. Canceling it takes it out of the
+// queue, and the lines go to those after it; if a line answers one particular question,
+// Shield the future.
 func (c *Stream) NextLine(most int) *future.Future[[]byte] {
 	return future.Map(c.ask(&ask{n: most + 2, delim: newline}), func(line []byte) ([]byte, error) {
 		return trim(line, most)
@@ -72,7 +72,7 @@ func (l *askList) remove(a *ask) {
 	a.prev, a.next = nil, nil
 }
 
-// serveAsks settles the asks that can be.
+// serveAsks settles the asks that can be settled.
 func (c *Stream) serveAsks() {
 	for a := c.asks.first; a != nil; a = c.asks.first {
 		c.tidy()

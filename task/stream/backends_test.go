@@ -16,7 +16,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// The same coroutines on sockets, with every backend, in debug mode too, over
+// The same coroutines on sockets, with every backend, with and without debug mode, over
 // TCP and a UNIX socket (R2, R55).
 func TestBackends(t *testing.T) {
 	for _, name := range weir.Backends() {
@@ -75,7 +75,7 @@ func echoOn(t *task.Task, l *weir.Loop, network, address string) error {
 		if n, err := c.Read(t, got); n != 0 || !errors.Is(err, io.EOF) {
 			return fmt.Errorf("at the end %d bytes and %w", n, err)
 		}
-		// What is cut short here goes on in the next.
+		// A sleep that is cut short here does not affect the next wait.
 		err = t.With(func(*task.Scope) error { return t.Sleep(time.Hour) }, task.Within(time.Millisecond))
 		if !errors.Is(err, future.ErrTimeout) {
 			return fmt.Errorf("slept for an hour: %w", err)

@@ -49,7 +49,7 @@ func (p *pinger) DataReceived(b []byte) (int, error) {
 
 func (p *pinger) ConnectionLost(error) {}
 
-// threadTime is what the thread has used. The goroutine is locked to it.
+// threadTime is the processor time that the thread has used. The goroutine is locked to it.
 func threadTime() time.Duration {
 	const thread = 1 // RUSAGE_THREAD
 	var u syscall.Rusage
@@ -59,7 +59,7 @@ func threadTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// pong is a coroutine's echo server.
+// pong is an echo server as a coroutine.
 func pong(t *task.Task, c *stream.Stream) error {
 	buf := make([]byte, 4096)
 	for {
@@ -76,11 +76,11 @@ func pong(t *task.Task, c *stream.Stream) error {
 // roundOf is how many messages of one kind are sent before those of the other.
 const roundOf = 4000
 
-// BenchmarkEchoServer sends to an echo server of callbacks and to one of
-// coroutines, on one loop, in turn: an operation is a round of 4,000 messages to
-// each. callback-ns and coroutine-ns are the processor time of the server's thread
-// for one message of 64 bytes, ratio is the median of the rounds' ratios. The
-// target is that coroutines cost at most 1.15 of callbacks.
+// BenchmarkEchoServer sends to an echo server of callbacks and to one of coroutines, on
+// one loop, in turn: an operation is a round of 4,000 messages to each. callback-ns and
+// coroutine-ns are the processor time of the server's thread for one message of 64
+// bytes, ratio is the median of the rounds' ratios. The target is that coroutines cost
+// at most 1.15 times as much as callbacks.
 func BenchmarkEchoServer(b *testing.B) {
 	for _, conns := range []int{1, 64} {
 		b.Run(fmt.Sprintf("%d connections", conns), func(b *testing.B) { benchEcho(b, conns) })

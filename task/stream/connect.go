@@ -6,11 +6,11 @@ import (
 	"github.com/weir-io/weir/task"
 )
 
-// Factory makes a weir.Factory that serves each connection with a task of its
-// own in sc, named by the peer's address. When serve returns nil the connection
-// is closed, after what was written; when it fails, it is aborted, and the
-// failure is the scope's: give sc the option task.Independent where a
-// connection's failure is no one else's.
+// Factory makes a weir.Factory that serves each connection with a task of its own in
+// sc, named by the peer's address. When serve returns nil the connection is closed,
+// after what was written; when it fails, it is aborted, and the scope gets the failure:
+// give sc the option task.Independent if one connection's failure must not affect the
+// others.
 func Factory(sc *task.Scope, serve func(t *task.Task, c *Stream) error) weir.Factory {
 	return func(weir.Transport) weir.Protocol {
 		c := New(sc.Scheduler())
@@ -32,7 +32,7 @@ func Factory(sc *task.Scope, serve func(t *task.Task, c *Stream) error) weir.Fac
 				whole = true
 				return err
 			})
-			if ended, _ := served.Ended(); ended { // the scope had ended before
+			if ended, _ := served.Ended(); ended { // the scope had already ended
 				c.Abort()
 			}
 		}
@@ -47,7 +47,7 @@ func Dial(t *task.Task, l *weir.Loop, network, address string, opts ...weir.Opti
 	return DialThrough(t, l, network, address, func(p weir.Protocol) weir.Protocol { return p }, opts...)
 }
 
-// DialThrough is Dial through layers: what below makes of the Stream is what is
+// DialThrough is Dial through layers: the protocol that below makes of the Stream is
 // connected. It must pass ConnectFailed on.
 func DialThrough(t *task.Task, l *weir.Loop, network, address string, below func(weir.Protocol) weir.Protocol, opts ...weir.Option) (*Stream, error) {
 	if t.Scope().Canceled() {

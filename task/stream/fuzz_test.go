@@ -36,8 +36,7 @@ func (l *handLoop) run() {
 	}
 }
 
-// readScript makes reads of several kinds, as ops says, and writes down what
-// each gives.
+// readScript makes reads of several kinds, as ops says, and records the result of each.
 func readScript(ops []byte, feed func(c *stream.Stream)) (log []string, left int) {
 	l := &handLoop{}
 	root := task.New(future.On(l))
@@ -65,7 +64,7 @@ func readScript(ops []byte, feed func(c *stream.Stream)) (log []string, left int
 			case 6:
 				got, err = task.Await(t, c.NextLine(size))
 			case 7:
-				if err := t.Yield(); err != nil { // bytes come while nobody reads
+				if err := t.Yield(); err != nil { // bytes come while no one reads
 					return err
 				}
 			}
@@ -95,8 +94,8 @@ func readScript(ops []byte, feed func(c *stream.Stream)) (log []string, left int
 	return log, left
 }
 
-// However a stream is cut, and whether somebody waits for the bytes or they are
-// kept, the reads give the same.
+// However a stream is cut, and whether a reader waits for the bytes or they are kept,
+// the reads give the same results.
 func FuzzReads(f *testing.F) {
 	f.Add([]byte("hello\nworld\r\naab aaab and the rest"), []byte{1, 3, 2}, []byte{42, 42, 27, 36, 24})
 	f.Add([]byte("no end of the line"), []byte{5}, []byte{2, 50, 8})
@@ -121,7 +120,7 @@ func FuzzReads(f *testing.F) {
 				if len(cuts) > 0 {
 					n = min(int(cuts[i%len(cuts)])+1, len(rest))
 				}
-				// What is lent ends with the call.
+				// The loan of the bytes ends with the call.
 				p := append([]byte(nil), rest[:n]...)
 				all(c, p)
 				clear(p)

@@ -53,10 +53,10 @@ func (p *heir) EOFReceived(unused int) (bool, error) {
 
 func (p *heir) ConnectionLost(err error) { p.lost, p.reason = true, err }
 
-// What a coroutine had kept goes to the protocol after it as from a transport:
-// counts are checked, failures lose the connection with the reason, the rest is
-// counted at the end, and a protocol that has closed gets none of it (R33,
-// behaviours 25, 35 and 36).
+// Bytes that a coroutine had kept go to the next protocol as if from a transport:
+// counts are checked, failures lose the connection with the reason, the rest is counted
+// at the end, and a protocol that has closed gets none of them (R33, behaviours 25, 35
+// and 36).
 func TestHandover(t *testing.T) {
 	errHeir := errors.New("heir failed")
 	var used *weir.UsedError
@@ -138,7 +138,7 @@ func TestHandover(t *testing.T) {
 func TestUpgradeCutShort(t *testing.T) {
 	_, client := tlsPair(t)
 	w := newWorld(t, 1)
-	w.serve(func(t *task.Task, c *stream.Stream) error { // never says a word of TLS
+	w.serve(func(t *task.Task, c *stream.Stream) error { // never speaks TLS
 		return c.Closed(t)
 	})
 	err := w.dial(func(t *task.Task, c *stream.Stream) error {

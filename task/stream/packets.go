@@ -12,16 +12,16 @@ import (
 // goroutine.
 type Packets struct {
 	e      *weir.PacketEndpoint
-	kept   []packet // that nobody has read yet
-	bytes  int      // in them, counting each as packetCost more
-	holds  bool     // reading is paused by us
+	kept   []packet // datagrams that no one has read yet
+	bytes  int      // their size, plus packetCost for each
+	holds  bool     // we have paused reading
 	closed bool
 	lost   bool
 	reason error
 
 	reader *task.Task
 	dst    []byte // the reader's
-	got    packet // what it gets: the data is in dst
+	got    packet // what the reader gets: the data is in dst
 	n      int
 
 	blocked bool
@@ -36,12 +36,12 @@ type packet struct {
 	err  error
 }
 
-// packetCost is what a kept datagram counts beside its bytes.
+// packetCost is what a kept datagram counts in addition to its bytes.
 const packetCost = 64
 
-// PacketError is a datagram that the network refused. The endpoint lives on.
+// PacketError reports a datagram that the network refused. The endpoint stays usable.
 type PacketError struct {
-	To  weir.PacketAddr // zero where the system does not say
+	To  weir.PacketAddr // zero if the system does not say
 	Err error
 }
 
@@ -50,8 +50,8 @@ func (e *PacketError) Error() string { return fmt.Sprintf("datagram to %v: %v", 
 // Unwrap returns the cause.
 func (e *PacketError) Unwrap() error { return e.Err }
 
-// ListenPacket opens an endpoint, as weir.Loop.ListenPacket does. Datagrams that
-// nobody reads are kept up to 64 KiB, and then reading is paused.
+// ListenPacket opens an endpoint, as weir.Loop.ListenPacket does. Datagrams that no one
+// reads are kept, up to 64 KiB, and then reading is paused.
 func ListenPacket(l *weir.Loop, network, address string, opts ...weir.Option) (*Packets, error) {
 	c := &Packets{}
 	e, err := l.ListenPacket(network, address, (*packetProtocol)(c), opts...)
@@ -65,10 +65,10 @@ func ListenPacket(l *weir.Loop, network, address string, opts ...weir.Option) (*
 // Endpoint is the endpoint itself: its addresses, its marks.
 func (c *Packets) Endpoint() *weir.PacketEndpoint { return c.e }
 
-// SendTo sends p as one datagram, as weir.PacketEndpoint's does: it never waits.
+// SendTo sends p as one datagram, as weir.PacketEndpoint.SendTo does: it never waits.
 func (c *Packets) SendTo(p []byte, to weir.PacketAddr) error { return c.e.SendTo(p, to) }
 
-// Drain waits while too much is to be sent.
+// Drain waits while too much is waiting to be sent.
 func (c *Packets) Drain(t *task.Task) error {
 	if c.blocked {
 		c.room.Name = "room to send datagrams"
@@ -82,11 +82,11 @@ func (c *Packets) Drain(t *task.Task) error {
 	return nil
 }
 
-// ReadFrom waits for a datagram, which may be empty, and moves it into p. One
-// that is longer than p, or than the endpoint takes, comes with
-// weir.ErrTruncated and as much as fits; one of ours that was refused is a
-// *PacketError, and reading goes on after both. weir.ErrClosed after Close. A
-// read that is cut short loses no datagram.
+// ReadFrom waits for a datagram, which may be empty, and moves it into p. If it is
+// longer than p, or than the endpoint takes, as much as fits comes with
+// weir.ErrTruncated; if one of ours was refused, the error is a *PacketError. Reading
+// can go on after both. After Close the error is weir.ErrClosed. A read that is cut
+// short loses no datagram.
 func (c *Packets) ReadFrom(t *task.Task, p []byte) (n int, from weir.PacketAddr, err error) {
 	if c.reader != nil {
 		return 0, from, ErrBusy
@@ -145,7 +145,7 @@ func (c *Packets) Close() error {
 	return err
 }
 
-// Closed waits until the endpoint is gone and returns the reason, nil after
+// Closed waits until the endpoint is gone and returns the reason, which is nil after
 // Close.
 func (c *Packets) Closed(t *task.Task) error {
 	c.gone.Name = "the end of the endpoint"

@@ -47,8 +47,8 @@ func TestPackets(t *testing.T) {
 				return err
 			}
 		}
-		// The first is read as it comes, the others when they have been there
-		// for a while.
+		// The first is read as it comes, the others after they have been there for a
+		// while.
 		b := make([]byte, 100)
 		n, from, err := client.ReadFrom(t, b)
 		if string(b[:n]) != "hello" || err != nil || from != to {
@@ -77,7 +77,7 @@ func TestPackets(t *testing.T) {
 		if n, _, err := client.ReadFrom(t, b); string(b[:n]) != "again" || err != nil {
 			w.Errorf("%q %v", b[:n], err)
 		}
-		// Nobody is there: the failure is told, where the network tells it.
+		// No one is there: the failure is reported, if the network reports it.
 		nobody := weir.PacketAddr{IP: netip.AddrPortFrom(to.IP.Addr(), 54)}
 		if err := client.SendTo([]byte("?"), nobody); err != nil {
 			return err
@@ -114,7 +114,7 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// What nobody reads is bounded, and nothing of it is lost.
+// Unread datagrams are bounded, and none of them is lost.
 func TestPacketsAreKept(t *testing.T) {
 	w := newWorld(t, 1)
 	server, err := stream.ListenPacket(w.server, "udp", ":53")

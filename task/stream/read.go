@@ -20,7 +20,7 @@ func (c *Stream) take(dst []byte) int {
 	return n + m
 }
 
-// keep holds on to bytes that nobody has asked for.
+// keep holds on to bytes that no one has asked for.
 func (c *Stream) keep(p []byte) {
 	c.buf = append(c.buf, p...)
 	if c.reader == nil && c.asks.first == nil && len(c.buf)-c.at > keepMost && !c.holds && c.t != nil {
@@ -43,8 +43,8 @@ func (c *Stream) resumeReading() {
 	}
 }
 
-// tidy makes room at the front of what is kept. Slices that a read returned end
-// here.
+// tidy makes room at the front of the kept bytes. Slices that a read returned are no
+// longer valid after this.
 func (c *Stream) tidy() {
 	switch {
 	case c.at == 0:
@@ -68,7 +68,7 @@ func (c *Stream) unread(p []byte) {
 	c.at = 0
 }
 
-// serve gives what there is to those who wait for it.
+// serve gives the available bytes to those that wait for them.
 func (c *Stream) serve() {
 	c.serveAsks()
 	for c.reader != nil && c.satisfied() {
@@ -78,8 +78,8 @@ func (c *Stream) serve() {
 	}
 }
 
-// satisfied reports whether the reader can go on: with what it wants, or
-// because it will never come.
+// satisfied reports whether the reader can go on: it has what it wants, or that will
+// never come.
 func (c *Stream) satisfied() bool {
 	w := &c.want
 	switch w.kind {
@@ -102,8 +102,9 @@ func (c *Stream) satisfied() bool {
 	return c.over()
 }
 
-// find looks for the delimiter and returns the length up to its end, which is
-// then in the kept bytes; or -1, and everything is.
+// find looks for the delimiter and returns the length up to its end. The bytes up to
+// there are then in the kept bytes. It returns -1 if there is none, and then all bytes
+// are.
 func (c *Stream) find() int {
 	w := &c.want
 	if c.at == len(c.buf) && len(c.lent) > 0 {
@@ -125,7 +126,7 @@ func (c *Stream) find() int {
 	if i := bytes.Index(kept[from:], w.delim); i >= 0 {
 		return from + i + len(w.delim)
 	}
-	// A delimiter may have begun.
+	// The last bytes may be the beginning of a delimiter.
 	w.from = max(len(kept)-len(w.delim)+1, 0)
 	return -1
 }
@@ -154,9 +155,9 @@ func (c *Stream) wait(t *task.Task) error {
 	return err
 }
 
-// Read waits until there are bytes and moves them into p, as many as there are
-// and fit. io.EOF at the peer's end of the stream, weir.ErrClosed after Close,
-// the reason of the loss otherwise.
+// Read waits until there are bytes and moves as many of them into p as fit. The error
+// is io.EOF at the peer's end of the stream, weir.ErrClosed after Close, and otherwise
+// the reason for the loss.
 func (c *Stream) Read(t *task.Task, p []byte) (int, error) {
 	if err := c.begin(t); err != nil || len(p) == 0 {
 		return 0, err
@@ -178,9 +179,9 @@ func (c *Stream) Read(t *task.Task, p []byte) (int, error) {
 	return 0, c.ended()
 }
 
-// ReadFull waits until p is full. If the stream ends before that, it returns
-// how many bytes there were and io.ErrUnexpectedEOF, or io.EOF if there were
-// none. If it is canceled, nothing was read: what came stays to be read.
+// ReadFull waits until p is full. If the stream ends before that, it returns how many
+// bytes there were and io.ErrUnexpectedEOF, or io.EOF if there were none. If it is
+// canceled, nothing is read: bytes that came can still be read.
 func (c *Stream) ReadFull(t *task.Task, p []byte) (int, error) {
 	if err := c.begin(t); err != nil || len(p) == 0 {
 		return 0, err
@@ -206,11 +207,11 @@ func (c *Stream) ReadFull(t *task.Task, p []byte) (int, error) {
 	return n, err
 }
 
-// ReadUntil waits for the delimiter, which must not be empty, and returns
-// everything up to and with it. The bytes are lent until the next read. If the
-// delimiter does not end within most bytes the error is ErrTooLong, and if the
-// stream ends before it, io.ErrUnexpectedEOF, or io.EOF where nothing is left;
-// what came stays to be read then.
+// ReadUntil waits for the delimiter, which must not be empty, and returns everything up
+// to and including it. The bytes are lent until the next read. If the delimiter does
+// not end within most bytes the error is ErrTooLong, and if the stream ends before it,
+// io.ErrUnexpectedEOF, or io.EOF if nothing is left; bytes that came can then still be
+// read.
 func (c *Stream) ReadUntil(t *task.Task, delim []byte, most int) ([]byte, error) {
 	if err := c.begin(t); err != nil {
 		return nil, err
@@ -243,9 +244,9 @@ func (c *Stream) ReadUntil(t *task.Task, delim []byte, most int) ([]byte, error)
 
 var newline = []byte{'\n'}
 
-// ReadLine is ReadUntil a line feed, without it and without a carriage return
-// before it. most counts neither. A line that ends with the stream is not a
-// line: io.ErrUnexpectedEOF.
+// ReadLine is ReadUntil a line feed, but returns the line without it and without a
+// carriage return before it. most counts neither. A line that the end of the stream
+// cuts off is not a line: the error is io.ErrUnexpectedEOF.
 func (c *Stream) ReadLine(t *task.Task, most int) ([]byte, error) {
 	line, err := c.ReadUntil(t, newline, most+2)
 	if err != nil {

@@ -23,10 +23,10 @@ var (
 	stormFirst = flag.Uint64("storm.first", 1, "the first of them")
 )
 
-// storm is one seed: tasks on two hosts that talk, wait for each other and are
-// canceled at any time, under drawn faults of the network.
+// storm is the run of one seed: tasks on two hosts that talk, wait for each other and
+// are canceled at any time, under random network faults.
 type storm struct {
-	testing.TB // for what weirtest asks of a test; failures are collected
+	testing.TB // for what weirtest needs of a test; failures are collected
 	sim        *weirtest.Sim
 	v          *weirtest.Invariants
 	r          *rand.Rand
@@ -49,7 +49,7 @@ type storm struct {
 	q    *task.Queue[int]
 	put  int
 	got  map[int]int
-	all  []*task.Task // those that may be canceled
+	all  []*task.Task // the tasks that may be canceled
 }
 
 func (s *storm) bad(format string, args ...any) {
@@ -59,7 +59,7 @@ func (s *storm) bad(format string, args ...any) {
 func (s *storm) Cleanup(f func())             { s.cleanups = append(s.cleanups, f) }
 func (s *storm) Errorf(f string, args ...any) { s.bad(f, args...) }
 func (s *storm) Error(args ...any)            { s.bad("%s", fmt.Sprint(args...)) }
-func (s *storm) Failed() bool                 { return false } // explained by who runs it
+func (s *storm) Failed() bool                 { return false } // the caller explains failures
 func (s *storm) Log(...any)                   {}
 func (s *storm) Logf(string, ...any)          {}
 func (s *storm) Helper()                      {}
@@ -84,7 +84,7 @@ func track[T any](s *storm, f *future.Future[T]) *future.Future[T] {
 	return f
 }
 
-// step notes how a wait ended.
+// step records how a wait ended.
 func (s *storm) step(t *task.Task, what string, err error) error {
 	fmt.Fprintf(&s.log, "%d %s %s %v\n", s.sim.Now(), t.Name(), what, err)
 	if errors.Is(err, future.ErrCanceled) {
@@ -93,8 +93,7 @@ func (s *storm) step(t *task.Task, what string, err error) error {
 	return err
 }
 
-// body wraps the function of a task: its clean-up has to run, also a clean-up
-// that waits.
+// body wraps the function of a task: its clean-up has to run, even one that waits.
 func (s *storm) body(fn func(t *task.Task) error) func(t *task.Task) error {
 	return func(t *task.Task) error {
 		s.begun++
@@ -267,10 +266,10 @@ func (s *storm) one(t *task.Task, depth int) error {
 	}
 }
 
-// ask connects and has some lines answered.
+// ask connects and asks for answers to some lines.
 func (s *storm) ask(t *task.Task) error {
 	err := t.With(func(sc *task.Scope) error {
-		// Nobody waits for ever for a peer that fell silent.
+		// No one waits for ever for a peer that has fallen silent.
 		c, err := stream.DialThrough(t, s.client, "tcp", "server:7000", s.v.Protocol)
 		if err != nil {
 			return s.step(t, "dial", err)
@@ -315,7 +314,7 @@ func (s *storm) ask(t *task.Task) error {
 	if t.Scope().Canceled() {
 		return t.Yield()
 	}
-	_ = err // the network's
+	_ = err // the network's doing
 	return nil
 }
 
@@ -357,7 +356,7 @@ func runStorm(tb testing.TB, seed uint64) *storm {
 	s.ss = task.New(future.On(s.server, future.AtCloseOnly(), unseen), ignore)
 	s.cs = task.New(future.On(s.client, future.AtCloseOnly(), unseen), ignore)
 	var ln *weir.Listener
-	for range 500 { // patience with drawn shortages
+	for range 500 { // patience with random shortages
 		var err error
 		if ln, err = s.server.Listen("tcp", ":7000", s.v.Factory(stream.Factory(s.ss, s.serve))); err == nil {
 			break
@@ -391,7 +390,7 @@ func runStorm(tb testing.TB, seed uint64) *storm {
 	if err := errors.Join(s.cs.Close(), s.ss.Close(), s.cs.Scheduler().Close(), s.ss.Scheduler().Close()); err != nil {
 		s.bad("close: %v", err)
 	}
-	// The runtime counts a goroutine of its own while that runs a clean-up.
+	// The runtime counts a goroutine of its own while it runs a clean-up.
 	left := func() int { return runtime.NumGoroutine() - goroutines }
 	for tries := 0; left() > 0 && tries < 1000; tries++ {
 		runtime.Gosched()
@@ -438,8 +437,8 @@ func (s *storm) atRest() {
 	}
 }
 
-// Under cancellations at any time no future stays open, no coroutine stays, no
-// item is lost, and every clean-up runs (G1 to G10, R56).
+// Under cancellations at any time no future stays open, no coroutine is left, no item
+// is lost, and every clean-up runs (G1 to G10, R56).
 func TestCancelStorms(t *testing.T) {
 	first, n := *stormFirst, *stormSeeds
 	if seed, ok := weirtest.Seed(); ok {
@@ -466,7 +465,7 @@ func TestCancelStorms(t *testing.T) {
 	}
 }
 
-// The same seed gives the same run, every step of every task at its moment,
+// The same seed gives the same run, with every step of every task at the same moment,
 // whatever GOMAXPROCS is (R55, behaviour 94).
 func TestSameSeed(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))

@@ -12,17 +12,16 @@ import (
 var (
 	// ErrBusy is returned by a read while another one waits.
 	ErrBusy = errors.New("stream: another read waits")
-	// ErrReadAhead is returned by Upgrade where more was received than was read, and
-	// the transport, which is not weir's, cannot take it back (weir.Unreader).
+	// ErrReadAhead is returned by Upgrade if more was received than was read, and the
+	// transport, which is not one of weir's, cannot take it back (weir.Unreader).
 	ErrReadAhead = errors.New("stream: bytes were received before the upgrade")
-	// ErrTooLong is returned by ReadUntil and ReadLine when what they look for
-	// is not within the maximum. What came stays to be read.
+	// ErrTooLong is returned by ReadUntil and ReadLine if what they look for is not
+	// within the maximum. The bytes that came can still be read.
 	ErrTooLong = errors.New("stream: no delimiter within the maximum")
 )
 
-// keepMost is how many bytes that nobody asked for are kept before reading is
-// paused; it goes on at a quarter of that. One delivery more than it may be in
-// memory.
+// keepMost is how many bytes that no one asked for are kept before reading is paused;
+// reading resumes at a quarter of that. Up to one delivery more may be in memory.
 const keepMost = 64 << 10
 
 // keepIdle is the largest buffer that an empty Stream holds on to.
@@ -31,29 +30,29 @@ const keepIdle = 4 << 10
 // Stream is a connection for coroutines. Factory, Dial, Adopt and New make one.
 type Stream struct {
 	s *future.Scheduler
-	t weir.Transport // nil before ConnectionMade, or where there is none
+	t weir.Transport // nil before ConnectionMade, or if there is none
 
-	buf  []byte // kept; read up to at
+	buf  []byte // the kept bytes; read up to at
 	at   int
 	lent []byte // the rest of what DataReceived was given, while it runs
 
 	reader *task.Task // waits for want
 	want   want
 	asks   askList
-	holds  bool // reading is paused by us
-	eof    bool // the peer's end has come
+	holds  bool // we have paused reading
+	eof    bool // the peer's end of stream has come
 	closed bool // Close or Abort was called
 	lost   bool
 	reason error
 	broken error // why nothing more can be sent
 
 	blocked bool       // the transport said PauseWriting
-	room    task.Event // set while it is not, and at the end
+	room    task.Event // set while not blocked, and at the end
 	gone    task.Event // set at the end
 
 	next  weir.Protocol // gets everything: see Handover
 	fault error         // why next lost the connection, outside of a delivery
-	up    *Stream       // stands above what is above the transport now: see Upgrade
+	up    *Stream       // the Stream above what is now on the transport: see Upgrade
 	made  func(*Stream)
 	fail  func(*weir.ConnectError)
 }
@@ -61,11 +60,11 @@ type Stream struct {
 // want is what the reader waits for.
 type want struct {
 	kind  wantKind
-	dst   []byte // to fill, where all of it is wanted
-	n     int    // of it filled; or the length with the delimiter, or -1
+	dst   []byte // to fill, if all of it is wanted
+	n     int    // how much of it is filled; or the length with the delimiter, or -1
 	delim []byte
 	most  int
-	from  int // where in the kept bytes the search goes on
+	from  int // where in the kept bytes the search continues
 }
 
 type wantKind uint8
@@ -77,13 +76,13 @@ const (
 	wantDelim
 )
 
-// New makes a Stream that is no connection's yet: pass it where a weir.Protocol
-// is wanted, or feed it by hand.
+// New makes a Stream that does not belong to a connection yet: pass it where a
+// weir.Protocol is wanted, or feed it by hand.
 func New(s *future.Scheduler) *Stream { return &Stream{s: s} }
 
-// Adopt takes over a transport from the protocol that it had. Bytes that one
-// left unused are the first to be read, and a pause of reading that it asked for is
-// over.
+// Adopt takes over a transport from the protocol that it had. Bytes that the old
+// protocol left unused are the first to be read, and a pause of reading that it asked
+// for ends.
 func Adopt(s *future.Scheduler, t weir.Transport) *Stream {
 	c := New(s)
 	c.t = t
@@ -92,7 +91,7 @@ func Adopt(s *future.Scheduler, t weir.Transport) *Stream {
 	return c
 }
 
-// Transport is the connection's; nil before it is made.
+// Transport is the connection's transport; nil before the connection is made.
 func (c *Stream) Transport() weir.Transport { return c.t }
 
 // ConnectionMade implements weir.Protocol.
@@ -103,8 +102,8 @@ func (c *Stream) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol: the task that waits for p runs inside
-// of it. It uses all of p.
+// DataReceived implements weir.Protocol: the task that waits for p runs inside it. It
+// uses all of p.
 func (c *Stream) DataReceived(p []byte) (int, error) {
 	if c.next != nil {
 		return c.passOn(p)
@@ -192,8 +191,8 @@ func (c *Stream) ConnectFailed(err *weir.ConnectError) {
 	}
 }
 
-// Write hands p to the transport, as weir.Transport's does: it never waits, and
-// p may be used again.
+// Write hands p to the transport, as weir.Transport.Write does: it never waits, and p
+// may be reused.
 func (c *Stream) Write(p []byte) (int, error) {
 	if c.t == nil || c.up != nil {
 		return 0, weir.ErrClosed
@@ -209,8 +208,8 @@ func (c *Stream) Send(t *task.Task, p []byte) error {
 	return c.Drain(t)
 }
 
-// Drain waits while there is too much to be sent (weir.Transport.SetWriteMarks
-// says how much that is). It fails when the connection is lost.
+// Drain waits while too much is waiting to be sent (weir.Transport.SetWriteMarks says
+// how much that is). It fails when the connection is lost.
 func (c *Stream) Drain(t *task.Task) error {
 	if c.blocked {
 		c.room.Name = "the peer to read"
@@ -224,8 +223,8 @@ func (c *Stream) Drain(t *task.Task) error {
 	return c.broken
 }
 
-// CloseWrite sends the end of the stream after what was written; reading goes
-// on. weir.ErrNoHalfClose where the transport cannot do that.
+// CloseWrite sends the end of the stream after what was written; reading goes on. It
+// returns weir.ErrNoHalfClose if the transport cannot do that.
 func (c *Stream) CloseWrite() error {
 	if c.t == nil || c.up != nil {
 		return weir.ErrClosed
@@ -261,8 +260,8 @@ func (c *Stream) Abort() {
 	c.stir()
 }
 
-// stir tells whoever reads that there is nothing more to come. It is serve for
-// calls from outside of the loop's callbacks: nobody is resumed inside of them.
+// stir tells the reader that nothing more will come. It is serve for calls from outside
+// the loop's callbacks: no task is resumed inside them.
 func (c *Stream) stir() {
 	c.serveAsks()
 	if c.reader != nil {
@@ -270,7 +269,7 @@ func (c *Stream) stir() {
 	}
 }
 
-// Closed waits until the connection is gone and returns the reason, nil for a
+// Closed waits until the connection is gone and returns the reason, which is nil for a
 // clean end.
 func (c *Stream) Closed(t *task.Task) error {
 	c.gone.Name = "the end of the connection"
@@ -283,7 +282,7 @@ func (c *Stream) Closed(t *task.Task) error {
 // over reports whether no more bytes can come.
 func (c *Stream) over() bool { return c.eof || c.lost || c.closed }
 
-// ended is what a read returns when no more bytes can come.
+// ended is the error that a read returns when no more bytes can come.
 func (c *Stream) ended() error {
 	switch {
 	case c.lost && c.reason != nil && !c.closed:
@@ -305,11 +304,10 @@ func End(err error) error {
 	return err
 }
 
-// Handover gives the connection to p, whose ConnectionMade is called, and ends
-// the Stream's part in it: bytes that were received and not read go to p first,
-// also if p has paused reading.
-// Reads fail from now on. It may be called from the task, also in the middle of
-// a delivery: what is left of that goes to p.
+// Handover gives the connection to p, whose ConnectionMade is called, and ends the
+// Stream's part in it: bytes that were received and not read go to p first, even if p
+// has paused reading. Reads fail from now on. It may be called from the task, even in
+// the middle of a delivery: the rest of that goes to p.
 func (c *Stream) Handover(p weir.Protocol) {
 	c.next, c.closed = p, true
 	c.stir()
@@ -325,12 +323,12 @@ func (c *Stream) Handover(p weir.Protocol) {
 		return
 	}
 	p.ConnectionMade(t)
-	// Until p has used what is kept we stay in between.
+	// Until p has used the kept bytes we stay in between.
 	c.s.Enqueue((*handover)(c))
 }
 
-// handover is a Stream as the job that offers the kept bytes to the protocol
-// that came after it.
+// handover is a Stream in the role of the job that offers the kept bytes to the next
+// protocol.
 type handover Stream
 
 // Run implements future.Job.
@@ -341,7 +339,7 @@ func (h *handover) Run() {
 	}
 	defer func() {
 		if c.fault == errHeirPanicked { //nolint:errorlint // put there below
-			c.t.Abort() // and the loop hears of the panic
+			c.t.Abort() // and the loop gets the panic
 		}
 	}()
 	c.fault = errHeirPanicked
@@ -382,20 +380,20 @@ func (c *Stream) passOn(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Upgrade puts something between the transport and the coroutine in mid-stream,
-// TLS say, and waits until it is agreed with the peer. start does it: it is given
-// the transport, what makes the protocol above, and what to call if nothing comes
-// of it. With package layer:
+// Upgrade puts something, such as TLS, between the transport and the coroutine in
+// mid-stream, and waits until the two sides have agreed on it. start does the work: it
+// gets the transport, the factory of the protocol above, and a function to call on
+// failure. With package layer:
 //
 //	tls, err := c.Upgrade(t, func(tr weir.Transport, above weir.Factory, failed func(error)) {
 //		layer.Start(tr, layer.Above{Make: above, Failed: func(err *weir.AttemptError) { failed(err) }}, layer.TLSServer(cfg))
 //	})
 //
-// The Stream that it returns takes c's place: c's reads and writes fail from now
-// on, and closing c closes the new one. What was received and not read goes to what
-// start has put there, a TLS client's hello say, and never to the new Stream: what
-// came in the clear is not taken for secure. If the wait is cut short the connection
-// is aborted.
+// The Stream that it returns takes c's place: c's reads and writes fail from now on,
+// and closing c closes the new one. Bytes that were received and not read, such as a
+// TLS client's hello, go to whatever start has put there, and never to the new Stream:
+// what came in the clear is not mistaken for secure. If the wait is cut short the
+// connection is aborted.
 func (c *Stream) Upgrade(t *task.Task, start func(tr weir.Transport, above weir.Factory, failed func(error))) (*Stream, error) {
 	switch {
 	case c.t == nil || c.lost || c.closed:

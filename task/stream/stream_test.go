@@ -59,7 +59,7 @@ func (w *world) serve(h func(t *task.Task, c *stream.Stream) error) {
 	}
 }
 
-// dial runs a client as a task and lets everything happen.
+// dial runs a client as a task and lets everything run.
 func (w *world) dial(h func(t *task.Task, c *stream.Stream) error) error {
 	w.Helper()
 	err := errors.New("the client did not end")
@@ -140,7 +140,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// The maximum of a line counts neither its end nor what is behind it.
+// The maximum of a line counts neither its end nor what comes after it.
 func TestTooLong(t *testing.T) {
 	w := newWorld(t, 1)
 	w.serve(func(t *task.Task, c *stream.Stream) error {
@@ -330,7 +330,7 @@ func TestGatherReplies(t *testing.T) {
 	}
 }
 
-// The reasons of the end, on both sides.
+// The reasons for the end, on both sides.
 func TestEnds(t *testing.T) {
 	w := newWorld(t, 1)
 	b := make([]byte, 10)
@@ -378,7 +378,7 @@ func TestEnds(t *testing.T) {
 	if !errors.Is(err, weir.ErrClosed) {
 		t.Error(err)
 	}
-	// Nobody listens.
+	// No one listens.
 	err = w.run(func(t *task.Task) error {
 		_, err := stream.Dial(t, w.client, "tcp", "server:7001")
 		return err
@@ -414,8 +414,8 @@ func (w *world) run(fn func(t *task.Task) error) (err error) {
 	return err
 }
 
-// A protocol of callbacks follows a coroutine, with the bytes that it had not
-// read (R9, R55, behaviour 31), and the other way round.
+// A callback protocol follows a coroutine, with the bytes that it had not read (R9,
+// R55, behaviour 31), and the other way round.
 func TestPieceByPiece(t *testing.T) {
 	for seed := range uint64(10) {
 		f := weirtest.Faults{}
@@ -504,7 +504,7 @@ func (p *greeter) DataReceived(b []byte) (int, error) {
 
 func (p *greeter) ConnectionLost(error) {}
 
-// A coroutine as the parser inside a protocol of callbacks, byte by byte.
+// A coroutine as the parser inside a callback protocol, byte by byte.
 func TestFedByHand(t *testing.T) {
 	w := newWorld(t, 1)
 	c := stream.New(w.cs.Scheduler())

@@ -19,7 +19,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// tlsPair is a server's and a client's configuration that fit.
+// tlsPair is a server's and a client's configuration that match.
 func tlsPair(t *testing.T) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -107,7 +107,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// What came in the clear is never taken for secure: it goes to TLS, which refuses it.
+// What came in the clear is never mistaken for secure: it goes to TLS, which refuses it.
 func TestUpgradeInjected(t *testing.T) {
 	server, client := tlsPair(t)
 	for _, late := range []time.Duration{0, time.Second} { // more comes meanwhile
@@ -146,8 +146,8 @@ func TestUpgradeInjected(t *testing.T) {
 	}
 }
 
-// TestUpgradeLate: a hello that came together with the line before it, and before the
-// task came to read that, is the hello all the same.
+// TestUpgradeLate: a hello that came together with the line before it, before the task
+// read that line, still counts as the hello.
 func TestUpgradeLate(t *testing.T) {
 	server, client := tlsPair(t)
 	for seed := range uint64(20) {
@@ -195,8 +195,8 @@ func TestUpgradeLate(t *testing.T) {
 	}
 }
 
-// TestUpgradeAfterEnd: what came before the end of the stream, and the end, come above
-// what is put in between after both.
+// TestUpgradeAfterEnd: bytes that came before the end of the stream, and the end
+// itself, still pass through a layer that is put in between after both.
 func TestUpgradeAfterEnd(t *testing.T) {
 	for _, late := range []time.Duration{0, time.Second} {
 		w := newWorld(t, 1)

@@ -97,7 +97,7 @@ func descriptorChecks() []check {
 	}
 }
 
-// pipe returns the ends of a new pipe that blocks, to be closed by the caller.
+// pipe returns the ends of a new pipe in blocking mode, which the caller closes.
 func (r *rig) pipe() (rd, wr int) {
 	r.t.Helper()
 	var p [2]int
@@ -198,7 +198,7 @@ func checkHangupOfDevice(r *rig) {
 
 func flagsOf(r *rig, fd int) int {
 	r.t.Helper()
-	// The flags are had without package x/sys: F_GETFL is 3 on every Unix.
+	// This gets the flags without package x/sys: F_GETFL is 3 on every Unix.
 	v, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFL, 0)
 	if errno != 0 {
 		r.t.Fatal(errno)
@@ -208,7 +208,7 @@ func flagsOf(r *rig, fd int) int {
 
 func checkAdoptKeepsFlags(r *rig) {
 	rd, wr := r.pipe()
-	kept, err := syscall.Dup(rd) // what another process has of it
+	kept, err := syscall.Dup(rd) // stands for another process's descriptor
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func checkAdoptFile(r *rig) {
 	if err != nil || !bytes.Equal(got, want) {
 		r.t.Errorf("the file holds %d bytes, want %d, or they differ (%v)", len(got), len(want), err)
 	}
-	// And reading, from an offset that somebody left.
+	// And reading, from an offset that was set before.
 	if fd, err = syscall.Open(path, syscall.O_RDONLY, 0); err != nil {
 		r.t.Fatal(err)
 	}
@@ -406,7 +406,7 @@ func checkClosedBehindBack(r *rig) {
 			r.submit(op)
 			r.wait(0)
 			kept := -1
-			if duplicate { // the kernel goes on reporting for the number that is gone
+			if duplicate { // the kernel goes on reporting for the closed number
 				if kept, err = syscall.Dup(p[0]); err != nil {
 					r.t.Fatal(err)
 				}

@@ -180,7 +180,7 @@ func checkQuiet(r *rig, n network) {
 			r.t.Fatalf("write: %d, %v; read: %d bytes", res.n, res.err, len(got))
 		}
 	}
-	// One that falls short, or that is canceled, tells how far it came.
+	// A write that falls short, or that is canceled, reports how far it got.
 	total := 0
 	for {
 		write := writeOp(c, pattern(1<<20, 12))
@@ -294,7 +294,7 @@ func checkLentMemory(r *rig, n network) {
 				}
 			}
 		}
-		// Traffic of all kinds before anybody looks at what was lent.
+		// Traffic of all kinds before anyone looks at the lent memory.
 		for i := range conns {
 			if lent[i] == nil {
 				continue

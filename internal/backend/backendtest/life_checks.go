@@ -294,7 +294,7 @@ func checkHandleReuse(r *rig, n network) {
 func checkReuseInOneBatch(r *rig, n network) {
 	l, a := r.listen(n)
 	const conns = 8
-	r.done = r.done[:1] // the other results stay with the backend
+	r.done = r.done[:1] // the backend keeps the other results
 	var ops []*backend.Op
 	var clients []backend.Handle
 	for range conns {

@@ -12,21 +12,21 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// patience is how long a result may take, and patienceWaits how many Waits: a
-// backend of its own time, like the simulator, may run out of the second first.
+// patience is how long a result may take, and patienceWaits how many Waits: a backend
+// with its own time, like the simulator, may reach the second limit first.
 const (
 	patience      = 30 * time.Second
 	patienceWaits = 200_000
 )
 
-// rig is a backend under test, with what it owes.
+// rig is a backend under test, with the results that it owes.
 type rig struct {
 	t     *testing.T
 	be    backend.Backend
 	caps  backend.Caps
 	maker func(t *testing.T) backend.Backend
 	done  []backend.Completion
-	out   map[*backend.Op]bool     // armed, as far as the contract goes
+	out   map[*backend.Op]bool     // armed, according to the contract
 	got   map[*backend.Op][]result // results not asked for yet
 }
 
@@ -135,7 +135,7 @@ func (r *rig) do(op *backend.Op) result {
 	return r.await(op)
 }
 
-// cancel ends op, and takes what it still had to tell.
+// cancel ends op, and takes the results that it still had to report.
 func (r *rig) cancel(op *backend.Op) []result {
 	r.t.Helper()
 	was := r.out[op]
@@ -252,7 +252,7 @@ func loopback(ip string) func(*rig) backend.Addr {
 	}
 }
 
-// onEach runs f on each kind of socket that there is.
+// onEach runs f on each available kind of socket.
 func onEach(nets []network, f func(*rig, network)) func(*rig) {
 	return func(r *rig) {
 		for _, n := range nets {
@@ -264,7 +264,7 @@ func onEach(nets []network, f func(*rig, network)) func(*rig) {
 	}
 }
 
-// missing reports whether err says that there is no such kind of socket here.
+// missing reports whether err says that this kind of socket does not exist here.
 func missing(err error) bool {
 	for _, e := range []error{backend.ErrUnsupported, syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL} {
 		if errors.Is(err, e) {

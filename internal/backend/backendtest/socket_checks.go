@@ -226,7 +226,7 @@ func checkListenAgain(r *rig, n network) {
 		}
 		var client backend.Handle
 		if i == 2 && !n.spec.Datagram {
-			// One that is accepted meanwhile is reset, and leaves nothing behind.
+			// A connection accepted meanwhile is reset, and leaves nothing behind.
 			client = r.open(n)
 			r.do(connectOp(client, a))
 		}
@@ -388,7 +388,7 @@ func checkReadyOnSocket(r *rig, n network) {
 	r.submit(op)
 	r.quiet(5e6)
 	r.write(c, []byte("ab"))
-	for i := range 3 { // nobody reads, so it holds
+	for i := range 3 { // no one reads, so the condition holds
 		res := r.await(op)
 		if res.err != nil || backend.Events(res.n) != backend.Readable {
 			r.t.Fatalf("time %d: %d, %v", i, res.n, res.err)

@@ -1,12 +1,12 @@
-// Package backendtest is the contract of package backend as a suite of tests
-// that takes a maker: what it asks, every backend answers alike.
+// Package backendtest is the contract of package backend as a suite of tests that takes
+// a maker: every backend must give the same answers.
 //
 //	func TestContract(t *testing.T) {
 //		backendtest.Run(t, func(t *testing.T) backend.Backend { ... })
 //	}
 //
-// The suite uses nothing but the contract. A case that needs what a backend
-// does not have is skipped, and the skip names what is missing.
+// The suite uses nothing but the contract. A case is skipped if the backend lacks
+// something that it needs, and the skip names what is missing.
 package backendtest
 
 import (
@@ -20,14 +20,14 @@ import (
 type check struct {
 	name   string
 	reason string
-	need   func(backend.Caps) string // what is missing, or ""; nil: nothing needed
+	need   func(backend.Caps) string // what is missing, or ""; nil if nothing is needed
 	run    func(*rig)
 }
 
-// Run runs the whole suite. maker returns a new backend for one test, which
-// Run closes; two backends of one test can reach each other by address. Each
-// case has its own subtest and so its own goroutine, from which the backend is
-// made and used; it is locked to its thread where Caps.Thread asks for it.
+// Run runs the whole suite. maker returns a new backend for one test, which Run closes;
+// two backends of one test can reach each other by address. Each case has its own
+// subtest and so its own goroutine, from which the backend is made and used; it is
+// locked to its thread if Caps.Thread asks for it.
 func Run(t *testing.T, maker func(t *testing.T) backend.Backend) {
 	for _, checks := range [][]check{streamChecks, flowChecks, lifeChecks, waitChecks, socketChecks, datagramChecks, descriptorChecks()} {
 		for _, c := range checks {

@@ -7,8 +7,8 @@ import (
 	kernel "golang.org/x/sys/unix"
 )
 
-// Terminal opens a pseudo-terminal, whose ends are the caller's to close, or skips
-// the test where there are none. Both ends are set to block.
+// Terminal opens a pseudo-terminal, whose ends the caller closes, or skips the test if
+// there are none. Both ends are in blocking mode.
 func Terminal(t testing.TB) (master, slave int) {
 	t.Helper()
 	master, err := kernel.Open("/dev/ptmx", kernel.O_RDWR|kernel.O_NOCTTY|kernel.O_CLOEXEC, 0)

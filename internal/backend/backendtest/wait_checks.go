@@ -175,7 +175,7 @@ func checkWakeFromMany(r *rig) {
 		queue = 0
 		mu.Unlock()
 		if empty {
-			r.wait(-1) // for ever, if a wake is lost
+			r.wait(-1) // lasts for ever if a wake is lost
 		}
 	}
 	wg.Wait()

@@ -18,12 +18,11 @@ type candidate struct {
 	open func() (backend.Backend, error)
 }
 
-// portableCandidate serves where nothing native does, and is last in every
-// list.
+// portableCandidate serves if nothing native does, and comes last in every list.
 var portableCandidate = candidate{"portable", func() (backend.Backend, error) { return portable.New() }}
 
-// known are the backends that can be had, in order of preference: those that an
-// import line brought, for somebody asked for them, and then the platform's.
+// known returns the available backends in order of preference: first those that import
+// lines added, since someone asked for them, then the platform's.
 func known() []candidate {
 	var all []candidate
 	for _, a := range backend.Registered() {
@@ -41,9 +40,9 @@ func Names() []string {
 	return names
 }
 
-// Open opens the backend that WithBackendName gave a name, or else WEIR_BACKEND, or
-// else the first that works. A named one that the system refuses is replaced by the
-// first that works, and log says that once: a program that cannot start serves no one.
+// Open opens the backend that WithBackendName names, or else WEIR_BACKEND, or else the
+// first that works. If the system refuses a named backend, the first that works
+// replaces it, which is logged once: a program that cannot start serves no one.
 func Open(name string, log *slog.Logger) (backend.Backend, error) {
 	asked := "WithBackendName"
 	if name == "" {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// child is the name of what a process started by these tests has to do.
+// child is the variable that tells a process started by these tests what to do.
 const child = "WEIR_EPOLL_CHILD"
 
 func TestMain(m *testing.M) {
@@ -42,9 +42,9 @@ func startChild(t *testing.T, what string) *exec.Cmd {
 	return cmd
 }
 
-// TestNoSIGPIPE: writing to a standard output that nobody reads is an error
-// and does not kill, neither through a descriptor opened anew nor through
-// number 1 itself (R25).
+// TestNoSIGPIPE: writing to a standard output that no one reads is an error and does
+// not kill the process, neither through a reopened descriptor nor through number 1
+// itself (R25).
 func TestNoSIGPIPE(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -91,9 +91,8 @@ func writeBroken() int {
 	return 0
 }
 
-// TestCloseStandardOutput: closing the handle of an adopted standard output
-// shows its reader the end while the process lives on, and what is printed
-// afterwards ends up nowhere.
+// TestCloseStandardOutput: closing the handle of an adopted standard output shows its
+// reader the end while the process lives on, and anything printed afterwards is lost.
 func TestCloseStandardOutput(t *testing.T) {
 	cmd := startChild(t, "close")
 	in, err := cmd.StdinPipe()
@@ -142,7 +141,7 @@ func closeStandard() int {
 		return 7
 	}
 	if fd <= 2 {
-		return 8 // the number was set free
+		return 8 // the number became free
 	}
 	if _, err := io.ReadAll(os.Stdin); err != nil {
 		return 10
@@ -189,7 +188,7 @@ func TestTerminal(t *testing.T) {
 			t.Errorf("typed %q, shown %q", line, screen)
 		}
 		b.Cancel(atSlave)
-		// More than a line discipline hands over at once.
+		// More than the line discipline hands over at once.
 		last := strings.Repeat("last words", 900)
 		send(t, b, slave, last)
 		if err := b.Shut(slave, backend.CloseFlat); err != nil {
@@ -212,8 +211,8 @@ func TestTerminal(t *testing.T) {
 	})
 }
 
-// TestPolled: a pipe that blocks and that cannot be opened anew, as another
-// user's, moves its bytes without blocking the loop.
+// TestPolled: a pipe in blocking mode that cannot be reopened, such as another user's,
+// moves its bytes without blocking the loop.
 func TestPolled(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		var p [2]int
@@ -274,7 +273,7 @@ func TestPolled(t *testing.T) {
 	})
 }
 
-// TestDevices: what epoll cannot watch is always ready.
+// TestDevices: a device that epoll cannot watch is always ready.
 func TestDevices(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		for _, path := range []string{"/dev/null", "/dev/zero"} {
@@ -297,8 +296,8 @@ func TestDevices(t *testing.T) {
 	})
 }
 
-// TestAdoptListener: a listener that was passed in does not make accept wait,
-// although it was set to block.
+// TestAdoptListener: a listener that was passed in does not make accept wait, although
+// it was in blocking mode.
 func TestAdoptListener(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

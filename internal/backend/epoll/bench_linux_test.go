@@ -16,7 +16,7 @@ var loopback = backend.Addr{Family: backend.Inet, IP: netip.MustParseAddrPort("1
 // on one backend.
 type echo struct {
 	b    *Backend
-	ends []*end // clients at even places, their servers behind them
+	ends []*end // clients at even indexes, each followed by its server
 	done []backend.Completion
 }
 
@@ -72,7 +72,7 @@ func (e *echo) send(t testing.TB, x *end) {
 	}
 }
 
-// run lets every connection make so many round trips.
+// run makes trips round trips on every connection.
 func (e *echo) run(t testing.TB, trips int) {
 	left := trips * len(e.ends) / 2
 	for i := 0; i < len(e.ends); i += 2 {
@@ -102,7 +102,7 @@ func (e *echo) run(t testing.TB, trips int) {
 	}
 }
 
-// OpDone makes an end the owner of its Ops, which finds it again.
+// OpDone makes an end the owner of its Ops, so that results lead back to it.
 func (x *end) OpDone(*backend.Completion) {}
 
 func listenTCP(t testing.TB, b *Backend) (backend.Handle, backend.Addr) {
@@ -182,7 +182,7 @@ func BenchmarkPingPong(b *testing.B) {
 	}
 }
 
-// BenchmarkEcho is a message of 64 bytes to and fro on many connections at once.
+// BenchmarkEcho sends a message of 64 bytes to and fro on many connections at once.
 func BenchmarkEcho(b *testing.B) {
 	for _, style := range styles {
 		for _, conns := range []int{64, 1000} {

@@ -26,9 +26,9 @@ func fullPipe(t *testing.T, b *Backend) backend.Handle {
 	return adopt(t, b, p[0])
 }
 
-// TestBulkReads: a read grows where bytes keep coming, and not where others wait
-// or where reading has stopped in between, since a reader that is paused keeps what
-// came (behaviour 43).
+// TestBulkReads: a read grows if bytes keep coming, but not if others wait or if
+// reading has stopped in between, since a paused reader has to keep what came
+// (behaviour 43).
 func TestBulkReads(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		first := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: fullPipe(t, b)}

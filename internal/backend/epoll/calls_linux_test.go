@@ -96,7 +96,7 @@ func TestPause(t *testing.T) {
 		c, s := tcpPair(t, b)
 		op := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: s}
 		submit(t, b, op)
-		wait(t, b, 0) // ends the interest that the connect had
+		wait(t, b, 0) // ends the interest that the connect registered
 		before := b.Calls()
 		for range 10 {
 			b.Cancel(op)
@@ -130,8 +130,8 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// TestNothingArmed: hang-ups and errors that nobody waits for do not spin, and
-// are not forgotten either (G9).
+// TestNothingArmed: hang-ups and errors that no one waits for do not make the loop
+// spin, and are not forgotten either (G9).
 func TestNothingArmed(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		c, s := tcpPair(t, b)
@@ -181,8 +181,8 @@ func TestWriteInterest(t *testing.T) {
 	})
 }
 
-// TestAcceptsBounded: a burst of connections is taken in bites, and who is
-// there already is served with the first (behaviour 75).
+// TestAcceptsBounded: a burst of connections is taken in batches, and existing
+// connections are served along with the first (behaviour 75).
 func TestAcceptsBounded(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		l, addr := listenTCP(t, b)
@@ -263,8 +263,8 @@ func TestWakeWrites(t *testing.T) {
 	}
 }
 
-// TestFineTimeouts: where the kernel has epoll_pwait2, a fraction of a
-// millisecond is one.
+// TestFineTimeouts: if the kernel has epoll_pwait2, a timeout of a fraction of a
+// millisecond is exact.
 func TestFineTimeouts(t *testing.T) {
 	b := open(t, false)
 	defer b.Close()
@@ -295,8 +295,8 @@ func TestFineTimeouts(t *testing.T) {
 	}
 }
 
-// TestHosted: whatever is due shows on the descriptor that a host watches, also
-// between two Waits (R24).
+// TestHosted: whatever is due shows on the descriptor that a host watches, even between
+// two Waits (R24).
 func TestHosted(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		readable := func() bool {
@@ -381,9 +381,9 @@ func TestSecondOp(t *testing.T) {
 	})
 }
 
-// TestStaleRegistration: a registration whose number was closed while its file
-// lives on is found out by its first event, and what else is registered goes on
-// (bug 8, behaviour 8).
+// TestStaleRegistration: a registration whose number was closed while its file lives on
+// is detected by its first event, and the other registrations go on (bug 8, behaviour
+// 8).
 func TestStaleRegistration(t *testing.T) {
 	for _, reused := range []bool{false, true} {
 		t.Run(fmt.Sprintf("reused=%t", reused), func(t *testing.T) {
@@ -413,7 +413,7 @@ func staleRegistration(t *testing.T, b *Backend, reused bool) {
 		t.Errorf("Shut of what was closed already: %v", err)
 	}
 	next := &backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Readable}
-	if reused { // the number has a new owner, to whom the event must not go
+	if reused { // the number has a new owner, which the event must not reach
 		var quiet [2]int
 		if err := unix.Pipe2(quiet[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 			t.Fatal(err)
@@ -443,8 +443,8 @@ func staleRegistration(t *testing.T, b *Backend, reused bool) {
 	wait(t, b, -1) // the wakes still work
 }
 
-// TestNumberTaken: a handle whose number is another descriptor's by now is
-// lost, and closing it does not close the other.
+// TestNumberTaken: a handle whose number now belongs to another descriptor is lost, and
+// closing it does not close the other.
 func TestNumberTaken(t *testing.T) {
 	onStyles(t, func(t *testing.T, b *Backend) {
 		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)

@@ -7,8 +7,8 @@ import (
 	"github.com/weir-io/weir/internal/backend/backendtest"
 )
 
-// styles are the two that one flag chooses between; R2 asks that nobody above
-// can tell them apart.
+// styles are the two that one flag chooses between; R2 demands that no code above can
+// tell them apart.
 var styles = []struct {
 	name string
 	edge bool

@@ -1,6 +1,6 @@
-// Package epoll drives a loop by Linux's epoll, level-triggered or
-// edge-triggered. The contract above it speaks of completions; this package
-// makes them of readiness, by trying again when a descriptor is ready:
+// Package epoll drives a loop by Linux's epoll, level-triggered or edge-triggered. The
+// contract above it speaks of completions; this package makes them out of readiness, by
+// trying again when a descriptor is ready:
 //
 //	Submit ──▶ slot ──▶ epoll_ctl, the first time only
 //	             │
@@ -10,20 +10,20 @@
 //
 // Some facts about epoll that shape the code:
 //
-// A registration belongs to an open file, not to a number. Closing a number
-// while a duplicate lives on (in a child, in another process that was sent it)
-// leaves a registration behind that nobody can remove and that reports for
-// ever. So every handle is removed before it is closed; events carry the
-// generation of the slot they were registered for; and if an event comes for a
-// generation that is over, the whole set is made anew (rebuild).
+// A registration belongs to an open file, not to a number. Closing a number while a
+// duplicate lives on (in a child, in another process that was sent it) leaves a
+// registration behind that no one can remove and that reports for ever. So every handle
+// is removed before it is closed; events carry the generation of the slot they were
+// registered for; and if an event comes for a generation that is over, the whole set is
+// rebuilt (rebuild).
 //
-// Errors and hang-ups are reported whether asked for or not. Where nothing is
-// armed a level-triggered registration would report them without end, so it is
-// removed, and added again by the next Submit.
+// Errors and hang-ups are reported whether asked for or not. While nothing is armed, a
+// level-triggered registration would report them without end, so it is removed, and
+// added again by the next Submit.
 //
-// Interest is left alone until it hurts: what is no longer wanted is dropped
-// when an event for it arrives, so an exchange of messages, or a pause that is
-// over before anything arrives, costs no epoll_ctl.
+// Interest is left alone until it does harm: events that are no longer wanted are
+// dropped when one of them arrives, so an exchange of messages, or a pause that is over
+// before anything arrives, costs no epoll_ctl.
 package epoll
 
 import (
@@ -42,9 +42,9 @@ import (
 const (
 	arenaSize = 256 << 10 // bytes lent per Wait
 	readSize  = 64 << 10  // bytes per read, at most
-	bulkSize  = 128 << 10 // the same where bytes keep coming and nobody else waits
-	// acceptsPerWait bounds what one listener takes per Wait, so that a burst
-	// of connections does not starve those that are there.
+	bulkSize  = 128 << 10 // the same if bytes keep coming and no one else waits
+	// acceptsPerWait bounds what one listener takes per Wait, so that a burst of
+	// connections does not starve the existing ones.
 	acceptsPerWait = 16
 	// datagramsPerWait bounds what one socket takes per Wait.
 	datagramsPerWait = 32
@@ -65,14 +65,14 @@ type Backend struct {
 	// Ops that could not be armed or whose descriptor was lost.
 	failed []failure
 
-	// The Wait in progress: what it has handed out, and where to.
+	// The Wait in progress: what it has handed out, and where it puts results.
 	out []backend.Completion
 	n   int
 	// carried is true while the round being served began in an earlier Wait.
 	carried bool
 
 	arena  []byte
-	lent   int // bytes of the arena that are out
+	lent   int // bytes of the arena that are lent out
 	peers  [peersPerWait]backend.Addr
 	npeers int
 
@@ -81,7 +81,7 @@ type Backend struct {
 	vector   sys.Vector
 	errors   sys.ErrorReader
 
-	pwait2 bool // epoll_pwait2 is there: timeouts finer than milliseconds
+	pwait2 bool // epoll_pwait2 exists: timeouts can be finer than milliseconds
 	hosted bool
 	told   bool // hosted: the descriptor was made readable for what is queued
 	zombie bool // an event came for a registration that is over
@@ -91,7 +91,7 @@ type Backend struct {
 	calls Calls
 }
 
-// Calls counts system calls by kind, for tests and for people.
+// Calls counts system calls by kind, for tests and diagnostics.
 type Calls struct {
 	Wait, Ctl, Read, Write, Accept, Connect, Splice, Wake uint64
 }
@@ -119,10 +119,9 @@ func New(edge bool) (*Backend, error) {
 	return b, nil
 }
 
-// Now is the time since the backend was made, read afresh by every call. A
-// value kept from the last Wait would lie in the past after a long callback,
-// and a timer set from it would be early; whoever wants one time per turn keeps
-// it above.
+// Now is the time since the backend was made, read afresh by every call. A value kept
+// from the last Wait would lie in the past after a long callback, and a timer set from
+// it would be early; a caller that wants one time per turn keeps it itself.
 func (b *Backend) Now() time.Duration { return time.Since(b.start) }
 
 // Wall is the wall clock when the backend was made.
@@ -145,19 +144,18 @@ func (b *Backend) Caps() backend.Caps {
 	}
 }
 
-// Calls returns how many system calls were made so far. It belongs to the
-// loop's goroutine.
+// Calls returns how many system calls have been made so far. It belongs to the loop's
+// goroutine.
 func (b *Backend) Calls() Calls {
 	c := b.calls
 	c.Wake = b.wake.writes.Load()
 	return c
 }
 
-// Host tells the backend that somebody else's loop watches Caps.PollFD and
-// calls Wait with timeout 0 when it is readable. From then on wakes, and results
-// that are due without an event from the kernel, make the descriptor readable
-// at any time, not only while a Wait is in progress. It belongs to the loop's
-// goroutine.
+// Host tells the backend whether a foreign loop watches Caps.PollFD and calls Wait with
+// timeout 0 when it is readable. From then on wakes, and results that are due without
+// an event from the kernel, make the descriptor readable at any time, not only while a
+// Wait is in progress. It belongs to the loop's goroutine.
 func (b *Backend) Host(on bool) {
 	b.hosted = on
 	b.wake.host(on)
@@ -166,8 +164,8 @@ func (b *Backend) Host(on bool) {
 	}
 }
 
-// Close closes every handle that is still open, and the backend. Ops that are
-// armed get no result any more.
+// Close closes every handle that is still open, and the backend. Armed Ops get no more
+// results.
 func (b *Backend) Close() error {
 	if b.ep < 0 {
 		return nil
@@ -205,7 +203,7 @@ type waker struct {
 	hosted atomic.Bool
 	writes atomic.Uint64
 
-	mu     sync.Mutex // held while fd is used, so that close does not free its number under a write
+	mu     sync.Mutex // held while fd is used, so that close cannot free its number during a write
 	fd     int
 	closed bool
 }
@@ -237,8 +235,8 @@ func (w *waker) write() {
 	if !w.closed {
 		var one [8]byte
 		binary.NativeEndian.PutUint64(one[:], 1)
-		// The descriptor is watched for edges and never read: every write is
-		// one. A write fails only when the counter is near its end.
+		// The descriptor is watched for edges and never read: every write is an edge. A
+		// write fails only when the counter is near its end.
 		if _, errno := sys.Write(w.fd, one[:]); errno == unix.EAGAIN {
 			sys.Read(w.fd, one[:])
 			sys.Write(w.fd, one[:])

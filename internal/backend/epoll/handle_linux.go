@@ -29,7 +29,7 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 		file.Remove()
 		return backend.None, err
 	}
-	// Linux hands a TCP listener's options down; a Unix listener's it does not.
+	// Linux hands down the options of a TCP listener, but not those of a Unix listener.
 	inherits := spec.Family == backend.Inet || spec.Backlog == 0 || len(spec.Options) == 0
 	if file != nil || !inherits {
 		s.more = &extra{file: file}
@@ -40,8 +40,8 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	return backend.Handle(s.fd), nil
 }
 
-// Adopt takes over a descriptor of the process: see sys.Adopt. One that is a
-// handle already is EEXIST.
+// Adopt takes over a descriptor of the process: see sys.Adopt. If it is already a
+// handle, the error is EEXIST.
 func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	if b.ep < 0 {
 		return backend.None, os.ErrClosed
@@ -78,10 +78,9 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	return backend.Handle(s.fd), nil
 }
 
-// take makes a slot for a descriptor that is new. If its number still is a
-// handle, that one was closed behind our back: its Ops fail, and the
-// descriptor gets another number, lest the old owner closes the new one. On
-// failure fd is closed.
+// take makes a slot for a descriptor that is new. If its number is still a handle, that
+// handle was closed behind our back: its Ops fail, and the descriptor gets another
+// number, lest the old owner close the new one. On failure fd is closed.
 func (b *Backend) take(fd int, class sys.Class, f flags) (*slot, error) {
 	for {
 		s := b.table.grow(int32(fd))
@@ -105,7 +104,7 @@ func (b *Backend) take(fd int, class sys.Class, f flags) (*slot, error) {
 	}
 }
 
-// drop ends the time of a slot, whose descriptor stays as it is.
+// drop ends the use of a slot; its descriptor stays as it is.
 func (b *Backend) drop(s *slot) {
 	b.unwatch(s)
 	if s.flags&foreign != 0 {
@@ -114,8 +113,8 @@ func (b *Backend) drop(s *slot) {
 	s.release()
 }
 
-// Shut shuts or closes a handle. A handle that was closed behind the backend's
-// back is EBADF: nothing is closed then but the handle.
+// Shut shuts or closes a handle. For a handle that was closed behind the backend's back
+// the error is EBADF, and nothing is closed but the handle.
 func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	s := b.table.find(h)
 	if s == nil {

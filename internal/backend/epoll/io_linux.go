@@ -38,19 +38,19 @@ func (b *Backend) read(s *slot, p []byte) (n int, errno syscall.Errno) {
 			s.errno = uint16(errno)
 		}
 	case n == 0:
-		// The kernel tells an error once. If a Hangup had it, it still is how
-		// the stream ended.
+		// The kernel reports an error once. If a Hangup got it, it is still how the
+		// stream ended.
 		return 0, s.err()
 	case n < len(p) && s.flags&inet != 0 && s.ready&tail == 0:
-		// TCP has given all it had. Others stop at the edge of a message (one
-		// with descriptors, a line of a terminal) with more behind it.
+		// TCP has given all it had. Others stop at the end of a message (one with
+		// descriptors, a line of a terminal) although more may follow.
 		s.ready &^= canRead
 	}
 	return n, errno
 }
 
-// broken reports whether errno is one that ends a connection, which the kernel
-// tells once and then shows as an end of stream.
+// broken reports whether errno is one that ends a connection, which the kernel reports
+// once and then shows as an end of stream.
 func broken(errno syscall.Errno) bool {
 	switch errno {
 	case unix.ECONNRESET, unix.ECONNABORTED, unix.ECONNREFUSED, unix.ETIMEDOUT,
@@ -86,15 +86,15 @@ func (b *Backend) write(s *slot, op *backend.Op) (n int, errno syscall.Errno) {
 	case errno == unix.EAGAIN:
 		s.ready &^= canWrite
 	case errno == unix.EPIPE && s.err() != 0:
-		errno = s.err() // what broke it, told before to a Hangup
+		errno = s.err() // what broke it, reported earlier to a Hangup
 	case errno == 0 && n == 0:
-		errno = unix.EIO // a device that takes nothing would be tried for ever
+		errno = unix.EIO // otherwise a device that takes nothing would be tried for ever
 	}
 	return n, errno
 }
 
-// writePolled writes to a pipe or terminal that blocks: only as much as is
-// sure to fit.
+// writePolled writes to a pipe or terminal in blocking mode: only as much as is sure to
+// fit.
 func writePolled(fd int, p []byte) (int, syscall.Errno) {
 	if sys.Poll(fd, unix.POLLOUT) == 0 {
 		return 0, unix.EAGAIN
@@ -129,7 +129,7 @@ func (b *Backend) connect(s *slot, op *backend.Op) syscall.Errno {
 		return asErrno(err)
 	}
 	if s.flags&blocks != 0 {
-		// A socket that is not connected yet is nobody else's stream.
+		// No one else uses a socket that is not connected yet as a stream.
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return asErrno(err)
 		}
@@ -137,8 +137,8 @@ func (b *Backend) connect(s *slot, op *backend.Op) syscall.Errno {
 	}
 	b.calls.Connect++
 	s.ready &^= canWrite
-	// EAGAIN is final here: it is a Unix listener whose backlog is full, and
-	// nothing will tell when it is not.
+	// EAGAIN is final here: it means that a Unix listener's backlog is full, and
+	// nothing reports when that changes.
 	return sys.Connect(fd, &b.sockaddr)
 }
 
@@ -149,8 +149,8 @@ func asErrno(err error) syscall.Errno {
 	return unix.EINVAL
 }
 
-// splice moves bytes between the handle of op and its pipe. stuck is true where
-// it is the pipe that is full, or empty: waiting for the handle would not help.
+// splice moves bytes between the handle of op and its pipe. stuck is true if it is the
+// pipe that is full, or empty: waiting for the handle would not help.
 func (b *Backend) splice(s *slot, op *backend.Op) (n int, errno syscall.Errno, stuck bool) {
 	b.calls.Splice++
 	pipe := int(op.Peer)

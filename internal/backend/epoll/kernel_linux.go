@@ -52,10 +52,10 @@ func (s *slot) need() uint16 {
 		m |= unix.EPOLLOUT
 	}
 	if s.flags&edge != 0 {
-		// Edges cost nothing while nothing changes: once in, never out. But a
-		// Unix socket has one at every read of its peer's, so writing is watched
-		// only from the first time that it had to wait. EPOLLPRI tells of urgent
-		// data, in front of which a read stops short.
+		// Edges cost nothing while nothing changes: once registered, never removed. But
+		// a Unix socket has an edge at every read by its peer, so writing is watched
+		// only from the first time that it had to wait. EPOLLPRI reports urgent data,
+		// before which a read stops short.
 		m |= s.mask | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI
 	}
 	return m
@@ -86,14 +86,13 @@ func (b *Backend) watch(s *slot) syscall.Errno {
 		s.ready = canRead | canWrite
 		return 0
 	case unix.ENOENT:
-		// The number is another file's now.
+		// The number now belongs to another file.
 		return unix.EBADF
 	}
 	return errno
 }
 
-// narrow drops events that nobody waits for from a level-triggered
-// registration.
+// narrow drops events that no one waits for from a level-triggered registration.
 func (b *Backend) narrow(s *slot, drop uint16) {
 	if drop &= s.mask; drop == 0 || s.flags&registered == 0 {
 		return
@@ -105,9 +104,9 @@ func (b *Backend) narrow(s *slot, drop uint16) {
 	s.mask &^= drop
 }
 
-// unwatch removes the registration. An error says that the number is not the
-// handle's any more. If the file lives on under another number, the
-// registration does too: the next event for it tells.
+// unwatch removes the registration. An error means that the number no longer belongs to
+// the handle. If the file lives on under another number, so does the registration, as
+// the next event for it will show.
 func (b *Backend) unwatch(s *slot) syscall.Errno {
 	if s.flags&registered == 0 {
 		return 0
@@ -171,11 +170,11 @@ func (b *Backend) poll(timeout time.Duration) (int, syscall.Errno) {
 	return int(n), 0
 }
 
-// timespec64 is the kernel's, the same on every architecture.
+// timespec64 is the kernel's structure, the same on every architecture.
 type timespec64 struct{ sec, nsec int64 }
 
-// milliseconds rounds up, so that a timer is never early, and clamps: whoever
-// waits for longer than 24 days waits in parts.
+// milliseconds rounds up, so that a timer is never early, and clamps: a wait of more
+// than 24 days is done in parts.
 func milliseconds(d time.Duration) int {
 	if d < 0 {
 		return -1
@@ -197,8 +196,8 @@ func probePwait2(ep int) bool {
 	return errno == 0
 }
 
-// note stores what an event says in its slot, and queues the slot if there is
-// something to do about it.
+// note stores what an event says in its slot, and queues the slot if there is something
+// to do.
 func (b *Backend) note(e *unix.EpollEvent) {
 	if e.Pad == wakerGen {
 		return
@@ -236,9 +235,8 @@ func hints(events uint32) conds {
 	return c
 }
 
-// rebuild makes a new epoll set of what is registered and puts it in the place
-// of the old one: the only way to be rid of a registration whose number is
-// gone.
+// rebuild makes a new epoll set of what is registered and puts it in the place of the
+// old one: the only way to get rid of a registration whose number is gone.
 func (b *Backend) rebuild() {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -280,10 +278,9 @@ func (b *Backend) lose(s *slot) {
 	}
 }
 
-// pace yields to the runtime's scheduler about every 4 ms of running. Its
-// monitor takes the processor away, at every system call, from a goroutine
-// that has been on it for 10 ms without yielding once; the calls then cost a
-// hand-over each.
+// pace yields to the runtime's scheduler about every 4 ms of running. Its monitor takes
+// the processor away, at every system call, from a goroutine that has been on it for 10
+// ms without yielding once; each call then costs a hand-over.
 type pace struct {
 	waits   uint32
 	yielded time.Duration
@@ -302,10 +299,9 @@ func (p *pace) due(b *Backend) bool {
 	return true
 }
 
-// verifier finds descriptors from outside that were closed without a word: the
-// kernel drops their registrations silently, so their owners would wait for
-// ever. After activity, and before a long sleep, it asks the kernel about
-// each once.
+// verifier finds descriptors from outside that were closed without notice: the kernel
+// drops their registrations silently, so their owners would wait for ever. After
+// activity, and before a long sleep, it asks the kernel about each once.
 type verifier struct {
 	slots []*slot
 	next  int // the one to ask about next
@@ -332,7 +328,7 @@ func (v *verifier) remove(s *slot) {
 	v.slots = v.slots[:len(v.slots)-1]
 }
 
-// touched notes that the program has run, and may have closed something.
+// touched records that the program has run, and may have closed something.
 func (v *verifier) touched() { v.left = len(v.slots) }
 
 // check asks about some descriptors if it is time to, and returns the longest
@@ -365,8 +361,8 @@ func shorter(timeout, limit time.Duration) time.Duration {
 	return timeout
 }
 
-// verifySlot adds s to the set once more: the kernel refuses exactly when the
-// number still is what was registered, and nothing else changes.
+// verifySlot adds s to the set once more: the kernel refuses exactly if the number is
+// still what was registered, and nothing else changes.
 func (b *Backend) verifySlot(s *slot) {
 	if s.flags&registered == 0 {
 		return

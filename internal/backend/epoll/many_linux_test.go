@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestManyConnections: nine thousand connections, both ends in this process,
-// exchange messages; none is forgotten and the cost of a message stays what it
-// is for one (R20).
+// TestManyConnections: nine thousand connections, both ends in this process, exchange
+// messages; none is forgotten and the cost per message stays the same as with one
+// connection (R20).
 func TestManyConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 18,000 descriptors")

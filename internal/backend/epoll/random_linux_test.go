@@ -19,9 +19,9 @@ import (
 // nothing for an Op that is not armed. Scripts that never fill a buffer must
 // give the same trace in both styles, step by step (R2).
 
-// FuzzStyles (best run with -fuzzminimizetime 1x: what the kernel does when makes
-// coverage differ from run to run): any script, on Unix sockets with small writes for the trace, and
-// on TCP with large ones for the model.
+// FuzzStyles (best run with -fuzzminimizetime 1x, as the kernel's timing makes coverage differ from
+// run to run) plays any script: on Unix sockets with small writes for the trace, and on TCP with
+// large ones for the model.
 func FuzzStyles(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(script(seed, 120))
@@ -75,7 +75,7 @@ func playBoth(t *testing.T, script []byte) {
 	}
 }
 
-// world is the model beside the backend.
+// world is the model next to the backend.
 type world struct {
 	t      *testing.T
 	b      *Backend
@@ -110,7 +110,7 @@ type side struct {
 	block, readBuf []byte
 }
 
-// OpDone makes a side the owner of its Ops.
+// OpDone makes a side an owner of its Ops.
 func (*side) OpDone(*backend.Completion) {}
 
 func newWorld(t *testing.T, edge, tcp bool) *world {
@@ -175,8 +175,8 @@ func (w *world) dial() (c, s backend.Handle) {
 	return c, w.dialed[1]
 }
 
-// stream appends to p the n bytes that a side sends from offset i on. They
-// repeat at a length that no read has, so that a lost read shows.
+// stream appends to p the n bytes that a side sends from offset i on. They repeat with
+// a period that no read's length has, so that a lost read shows.
 func (s *side) stream(p []byte, i, n int) []byte {
 	for n > 0 {
 		at := (i + int(s.id)*7919) % noisePeriod
@@ -336,7 +336,7 @@ func (w *world) wait(timeout time.Duration) int {
 	return n
 }
 
-// result holds a result against the model.
+// result checks a result against the model.
 func (w *world) result(c *backend.Completion) {
 	for i := range w.ops {
 		if c.Op == &w.ops[i] {
@@ -382,7 +382,7 @@ func (w *world) result(c *backend.Completion) {
 		default:
 			limit := p.sent
 			if p.wr.Armed() || w.tcp {
-				limit += len(p.block) // its result may come behind
+				limit += len(p.block) // its result may come later
 			}
 			if len(c.Buf) != c.N || s.got+c.N > limit {
 				bad("%d bytes too many", s.got+c.N-limit)
@@ -427,8 +427,8 @@ func (w *world) result(c *backend.Completion) {
 	}
 }
 
-// record adds what a step did to the trace. On TCP the moment when a thing
-// happens is the kernel's to choose.
+// record adds what a step did to the trace. On TCP the kernel chooses the moment when
+// something happens.
 func (w *world) record() {
 	line := fmt.Sprint(w.step)
 	for i := range w.pairs {

@@ -151,10 +151,10 @@ func (b *Backend) serve(s *slot) {
 	case s.flags&always != 0:
 		s.ready = canRead | canWrite
 	case s.flags&edge == 0 && (b.room() || !s.due()):
-		// The kernel will say it again. Where the results had no room for all of
-		// them, it would say it in the same order each time, and the last would
-		// never have its turn: those stay in the queue, with hints that the next
-		// Wait can no longer trust.
+		// The kernel will report it again. If the results had no room for all slots, it
+		// would report them in the same order each time, and the last would never get
+		// its turn: those stay in the queue, with hints that the next Wait can no
+		// longer trust.
 		s.ready = 0
 	case s.flags&edge == 0:
 		s.flags |= stale
@@ -164,7 +164,7 @@ func (b *Backend) serve(s *slot) {
 	}
 }
 
-// tame stops what a level-triggered registration reports and nobody waits for.
+// tame stops events that a level-triggered registration reports and no one waits for.
 func (b *Backend) tame(s *slot) {
 	if s.ready&(hungUp|erred) != 0 && s.idle() {
 		b.unwatch(s) // these cannot be masked
@@ -180,15 +180,15 @@ func (b *Backend) tame(s *slot) {
 	b.narrow(s, drop&^s.need())
 }
 
-// buffer returns where the bytes of a Read go: its own memory, or memory to
-// lend. Inside Wait there is always room to lend; a Submit that finds none left
-// gets some that is fresh.
+// buffer returns where the bytes of a Read go: its own memory, or memory to lend.
+// Inside Wait there is always room to lend; a Submit that finds none left gets fresh
+// memory.
 func (b *Backend) buffer(op *backend.Op, size int) []byte {
 	if op.Buf != nil {
 		return op.Buf
 	}
 	if arenaSize-b.lent < size {
-		b.arena = make([]byte, arenaSize) // what is out stays with its borrowers
+		b.arena = make([]byte, arenaSize) // lent memory stays with its borrowers
 		b.lent = 0
 	}
 	return b.arena[b.lent : b.lent+size : b.lent+size]
@@ -241,8 +241,8 @@ func (b *Backend) serveAccept(s *slot) {
 		}
 		if s.more != nil {
 			for _, o := range s.more.options {
-				// The option was taken by the listener; a connection that is
-				// gone already will say so itself.
+				// The listener accepted the option; a connection that is already gone
+				// will report that itself.
 				_ = sys.SetOption(fd, o.Option, o.Value)
 			}
 		}
@@ -289,8 +289,8 @@ func (b *Backend) serveSplice(s *slot, place **backend.Op, need conds) {
 	}
 }
 
-// serveConnect finds out how a connect ended. That there is no error is not
-// enough: one may have been fetched by somebody else.
+// serveConnect finds out how a connect ended. The absence of an error is not enough:
+// someone else may have fetched it.
 func (b *Backend) serveConnect(s *slot) {
 	fd := int(s.fd)
 	errno := sys.PendingError(fd)
@@ -315,7 +315,7 @@ func (b *Backend) serveHangup(s *slot) {
 			s.errno = uint16(errno)
 		}
 	} else if s.ready&erred != 0 {
-		s.errno = uint16(unix.EPIPE) // all that poll says of a pipe without a reader
+		s.errno = uint16(unix.EPIPE) // poll says no more about a pipe without a reader
 	}
 	c := backend.Completion{}
 	if s.err() != 0 {
@@ -326,14 +326,14 @@ func (b *Backend) serveHangup(s *slot) {
 
 func (b *Backend) serveReady(s *slot) {
 	if s.flags&raw != 0 {
-		// What was closed is reported as long as a duplicate lives: those who watch
+		// A closed descriptor is reported as long as a duplicate lives: its watchers
 		// would be called in every Wait, and reading would not end it.
 		if b.verifySlot(s); s.flags&lost != 0 {
 			return
 		}
 	}
 	if (b.carried || s.flags&stale != 0) && s.flags&always == 0 {
-		// The hints are of an earlier Wait, and the program has run since.
+		// The hints are from an earlier Wait, and the program has run since.
 		s.ready = hints(uint32(sys.Poll(int(s.fd), unix.POLLIN|unix.POLLOUT)))
 	}
 	var e backend.Events

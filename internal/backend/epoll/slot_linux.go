@@ -19,14 +19,13 @@ const (
 	queued // its last result is in Backend.failed
 )
 
-// slot is what is known of one descriptor, in 56 bytes. Its address does not
-// change.
+// slot is what is known about one descriptor, in 56 bytes. Its address does not change.
 type slot struct {
 	fd    int32
 	gen   uint32 // counts the owners of the number; events carry it
 	mask  uint16 // the events registered, if flags says registered
 	flags flags
-	errno uint16 // the error that the kernel has told and forgotten
+	errno uint16 // the error that the kernel has reported and forgotten
 	class sys.Class
 	ready conds
 
@@ -55,20 +54,20 @@ const (
 	registered                   // the kernel knows it, with mask
 	edge                         // registered edge-triggered
 	always                       // the kernel cannot watch it: it is always ready
-	waiting                      // in the queue; also when its owner has changed since
+	waiting                      // in the queue; true even if its owner has changed since
 	inet                         // an IP socket
 	ipv6                         // of family 6
-	foreign                      // from outside: its number is known to others
-	raw                          // foreign and not adopted: it is only watched
+	foreign                      // from outside: others know its number
+	raw                          // foreign and not adopted: only watched
 	lost                         // closed behind our back: the number is not ours
-	blocks                       // set to block: only Recv and Send may be used
+	blocks                       // in blocking mode: only Recv and Send may be used
 	master                       // a pseudo-terminal's master side
 	full                         // the last read of the Op in rd got readSize bytes
-	stale                        // its level-triggered hints are of an earlier Wait
+	stale                        // its level-triggered hints are from an earlier Wait
 )
 
-// conds are the hints of a slot: what the kernel last said, less what was found
-// to be over. Level-triggered ones live until the slot is served; edge-triggered
+// conds are the hints of a slot: what the kernel last reported, less what has turned
+// out to be over. Level-triggered ones live until the slot is served; edge-triggered
 // ones until a call says EAGAIN.
 type conds uint8
 
@@ -106,12 +105,12 @@ func (s *slot) idle() bool {
 	return s.rd == nil && s.wr == nil && s.hup == nil && s.cond == nil
 }
 
-// watches reports whether a Ready Op wants to know of e.
+// watches reports whether a Ready Op wants to know about e.
 func (s *slot) watches(e backend.Events) bool {
 	return s.cond != nil && s.cond.Events&e != 0
 }
 
-// due reports whether something that is armed could go on, by the hints.
+// due reports whether, going by the hints, something that is armed could go on.
 func (s *slot) due() bool {
 	r := s.ready
 	return s.rd != nil && r&canRead != 0 ||
@@ -142,7 +141,7 @@ func (t *table) at(fd int32) *slot {
 	return &page[fd%pageSize]
 }
 
-// find returns the slot of a handle, or nil if it is none.
+// find returns the slot of a handle, or nil if h is not one.
 func (t *table) find(h backend.Handle) *slot {
 	if s := t.at(int32(h)); s != nil && s.flags&used != 0 {
 		return s
@@ -150,7 +149,7 @@ func (t *table) find(h backend.Handle) *slot {
 	return nil
 }
 
-// grow is at, making the slot.
+// grow is at, but makes the slot if needed.
 func (t *table) grow(fd int32) *slot {
 	i := int(fd / pageSize)
 	for len(t.pages) <= i {
@@ -183,20 +182,20 @@ func (t *table) all() iter.Seq[*slot] {
 // start makes s the slot of a new owner.
 func (s *slot) start(class sys.Class, f flags) {
 	*s = slot{fd: s.fd, gen: s.gen + 1, class: class, flags: used | f | s.flags&waiting}
-	if s.gen == 0 { // wrapped: 0 is the waker's, and says never used
+	if s.gen == 0 { // wrapped: 0 is the waker's, and means never used
 		s.gen = 1
 	}
 }
 
-// release ends the owner's time. A place in the queue stays taken: whoever
-// comes next is served there, by hints of its own.
+// release ends the owner's use of the slot. A place in the queue stays taken: the next
+// owner is served there, by hints of its own.
 func (s *slot) release() {
 	*s = slot{fd: s.fd, gen: s.gen, flags: s.flags & waiting}
 }
 
-// queue holds the slots to serve, in two rounds: those that the running round
-// still has to come to, and those that asked again or came since. The kernel is
-// asked between rounds, so that a few busy handles do not hide the others.
+// queue holds the slots to serve, in two rounds: those that the running round has not
+// reached yet, and those that asked again or came since. The kernel is asked between
+// rounds, so that a few busy handles do not hide the others.
 type queue struct {
 	now, next []int32
 	head      int // of now

@@ -14,15 +14,15 @@ type failure struct {
 	err error
 }
 
-// Submit arms op. Writes, connects, SpliceOut, and reads with Now are tried at
-// once. A second Op of a kind that is armed already on the handle ends with
-// EBUSY; the first one stays. A Ready Op may name a descriptor that was never
-// adopted: it is watched, level-triggered, until it is canceled or forgotten,
-// and stays its owner's. So may the pipe of a splice; a splice that the pipe
-// holds up, full or empty, ends with ErrAgain. Multi goes before Now.
+// Submit arms op. Writes, connects, SpliceOut, and reads with Now are tried at once. A
+// second Op of a kind that is already armed on the handle ends with EBUSY; the first
+// one stays. A Ready Op may name a descriptor that was never adopted: it is watched,
+// level-triggered, until the Op is canceled or the descriptor forgotten, and stays its
+// owner's. The pipe of a splice need not be adopted either; a splice that the pipe
+// holds up, full or empty, ends with ErrAgain. Multi takes precedence over Now.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	if op.State != idle {
-		return false // the caller's mistake; the first submission stands
+		return false // the caller's mistake; the first submission stays
 	}
 	s := b.table.find(op.Handle)
 	if s == nil && op.Kind == backend.Ready && op.Handle >= 0 && b.ep >= 0 {
@@ -77,7 +77,7 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	return false
 }
 
-// begin tries what does not have to wait for the kernel's word.
+// begin tries what need not wait for the kernel to report readiness.
 func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished bool) {
 	var errno syscall.Errno
 	switch op.Kind {
@@ -131,8 +131,7 @@ func (b *Backend) begin(s *slot, op *backend.Op) (n int, err error, finished boo
 	return 0, nil, false
 }
 
-// refuse ends an Op that was not armed: at once, or by the next Wait where it
-// is Multi.
+// refuse ends an Op that was not armed: at once, or by the next Wait if it is Multi.
 func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool {
 	if op.Flags&backend.Multi == 0 {
 		*c = backend.Completion{Op: op, Err: err}
@@ -165,8 +164,8 @@ func (b *Backend) tell() {
 	}
 }
 
-// Cancel makes op idle; nothing is ever under way in the kernel, so it always
-// succeeds where op was armed.
+// Cancel makes op idle; nothing is ever under way in the kernel, so it always succeeds
+// if op was armed.
 func (b *Backend) Cancel(op *backend.Op) bool {
 	switch op.State {
 	case armed:
@@ -198,7 +197,7 @@ func (b *Backend) Cancel(op *backend.Op) bool {
 	return false
 }
 
-// startRaw makes a slot for a descriptor that is only watched.
+// startRaw makes a slot for a descriptor that is merely watched.
 func (b *Backend) startRaw(fd int32) *slot {
 	s := b.table.grow(fd)
 	s.start(sys.Stream, raw|foreign)
@@ -207,8 +206,8 @@ func (b *Backend) startRaw(fd int32) *slot {
 	return s
 }
 
-// levelled turns s to level-triggering: what is merely watched is read by
-// others, who need not read until EAGAIN.
+// levelled turns s to level-triggering: others read a descriptor that is merely
+// watched, and they need not read until EAGAIN.
 func (b *Backend) levelled(s *slot) {
 	if s.flags&edge == 0 {
 		return

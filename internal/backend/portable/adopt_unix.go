@@ -15,11 +15,11 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// Adopt takes over a descriptor: a socket, connected or listening, or anything
-// that can be read or written. It serves a duplicate and closes fd with it, so
-// that Forget can give fd back. Sockets become non-blocking; the flags of other
-// descriptors, which other processes may share, stay as they are, and where they
-// block a goroutine waits in the call.
+// Adopt takes over a descriptor: a socket, connected or listening, or anything that can
+// be read or written. It serves a duplicate and closes fd with it, so that Forget can
+// give fd back. Sockets become non-blocking; the flags of other descriptors, which
+// other processes may share, stay as they are, and if such a descriptor blocks, a
+// goroutine waits in the call.
 func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed
@@ -65,8 +65,8 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	return b.add(e), nil
 }
 
-// sameFile returns a function that reports whether fd is open, and the file that it
-// is now.
+// sameFile returns a function that reports whether fd is still open and still refers to
+// the same file.
 func sameFile(fd int) (func() bool, error) {
 	var was unix.Stat_t
 	if err := unix.Fstat(fd, &was); err != nil {
@@ -78,7 +78,7 @@ func sameFile(fd int) (func() bool, error) {
 	}, nil
 }
 
-// open makes of a descriptor what package net or package os has for it. The
+// open turns a descriptor into the value that package net or package os has for it. The
 // descriptor is used up.
 func open(fd int, name string) (any, error) {
 	f := os.NewFile(uintptr(fd), name)

@@ -20,8 +20,9 @@ type fullDisk struct {
 func (d fullDisk) Write([]byte) (int, error) { return 0, <-d.may }
 func (fullDisk) CloseWrite() error           { return nil }
 
-// TestLastWriteIsHeardOf: a Write finishes when there is a copy of its bytes; one of
-// nothing when they have been written, or could not be, also after the end of writing.
+// TestLastWriteIsHeardOf: a Write finishes when its bytes have been copied; an empty
+// one finishes when they have been written, or could not be, even after the end of
+// writing.
 func TestLastWriteIsHeardOf(t *testing.T) {
 	full := errors.New("no space left")
 	for _, ended := range []bool{false, true} {
@@ -66,8 +67,8 @@ func TestLastWriteIsHeardOf(t *testing.T) {
 	}
 }
 
-// TestReaderLeftWithAll: the reader of a pipe that has read all and left is no failure
-// of what was written.
+// TestReaderLeftWithAll: if the reader of a pipe has read everything and left, that is
+// not a failure of what was written.
 func TestReaderLeftWithAll(t *testing.T) {
 	b, err := New()
 	if err != nil {
@@ -93,7 +94,7 @@ func TestReaderLeftWithAll(t *testing.T) {
 		t.Fatalf("%+v", c)
 	}
 	gone := b.entry(h).port.(*blocking)
-	gone.readerGone() // as the ward tells it
+	gone.readerGone() // as the ward reports it
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestReaderLeftWithAll(t *testing.T) {
 	}
 }
 
-// onlyWrites is the end of a pipe as a connection that no poller serves.
+// onlyWrites is one end of a pipe as a connection that no poller serves.
 type onlyWrites struct{ w *os.File }
 
 func (onlyWrites) Read([]byte) (int, error)      { return 0, io.EOF }

@@ -10,32 +10,32 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// A blocking port serves a connection that can only be read and written by
-// calls that block. A goroutine fills in, another empties out; together the two
-// buffers are what a socket's are elsewhere: a Write is done when out has it, a
-// close sends what out still has. Each goroutine ends when it has nothing to do.
+// A blocking port serves a connection that can only be read and written by calls that
+// block. One goroutine fills in, another empties out. Together the two buffers take the
+// place of a socket's buffers: a Write is done when out has its bytes, and a close
+// sends what out still holds. Each goroutine ends when it has nothing to do.
 type blocking struct {
 	b    *Backend
 	e    *entry
 	conn io.ReadWriteCloser
-	also func() // Adopt: closes the descriptor that its owner knows
+	also func() // from Adopt: closes the descriptor that its owner knows
 	// noRead and noWrite are true for the ends of a pipe.
 	noRead, noWrite bool
-	ward            *ward // of noRead, while Hangup is waited for; nil: none
+	ward            *ward // for noRead, while a Hangup is armed; nil if none
 
-	fillNow, emptyNow func() // fill and empty, so that to start one costs no object
+	fillNow, emptyNow func() // fill and empty, so that starting one allocates nothing
 
 	mu sync.Mutex
 
 	in       []byte // read and not yet taken: in[from:to]
 	from, to int
-	readErr  error // ends reading, behind what in has
+	readErr  error // ends reading, after what in holds
 	reading  bool  // the goroutine runs, and fills in[to:]
-	ahead    bool  // Hangup is waited for: read while in has room
+	ahead    bool  // a Hangup is armed: read while in has room
 
 	out      []byte // what is being written while writing
 	writeErr error  // ends writing
-	unsent   error  // why what was to be written could not be
+	unsent   error  // why the last bytes could not be written
 	writing  bool   // the goroutine runs
 	shut     bool   // end writing when out is written
 	wasShut  bool   // done
@@ -53,9 +53,9 @@ func newBlocking(b *Backend, e *entry, conn io.ReadWriteCloser) *blocking {
 	return p
 }
 
-// arm makes sure that somebody reads: into an empty buffer for Readable, as long
-// as there is room for Failed, since a Read is how a failure is found out. The
-// writer tells of room without being asked.
+// arm makes sure that a goroutine reads: into an empty buffer for Readable, and as long
+// as there is room for Failed, since a Read is the way to detect a failure. The writer
+// reports room without being asked.
 func (p *blocking) arm(ev backend.Events) {
 	p.mu.Lock()
 	if ev&backend.Failed != 0 {
@@ -128,7 +128,7 @@ func (p *blocking) fill() {
 	p.mu.Unlock()
 }
 
-// errHungUp is what reading from a PTY whose other side is gone says: an end of the
+// errHungUp is the result of reading from a PTY whose other side is gone: an end of the
 // stream, after which nothing can be written either.
 var errHungUp = errors.New("terminal hung up")
 
@@ -168,15 +168,15 @@ func (p *blocking) read(buf []byte) (int, error) {
 	case p.readErr != nil:
 		return 0, p.readErr
 	default:
-		// A read that must not wait still has to be begun by somebody.
+		// Even for a read that must not wait, a goroutine has to begin the reading.
 		p.startReader()
 		return 0, backend.ErrAgain
 	}
 }
 
-// write takes one buffer full, when the one before has been written: so an error
-// is never further behind than that. One of nothing asks how that ended: a reader
-// that left afterwards, with all of it, is no error of it.
+// write takes one buffer full, once the one before has been written, so that an error
+// is never further behind than that. An empty write asks how that ended: if the reader
+// has left with all of it since, that is not an error.
 func (p *blocking) write(vec [][]byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,10 +209,10 @@ func (p *blocking) startWriter() {
 	}
 }
 
-// empty writes what is to be written, then ends what is to be ended.
+// empty writes what is pending, then ends writing or closes, if requested.
 func (p *blocking) empty() {
 	var err error
-	if len(p.out) > 0 { // nobody else changes it while writing
+	if len(p.out) > 0 { // no one else changes it while writing
 		_, err = p.conn.Write(p.out)
 	}
 	p.mu.Lock()

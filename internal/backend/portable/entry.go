@@ -9,36 +9,36 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// An entry is one handle of the table: a port, a listener, or a socket that is
-// not connected yet. When it is closed its number is free, and whoever still
-// holds the entry finds it closed.
+// An entry is one handle of the table: a port, a listener, or a socket that is not
+// connected yet. When it is closed its number is free, and code that still holds the
+// entry finds it closed.
 type entry struct {
-	ops    [backend.SendTo + 1]*backend.Op // armed, by Kind; of the loop's goroutine
-	closed bool                            // of the loop's goroutine
+	ops    [backend.SendTo + 1]*backend.Op // armed, by Kind; belongs to the loop's goroutine
+	closed bool                            // belongs to the loop's goroutine
 
 	port port      // nil until connected
 	conn io.Closer // what port serves
 
 	adopted bool        // conn is the duplicate of a descriptor
-	still   func() bool // of Adopt: whether the descriptor still is what conn duplicates
+	still   func() bool // from Adopt: whether the descriptor still is what conn duplicates
 	ln      *acceptor   // for a listener
 	dial    *dialer     // while connecting
 	pkt     *packets    // for a datagram socket
 
-	spec  *backend.Spec // for a socket of Open
+	spec  *backend.Spec // for a socket from Open
 	local backend.Addr
 	peer  backend.Addr
 
-	first  int  // the Kind that serve begins with; of the loop's goroutine
-	served int  // the Wait that had its last results, as Backend.waits counts; of the loop's goroutine
-	queued bool // in the ready list; under Backend.mu
+	first  int  // the Kind that serve begins with; belongs to the loop's goroutine
+	served int  // the Wait that had its last results, as Backend.waits counts; the loop's goroutine's
+	queued bool // in the ready list; guarded by Backend.mu
 }
 
-// A port moves the bytes of one connection. Its methods belong to the loop's
-// goroutine and never block. read, write and check return ErrAgain where they
-// would have to wait; where arm came before, the port then notifies its entry
-// once trying again is worth it, perhaps in vain, and so on for ever after. That
-// arm comes before the try is what keeps an event in between from being lost.
+// A port moves the bytes of one connection. Its methods belong to the loop's goroutine
+// and never block. read, write and check return ErrAgain if they would have to wait. If
+// arm was called before, the port from then on notifies its entry whenever trying again
+// is worthwhile, even if it may turn out to be in vain. Because arm comes before the
+// try, an event in between is not lost.
 type port interface {
 	arm(ev backend.Events)
 	read(p []byte) (int, error) // io.EOF at the end
@@ -46,7 +46,7 @@ type port interface {
 	// check returns those of ev that hold now. Failed stands for an error or for
 	// the end of both directions.
 	check(ev backend.Events) backend.Events
-	// failure is the error behind Failed, nil where it was a plain end.
+	// failure is the error behind Failed, or nil for a plain end.
 	failure() error
 	closeWrite() error
 	close(reset bool)
@@ -56,7 +56,7 @@ type port interface {
 	setOption(o backend.Option, value int) error
 }
 
-// entry returns what h names, or nil.
+// entry returns the entry that h names, or nil.
 func (b *Backend) entry(h backend.Handle) *entry {
 	if h < 0 || int(h) >= len(b.table) {
 		return nil
@@ -85,9 +85,8 @@ func (b *Backend) drop(h backend.Handle) {
 	b.free = min(b.free, int(h))
 }
 
-// try makes one attempt at op without blocking. It returns true with the result
-// in *c, or false where op has to wait; e will then be notified, unless op has
-// Now.
+// try makes one attempt at op without blocking. It returns true with the result in *c,
+// or false if op has to wait; e will then be notified, unless op has Now.
 func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 	*c = backend.Completion{Op: op}
 	switch op.Kind {
@@ -146,8 +145,9 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 	}
 }
 
-// holds makes the result of a Ready of what holds now. Where the descriptor was
-// closed behind our back it is EBADF: the duplicate would be ready for ever.
+// holds makes the result of a Ready from the conditions that hold now. If the
+// descriptor was closed behind our back, that is EBADF: the duplicate would be ready
+// for ever.
 func (e *entry) holds(ev backend.Events, c *backend.Completion) bool {
 	if ev != 0 && e.still != nil && !e.still() {
 		c.Err = errBadHandle
@@ -168,7 +168,7 @@ func (b *Backend) tryRead(e *entry, c *backend.Completion) bool {
 		return false
 	}
 	if n > 0 {
-		// An error behind bytes comes again with the next try.
+		// An error that follows bytes comes again with the next try.
 		c.N, c.Buf = n, buf[:n:n]
 		if lend {
 			b.lent.take(n)
@@ -181,13 +181,13 @@ func (b *Backend) tryRead(e *entry, c *backend.Completion) bool {
 	return true
 }
 
-// AdoptConn makes a handle of a connection that something else made: a net.Conn
-// or any io.ReadWriteCloser (an SSH channel, a QUIC stream, a serial port), or a
-// net.Listener whose connections then are handles. It is the backend's from
-// then on. Its methods are called from other goroutines, Read and Write at the
-// same time; Close must end a Read in progress, or its goroutine stays until the
-// Read returns. Half-close works where it has CloseWrite() error. A Read that is
-// canceled may have taken bytes already: they are kept for the next.
+// AdoptConn makes a handle of a connection that something else made: a net.Conn or any
+// io.ReadWriteCloser (an SSH channel, a QUIC stream, a serial port), or a net.Listener
+// whose connections then become handles. From then on it belongs to the backend. Its
+// methods are called from other goroutines, Read and Write at the same time; Close must
+// end a Read in progress, or its goroutine stays until the Read returns. Half-close
+// works if it has a method CloseWrite() error. A Read that is canceled may have taken
+// bytes already: they are kept for the next one.
 func (b *Backend) AdoptConn(conn any) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed
@@ -250,9 +250,9 @@ func (b *Backend) attach(e *entry, c io.ReadWriteCloser) {
 	e.port = newBlocking(b, e, c)
 }
 
-// Shut shuts or closes a handle; see backend.Backend. Forget leaves open what
-// Adopt or AdoptConn brought; a blocking Read in progress on it may still take
-// bytes, so it is ErrUnsupported where there is one.
+// Shut shuts or closes a handle; see backend.Backend. Forget leaves open what Adopt or
+// AdoptConn brought in. A blocking Read in progress on it could still take bytes, so
+// while there is one the result is ErrUnsupported.
 func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	e := b.entry(h)
 	if e == nil {
@@ -303,8 +303,8 @@ func (e *entry) close(how backend.How) {
 	}
 }
 
-// Name returns a handle's address, or its peer's, as it was when the connection
-// was made: it stays readable when the connection has failed.
+// Name returns a handle's address, or its peer's, as it was when the connection was
+// made: it can still be read after the connection has failed.
 func (b *Backend) Name(h backend.Handle, peer bool) (backend.Addr, error) {
 	e := b.entry(h)
 	switch {
@@ -319,8 +319,8 @@ func (b *Backend) Name(h backend.Handle, peer bool) (backend.Addr, error) {
 	}
 }
 
-// SetOption sets a socket option. What a socket that is not connected or that
-// listens cannot take yet is kept for its connections.
+// SetOption sets a socket option. If the socket is not connected, or listens, an option
+// that it cannot take yet is kept for its connections.
 func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error {
 	e := b.entry(h)
 	switch {
@@ -343,8 +343,8 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 	return nil
 }
 
-// GetOption reads a socket option; on a socket that is not connected, what was
-// set.
+// GetOption reads a socket option; on a socket that is not connected, it returns the
+// value that was set.
 func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	e := b.entry(h)
 	switch {
@@ -368,7 +368,7 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	return 0, nil
 }
 
-// addrOf turns an address of package net, or of something else, into ours.
+// addrOf turns a net.Addr, from package net or elsewhere, into ours.
 func addrOf(a net.Addr) backend.Addr {
 	switch a := a.(type) {
 	case *net.TCPAddr:

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// The errors of a handle that is not what the Op takes it for, as the system
-// would say them.
+// The errors for a handle that is not what the Op takes it for, as the system would
+// report them.
 const (
 	errBadHandle    = syscall.EBADF
 	errBusy         = syscall.EBUSY
@@ -30,9 +30,9 @@ var (
 // A deadliner can be interrupted.
 type deadliner interface{ SetDeadline(time.Time) error }
 
-// errno gives the contract's error for one of package net's: the system's number
-// where there is one, under the name that the rest of the program compares with.
-// Errors that are not the system's stay what they are.
+// errno gives the contract's error for one from package net: the system's number if
+// there is one, under the name that the rest of the program compares with. Errors that
+// do not come from the system stay as they are.
 func errno(err error) error {
 	if err == nil {
 		return nil
@@ -46,8 +46,7 @@ func errno(err error) error {
 	return err
 }
 
-// unmap writes an IPv4 address as one, also where a socket of both families has
-// it as IPv6.
+// unmap writes an IPv4 address as such, even if a dual-stack socket reports it as IPv6.
 func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// TestEventDescriptor: a descriptor that is no file, socket or pipe is ready when
-// the system says so, and not always, as a regular file is (R14).
+// TestEventDescriptor: a descriptor that is not a file, socket or pipe is ready only
+// when the system says so, not always as a regular file is (R14).
 func TestEventDescriptor(t *testing.T) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {

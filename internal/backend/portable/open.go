@@ -16,9 +16,9 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// Open makes a socket. One that is not to listen is made when it is connected,
-// which is when package net makes one, so a local address that cannot be had is
-// reported by the Connect. The backlog is the system's largest.
+// Open makes a socket. A socket that is not to listen is made when it is connected,
+// which is when package net makes it, so a local address that is not available is
+// reported by the Connect. The backlog is the largest that the system allows.
 func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed
@@ -56,7 +56,7 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 // isFile reports whether the name of a Unix socket is in the file system.
 func isFile(path string) bool { return path != "" && path[0] != '@' }
 
-// ownFile returns what removes the file of a listener, if it still is the
+// ownFile returns a function that removes a listener's file if it is still the
 // listener's.
 func ownFile(path string) func() {
 	own, err := os.Lstat(path)
@@ -70,7 +70,7 @@ func ownFile(path string) func() {
 	}
 }
 
-// network is package net's name for spec's family, and any address of it.
+// network is package net's name for spec's family, and the family's unspecified address.
 func network(spec *backend.Spec) (name string, unspecified netip.Addr) {
 	switch {
 	case spec.Family == backend.Unix:
@@ -96,11 +96,11 @@ func listen(spec *backend.Spec) (net.Listener, error) {
 			return nil, err
 		}
 		unix := ln.(*net.UnixListener)
-		// Package net would remove whatever has the name by then: see ownFile.
+		// Package net would remove whatever has that name by then: see ownFile.
 		unix.SetUnlinkOnClose(false)
 		if spec.Mode != 0 && isFile(spec.Local.Path) {
-			// prepareListener has narrowed it where that can be done
-			// before bind; the umask may have narrowed it too far.
+			// prepareListener has narrowed the mode if that can be done before bind;
+			// the umask may have narrowed it too far.
 			if err := os.Chmod(spec.Local.Path, fs.FileMode(spec.Mode)); err != nil {
 				_ = unix.Close()
 				_ = os.Remove(spec.Local.Path)
@@ -116,15 +116,15 @@ func listen(spec *backend.Spec) (net.Listener, error) {
 	return config.Listen(context.Background(), name, at.String())
 }
 
-// An acceptor waits for a listener's connections on one goroutine, which starts
-// with the first Accept and hands over one connection or error at a time. So an
-// error that stays, as EMFILE does, is met once for each Accept that asks.
+// An acceptor waits for a listener's connections on one goroutine, which starts with
+// the first Accept and hands over one connection or error at a time. So a persistent
+// error such as EMFILE is reported once per Accept.
 type acceptor struct {
 	b  *Backend
 	e  *entry
 	ln net.Listener
 
-	also func()       // what else is to be closed or removed; may be nil
+	also func()       // closes or removes whatever else is needed; may be nil
 	peer backend.Addr // of the last one; lent until the next Accept result
 	next chan struct{}
 	done chan struct{}
@@ -164,7 +164,7 @@ func (a *acceptor) run() {
 	}
 }
 
-// start makes sure that somebody waits, and reports whether something has come.
+// start makes sure that the goroutine waits, and reports whether something has come.
 func (a *acceptor) start() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -222,8 +222,8 @@ func (b *Backend) tryAccept(e *entry, c *backend.Completion) bool {
 	undoDefaults(conn)
 	if e.spec != nil {
 		for _, o := range e.spec.Options {
-			// The listener took it; a connection that does not is about
-			// to say why by itself.
+			// The listener accepted the option; a connection that does not is about to
+			// report why by itself.
 			_ = got.port.setOption(o.Option, o.Value)
 		}
 	}
@@ -232,8 +232,8 @@ func (b *Backend) tryAccept(e *entry, c *backend.Completion) bool {
 	return true
 }
 
-// undoDefaults undoes what package net sets on a connection unasked, so that options
-// begin as they do on the other backends: as the system has them.
+// undoDefaults undoes the options that package net sets on a connection unasked, so
+// that they start out as on the other backends: with the system's defaults.
 func undoDefaults(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(false)
@@ -251,7 +251,7 @@ type dialer struct {
 	stopped bool
 }
 
-// stop ends the attempt; a connection that it has made or will make is closed.
+// stop ends the attempt; if it has made or will make a connection, that is closed.
 func (d *dialer) stop() {
 	d.mu.Lock()
 	d.stopped = true
@@ -329,7 +329,7 @@ func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
 	if err != nil {
 		c.Err = errno(err)
 		if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "bind" {
-			c.Err = os.NewSyscallError("bind", c.Err) // the address is at fault, not the way
+			c.Err = os.NewSyscallError("bind", c.Err) // the local address is at fault, not the route
 		}
 		return true
 	}
@@ -344,9 +344,9 @@ func (b *Backend) tryConnect(e *entry, c *backend.Completion) bool {
 	return true
 }
 
-// unspeakable finds what somebody asked for by name and package net has no word for.
-// It is not left out in silence: a mark or a device may be what keeps traffic
-// from where it must not go.
+// unspeakable finds explicit requests that package net cannot express. They are not
+// silently ignored: a mark or a device may be what keeps traffic away from where it
+// must not go.
 func unspeakable(spec *backend.Spec) error {
 	what := ""
 	if spec.Device != "" {

@@ -8,8 +8,8 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// setOption sets an option of a connection by package net's methods where they
-// exist, which is everywhere, and by the system's where they do not.
+// setOption sets an option of a connection by package net's methods, which exist on
+// every platform, or by the system's if package net has none for it.
 func setOption(conn any, o backend.Option, value int) error {
 	switch o {
 	case backend.NoDelay:
@@ -39,7 +39,7 @@ func setOption(conn any, o backend.Option, value int) error {
 }
 
 func keepAlive(value int) net.KeepAliveConfig {
-	// Below zero leaves the system's.
+	// A negative value leaves the system's default.
 	c := net.KeepAliveConfig{Enable: value != 0, Idle: -1, Interval: -1, Count: -1}
 	if value > 0 {
 		c.Idle = time.Duration(value) * time.Second
@@ -56,8 +56,8 @@ func getOption(conn any, o backend.Option) (int, error) {
 	return 0, backend.ErrUnsupported
 }
 
-// rawOf returns the way to the system's socket below a connection of package
-// net, or nil.
+// rawOf returns access to the system's socket below a connection of package net, or
+// nil.
 func rawOf(conn any) syscall.RawConn {
 	switch conn.(type) {
 	case *net.TCPConn, *net.UnixConn, *net.UDPConn, *net.TCPListener, *net.UnixListener:

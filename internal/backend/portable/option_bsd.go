@@ -4,7 +4,7 @@ package portable
 
 import "github.com/weir-io/weir/internal/backend"
 
-// What the systems name differently, and nothing above depends on.
+// Constants that the systems name differently, and on which nothing above depends.
 
 func keepIdle(int) (int, error)     { return 0, backend.ErrUnsupported }
 func unsentBytes(int) (int, error)  { return 0, backend.ErrUnsupported }

@@ -88,9 +88,9 @@ func prepareListener(rc syscall.RawConn, spec *backend.Spec) (err error) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		}
 		if spec.Family == backend.Unix && spec.Mode != 0 {
-			// On Linux the file gets the socket's mode less the umask, so it is
-			// never wider than asked. Elsewhere this fails, and the
-			// mode holds from just after bind.
+			// On Linux the file gets the socket's mode less the umask, so it is never
+			// wider than asked. Elsewhere this fails, and the mode is set just after
+			// bind.
 			_ = unix.Fchmod(int(fd), uint32(fs.FileMode(spec.Mode).Perm()))
 		}
 	})
@@ -122,7 +122,7 @@ func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
 // prepareDialer does what must be done before connect.
 func prepareDialer(rc syscall.RawConn, spec *backend.Spec) error { return setBuffers(rc, spec) }
 
-// setBuffers sets the sizes, which have to be known before the first segment
+// setBuffers sets the buffer sizes, which have to be known before the first segment
 // offers a window.
 func setBuffers(rc syscall.RawConn, spec *backend.Spec) error {
 	for _, o := range spec.Options {

@@ -69,14 +69,14 @@ func setRaw(rc syscall.RawConn, o backend.Option, value int) (err error) {
 
 func prepareListener(rc syscall.RawConn, spec *backend.Spec) error {
 	if spec.ReusePort {
-		return backend.ErrUnsupported // SO_REUSEADDR is another thing here: a hijack
+		return backend.ErrUnsupported // SO_REUSEADDR means something else here: a hijack
 	}
 	return prepareDialer(rc, spec)
 }
 
 func preparePacket(rc syscall.RawConn, spec *backend.Spec) error {
 	if spec.ReusePort || spec.ReuseAddr {
-		return backend.ErrUnsupported // SO_REUSEADDR is another thing here: a hijack
+		return backend.ErrUnsupported // SO_REUSEADDR means something else here: a hijack
 	}
 	return prepareDialer(rc, spec)
 }

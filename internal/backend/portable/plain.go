@@ -6,14 +6,14 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// A plain port serves a regular file, which is always ready as far as any system
-// says: the loop reads and writes it, and waits for the disk if it must.
+// A plain port serves a regular file, which every system reports as always ready: the
+// loop reads and writes it, and waits for the disk if it must.
 type plain struct {
 	f    *os.File
-	also func() // Adopt: closes the descriptor that its owner knows
+	also func() // from Adopt: closes the descriptor that its owner knows
 }
 
-// newPlain makes a plain port, or returns nil for what is no regular file.
+// newPlain makes a plain port, or returns nil for anything but a regular file.
 func newPlain(rwc any) port {
 	f, ok := rwc.(*os.File)
 	if !ok {
@@ -40,7 +40,7 @@ func (p *plain) write(vec [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// check: a file is never over.
+// check never reports Failed: a file does not hang up.
 func (p *plain) check(ev backend.Events) backend.Events {
 	return ev & (backend.Readable | backend.Writable)
 }

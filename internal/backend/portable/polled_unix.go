@@ -17,8 +17,8 @@ import (
 // polls says that this platform has the polled port.
 const polls = true
 
-// regular reports whether st is a regular file's. What has no type at all, as an
-// eventfd or an inotify descriptor, is none, though package os takes it for one.
+// regular reports whether st describes a regular file. A descriptor without any type,
+// such as an eventfd or inotify, is not one, though package os takes it for one.
 func regular(st os.FileInfo) bool {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	return ok && s.Mode&syscall.S_IFMT == syscall.S_IFREG
@@ -33,12 +33,12 @@ type polled struct {
 	e    *entry
 	conn conn
 	raw  syscall.RawConn
-	fd   int // of Adopt: the number that its owner knows; else -1
+	fd   int // from Adopt: the number that its owner knows; else -1
 	sock bool
 	in   watcher
 	out  watcher // Writable, and Failed
 
-	// One system call, put down here so that it costs no object.
+	// One system call, described here so that it allocates nothing.
 	callNow func(fd uintptr) // callFD
 	kind    uint8
 	buf     []byte
@@ -53,9 +53,9 @@ type conn interface {
 	syscall.Conn
 }
 
-// newPolled makes a polled port for rwc, or returns nil where it needs the
-// blocking one. Only package net's and package os's own types will do: what
-// embeds one of them may have a Read of its own.
+// newPolled makes a polled port for rwc, or returns nil if it needs the blocking one.
+// Only package net's and package os's own types qualify: a type that embeds one of them
+// may have a Read of its own.
 func newPolled(b *Backend, e *entry, rwc io.ReadWriteCloser) port {
 	sock := true
 	switch c := rwc.(type) {
@@ -93,7 +93,7 @@ type watcher struct {
 	done    chan struct{} // closed when the goroutine has ended after stop
 }
 
-// arm makes the next edge a notification. The first one comes at once.
+// arm makes the next edge cause a notification. The first one comes at once.
 func (w *watcher) arm() {
 	w.mu.Lock()
 	w.armed = true
@@ -107,8 +107,8 @@ func (w *watcher) arm() {
 
 func (w *watcher) run() {
 	defer close(w.done)
-	// The poller calls it once before it sleeps, and after each edge. An error
-	// means that the descriptor is closed or cannot be watched.
+	// The poller calls edge once before it sleeps, and after each edge. An error means
+	// that the descriptor is closed or cannot be watched.
 	if err := w.wait(w.edge); err != nil {
 		w.edge(0)
 	}
@@ -126,8 +126,8 @@ func (w *watcher) edge(uintptr) (stop bool) {
 	return stop
 }
 
-// stop makes the goroutine end at its next edge and returns what to wait for,
-// or nil if there is none.
+// stop makes the goroutine end at its next edge and returns a channel to wait on, or
+// nil if there is no goroutine.
 func (w *watcher) stop() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -206,8 +206,8 @@ func (p *polled) write(vec [][]byte) (int, error) {
 	return p.call(callWrite, buf, 0)
 }
 
-// join returns the first bytes of vec in one piece, which is vec's own where
-// one is large, and otherwise in *scratch.
+// join returns the first bytes of vec in one piece: one of vec's own if that is large,
+// otherwise a copy in *scratch.
 func join(scratch *[]byte, vec [][]byte) []byte {
 	const enough = 64 << 10
 	*scratch = (*scratch)[:0]
@@ -264,7 +264,7 @@ func (p *polled) failure() error {
 		return err
 	}
 	if p.poll(0)&unix.POLLERR != 0 {
-		return syscall.EPIPE // the write end of a pipe nobody reads
+		return syscall.EPIPE // the write end of a pipe that no one reads
 	}
 	return nil
 }
@@ -289,8 +289,7 @@ func (p *polled) close(reset bool) {
 	}
 }
 
-// release ends the goroutines and, of a descriptor that Adopt duplicated, our
-// copy.
+// release ends the goroutines and, if Adopt duplicated a descriptor, closes our copy.
 func (p *polled) release() error {
 	in, out := p.in.stop(), p.out.stop()
 	d := p.conn.(deadliner)

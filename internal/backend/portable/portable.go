@@ -1,22 +1,21 @@
-// Package portable is the backend for every platform that Go runs on: package
-// net's own poller below, goroutines that wait, and one table of handles.
+// Package portable is the backend for every platform that Go runs on: it combines
+// package net's own poller, goroutines that wait, and one table of handles.
 //
 //	loop's goroutine                     goroutines
 //	Submit ─▶ entry ─▶ port: try, else arm ──▶ wait for it
 //	  Wait ◀─ ready list ◀──────── notify ◀─────┘
 //	     └─▶ port: try again ─▶ Completion
 //
-// Everything that a program can see happens on the loop's goroutine: the others
-// only say that trying again is worth it. So Cancel is immediate on every
-// handle, nothing is lost by it, and results come in the order of the ready
-// list.
+// Everything that a program can see happens on the loop's goroutine: the others only
+// report that trying again is worthwhile. So Cancel is immediate on every handle,
+// nothing is lost by it, and results come in the order of the ready list.
 //
-// There are three ports. One serves what package net or package os polls on Unix:
-// its goroutine waits without a buffer and the loop reads and writes without
-// blocking. The other serves everything else with a Read, a Write and a Close (a
-// TLS connection, an SSH channel, any socket on Windows): its goroutines block in
-// them, with a buffer each way that plays the part of a socket's. Regular files
-// have a third, since they never wait.
+// There are three ports. One serves the connections that package net or package os
+// polls on Unix: its goroutine waits without a buffer and the loop reads and writes
+// without blocking. The other serves everything else with a Read, a Write and a Close
+// (a TLS connection, an SSH channel, any socket on Windows): its goroutines block in
+// them, with a buffer in each direction that plays the part of a socket's. Regular
+// files have the third, since they never wait.
 package portable
 
 import (
@@ -34,22 +33,22 @@ import (
 type Backend struct {
 	start time.Time
 
-	// Of the loop's goroutine.
+	// These belong to the loop's goroutine.
 	table    []*entry // by Handle; nil is free
 	free     int      // no free number is below it
 	lent     arena
 	rested   time.Duration // when Wait last let others run
 	timer    *time.Timer
-	taken    []*entry // what of the ready list is being served, from head on
+	taken    []*entry // the part of the ready list that is being served, from head on
 	head     int
-	refusals []backend.Completion // of Multi Ops that could not be armed
+	refusals []backend.Completion // results of Multi Ops that could not be armed
 	waits    int                  // counts Waits
 	gather   []byte               // where a polled port joins the pieces of a Write
 
 	blocking bool // serve every handle with the blocking port, as Windows does
 	closed   bool
 
-	// The goroutines that end by themselves once their handle is closed, or when
+	// Counts the goroutines that end by themselves once their handle is closed, or when
 	// what was written before has been sent. Close waits for them.
 	waiting sync.WaitGroup
 
@@ -65,8 +64,8 @@ var (
 	_ backend.Mover   = (*Backend)(nil)
 )
 
-// New makes a portable backend. It needs nothing of the system, so the error is
-// always nil; it is there because a backend's maker has one.
+// New makes a portable backend. It needs nothing from the system, so the error is
+// always nil; it exists because every backend's constructor returns one.
 func New() (*Backend, error) {
 	b := &Backend{start: time.Now(), signal: make(chan struct{}, 1)}
 	b.timer = time.NewTimer(math.MaxInt64)
@@ -80,9 +79,9 @@ func (b *Backend) Now() time.Duration { return time.Since(b.start) }
 // Wall is the wall clock when the backend was made.
 func (b *Backend) Wall() time.Time { return b.start.Round(0) }
 
-// Caps says what there is on this platform. Descriptors is false, as handles
-// are numbers of the backend's own, but Adopt works on Unix and, for files and
-// pipes, on Windows.
+// Caps says what is available on this platform. Descriptors is false, as handles are
+// numbers of the backend's own, but Adopt works on Unix and, for files and pipes, on
+// Windows.
 func (b *Backend) Caps() backend.Caps {
 	port := "blocking: two goroutines for a busy connection"
 	if polls && !b.blocking {
@@ -98,9 +97,9 @@ func (b *Backend) Caps() backend.Caps {
 	}
 }
 
-// Submit arms op; see backend.Backend. A Write and an Op with Now are tried at
-// once. All else waits for its turn in Wait, so that who submits first is not
-// served first for ever.
+// Submit arms op; see backend.Backend. A Write and an Op with Now are tried at once.
+// Everything else waits for its turn in Wait, so that the Op submitted first is not
+// always served first.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	e := b.entry(op.Handle)
 	var err error
@@ -140,11 +139,10 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 const (
 	idle    = iota
 	armed   // among its entry's ops
-	refused // among those that Wait has to report with an error
+	refused // among the Ops that Wait has to report with an error
 )
 
-// refuse finishes an Op that cannot be armed: at once, or if it is Multi by
-// Wait.
+// refuse finishes an Op that cannot be armed: at once, or, if it is Multi, by Wait.
 func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool {
 	refusal := backend.Completion{Op: op, Err: err}
 	if op.Flags&backend.Multi == 0 {
@@ -165,8 +163,8 @@ func multi(op *backend.Op) bool {
 		(op.Kind == backend.Read || op.Kind == backend.RecvFrom) && op.Buf == nil
 }
 
-// Cancel ends op. Whether it had a result is only found out in Wait, so it
-// always succeeds at once on an armed Op.
+// Cancel ends op. Only Wait determines whether it had a result, so Cancel always
+// succeeds at once on an armed Op.
 func (b *Backend) Cancel(op *backend.Op) bool {
 	switch op.State {
 	case idle:
@@ -212,23 +210,23 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		select {
 		case <-b.signal:
 		case <-expired:
-			timeout = 0 // what came in the same moment is still reported
+			timeout = 0 // results that came at the same moment are still reported
 		}
 		b.rested = b.Now()
 	}
 }
 
-// A loop that always finds something to do never lets go of its processor, and
-// the runtime asks its poller only where a processor has nothing else to run, or
-// every 10 ms. So Wait steps aside for those who can run, and rests now and then
-// for the poller, or connections that are not ready yet would hardly ever be.
+// A loop that always finds something to do never gives up its processor, and the
+// runtime asks its poller only if a processor has nothing else to run, or every 10 ms.
+// So Wait yields to goroutines that can run, and rests now and then for the poller;
+// otherwise connections that are not ready yet would hardly ever become ready.
 const (
 	busyMax  = 250 * time.Microsecond
 	restTime = 20 * time.Microsecond
 )
 
-// Sweep has the next Wait try every Op; see backend.Sweeper. After the process was
-// stopped, the runtime's poller may not have told yet who is ready.
+// Sweep makes the next Wait try every Op; see backend.Sweeper. After the process was
+// stopped, the runtime's poller may not yet have reported what is ready.
 func (b *Backend) Sweep() {
 	time.Sleep(restTime)
 	for _, e := range b.table {
@@ -238,9 +236,9 @@ func (b *Backend) Sweep() {
 	}
 }
 
-// collect tries the Ops of the entries that have events and puts the results
-// into done. It takes the entries in the order of their events; one that has more
-// to give goes behind the others.
+// collect tries the Ops of the entries that have events and puts the results into done.
+// It takes the entries in the order of their events; an entry that has more to give
+// goes to the end.
 func (b *Backend) collect(done []backend.Completion) (n int, woken bool) {
 	for n < len(done) && len(b.refusals) > 0 {
 		done[n] = b.refusals[0]
@@ -248,7 +246,7 @@ func (b *Backend) collect(done []backend.Completion) (n int, woken bool) {
 		b.refusals = b.refusals[1:]
 		n++
 	}
-	// What is notified from here on is for the next call: one round for all.
+	// Entries notified from here on are for the next call: each gets one round.
 	b.mu.Lock()
 	woken, b.woken = b.woken, false
 	round := len(b.ready)
@@ -287,8 +285,8 @@ func (b *Backend) take() {
 	b.mu.Unlock()
 }
 
-// serve tries the Ops of e and returns how many results it put into done. Where
-// those end first, the next call begins with the Op that was left out.
+// serve tries the Ops of e and returns how many results it put into done. If done is
+// full first, the next call begins with the Op that was left out.
 func (b *Backend) serve(e *entry, done []backend.Completion) (n int) {
 	first := e.first
 	e.first = 0
@@ -308,10 +306,10 @@ func (b *Backend) serve(e *entry, done []backend.Completion) (n int) {
 			continue
 		}
 		n++
-		// The end of a stream and errors are said once: the caller decides.
+		// The end of a stream and errors are reported once: the caller decides what to do.
 		if multi(op) && c.Err == nil && (op.Kind != backend.Read || c.N > 0) {
 			c.More = true
-			b.notify(e) // there may be more, and nobody waits for it yet
+			b.notify(e) // there may be more, and no one waits for it yet
 			continue
 		}
 		e.ops[op.Kind] = nil
@@ -347,10 +345,10 @@ func (b *Backend) Wake() {
 	b.ring()
 }
 
-// Close closes every handle and waits for its goroutines, but for those that are
-// inside a foreign connection's Read. Handles that were closed before, with bytes
-// still to send, get lingerTime for it: the end of the program would lose them,
-// and a socket's own buffers would not.
+// Close closes every handle and waits for its goroutines, except those inside a foreign
+// connection's Read. Handles that were closed before with bytes still to send get
+// lingerTime to send them: unlike bytes in a socket's own buffers, they would be lost
+// at the end of the program.
 func (b *Backend) Close() error {
 	if b.closed {
 		return nil
@@ -397,7 +395,7 @@ type arena struct {
 const (
 	chunkSize = 64 << 10
 	chunkMin  = 16 << 10 // less is not worth a read
-	chunksMax = 8        // lent by one Wait; what Submit lends comes on top
+	chunksMax = 8        // lent by one Wait; what Submit lends comes in addition
 )
 
 func (a *arena) reclaim() {

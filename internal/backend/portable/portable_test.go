@@ -15,8 +15,8 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// Each test runs on both ports: the polled one, where the platform has it, and
-// the blocking one, as Windows and foreign connections get it.
+// Each test runs on both ports: the polled one, if the platform has it, and the
+// blocking one, as Windows and foreign connections get it.
 func both(t *testing.T, f func(t *testing.T, b *Backend)) {
 	for _, blocking := range []bool{false, true} {
 		name := "polled"
@@ -232,7 +232,7 @@ func TestWriteWithNobodyReading(t *testing.T) {
 				if n == 0 && b.Cancel(&op) {
 					break
 				}
-				if n == 0 { // it has been written meanwhile
+				if n == 0 { // it was written meanwhile
 					done[0] = wait(t, b, &op)
 				}
 				c = done[0]

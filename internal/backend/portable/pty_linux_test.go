@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir/internal/backend/backendtest"
 )
 
-// TestTerminalEnd: EIO from a terminal that is set to block, and so is read by a
-// goroutine, is the end of the stream, after the data (behaviour 60).
+// TestTerminalEnd: EIO from a terminal in blocking mode, which a goroutine therefore
+// reads, is the end of the stream, after the data (behaviour 60).
 func TestTerminalEnd(t *testing.T) {
 	master, slave := backendtest.Terminal(t)
 	if _, err := unix.Write(slave, []byte("last words")); err != nil {

@@ -7,7 +7,7 @@ import "os"
 func hungUp(any) bool { return false }
 
 // A ward would wait for the reader of a pipe to go away; there is no poll for that
-// here, and an idle pipe is found out with the next write.
+// here, and only the next write detects it.
 type ward struct{}
 
 func newWard(*os.File, func()) *ward { return nil }

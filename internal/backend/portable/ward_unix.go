@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hungUp reports whether the other side of a terminal is gone: the end that
-// reading finds then is that of both directions.
+// hungUp reports whether the other side of a terminal is gone: reading then finds an
+// end that is the end of both directions.
 func hungUp(conn any) (gone bool) {
 	f, ok := conn.(*os.File)
 	if !ok {
@@ -27,16 +27,15 @@ func hungUp(conn any) (gone bool) {
 	return gone && err == nil
 }
 
-// A ward waits for the reader of a pipe to go away, with a poll that blocks: the
-// pipe's flags, which other processes share, keep it from the runtime's poller.
-// It has a descriptor of its own, so that no number is polled that was closed and
-// used again.
+// A ward waits for the reader of a pipe to go away, with a poll that blocks: the pipe's
+// flags, which other processes share, keep it from the runtime's poller. It has a
+// descriptor of its own, so that it never polls a number that was closed and reused.
 type ward struct {
 	wake int // the write end of a pipe that ends the poll
 }
 
-// newWard calls gone, from a goroutine, when f's reader has gone. It returns nil
-// where there is no descriptor left to do so with.
+// newWard calls gone, from a goroutine, when f's reader has gone. It returns nil if
+// there is no descriptor left for it.
 func newWard(f *os.File, gone func()) *ward {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -51,7 +50,7 @@ func newWard(f *os.File, gone func()) *ward {
 		_ = unix.Close(fd)
 		return nil
 	}
-	end := int(r.Fd()) // blocking from here on
+	end := int(r.Fd()) // in blocking mode from here on
 	wake, err := unix.FcntlInt(w.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	_ = w.Close()
 	if err != nil {
@@ -79,8 +78,8 @@ func newWard(f *os.File, gone func()) *ward {
 	return &ward{wake: wake}
 }
 
-// stop ends it; gone may be called once more. A nil ward, and one that was
-// stopped, are fine.
+// stop ends the ward; gone may be called once more. Stopping a nil ward, or one that
+// was already stopped, has no effect.
 func (w *ward) stop() {
 	if w != nil && w.wake >= 0 {
 		_ = unix.Close(w.wake)

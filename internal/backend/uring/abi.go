@@ -2,8 +2,8 @@
 
 package uring
 
-// The kernel's names and numbers, from its header linux/io_uring.h. A name
-// here drops the IORING_ prefix and keeps the rest recognisable.
+// The kernel's names and numbers, from its header linux/io_uring.h. A name here drops
+// the IORING_ prefix and keeps the rest recognizable.
 
 // Operations.
 const (
@@ -24,7 +24,7 @@ const (
 // Flags of a submission entry.
 const (
 	sqeBufferSelect = 1 << 5
-	sqeSkipSuccess  = 1 << 6 // no completion entry for a success
+	sqeSkipSuccess  = 1 << 6 // a success has no completion entry
 )
 
 // Flags of setup.
@@ -98,7 +98,7 @@ const (
 	cqeBufferShift = 16
 )
 
-// currentPosition is the offset that means a file's own position.
+// currentPosition is the offset that stands for the file's own position.
 const currentPosition = 1<<64 - 1
 
 type sqOffsets struct {
@@ -118,8 +118,8 @@ type params struct {
 	cq                                                                     cqOffsets
 }
 
-// sqe is one submission entry. The kernel's unions are named for their use
-// here: off is also a connect's address length, length a count of iovecs.
+// sqe is one submission entry. Its fields name the kernel's unions for their use here:
+// off is also a connect's address length, and length also a count of iovecs.
 type sqe struct {
 	opcode   uint8
 	flags    uint8
@@ -151,7 +151,7 @@ type eventsArg struct {
 	ts          uint64
 }
 
-// timespec is the kernel's on every architecture.
+// timespec is the kernel's structure, the same on every architecture.
 type timespec struct {
 	sec, nsec int64
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/weir-io/weir/internal/backend/epoll"
 )
 
-// The benches here say what the backend costs without a loop above it: an echo
-// server of a few lines on the contract, beside the same on epoll and beside
-// the barest programs that do the same with system calls. The load runs on a
-// thread of its own; what is reported is the server's thread's CPU time per
-// message. Ratios within one run count, figures do not.
+// The benchmarks here show what the backend costs without a loop above it: an echo
+// server of a few lines on the contract is compared with the same on epoll and with
+// minimal programs that use system calls directly. The load runs on a thread of its
+// own; the result is the CPU time per message of the server's thread. Only ratios
+// within one run count, not absolute figures.
 
 // echoConn is one connection of the contract's echo server.
 type echoConn struct {
@@ -89,7 +89,7 @@ func echoServer(b backend.Backend, fds []int, quiet backend.Flags, size int, sto
 	return bytes / size, nil
 }
 
-// bareEpoll is the least an echo server on level-triggered epoll can be.
+// bareEpoll is a minimal echo server on level-triggered epoll.
 func bareEpoll(fds []int, size int, stop *atomic.Bool) int {
 	ep, _ := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	defer unix.Close(ep)

@@ -16,9 +16,9 @@ import (
 //
 //	in the ring ──kernel fills──▶ lent to the loop ──▶ retired ──next Wait──▶ in the ring
 //
-// With incremental consumption a buffer stays in the ring while receives take
-// one piece of it after the other, in the order of their completions; without,
-// each receive takes a whole buffer.
+// With incremental consumption a buffer stays in the ring while receives take one piece
+// of it after another, in the order of their completions; without it, each receive
+// takes a whole buffer.
 type buffers struct {
 	group       uint16
 	incremental bool
@@ -28,7 +28,7 @@ type buffers struct {
 	entries     []bufferEntry
 	mask        uint16
 	tail        uint16
-	used        []int32  // incremental: how far each buffer was consumed
+	used        []int32  // incremental: how much of each buffer was consumed
 	retired     []uint16 // lent out to their end; they go back at the next Wait
 }
 
@@ -89,8 +89,8 @@ func (b *buffers) takeBack() {
 		b.tail++
 	}
 	b.retired = b.retired[:0]
-	// There is no 16-bit atomic store; the neighbour of the tail, the first
-	// entry's id, is ours and stays what it is.
+	// There is no 16-bit atomic store; the tail's neighbor, the first entry's id, is
+	// ours and keeps its value.
 	var both struct {
 		_    [0]uint32 // aligns
 		id   uint16
@@ -100,9 +100,9 @@ func (b *buffers) takeBack() {
 	atomic.StoreUint32((*uint32)(unsafe.Pointer(&b.entries[0].id)), *(*uint32)(unsafe.Pointer(&both)))
 }
 
-// filled returns the n bytes that the completion with these flags brought in,
-// and retires its buffer if that was the last of it. It has to see each
-// completion that names a buffer, in order, whether anybody wants it or not.
+// filled returns the n bytes that the completion with these flags brought in, and
+// retires its buffer if that was the last of it. It has to see each completion that
+// names a buffer, in order, whether anyone wants it or not.
 func (b *buffers) filled(flags uint32, n int) []byte {
 	id := uint16(flags >> cqeBufferShift)
 	start := int(id)*b.size + int(b.used[id])

@@ -9,12 +9,12 @@ import (
 	"github.com/weir-io/weir/internal/backend/backendtest"
 )
 
-// everything is what the kernel here may have beyond the least.
+// everything is the set of features that this kernel may have beyond the minimum.
 const everything = SingleIssuer | TaskrunFlag | NoArray | SkipSuccess | MultiAccept | MultiRecv | Incremental | Bundles
 
-// TestContract runs the contract's suite with all that the kernel has, without
-// each feature, with next to none, and with queues and buffers so small that
-// they overflow and run out all the time.
+// TestContract runs the contract's suite with every feature that the kernel has,
+// without each one, with next to none, and with queues and buffers so small that they
+// overflow and run out all the time.
 func TestContract(t *testing.T) {
 	for _, c := range configs {
 		t.Run(c.name, func(t *testing.T) {

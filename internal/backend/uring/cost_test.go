@@ -14,7 +14,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// What a message costs, in calls and allocations.
+// The cost of a message, in calls and allocations.
 
 // An exchange is one read and one write (R20). With one connection each has to
 // sleep once, and that is the only system call.
@@ -26,8 +26,8 @@ func TestCallsOfPingPong(t *testing.T) {
 	}
 }
 
-// With many connections that have something to say, one system call serves some
-// twenty of them: as many as the kernel completes per call.
+// With many active connections, one system call serves some twenty of them: as many as
+// the kernel completes per call.
 func TestCallsOfMany(t *testing.T) {
 	r := newRig(t, Config{})
 	const conns, rounds, size = 1000, 5, 64
@@ -53,7 +53,7 @@ func TestCallsOfMany(t *testing.T) {
 	if _, err := r.Wait(0, r.done); err != nil {
 		t.Fatal(err)
 	}
-	r.verifier.list, r.verifier.at = nil, nil // whose calls are per second, not per message
+	r.verifier.list, r.verifier.at = nil, nil // its calls are per second, not per message
 	before := r.Stats()
 	for range rounds {
 		for _, fd := range client {
@@ -95,7 +95,7 @@ func TestCallsOfMany(t *testing.T) {
 }
 
 // A reader of a stream of large pieces that pauses after each of them costs one
-// submission a piece, and none for the pauses.
+// submission per piece, and none for the pauses.
 func TestPausesOfBulk(t *testing.T) {
 	r := newRig(t, Config{})
 	h, c := r.pair()
@@ -182,7 +182,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// A Wake costs a system call only where a Wait sleeps, and one then.
+// A Wake costs a system call only if a Wait sleeps, and then just one.
 func TestWakeCalls(t *testing.T) {
 	r := newRig(t, Config{})
 	for range 1000 {
@@ -202,7 +202,7 @@ func TestWakeCalls(t *testing.T) {
 				r.Wake()
 			}
 		}()
-		for r.waker.calls.Load() == before { // what is left of the last may end it
+		for r.waker.calls.Load() == before { // a remnant of the last one may end it
 			r.turn(time.Second)
 		}
 		r.turn(0)
@@ -219,7 +219,7 @@ func TestIdleCalls(t *testing.T) {
 	h, _ := r.pair()
 	r.read(h)
 	r.turn(0)
-	r.turn(250 * time.Millisecond) // what came from outside is verified once
+	r.turn(250 * time.Millisecond) // descriptors from outside are verified once
 	before := r.Stats()
 	for range 1000 {
 		r.verifier.left = 0
@@ -235,8 +235,8 @@ func TestIdleCalls(t *testing.T) {
 	}
 }
 
-// The garbage collector gets on with a loop that sleeps and with one that works
-// all the time, on one processor and on two, and the loop with it.
+// The garbage collector and the loop do not hold each other up, whether the loop sleeps
+// or works all the time, on one processor and on two.
 func TestGarbageCollection(t *testing.T) {
 	for _, procs := range []int{1, 2} {
 		for _, idle := range []bool{true, false} {

@@ -9,9 +9,9 @@ import (
 	"github.com/weir-io/weir/internal/sys"
 )
 
-// Operations by ordinary system calls: those that must not wait, for which the
-// ring would only be a detour, and splices, which the ring would hand to a
-// worker thread each time: they are polled for and then done here.
+// Operations done by ordinary system calls: those that must not wait, for which the
+// ring would only be a detour, and splices, which the ring would hand to a worker
+// thread each time; they are polled for and then done here.
 
 // readNow reads without waiting.
 func (b *Backend) readNow(op *backend.Op, c *backend.Completion) {
@@ -94,9 +94,9 @@ func nowError(errno syscall.Errno) error {
 	return errno
 }
 
-// splice tries a splice without waiting. It returns false, and leaves *c alone,
-// where it would have to wait for the handle; that the pipe is full, or empty,
-// is ErrAgain.
+// splice tries a splice without waiting. It returns false, and leaves *c alone, if it
+// would have to wait for the handle; if the pipe is full, or empty, the result is
+// ErrAgain.
 func (b *Backend) splice(op *backend.Op, c *backend.Completion) bool {
 	from, to, events := int(op.Handle), int(op.Peer), int16(pollOut)
 	if op.Kind == backend.SpliceOut {

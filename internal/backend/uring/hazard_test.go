@@ -20,7 +20,7 @@ import (
 // The hazards of io_uring, one test each: docs/promises.md lists them, as bugs 8,
 // 13, 24 and 25 among others.
 
-// configs are the ways to run what must hold whatever the kernel has.
+// configs are the configurations to run tests in that must pass whatever the kernel has.
 var configs = []struct {
 	name   string
 	config Config
@@ -34,7 +34,7 @@ var configs = []struct {
 	{"tiny, whole buffers", Config{Entries: 2, Completions: 4, Buffers: 2, BufferSize: 64, Without: Incremental}},
 }
 
-// A completion that comes when its slot is another's finds nobody.
+// A completion that comes when its slot belongs to another Op is ignored.
 func TestLateCompletion(t *testing.T) {
 	r := newRig(t, Config{})
 	h, c := r.pair()
@@ -80,8 +80,8 @@ func TestCloseSendsFIN(t *testing.T) {
 	}
 }
 
-// A number that comes back as another connection's brings nothing of the old
-// one, whatever was in flight: connections are torn down in the middle of data.
+// A number that is reused for another connection carries over nothing from the old one,
+// whatever was in flight: connections are torn down in the middle of data.
 func TestNumberReuse(t *testing.T) {
 	for _, k := range configs {
 		t.Run(k.name, func(t *testing.T) {
@@ -123,8 +123,8 @@ func TestNumberReuse(t *testing.T) {
 	}
 }
 
-// Receives that find no buffer are armed again, and no byte is lost or
-// exchanged, with far fewer and smaller buffers than there are connections.
+// Receives that find no buffer are armed again, and no byte is lost or mixed up, with
+// smaller buffers, and far fewer of them than there are connections.
 func TestNoBuffers(t *testing.T) {
 	for _, without := range []Features{0, Incremental, MultiRecv, Incremental | MultiRecv} {
 		t.Run(fmt.Sprintf("without %b", without), func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestEndedEarly(t *testing.T) {
 	h, c := r.pair()
 	op := r.read(h)
 	r.turn(0)
-	// The kernel's word that this was the last, forged in the queue's entry.
+	// The queue's entry is forged to say that this was the last one.
 	r.send(c, []byte("one"))
 	for r.ring.ready() == 0 {
 		if errno := r.ring.enter(true, true, time.Second); errno != 0 && errno != syscall.EINTR {
@@ -203,7 +203,7 @@ func TestEndedEarly(t *testing.T) {
 	if !forged {
 		t.Fatal("no completion to forge")
 	}
-	// The submission that in truth is still there goes first.
+	// The submission that is in fact still there goes first.
 	e := r.ring.next()
 	e.opcode, e.fd, e.addr, e.userData = opAsyncCancel, -1, data, dataIgnore
 	r.inFlight++ // its own last completion
@@ -213,8 +213,8 @@ func TestEndedEarly(t *testing.T) {
 	}
 }
 
-// Canceling races completing: an Op ends once, and what was received is
-// received by it or by the next.
+// Canceling races with completing: an Op ends once, and received bytes go to it or to
+// the next.
 func TestCancelRacesComplete(t *testing.T) {
 	for _, k := range configs {
 		t.Run(k.name, func(t *testing.T) {
@@ -262,8 +262,7 @@ func TestCancelRacesComplete(t *testing.T) {
 	}
 }
 
-// Writes to a reader that is slower end short; the rest is sent again, quiet or
-// not.
+// Writes to a slower reader fall short; the rest is sent again, quiet or not.
 func TestShortSends(t *testing.T) {
 	for _, k := range configs {
 		for _, f := range []backend.Flags{0, backend.Quiet} {
@@ -291,10 +290,10 @@ func TestShortSends(t *testing.T) {
 					op := r.write(h, f, rest[:half], nil, rest[half:])
 					if f != 0 {
 						r.turn(time.Millisecond)
-						op.Flags = 0 // it may be sent whole already, or have to wait
+						op.Flags = 0 // it may already be sent whole, or have to wait
 					}
 					r.turn(0)
-					reads() // by now the first write has filled what there is
+					reads() // by now the first write has filled the buffers
 					r.until("write", func() bool { return r.buf[op].ended })
 					rec := r.buf[op]
 					if rec.err != nil || rec.n <= 0 {
@@ -318,7 +317,7 @@ func TestShortSends(t *testing.T) {
 	}
 }
 
-// A quiet write that does not fit at all waits as any other, and its success is
+// A quiet write that does not fit at all waits like any other, and its success is
 // reported.
 func TestQuietWaits(t *testing.T) {
 	r := newRig(t, Config{})
@@ -352,8 +351,8 @@ func TestQuietWaits(t *testing.T) {
 	}
 }
 
-// Refusals of the system come back as what they are, so that another backend
-// can serve; nothing is left open.
+// Refusals by the system are reported unchanged, so that another backend can serve;
+// nothing is left open.
 func TestRefused(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSYS, syscall.EPERM, syscall.ENOMEM} {
 		onThread(func() { // which dies with its filter
@@ -403,8 +402,8 @@ func TestEnterFails(t *testing.T) {
 	}
 }
 
-// While the kernel has no memory for the ring, a Wait that is not to wait does not,
-// one that is returns for the loop's timers, and after some seconds the loop is told.
+// While the kernel has no memory for the ring, a Wait with timeout 0 does not wait, any
+// other returns for the loop's timers, and after some seconds the loop gets an error.
 func TestEnterShort(t *testing.T) {
 	onThread(func() { // which dies with its filter
 		r := newRig(t, Config{})
@@ -412,7 +411,7 @@ func TestEnterShort(t *testing.T) {
 		if err := refuse(unix.SYS_IO_URING_ENTER, syscall.ENOMEM); err != nil {
 			t.Skipf("no seccomp here: %v", err)
 		}
-		r.read(h) // there is something to pass on
+		r.read(h) // so that there is something to pass on
 		done := make([]backend.Completion, 4)
 		const waits = 200
 		quickest := time.Hour

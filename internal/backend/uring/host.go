@@ -4,16 +4,15 @@ package uring
 
 import "syscall"
 
-// Host tells the backend that somebody else's loop watches Caps.PollFD and
-// calls Wait with timeout 0 when it is readable. From then on what is submitted
-// is passed on at once, with a system call each time, and wakes and results
-// that are due without the kernel's doing make the descriptor readable at any
-// time, not only while a Wait is in progress. It belongs to the loop's
-// goroutine and thread.
+// Host tells the backend whether a foreign loop watches Caps.PollFD and calls Wait with
+// timeout 0 when it is readable. With a host, submissions are passed on at once, with a
+// system call each time, and wakes and results that are due without the kernel make the
+// descriptor readable at any time, not only while a Wait is in progress. It belongs to
+// the loop's goroutine and thread.
 //
-// The descriptor is an eventfd and not the ring: a poll(2) that is waiting on a
-// ring with deferred task work is not always woken when there is some, although
-// one that begins then sees it (seen with Linux 6.18).
+// The descriptor is an eventfd and not the ring: a poll(2) that is waiting on a ring
+// with deferred task work is not always woken when there is some, although a poll that
+// begins then sees it (seen with Linux 6.18).
 func (b *Backend) Host(on bool) {
 	if b.closed || b.hosted == on {
 		return
@@ -26,7 +25,7 @@ func (b *Backend) Host(on bool) {
 	b.tell()
 }
 
-// tell sees to it that a host hears of what the next Wait has to do.
+// tell makes sure that a host learns that the next Wait has something to do.
 func (b *Backend) tell() {
 	if !b.hosted {
 		return
@@ -39,8 +38,8 @@ func (b *Backend) tell() {
 	b.waker.tell()
 }
 
-// passOn gives the kernel what is queued, and reports whether all that is left
-// to do will make the host's descriptor readable by itself.
+// passOn gives the kernel what is queued, and reports whether everything left to do
+// will make the host's descriptor readable by itself.
 func (b *Backend) passOn() (bool, error) {
 	if err := b.enable(); err != nil {
 		return false, err
@@ -49,7 +48,7 @@ func (b *Backend) passOn() (bool, error) {
 	case 0:
 	case syscall.EEXIST: // another thread's ring
 		return false, b.move()
-	default: // no memory for it at present
+	default: // no memory for it now
 		return false, nil
 	}
 	if !b.fill() {

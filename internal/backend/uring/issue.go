@@ -10,9 +10,9 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// bulk is from how many bytes on a receive counts as part of a stream that is
-// paused now and then. Ending a multishot receive and arming it again for each
-// pause costs more than to submit receives of that size one by one.
+// bulk is the size from which a receive counts as part of a stream that is paused now
+// and then. Ending a multishot receive and arming it again for each pause costs more
+// than submitting receives of that size one by one.
 const bulk = 16 << 10
 
 const (
@@ -20,17 +20,17 @@ const (
 	pollOut = unix.POLLOUT
 	pollBad = unix.POLLERR | unix.POLLHUP // always reported
 
-	// No send waits in the kernel: once the peer has ended its writing, the
-	// kernel would try without end, and then hand the send to a thread that waits
-	// until all of it has left. Those that find no room are polled for.
+	// No send waits in the kernel: once the peer has ended its writing, the kernel
+	// would try without end, and then hand the send to a thread that waits until all of
+	// it has left. Sends that find no room are polled for.
 	sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
-	// Success of a send with these means all of it: it falls short only with a
-	// completion that says so.
+	// A send with these flags succeeds only as a whole: if it falls short, a completion
+	// says so.
 	quietSendFlags = sendFlags | unix.MSG_WAITALL
 )
 
-// address is how the kernel is told where something is. What it points into
-// must be on the heap and referred to by the slot or its Op.
+// address is the form in which the kernel is told where something is. The memory that
+// it points into must be on the heap and referred to by the slot or its Op.
 func address(p unsafe.Pointer) uint64 { return uint64(uintptr(p)) }
 
 func pollEntry(e *sqe, fd int, events uint32) {
@@ -75,8 +75,8 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 	case backend.Write, backend.SpliceOut, backend.SendTo:
 		events = pollOut
 	case backend.Hangup:
-		// Not one-shot: the end of the peer's writing alone would fire that at
-		// once, each time.
+		// Not one-shot: the end of the peer's writing alone would fire a one-shot poll
+		// at once, each time.
 		e.length = pollAddMulti
 	case backend.Ready:
 		if op.Events&backend.Readable != 0 {
@@ -88,9 +88,9 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 	case backend.Accept, backend.Connect: // never polled for
 	}
 	if s.patient {
-		// The kernel's polls always ask for the end of the peer's writing too.
-		// Once that has come, and as long as it is no result, a one-shot poll
-		// ends as soon as it is armed.
+		// The kernel's polls always ask for the end of the peer's writing too. Once
+		// that has come, and as long as it is not a result, a one-shot poll ends as
+		// soon as it is armed.
 		e.length = pollAddMulti
 	}
 	pollEntry(e, int(op.Handle), events)
@@ -182,8 +182,8 @@ func (b *Backend) issueWrite(e *sqe, s *slot, i uint32) {
 	e.addr = address(unsafe.Pointer(&a.hdr))
 }
 
-// speakUp makes a quiet submission an ordinary one: success of what it sends is
-// not success of the whole Op.
+// speakUp makes a quiet submission an ordinary one: its success is not yet the success
+// of the whole Op.
 func (b *Backend) speakUp(e *sqe, s *slot) {
 	if s.quiet {
 		s.quiet = false
@@ -192,7 +192,7 @@ func (b *Backend) speakUp(e *sqe, s *slot) {
 	}
 }
 
-// slab returns memory for a read that brings none and cannot use the shared
+// slab returns memory for a read that brings none of its own and cannot use the shared
 // buffers.
 func (b *Backend) slab() []byte {
 	if n := len(b.slabs); n > 0 {

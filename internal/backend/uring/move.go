@@ -13,30 +13,30 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// A ring with a single issuer refuses every other thread, even for closing in
-// good order. Yet a loop may well be closed by another goroutine than the one
-// that ran it, and a host's goroutine may change threads between turns. Then
-// the backend moves to a new ring, which belongs to the new thread:
+// A ring with a single issuer refuses every other thread, even for an orderly close.
+// Yet a loop may well be closed by a different goroutine from the one that ran it, and
+// a host's goroutine may change threads between turns. The backend then moves to a new
+// ring, which belongs to the new thread:
 //
-//  1. Completions that are out already are kept: no thread is needed to read
-//     them. There are no others: with deferred task work nothing is received,
-//     sent or accepted outside Wait, but for plain files.
-//  2. The old ring is closed, and its end awaited, so that nothing it held can
-//     be touched any more.
-//  3. When what was kept has been reported, all that was in flight is submitted
-//     again.
+//  1. Completions that already exist are kept: any thread can read them. There are no
+//     others: with deferred task work nothing is received, sent or accepted outside
+//     Wait, except for plain files.
+//  2. The old ring is closed, and its end is awaited, so that nothing it held can be
+//     touched any more.
+//  3. When the kept completions have been reported, everything that was in flight is
+//     submitted again.
 //
-// It takes some tens of milliseconds, and a few descriptors for a moment.
+// This takes some tens of milliseconds and, for a moment, a few descriptors.
 
 // deathPatience is how long the kernel may take to end a ring.
 const deathPatience = 5 * time.Second
 
-// death tells when the kernel is done with a closed ring: a registered file
-// lives as long as the ring and the ring as long as anything in flight on it.
-// So the ring is given one end of a pipe, and the other hangs up.
+// death reports when the kernel is done with a closed ring: a registered file lives as
+// long as the ring and the ring as long as anything in flight on it. So the ring is
+// given one end of a pipe, and the other end then hangs up.
 type death struct{ fd int }
 
-// watch makes r's death known.
+// watch arranges to be notified of r's death.
 func (d *death) watch(r *ring) error {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -53,7 +53,7 @@ func (d *death) watch(r *ring) error {
 	return nil
 }
 
-// await waits for the death of the ring, which is closed.
+// await waits for the death of the ring, which has been closed.
 func (d *death) await() error {
 	defer d.forget()
 	until := time.Now().Add(deathPatience)
@@ -128,8 +128,8 @@ func (b *Backend) move() error {
 	return b.enable()
 }
 
-// rearm submits again what the old ring had in flight, once all that came of it
-// has been reported.
+// rearm submits again what the old ring had in flight, once all its completions have
+// been reported.
 func (b *Backend) rearm() {
 	b.moved = false
 	for i := range b.slots.n {
@@ -147,7 +147,7 @@ func (b *Backend) rearm() {
 		case op.State == canceling:
 			b.end(op, backend.ErrCanceled)
 		case op.State == flying && b.class(op.Handle) == plainFile && !s.polling:
-			// A worker thread may or may not have done it.
+			// A worker thread may or may not have done the operation.
 			b.end(op, syscall.ECANCELED)
 		case op.State == flying:
 			b.resubmit(op)
@@ -155,8 +155,8 @@ func (b *Backend) rearm() {
 	}
 }
 
-// filled finds the bytes of a completion, in the buffers of the ring that it
-// came from: while a move is under way those of the old one.
+// filled finds the bytes of a completion, in the buffers of the ring that it came from:
+// while a move is under way that is the old ring.
 func (b *Backend) filled(e *cqe) []byte {
 	bufs := b.bufs
 	if b.moved {

@@ -13,8 +13,8 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// A loop that goes on with another thread loses nothing: reads, accepts, writes
-// that wait, polls and cancellations in flight come along.
+// A loop that continues on another thread loses nothing: reads, accepts, writes that
+// wait, polls and cancellations in flight come along.
 func TestMove(t *testing.T) {
 	for _, k := range configs {
 		t.Run(k.name, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestMove(t *testing.T) {
 				sent += r.buf[wr].n
 				wr = r.write(full, 0, block)
 			}
-			if r.Cancel(gone) { // else the kernel is yet to be told
+			if r.Cancel(gone) { // otherwise the kernel has yet to be told
 				r.buf[gone].ended, r.buf[gone].err = true, backend.ErrCanceled
 			}
 			for i := range rounds {
@@ -91,7 +91,7 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// Close may come from any thread, and ends everything there too.
+// Close may come from any thread, and ends everything from there too.
 func TestCloseElsewhere(t *testing.T) {
 	before := openDescriptors(t)
 	var peers []int
@@ -195,7 +195,7 @@ func TestHost(t *testing.T) {
 			if !r.buf[wr].ended {
 				t.Fatal("the write is not reported")
 			}
-			// A result without the kernel's doing.
+			// A result that does not come from the kernel.
 			bad := r.arm(&backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: 9999})
 			if !readable(time.Second) {
 				t.Fatal("a refusal does not show")

@@ -14,10 +14,10 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// What waits, waits for what can change. The kernel's polls also tell of the end
-// of the peer's writing and of urgent bytes, for as long as they are there, which
-// is nothing for a write or for a read: an Op that is submitted again each time
-// takes a whole processor within one Wait.
+// An Op that waits must wait for something that can change. The kernel's polls also
+// report the end of the peer's writing and urgent bytes, for as long as they are there,
+// though neither helps a write or a read: an Op that is submitted again each time would
+// take a whole processor within one Wait.
 func TestPatience(t *testing.T) {
 	type test struct {
 		name  string
@@ -103,7 +103,7 @@ func TestPatience(t *testing.T) {
 			r := newRig(t, Config{})
 			h, peer := r.pair()
 			if !k.tcp {
-				// How full TCP's buffers are changes for a while by itself.
+				// How full TCP's buffers are keeps changing for a while by itself.
 				h, peer = unixPair(r)
 			}
 			op := k.setup(r, h, peer)
@@ -129,7 +129,7 @@ func TestPatience(t *testing.T) {
 			if rec := r.buf[op]; rec.err != nil || rec.n <= 0 {
 				t.Errorf("%+v", *rec)
 			}
-			// What stays armed is armed as before, and ends when it is canceled.
+			// An Op that stays armed is armed as before, and ends when it is canceled.
 			r.cancel(op)
 		})
 	}

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Features are what a kernel's io_uring may or may not have and a backend uses
-// where it is there. Each is found by trying it, not by the kernel's version.
+// Features are the parts of io_uring that a kernel may or may not have, and that a
+// backend uses if they are there. Each is detected by trying it, not by the kernel's
+// version.
 type Features uint16
 
 // The features.
@@ -63,7 +64,7 @@ func (f Features) setupFlags() uint32 {
 	return flags
 }
 
-// describe lists features for people.
+// describe lists features in words.
 func describe(has, without Features, r *ring) []string {
 	list := make([]string, 0, len(featureNames)+2)
 	for i, name := range featureNames {
@@ -86,8 +87,8 @@ var neededOps = [...]uint8{
 	opWritev, opPollAdd, opSendmsg, opAccept, opAsyncCancel, opConnect, opRead, opWrite, opSend, opRecv,
 }
 
-// probe finds out what the kernel's io_uring can do, on a small ring of its
-// own. Without provided buffer rings (Linux 5.19) it is an error, ENOSYS.
+// probe finds out what the kernel's io_uring can do, on a small ring of its own. If
+// there are no provided buffer rings (Linux 5.19), it returns ENOSYS.
 func probe() (Features, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -122,7 +123,7 @@ func probe() (Features, error) {
 	return has | tried, nil
 }
 
-// probeSetup makes a ring with as much as the kernel grants.
+// probeSetup makes a ring with as many features as the kernel grants.
 func probeSetup() (*ring, Features, error) {
 	var err error
 	for _, f := range [...]Features{
@@ -152,11 +153,11 @@ func probeOps(r *ring) error {
 	return nil
 }
 
-// probeMultishot tries multishot receive and accept where something is there to
-// take at once, and whether an ordinary receive and a multishot one, submitted
-// together and in this order, take pieces of one buffer and complete in this
-// order: some kernels with incremental buffers complete the second first, and
-// then nobody can tell whose bytes are whose.
+// probeMultishot tries multishot receive and accept with something to take at once. It
+// also checks whether an ordinary receive and a multishot one, submitted together and
+// in this order, take pieces of one buffer and complete in this order: some kernels
+// with incremental buffers complete the second first, and then no one can tell whose
+// bytes are whose.
 func probeMultishot(r *ring, bufs *buffers) (Features, error) {
 	var fds [7]int
 	n := 0
@@ -242,7 +243,7 @@ func probeListener(fds *[7]int, n *int) (int, error) {
 		pair[i], fds[*n] = fd, fd
 		*n++
 	}
-	// An unnamed address has the system choose an abstract one.
+	// For an unnamed address the system chooses an abstract one.
 	if err := unix.Bind(pair[0], &unix.SockaddrUnix{}); err != nil {
 		return -1, err
 	}

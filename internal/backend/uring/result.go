@@ -11,8 +11,8 @@ import (
 	"github.com/weir-io/weir/internal/sys"
 )
 
-// result turns one completion into a result in *c and returns true, or returns
-// false where it is nobody's business: it only moved an Op on.
+// result turns one completion into a result in *c and returns true, or returns false if
+// there is nothing to report because it only moved an Op on.
 func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 	more := e.flags&cqeMore != 0
 	if e.userData == dataIgnore {
@@ -49,7 +49,7 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		c.N = int(e.res)
 	}
 	if errno == syscall.ECANCELED && op.State == flying && op.Kind != backend.Connect {
-		// Not by us: the thread that submitted it has ended.
+		// We did not cancel it: the thread that submitted it has ended.
 		return b.retry(op, c)
 	}
 	if s.polling {
@@ -62,9 +62,9 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 			b.stats.NoBuffer++
 			return b.retry(op, c)
 		case errno == syscall.EAGAIN:
-			// A device that io_uring cannot wait for; or a socket with an urgent
-			// byte, which the kernel takes for something to receive, tries many
-			// times and gives up.
+			// Either a device that io_uring cannot wait for, or a socket with an urgent
+			// byte: the kernel takes that for something to receive, tries many times
+			// and gives up.
 			s.polling = true
 			s.patient = b.class(op.Handle) == socket
 			return b.retry(op, c)
@@ -93,13 +93,13 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 	return b.done(op, errno, c)
 }
 
-// done completes a result and says whether there is one to report. The Op goes
-// on where the kernel says so, and where it is Multi and the kernel ended it
-// early or has no multishot: then it is submitted again.
+// done completes a result and says whether there is one to report. The Op goes on if
+// the kernel says so. If it is Multi and the kernel ended it early or has no multishot,
+// it is submitted again.
 //
-// When Wait returns, every Op is idle or armed as its results say. So the last
-// result of an Op that has another in the same batch is put off to the next
-// Wait; it never carries bytes or a connection.
+// When Wait returns, every Op is idle or armed as its results say. So if an Op already
+// has a result in the same batch, its last result is put off to the next Wait; it never
+// carries bytes or a connection.
 func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completion) bool {
 	s := b.slots.at(op.Slot)
 	goesOn := errno == 0 && op.Flags&backend.Multi != 0 &&
@@ -128,8 +128,8 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 		b.end(op, c.Err)
 		return false
 	case c.More:
-		// An error that leaves the submission armed is not known to happen; but
-		// an error ends an Op, so nothing of it may remain.
+		// An error that leaves the submission armed is not known to happen; but an
+		// error ends an Op, so no part of it may remain.
 		b.abandon(op)
 		c.More = false
 	default:
@@ -138,7 +138,7 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 	return true
 }
 
-// retry submits op once more, or ends it where it is being canceled.
+// retry submits op once more, or ends it if it is being canceled.
 func (b *Backend) retry(op *backend.Op, c *backend.Completion) bool {
 	if c.More {
 		return false // it is still armed
@@ -150,8 +150,8 @@ func (b *Backend) retry(op *backend.Op, c *backend.Completion) bool {
 	return b.done(op, syscall.ECANCELED, c)
 }
 
-// disarm gives op another slot, since the kernel still holds the poll that it
-// had, which is canceled.
+// disarm gives op another slot: the kernel still holds the poll of the old one, which
+// is now canceled.
 func (b *Backend) disarm(op *backend.Op) *slot {
 	old := b.slots.at(op.Slot)
 	b.cancels = append(b.cancels, b.slots.data(op.Slot))
@@ -162,7 +162,7 @@ func (b *Backend) disarm(op *backend.Op) *slot {
 	return s
 }
 
-// abandon makes op idle although the kernel still holds its submission, which is
+// abandon makes op idle although the kernel still holds its submission, which is now
 // canceled.
 func (b *Backend) abandon(op *backend.Op) {
 	b.cancels = append(b.cancels, b.slots.data(op.Slot))
@@ -170,7 +170,7 @@ func (b *Backend) abandon(op *backend.Op) {
 	b.idle(op)
 }
 
-// received says in c where the bytes of a read are.
+// received records in c where the bytes of a read are.
 func (b *Backend) received(s *slot, data []byte, c *backend.Completion) {
 	switch {
 	case c.N == 0:
@@ -196,15 +196,15 @@ func (b *Backend) accepted(op *backend.Op, c *backend.Completion) {
 	b.peerOf(h, op.Handle, c.Peer)
 	if d := b.detail(op.Handle); d != nil {
 		for _, o := range d.options {
-			// They held on the listener; here at worst the default stays.
+			// The options were valid on the listener; here at worst the default stays.
 			b.stats.Calls++
 			_ = sys.SetOption(int(h), o.Option, o.Value)
 		}
 	}
 }
 
-// polled goes on after a poll: with the operation that it precedes, or with the
-// result if the poll was all.
+// polled continues after a poll: with the operation that it precedes, or with the
+// result if the poll was all there was to do.
 func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Completion) bool {
 	op := s.op
 	c.N = 0
@@ -246,9 +246,9 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 	}
 	switch {
 	case !ready && armed:
-		return false // the next change tells
+		return false // the next change is reported
 	case !ready:
-		// What was told is nothing for op and may be told again at once.
+		// What the poll reported is of no use to op and may be reported again at once.
 		s.patient = true
 		return b.retry(op, c)
 	case armed:
@@ -263,7 +263,7 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 	return b.done(op, 0, c)
 }
 
-// hungUp takes a result of a Hangup's poll, which is armed still or not.
+// hungUp takes a result of a Hangup's poll, which may or may not still be armed.
 func (b *Backend) hungUp(op *backend.Op, res int32, armed bool, c *backend.Completion) bool {
 	switch {
 	case res&pollBad == 0 && armed:

@@ -22,7 +22,7 @@ type rig struct {
 	buf  map[*backend.Op]*record
 }
 
-// record is what an Op has reported.
+// record holds what an Op has reported.
 type record struct {
 	data    []byte
 	results int
@@ -115,15 +115,15 @@ func (r *rig) cancel(op *backend.Op) *record {
 	return rec
 }
 
-// pair returns a handle and the descriptor that it is connected to, which
-// blocks for at most ten seconds.
+// pair returns a handle and the descriptor that it is connected to, on which calls
+// block for at most ten seconds.
 func (r *rig) pair() (backend.Handle, int) {
 	r.tb.Helper()
 	s, c := tcpPairs(r.tb, 1)
 	return r.adopted(s[0], c[0])
 }
 
-// adopted takes both ends of a connection: s is the backend's, c the test's, whose
+// adopted takes both ends of a connection: s goes to the backend, c to the test, whose
 // reads give up after 10 s.
 func (r *rig) adopted(s, c int) (backend.Handle, int) {
 	r.tb.Helper()

@@ -41,8 +41,8 @@ type ring struct {
 	signals bool // signal was called
 }
 
-// newRing sets up a ring of at least entries submissions and completions
-// completions, or reports why the system refuses.
+// newRing sets up a ring of at least entries submissions and completions completions,
+// or reports why the system refuses to.
 func newRing(entries, completions, flags uint32) (*ring, error) {
 	p := params{flags: flags | setupCQSize | setupClamp, cqEntries: completions}
 	fd, _, errno := syscall.RawSyscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
@@ -89,8 +89,8 @@ func (r *ring) mmap(p *params) error {
 	return nil
 }
 
-// close gives everything back. The kernel ends what is in flight some time
-// later, on its own: memory it was given must outlive that.
+// close gives everything back. The kernel ends what is in flight some time later, on
+// its own: memory that it was given must outlive that.
 func (r *ring) close() {
 	r.unmap()
 	_ = unix.Close(r.fd)
@@ -135,7 +135,7 @@ func (r *ring) peek(i uint32) *cqe { return &r.cqes[(*r.cqHead+i)&r.cqMask] }
 func (r *ring) drop(n uint32) { atomic.StoreUint32(r.cqHead, *r.cqHead+n) }
 
 // pendingWork reports whether entering the kernel without waiting could bring
-// completions. True too where the kernel cannot say.
+// completions. It is also true if the kernel cannot tell.
 func (r *ring) pendingWork() bool {
 	return r.flags&setupTaskrunFlag == 0 || r.hidden()
 }
@@ -146,9 +146,9 @@ func (r *ring) hidden() bool { return atomic.LoadUint32(r.sqFlags)&(sqCQOverflow
 // overflown reports whether completions wait outside the queue.
 func (r *ring) overflown() bool { return atomic.LoadUint32(r.sqFlags)&sqCQOverflow != 0 }
 
-// enter submits what was filled in and, if collect is set, has the kernel put
-// out completions. If wait is set too, it waits for one: at most timeout, for
-// ever below 0. It enters as a system call that may block, whichever it is: the
+// enter submits what was filled in and, if collect is set, makes the kernel post
+// completions. If wait is set too, it waits for one: for at most timeout, or for ever
+// if that is negative. In either case it enters as a system call that may block: the
 // runtime can then run the garbage collector and other goroutines.
 func (r *ring) enter(collect, wait bool, timeout time.Duration) syscall.Errno {
 	n := r.unsubmitted()
@@ -177,8 +177,8 @@ func (r *ring) register(call uintptr, arg unsafe.Pointer, n uintptr) syscall.Err
 	return errno
 }
 
-// signal has the ring write to an eventfd when it has something to collect. Again
-// is nothing.
+// signal makes the ring write to an eventfd when it has something to collect. Calling
+// it again has no effect.
 func (r *ring) signal(fd int) syscall.Errno {
 	if r.signals {
 		return 0

@@ -25,40 +25,41 @@ const (
 	settled
 )
 
-// slot ties what the kernel was given to the Op it is for. Its index and
-// generation are the user_data of the submission, so that a completion finds
-// its Op, and one that comes too late finds nobody.
+// slot ties what the kernel was given to the Op that it is for. Its index and
+// generation are the user_data of the submission, so that a completion finds its Op,
+// and one that comes too late finds none.
 type slot struct {
 	op  *backend.Op
 	aux *aux
 	gen uint32
-	// batch is the last Wait that reported a result of op with More; of a free
-	// slot it is the next free one.
+	// batch is the last Wait that reported a result of op with More; in a free slot it
+	// is the next free one.
 	batch uint32
 	// polling is true while the submission is a poll that precedes the
 	// operation proper.
 	polling bool
-	// patient is true while that poll stays armed and tells of changes only: an
-	// earlier one ended at once, and nothing had come of it.
+	// patient is true while that poll stays armed and reports changes only: an earlier
+	// one ended at once, to no avail.
 	patient bool
-	// parked is true for a Hangup that flies although the kernel has refused it: of a
-	// file or device that it cannot wait for, which has no one at its other end.
+	// parked is true for a Hangup that counts as flying although the kernel has refused
+	// it: one on a file or device that the kernel cannot wait for, which has no one at
+	// its other end.
 	parked bool
 	// quiet is true while the submission skips the completion of a success.
 	quiet bool
-	// lost is true once op's descriptor was found to be another's.
+	// lost is true once op's descriptor was found to belong to something else.
 	lost bool
-	// refused is true for an Op that was never armed and is only to be told.
+	// refused is true for an Op that was never armed and only has to be reported.
 	refused bool
 	// accepts is true for an orphan whose completions are connections.
 	accepts bool
-	// orphan is true when op has had its last result and was let go, and the
-	// kernel still holds the submission.
+	// orphan is true if op has had its last result and was released while the kernel
+	// still holds the submission.
 	orphan bool
 }
 
-// aux is the memory a submission refers to besides its bytes: on the heap,
-// where nothing moves, and referred to by the slot until the last completion.
+// aux is the memory that a submission refers to besides its bytes: on the heap, where
+// nothing moves, and referred to by the slot until the last completion.
 type aux struct {
 	hdr  unix.Msghdr
 	iov  []unix.Iovec
@@ -69,17 +70,17 @@ type aux struct {
 
 const noSlot = ^uint32(0)
 
-// slots is the table of them, in blocks, which stay where they are.
+// slots is the table of slots, in blocks, which stay where they are.
 type slots struct {
 	blocks []*[blockSize]slot
-	n      uint32 // that were ever used
+	n      uint32 // slots that were ever used
 	free   uint32
 	spare  []*aux
 }
 
 const blockSize = 128
 
-// at returns slot i, which was used before.
+// at returns slot i, which must have been used before.
 func (t *slots) at(i uint32) *slot { return &t.blocks[i/blockSize][i%blockSize] }
 
 // take makes a slot for op.
@@ -115,7 +116,7 @@ func (t *slots) drop(i uint32) {
 	t.free = i
 }
 
-// aux returns the slot's aux, making one if need be.
+// aux returns the slot's aux, making one if needed.
 func (t *slots) aux(s *slot) *aux {
 	if s.aux == nil {
 		s.aux = t.newAux()
@@ -152,7 +153,7 @@ func (t *slots) keepAux(a *aux) {
 // data is the user_data of slot i.
 func (t *slots) data(i uint32) uint64 { return uint64(t.at(i).gen)<<32 | uint64(i) }
 
-// abandon lets go of slot i's Op; a later completion frees the slot.
+// abandon releases slot i's Op; a later completion frees the slot.
 func (t *slots) abandon(i uint32) {
 	s := t.at(i)
 	s.op, s.orphan = nil, true
@@ -166,7 +167,7 @@ func (t *slots) bury(data uint64) {
 	}
 }
 
-// accepting reports whether a completion of that user_data, whose Op was let go,
+// accepting reports whether a completion with that user_data, whose Op was released,
 // brings a connection.
 func (t *slots) accepting(data uint64) bool {
 	i := uint32(data)
@@ -177,7 +178,7 @@ func (t *slots) accepting(data uint64) bool {
 	return s.gen == uint32(data>>32) && s.accepts
 }
 
-// find returns the slot with that user_data, or nil where it is gone.
+// find returns the slot with that user_data, or nil if it is gone.
 func (t *slots) find(data uint64) (uint32, *slot) {
 	i := uint32(data)
 	if i >= t.n {

@@ -19,11 +19,11 @@ const (
 	notOpen   class = iota
 	socket          // recv and send
 	stream          // read and write
-	polled          // read and write once a poll says so: others need it to block
+	polled          // read and write once a poll says so: others need the file in blocking mode
 	plainFile       // read and write: a file that is always ready
 )
 
-// handle is what the backend knows of every handle by its number.
+// handle is what the backend knows about every handle, by its number.
 type handle struct {
 	class class
 	// busy has a bit for each place that an armed Op occupies.
@@ -36,7 +36,7 @@ const (
 	hangups                    // Hangup
 	watching                   // Ready
 	detailed                   // not a place: there is a detail
-	bulky                      // nor this: the last receive was a large one
+	bulky                      // not a place either: the last receive was a large one
 )
 
 // place is the place that an Op of kind k occupies: one of each at a time.
@@ -54,14 +54,14 @@ func place(k backend.Kind) uint8 {
 	return 0
 }
 
-// detail is what few handles have.
+// detail holds what few handles need.
 type detail struct {
 	adopted sys.Descriptor        // as Adopt found it, if FD is not -1
 	file    *sys.Bound            // a listener's file
-	options []backend.OptionValue // for what it accepts, where the system does not hand them down
+	options []backend.OptionValue // for connections that it accepts, if the system does not hand them down
 	unix    bool                  // of the Unix family
 	ipv6    bool
-	// broke is what ended the connection. The kernel tells that once and then
+	// broke is the error that ended the connection. The kernel reports it once and then
 	// shows an end of stream.
 	broke syscall.Errno
 }
@@ -74,7 +74,7 @@ func (b *Backend) class(h backend.Handle) class {
 	return b.handles[h].class
 }
 
-// detail returns what else is known of h, or nil.
+// detail returns what else is known about h, or nil.
 func (b *Backend) detail(h backend.Handle) *detail {
 	if b.class(h) == notOpen || b.handles[h].busy&detailed == 0 {
 		return nil
@@ -82,7 +82,7 @@ func (b *Backend) detail(h backend.Handle) *detail {
 	return b.details[h]
 }
 
-// handle returns the entry of h, made if need be.
+// handle returns the entry of h, making it if needed.
 func (b *Backend) handle(h backend.Handle) *handle {
 	if n := int(h) + 1 - len(b.handles); n > 0 {
 		b.handles = append(b.handles, make([]handle, n)...)
@@ -104,7 +104,7 @@ func (b *Backend) setDetail(h backend.Handle, d *detail) {
 	b.details[h] = d
 }
 
-// forget ends what is known of h and returns its detail, if any.
+// forget clears what is known about h and returns its detail, if any.
 func (b *Backend) forget(h backend.Handle) *detail {
 	d := b.detail(h)
 	b.handles[h] = handle{}
@@ -115,9 +115,9 @@ func (b *Backend) forget(h backend.Handle) *detail {
 	return d
 }
 
-// broken remembers errno if it is one that ends a connection, and returns the
-// error that a read's or write's outcome stands for: what broke the connection
-// before, where this only shows the consequence.
+// broken remembers errno if it is one that ends a connection, and returns the error
+// that the outcome of a read or write stands for: the one that broke the connection
+// before, if this outcome is only its consequence.
 func (b *Backend) broken(op *backend.Op, n int, errno syscall.Errno) syscall.Errno {
 	switch errno {
 	case syscall.ECONNRESET, syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.ETIMEDOUT,
@@ -131,7 +131,7 @@ func (b *Backend) broken(op *backend.Op, n int, errno syscall.Errno) syscall.Err
 		d.broke = errno
 	case 0:
 		if op.Kind == backend.Write && n == 0 {
-			return syscall.EIO // a device that takes nothing would be tried for ever
+			return syscall.EIO // otherwise a device that takes nothing would be tried for ever
 		}
 		if n > 0 {
 			return 0
@@ -169,9 +169,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	return b.opened(fd, socket, d), nil
 }
 
-// Adopt takes over a descriptor; see backend.Backend. One that is a handle
-// already is EEXIST. Its flags, which other
-// processes may share, stay as they are; sys.Adopt says how.
+// Adopt takes over a descriptor; see backend.Backend. If it is already a handle, the
+// error is EEXIST. Its flags, which other processes may share, stay as they are;
+// sys.Adopt says how.
 func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	if b.closed {
 		return backend.None, errClosed
@@ -211,9 +211,9 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	return closeHandle(h, d, how == backend.CloseReset)
 }
 
-// letGo makes idle what is armed on h, and has the kernel let go of the file that
-// it holds for that: until then closing the descriptor closes no socket, and its
-// address stays taken.
+// letGo makes the Ops armed on h idle, and makes the kernel release the file that it
+// holds for them: until then closing the descriptor closes no socket, and its address
+// stays taken.
 func (b *Backend) letGo(h backend.Handle) {
 	if b.handles[h].busy&(reading|writing) == 0 {
 		return
@@ -248,7 +248,7 @@ func (b *Backend) letGo(h backend.Handle) {
 			b.failed = err
 		}
 		if err != nil || errno != 0 && errno != syscall.EINTR {
-			return // the kernel lets go when it can
+			return // the kernel releases it when it can
 		}
 	}
 }
@@ -311,9 +311,9 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	return sys.GetOption(int(h), o)
 }
 
-// connect stores op's address in to, where the kernel can read it, and connects
-// what never waits: on Unix sockets. done is true if that has ended, or if the
-// address is no good.
+// connect stores op's address in to, where the kernel can read it, and connects Unix
+// sockets, which never wait. done is true if the connect has ended, or if the address
+// is invalid.
 func (b *Backend) connect(to *sys.Sockaddr, op *backend.Op) (done bool, err error) {
 	d := b.detail(op.Handle)
 	if err := to.Encode(op.Addr, d != nil && d.ipv6, int(op.Handle)); err != nil {
@@ -323,21 +323,21 @@ func (b *Backend) connect(to *sys.Sockaddr, op *backend.Op) (done bool, err erro
 		return false, nil
 	}
 	if d != nil && d.adopted.Blocks {
-		// A socket that is not connected yet is nobody else's stream.
+		// No one else uses a socket that is not connected yet as a stream.
 		if err := unix.SetNonblock(int(op.Handle), true); err != nil {
 			return true, err
 		}
 		d.adopted.Blocks = false
 	}
 	b.stats.Calls++
-	// EAGAIN is final: the listener's backlog is full, and nothing will tell
-	// when it is not.
+	// EAGAIN is final: the listener's backlog is full, and nothing reports when that
+	// changes.
 	return true, failed(sys.Connect(int(op.Handle), to))
 }
 
-// peerOf stores the peer of h, accepted from listener, in *to. A connection
-// that was reset meanwhile has no name any more: it gets the unspecified
-// address of its family, and the reset is seen when it is used.
+// peerOf stores the peer of h, accepted from listener, in *to. A connection that was
+// reset meanwhile no longer has a name: it gets the unspecified address of its family,
+// and the reset shows when the connection is used.
 func (b *Backend) peerOf(h, listener backend.Handle, to *backend.Addr) {
 	b.stats.Calls++
 	a, err := sys.Name(int(h), true)
@@ -356,7 +356,7 @@ func (b *Backend) peerOf(h, listener backend.Handle, to *backend.Addr) {
 	}
 }
 
-// pendingError is what a poll's error condition stands for.
+// pendingError is the error that a poll's error condition stands for.
 func (b *Backend) pendingError(op *backend.Op) error {
 	if b.class(op.Handle) != socket {
 		return syscall.EPIPE // the reader of a pipe is gone
@@ -364,7 +364,7 @@ func (b *Backend) pendingError(op *backend.Op) error {
 	b.stats.Calls++
 	errno := sys.PendingError(int(op.Handle))
 	if errno == 0 {
-		errno = syscall.EPIPE // told before, if anything was
+		errno = syscall.EPIPE // any other error was reported before
 	}
 	if errno = b.broken(op, 0, errno); errno == syscall.EPIPE {
 		return nil
@@ -372,7 +372,7 @@ func (b *Backend) pendingError(op *backend.Op) error {
 	return errno
 }
 
-// failed makes an error of an errno: a nil one of 0.
+// failed makes an error of an errno: nil for 0.
 func failed(errno syscall.Errno) error {
 	if errno == 0 {
 		return nil

@@ -13,9 +13,9 @@
 // at no other time (deferred task work), so nothing interrupts callbacks. Every
 // later Wait and Close must come from the same thread.
 //
-// What the kernel is given stays alive and in place until the last completion
-// for it: bytes by the Op, the rest by the slot (slots.go). A completion finds
-// its Op by index and generation, so one that comes late finds nobody.
+// What the kernel is given stays alive and in place until the last completion for it:
+// bytes by the Op, the rest by the slot (slots.go). A completion finds its Op by index
+// and generation, so one that comes late finds none.
 package uring
 
 import (
@@ -32,15 +32,15 @@ import (
 // Config shapes a backend. The zero value is good for most.
 type Config struct {
 	// Entries is the length of the submission queue and Completions that of the
-	// completion queue. More work than fits is passed on in several steps.
-	// Default 256 and 4096.
+	// completion queue. Work that does not fit is passed on in several steps. Default
+	// 256 and 4096.
 	Entries, Completions uint32
-	// Buffers is how many buffers of BufferSize bytes receives share; a power
-	// of two, at most 32768. It bounds what one turn can receive: what finds no
-	// buffer stays in its socket until the next. Default 16 of 64 KiB where the
-	// kernel can fill them piece by piece, else 128 of 16 KiB.
+	// Buffers is how many buffers of BufferSize bytes receives share; a power of two,
+	// at most 32768. It bounds what one turn can receive: bytes that find no buffer
+	// stay in their socket until the next. Default 16 of 64 KiB if the kernel can fill
+	// them piece by piece, else 128 of 16 KiB.
 	Buffers, BufferSize int
-	// Without are features to leave alone even where the kernel has them.
+	// Without lists features not to use even if the kernel has them.
 	Without Features
 }
 
@@ -52,12 +52,12 @@ type Stats struct {
 	Completions uint64 // entries taken from the completion queue
 	NoBuffer    uint64 // receives that found no buffer and were armed again
 	Rearmed     uint64 // Multi Ops that the kernel ended and that were armed again
-	Overflows   uint64 // times the completion queue was seen overflown
+	Overflows   uint64 // times the completion queue was found to have overflowed
 	Late        uint64 // completions whose Op was gone
 	Moves       uint64 // to another thread
 }
 
-// Backend is an io_uring and what is in flight on it.
+// Backend is an io_uring and everything in flight on it.
 type Backend struct {
 	ring     *ring
 	bufs     *buffers
@@ -70,14 +70,14 @@ type Backend struct {
 	enabled  bool
 	closed   bool
 	hosted   bool
-	failed   error         // outside of Wait, for the next one
+	failed   error         // found outside Wait, for the next one to return
 	schedule time.Duration // when the runtime's scheduler last had its turn
 	seen     time.Duration // clock at the last Wait
 
 	slots    slots
-	queue    []uint64 // user_data of what goes out at the next Wait, from head on
+	queue    []uint64 // user_data of what the next Wait submits, from head on
 	head     int
-	later    []uint64 // user_data of what is to go out once more
+	later    []uint64 // user_data of what is to be submitted once more
 	cancels  []uint64 // user_data of what is to be canceled then
 	hushed   []hushed
 	ended    []ended
@@ -86,14 +86,14 @@ type Backend struct {
 	watched  bool   // the wake-up descriptor is polled by the ring
 
 	short      bool          // the kernel had no memory at the last enter
-	shortSince time.Duration // and at each since then
+	shortSince time.Duration // when that began; every enter since has failed so
 
 	spill   []cqe // completions taken out of the queue, from spilled on
 	spilled int
-	moved   bool       // they are the last of an older ring
+	moved   bool       // the spilled completions are the last of an older ring
 	strays  []*buffers // of older rings, lent until the next Wait
 
-	handles  []handle // that are open, by number
+	handles  []handle // the open ones, by number
 	details  map[backend.Handle]*detail
 	slabs    [][]byte
 	packets  packets
@@ -123,9 +123,9 @@ const (
 
 var errClosed = fmt.Errorf("uring: backend is closed: %w", net.ErrClosed)
 
-// New makes a backend, or says why the system has no io_uring to offer: then
-// the error is syscall.ENOSYS (too old or left out), EPERM (forbidden) or ENOMEM
-// (locked memory), and another backend can serve.
+// New makes a backend, or reports why the system offers no io_uring: the error is then
+// syscall.ENOSYS (too old or left out), EPERM (forbidden) or ENOMEM (locked memory),
+// and another backend can serve.
 func New(c Config) (*Backend, error) {
 	has, err := probe()
 	if err != nil {
@@ -188,11 +188,10 @@ func (b *Backend) Stats() Stats {
 // Wake makes a Wait return; see backend.Backend.
 func (b *Backend) Wake() { b.waker.wake() }
 
-// Submit queues op for the next Wait, which hands it to the kernel with
-// everything else; see backend.Backend. Ops that need no waiting or cannot be
-// armed finish here; a second one on a handle for which one like it is armed
-// ends with EBUSY. A Ready Op may name a descriptor that was never adopted and
-// stays its owner's.
+// Submit queues op for the next Wait, which hands it to the kernel with everything
+// else; see backend.Backend. Ops that need no waiting or cannot be armed finish here;
+// if an Op of the same kind is already armed on the handle, a second one ends with
+// EBUSY. A Ready Op may name a descriptor that was never adopted and stays its owner's.
 func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 	if op.State != 0 {
 		return false // the caller's mistake; the first submission stands
@@ -221,9 +220,9 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 			b.writeNow(op, c)
 			return true
 		case b.class(op.Handle) == plainFile:
-			// The ring goes on by itself where a disk took less than all. If that
-			// fails it reports what was written but does not move the file's
-			// position, and the next write would land upon that.
+			// The ring continues by itself if a disk took less than everything. If that
+			// fails, it reports what was written but does not move the file's position,
+			// and the next write would overwrite it.
 			if b.writeNow(op, c); c.Err != backend.ErrAgain {
 				return true
 			}
@@ -322,8 +321,7 @@ func (b *Backend) check(op *backend.Op) syscall.Errno {
 	return 0
 }
 
-// refuse ends an Op that was not armed: at once, or by the next Wait where it
-// is Multi.
+// refuse ends an Op that was not armed: at once, or by the next Wait if it is Multi.
 func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool {
 	if op.Flags&backend.Multi == 0 || b.closed {
 		*c = backend.Completion{Op: op, Err: err}
@@ -337,7 +335,7 @@ func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool 
 	return false
 }
 
-// end has op's last result, err or success, reported by the next Wait.
+// end makes the next Wait report op's last result, err or success.
 func (b *Backend) end(op *backend.Op, err error) {
 	op.State = settled
 	b.ended = append(b.ended, ended{b.slots.data(op.Slot), err})
@@ -351,22 +349,22 @@ func (b *Backend) arm(op *backend.Op) {
 	b.tell()
 }
 
-// resubmit queues op for once more, as a Wait found out.
+// resubmit queues op once more, after a Wait found that it is needed.
 func (b *Backend) resubmit(op *backend.Op) {
 	op.State = queued
 	b.slots.at(op.Slot).parked = false
 	b.later = append(b.later, b.slots.data(op.Slot))
 }
 
-// Cancel ends op; see backend.Backend. An Op that the kernel has not got is
-// idle at once; for any other the kernel's word is waited for, since its bytes
-// may have moved already.
+// Cancel ends op; see backend.Backend. An Op that the kernel does not have yet is idle
+// at once; for any other the kernel's completion is awaited, since its bytes may
+// already have moved.
 func (b *Backend) Cancel(op *backend.Op) bool {
 	switch op.State {
 	case queued:
 		if b.slots.at(op.Slot).batch == b.batch {
-			// The last Wait has handed out results of it, which may not all be
-			// delivered: it is not idle before they are.
+			// The last Wait has handed out results of this Op that may not all have
+			// been delivered: it is not idle before they are.
 			b.end(op, backend.ErrCanceled)
 			b.tell()
 			return false
@@ -394,7 +392,7 @@ func (b *Backend) release(op *backend.Op) {
 	refused := s.refused
 	b.slots.drop(op.Slot)
 	if refused {
-		op.State = 0 // its place is another's
+		op.State = 0 // another Op has its place
 		return
 	}
 	b.idle(op)
@@ -426,8 +424,8 @@ func (b *Backend) Close() error {
 	err = errors.Join(err, b.closeHandles())
 	b.ring.close()
 	if b.inFlight > 0 {
-		// Another thread's ring, or one that does not drain: its end is awaited
-		// in another way.
+		// Another thread's ring, or one that does not drain: there is another way to
+		// await its end.
 		if e := b.death.await(); e != nil {
 			return errors.Join(err, e) // the kernel may still use the memory
 		}
@@ -470,7 +468,7 @@ func (b *Backend) drain() error {
 	}
 }
 
-// discard takes note of a completion that nobody will hear of.
+// discard records a completion that is reported to no one.
 func (b *Backend) discard(e *cqe) {
 	if e.userData == dataIgnore {
 		return

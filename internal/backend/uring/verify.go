@@ -11,10 +11,10 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// verifier finds descriptors from outside that were closed without a word.
-// io_uring keeps their files open for what is armed on them, so their owners
-// would wait for ever, and the number may come to name something else. After
-// activity, and before a long sleep, it asks about each once.
+// verifier finds descriptors from outside that were closed without notice. io_uring
+// keeps their files open for the Ops armed on them, so their owners would wait for
+// ever, and the number may come to name something else. After activity, and before a
+// long sleep, it asks about each once.
 type verifier struct {
 	list []identity
 	at   map[backend.Handle]int // index in list
@@ -23,7 +23,7 @@ type verifier struct {
 	last time.Duration
 }
 
-// identity is what a descriptor was when it came.
+// identity is what a descriptor referred to when it came.
 type identity struct {
 	h        backend.Handle
 	dev, ino uint64
@@ -49,7 +49,7 @@ func isOpen(h backend.Handle) bool {
 	return err == nil
 }
 
-// add watches over h from now on.
+// add puts h under watch from now on.
 func (v *verifier) add(h backend.Handle) error {
 	id, err := identify(h)
 	if err != nil {
@@ -77,15 +77,14 @@ func (v *verifier) remove(h backend.Handle) {
 	v.list = v.list[:last]
 }
 
-// same reports whether the i-th descriptor still is what it was.
+// same reports whether the i-th descriptor is still what it was.
 func (v *verifier) same(i int) bool {
 	now, err := identify(v.list[i].h)
 	return err == nil && now == v.list[i]
 }
 
-// verify asks about some descriptors if it is time to, ends what is armed on
-// those that are gone, and returns the longest time to sleep before it is
-// called again.
+// verify asks about some descriptors if it is time to, ends the Ops armed on those that
+// are gone, and returns the longest time to sleep before it is called again.
 func (b *Backend) verify(timeout time.Duration) time.Duration {
 	v := &b.verifier
 	if v.left == 0 {
@@ -120,8 +119,8 @@ func shorter(timeout, limit time.Duration) time.Duration {
 	return timeout
 }
 
-// lose gives up a handle whose number is no longer ours: what is armed on it
-// ends with EBADF, and the number is not closed.
+// lose gives up a handle whose number is no longer ours: the Ops armed on it end with
+// EBADF, and the number is not closed.
 func (b *Backend) lose(h backend.Handle) {
 	b.verifier.remove(h)
 	for i := range b.slots.n {

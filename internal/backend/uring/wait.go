@@ -11,13 +11,13 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// quantum is how long a loop runs before it lets the runtime's scheduler have a
-// look. A goroutine locked to its thread never moves the scheduler's tick on;
-// after 10 ms of that the runtime's monitor takes the processor away at every
-// system call, which costs far more.
+// quantum is how long a loop runs before it lets the runtime's scheduler take a turn. A
+// goroutine locked to its thread never advances the scheduler's tick; after 10 ms
+// without a tick the runtime's monitor takes the processor away at every system call,
+// which costs far more.
 const quantum = 4 * time.Millisecond
 
-// hushed is a quiet write that was submitted, and where in the queue.
+// hushed is a quiet write that was submitted, with its place in the queue.
 type hushed struct {
 	data uint64
 	at   uint32
@@ -29,11 +29,10 @@ type ended struct {
 	err  error
 }
 
-// Wait passes on what was submitted, waits, and reports; see backend.Backend.
-// It enters the kernel once, or not at all where results are there already and
-// nothing is to be passed on; more often only for more submissions than the
-// queue holds, after an overflow of the completions, or where what came was no
-// result for anyone.
+// Wait passes on what was submitted, waits, and reports; see backend.Backend. It enters
+// the kernel once, or not at all if results are already there and nothing is to be
+// passed on; more often only for more submissions than the queue holds, after an
+// overflow of the completions, or if the completions that came were no one's results.
 func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, error) {
 	if b.closed {
 		return 0, errClosed
@@ -85,8 +84,8 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 		whole := b.fill()
 		if n > 0 || !whole {
 			if b.ring.unsubmitted() > 0 {
-				// More completions are wanted even where there are some that found
-				// no room in done: those that are there may be the same few's.
+				// Collect more completions even if there are some that found no room in
+				// done: those may all belong to the same few handles.
 				errno, err := b.enter(b.available() < int(b.ring.cqSize), false, 0)
 				if err != nil {
 					return n, err
@@ -119,7 +118,7 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 		if n > 0 || !block || woken || b.short || errno == syscall.EINTR {
 			return n, nil
 		}
-		// What came was no result for anyone, or the limit of verify.
+		// The completions that came were no one's results, or verify's limit was reached.
 		if timeout > 0 {
 			if timeout = until - b.Now(); timeout <= 0 {
 				return 0, nil
@@ -128,9 +127,9 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 	}
 }
 
-// enter enters the ring. Its errno is one that the next Wait gets over (a
-// signal, the timeout, no memory for some seconds or no room for now), its error is not. On
-// another thread than before it moves there instead and returns EAGAIN.
+// enter enters the ring. It returns an errno if the next Wait can get over it (a signal,
+// the timeout, no memory for some seconds or no room for now), and an error if not. On a
+// different thread from before, it moves the ring there instead and returns EAGAIN.
 func (b *Backend) enter(collect, wait bool, timeout time.Duration) (syscall.Errno, error) {
 	errno := b.ring.enter(collect, wait, timeout)
 	switch errno {
@@ -152,9 +151,9 @@ func (b *Backend) enter(collect, wait bool, timeout time.Duration) (syscall.Errn
 	return errno, fmt.Errorf("uring: the kernel's io_uring fails; WEIR_BACKEND=epoll does without: io_uring_enter: %w", errno)
 }
 
-// How a loop outlasts a want of memory in the kernel: it tries again, for some
-// seconds. A Wait that would have waited rests instead and returns, so that timers
-// and what other goroutines post still run; one that would not does not.
+// How a loop survives a shortage of memory in the kernel: it tries again, for some
+// seconds. A Wait that would have waited rests instead and returns, so that timers and
+// posts from other goroutines still run; one that would not have waited does not rest.
 const (
 	shortMost = 3 * time.Second
 	shortWait = 10 * time.Millisecond
@@ -174,8 +173,8 @@ func (b *Backend) enable() error {
 	return nil
 }
 
-// yield lets other goroutines run once per quantum. It reads the clock only
-// where the loop has not done so since the last Wait.
+// yield lets other goroutines run once per quantum. It reads the clock only if the loop
+// has not done so since the last Wait.
 func (b *Backend) yield() {
 	if b.clock == b.seen {
 		b.Now()
@@ -210,9 +209,8 @@ func (b *Backend) takeBack() {
 	b.peerUsed = 0
 }
 
-// promote queues what is to be submitted once more. It is called only while
-// nothing is lent: else a receive that found no buffer would find none again,
-// without end.
+// promote queues what is to be submitted once more. It is called only while nothing is
+// lent: otherwise a receive that found no buffer would find none again, without end.
 func (b *Backend) promote() {
 	if len(b.later) > 0 {
 		b.bufs.takeBack()
@@ -267,7 +265,7 @@ func (b *Backend) fill() bool {
 	return true
 }
 
-// collect reports what is there to report.
+// collect reports the results that are ready.
 func (b *Backend) collect(done []backend.Completion) int {
 	if b.ring.overflown() {
 		b.flood()
@@ -327,22 +325,22 @@ func (b *Backend) report(done []backend.Completion) int {
 	return n
 }
 
-// available is how many completions are there to look at.
+// available is how many completions can be examined.
 func (b *Backend) available() int { return len(b.spill) - b.spilled + int(b.ring.ready()) }
 
-// flood takes in completions that the kernel keeps outside the full queue, so
-// that all there are can be seen.
+// flood takes in completions that the kernel keeps outside the full queue, so that all
+// of them can be seen.
 func (b *Backend) flood() {
 	b.stats.Overflows++
 	for b.ring.overflown() {
 		b.spillReady()
 		if errno := b.ring.enter(true, false, 0); errno != 0 && errno != syscall.EINTR {
-			return // the next enter tells
+			return // the next enter reports it
 		}
 	}
 }
 
-// spillReady moves the completion queue to memory of ours.
+// spillReady moves the contents of the completion queue to our own memory.
 func (b *Backend) spillReady() {
 	n := b.ring.ready()
 	for i := range n {
@@ -379,15 +377,15 @@ func (b *Backend) hush() {
 	b.hushed = kept
 }
 
-// heard notes that a submission has a completion.
+// heard records that a submission has a completion.
 func (b *Backend) heard(e *cqe) {
 	if _, s := b.slots.find(e.userData); s != nil {
 		s.quiet = false
 	}
 }
 
-// emptied returns list without its elements, or nil if it has grown so much
-// that it is no longer worth keeping.
+// emptied returns list without its elements, or nil if it has grown too large to be
+// worth keeping.
 func emptied[T any](list []T) []T {
 	const keep = 1024
 	if cap(list) > keep {

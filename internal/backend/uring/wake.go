@@ -29,9 +29,9 @@ const (
 	woken
 )
 
-// waker gets a Wait to return, from any goroutine, with at most one system call
-// per sleep. The ring polls its descriptor, an eventfd that nobody reads: each
-// write is an edge, and the poll stays armed.
+// waker makes a Wait return, from any goroutine, with at most one system call per
+// sleep. The ring polls its descriptor, an eventfd that no one reads: each write is an
+// edge, and the poll stays armed.
 type waker struct {
 	state  atomic.Uint32
 	hosted atomic.Bool
@@ -53,8 +53,8 @@ func (w *waker) open() error {
 	return nil
 }
 
-// sleep says that a blocking wait comes next, unless a wake has come already;
-// then that is used up and sleep returns false.
+// sleep says that a blocking wait comes next, unless a wake has already come; in that
+// case it consumes the wake and returns false.
 func (w *waker) sleep() bool {
 	if w.state.CompareAndSwap(awake, asleep) || w.state.CompareAndSwap(asleep, asleep) {
 		return true
@@ -73,8 +73,8 @@ func (w *waker) rise() bool {
 	return w.state.Swap(next) == woken
 }
 
-// watched says whether somebody watches the ring from outside, so that wakes
-// have to show at any time.
+// watched says whether a host watches the ring from outside, so that wakes have to show
+// at any time.
 func (w *waker) watched(on bool) {
 	w.hosted.Store(on)
 	if !on {
@@ -82,7 +82,7 @@ func (w *waker) watched(on bool) {
 		return
 	}
 	if !w.state.CompareAndSwap(awake, asleep) && w.state.Load() == woken {
-		w.write() // a wake that nobody saw
+		w.write() // a wake that no one saw
 	}
 }
 
@@ -111,8 +111,8 @@ func (w *waker) tell() {
 	add(w.host)
 }
 
-// hush makes the host's descriptor quiet: what it told of is looked at next. It
-// belongs to the loop's goroutine.
+// hush clears the host's descriptor: what it announced is looked at next. It belongs to
+// the loop's goroutine.
 func (w *waker) hush() {
 	var count [8]byte
 	sys.Read(w.host, count[:])
