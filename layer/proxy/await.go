@@ -18,7 +18,7 @@ const defaultBindTime = 60 * time.Second
 // waiting is the wait for the one connection that a client asked for with BIND
 // (RFC 1928, 4).
 //
-//	(name) ──▶ listening: the client hears where ──▶ the peer came: it hears who
+//	(name) ──▶ listening: the client is told where ──▶ the peer came: it is told who
 //	   │           │
 //	   └───────────┴─ failed: the rules forbid the host, its name or a port could not
 //	                  be had, or no one came in time; or stopped
