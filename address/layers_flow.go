@@ -22,7 +22,7 @@ func flowLayers() []*Layer {
 // direction is the option that says in which direction something applies.
 var direction = OptionDoc{Name: "direction", Type: Choice("in", "out"), Doc: "only what is received, or only what is sent; the default is both, each alone"}
 
-// ways returns v for the directions that a part names.
+// ways returns v for each direction that a part applies to.
 func ways[T any](p *Part, v T) (in, out T) {
 	d := p.Value("direction")
 	if d != "out" {

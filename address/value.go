@@ -32,8 +32,8 @@ var (
 	Text = &Type{Name: "text", Doc: "text; % + , are written %25 %2B %2C", check: checkText}
 	// Path is the path of a file; ~/ at the start means the home directory.
 	Path = &Type{Name: "path", Doc: "a path; ~/ is your home directory", check: checkPath}
-	// Duration is a length of time, as time.ParseDuration reads it, above 0 and up to
-	// 2562047h, which is 292 years. Period has a bound of its own.
+	// Duration is a length of time, as time.ParseDuration reads it, above 0 and
+	// up to 2562047h, which is 292 years. Period sets its own bound.
 	Duration = &Type{Name: "duration", Doc: "30s, 1m30s, 250ms", check: checkDuration}
 	// Int is a whole number from 1 to 2147483647.
 	Int = Number(1, math.MaxInt32)

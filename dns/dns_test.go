@@ -237,7 +237,7 @@ func TestMisbehaviour(t *testing.T) {
 			}
 		}, ErrServer, []string{"udp", "tcp", "udp", "tcp"}},
 		{"no server there", func(lb *lab) {
-			lb.silence(250 * time.Millisecond) // the portable backend does not hear of it
+			lb.silence(250 * time.Millisecond) // the portable backend is not told of this
 			_, _ = lb.s.e.Close(), lb.s.ln.Close()
 		}, ErrServer, nil},
 		{"aliases in a circle", func(lb *lab) {

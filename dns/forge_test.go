@@ -84,9 +84,9 @@ func chiSquare(counts []int) float64 {
 	return (x - free) / math.Sqrt(2*free)
 }
 
-// TestUnpredictable: ids, source ports and cases of 100,000 queries are evenly
-// spread, and no pair of port and id is used twice at a time (docs/promises.md,
-// Names).
+// TestUnpredictable: ids, source ports and letter cases of 100,000 queries are
+// evenly spread, and no pair of port and id is in use twice at a time
+// (docs/promises.md, Names).
 func TestUnpredictable(t *testing.T) {
 	n := 100_000
 	if testing.Short() {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// The wire, without I/O: queries are built and replies are read here.
+// The wire format, without I/O: queries are built and replies are read here.
 
 const (
 	udpSize    = 1232 // what we claim to accept over UDP (RFC 9715)
@@ -377,7 +377,7 @@ func validName(s string) bool {
 			continue
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
 		case c == '/':
-			// RFC 2317: reverse zones of less than a class C network.
+			// RFC 2317: reverse zones smaller than a class C network.
 		default:
 			return false
 		}

@@ -10,7 +10,7 @@ import (
 type nameServer struct {
 	heard  time.Time // when it sent something last
 	silent time.Time // until when it counts as silent
-	edns   bool      // it understands EDNS: a reply of its had an OPT record
+	edns   bool      // it understands EDNS: one of its replies had an OPT record
 	plain  time.Time // until when it is asked without EDNS: it answers only that way
 	folds  time.Time // until when the case of its replies is ignored: it changes the case
 }

@@ -183,7 +183,7 @@ func (q *question) replied(ex *exchange, r *response) {
 		q.failed(ex, errLame)
 		return
 	}
-	// What it took to get an answer is remembered.
+	// Remember what it took to get an answer.
 	now := q.c.l.Now()
 	if slices.Contains(q.plain, ex.server) && !ex.query.edns {
 		s.plain = now.Add(habitFor)
@@ -218,7 +218,7 @@ func (q *question) replied(ex *exchange, r *response) {
 	}
 }
 
-// errLame is a reply of success with nothing in it.
+// errLame reports a reply that says success but holds nothing.
 var errLame = errors.New("neither an answer nor a word that there is none")
 
 // noEDNS reports whether a code says that a server does not know EDNS, or does

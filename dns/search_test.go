@@ -233,7 +233,7 @@ func TestReverseName(t *testing.T) {
 	}
 }
 
-// TestReload: files that change are read again.
+// TestReload: files are read again after they change.
 func TestReload(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	other := newTestServer(t, lb.s.l, netip.AddrPortFrom(lb.s.addr.Addr(), 5353).String())

@@ -87,7 +87,7 @@ func TestFaultLatency(t *testing.T) {
 	}
 }
 
-// TestFaultBandwidth and the window: how long a megabyte takes.
+// TestFaultBandwidth: how long a megabyte takes, given a bandwidth or a window.
 func TestFaultBandwidth(t *testing.T) {
 	f := layer.Faults{Bandwidth: 100_000}
 	near(t, "bandwidth out", flowing(t, 1, 1_000_000, nil, one(fault(layer.FaultConfig{Out: f})))[0], 10*time.Second)

@@ -236,8 +236,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestReplay: what was recorded comes back, byte for byte and at its times, and
-// waits while it is not wanted.
+// TestReplay: a recording is played back byte for byte and at the recorded
+// times, and waits while no bytes are wanted.
 func TestReplay(t *testing.T) {
 	var rec bytes.Buffer
 	s := sink.New(&rec, sink.Config{Gap: layer.RecordingGap})
@@ -311,7 +311,7 @@ func TestReplayCut(t *testing.T) {
 	}
 }
 
-// TestReplayPaused: the recording stands still while nothing is wanted.
+// TestReplayPaused: the recording stands still while no bytes are wanted.
 func TestReplayPaused(t *testing.T) {
 	events := []layer.Traffic{
 		{What: layer.Received, After: time.Second, Data: []byte("a")},

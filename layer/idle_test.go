@@ -38,7 +38,7 @@ func TestMinRateWhen(t *testing.T) {
 		name string
 		rate func(at time.Duration) int // bytes that the peer sends each 10 ms
 		hold []hold
-		want time.Duration // 0: it stays, for the ten seconds of the test
+		want time.Duration // 0: it stays for the ten seconds of the test
 	}{
 		{"a steady trickle", func(time.Duration) int { return 1 }, nil, time.Second},
 		{"nothing at all", func(time.Duration) int { return 0 }, nil, time.Second},

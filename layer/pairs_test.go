@@ -58,7 +58,7 @@ func asker() *layertest.Ear {
 	return e
 }
 
-// thinker replies, long after the request has ended.
+// thinker replies long after the request has ended.
 func thinker() *layertest.Ear {
 	e := &layertest.Ear{KeepOpen: true}
 	e.OnEnd = func() {

@@ -63,8 +63,8 @@ func ReadRecording(r io.Reader, conn uint64) ([]Traffic, error) {
 	}
 }
 
-// Recording reads the events of one connection of a recording, in their order. It
-// keeps one line.
+// Recording reads the events of one connection in a recording, in order. It
+// keeps only one line in memory.
 type Recording struct {
 	s       *bufio.Scanner
 	conn    uint64
@@ -206,7 +206,7 @@ func parseTraffic(line string) (t Traffic, problem string) {
 
 // ReplayConfig says how a recording is played.
 type ReplayConfig struct {
-	// Sent plays what we sent; without it, what was received.
+	// Sent plays what we sent instead of what was received.
 	Sent bool
 	// Fast ignores the recorded times: everything comes as fast as it is taken.
 	Fast bool
@@ -372,7 +372,7 @@ func (p *player) arrived() {
 	p.wait()
 }
 
-// ended is called when nothing is read any more.
+// ended is called when nothing more will be read.
 func (p *player) ended() {
 	if f := p.closed; f != nil {
 		p.closed = nil

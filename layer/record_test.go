@@ -130,8 +130,8 @@ func TestLosslessBroken(t *testing.T) {
 	}
 }
 
-// TestReplayPieces: a recording is read as it is played, no more than a piece ahead,
-// and not by the loop; its file is closed once it is not read any more.
+// TestReplayPieces: a recording is read as it is played, at most one piece
+// ahead, and off the loop; its file is closed once nothing more is read.
 func TestReplayPieces(t *testing.T) {
 	for _, c := range []struct {
 		name string

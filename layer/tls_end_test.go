@@ -263,7 +263,8 @@ func TestTLSChopped(t *testing.T) {
 	})
 }
 
-// TestTLSEarlyBytes: a client's bytes in the segment of its Finished.
+// TestTLSEarlyBytes: a client's bytes arrive in the same segment as its
+// Finished.
 func TestTLSEarlyBytes(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)

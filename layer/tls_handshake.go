@@ -62,7 +62,7 @@ type handshake struct {
 	peer          netip.Prefix // the address it counts for at the gate
 	holder        *holder      // of one of the gate's places; nil: it has none
 	line          *line        // that it waits in
-	moved         time.Time    // when it got its place, or the whole of a record since
+	moved         time.Time    // when it got its place, or its latest whole record after that
 	links         [hsLists]hsLinks
 }
 

@@ -25,7 +25,7 @@ type Traffic struct {
 // TrafficKind says what happened.
 type TrafficKind byte
 
-// The kinds of traffic. Their values are the signs of the log's lines.
+// The kinds of traffic. Their values are the signs in the lines of a log.
 const (
 	Made     TrafficKind = '+'
 	Received TrafficKind = '<'
@@ -129,7 +129,7 @@ func (o *observer) Write(bufs [][]byte) (int, error) {
 // gatedPiece is how many bytes pass at once when they may have to wait.
 const gatedPiece = 64 << 10
 
-// writeGated is Write, as far as there is room.
+// writeGated does what Write does, as far as there is room.
 func (o *observer) writeGated(bufs [][]byte) (total int, err error) {
 	for _, p := range bufs {
 		for len(p) > 0 {

@@ -115,9 +115,9 @@ type Relay struct {
 	res   Result
 	ended bool // By and Why, or Local, are set
 	done  bool
-	timer *weir.Timer // Patience's; nil before a side has failed
+	timer *weir.Timer // for Patience; nil before a side has failed
 	seen  int64       // moved() when it was set
-	left  *weir.Timer // Left's; nil: no side has left, or there is no bound
+	left  *weir.Timer // for Left; nil: no side has left, or there is no bound
 }
 
 // A direction counts as bulk and is spliced after bulkAfter bytes, at a read of
@@ -549,8 +549,8 @@ func (s *side) endWith(err error) {
 		s.closing = true
 		_ = s.t.Close() // always nil
 	default:
-		// What was received is delivered; then a reset, so that the peer does
-		// not take a failure for the end of the stream.
+		// What was received is delivered first; then comes a reset, so that the
+		// peer does not take a failure for the end of the stream.
 		s.closing = true
 		s.r.hurry(s.t.Loop())
 		if t, ok := weir.As[weir.Resetter](s.t); ok {

@@ -93,7 +93,7 @@ func (d *Dialer) Join(t weir.Transport) weir.Protocol {
 		Connected: j.connected, Failed: j.failed, Abandon: j.abandon, Left: j.left, Done: j.done,
 	})
 	request.Hold()
-	// The connect begins once the client's side is made, in the relay's order.
+	// The connect begins once the client's side is made, as the relay requires.
 	j.loop.Soon(j.connect)
 	return j.relay.Protocol(relay.A)
 }

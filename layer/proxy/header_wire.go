@@ -102,7 +102,7 @@ func (h *Header) parse1(p []byte) (n int, err error) {
 	line := string(q[:i])
 	*h = Header{Version: 1}
 	f := strings.Split(line, " ")
-	if len(f) >= 2 && f[1] == "UNKNOWN" { // what follows is to be ignored
+	if len(f) >= 2 && f[1] == "UNKNOWN" { // what follows must be ignored
 		h.Local = true
 		return i + 2, nil
 	}
@@ -161,7 +161,7 @@ func (h *Header) parse2(p []byte) (n int, err error) {
 			return 0, malformed("the PROXY header has the address family %#x", p[13])
 		}
 	}
-	if h.Local { // whatever the addresses are, they are to be ignored
+	if h.Local { // the addresses must be ignored, whatever they are
 		return n, nil
 	}
 	if len(body) < size {

@@ -48,7 +48,7 @@ const (
 	inflateDone
 )
 
-// How many symbols there are (RFC 1951, 3.2.5).
+// The numbers of symbols (RFC 1951, 3.2.5).
 const (
 	litCodes  = 286
 	distCodes = 30

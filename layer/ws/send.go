@@ -20,7 +20,7 @@ var errPing = errors.New("ws: a ping carries at most 125 bytes")
 // whether the transport below has room.
 const frameMax = 64 << 10
 
-// compressMin is how long a message must be for it to be compressed.
+// compressMin is the least length of a message that is compressed.
 const compressMin = 128
 
 // mark says which of the bytes that were given to the transport above are a

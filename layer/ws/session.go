@@ -456,7 +456,7 @@ func (s *session) endInflate() {
 	}
 }
 
-// goOn inflates more, in a turn of its own.
+// goOn inflates more in another turn.
 func (s *session) goOn() {
 	if s.held && s.Paused() {
 		return // ResumeReading goes on

@@ -112,7 +112,7 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// FuzzScanner: blocks are found in the same places however the bytes come
+// FuzzScanner: blocks are found in the same places however the bytes are cut
 // (behaviour 92).
 func FuzzScanner(f *testing.F) {
 	for _, text := range []string{"", "weir", strings.Repeat("weir ", 1000)} {

@@ -124,8 +124,8 @@ func Plain(a layer.Above) layer.Above {
 	}}
 }
 
-// Everywhere runs the stream suite over each layer on every backend, which takes
-// a quarter of an hour, instead of on one.
+// Everywhere runs the stream suite over each layer on every backend instead of
+// on one, which takes a quarter of an hour.
 var Everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
 
 // Suite runs the tests of what every stream promises over layers.
