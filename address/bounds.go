@@ -9,24 +9,26 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// The bounds of what a listener accepts, where its options say nothing. A
-// connection that is relayed takes two descriptors, its own and that of the
-// connection to the other side.
+// The bounds on what a listener accepts if its options do not set them. A
+// relayed connection takes two descriptors, its own and that of the connection
+// to the other side.
 const (
 	descriptorsKept = 64 // for the loop, names, files and the listeners themselves
 	defaultShare    = 15 // see layer.LimitConfig.Share
 
-	// placeWait is how long a client waits while all places are taken. On a UNIX socket
-	// no client waits: all are one peer there, and of two relays that lead to each
-	// other each would go on filling the places that become free in the other.
+	// placeWait is how long a client waits while all places are taken. On a
+	// UNIX socket no client waits: there all clients are one peer, and if two
+	// relays led to each other, each would go on filling the places that become
+	// free in the other.
 	placeWait = 30 * time.Second
-	// peerWait is how long one waits whose address has its share. It holds up others.
+	// peerWait is how long a client waits whose address already has its share.
+	// Meanwhile it holds up others.
 	peerWait = 2 * time.Second
 	// descriptorWait is how long a connect waits for a descriptor.
 	descriptorWait = 10 * time.Second
 )
 
-// boundDocs are the options of a listener that bound its connections.
+// boundDocs returns the options of a listener that bound its connections.
 func boundDocs() []OptionDoc {
 	return []OptionDoc{
 		{Name: "connections", Type: Bound, Doc: "how many at once; without it, as many as the limit of open files has room for"},
@@ -43,7 +45,7 @@ const boundsDoc = "\nA connection counts as two descriptors of the limit of open
 	"/64. Where every connection comes from one proxy and the last sixteenth is missed:\n" +
 	"per-address=none."
 
-// bound reads one of the options; 0 is no bound.
+// bound reads one of the options; 0 means no bound.
 func bound(p *Part, name string, otherwise int) int {
 	switch p.Value(name) {
 	case "":
@@ -55,8 +57,9 @@ func bound(p *Part, name string, otherwise int) int {
 }
 
 // admission makes the option that holds the bounds of a listener. The sockets
-// that one part opens count together. wait is how long a connection waits where there
-// is no descriptor for it; what connections= says is refused at once.
+// that one part opens share the bounds. wait is how long a connection waits
+// when there is no descriptor for it; connections beyond connections= are
+// refused at once.
 func admission(p *Part, wait time.Duration) weir.Option {
 	c := layer.LimitConfig{
 		Total:      bound(p, "connections", roomFor(files.Limit())),
@@ -71,8 +74,8 @@ func admission(p *Part, wait time.Duration) weir.Option {
 	return weir.WithAdmission(layer.NewLimiter(c))
 }
 
-// roomFor is how many connections a limit of open files has room for; 0 where
-// there is no limit.
+// roomFor is how many connections fit within a limit of open files; 0 if there
+// is no limit.
 func roomFor(files uint64) int {
 	if files == 0 || files > math.MaxInt32 {
 		return 0
@@ -81,7 +84,7 @@ func roomFor(files uint64) int {
 	return max(1, max(n-descriptorsKept, n/2)/2)
 }
 
-// describeBounds is what Describe says of them.
+// describeBounds is what Describe says about the bounds.
 func describeBounds(p *Part) string {
 	d := ""
 	if v := p.Value("connections"); v == "none" {

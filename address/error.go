@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Error is an endpoint string that means nothing. It is shown in three lines:
+// Error reports an endpoint string that is not valid. It is shown in three
+// lines:
 //
 //	weir: unknown layer "tsl"
 //	  localhost:3000+tsl
@@ -22,8 +23,8 @@ type Error struct {
 	secret   bool   // the wrong bytes must not be shown
 }
 
-// Error returns the three lines, without a newline at the end. What is not
-// printable is shown escaped, and the carets stand where it is shown.
+// Error returns the three lines, without a newline at the end. Unprintable
+// characters are shown escaped, and the carets are placed accordingly.
 func (e *Error) Error() string {
 	input, pos, end := e.Input, e.Pos, e.End
 	if e.secret {
@@ -49,8 +50,8 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// show renders s for a terminal and says in which columns the bytes pos..end
-// of it come out.
+// show renders s for a terminal and returns the columns in which the bytes
+// pos..end appear.
 func show(s string, pos, end int) (line string, from, to int) {
 	var b strings.Builder
 	column := 0
@@ -81,9 +82,9 @@ func show(s string, pos, end int) (line string, from, to int) {
 	return b.String(), from, to
 }
 
-// Printable escapes what a terminal or a log must not be sent: control
-// characters, escape sequences, bytes that are no UTF-8. The rest stays. It is
-// what to put around everything that a peer can choose.
+// Printable escapes what must not be sent to a terminal or a log: control
+// characters, escape sequences, bytes that are not UTF-8. The rest stays as it
+// is. Use it on everything that a peer can choose.
 func Printable(s string) string {
 	clean := true
 	for i := 0; i < len(s) && clean; i++ {
@@ -101,7 +102,7 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// printable is a rune, whose bytes are s, as it can be shown.
+// printable returns a rune, whose bytes are s, in a form that can be shown.
 func printable(s string, r rune) string {
 	if r == utf8.RuneError && len(s) == 1 || !unicode.IsPrint(r) {
 		return strings.Trim(strconv.Quote(s), `"`)
@@ -131,7 +132,7 @@ func nearest(s string, words []string) string {
 }
 
 // distance is the number of letters to insert, drop, change or swap with their
-// neighbour to make b of a (Damerau and Levenshtein, restricted).
+// neighbour to turn a into b (Damerau and Levenshtein, restricted).
 func distance(a, b string) int {
 	before := make([]int, len(b)+1)
 	above := make([]int, len(b)+1)
@@ -157,7 +158,7 @@ func distance(a, b string) int {
 }
 
 // Nearest returns the word that s is most likely a typo of, or "" if none is
-// near. It is what suggestions are made with.
+// near. It is used to make suggestions.
 func Nearest(s string, words []string) string {
 	if len(s) > 64 {
 		return ""

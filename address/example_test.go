@@ -9,7 +9,7 @@ import (
 	"github.com/weir-io/weir/frame"
 )
 
-// A server and a client that are told by strings where to go and through what.
+// Strings tell a server and a client where to go and through which layers.
 func Example() {
 	l, err := weir.New()
 	if err != nil {
@@ -46,7 +46,7 @@ func Example() {
 	// Output: hello
 }
 
-// Parsing does no I/O. What a string means can be looked at before it is used.
+// Parsing does no I/O. What a string means can be inspected before it is used.
 func ExampleTable_Parse() {
 	e, err := address.Default().Parse("db.example.com:5432,retry=30s+ratelimit:10mbit+tls,ca=corp.pem")
 	if err != nil {
@@ -64,8 +64,8 @@ func ExampleTable_Parse() {
 	// listens: false
 }
 
-// A string that means nothing is shown with what is wrong in it, and the nearest
-// right word.
+// A string that is not valid is shown together with what is wrong with it and
+// the nearest right word.
 func ExampleError() {
 	_, err := address.Default().Parse("localhost:3000+tsl,ca=corp.pem")
 	fmt.Println(err)
@@ -80,7 +80,7 @@ func ExampleError() {
 	// unknown layer "tsl" at byte 15
 }
 
-// What a person typed goes into an endpoint string quoted.
+// Text that a person typed is quoted before it goes into an endpoint string.
 func ExampleQuote() {
 	path := "/srv/a+b, 100%"
 	e, err := address.Default().Parse("unix:" + address.Quote(path))

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// examples are the command's worked examples; today says that they use only what
-// is there.
+// examples are the command's worked examples; today says that an example uses
+// only what exists now.
 var examples = []struct {
 	line  string
 	argv  []string // the endpoints
@@ -29,7 +29,7 @@ var examples = []struct {
 	{line: ":8443+ratelimit:10mbit,burst=64k+tls,cert=s.pem,key=s.key /run/tor/socks+socks5:example.onion:80"},
 	{line: ":5432 db1:5432 db2:5432 --pick least --check 2s", today: true},
 	{line: "fd:https+proxy-in+tls,cert=s.pem+ws:/tunnel localhost:22+proxy-out:v2"},
-	// And others with what is there.
+	// Further examples that use what exists now.
 	{line: "unix-listen:/tmp/redis.sock,mode=0600 localhost:6379,retry=30s", today: true},
 	{line: "- tcp:::1:8080", today: true},
 	{line: "0 fe80::1%25eth0:80,timeout=5s,nagle", today: true},
@@ -53,8 +53,8 @@ func init() {
 	}
 }
 
-// TestExamples: every worked example is of the grammar, and those that use what
-// is there today parse with the table as it is.
+// TestExamples: every worked example fits the grammar, and those that use what
+// exists today parse with the table as it is.
 func TestExamples(t *testing.T) {
 	for _, ex := range examples {
 		for _, arg := range ex.argv {

@@ -2,10 +2,10 @@ package address
 
 import "syscall"
 
-// watchWriters returns a descriptor that becomes readable when a process that had
-// the file at path open for writing closes it; -1 where the system has no more of
-// them, which are few for each user: then a pipe's stream begins with the first
-// byte.
+// watchWriters returns a descriptor that becomes readable when a process that
+// had the file at path open for writing closes it. It returns -1 if the system
+// has no more such descriptors, of which each user has few: a pipe's stream
+// then begins with the first byte.
 func watchWriters(path string) int {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {

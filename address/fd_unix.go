@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// errNoReader is a pipe that no process has open for reading.
+// errNoReader says that no process has the pipe open for reading.
 var errNoReader = errors.New("nothing reads from the pipe yet")
 
 // isListening reports whether a descriptor is a listening socket.
@@ -18,8 +18,8 @@ func isListening(fd int) bool {
 	return err == nil && v != 0
 }
 
-// checkPassed tells a descriptor that was passed in from one of our own, whose
-// close-on-exec flag is set.
+// checkPassed distinguishes a descriptor that was passed in from one of our
+// own, which has its close-on-exec flag set.
 func checkPassed(fd int) error {
 	flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
 	if errno != 0 || flags&syscall.FD_CLOEXEC != 0 {
@@ -62,6 +62,6 @@ func dupFD(fd int) (int, error) {
 
 func closeFD(fd int) {
 	if fd >= 0 {
-		_ = syscall.Close(fd) // there is nothing to do about an error
+		_ = syscall.Close(fd) // nothing can be done about an error
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 )
 
-// SelfError is a connect that would reach one of Env.Own. Each
-// connection through it would make another one, until no descriptor is left.
+// SelfError reports a connect that would reach one of Env.Own. Each connection
+// through it would make another one, until no descriptor is left.
 type SelfError struct {
 	Listener net.Addr // that it would reach
 }
@@ -19,8 +19,8 @@ func (e *SelfError) Error() string {
 	return "it leads to itself: " + e.Listener.String() + " is where this process listens"
 }
 
-// notItself refuses the addresses that are Own. It sees what a name
-// stands for when it is connected to.
+// notItself refuses the addresses in Own. It sees the addresses that a name
+// stands for, when they are connected to.
 func (env *Env) notItself(a netip.AddrPort) error {
 	if env.Own == nil {
 		return nil
@@ -31,8 +31,8 @@ func (env *Env) notItself(a netip.AddrPort) error {
 	return nil
 }
 
-// ownPath returns the address of Own that a connection to a UNIX socket would
-// reach, through whatever links, and nil if there is none.
+// ownPath returns the address in Own that a connection to a UNIX socket would
+// reach, following links, or nil if there is none.
 func (env *Env) ownPath(path string) net.Addr {
 	if env.Own == nil {
 		return nil
@@ -62,9 +62,9 @@ func (env *Env) ownPath(path string) net.Addr {
 	return nil
 }
 
-// LeadsTo reports whether connections to e are certain to reach listener, which
-// can be told without a look at names, links or interfaces: the rest is found out
-// when it is connected to (SelfError).
+// LeadsTo reports whether connections to e are certain to reach listener, as
+// far as that can be told without looking at names, links or interfaces; the
+// rest is found out when a connection is made (SelfError).
 func (e *Endpoint) LeadsTo(listener *Endpoint) bool {
 	if e.Role() != Dial || listener.Role() != Listen || e.Base.Arg == nil || listener.Base.Arg == nil {
 		return false

@@ -23,7 +23,7 @@ func TestLeadsTo(t *testing.T) {
 		{"8080", "localhost:8081", false},
 		{"8080", "example.com:8080", false},
 		{":8080", "127.0.0.2:8080", true},
-		{":8080", "192.0.2.1:8080", false}, // an interface may have it: seen later
+		{":8080", "192.0.2.1:8080", false}, // an interface may have it: found out later
 		{"tcp-listen:192.0.2.7:8080", "192.0.2.7:8080", true},
 		{"tcp-listen:192.0.2.7:8080", "localhost:8080", false},
 		{"tcp-listen:127.0.0.1:8080", "tcp:::1:8080", false},

@@ -29,8 +29,8 @@ func stdioKind() *Kind {
 	}
 }
 
-// descriptorType is a descriptor by number, or by the name that a service
-// manager gave it.
+// descriptorType is the type of a descriptor, given by number or by the name
+// that a service manager gave it.
 func descriptorType() *Type {
 	return &Type{Name: "number|name", Doc: "a descriptor's number, or a service manager's name for it (LISTEN_FDNAMES)", check: func(s string) *Fault {
 		if strings.Trim(s, "0123456789") == "" {
@@ -187,7 +187,7 @@ func pipeKind() *Kind {
 	}
 }
 
-// pipeRetry is how often it is tried whether a pipe has a reader by now: the
+// pipeRetry is how often we check whether a pipe has a reader by now: the
 // system has no event for it.
 const pipeRetry = 50 * time.Millisecond
 
@@ -198,9 +198,9 @@ func connectPipe(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 	return c.stop
 }
 
-// pipeConnect opens the pipe that is read from, so that whoever writes to it need
-// not wait, and then waits until the one that is written to has a reader: two that
-// are joined by two pipes would otherwise wait for each other.
+// pipeConnect opens the pipe to read from, so that its writer need not wait,
+// and then waits until the pipe to write to has a reader: otherwise two
+// programs joined by two pipes would wait for each other.
 type pipeConnect struct {
 	env   *Env
 	part  *Part
@@ -248,7 +248,7 @@ func (c *pipeConnect) try() {
 		c.fail(name, err)
 		return
 	}
-	c.in = nil // its descriptor is the loop's now
+	c.in = nil // its descriptor belongs to the loop now
 }
 
 func (c *pipeConnect) fail(path string, err error) {
@@ -256,9 +256,9 @@ func (c *pipeConnect) fail(path string, err error) {
 	c.env.Loop.TellConnectFailed(c.proto, &weir.ConnectError{Network: "pipe", Address: path, Stage: weir.StageSocket, Err: err})
 }
 
-// pipeIn is a named pipe that is open to read from. Its stream has not ended before
-// it began: until somebody has written to it, or has closed it without a word, we
-// hold it open for writing too.
+// pipeIn is a named pipe that is open for reading. Its stream must not end
+// before it has begun: until some process has written to it, or has closed it
+// without writing, we hold it open for writing too.
 type pipeIn struct {
 	fd               int
 	look, left, hold int
@@ -299,7 +299,7 @@ func (p *pipeIn) open(l *weir.Loop, path string) (err error) {
 	return nil
 }
 
-// begun lets go of what keeps the stream from ending.
+// begun releases what keeps the stream from ending.
 func (p *pipeIn) begun() {
 	for _, w := range p.watches {
 		w.Remove()

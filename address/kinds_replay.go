@@ -28,7 +28,7 @@ while it is played.`,
 		Describe: replayDescribe,
 		Prepare: func(env *Env, p *Part) error {
 			if st, err := os.Stat(env.Path(p.ArgText())); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
-				return nil // what is read from a pipe is gone
+				return nil // bytes read from a pipe are gone
 			}
 			f, err := os.Open(env.Path(p.ArgText()))
 			if err != nil {
@@ -53,8 +53,8 @@ while it is played.`,
 	}
 }
 
-// replaying opens a recording away from the loop, which a slow disk or a pipe that
-// is not written to yet must not stop.
+// replaying opens a recording off the loop, which must not stop for a slow disk
+// or for a pipe that no one has written to yet.
 type replaying struct {
 	env     *Env
 	p       *Part
@@ -63,7 +63,7 @@ type replaying struct {
 	ready   *weir.Notifier
 	stopped bool
 
-	// Of open, until ready is called.
+	// These belong to open until ready is called.
 	file  *os.File
 	rec   *layer.Recording
 	first []layer.Traffic
@@ -86,12 +86,12 @@ func (r *replaying) close() {
 	}
 }
 
-// more reads the next piece, on a goroutine that ends with it.
+// more reads the next piece, on a goroutine that ends with that piece.
 func (r *replaying) more(got func([]layer.Traffic, error)) {
 	go func() { got(r.rec.Piece()) }()
 }
 
-// begin is called on the loop.
+// begin runs on the loop.
 func (r *replaying) begin() {
 	if r.stopped {
 		r.close()

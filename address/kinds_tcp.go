@@ -105,7 +105,8 @@ func tcpKind() *Kind {
 	}
 }
 
-// checkFamilies compares the families of everything on the part that has one.
+// checkFamilies compares the address families of everything on the part that
+// has one.
 func checkFamilies(p *Part, host string) *Fault {
 	want := p.Value("family")
 	from := "family=" + want
@@ -129,8 +130,8 @@ func family(a netip.Addr) string {
 	return "6"
 }
 
-// fastOpenQueue bounds the connections that wait with data and without a proof
-// of their address.
+// fastOpenQueue bounds the connections that wait with data but have not proved
+// their address yet.
 const fastOpenQueue = 256
 
 func tcpOptions(p *Part) []weir.Option {
@@ -166,9 +167,9 @@ func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 	return dialTCP(env, p, hostPort(p.ArgText()), append(tcpOptions(p), weir.WithAddrFilter(env.notItself)), proto)
 }
 
-// connectMost is how long an address is tried where no option says: systems send
-// for two minutes and more, and a client that has given up meanwhile without a
-// reset is not noticed before.
+// connectMost is how long an address is tried if no option says otherwise:
+// systems keep trying for two minutes and more, and a client that has given up
+// meanwhile without a reset is not noticed until then.
 const connectMost = 30 * time.Second
 
 func dialTCP(env *Env, p *Part, target string, opts []weir.Option, proto weir.Protocol) func() {
@@ -227,7 +228,7 @@ func tcpListenKind() *Kind {
 	}
 }
 
-// describeTCPListen says where it listens.
+// describeTCPListen says where a part listens.
 func describeTCPListen(p *Part) string {
 	host, port, _ := splitHostPort(p.ArgText())
 	switch family := p.Value("family"); {
@@ -245,7 +246,7 @@ func describeTCPListen(p *Part) string {
 	return "listens on TCP " + hostPort(p.ArgText())
 }
 
-// loopback reports whether an argument means loopback in both families.
+// loopback reports whether an argument means loopback in both address families.
 func loopback(arg string) bool {
 	host, _, ok := splitHostPort(arg)
 	return !ok || strings.EqualFold(host, "localhost")
@@ -269,11 +270,11 @@ func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
 	return []*weir.Listener{ln}, nil
 }
 
-// portTries is how often a free port of both families is looked for.
+// portTries is how often we look for a port that is free in both families.
 const portTries = 32
 
-// listenLoopback listens on both loopback addresses, on one port. A machine
-// without one of them listens on the other.
+// listenLoopback listens on both loopback addresses, on the same port. On a
+// machine without one of them it listens on the other.
 func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.Option) ([]*weir.Listener, error) {
 	_, port, _ := splitHostPort(p.ArgText())
 	var err error
@@ -404,6 +405,6 @@ func unixListenKind() *Kind {
 	}
 }
 
-// answerTimeout bounds the wait for an answer on a socket that is there
-// already. A local connect answers at once or waits for a full queue.
+// answerTimeout bounds the wait for an answer on a socket that already exists.
+// A local connect is answered at once, or waits because the queue is full.
 const answerTimeout = time.Second

@@ -9,7 +9,7 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// faultLayers are the entries for what goes wrong on purpose.
+// faultLayers returns the entries for faults made on purpose.
 func faultLayers() []*Layer {
 	window := OptionDoc{Name: "window", Type: SizeUpTo(1 << 30), Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second"}
 	seed := OptionDoc{Name: "seed", Type: Int, Doc: "makes what is chance the same in every run"}
@@ -122,7 +122,7 @@ so many bytes have passed, and chance says how many connections are.`,
 	}
 }
 
-// faults is the layer of a part; what is chance can be had again by its seed.
+// faults makes the layer of a part; its seed repeats the random choices.
 func faults(env *Env, p *Part, f layer.Faults) Prepared {
 	seed := uint64(p.Int("seed"))
 	if (f.Jitter > 0 || f.ResetChance > 0) && seed == 0 {

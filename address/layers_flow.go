@@ -14,15 +14,15 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// flowLayers are the entries for limits and logs.
+// flowLayers returns the entries for limits and logs.
 func flowLayers() []*Layer {
 	return []*Layer{rateLimitLayer(), idleLayer(), limitLayer(), logLayer(), recordLayer(), zstdLayer()}
 }
 
-// direction is the option that says which way something holds.
+// direction is the option that says in which direction something applies.
 var direction = OptionDoc{Name: "direction", Type: Choice("in", "out"), Doc: "only what is received, or only what is sent; the default is both, each alone"}
 
-// ways returns v for the directions that a part names.
+// ways returns v for each direction that a part applies to.
 func ways[T any](p *Part, v T) (in, out T) {
 	d := p.Value("direction")
 	if d != "out" {
@@ -217,7 +217,7 @@ All but printable ASCII is escaped.`,
 	}
 }
 
-// openSink starts a sink in front of a file that shows what passed.
+// openSink starts a sink in front of a file that records what passed.
 func openSink(env *Env, path string, open func(string) (*os.File, error), c sink.Config) (*sink.Sink, error) {
 	path = env.Path(path)
 	c.Name = path
@@ -243,8 +243,8 @@ func startSink(env *Env, w io.Writer, c sink.Config) *sink.Sink {
 	return s
 }
 
-// fifo is a named pipe to write to, opened by the first Write: that waits until
-// someone reads it. It is opened again when the reader has gone.
+// fifo is a named pipe to write to. The first Write opens it, which waits until
+// someone reads from it. It is opened again after the reader has gone.
 type fifo struct {
 	path string
 	f    *os.File
@@ -259,13 +259,13 @@ func (w *fifo) Write(p []byte) (n int, err error) {
 	}
 	n, err = w.f.Write(p)
 	if errors.Is(err, syscall.EPIPE) {
-		_ = w.f.Close() // there is nothing in it
+		_ = w.f.Close() // the pipe is empty
 		w.f = nil
 	}
 	return n, err
 }
 
-// lossless is the option that has connections wait for a file.
+// lossless is the option that makes connections wait for a file.
 var lossless = OptionDoc{Name: "lossless", Type: Flag, Doc: "connections wait while the file does not keep up or its disk is full, and end if it cannot be written to; without it they go on, and the file says what is missing"}
 
 func recordLayer() *Layer {
@@ -291,7 +291,7 @@ the disk was full or did not keep up, a line of the file says how much is missin
 	}
 }
 
-// replayDescribe says what a part of the kind replay does.
+// replayDescribe says what a part of kind replay does.
 func replayDescribe(p *Part) string {
 	what := "received"
 	if p.Has("sent") {

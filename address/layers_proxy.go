@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 )
 
-// proxyLayers are the entries for proxies and the PROXY protocol.
+// proxyLayers returns the entries for proxies and the PROXY protocol.
 func proxyLayers() []*Layer {
 	return []*Layer{
 		proxyLayer(proxyEntry{
@@ -44,7 +44,7 @@ func proxyLayers() []*Layer {
 	}
 }
 
-// proxyEntry is what the proxies' entries differ in.
+// proxyEntry holds what differs between the proxies' entries.
 type proxyEntry struct {
 	name, title, example string
 	server               func(...proxy.ServerOption) layer.Layer
@@ -151,8 +151,8 @@ func describeProxy(p *Part, role Role) string {
 	return "asks the " + name + " proxy for " + hostPort(p.ArgText()) + "; the proxy resolves the name"
 }
 
-// authenticates reports whether a layer, as a server, lets in only whom it
-// knows.
+// authenticates reports whether a layer, as a server, lets in only clients that
+// it knows.
 func authenticates(p *Part) bool {
 	return p.Has("password") || p.Has("users") || p.Has("client-ca")
 }
@@ -206,7 +206,7 @@ func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 	return func(asked Asked) layer.Layer { return e.client(asked.To, opts...) }, nil
 }
 
-// networkType is a network or an address of trusted peers.
+// networkType is the type of a network or an address of trusted peers.
 var networkType = &Type{Name: "network", Doc: "an address or a network: 10.0.0.0/8", check: func(s string) *Fault {
 	if _, err := ParseNetwork(s); err != nil {
 		return &Fault{Problem: fmt.Sprintf("bad network %q", s), Hint: "an address such as 10.1.2.3 or a network such as 10.0.0.0/8"}
@@ -321,11 +321,12 @@ func dialKind() *Kind {
 	}
 }
 
-// ErrNotAsked is the reason where an endpoint goes where the other side asks to
-// go, and it did not ask.
+// ErrNotAsked is the reason why an endpoint that goes where the other side asks
+// could not connect: the other side did not ask.
 var ErrNotAsked = errors.New("the other side did not ask for a destination")
 
-// Asks reports whether the endpoint goes where the other side asks to go.
+// Asks reports whether the endpoint connects to the destination that the other
+// side asks for.
 func (e *Endpoint) Asks() bool {
 	if e.kind.Name == "dial" {
 		return true
@@ -352,10 +353,10 @@ func (e *Endpoint) proxy() int {
 	return -1
 }
 
-// OpenProxy is the word of a proxy layer that anyone who can connect may use,
-// and "" if there is none, if it or a layer below it lets in only whom it knows,
-// or if only this machine can connect: its base listens on loopback or on a UNIX
-// socket.
+// OpenProxy returns the name of a proxy layer that anyone who can connect may
+// use. It returns "" if there is none, if that layer or one below it lets in
+// only clients that it knows, or if only this machine can connect because the
+// base listens on loopback or on a UNIX socket.
 func (e *Endpoint) OpenProxy() string {
 	at := e.proxy()
 	if at < 0 {
@@ -372,12 +373,12 @@ func (e *Endpoint) OpenProxy() string {
 	return e.Layers[at].Name.Text
 }
 
-// loopbackOnly reports whether a [host:]port can be reached from this machine
-// only.
+// loopbackOnly reports whether a [host:]port can be reached only from this
+// machine.
 func loopbackOnly(s string) bool {
 	host, _, ok := splitHostPort(s)
 	if !ok {
-		return true // a port alone
+		return true // just a port
 	}
 	host = unbracket(host)
 	if strings.EqualFold(host, "localhost") {

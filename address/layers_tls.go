@@ -13,8 +13,8 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// tlsLayers are the entries for TLS: a role that follows the base, and one of
-// each for where it shall not.
+// tlsLayers returns the entries for TLS: one whose role follows the base, and
+// one for each role where it must not.
 func tlsLayers() []*Layer {
 	return []*Layer{
 		tlsLayer("tls", "TLS: the server on a listener, else the client", "8443+tls,cert=srv.pem,key=srv.key", Role.Server),
@@ -168,7 +168,7 @@ func tlsRules(p *Part) certs.PeerRules {
 	return certs.PeerRules{CommonNames: p.Values("allow-cn"), DNSNames: p.Values("allow-dns"), URIs: p.Values("allow-uri")}
 }
 
-// tlsConfig is what both sides have in common.
+// tlsConfig makes what both sides have in common.
 func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: p.Values("alpn")}
 	if p.Value("min") == "1.3" {
@@ -207,7 +207,7 @@ func (env *Env) certificates(p *Part) (*certs.Files, error) {
 		option := "cert"
 		var bad *certs.FileError
 		noCertificate := errors.As(err, &bad) && bad.Problem == certs.NoCertificate
-		if key != "" && fileOf(err) == key && !noCertificate { // both may name one file
+		if key != "" && fileOf(err) == key && !noCertificate { // both may name the same file
 			option = "key"
 		}
 		return nil, optionError(p, option, err)
@@ -225,14 +225,15 @@ func (env *Env) authorities(p *Part, option string) (*certs.AuthorityFile, error
 	return file, nil
 }
 
-// handshakeWorkers is how many steps of handshakes run beside a server's loop,
-// unless told: others are then not held up by newcomers, however many.
+// handshakeWorkers is how many handshake steps run off a server's loop by
+// default: established connections are then not held up by new ones, however
+// many there are.
 const handshakeWorkers = 1
 
-// How long a client's server must have been silent before it hears that the input
-// has ended, unless told: of the one connection, whose input is a person's or a
-// script's and has ended for good, and of one of many, whose peer has in all
-// likelihood closed.
+// By default, how long a client's server must have been silent before it is
+// told that the input has ended: for a single connection, whose input comes
+// from a person or a script and has ended for good, and for one of many, whose
+// peer has in all likelihood closed.
 const (
 	replyFirst       = 30 * time.Second
 	replyFirstOfMany = 5 * time.Second
@@ -279,7 +280,7 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 		silence = p.Duration("eof-wait")
 	}
 	opts = append(opts, layer.WithReplyBeforeEOF(silence))
-	// One cache for all names: it keeps their sessions apart itself.
+	// One cache serves all names: it keeps their sessions apart by itself.
 	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	if p.Has("cert") {
 		files, err := env.certificates(p)
@@ -318,14 +319,14 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	return Always(layer.TLS(cfg, opts...)), nil
 }
 
-// targetHost is the host of a "host:port", as a certificate names it.
+// targetHost returns the host of a "host:port", as a certificate names it.
 func targetHost(target string) string {
 	host, _, ok := splitHostPort(target)
 	if !ok {
 		return ""
 	}
 	host = unbracket(host)
-	host, _, _ = strings.Cut(host, "%") // a scope is this machine's own business
+	host, _, _ = strings.Cut(host, "%") // a scope means something only on this machine
 	return strings.TrimSuffix(host, ".")
 }
 

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// TestTLSTarget: whose certificate TLS expects is who the connection leads to as
-// seen from there: the host of the base, or of the proxy in between.
+// TestTLSTarget: TLS expects the certificate of the host that the connection
+// leads to as seen from the layer: the host of the base, or of the proxy in
+// between.
 func TestTLSTarget(t *testing.T) {
 	for _, c := range []struct {
 		endpoint, host string

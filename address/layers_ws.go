@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// wsLayers are the entries for WebSocket: a role that follows the base, and one
-// of each for where it shall not.
+// wsLayers returns the entries for WebSocket: one whose role follows the base,
+// and one for each role where it must not.
 func wsLayers() []*Layer {
 	return []*Layer{
 		wsLayer("ws", "WebSocket: the server on a listener, else the client", "8080+ws:/tunnel", Role.Server),
@@ -26,7 +26,7 @@ reply until nothing has come for eof-wait, and is then closed in both directions
 server on loopback refuses requests whose Host is neither a name of loopback nor one of
 host=, so that no page of another site reaches it. Put tls in front for wss.`
 
-// urlPath is a path of a URL.
+// urlPath is the type of a URL's path.
 var urlPath = &Type{Name: "path", Doc: "a path that begins with /", check: func(s string) *Fault {
 	if s == "" || s[0] != '/' || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '#' }) {
 		return &Fault{Problem: fmt.Sprintf("bad path %q", s), Hint: "it begins with / and has no spaces"}
@@ -86,7 +86,7 @@ func wsLayer(name, summary, example string, server func(Role) bool) *Layer {
 	}
 }
 
-// wsConfig is what both sides have.
+// wsConfig makes what both sides have in common.
 func wsConfig(p *Part) ws.Config {
 	c := ws.Config{
 		Path: p.ArgText(), Subprotocols: p.Values("protocol"), Compress: p.Has("compress"), Text: p.Has("text"),
@@ -128,7 +128,7 @@ func prepareWSClient(env *Env, p *Part) (Prepared, error) {
 	return Always(ws.Client(c)), nil
 }
 
-// headerFields are the fields of a request that options header ask for.
+// headerFields returns the fields of a request that header options ask for.
 func headerFields(env *Env, p *Part) (fields [][2]string, err error) {
 	for _, o := range p.Values("header") {
 		name, value, _ := strings.Cut(o, ":")
@@ -142,7 +142,7 @@ func headerFields(env *Env, p *Part) (fields [][2]string, err error) {
 	return fields, checkFields(fields)
 }
 
-// checkFields looks at values that were read from somewhere.
+// checkFields checks values that were read from elsewhere.
 func checkFields(fields [][2]string) error {
 	for _, f := range fields {
 		if strings.ContainsFunc(f[1], func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
@@ -152,7 +152,7 @@ func checkFields(fields [][2]string) error {
 	return nil
 }
 
-// wsFields are the fields of a request that options ask for.
+// wsFields returns the fields of a request that options ask for.
 func wsFields(env *Env, p *Part) ([][2]string, error) {
 	fields, err := headerFields(env, p)
 	if err != nil {
@@ -195,7 +195,7 @@ func checkWS(p *Part, server bool) *Fault {
 	return nil
 }
 
-// headerType is a field of a request, NAME:VALUE.
+// headerType is the type of a field of a request, NAME:VALUE.
 var headerType = &Type{Name: "name:value", Doc: "a field's name, a colon, and its value, or env:NAME or file:PATH to read it from", secret: true, check: checkHeader}
 
 func checkHeader(s string) *Fault {
@@ -225,7 +225,7 @@ func checkHeader(s string) *Fault {
 	return nil
 }
 
-// isReference reports whether a value says where to read it.
+// isReference reports whether a value says where to read the actual value.
 func isReference(s string) bool {
 	return strings.HasPrefix(s, "env:") && len(s) > len("env:") || strings.HasPrefix(s, "file:") && len(s) > len("file:")
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// TestWSSides: an option of one side is an error on the other, what belongs to the
-// upgrade cannot be set, and a secret cannot stand in the command line.
+// TestWSSides: an option of one side is an error on the other, fields that
+// belong to the upgrade cannot be set, and a secret cannot be given on the
+// command line.
 func TestWSSides(t *testing.T) {
 	for _, c := range []struct{ endpoint, want string }{
 		{"host:1+ws,host=a", ""},
@@ -59,8 +60,8 @@ func TestWSSides(t *testing.T) {
 	}
 }
 
-// TestWSTarget: the Host is of what the connection leads to as seen from there, and
-// its port is left out where it is the scheme's own.
+// TestWSTarget: the Host field names what the connection leads to as seen from
+// the layer, and leaves out the port if it is the scheme's default.
 func TestWSTarget(t *testing.T) {
 	for _, c := range []struct{ endpoint, host string }{
 		{"example.com:80+ws", "example.com"},

@@ -6,12 +6,12 @@ import (
 	"os"
 )
 
-// OutputFileError is a file that a recording must not be written to, because
-// something else would be lost or read by others.
+// OutputFileError reports a file that a recording must not be written to,
+// because other data would be lost or others could read the recording.
 type OutputFileError struct {
 	Path    string
 	Problem OutputFileProblem
-	Target  string // of a Link: where it leads
+	Target  string // for a Link: where it leads
 }
 
 // OutputFileProblem says why a recording is not written to a file.
@@ -32,22 +32,23 @@ func (e *OutputFileError) Error() string {
 	return fmt.Sprintf("%s is %s", e.Path, e.Problem)
 }
 
-// openLog opens a file for +log, to be appended to: what is there stays as it is,
-// its permissions too. A new one is for its owner alone.
+// openLog opens a file for +log, to append to: its content and permissions stay
+// as they are. A new file is readable by its owner alone.
 func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
-// openRecording opens a file for +record, for this user alone, and empties it once
-// it is known to be no one else's: not what a link leads to, not a file with a
-// second name or another owner, and not one that another recording is written to,
-// by this process or another. What is no regular file, such as /dev/full, is
-// written to as it is. The file stays locked until it is closed.
+// openRecording opens a file for +record, for this user alone, and empties it
+// once it is known to belong to no one else: it is not the target of a link,
+// has no second name and no other owner, and no other recording is being
+// written to it, by this process or another. Anything but a regular file, such
+// as /dev/full, is written to as it is. The file stays locked until it is
+// closed.
 func openRecording(path string) (*os.File, error) {
 	refuse := func(p OutputFileProblem) error { return &OutputFileError{Path: path, Problem: p} }
 	nofollow := noFollow
 	if at, err := os.Lstat(path); err == nil && at.Mode()&fs.ModeSymlink != 0 {
-		// A link such as /dev/stdout leads to what cannot be emptied.
+		// A link such as /dev/stdout leads to something that cannot be emptied.
 		if to, err := os.Stat(path); err != nil || to.Mode().IsRegular() {
 			target, _ := os.Readlink(path) //nolint:errcheck // it is only shown
 			return nil, &OutputFileError{Path: path, Problem: Link, Target: target}
@@ -64,7 +65,7 @@ func openRecording(path string) (*os.File, error) {
 	case !st.Mode().IsRegular():
 		return f, nil
 	case nofollow == 0 && noFollow != 0:
-		err = refuse(Link) // it was exchanged meanwhile
+		err = refuse(Link) // it was replaced meanwhile
 	default:
 		if p := othersFile(st); p != "" {
 			err = refuse(p)

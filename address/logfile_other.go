@@ -4,7 +4,7 @@ package address
 
 import "os"
 
-// noFollow is 0 where open has no such flag.
+// noFollow is 0 because open has no such flag here.
 const noFollow = 0
 
 func othersFile(os.FileInfo) OutputFileProblem { return "" }

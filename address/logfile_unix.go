@@ -8,10 +8,11 @@ import (
 	"syscall"
 )
 
-// noFollow has open(2) fail on a symbolic link.
+// noFollow makes open(2) fail on a symbolic link.
 const noFollow = syscall.O_NOFOLLOW
 
-// othersFile says why a regular file is not this user's alone; "" if it is.
+// othersFile says why a regular file does not belong to this user alone; "" if
+// it does.
 func othersFile(st os.FileInfo) OutputFileProblem {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	switch {
@@ -24,8 +25,8 @@ func othersFile(st os.FileInfo) OutputFileProblem {
 	return ""
 }
 
-// lockFile reports whether f is ours alone, until it is closed. Where the file
-// system has no locks it is taken for that.
+// lockFile locks f until it is closed, and reports whether it is ours alone. On
+// a file system without locks the answer is taken to be yes.
 func lockFile(f *os.File) bool {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	return !errors.Is(err, syscall.EWOULDBLOCK)

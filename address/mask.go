@@ -5,19 +5,20 @@ import (
 	"strings"
 )
 
-// hidden is what is shown in place of a secret. Its length says nothing.
+// hidden is what is shown in place of a secret. Its length reveals nothing.
 const hidden = "***"
 
 // secretsMost is how many secrets one text is searched for.
 const secretsMost = 16
 
 var (
-	// secretOption is an option whose name is like that of a secret, with a value that
-	// is not a reference to one. What follows the value may belong to it: a password
-	// may have a comma or a plus.
+	// secretOption matches an option that is named like a secret and whose
+	// value is not a reference to one. What follows the value may belong to it:
+	// a password may contain a comma or a plus.
 	secretOption = regexp.MustCompile(`(?i)\b[a-z0-9_-]*(?:pas|users|pwd|psw|secret|token|credential|auth|apikey|api-key)[a-z0-9_-]*=`)
-	// userInfo is a name and a password as URLs have them, and some proxies' options;
-	// a password has a plus or the like only where it cannot be read otherwise.
+	// userInfo matches a name and a password as in URLs and in some proxies'
+	// options; a plus or the like counts as part of the password only if the
+	// text cannot be read otherwise.
 	userInfo = []*regexp.Regexp{
 		regexp.MustCompile(`://([^\s/:@]*):([^\s"]*)@`),
 		regexp.MustCompile(`(?:^|[/,+= ":])([^\s/,+="@:]*):([^\s/",+:@]*)@`),
@@ -25,9 +26,9 @@ var (
 	}
 )
 
-// Masked is a text, such as an endpoint string that means nothing, without what looks
-// like a secret written where it must not be: the value of an option like passwd=,
-// and the password of user:password@host.
+// Masked returns a text, such as an endpoint string that is not valid, and
+// hides what looks like a secret written where it must not be: the value of an
+// option like passwd=, and the password of user:password@host.
 func Masked(s string) string {
 	for range secretsMost {
 		from, to := secretIn(s)
@@ -62,7 +63,8 @@ func secretIn(s string) (from, to int) {
 	return best[0], best[1]
 }
 
-// shifted is where a place of a text is after its bytes from..to were hidden.
+// shifted returns where a position in a text is after the bytes from..to were
+// hidden.
 func shifted(pos, from, to int) int {
 	switch {
 	case pos <= from:

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestSecretsHidden: a secret that stands where it must not be, or under a name that
-// is no option, is not shown in the error.
+// TestSecretsHidden: a secret given where it must not be, or under a name that
+// is not an option, is not shown in the error.
 func TestSecretsHidden(t *testing.T) {
 	for _, in := range []string{
 		"1080+socks5,passwd=HUNTER,user=x", "1080+socks5,password=HUNTER", "1080+socks5,password=a+HUNTER,y", "1080+socks5,password=a,HUNTER",
@@ -23,7 +23,7 @@ func TestSecretsHidden(t *testing.T) {
 			t.Errorf("%s:\n%s", in, text)
 		}
 	}
-	// What is no secret stays.
+	// What is not a secret stays.
 	for _, in := range []string{"h:1+tsl,password=env:P", "h:1+tsl,key=/some/file", "h:1+tsl,user=name", "a@b", "/run/a:b+tsl"} {
 		if _, err := Default().Parse(in); err == nil || strings.Contains(err.Error(), "***") || !strings.Contains(err.Error(), in) {
 			t.Errorf("%s:\n%v", in, err)

@@ -13,48 +13,52 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// Env is what endpoints are opened with. Its fields are read only.
+// Env is the environment that endpoints are opened in. This package only reads
+// its fields.
 type Env struct {
 	Loop *weir.Loop
 	// Stdin and Stdout are the descriptors that stdio takes over and closes.
 	Stdin, Stdout int
-	// Serves says that any number of connections is served. One whose peer has
-	// ended its direction has mostly gone then, and is not kept for long.
+	// Serves says that any number of connections is served. A connection whose
+	// peer has ended its direction has then most likely been given up by the
+	// peer, and is not kept for long.
 	Serves bool
-	// Home is what ~/ stands for; "" leaves it.
+	// Home is what ~/ stands for; with "" a ~/ stays as it is.
 	Home string
-	// LookupEnv reads the environment; nil: there is none.
+	// LookupEnv reads an environment variable; nil: there are none.
 	LookupEnv func(key string) (string, bool)
-	// Note hears what a person may want to know, such as a stale socket that
-	// was replaced; nil: no one does.
+	// Note is told what a person may want to know, such as that a stale socket
+	// was replaced; nil: no one is told.
 	Note func(text string)
-	// Warn hears what a person must know, whatever else is not to be said, such as a
-	// certificate that is not verified; nil: Note hears it.
+	// Warn is told what a person must know even if they asked for silence, such
+	// as that a certificate is not verified; nil: Note is told.
 	Warn func(text string)
-	// Access are the rules for where dial may connect to; nil: those of the zero
-	// proxy.Access. Where its Own is nil, the listeners of Loop are meant.
+	// Access holds the rules for where dial may connect to; nil: those of the
+	// zero proxy.Access. If its Own is nil, it means the listeners of Loop.
 	Access *proxy.Access
-	// Resolver turns names of connects into addresses; nil: the loop's does.
+	// Resolver turns the names that connects go to into addresses; nil: the
+	// loop's resolver does.
 	Resolver weir.Resolver
-	// Own returns the addresses that no connect may reach, with a *SelfError: those
-	// that a relay itself listens on (weir.Loop.ListenAddrs). nil: none.
+	// Own returns the addresses that a relay itself listens on
+	// (weir.Loop.ListenAddrs). A connect that would reach one fails with a
+	// *SelfError. nil: there are none.
 	Own func() []net.Addr
 	// Stderr is where +log writes without to=; nil: a Sink of its own in front of
 	// os.Stderr.
 	Stderr *sink.Sink
-	// JSON has +log write JSON to Stderr, each event an object on a line.
+	// JSON makes +log write JSON to Stderr, each event as an object on a line.
 	JSON bool
-	// Opened is told of each Sink that a layer has started, for the program to close
-	// it at its end; nil: what waits then is lost.
+	// Opened is told of each Sink that a layer has started, so that the program
+	// can close it when it ends; nil: what is still waiting then is lost.
 	Opened func(*sink.Sink)
-	// Trouble hears, from any goroutine, that the file of a log or a recording could
-	// not be written to or, with sink.ErrFull, does not keep up, and with nil that it
-	// does again. lossless: connections wait for it. It must not block. nil: no one
-	// hears of it.
+	// Trouble is told, on any goroutine, that the file of a log or a recording
+	// could not be written to or, with sink.ErrFull, does not keep up; a nil
+	// error says that it works again. lossless says that connections wait for
+	// the file. Trouble must not block. nil: no one is told.
 	Trouble func(path string, lossless bool, err error)
-	// Failed hears of a connection to a listener that never came to be because a
-	// layer could not agree with the peer; t is the socket's transport. nil: the
-	// loop's error handler hears of it.
+	// Failed is told of a connection to a listener that was never established
+	// because a layer could not agree with the peer; t is the socket's
+	// transport. nil: the loop's error handler is told.
 	Failed func(t weir.Transport, err *weir.AttemptError)
 }
 
@@ -82,12 +86,12 @@ func (env *Env) warn(text string) {
 // ErrRole is returned by Listen on an endpoint that does not listen.
 var ErrRole = errors.New("address: this endpoint does not listen")
 
-// Listeners are what one listening endpoint opened: several where it takes
-// several sockets, such as localhost in both address families. The methods
-// belong to the loop's goroutine.
+// Listeners holds what one listening endpoint opened: several listeners if it
+// takes several sockets, such as localhost in both address families. The
+// methods belong to the loop's goroutine.
 type Listeners struct{ all []*weir.Listener }
 
-// Addrs are the addresses it listens on.
+// Addrs returns the addresses that the endpoint listens on.
 func (l *Listeners) Addrs() []net.Addr {
 	var addrs []net.Addr
 	for _, ln := range l.all {
@@ -96,7 +100,7 @@ func (l *Listeners) Addrs() []net.Addr {
 	return addrs
 }
 
-// Conns is how many of its connections are open.
+// Conns returns how many of its connections are open.
 func (l *Listeners) Conns() int {
 	n := 0
 	for _, ln := range l.all {
@@ -113,7 +117,7 @@ func (l *Listeners) Close() error {
 	return nil
 }
 
-// OnDone calls f from the loop's queue once all are closed and their
+// OnDone calls f from the loop's queue once all listeners are closed and their
 // connections are gone.
 func (l *Listeners) OnDone(f func()) {
 	left := len(l.all)
@@ -126,11 +130,11 @@ func (l *Listeners) OnDone(f func()) {
 	}
 }
 
-// Prepare does what all connections of the endpoint share, such as reading
-// certificates, unless that was done before: Listen and Connect do it
-// themselves, and a program that wants to hear of mistakes early does it first.
-// The error is a *LayerError, or of the base a *KindError. Call it on the loop's
-// goroutine, or before the loop runs.
+// Prepare does the work that all connections of the endpoint share, such as
+// reading certificates, unless it has been done before. Listen and Connect call
+// it themselves; a program that wants to learn of mistakes early calls it
+// first. The error is a *LayerError, or a *KindError if it is about the base.
+// Call it on the loop's goroutine, or before the loop runs.
 func (e *Endpoint) Prepare(env *Env) error {
 	if !e.looked && e.kind.Prepare != nil {
 		if err := e.kind.Prepare(env, e.Base); err != nil {
@@ -154,7 +158,7 @@ func (e *Endpoint) Prepare(env *Env) error {
 	return nil
 }
 
-// aim says where the connection leads as layer i sees it.
+// aim sets where the connection leads as seen by layer i.
 func (e *Endpoint) aim(i int) {
 	p := e.Layers[i]
 	p.overTLS = false
@@ -163,7 +167,8 @@ func (e *Endpoint) aim(i int) {
 			p.overTLS = p.overTLS || strings.HasPrefix(e.layers[j].Name, "tls")
 			continue
 		}
-		// A proxy: without an argument it is asked for what the other side asked for.
+		// A proxy without an argument is asked for what the other side asked
+		// for.
 		p.target, p.targetAsked = e.Layers[j].ArgText(), e.Layers[j].Arg == nil
 		return
 	}
@@ -175,7 +180,7 @@ func (e *Endpoint) aim(i int) {
 	}
 }
 
-// stack is the layers of one connection.
+// stack makes the layers of one connection.
 func (e *Endpoint) stack(asked Asked) []layer.Layer {
 	var layers []layer.Layer
 	for _, p := range e.prepared {
@@ -184,7 +189,7 @@ func (e *Endpoint) stack(asked Asked) []layer.Layer {
 	return layers
 }
 
-// LayerError is a layer that could not be prepared.
+// LayerError reports a layer that could not be prepared.
 type LayerError struct {
 	Layer string
 	Err   error
@@ -195,7 +200,7 @@ func (e *LayerError) Error() string { return "layer " + e.Layer + ": " + e.Err.E
 // Unwrap returns the cause.
 func (e *LayerError) Unwrap() error { return e.Err }
 
-// KindError is a base that could not be prepared.
+// KindError reports a base that could not be prepared.
 type KindError struct {
 	Kind string
 	Err  error
@@ -206,10 +211,11 @@ func (e *KindError) Error() string { return e.Kind + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *KindError) Unwrap() error { return e.Err }
 
-// Listen starts listening. f makes the protocol for what is above the layers,
-// once they have agreed with the peer, and is shown the transport there. It runs
-// on the loop's goroutine, or before the loop runs. Errors are those of
-// Loop.Listen, ErrRole, *KindError and *LayerError; nothing stays open then.
+// Listen starts listening. f makes the protocol above the layers once they have
+// agreed with the peer, and gets the transport above them. It runs on the
+// loop's goroutine, or before the loop runs. The errors are those of
+// Loop.Listen, ErrRole, *KindError and *LayerError; after an error nothing
+// stays open.
 func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 	if e.Role() != Listen || e.kind.Listen == nil {
 		return nil, ErrRole
@@ -228,17 +234,17 @@ func (e *Endpoint) Listen(env *Env, f weir.Factory) (*Listeners, error) {
 }
 
 // Connect connects p, or attaches it to what is open already. p is called from
-// the loop, never from inside: with ConnectionMade once all layers are up, or,
-// if it is a weir.ConnectFailer, with ConnectFailed. On a base with the option
-// retry it is tried again until that time is up. Call it on the loop's
-// goroutine, or before the loop runs.
+// the loop, never from within Connect: with ConnectionMade once all layers are
+// up, or, if it is a weir.ConnectFailer, with ConnectFailed. On a base with the
+// option retry, connecting is tried again until that time is up. Call it on the
+// loop's goroutine, or before the loop runs.
 func (e *Endpoint) Connect(env *Env, p weir.Protocol) *Connecting {
 	return e.ConnectFor(env, Asked{}, p)
 }
 
-// ConnectFor is Connect for a connection whose other side asked for it: a proxy
-// layer without an argument, or a kind that has no target of its own, goes where
-// it asked to go.
+// ConnectFor is Connect for a connection that the other side asked for: a proxy
+// layer without an argument, or a kind that has no target of its own, goes
+// where the other side asked to go.
 func (e *Endpoint) ConnectFor(env *Env, asked Asked, p weir.Protocol) *Connecting {
 	c := &Connecting{env: env, endpoint: e, asked: asked, proto: p}
 	err := e.Prepare(env)
@@ -275,14 +281,14 @@ type Connecting struct {
 	proto    weir.Protocol
 	asked    Asked
 	stop     func()
-	redial   *weir.Redialer // nil: there is one attempt
+	redial   *weir.Redialer // nil: there is only one attempt
 	tries    int
 	retrying func(*weir.ConnectError)
 	over     bool
 }
 
-// Stop ends the connect; nothing is called back afterwards. It reports false
-// if it was over already.
+// Stop ends the connect; nothing is called back afterwards. It returns false if
+// the connect was over already.
 func (c *Connecting) Stop() bool {
 	if c.over {
 		return false
@@ -292,11 +298,11 @@ func (c *Connecting) Stop() bool {
 	return true
 }
 
-// OnRetry has f called for each attempt that failed and is followed by another,
-// with its error, never from inside a call of the program's.
+// OnRetry makes f be called for each failed attempt that is followed by
+// another, with its error, never from within a call by the program.
 func (c *Connecting) OnRetry(f func(err *weir.ConnectError)) { c.retrying = f }
 
-// Tries is how many attempts have been made.
+// Tries returns how many attempts have been made.
 func (c *Connecting) Tries() int { return c.tries }
 
 // attempt makes the protocol of the next attempt.
@@ -310,8 +316,8 @@ func (c *Connecting) connect(p weir.Protocol) (stop func()) {
 	return c.endpoint.kind.Connect(c.env, c.endpoint.Base, c.asked.To, p)
 }
 
-// attempt is the protocol on top of one try; it gives way to the real one when
-// the connection is made. Layers are made anew for each.
+// attempt is the protocol on top of one attempt; it gives way to the real one
+// when the connection is made. Each attempt gets new layers.
 type attempt struct{ c *Connecting }
 
 // ConnectionMade implements weir.Protocol.
@@ -339,7 +345,7 @@ func (a *attempt) DataReceived([]byte) (int, error) { return 0, nil }
 // ConnectionLost implements weir.Protocol; it cannot be called.
 func (a *attempt) ConnectionLost(error) {}
 
-// discard is the protocol of a connection that came too late.
+// discard is the protocol of a connection that was made too late.
 type discard struct{}
 
 func (discard) ConnectionMade(weir.Transport)          {}
@@ -370,7 +376,7 @@ func (c *Connecting) fail(err *weir.ConnectError) {
 	c.env.Loop.TellConnectFailed(c.proto, err)
 }
 
-// hopeless reports whether waiting cannot help.
+// hopeless reports whether trying again later cannot help.
 func hopeless(err *weir.ConnectError) bool {
 	var (
 		addr    *net.AddrError
@@ -382,7 +388,8 @@ func hopeless(err *weir.ConnectError) bool {
 		errors.Is(err, os.ErrPermission) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
 }
 
-// soon attaches from the loop, so that nothing is called back from inside.
+// soon attaches from the loop, so that nothing is called back before the caller
+// returns.
 func soon(env *Env, network, address string, proto weir.Protocol, attach func() error) (stop func()) {
 	call := env.Loop.Soon(func() {
 		if err := attach(); err != nil {

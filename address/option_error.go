@@ -7,8 +7,9 @@ import (
 	"github.com/weir-io/weir/certs"
 )
 
-// OptionError is the cause of a LayerError where the value of one option cannot be
-// used: a file that is not there, or does not hold what it should.
+// OptionError is the cause of a LayerError when the value of one option cannot
+// be used: for example, a file that does not exist, or does not contain what it
+// should.
 type OptionError struct {
 	Option string // its name
 	Value  string // as it was written
@@ -25,7 +26,7 @@ func optionError(p *Part, option string, err error) *OptionError {
 	return &OptionError{Option: option, Value: p.Value(option), File: fileOf(err), Err: err}
 }
 
-// fileOf is the path of the file that an error is about, or "".
+// fileOf returns the path of the file that an error is about, or "".
 func fileOf(err error) string {
 	var (
 		path *fs.PathError

@@ -18,23 +18,23 @@ type Endpoint struct {
 	role   Role
 	layers []*Layer
 
-	looked   bool       // the base was prepared
-	prepared []Prepared // of the layers, once Prepare was called
+	looked   bool       // the base has been prepared
+	prepared []Prepared // of the layers, once Prepare has been called
 }
 
 // Part is a base or a layer.
 type Part struct {
 	Name    Token // the kind's or layer's name; its Raw is empty for a short form
-	Short   bool  // a base that was written without its kind's name
+	Short   bool  // a base written without its kind's name
 	Arg     *Token
 	Options []Option
 	Pos     int // where the part begins in the string, in bytes
 	End     int
 
-	// Of a layer, set before it is prepared: where the connection leads as seen
-	// from there, "host:port" of the base or of the proxy before it; "" if nothing
-	// says. targetAsked says that it is where the other side asks to go, overTLS that
-	// TLS to it is below.
+	// For a layer, set before it is prepared: where the connection leads as
+	// seen from the layer, the "host:port" of the base or of the proxy before
+	// it; "" if unknown. targetAsked says that it is where the other side asks
+	// to go, overTLS that there is TLS to it below.
 	target      string
 	targetAsked bool
 	overTLS     bool
@@ -52,7 +52,7 @@ func (e *Endpoint) Kind() *Kind { return e.kind }
 // Layer is the table's entry for e.Layers[i].
 func (e *Endpoint) Layer(i int) *Layer { return e.layers[i] }
 
-// Role is what the base does, found out when it was parsed; layers follow it.
+// Role is what the base does, as determined by parsing; layers follow it.
 func (e *Endpoint) Role() Role { return e.role }
 
 // String writes the endpoint so that it parses to an equal one.
@@ -117,7 +117,7 @@ func (t *Table) Parse(s string) (*Endpoint, error) {
 	return e, nil
 }
 
-// parser cuts a string at + and then at commas; neither can stand in a value.
+// parser cuts a string at + and then at commas; neither can occur in a value.
 type parser struct {
 	table *Table
 	input string
@@ -151,7 +151,7 @@ func (p *parser) fail(pos, end int, problem, hint, topic string) *Error {
 	return &Error{Input: p.input, Pos: pos, End: end, Problem: problem, Hint: hint, Topic: topic}
 }
 
-// head cuts what stands before the first comma of a part.
+// head cuts off what comes before the first comma of a part.
 func (p *parser) head(pos, end int) (headEnd int) {
 	if i := strings.IndexByte(p.input[pos:end], ','); i >= 0 {
 		return pos + i
@@ -169,7 +169,7 @@ func (p *parser) token(pos, end int) (Token, *Error) {
 	return Token{Text: text, Raw: raw, Pos: pos, End: end}, nil
 }
 
-// base reads the base, whose short forms are told apart here.
+// base reads the base, and tells its short forms apart.
 func (p *parser) base(e *Endpoint, pos, end int) *Error {
 	headEnd := p.head(pos, end)
 	head := p.input[pos:headEnd]
@@ -189,7 +189,7 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 	case head[0] == '/', strings.HasPrefix(head, "~/"):
 		kind = p.table.Kind("unix")
 	case head[0] >= '0' && head[0] <= '9' && !colon && !strings.Contains(head, "."):
-		kind = p.table.Kind("tcp-listen") // a port, or what was meant as one
+		kind = p.table.Kind("tcp-listen") // a port, or something meant as one
 	case head[0] == ':':
 		kind = p.table.Kind("tcp-listen")
 		if f := checkPort(head[1:], 1, true); f != nil && strings.Count(head, ":") > 1 {
@@ -240,9 +240,9 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 	return nil
 }
 
-// dials reports whether a word that is no kind is a host and a port, or was
-// meant as one: what stands behind its last colon begins with a digit, and if it
-// cannot be a host then it is not like a kind either.
+// dials reports whether a word that is not a kind is a host and a port, or was
+// meant as one: what follows its last colon begins with a digit, and if the
+// rest cannot be a host, it does not resemble a kind either.
 func (p *parser) dials(head string) bool {
 	host, port, _ := splitHostPort(head)
 	if port == "" || port[0] < '0' || port[0] > '9' {
@@ -251,7 +251,7 @@ func (p *parser) dials(head string) bool {
 	if text, _, ok := unescape(host); ok {
 		return checkHost(text) == nil || !strings.Contains(text, ":") && nearest(host, p.table.KindNames()) == ""
 	}
-	return true // the bad escape is what to report
+	return true // report the bad escape
 }
 
 // unspecified reports whether a host stands for every address, or is meant to.
@@ -260,8 +260,8 @@ func unspecified(host string) bool {
 	return host == "*" || err == nil && a.IsUnspecified()
 }
 
-// fromURL writes a URL as an endpoint, as far as it can be told, without what it
-// says of a user.
+// fromURL writes a URL as an endpoint, as far as possible, without its user
+// information.
 func fromURL(scheme, rest string) string {
 	host, path, _ := strings.Cut(rest, "/")
 	host = host[strings.LastIndexByte(host, '@')+1:]
@@ -301,7 +301,7 @@ func (p *parser) unknownBase(head, name string, pos int) *Error {
 		rest := head[len(name)+len("://"):]
 		err.Hint = "an endpoint is no URL: write " + fromURL(name, rest)
 		if user := strings.LastIndexByte(rest, '@'); user >= 0 {
-			// There may be a password in it.
+			// It may contain a password.
 			err.Pos += len(name) + len("://")
 			err.End = err.Pos + user
 			err.Hint += ",user=NAME,password=env:NAME"
@@ -400,7 +400,7 @@ func (p *parser) checkArg(part *Part, doc Arg, name string) *Error {
 	return p.fault(part, f, topic)
 }
 
-// options reads ",key=value" up to the part's end.
+// options reads ",key=value" up to the end of the part.
 func (p *parser) options(part *Part, pos int, docs []OptionDoc, name string) *Error {
 	for pos < part.End {
 		pos++ // the comma
@@ -494,7 +494,7 @@ func (p *parser) unknownOption(key *Token, docs []OptionDoc, name string) *Error
 	return err
 }
 
-// fault turns what a check found into an error with a place.
+// fault turns what a check found into an error with a position.
 func (p *parser) fault(part *Part, f *Fault, topic string) *Error {
 	if f == nil {
 		return nil

@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 		{"tls:443", "~tcp(tls:443)"},
 		{"tcp-lisen:80", "~tcp(tcp-lisen:80)"},
 		{"1080+socks5", "~tcp-listen(1080) | socks5"},
-		// Rule 4: the port stands after the last colon.
+		// Rule 4: the port comes after the last colon.
 		{"tcp:::1:8080", "tcp(::1:8080)"},
 		{"tcp:fe80::1%25eth0:80", "tcp(fe80::1%eth0:80)"},
 		{"fe80::1%25eth0:80", "~tcp(fe80::1%eth0:80)"},
@@ -56,7 +56,7 @@ func TestParse(t *testing.T) {
 		{"/a%2Bb%2Cc%25d", "~unix(/a+b,c%d)"},
 		{"/a%2bb%2cc", "~unix(/a+b,c)"},
 		{"/a b=c:d", "~unix(/a b=c:d)"},
-		// Rule 7: options belong to the part they stand on.
+		// Rule 7: options belong to the part they are written on.
 		{"host:80,retry=30s,nagle+tls,ca=corp.pem", "~tcp(host:80) retry=30s nagle | tls ca=corp.pem"},
 		{"unix-listen:@name", "unix-listen(@name)"},
 		{"unix-listen:~/x,mode=0600", "unix-listen(~/x) mode=0600"},
@@ -82,7 +82,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestErrors is behaviour 89: what is wrong is an error that points at the
+// TestErrors is behaviour 89: every mistake is an error that points at the
 // character and suggests the nearest right word. Rule 7: nothing is guessed.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct{ in, carets, want string }{
@@ -177,7 +177,7 @@ func TestErrors(t *testing.T) {
 		{"/a%20b", "  ^^^", `bad escape|only %25, %2B and %2C stand for % and + and , (weir quote escapes for you)`},
 		{"/a%", "  ^", `bad escape|only %25, %2B and %2C stand for % and + and , (weir quote escapes for you)`},
 		{"tcp:fe80::1%eth0:80", "           ^^^", `bad escape|only %25, %2B and %2C stand for % and + and , (weir quote escapes for you)`},
-		// Roles: a layer that needs what connects.
+		// Roles: a layer that needs a base that connects.
 		{"8080+proxy-out:v1", "     ^^^^^^^^^", `layer "proxy-out" cannot stand on tcp-listen|it stands on what connects`},
 	} {
 		e, err := later().Parse(c.in)
@@ -202,7 +202,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestErrorAsShown: a failure reads as documented, to the letter.
+// TestErrorAsShown: an error reads exactly as documented.
 func TestErrorAsShown(t *testing.T) {
 	_, err := later().Parse("localhost:3000+tsl")
 	const want = `weir: unknown layer "tsl"
@@ -213,8 +213,8 @@ func TestErrorAsShown(t *testing.T) {
 	}
 }
 
-// TestErrorIsOneSafeLine: what cannot be printed is shown escaped, and the
-// carets stand under it.
+// TestErrorIsOneSafeLine: unprintable characters are shown escaped, with the
+// carets below them.
 func TestErrorIsOneSafeLine(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"é:80\x1b[31m", `  é:80\x1b[31m` + "\n" + `    ^^^^^^^^^^`},
@@ -228,8 +228,8 @@ func TestErrorIsOneSafeLine(t *testing.T) {
 	}
 }
 
-// TestSecretStaysOut is rule 8: a secret in the command line is an error, which
-// does not repeat it.
+// TestSecretStaysOut is rule 8: a secret on the command line is an error, which
+// does not repeat the secret.
 func TestSecretStaysOut(t *testing.T) {
 	_, err := later().Parse("p:80+socks5:db:80,password=hunter2")
 	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "password=***") {
@@ -362,8 +362,8 @@ func FuzzQuote(f *testing.F) {
 	})
 }
 
-// TestPasswordInURL: what a URL says of a user is not shown, and the hint has the
-// place for it.
+// TestPasswordInURL: the user information in a URL is not shown, and the hint
+// says where it belongs.
 func TestPasswordInURL(t *testing.T) {
 	for _, text := range []string{"socks5://me:hunter2@proxy:9", "https://me:hunter2@h/x", "wss://hunter2@h"} {
 		_, err := Default().Parse(text)

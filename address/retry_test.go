@@ -10,9 +10,10 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// retried connects several times at once, with retry=, to a server that listens after
-// listens, if that is not 0. It returns when each attempt failed, and when each connect
-// ended and whether that was with a connection.
+// retried makes several connects at once, with retry=, to a server that starts
+// to listen after the duration listens, if that is not 0. It returns when each
+// attempt failed, when each connect ended, and whether it ended with a
+// connection.
 func retried(t *testing.T, option string, listens time.Duration) (failed [][]time.Duration, ended []time.Duration, made []bool) {
 	t.Helper()
 	const clients = 3
@@ -42,7 +43,7 @@ func retried(t *testing.T, option string, listens time.Duration) (failed [][]tim
 	return failed, ended, made
 }
 
-// outcome hears once whether a connect ended with a connection.
+// outcome is called once and told whether a connect ended with a connection.
 type outcome func(connected bool)
 
 func (o outcome) ConnectionMade(weir.Transport)      { o(true) }
@@ -52,10 +53,10 @@ func (o outcome) ConnectFailed(*weir.ConnectError)   { o(false) }
 
 func discardAll(p []byte) (int, error) { return len(p), nil }
 
-// TestRetry: with retry= the waits are those of a weir.Redialer: they double, up to a
-// second, none is the whole or that of another connect, and a world repeats them. The
-// last attempt is made when the time is up, and not before; a server that comes in time
-// is found (R45).
+// TestRetry: with retry= the waits are those of a weir.Redialer: they double up
+// to a second, none is the full length or equal to another connect's, and a
+// world repeats them. The last attempt is made when the time is up, and not
+// before; a server that comes up in time is found (R45).
 func TestRetry(t *testing.T) {
 	const total = 10 * time.Second
 	failed, ended, _ := retried(t, "retry=10s", 0)
@@ -67,7 +68,7 @@ func TestRetry(t *testing.T) {
 		if i > 0 && slices.Equal(at, failed[0]) {
 			t.Errorf("connects 0 and %d came together, at %v", i, at)
 		}
-		const trip = 50 * time.Millisecond // what an attempt may take, there and back
+		const trip = 50 * time.Millisecond // how long an attempt may take, there and back
 		if ended[i] < total || ended[i] > total+trip {
 			t.Errorf("connect %d was given up after %v, want %v", i, ended[i], total)
 		}

@@ -9,13 +9,14 @@ import (
 	"github.com/weir-io/weir/internal/textfile"
 )
 
-// SecretError is a secret that cannot be used. Nothing of it is shown.
+// SecretError reports a secret that cannot be used. It shows nothing of the
+// secret.
 type SecretError struct {
-	Option string // that names it: "password"
+	Option string // the option that refers to it: "password"
 	Where  string // where it was read: "env:NAME" or "file:PATH"
 	Line   int    // of the file or the variable, from 1; 0: all of it
 	Err    error  // what is wrong
-	Next   string // what to do about it, a sentence
+	Next   string // what to do about it, as a sentence
 }
 
 func (e *SecretError) Error() string {
@@ -29,22 +30,22 @@ func (e *SecretError) Error() string {
 // Unwrap returns what is wrong.
 func (e *SecretError) Unwrap() error { return e.Err }
 
-// ErrEmptySecret is the cause where a secret is there and has nothing in it:
-// anyone could guess it.
+// ErrEmptySecret is the cause when a secret exists but is empty: anyone could
+// guess it.
 var ErrEmptySecret = errors.New("it is empty; a secret must not be empty")
 
-// secretMost is how many bytes a file of users or of a password may have.
+// secretMost is how many bytes a file with users or a password may have.
 const secretMost = 1 << 20
 
 // Secret reads what an option of type Secret refers to: an environment
 // variable, or a file without the newline at its end. Its errors are
-// *SecretErrors, which name the place and never the content; one that is empty,
-// or only ends lines, is ErrEmptySecret.
+// *SecretErrors, which name the place and never the content; a secret that is
+// empty, or consists only of line ends, gives ErrEmptySecret.
 func (env *Env) Secret(p *Part, name string) (string, error) {
 	return env.reference(name, p.Value(name))
 }
 
-// reference reads what ref refers to, for the option that the errors name.
+// reference reads what ref refers to, for an option that errors name.
 func (env *Env) reference(option, ref string) (string, error) {
 	fail := func(err error, next string) (string, error) {
 		return "", &SecretError{Option: option, Where: ref, Err: err, Next: next}

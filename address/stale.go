@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// NotSocketError is a file that is in the way of a UNIX listener.
+// NotSocketError reports a file that is in the way of a UNIX listener.
 type NotSocketError struct {
 	Path string
 	What string // "a symbolic link", "a file", "a directory"
@@ -19,9 +19,9 @@ func (e *NotSocketError) Error() string {
 	return fmt.Sprintf("%s is %s, not a socket", e.Path, e.What)
 }
 
-// clearStale removes a socket file on which nothing answers, and reports whether
-// there was one. Somebody's socket is EADDRINUSE. Anything but a socket is a
-// *NotSocketError; links are not followed.
+// clearStale removes a socket file on which nothing answers, and reports
+// whether there was one. If the socket is in use, the error is EADDRINUSE.
+// Anything but a socket is a *NotSocketError; links are not followed.
 func clearStale(path string) (replaced bool, err error) {
 	before, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,14 +35,14 @@ func clearStale(path string) (replaced bool, err error) {
 	}
 	c, err := net.DialTimeout("unix", path, answerTimeout)
 	if err == nil {
-		_ = c.Close() // it was only to see who answers
+		_ = c.Close() // it was only to see whether anything answers
 		return false, syscall.EADDRINUSE
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // gone meanwhile
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		// A full queue, another type of socket, no permission: somebody's.
+		// A full queue, another type of socket, no permission: it is in use.
 		return false, syscall.EADDRINUSE
 	}
 	now, err := os.Lstat(path)
@@ -53,7 +53,7 @@ func clearStale(path string) (replaced bool, err error) {
 		return false, err
 	}
 	if !os.SameFile(before, now) {
-		return false, syscall.EADDRINUSE // another has taken the name meanwhile
+		return false, syscall.EADDRINUSE // something else has taken the name meanwhile
 	}
 	return true, os.Remove(path)
 }

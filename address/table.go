@@ -8,15 +8,15 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// Role says which end of a connection an endpoint is. Layers follow it: on a
-// listener they are servers, elsewhere clients.
+// Role says which end of a connection an endpoint is. Layers follow it: they
+// are servers on a listener and clients elsewhere.
 type Role uint8
 
 // The roles.
 const (
 	Dial   Role = iota // makes connections
 	Listen             // waits for them
-	Open               // is there already: standard input, a descriptor; it can be used once
+	Open               // exists already: standard input, a descriptor; it can be used once
 )
 
 func (r Role) String() string {
@@ -33,7 +33,8 @@ func (r Role) String() string {
 // Server reports whether layers on an endpoint of this role are servers.
 func (r Role) Server() bool { return r == Listen }
 
-// Table is what endpoint strings may say. Parse looks everything up in it.
+// Table holds what endpoint strings may contain. Parse looks everything up in
+// it.
 type Table struct {
 	Kinds  []*Kind
 	Layers []*Layer
@@ -49,34 +50,37 @@ type Kind struct {
 	Options []OptionDoc
 	Example string // a base with its options
 
-	// RoleOf says the role of a part where it depends on it; nil: it is Role.
+	// RoleOf returns the role of a part if it depends on the part; nil: it is
+	// Role.
 	RoleOf func(p *Part) Role
-	// Check finds what is wrong with a part beyond its single words; nil: none.
+	// Check finds what is wrong with a part beyond its single words; nil: there
+	// is nothing to check.
 	Check func(p *Part) *Fault
 	// Describe says what opening the part will do, in a few words. It opens
 	// nothing.
 	Describe func(p *Part) string
 
-	// Prepare finds what is wrong where it leads before anything is opened, once;
-	// nil: there is nothing to look at.
+	// Prepare finds, once and before anything is opened, what is wrong with the
+	// target; nil: there is nothing to check.
 	Prepare func(env *Env, p *Part) error
 	// Listen starts listening, for a part whose role is Listen. It makes one
 	// or more listeners, all or none, with f as their factory.
 	Listen func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error)
-	// Connect starts connecting proto, for the other roles. to is where the other
-	// side asked to be connected to, "host:port", and empty where it did not ask.
-	// It never calls back from inside; stop ends it early and may be called at any
-	// time.
+	// Connect starts connecting proto, for the other roles. to is where the
+	// other side asked to be connected to, "host:port", or empty if it did not
+	// ask. Connect never calls back before it returns; stop ends it early and
+	// may be called at any time.
 	Connect func(env *Env, p *Part, to string, proto weir.Protocol) (stop func())
-	// Packets, of a kind that carries datagrams and no stream, says where; such a
-	// kind has neither Listen nor Connect, and takes no layers.
+	// Packets, for a kind that carries datagrams instead of a stream, says
+	// where they go; such a kind has neither Listen nor Connect, and takes no
+	// layers.
 	Packets func(p *Part) PacketSpec
 }
 
 // Layer is what can be put on top of a base.
 type Layer struct {
 	Name    string
-	Roles   []Role // the roles of the base that it can stand on; none: all
+	Roles   []Role // the roles of the bases that it can be put on; none: all
 	Summary string
 	Doc     string
 	Arg     Arg
@@ -87,29 +91,30 @@ type Layer struct {
 	Check func(p *Part, role Role) *Fault
 	// Describe is as for a Kind.
 	Describe func(p *Part, role Role) string
-	// Prepare does once what all connections share, such as reading
+	// Prepare does once the work that all connections share, such as reading
 	// certificates, and returns how to make the layer of each.
 	Prepare func(env *Env, p *Part, role Role) (Prepared, error)
 }
 
-// Prepared makes the layer of a connection; asked is what it is made for, and
-// empty on a listener.
+// Prepared makes the layer of a connection; asked says what the connection is
+// made for, and is empty on a listener.
 type Prepared func(asked Asked) layer.Layer
 
-// Asked is what a connection is made for, as far as the other side says.
+// Asked says what a connection is made for, as far as the other side tells.
 type Asked struct {
 	// To is where the other side asked to be connected to, "host:port", for a
-	// proxy that is to be asked for the same; "" where it did not ask.
+	// proxy that is to be asked for the same; "" if it did not ask.
 	To string
-	// Source and Destination are the ends of the other side's own connection, for
-	// those who are to be told; nil where there is none.
+	// Source and Destination are the ends of the other side's own connection,
+	// for layers that pass them on; nil if there is none.
 	Source, Destination net.Addr
 }
 
-// Always is Prepared for a layer that is the same whatever was asked for.
+// Always returns a Prepared for a layer that is the same whatever was asked
+// for.
 func Always(l layer.Layer) Prepared { return func(Asked) layer.Layer { return l } }
 
-// Arg describes what stands after the colon.
+// Arg describes what comes after the colon.
 type Arg struct {
 	Name     string // for help: "host:port"; "": the part takes none
 	Type     *Type
@@ -121,12 +126,12 @@ type OptionDoc struct {
 	Name      string
 	Type      *Type
 	Doc       string   // one line
-	Conflicts []string // options that cannot stand beside it
+	Conflicts []string // options that cannot be combined with it
 	Required  bool
-	Many      bool // it may stand more than once: see Part.Values
+	Many      bool // it may be given more than once: see Part.Values
 }
 
-// Fault is what is wrong with a part, before it is known where the part stands.
+// Fault is what is wrong with a part, before the part's position is known.
 type Fault struct {
 	Token    *Token // the wrong word; nil: the whole part
 	From, To int    // the wrong bytes of Token.Text; 0, 0: all

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// later is the table with words that the worked examples use and that are not
-// there yet, so that the grammar can be tried whole.
+// later is the table together with words that the worked examples use but that
+// do not exist yet, so that all of the grammar can be tested.
 func later() *Table {
 	t := Default()
 	word := func(name string) *Kind {
@@ -19,7 +19,7 @@ func later() *Table {
 	return t
 }
 
-// TestTable holds what every entry of the table owes its readers.
+// TestTable checks what every entry of the table must tell its readers.
 func TestTable(t *testing.T) {
 	table := Default()
 	check := func(name, summary, example string, arg Arg, options []OptionDoc) {

@@ -6,10 +6,10 @@ import "strings"
 type Token struct {
 	Text     string // with the escapes undone
 	Raw      string // as written
-	Pos, End int    // where Raw stands in the string, in bytes
+	Pos, End int    // where Raw is in the string, in bytes
 }
 
-// source is where the bytes from..to of Text were written.
+// source returns where the bytes from..to of Text were written.
 func (t *Token) source(from, to int) (pos, end int) {
 	pos, end = t.End, t.End
 	for i, j := 0, 0; ; j++ { // i in Raw, j in Text
@@ -34,16 +34,16 @@ func (t *Token) source(from, to int) (pos, end int) {
 	return pos, end
 }
 
-// Quote escapes s so that it can stand as an argument or a value: % as %25,
-// + as %2B, and the comma as %2C. Nothing else needs it.
+// Quote escapes s for use as an argument or a value: % as %25, + as %2B, and
+// the comma as %2C. Nothing else needs escaping.
 func Quote(s string) string {
 	return escaper.Replace(s)
 }
 
 var escaper = strings.NewReplacer("%", "%25", "+", "%2B", ",", "%2C")
 
-// unescape undoes Quote. An escape of anything else is an error, so that a
-// forgotten one is found: at is where it stands.
+// unescape undoes Quote. An escape of anything else is an error, so that a %
+// that was not escaped is found: at is its position.
 func unescape(raw string) (text string, at int, ok bool) {
 	if !strings.Contains(raw, "%") {
 		return raw, 0, true

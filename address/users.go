@@ -28,8 +28,8 @@ func proxyPassword(env *Env, p *Part) (string, error) {
 	return password, err
 }
 
-// proxyUsers are the users that a proxy server is told of, passwords by name;
-// none where it is told of none.
+// proxyUsers returns the users configured for a proxy server, passwords by
+// name; none if none are configured.
 func proxyUsers(env *Env, p *Part) (map[string]string, error) {
 	users := map[string]string{}
 	switch {
@@ -40,13 +40,13 @@ func proxyUsers(env *Env, p *Part) (map[string]string, error) {
 		}
 		lines := map[string]int{}
 		for i, line := range strings.Split(text, "\n") {
-			line = strings.TrimPrefix(strings.TrimSuffix(line, "\r"), "\ufeff") // files put together have several
+			line = strings.TrimPrefix(strings.TrimSuffix(line, "\r"), "\ufeff") // concatenated files have several
 			if line == "" {
 				continue
 			}
 			wrong, next := "", "Write a name:password on each line."
 			name, password, ok := strings.Cut(line, ":")
-			switch { // what is on the line must not be shown
+			switch { // the line must not be shown
 			case !ok:
 				wrong = "it is no name:password"
 			case name == "":

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestSecrets: a secret that is empty, missing, twice there or too long is
-// refused before anything listens, by a text that names where it was read and
+// TestSecrets: a secret that is empty, missing, given twice or too long is
+// refused before anything listens, with a text that names where it was read but
 // does not show it.
 func TestSecrets(t *testing.T) {
 	dir := t.TempDir()
@@ -25,7 +25,7 @@ func TestSecrets(t *testing.T) {
 		return v, ok
 	}}
 	for _, c := range []struct {
-		option, want string // "": it is taken
+		option, want string // "": it is accepted
 		empty        bool
 	}{
 		{"user=a,password=env:OK", "", false},
@@ -71,7 +71,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// TestSecretsRead: what is read of a secret is its text alone, however it was written.
+// TestSecretsRead: only the text of a secret is read, however it was written.
 func TestSecretsRead(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -108,8 +108,8 @@ func TestSecretsRead(t *testing.T) {
 	}
 }
 
-// TestColonInUser: what basic authentication cannot say is refused where it is
-// written; SOCKS5 can say it.
+// TestColonInUser: what basic authentication cannot express is refused where it
+// is written; SOCKS5 can express it.
 func TestColonInUser(t *testing.T) {
 	for _, s := range []string{":1080+connect,user=a:b,password=env:P", "p:1080+connect:d:1,user=a:b,password=env:P"} {
 		if _, err := Default().Parse(s); err == nil || !strings.Contains(err.Error(), "colon") {

@@ -21,19 +21,19 @@ type Type struct {
 	check  func(text string) *Fault
 }
 
-// TakesValue reports whether an option of the type stands with a value.
+// TakesValue reports whether an option of the type is written with a value.
 func (t *Type) TakesValue() bool { return !t.flag }
 
-// The types. They are values that nothing changes.
+// The types. Nothing changes these values.
 var (
 	// Flag is an option without a value.
 	Flag = &Type{Name: "flag", Doc: "no value", flag: true}
 	// Text is any text that is not empty.
 	Text = &Type{Name: "text", Doc: "text; % + , are written %25 %2B %2C", check: checkText}
-	// Path is a file's path; ~/ at the start is the home directory.
+	// Path is the path of a file; ~/ at the start means the home directory.
 	Path = &Type{Name: "path", Doc: "a path; ~/ is your home directory", check: checkPath}
-	// Duration is a length of time, as time.ParseDuration reads it, above 0 and up to
-	// 2562047h, which is 292 years. Period has a bound of its own.
+	// Duration is a length of time, as time.ParseDuration reads it, above 0 and
+	// up to 2562047h, which is 292 years. Period sets its own bound.
 	Duration = &Type{Name: "duration", Doc: "30s, 1m30s, 250ms", check: checkDuration}
 	// Int is a whole number from 1 to 2147483647.
 	Int = Number(1, math.MaxInt32)
@@ -43,14 +43,15 @@ var (
 	IP = &Type{Name: "ip", Doc: "an IPv4 or IPv6 address", check: checkIP}
 	// HostPort is where to connect to.
 	HostPort = &Type{Name: "host:port", Doc: "the port stands after the last colon", check: checkHostPort}
-	// ListenPort is where to listen: a port alone is loopback, :port every
+	// ListenPort is where to listen: a port alone means loopback, :port every
 	// interface.
 	ListenPort = &Type{Name: "[host:]port", Doc: "8080 is loopback only, :8080 every interface, 0 any free port", check: checkListenPort}
-	// Secret is a reference to a secret: it is never in an endpoint string.
+	// Secret is a reference to a secret, which itself is never in an endpoint
+	// string.
 	Secret = &Type{Name: "secret", Doc: "env:NAME or file:PATH", secret: true, check: checkSecret}
 )
 
-// Choice is the type of a value that is one of words.
+// Choice returns the type of a value that is one of words.
 func Choice(words ...string) *Type {
 	return &Type{Name: strings.Join(words, "|"), Doc: "one of " + strings.Join(words, ", "), check: func(s string) *Fault {
 		for _, w := range words {
@@ -66,7 +67,7 @@ func Choice(words ...string) *Type {
 	}}
 }
 
-// Number is the type of a whole number from least to most.
+// Number returns the type of a whole number from least to most.
 func Number(least, most int64) *Type {
 	doc := fmt.Sprintf("a whole number from %d to %d", least, most)
 	return &Type{Name: "number", Doc: doc, check: func(s string) *Fault {
@@ -88,7 +89,7 @@ var Bound = &Type{Name: "number|none", Doc: "a whole number from 1 to 2147483647
 	return nil
 }}
 
-// Period is the type of a Duration of at most so long.
+// Period returns the type of a Duration that is no longer than most.
 func Period(most time.Duration) *Type {
 	return &Type{Name: Duration.Name, Doc: Duration.Doc + "; at most " + short(most), check: func(s string) *Fault {
 		if f := checkDuration(s); f != nil {
@@ -101,7 +102,7 @@ func Period(most time.Duration) *Type {
 	}}
 }
 
-// short is a duration without the zeros at its end, as one would write it.
+// short writes a duration without the zeros at its end, as a person would.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -113,7 +114,7 @@ func short(d time.Duration) string {
 	return s
 }
 
-// SizeUpTo is the type of a Size of at most so many bytes.
+// SizeUpTo returns the type of a Size that is no larger than most bytes.
 func SizeUpTo(most int64) *Type {
 	return &Type{Name: "size", Doc: "bytes: 500, 64k, 10m, 1g; at most " + sizeText(most), check: func(s string) *Fault {
 		n, ok := parseUnits(s, sizeUnits)
@@ -127,7 +128,7 @@ func SizeUpTo(most int64) *Type {
 	}}
 }
 
-// sizeBetween is the type of a Size from least to most bytes.
+// sizeBetween returns the type of a Size from least to most bytes.
 func sizeBetween(least, most int64) *Type {
 	t := SizeUpTo(most)
 	return &Type{Name: t.Name, Doc: "bytes: 500, 64k, 10m, 1g; from " + sizeText(least) + " to " + sizeText(most), check: func(s string) *Fault {
@@ -209,7 +210,7 @@ func checkSecret(s string) *Fault {
 
 const portHint = "a port is a number from 0 to 65535"
 
-// checkPort looks at the port that stands at the offset at of a text.
+// checkPort checks the port at offset at of a text.
 func checkPort(s string, at int, zero bool) *Fault {
 	f := &Fault{From: at, To: at + len(s), Problem: fmt.Sprintf("bad port %q", s), Hint: portHint}
 	n, err := strconv.ParseUint(s, 10, 16)
@@ -229,7 +230,7 @@ func checkPort(s string, at int, zero bool) *Fault {
 	return nil
 }
 
-// checkHost looks at the host at the beginning of a text.
+// checkHost checks the host at the beginning of a text.
 func checkHost(s string) *Fault {
 	f := &Fault{From: 0, To: len(s), Problem: fmt.Sprintf("bad host %q", s)}
 	inner := s
@@ -265,7 +266,7 @@ func checkHost(s string) *Fault {
 	return nil
 }
 
-// looksIPv4 reports whether a host is made of digits and dots: then it is
+// looksIPv4 reports whether a host consists of digits and dots: it is then
 // meant as an address, and resolving it as a name would be a guess.
 func looksIPv4(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789.") == ""
@@ -326,8 +327,8 @@ func unbracket(host string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
-// The values of a parsed part. Parse has checked them, so that reading one
-// cannot fail; one that is not there is its zero.
+// The values of a parsed part. Parse has checked them, so reading one cannot
+// fail; a missing one reads as its zero value.
 
 // Option finds an option by name, or nil.
 func (p *Part) Option(name string) *Option {
@@ -339,10 +340,10 @@ func (p *Part) Option(name string) *Option {
 	return nil
 }
 
-// Has reports whether an option stands on the part.
+// Has reports whether the part has an option.
 func (p *Part) Has(name string) bool { return p.Option(name) != nil }
 
-// Value is the text of an option, or "".
+// Value returns the text of an option, or "".
 func (p *Part) Value(name string) string {
 	if o := p.Option(name); o != nil && o.Value != nil {
 		return o.Value.Text
@@ -350,7 +351,7 @@ func (p *Part) Value(name string) string {
 	return ""
 }
 
-// Values are the texts of an option that may stand more than once.
+// Values returns the texts of an option that may be given more than once.
 func (p *Part) Values(name string) []string {
 	var all []string
 	for _, o := range p.Options {
@@ -361,7 +362,7 @@ func (p *Part) Values(name string) []string {
 	return all
 }
 
-// ArgText is the text after the colon, or "".
+// ArgText returns the text after the colon, or "".
 func (p *Part) ArgText() string {
 	if p.Arg == nil {
 		return ""
@@ -369,31 +370,32 @@ func (p *Part) ArgText() string {
 	return p.Arg.Text
 }
 
-// Duration is the value of an option of type Duration, or 0.
+// Duration returns the value of an option of type Duration, or 0.
 func (p *Part) Duration(name string) time.Duration {
 	d, _ := time.ParseDuration(p.Value(name))
 	return d
 }
 
-// Int is the value of an option of type Int or Number, or 0.
+// Int returns the value of an option of type Int or Number, or 0.
 func (p *Part) Int(name string) int64 {
 	n, _ := strconv.ParseInt(p.Value(name), 10, 64)
 	return n
 }
 
-// Mode is the value of an option of type Mode, or 0.
+// Mode returns the value of an option of type Mode, or 0.
 func (p *Part) Mode(name string) fs.FileMode {
 	m, _ := strconv.ParseUint(p.Value(name), 8, 32)
 	return fs.FileMode(m)
 }
 
-// IP is the value of an option of type IP, or the zero Addr.
+// IP returns the value of an option of type IP, or the zero Addr.
 func (p *Part) IP(name string) netip.Addr {
 	a, _ := netip.ParseAddr(p.Value(name))
 	return a
 }
 
-// Path expands ~/ at the start of a path. Without a home directory ~/ stays.
+// Path expands ~/ at the start of a path. Without a home directory, ~/ stays as
+// it is.
 func (env *Env) Path(path string) string {
 	if rest, ok := strings.CutPrefix(path, "~/"); ok && env.Home != "" {
 		return strings.TrimSuffix(env.Home, "/") + "/" + rest
@@ -401,8 +403,8 @@ func (env *Env) Path(path string) string {
 	return path
 }
 
-// units are the factors of sizes and rates, in bytes: letters count in 1024s, as
-// memory does, and bits in 1000s, as lines do.
+// The factors of sizes and rates, in bytes: letters are powers of 1024, as for
+// memory, and bits powers of 1000, as for lines.
 var (
 	sizeUnits = []unit{{"g", 1 << 30}, {"m", 1 << 20}, {"k", 1 << 10}, {"", 1}}
 	rateUnits = append([]unit{{"gbit", 1e9 / 8}, {"mbit", 1e6 / 8}, {"kbit", 1e3 / 8}, {"bit", 1. / 8}}, sizeUnits...)
@@ -413,8 +415,8 @@ type unit struct {
 	factor float64
 }
 
-// parseUnits reads a number with a unit behind it; ok is false for anything
-// else, and for less than one byte or more than 1 EiB.
+// parseUnits reads a number followed by a unit; ok is false for anything else,
+// and for less than one byte or more than 1 EiB.
 func parseUnits(s string, units []unit) (n int64, ok bool) {
 	for _, u := range units {
 		digits, has := strings.CutSuffix(s, u.name)
@@ -457,19 +459,19 @@ var (
 	}}
 )
 
-// Size is the value of an option of type Size, in bytes, or 0.
+// Size returns the value of an option of type Size, in bytes, or 0.
 func (p *Part) Size(name string) int64 {
 	n, _ := parseUnits(p.Value(name), sizeUnits)
 	return n
 }
 
-// Rate is the value of an option of type Rate, in bytes a second, or 0.
+// Rate returns the value of an option of type Rate, in bytes a second, or 0.
 func (p *Part) Rate(name string) int64 {
 	n, _ := parseUnits(p.Value(name), rateUnits)
 	return n
 }
 
-// Chance is the value of an option of type Chance, or 0.
+// Chance returns the value of an option of type Chance, or 0.
 func (p *Part) Chance(name string) float64 {
 	f, _ := strconv.ParseFloat(p.Value(name), 64)
 	return f

@@ -9,11 +9,11 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// For returns the resolver as one asker of many uses it, such as a client of a proxy.
-// Each asker has a share: where sockets are short, the asker with the fewest gets the
-// next one, and beyond a number of questions under way (WithAskerLimit) some of its own
-// fail with ErrBusy. Addresses of one IPv6 network of 64 bits are one asker. All of
-// them share the cache.
+// For returns the resolver for use by one asker of many, such as a client of a
+// proxy. Each asker gets a share: when sockets are short, the asker with the
+// fewest gets the next one, and beyond a number of questions under way
+// (WithAskerLimit) some of the asker's own fail with ErrBusy. Addresses in one
+// IPv6 network of 64 bits are one asker. All askers share the cache.
 func (r *Resolver) For(asker netip.Addr) weir.Resolver {
 	return share{r, askerOf(asker)}
 }
@@ -28,7 +28,7 @@ func (s share) LookupNetIP(l *weir.Loop, network, host string, done func([]netip
 	return s.r.lookupNetIP(l, s.asker, network, host, done)
 }
 
-// askerOf is the network that counts as one asker.
+// askerOf returns the network that counts as one asker.
 func askerOf(a netip.Addr) netip.Prefix {
 	a = a.Unmap().WithZone("")
 	bits := a.BitLen()
@@ -39,17 +39,17 @@ func askerOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// asker is one that asks: the program itself, whose id is not valid, or a client that
-// it asks for. It exists as long as it has questions.
+// asker is the program itself, whose id is not valid, or a client on whose
+// behalf it asks. It exists as long as it has questions.
 type asker struct {
 	id        netip.Prefix
 	questions int
-	asked     list.List // of *question: the same, the oldest in front
+	asked     list.List // of *question: its questions, the oldest in front
 	open      int       // exchanges with a socket
-	line      list.List // of *exchange: those that wait for one
+	line      list.List // of *exchange: those that wait for a socket
 }
 
-// asker returns that of an id.
+// asker returns the asker with an id, which it creates if necessary.
 func (c *client) asker(id netip.Prefix) *asker {
 	a := c.asking[id]
 	if a == nil {
@@ -60,7 +60,7 @@ func (c *client) asker(id netip.Prefix) *asker {
 	return a
 }
 
-// forget takes an asker off the books that has no questions.
+// forget removes an asker that has no questions.
 func (c *client) forget(a *asker) {
 	if a.questions == 0 && c.asking[a.id] == a {
 		delete(c.asking, a.id)
@@ -69,9 +69,9 @@ func (c *client) forget(a *asker) {
 	}
 }
 
-// admits reports whether an asker may ask one more question now. Where that is one
-// too many, an old one without an answer is given up for it: of the asker itself, or
-// of the one that has most.
+// admits reports whether an asker may ask one more question now. If that is one
+// too many, it gives up an old question without an answer to make room: one of
+// the asker's own, or one of the asker with the most.
 func (c *client) admits(a *asker) bool {
 	if a.id.IsValid() && a.questions >= c.o.perAsker {
 		return c.gives(a, turnTime)
@@ -91,7 +91,7 @@ func (c *client) admits(a *asker) bool {
 	return a.id.IsValid() && c.gives(a, turnTime)
 }
 
-// gives ends the oldest question of an asker, if it is as old as that.
+// gives ends the oldest question of an asker if it is at least age old.
 func (c *client) gives(a *asker, age time.Duration) bool {
 	front := a.asked.Front()
 	if front == nil {
@@ -107,7 +107,7 @@ func (c *client) gives(a *asker, age time.Duration) bool {
 	return true
 }
 
-// begin gives an exchange a socket, or a place in the line.
+// begin gives an exchange a socket, or a place in the queue.
 func (c *client) begin(ex *exchange) {
 	if len(c.open) < c.o.sockets || c.makeRoom(ex.q.asker) {
 		ex.open()
@@ -119,13 +119,13 @@ func (c *client) begin(ex *exchange) {
 	}
 }
 
-// stand puts an exchange at the end of its asker's line.
+// stand puts an exchange at the end of its asker's queue.
 func (ex *exchange) stand() {
 	ex.at = ex.q.asker.line.PushBack(ex)
 	ex.c.waiting++
 }
 
-// unline takes an exchange out of the line.
+// unline takes an exchange out of the queue.
 func (c *client) unline(ex *exchange) {
 	if ex.at != nil {
 		ex.q.asker.line.Remove(ex.at)
@@ -136,7 +136,7 @@ func (c *client) unline(ex *exchange) {
 	}
 }
 
-// openNext lets an exchange begin: one of the asker with the fewest sockets.
+// openNext starts a waiting exchange of the asker with the fewest sockets.
 func (c *client) openNext() {
 	for c.waiting > 0 && len(c.open) < c.o.sockets {
 		var next *asker
@@ -151,13 +151,14 @@ func (c *client) openNext() {
 	}
 }
 
-// turnTime is how long an exchange has its socket without a reply before it gives
-// it to another, where some wait: of all that go on they are those whose reply is
-// least likely to come. Each further turn is twice as long, so that slow replies
-// are waited for in the end.
+// turnTime is how long an exchange keeps its socket without a reply before it
+// gives the socket to another, if any wait: of all exchanges, those that have
+// waited so long are the least likely to get a reply. Each further turn is
+// twice as long, so that even slow replies are waited for in the end.
 const turnTime = 250 * time.Millisecond
 
-// turns has exchanges that had their turn change places with those that wait.
+// turns lets exchanges that have had their turn change places with waiting
+// ones.
 func (c *client) turns() {
 	now := c.l.Now()
 	var had []*exchange
@@ -184,9 +185,10 @@ func (ex *exchange) postpone() {
 	ex.stand()
 }
 
-// makeRoom puts an exchange back into the line for a new one of a: the one that has
-// waited longest for its reply, of the asker with the most sockets. It reports false if
-// no asker has so many that this is fair, and none has waited for long.
+// makeRoom puts an exchange back into the queue to make room for a new one of
+// a: of the asker with the most sockets, the exchange that has waited longest
+// for its reply. It reports false if no asker has so many that this is fair and
+// none has waited for long.
 func (c *client) makeRoom(a *asker) bool {
 	most := a
 	for _, b := range c.askers {
@@ -207,8 +209,8 @@ func (c *client) makeRoom(a *asker) bool {
 	return true
 }
 
-// join makes a question the one of whichever asker has fewer of them, so that none
-// waits in another's line.
+// join moves a question to a if a has fewer questions than its asker, so that
+// no one waits in another asker's queue.
 func (q *question) join(a *asker) {
 	old := q.asker
 	if old == a || a.questions >= old.questions {
@@ -231,7 +233,7 @@ func (q *question) join(a *asker) {
 	}
 }
 
-// count makes a question an asker's.
+// count adds a question to an asker.
 func (q *question) count(a *asker) {
 	q.asker = a
 	q.place = a.asked.PushBack(q)

@@ -10,8 +10,8 @@ import (
 )
 
 // BenchmarkQuery asks a server on the same loop, which answers at once, with 64
-// questions under way and no cache: what a query costs beside what a server does.
-// bench/cmd/dnsload compares it with other clients.
+// questions under way and no cache: what a query costs in addition to the
+// server's work. bench/cmd/dnsload compares it with other clients.
 func BenchmarkQuery(b *testing.B) {
 	l, err := weir.New()
 	if err != nil {

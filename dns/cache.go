@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// key names a question: the absolute name in lower case, and the type.
+// key identifies a question: the absolute name in lower case, and the type.
 type key struct {
 	name  string
 	qtype Type
 }
 
-// entry is what is known of a question: an answer, or that there is none.
+// entry is what is known about a question: an answer, or that there is none.
 type entry struct {
 	key    key
 	answer Answer // TTLs as they came
@@ -20,21 +20,21 @@ type entry struct {
 	until  time.Time
 }
 
-// cache holds answers as long as they say, and for staleness beyond where that is
-// asked for. The one that was not used for longest goes first.
+// cache keeps answers for as long as their TTLs say, and for stale beyond that
+// if stale answers are wanted. The least recently used one is dropped first.
 type cache struct {
 	most    int
 	stale   time.Duration
 	entries map[key]*list.Element
-	order   list.List // of *entry, the last one used in front
+	order   list.List // of *entry, the most recently used in front
 }
 
 func newCache(most int, stale time.Duration) *cache {
 	return &cache{most: most, stale: stale, entries: map[key]*list.Element{}}
 }
 
-// get returns what is known of k. fresh says that it holds; what does not is
-// returned only while it may be served stale.
+// get returns what is known about k. fresh says that it is still valid; an
+// entry that is not is returned only while it may be served stale.
 func (c *cache) get(k key, now time.Time) (e *entry, fresh bool) {
 	el := c.entries[k]
 	if el == nil {
@@ -55,8 +55,8 @@ func (c *cache) drop(el *list.Element) {
 	c.order.Remove(el)
 }
 
-// put stores e for ttl. Nothing holds for longer than a day: TTLs of years are
-// mistakes.
+// put stores e for ttl. Nothing is kept for longer than a day: TTLs of years
+// are mistakes.
 func (c *cache) put(e *entry, ttl time.Duration, now time.Time) {
 	const longest = 24 * time.Hour
 	if el := c.entries[e.key]; el != nil {

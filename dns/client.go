@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// client is what a resolver has for one loop.
+// client is a resolver's state for one loop.
 type client struct {
 	l *weir.Loop
 	o *options
@@ -24,14 +24,14 @@ type client struct {
 	questions map[key]*question
 	trunks    map[netip.AddrPort]*trunk
 	open      []*exchange // those that have a socket, in no order
-	waiting   int         // exchanges that wait for one, in their askers' lines
-	turn      *weir.Timer // when some of them have their turn
+	waiting   int         // exchanges that wait for one, in their askers' queues
+	turn      *weir.Timer // when some of them get their turn
 	asking    map[netip.Prefix]*asker
-	askers    []*asker // the same, the one that asked first in front
+	askers    []*asker // the same askers, the one that asked first in front
 	servers   map[netip.AddrPort]*nameServer
-	mute      bool         // all of them are silent, and that was told
+	mute      bool         // all of them are silent, and this was reported
 	first     int          // the server that is asked first, with Rotate
-	slow      *cache       // questions whose answers were not there in time, as errors
+	slow      *cache       // questions whose answers did not come in time, as errors
 	lags      [2]familyLag // of A and of AAAA
 	random    draws
 	steps     func(Step)
@@ -58,7 +58,7 @@ func newClient(l *weir.Loop, o *options) *client {
 	return c
 }
 
-// configure puts a configuration in force, for questions from now on.
+// configure puts a configuration into effect for new questions.
 func (c *client) configure(conf Config) {
 	if len(c.o.servers) > 0 {
 		conf.Servers = c.o.servers
@@ -79,7 +79,7 @@ func (c *client) configure(conf Config) {
 	clear(c.servers)
 }
 
-// reload reads the files again that have changed.
+// reload reads the files that have changed again.
 func (c *client) reload() {
 	now := c.l.Now()
 	if f, changed := c.configFile.changed(now); changed {
@@ -111,7 +111,7 @@ func (c *client) step(s Step) {
 }
 
 // ask finds the records of an absolute name for an asker. done is never called
-// from inside.
+// from within ask.
 func (c *client) ask(id netip.Prefix, name string, t Type, done func(Answer, *Error)) *waiter {
 	k := key{lower(name), t}
 	w := &waiter{done: done}
@@ -151,15 +151,15 @@ func (c *client) ask(id netip.Prefix, name string, t Type, done func(Answer, *Er
 	return w
 }
 
-// waiter is one that asked.
+// waiter is a caller that asked a question.
 type waiter struct {
-	q    *question // nil: the result was there
+	q    *question // nil: the result was known
 	done func(Answer, *Error)
 	call *weir.Call // the result is on its way
-	gone bool       // it is not wanted any more
+	gone bool       // the result is not wanted any more
 }
 
-// soon hands the result out in the next turn.
+// soon delivers the result in the next turn of the loop.
 func (w *waiter) soon(l *weir.Loop, a Answer, err *Error) {
 	if !w.gone {
 		w.call = l.Soon(func() { w.done(a, err) })
@@ -167,7 +167,7 @@ func (w *waiter) soon(l *weir.Loop, a Answer, err *Error) {
 }
 
 // leave says that the result is not wanted any more. The question goes on for
-// the cache, unless it is still in the line and no one else waits.
+// the cache, unless it is still queued and no one else waits for it.
 func (w *waiter) leave() {
 	w.gone = true
 	if w.call != nil {
@@ -178,7 +178,7 @@ func (w *waiter) leave() {
 	}
 }
 
-// cancel is leave, and ends the question if no one else waits.
+// cancel does what leave does, and ends the question if no one else waits.
 func (w *waiter) cancel() {
 	w.leave()
 	if q := w.q; q != nil && !q.over && !q.served && q.deserted() {
@@ -186,7 +186,7 @@ func (w *waiter) cancel() {
 	}
 }
 
-// close ends what is under way without a word.
+// close ends everything under way without notifying anyone.
 func (c *client) close() {
 	var all []*question
 	for _, q := range c.questions { // any order: no callback runs
@@ -225,19 +225,19 @@ func (d *draws) fill() {
 		k, err := d.from.Read(d.buf[n:])
 		n += k
 		if err != nil {
-			// crypto/rand does not fail; without chance there is no safe query.
+			// crypto/rand does not fail; without randomness no query is safe.
 			d.from = rand.Reader
 		}
 	}
 	d.left = len(d.buf)
 }
 
-// ports are what a source port is drawn from.
+// The range that source ports are drawn from.
 const (
 	portFirst = 1024
 )
 
-// port draws a port, each with the same chance.
+// port draws a port; each is equally likely.
 func (d *draws) port() uint16 {
 	for {
 		if p := d.uint16(); p >= portFirst {
@@ -246,7 +246,8 @@ func (d *draws) port() uint16 {
 	}
 }
 
-// mixed is a name with the case of each letter drawn, or in lower case.
+// mixed returns a name with the case of each letter drawn at random, or in
+// lower case.
 func (d *draws) mixed(name string, asItIs bool) (dnsmessage.Name, error) {
 	b := []byte(lower(name))
 	if asItIs {

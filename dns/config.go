@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// Config is what a resolv.conf says (resolv.conf(5)). The zero value of a field
-// is its default.
+// Config is the content of a resolv.conf (resolv.conf(5)). The zero value of a
+// field means its default.
 type Config struct {
-	// Servers are asked in turn; none is the server on this host. At most
-	// serversMax of a file count.
+	// Servers are asked in turn; an empty list means the server on this host.
+	// At most serversMax of those in a file count.
 	Servers []netip.AddrPort
-	// Search is appended to names with fewer than Ndots dots, one after the
-	// other; the default for Ndots is 1.
+	// Search lists domains that are appended, one after another, to names with
+	// fewer than Ndots dots; the default for Ndots is 1.
 	Search []string
 	Ndots  int
 	// Timeout is how long a server has to answer, 5 s by default; Attempts is
-	// how often all of them are asked, twice by default.
+	// how many times all of them are asked, 2 by default.
 	Timeout  time.Duration
 	Attempts int
 	Rotate   bool // begin with another server each time
 	TCP      bool // ask over TCP only ("use-vc")
-	NoAAAA   bool // do not ask for AAAA where IPv4 will do as well ("no-aaaa")
+	NoAAAA   bool // do not ask for AAAA where IPv4 will do ("no-aaaa")
 }
 
 const (
@@ -34,8 +34,8 @@ const (
 	dnsPort    = 53
 )
 
-// ParseConfig reads a resolv.conf. Lines that it does not understand are
-// ignored, as they are everywhere.
+// ParseConfig reads a resolv.conf. It ignores lines that it does not
+// understand, as other resolvers do.
 func ParseConfig(r io.Reader) (Config, error) {
 	text, err := io.ReadAll(io.LimitReader(r, 1<<20))
 	if err != nil {
@@ -98,7 +98,8 @@ func (c *Config) option(o string) {
 	}
 }
 
-// filled puts defaults where nothing was said; Ndots below 0 is that.
+// filled puts in the defaults where nothing was set; for Ndots a value below 0
+// means not set.
 func (c Config) filled() Config {
 	if len(c.Servers) == 0 {
 		c.Servers = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort)}
@@ -115,7 +116,7 @@ func (c Config) filled() Config {
 	return c
 }
 
-// absolute adds the last dot.
+// absolute adds the final dot.
 func absolute(s string) string {
 	if strings.HasSuffix(s, ".") {
 		return s
@@ -144,7 +145,7 @@ func (c *Config) candidates(name string) []string {
 	return all
 }
 
-// watched is a file that is read again when it has changed.
+// watched is a file that is read again after it has changed.
 type watched struct {
 	path    string
 	checked time.Time
@@ -158,11 +159,11 @@ type fileID struct {
 	gone bool
 }
 
-// checkEvery is how often a file is looked at, at most.
+// checkEvery is how often a file is checked, at most.
 const checkEvery = 5 * time.Second
 
-// changed reports whether the file has to be read, and opens it then; the file
-// is nil where there is none.
+// changed reports whether the file has to be read, and if so opens it; the file
+// is nil if there is none.
 func (w *watched) changed(now time.Time) (*os.File, bool) {
 	if w.path == "" || w.read && now.Sub(w.checked) < checkEvery && !now.Before(w.checked) {
 		return nil, false

@@ -77,8 +77,8 @@ func TestRecords(t *testing.T) {
 	})
 }
 
-// TestNegative: negative answers are told apart and kept as long as they say
-// (behaviour 70, RFC 2308).
+// TestNegative: the kinds of negative answers are told apart, and kept as long
+// as they say (behaviour 70, RFC 2308).
 func TestNegative(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1", "dangling.test 60 CNAME nowhere.test")
@@ -126,8 +126,8 @@ func aliases(lb *lab, n int) {
 	lb.s.add(name + " 60 A 192.0.2.1")
 }
 
-// TestMisbehaviour: whatever a server or a forger does, one result each, and
-// nothing is left over (behaviour 70).
+// TestMisbehaviour: whatever a server or a forger does, each lookup has one
+// result, and nothing is left over (behaviour 70).
 func TestMisbehaviour(t *testing.T) {
 	refuse := func(code dnsmessage.RCode) func(*lab) {
 		return func(lb *lab) {
@@ -237,7 +237,7 @@ func TestMisbehaviour(t *testing.T) {
 			}
 		}, ErrServer, []string{"udp", "tcp", "udp", "tcp"}},
 		{"no server there", func(lb *lab) {
-			lb.silence(250 * time.Millisecond) // the portable backend does not hear of it
+			lb.silence(250 * time.Millisecond) // the portable backend is not told of this
 			_, _ = lb.s.e.Close(), lb.s.ln.Close()
 		}, ErrServer, nil},
 		{"aliases in a circle", func(lb *lab) {
@@ -318,8 +318,8 @@ func TestRefusalIsFast(t *testing.T) {
 	})
 }
 
-// TestCoalesce: equal questions are asked once, and one who leaves does not hurt
-// the others; the last one to leave ends it.
+// TestCoalesce: equal questions are asked once, and a caller that leaves does
+// not affect the others; the last one to leave ends the question.
 func TestCoalesce(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1")

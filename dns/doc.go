@@ -15,10 +15,10 @@
 // A reply counts only if it comes from the server that was asked, to the port
 // the query came from, with its id and its question, letter for letter in the
 // case that was drawn for it (draft-vixie-dnsext-dns0x20). Anything else is
-// ignored, and the question asked again over TCP. Ids, ports and cases come from
-// crypto/rand.
+// ignored, and the question is asked again over TCP. Ids, ports and letter
+// cases come from crypto/rand.
 //
 // A Resolver is a weir.Resolver, so a loop made with
-// weir.WithResolver(dns.New()) connects by name. Another can stand in its place:
-// Static for tests, System for the operating system's own.
+// weir.WithResolver(dns.New()) connects by name. Other resolvers can take its
+// place: Static for tests, System for the operating system's own.
 package dns

@@ -8,16 +8,17 @@ import (
 	"strings"
 )
 
-// What can be wrong with a name or a question, for errors.Is.
+// What can be wrong with a name or a question, for use with errors.Is.
 var (
-	// ErrNotFound: the name does not exist, or has no records of the type; which
-	// of the two, Error.NoName says.
+	// ErrNotFound: the name does not exist, or has no records of the type;
+	// Error.NoName says which.
 	ErrNotFound = errors.New("no such host or record")
 	// ErrTimeout: no server answered in time.
 	ErrTimeout = errors.New("no server answered in time")
-	// ErrServer: the servers answered, or could not be reached, and none could say.
+	// ErrServer: the servers could not answer the question, or could not be
+	// reached.
 	ErrServer = errors.New("no server could answer")
-	// ErrAliases: more than 32 aliases in a row, or a circle of them.
+	// ErrAliases: more than 32 aliases in a row, or a cycle of them.
 	ErrAliases = errors.New("too many aliases")
 	// ErrBadName: no host can have the name.
 	ErrBadName = errors.New("not a host name")
@@ -25,18 +26,18 @@ var (
 	ErrBusy = errors.New("too many questions under way")
 )
 
-// Error is why a lookup came to nothing.
+// Error says why a lookup failed.
 type Error struct {
-	Name string // as it was asked for
+	Name string // as the caller gave it
 	Type Type   // 0 for addresses
-	Err  error  // one of this package's, or the system's
-	// NoName, of ErrNotFound, says that the name does not exist at all.
+	Err  error  // one of this package's errors, or the system's
+	// NoName, with ErrNotFound, says that the name does not exist at all.
 	NoName bool
-	// Tried are the servers that were asked, in order, with what each came to.
+	// Tried lists the servers that were asked, in order, and how each failed.
 	Tried []Attempt
 }
 
-// Attempt is one query that came to nothing.
+// Attempt is one query that failed.
 type Attempt struct {
 	Server netip.AddrPort
 	TCP    bool
@@ -78,7 +79,7 @@ func (e *Error) Temporary() bool {
 	return e.Timeout() || errors.Is(e.Err, ErrServer) || errors.Is(e.Err, ErrBusy)
 }
 
-// As lets errors.As make package net's error of it.
+// As lets errors.As convert the error to package net's.
 func (e *Error) As(target any) bool {
 	t, ok := target.(**net.DNSError)
 	if !ok {
@@ -95,7 +96,7 @@ func (e *Error) As(target any) bool {
 	return true
 }
 
-// badVersion is BADVERS, of EDNS (RFC 6891, 9).
+// badVersion is BADVERS of EDNS (RFC 6891, 9).
 const badVersion = 16
 
 // codeError is a reply's error code.

@@ -45,7 +45,8 @@ func ExampleWithStream() {
 	// Output: ready
 }
 
-// Any record can be asked for; what the hosts file knows is not.
+// Any record can be looked up; for what the hosts file knows, no server is
+// asked.
 func ExampleResolver_LookupNetIP() {
 	l, err := weir.New()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// exchange is one query to one server and what comes of it: exactly one of
+// exchange is one query to one server and its outcome: a call of exactly one of
 // question.replied and question.failed, unless it is ended before.
 //
 //	begin ─▶ (wait for a socket) ─▶ udp ─reply──────────────▶ replied
@@ -24,21 +24,21 @@ type exchange struct {
 	tcp    bool
 	opened bool          // it is one of client.open
 	slot   int           // where in it
-	at     *list.Element // in its asker's line; nil: it is not
+	at     *list.Element // its place in its asker's queue; nil if not queued
 	since  time.Time     // when it was opened
-	turn   time.Duration // after which another may have its socket
+	turn   time.Duration // after which another may take its socket
 	sent   bool          // there was something to reply to
-	cased  bool          // a reply had the name in another case
+	cased  bool          // a reply had the name in a different case
 	over   bool
 
 	udp   *weir.PacketEndpoint
 	trunk *trunk // over TCP
-	again bool   // a trunk was lost below it already
+	again bool   // it has lost a trunk already
 	timer *weir.Timer
 }
 
 func (ex *exchange) open() {
-	if ex.c.l.Now().After(ex.q.until) { // it has stood in line for all of its time
+	if ex.c.l.Now().After(ex.q.until) { // it has been in the queue for all of its time
 		ex.c.l.Soon(func() { ex.failed(ErrTimeout) })
 		return
 	}
@@ -60,16 +60,17 @@ func (ex *exchange) open() {
 			ex.q.fail(&Error{Name: ex.q.key.name, Type: ex.q.key.qtype, Err: err})
 			return
 		}
-		// Not from inside whoever asks.
+		// Not from within the caller that asks.
 		ex.c.l.Soon(func() { ex.failed(err) })
 	}
 }
 
-// portTries is how many ports are drawn before the system chooses one.
+// portTries is how many ports are drawn before the choice is left to the
+// system.
 const portTries = 16
 
-// overUDP sends the query from a port that is drawn for it, on a socket that
-// takes nothing else.
+// overUDP sends the query from a port that is drawn for it, on a socket that is
+// used for nothing else.
 func (ex *exchange) overUDP() error {
 	msg, err := ex.query.pack(make([]byte, 0, 300))
 	if err != nil {
@@ -99,7 +100,7 @@ func (ex *exchange) overUDP() error {
 	return err
 }
 
-// end gives everything back without a word.
+// end releases everything without notifying anyone.
 func (ex *exchange) end() {
 	if ex.over {
 		return
@@ -116,7 +117,7 @@ func (ex *exchange) end() {
 	}
 }
 
-// shut says that it has no socket any more.
+// shut records that the exchange has no socket any more.
 func (ex *exchange) shut() {
 	ex.timer.Stop()
 	c, last := ex.c, len(ex.c.open)-1
@@ -149,7 +150,7 @@ func (ex *exchange) failed(err error) {
 	}
 }
 
-// message looks at what came from the server.
+// message handles what came from the server.
 func (ex *exchange) message(p []byte) {
 	r, err := ex.query.read(p)
 	if !errors.Is(err, errNotReply) {
@@ -157,12 +158,13 @@ func (ex *exchange) message(p []byte) {
 	}
 	switch {
 	case errors.Is(err, errOtherCase) && !ex.tcp:
-		// As below, but a server may change the case of all names and have no TCP.
+		// As below, but some servers change the case of all names and have no
+		// TCP.
 		ex.cased = true
 		ex.overTCP("the name is in another case", min(ex.q.patience, casedTime))
 	case errors.Is(err, errNotReply) && !ex.tcp:
-		// A forger who guesses, or a server that changes what it repeats: only
-		// TCP tells.
+		// Either a forger is guessing, or a server changes what it echoes: only
+		// TCP can tell which.
 		ex.overTCP("not a reply to this query", ex.q.patience)
 	case err != nil:
 		ex.failed(err)
@@ -176,7 +178,7 @@ func (ex *exchange) message(p []byte) {
 	}
 }
 
-// datagrams is the exchange as the protocol of its endpoint.
+// datagrams is the exchange in its role as the protocol of its endpoint.
 type datagrams exchange
 
 // EndpointMade implements weir.PacketProtocol.
@@ -216,11 +218,13 @@ func (d *datagrams) EndpointLost(err error) {
 	}
 }
 
-// casedTime is how long a server that changes the case of names has to answer over
-// TCP before it is asked again by datagram, where its habit no longer counts.
+// casedTime is how long a server that changes the case of names has to answer
+// over TCP before it is asked again by datagram, this time with the case
+// ignored.
 const casedTime = time.Second
 
-// overTCP asks the same server again, where no other server can answer.
+// overTCP asks the same server again over a connection, where no one else can
+// answer in its place.
 func (ex *exchange) overTCP(why string, patience time.Duration) {
 	ex.q.step(ex, why+": over "+ex.c.over())
 	ex.tcp, ex.sent = true, true
@@ -230,7 +234,7 @@ func (ex *exchange) overTCP(why string, patience time.Duration) {
 	ex.c.trunk(ex.server).ask(ex)
 }
 
-// over names what carries the queries that do not go by datagram.
+// over names the carrier of the queries that do not go by datagram.
 func (c *client) over() string {
 	if c.o.stream {
 		return "a stream"

@@ -16,9 +16,9 @@ import (
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
-// TestForgery: replies with every id there is, to the right port and seemingly
-// from the right server, but for what a forger cannot know. None is believed, and
-// the right answer comes all the same.
+// TestForgery: replies with every possible id, to the right port and seemingly
+// from the right server, right in everything except what a forger cannot know.
+// None is believed, and the right answer comes all the same.
 func TestForgery(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -49,7 +49,7 @@ func TestForgery(t *testing.T) {
 					if c.knows == "id" {
 						forged.ID = id
 					} else if forged.ID == id && c.knows == "case" {
-						continue // who knows both has won
+						continue // a forger who knows both has won
 					}
 					b, err := forged.Pack()
 					if err != nil {
@@ -57,7 +57,7 @@ func TestForgery(t *testing.T) {
 					}
 					lb.world.Inject(lb.s.addr, from.IP, b)
 				}
-				return true // and the server's own reply is lost
+				return true // the server's own reply is lost
 			}
 			f := lb.lookup(r, "averyveryveryverylongname.test", A)
 			if f.err != nil || len(f.a.Records) != 1 || f.a.Records[0].Addr != netip.MustParseAddr("192.0.2.1") {
@@ -68,8 +68,8 @@ func TestForgery(t *testing.T) {
 	}
 }
 
-// chiSquare is the statistic of counts that ought to be equal, as the number of
-// standard deviations it is off.
+// chiSquare is the chi-square statistic of counts that ought to be equal, as
+// the number of standard deviations from its mean.
 func chiSquare(counts []int) float64 {
 	total := 0
 	for _, n := range counts {
@@ -84,9 +84,9 @@ func chiSquare(counts []int) float64 {
 	return (x - free) / math.Sqrt(2*free)
 }
 
-// TestUnpredictable: ids, source ports and cases of 100,000 queries are evenly
-// spread, and no pair of port and id is used twice at a time (docs/promises.md,
-// Names).
+// TestUnpredictable: ids, source ports and letter cases of 100,000 queries are
+// evenly spread, and no pair of port and id is in use twice at a time
+// (docs/promises.md, Names).
 func TestUnpredictable(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
@@ -161,7 +161,8 @@ func TestSeeds(t *testing.T) {
 
 func dnsSeed(t *testing.T, seed uint64) (right, failed int) {
 	faults := sim.Draw(seed)
-	// What takes TCP a minute for a few bytes is no fault that ends.
+	// A fault that makes TCP take a minute for a few bytes does not end in
+	// time.
 	faults.Latency, faults.Jitter = min(faults.Latency, 200*time.Millisecond), min(faults.Jitter, 200*time.Millisecond)
 	if faults.ReceiveBuffer > 0 {
 		faults.ReceiveBuffer, faults.SendBuffer = max(faults.ReceiveBuffer, 512), max(faults.SendBuffer, 512)
@@ -243,7 +244,7 @@ func dnsSeed(t *testing.T, seed uint64) (right, failed int) {
 	if v := w.Violations(); len(v) > 0 {
 		t.Errorf("seed %d: %v", seed, v)
 	}
-	// And once the faults have ended everything can be found.
+	// Once the faults have ended, everything can be found.
 	ok := 0
 	client.Soon(func() {
 		for i := range 20 {
@@ -266,8 +267,8 @@ func dnsSeed(t *testing.T, seed uint64) (right, failed int) {
 	return right, failed
 }
 
-// FuzzReply: whatever comes, reading it neither fails badly nor believes more
-// than the question allows.
+// FuzzReply: whatever arrives, reading it neither panics nor believes more than
+// the question allows.
 func FuzzReply(f *testing.F) {
 	name := dnsmessage.MustNewName("a.TesT.")
 	for _, t := range []Type{A, AAAA, CNAME, MX, TXT, SRV, HTTPS, SOA, PTR, NS, Type(99)} {

@@ -7,14 +7,15 @@ import (
 	"github.com/weir-io/weir/internal/hosts"
 )
 
-// Hosts is what a hosts file says (hosts(5)): addresses by name, and names by
-// address.
+// Hosts is the content of a hosts file (hosts(5)): addresses by name, and names
+// by address.
 type Hosts struct {
 	addrs map[string][]netip.Addr
 	names map[netip.Addr][]string
 }
 
-// ParseHosts reads a hosts file, up to 16 MiB of it. Lines that it does not understand are ignored.
+// ParseHosts reads a hosts file, up to 16 MiB of it. Lines that it does not
+// understand are ignored.
 func ParseHosts(r io.Reader) (*Hosts, error) {
 	text, err := io.ReadAll(io.LimitReader(r, hosts.Most))
 	if err != nil {
@@ -32,8 +33,8 @@ func (h *Hosts) add(name string, a netip.Addr) {
 	h.names[a] = append(h.names[a], absolute(name))
 }
 
-// lookup returns the addresses of a name; known says that it is in the file, be
-// it with another family only. The file's word is final.
+// lookup returns the addresses of a name; known says that the name is in the
+// file, even if only with another family. What the file says is final.
 func (h *Hosts) lookup(network, name string) (addrs []netip.Addr, known bool) {
 	if h == nil {
 		return nil, false

@@ -9,10 +9,10 @@ import (
 	"github.com/weir-io/weir/internal/hosts"
 )
 
-// What is known without a server.
+// This file holds what is known without a server.
 
-// localAddrs are the addresses of a literal, of localhost, or of a name of the hosts
-// file, whose word is final; known is false for any other name.
+// localAddrs returns the addresses of a literal, of localhost, or of a name in
+// the hosts file, which is authoritative; known is false for any other name.
 func (c *client) localAddrs(network, host string) (addrs []netip.Addr, known bool) {
 	if a, err := netip.ParseAddr(strings.TrimSuffix(host, ".")); err == nil {
 		if hosts.FamilyFits(network, a) {
@@ -27,7 +27,7 @@ func (c *client) localAddrs(network, host string) (addrs []netip.Addr, known boo
 	return hosts.WithLoopback(network, addrs), true
 }
 
-// localNames are the names of an address in the hosts file, or of loopback.
+// localNames returns the names of an address in the hosts file, or of loopback.
 func (c *client) localNames(a netip.Addr) []string {
 	if c.hosts != nil && len(c.hosts.names[a]) > 0 {
 		return slices.Clone(c.hosts.names[a])
@@ -38,9 +38,9 @@ func (c *client) localNames(a netip.Addr) []string {
 	return nil
 }
 
-// local are the records that answer a question without a server. A name of the
-// hosts file may have records of other types than addresses elsewhere; a literal
-// and localhost have none.
+// local returns the records that answer a question without a server. A name in
+// the hosts file may have records of types other than addresses elsewhere; a
+// literal and localhost have none.
 func (c *client) local(name string, t Type) (all []Record, known bool) {
 	owner := lower(absolute(name))
 	switch t {
@@ -63,13 +63,13 @@ func (c *client) local(name string, t Type) (all []Record, known bool) {
 			all = append(all, Record{Name: owner, Type: t, Target: lower(n)})
 		}
 		return all, len(all) > 0
-	default: // what no hosts file has
+	default: // types that no hosts file has
 	}
 	_, err := netip.ParseAddr(strings.TrimSuffix(name, "."))
 	return nil, err == nil || isLocalhost(name)
 }
 
-// reversed is the address that a name of ReverseName is about.
+// reversed returns the address that a name made by ReverseName stands for.
 func reversed(name string) (a netip.Addr, ok bool) {
 	if s, ok := strings.CutSuffix(name, ".in-addr.arpa."); ok {
 		parts := strings.Split(s, ".")

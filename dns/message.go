@@ -12,13 +12,13 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// The wire, without I/O: queries are built and replies are read here.
+// The wire format, without I/O: queries are built and replies are read here.
 
 const (
-	udpSize    = 1232 // what we say we take over UDP (RFC 9715)
-	udpMost    = 4096 // what we take all the same
+	udpSize    = 1232 // what we claim to accept over UDP (RFC 9715)
+	udpMost    = 4096 // what we really accept
 	aliasesMax = 32   // CNAMEs that are followed for one name
-	recordsMax = 1024 // that are looked at in one section of a reply
+	recordsMax = 1024 // records that are read in one section of a reply
 	nameMax    = 254  // bytes of a name in text, with its last dot
 	labelMax   = 63   // bytes of a label
 )
@@ -30,7 +30,7 @@ type query struct {
 	qtype Type
 	edns  bool
 	pad   bool // to a multiple of padTo
-	fold  bool // the case of the reply's name does not count: over TCP, and for servers that change it
+	fold  bool // ignore the case of the reply's name: over TCP, and for servers that change it
 }
 
 // pack appends the query to buf.
@@ -63,7 +63,7 @@ const (
 	padTo         = 128 // RFC 8467
 )
 
-// padding is the option that makes the query's length a multiple of padTo.
+// padding returns the option that makes the query's length a multiple of padTo.
 func (q *query) padding() []dnsmessage.Option {
 	if !q.pad {
 		return nil
@@ -80,9 +80,10 @@ var (
 	errBadReply  = errors.New("reply cannot be read")
 )
 
-// response is a reply that was taken for a query's, as far as it concerns it.
+// response is a reply that was accepted for a query, as far as the query is
+// concerned.
 type response struct {
-	code      dnsmessage.RCode // with the bits of EDNS (RFC 6891, 6.1.3)
+	code      dnsmessage.RCode // including the bits from EDNS (RFC 6891, 6.1.3)
 	edns      bool             // the server understands EDNS: it said so
 	truncated bool
 	recursive bool // the server can ask others
@@ -90,16 +91,16 @@ type response struct {
 	aliases   []Record
 	records   []Record
 	end       string // where the aliases lead, in lower case
-	circle    bool   // they lead back
-	foreign   bool   // there are records, and none of them is about the question
+	circle    bool   // they lead back to one of them
+	foreign   bool   // there are records, but none of them is about the question
 	soa       bool   // the authority section has the SOA of a negative answer
 	negative  time.Duration
 	referral  bool
 }
 
-// read reads a message as the reply to q. errNotReply says that it is somebody
-// else's, or a forgery, errOtherCase that nothing but the case of its name speaks
-// against it; any other error that it is the server's and no good.
+// read reads a message as the reply to q. errNotReply says that it answers
+// something else, or is a forgery; errOtherCase that only the case of its name
+// is wrong; any other error that it is the server's reply, but a bad one.
 func (q *query) read(msg []byte) (*response, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(msg)
@@ -108,8 +109,8 @@ func (q *query) read(msg []byte) (*response, error) {
 	}
 	question, err := p.Question()
 	if errors.Is(err, dnsmessage.ErrSectionDone) && h.RCode != dnsmessage.RCodeSuccess && h.RCode != dnsmessage.RCodeNameError {
-		// Some servers leave the question out of an error. Its id is right, and
-		// it only makes us ask elsewhere.
+		// Some servers leave the question out of an error. The id is right, and
+		// all that the error does is make us ask elsewhere.
 		return &response{code: h.RCode}, nil
 	}
 	if err != nil || question.Class != dnsmessage.ClassINET || Type(question.Type) != q.qtype || lower(question.Name.String()) != lower(q.name.String()) {
@@ -123,11 +124,11 @@ func (q *query) read(msg []byte) (*response, error) {
 	}
 	r := &response{code: h.RCode, truncated: h.Truncated, recursive: h.RecursionAvailable, authority: h.Authoritative}
 	if r.truncated {
-		return r, nil // what is there of it is not used
+		return r, nil // the part that came is not used
 	}
 	if !wellFormed(msg) {
 		if !r.conclusive() {
-			return r, nil // the code says enough
+			return r, nil // the code is enough
 		}
 		return nil, errBadReply
 	}
@@ -143,15 +144,16 @@ func (q *query) read(msg []byte) (*response, error) {
 	return r, r.readAdditional(&p)
 }
 
-// conclusive reports whether the code is one of an answer. All others say that
-// the server could not or would not.
+// conclusive reports whether the code is that of an answer. All others say that
+// the server could not or would not answer.
 func (r *response) conclusive() bool {
 	return r.code == dnsmessage.RCodeSuccess || r.code == dnsmessage.RCodeNameError
 }
 
 // lame reports whether a reply that says success holds nothing: no answer, and
-// nothing that makes it a negative one. A server without a zone and without
-// recursion sends such, or one that is broken (RFC 2308, 2.2; RFC 1912, 2.8).
+// nothing that makes it a negative one. A server without the zone and without
+// recursion sends such replies, and so does a broken one (RFC 2308, 2.2; RFC
+// 1912, 2.8).
 func (r *response) lame() bool {
 	if r.code != dnsmessage.RCodeSuccess || len(r.records)+len(r.aliases) > 0 || r.soa {
 		return false
@@ -180,8 +182,8 @@ func readSection(next func() (dnsmessage.Resource, error)) ([]Record, error) {
 	return nil, errBadReply
 }
 
-// record turns a resource into a Record. It returns false for one with a name in
-// it that no host can have: it is as if it were not there.
+// record turns a resource into a Record. It returns false for one that holds a
+// name no host can have: it is treated as if it were not there.
 func record(res *dnsmessage.Resource) (Record, bool) {
 	r := Record{Name: lower(res.Header.Name.String()), Type: Type(res.Header.Type), TTL: seconds(res.Header.TTL)}
 	ok := true
@@ -225,7 +227,7 @@ func (r *Record) service(b *dnsmessage.SVCBResource) (ok bool) {
 	return ok
 }
 
-// seconds is a TTL; one with the highest bit set is 0 (RFC 2181, 8).
+// seconds converts a TTL; one with the highest bit set is 0 (RFC 2181, 8).
 func seconds(ttl uint32) time.Duration {
 	if ttl > 1<<31-1 {
 		return 0
@@ -233,8 +235,9 @@ func seconds(ttl uint32) time.Duration {
 	return time.Duration(ttl) * time.Second
 }
 
-// follow picks out the records that answer: those of the type at the end of the
-// aliases that begin with name. All else in the section is ignored.
+// follow picks out the records that answer the question: those of its type at
+// the end of the aliases that begin with name. Everything else in the section
+// is ignored.
 func (r *response) follow(name string, qtype Type, answers []Record) {
 	r.end = name
 	for range aliasesMax + 1 {
@@ -261,7 +264,8 @@ func (r *response) follow(name string, qtype Type, answers []Record) {
 	}
 }
 
-// inCircle reports whether the last of the aliases of a name leads to one before it.
+// inCircle reports whether the last alias of a name leads back to an earlier
+// one.
 func inCircle(name string, aliases []Record) bool {
 	end := aliases[len(aliases)-1].Target
 	return end == name || slices.ContainsFunc(aliases, func(r Record) bool { return lower(r.Name) == end })
@@ -280,7 +284,7 @@ func (r *response) readAuthority(p *dnsmessage.Parser) error {
 		}
 		switch a.Type {
 		case SOA:
-			// How long a negative answer holds (RFC 2308, 5).
+			// How long a negative answer is valid (RFC 2308, 5).
 			r.soa, r.negative = true, min(a.TTL, a.SOA.Minimum)
 		case NS:
 			r.referral = true
@@ -290,8 +294,9 @@ func (r *response) readAuthority(p *dnsmessage.Parser) error {
 	return nil
 }
 
-// readAdditional looks for the OPT record of EDNS, which has the higher bits of
-// the code: an error that only they say is no answer (BADVERS is 16).
+// readAdditional looks for the OPT record of EDNS, which holds the higher bits
+// of the code: an error that shows only in those bits is no answer either
+// (BADVERS is 16).
 func (r *response) readAdditional(p *dnsmessage.Parser) error {
 	for range recordsMax {
 		h, err := p.AdditionalHeader()
@@ -334,7 +339,8 @@ func lower(s string) string {
 	return s
 }
 
-// lowerCopy lowers the letters of ASCII, and no others: names are bytes.
+// lowerCopy converts ASCII letters to lower case, and no others: names are
+// bytes.
 func lowerCopy(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -345,16 +351,16 @@ func lowerCopy(s string) string {
 	return string(b)
 }
 
-// hostName checks a name that came over the wire before anybody uses it. Its case
-// may be what we drew ourselves, so it is not kept.
+// hostName checks a name that came over the wire before it is used. Its case
+// may be what we drew ourselves, so the case is not kept.
 func hostName(n dnsmessage.Name) (string, bool) {
 	s := lower(n.String())
 	return s, s == "." || validName(s)
 }
 
-// validName reports whether an absolute name is one that a host or a service can
-// have: labels of letters, digits, hyphens and underscores, and a first label of
-// "*" at most.
+// validName reports whether an absolute name is one that a host or a service
+// can have: labels of letters, digits, hyphens and underscores; only the first
+// label may be "*".
 func validName(s string) bool {
 	if len(s) > nameMax || !strings.HasSuffix(s, ".") {
 		return false
@@ -371,7 +377,7 @@ func validName(s string) bool {
 			continue
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
 		case c == '/':
-			// RFC 2317: reverse zones of less than a class C network.
+			// RFC 2317: reverse zones smaller than a class C network.
 		default:
 			return false
 		}

@@ -10,21 +10,23 @@ import (
 type nameServer struct {
 	heard  time.Time // when it sent something last
 	silent time.Time // until when it counts as silent
-	edns   bool      // it understands EDNS: a reply of its had an OPT record
-	plain  time.Time // until when it is asked without EDNS: only so it answers
-	folds  time.Time // until when the case of its replies does not count: it changes it
+	edns   bool      // it understands EDNS: one of its replies had an OPT record
+	plain  time.Time // until when it is asked without EDNS: it answers only that way
+	folds  time.Time // until when the case of its replies is ignored: it changes the case
 }
 
 const (
-	// silentFor is how long a server that did not answer counts as silent, unless
-	// it is heard before: it is asked last.
+	// silentFor is how long a server that did not answer counts as silent and
+	// is asked last, unless it is heard before.
 	silentFor = 30 * time.Second
-	// habitFor is how long what a server does not understand is not tried again.
+	// habitFor is how long we do not retry something that a server does not
+	// understand.
 	habitFor = 15 * time.Minute
-	// silentTime is how long all servers together have to answer where all of them
-	// are silent already: whoever asks then is not kept for as long as the first.
+	// silentTime is how long all servers together have to answer when all of
+	// them are silent already: a caller that asks then does not wait for as
+	// long as the first did.
 	silentTime = 2 * time.Second
-	// silentLeast is what each of them has at least.
+	// silentLeast is the least time that each of them has.
 	silentLeast = 500 * time.Millisecond
 )
 
@@ -42,13 +44,13 @@ func (c *client) silent(a netip.AddrPort) bool {
 	return s != nil && c.l.Now().Before(s.silent)
 }
 
-// allSilent reports whether no server is known that answers.
+// allSilent reports whether all servers are silent.
 func (c *client) allSilent() bool {
 	return !slices.ContainsFunc(c.config.Servers, func(a netip.AddrPort) bool { return !c.silent(a) })
 }
 
-// order is the order in which servers are asked: as configured, or beginning with
-// another each time, those that are silent last.
+// order returns the order in which servers are asked: as configured, or
+// beginning with a different one each time, with the silent ones last.
 func (c *client) order() []netip.AddrPort {
 	all := c.config.Servers
 	if len(all) == 1 {
@@ -71,7 +73,7 @@ func (c *client) order() []netip.AddrPort {
 	return append(up, down...)
 }
 
-// hears notes that a server has sent something.
+// hears records that a server has sent something.
 func (c *client) hears(a netip.AddrPort) {
 	s := c.server(a)
 	s.heard, s.silent = c.l.Now(), time.Time{}
@@ -81,8 +83,9 @@ func (c *client) hears(a netip.AddrPort) {
 	}
 }
 
-// misses notes that a server did not answer an exchange, or cannot be reached. One
-// that has answered others meanwhile is silent about this name only.
+// misses records that a server did not answer an exchange, or cannot be
+// reached. A server that has answered others meanwhile is silent about this
+// name only.
 func (c *client) misses(a netip.AddrPort, since time.Time) {
 	s := c.server(a)
 	if !s.heard.Before(since) {
@@ -101,13 +104,14 @@ func (c *client) tell(silent []netip.AddrPort) {
 	}
 }
 
-// patience is how often all servers are asked, and how long each has to answer.
+// patience returns how many times all servers are asked, and how long each has
+// to answer.
 func (c *client) patience() (rounds int, each time.Duration) {
 	rounds, each = c.config.Attempts, c.config.Timeout
 	if c.allSilent() {
 		rounds = min(rounds, 2)
 		short := silentTime
-		if !c.o.stream { // a connection takes several ways to the server and back
+		if !c.o.stream { // a connection takes several round trips
 			short = max(short/time.Duration(rounds*len(c.config.Servers)), silentLeast)
 		}
 		each = min(each, short)

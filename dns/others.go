@@ -11,9 +11,9 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Static is a weir.Resolver that knows what it is given and nothing else, for
-// tests and for programs whose names do not change. Names are compared without
-// regard to case, and with or without their last dot.
+// Static returns a weir.Resolver that knows the names it is given and nothing
+// else, for tests and for programs whose names do not change. Names are
+// compared ignoring case and a final dot.
 func Static(names map[string][]netip.Addr) weir.Resolver {
 	h := &Hosts{addrs: map[string][]netip.Addr{}, names: map[netip.Addr][]string{}}
 	for name, addrs := range names { // any order: each name is a key of its own
@@ -37,10 +37,10 @@ func (s static) LookupNetIP(l *weir.Loop, network, host string, done func([]neti
 	return func() { call.Cancel() }
 }
 
-// System is a weir.Resolver that asks the operating system, through package net,
-// for what only that knows: mDNS, LDAP, a company's directory. It takes a
-// goroutine for each lookup, which may take a thread. timeout bounds each; 0 is
-// 30 s.
+// System returns a weir.Resolver that asks the operating system, through
+// package net, for what only the system knows: mDNS, LDAP, a company's
+// directory. Each lookup uses a goroutine, which may use a thread. timeout
+// bounds each lookup; 0 means 30 s.
 func System(timeout time.Duration) weir.Resolver {
 	if timeout <= 0 {
 		timeout = 30 * time.Second
@@ -53,14 +53,14 @@ type system struct{ timeout time.Duration }
 // LookupNetIP implements weir.Resolver.
 func (s system) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
 	ctx, stop := context.WithTimeout(context.Background(), s.timeout)
-	over := false // of the loop's goroutine
+	over := false // belongs to the loop's goroutine
 	go func() {   // not simulated: the operating system's resolver blocks
 		defer stop()
 		addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 		for i := range addrs {
 			addrs[i] = addrs[i].Unmap()
 		}
-		// A loop that is closed meanwhile wants no answer.
+		// A loop that has been closed meanwhile wants no answer.
 		_, _ = l.Post(func() {
 			if !over {
 				over = true
@@ -75,9 +75,9 @@ func (s system) LookupNetIP(l *weir.Loop, network, host string, done func([]neti
 }
 
 // OrderSRV puts SRV records into the order in which a client tries them: by
-// priority, and among equals at random by weight (RFC 2782). What is not an SRV
-// record, or says with the target "." that there is no service, is left out.
-// Chance comes from random, crypto/rand.Reader for example.
+// priority, and among equals at random by weight (RFC 2782). Records that are
+// not SRV records, or whose target "." says that there is no service, are left
+// out. Randomness comes from random, for example crypto/rand.Reader.
 func OrderSRV(records []Record, random io.Reader) []Record {
 	var all []Record
 	for i := range records {
@@ -89,7 +89,7 @@ func OrderSRV(records []Record, random io.Reader) []Record {
 		if a.Priority != b.Priority {
 			return int(a.Priority) - int(b.Priority)
 		}
-		// Those of weight 0 first, as the algorithm of the RFC has it.
+		// Records of weight 0 come first, as in the RFC's algorithm.
 		return min(int(a.Weight), 1) - min(int(b.Weight), 1)
 	})
 	d := draws{from: random}
@@ -104,8 +104,8 @@ func OrderSRV(records []Record, random io.Reader) []Record {
 	return all
 }
 
-// shuffle orders records of one priority: each place is drawn among those that
-// are left, by weight.
+// shuffle orders records of one priority: each place is drawn, by weight, among
+// the records that are left.
 func shuffle(all []Record, d *draws) {
 	for i := range all {
 		sum := 0
@@ -125,5 +125,5 @@ func shuffle(all []Record, d *draws) {
 // below draws a number from 0 to n-1.
 func (d *draws) below(n int) int {
 	v := uint64(d.uint16())<<48 | uint64(d.uint16())<<32 | uint64(d.uint16())<<16 | uint64(d.uint16())
-	return int(v % uint64(n)) // n is small: what is uneven about it is below 2^-40
+	return int(v % uint64(n)) // n is small: the bias is below 2^-40
 }

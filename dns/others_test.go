@@ -63,7 +63,8 @@ func TestOrderSRV(t *testing.T) {
 		}
 		firsts[got[0].Target]++
 	}
-	// Of 41 draws one is z's: RFC 2782 gives those of weight 0 a small chance.
+	// One draw in 41 goes to z: RFC 2782 gives records of weight 0 a small
+	// chance.
 	for target, share := range map[string]float64{"a.": 30.0 / 41, "b.": 10.0 / 41, "z.": 1.0 / 41} {
 		if got := float64(firsts[target]) / n; got < share-0.02 || got > share+0.02 {
 			t.Errorf("%s was first in %.3f of the cases, want %.3f", target, got, share)
@@ -71,12 +72,13 @@ func TestOrderSRV(t *testing.T) {
 	}
 }
 
-// TestConnectByName: a loop with the resolver connects by name, and says which
-// name there is none of (R48, behaviour 68 for what the file has).
+// TestConnectByName: a loop with the resolver connects by name, and an error
+// says which name does not exist (R48; behaviour 68 for what the hosts file
+// has).
 func TestConnectByName(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("server.test 60 A " + lb.s.addr.Addr().String())
-		// The lab's loops have no resolver: one is asked as a connect would.
+		// The lab's loops have no resolver: ask one as a connect would.
 		r := lb.resolver()
 		f := lb.host(r, "ip", "server.test")
 		if f.err != nil || len(f.addrs) != 1 || f.addrs[0] != lb.s.addr.Addr() {

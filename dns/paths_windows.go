@@ -1,5 +1,5 @@
 package dns
 
-// configPath is empty: there is no resolv.conf, and servers have to be named, or System
-// used.
+// configPath is empty: there is no resolv.conf, so servers have to be named or
+// System used.
 const configPath = ""

@@ -13,16 +13,16 @@ import (
 // Authority is the data of an SOA record (RFC 1035, 3.3.13).
 type Authority struct {
 	Server  string // the zone's first name server: absolute
-	Mailbox string // who is responsible, as a name: its first label stands in front of the @
+	Mailbox string // who is responsible, as a name: its first label is the part before the @
 	Serial  uint32
 	Refresh time.Duration
 	Retry   time.Duration
 	Expire  time.Duration
-	Minimum time.Duration // how long a negative answer holds (RFC 2308)
+	Minimum time.Duration // how long a negative answer is valid (RFC 2308)
 }
 
-// rdata reads the data of a record from its front. Once something is missing, it is
-// bad, and everything read from then on is empty.
+// rdata reads the data of a record from the front. Once something is missing,
+// it is marked bad, and everything read from then on is empty.
 type rdata struct {
 	p   []byte
 	bad bool
@@ -45,7 +45,7 @@ func (d *rdata) uint32() uint32 { return binary.BigEndian.Uint32(d.take(4)) }
 // text is a character string (RFC 1035, 3.3), quoted.
 func (d *rdata) text() string { return quote(d.take(d.uint8())) }
 
-// rest is what is left, of which there must be some.
+// rest is what is left, which must not be empty.
 func (d *rdata) rest() []byte {
 	p := d.p
 	d.p = nil
@@ -56,7 +56,8 @@ func (d *rdata) rest() []byte {
 func (d *rdata) hex() string    { return fmt.Sprintf("%X", d.rest()) }
 func (d *rdata) base64() string { return base64.StdEncoding.EncodeToString(d.rest()) }
 
-// name is a name without compression, which these types do not have (RFC 3597, 4).
+// name reads a name without compression, which these types do not use (RFC
+// 3597, 4).
 func (d *rdata) name() string {
 	s := ""
 	for range 128 {
@@ -79,8 +80,8 @@ func (d *rdata) name() string {
 
 func quote(s []byte) string { return `"` + strings.ReplaceAll(escapeAll(s), `"`, `\"`) + `"` }
 
-// present writes data as a zone file has them; false for a type that is not known
-// here, or for data that are not what it has.
+// present writes data as a zone file does. It returns false if the type is not
+// known here, or if the data do not have its format.
 func present(t Type, data []byte) (string, bool) {
 	d := rdata{p: data}
 	s := ""
@@ -129,7 +130,7 @@ func present(t Type, data []byte) (string, bool) {
 	return s, !d.bad && len(d.p) == 0
 }
 
-// unknown writes data in the way of RFC 3597, 5.
+// unknown writes data as RFC 3597, 5 does.
 func unknown(data []byte) string {
 	if len(data) == 0 {
 		return `\# 0`
@@ -147,7 +148,7 @@ func paramName(key uint16) string {
 	return "key" + strconv.Itoa(int(key))
 }
 
-// String writes the parameter as a zone file has it (RFC 9460, 2.1).
+// String writes the parameter as a zone file does (RFC 9460, 2.1).
 func (p Param) String() string {
 	d := rdata{p: p.Value}
 	var all []string
@@ -158,7 +159,8 @@ func (p Param) String() string {
 		}
 	case 1:
 		for len(d.p) > 0 && !d.bad {
-			// A comma within one is escaped, and the backslash once more (RFC 9460, A.1).
+			// A comma within a value is escaped, and its backslash is escaped
+			// in turn (RFC 9460, A.1).
 			proto := escapeAll(d.take(d.uint8()))
 			proto = strings.ReplaceAll(strings.ReplaceAll(proto, `\\`, `\\\\`), ",", `\\,`)
 			all = append(all, strings.ReplaceAll(proto, `"`, `\"`))

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// TestPresentation: records as a zone file has them (the examples are those of the
-// RFCs), and data that are not what their type has as RFC 3597 writes them.
+// TestPresentation: records are written as in a zone file (the examples are
+// those of the RFCs), and data that do not have their type's format as in RFC
+// 3597.
 func TestPresentation(t *testing.T) {
 	const name = "03777777076578616d706c6503636f6d00" // www.example.com.
 	for _, c := range []struct {
@@ -49,7 +50,7 @@ func TestPresentation(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s %s: %s, want %s", c.t, c.data, got, c.want)
 		}
-		// Cut anywhere it is no panic.
+		// Data cut off anywhere cause no panic.
 		for n := range data {
 			_ = Record{Type: c.t, Data: data[:n]}.Value()
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// question is one that is under way, for all who ask it.
+// question is a question under way, shared by everyone who asks it.
 //
 //	begin ─▶ exchange with a server ─answer, negative─▶ finish
 //	            ▲    │ alias without its end: ask for that
@@ -21,10 +21,10 @@ import (
 type question struct {
 	c       *client
 	asker   *asker
-	place   *list.Element // among the asker's
+	place   *list.Element // among the asker's questions
 	since   time.Time
 	key     key
-	name    string // what is asked for now: the key's, or where its aliases lead
+	name    string // what is asked for now: the key's name, or where its aliases lead
 	aliases []Record
 	waiters []*waiter
 	over    bool
@@ -34,14 +34,14 @@ type question struct {
 	round   int
 	rounds  int
 	tried   []Attempt
-	timeout bool // one of them was out of time
+	timeout bool // one of them did not answer in time
 	heard   bool // one of them said something
 	ex      *exchange
 
-	patience time.Duration    // what each server has to answer
+	patience time.Duration    // how long each server has to answer
 	until    time.Time        // no server is asked after that
-	plain    []netip.AddrPort // those that are asked without EDNS
-	folds    []netip.AddrPort // those that change the case of names
+	plain    []netip.AddrPort // servers that are asked without EDNS
+	folds    []netip.AddrPort // servers that change the case of names
 
 	old    *entry // what may be served if no server answers
 	served bool   // it was
@@ -52,8 +52,8 @@ type question struct {
 // (RFC 8767, 5).
 const staleAfter = 1800 * time.Millisecond
 
-// questionTime is how long a question may take, with all the aliases on the way,
-// where it does not take all servers longer to be asked.
+// questionTime is how long a question may take, including all aliases on the
+// way, unless asking all servers takes longer.
 const questionTime = 30 * time.Second
 
 func (c *client) question(k key, a *asker, old *entry) *question {
@@ -69,7 +69,7 @@ func (q *question) begin() {
 	q.until = q.c.l.Now().Add(max(questionTime, all))
 	switch {
 	case q.old == nil:
-	case q.c.allSilent(): // no one is kept waiting for what was told another already
+	case q.c.allSilent(): // no one has to wait for what another caller was told already
 		q.serveStale()
 	default:
 		q.stale = q.c.l.After(staleAfter, q.serveStale)
@@ -77,7 +77,7 @@ func (q *question) begin() {
 	q.restart()
 }
 
-// restart asks for q.name, from the first server on.
+// restart asks for q.name, beginning with the first server.
 func (q *question) restart() {
 	q.servers = q.c.order()
 	q.server, q.round = 0, 0
@@ -117,7 +117,7 @@ func (q *question) exchange() {
 	q.c.begin(ex)
 }
 
-// failed is an exchange that came to nothing.
+// failed handles an exchange that failed.
 func (q *question) failed(ex *exchange, err error) {
 	q.ex = nil
 	q.tried = append(q.tried, Attempt{Server: ex.server, TCP: ex.tcp, Err: err})
@@ -126,7 +126,8 @@ func (q *question) failed(ex *exchange, err error) {
 	q.timeout = q.timeout || late
 	switch {
 	case ex.cased && !slices.Contains(q.folds, ex.server):
-		// There is no TCP to tell. Id and port are drawn again, and are to be right.
+		// There is no TCP to settle the matter. Id and port are drawn again,
+		// and the reply must match them.
 		q.folds = append(q.folds, ex.server)
 		q.exchange()
 		return
@@ -145,14 +146,14 @@ func (q *question) failed(ex *exchange, err error) {
 	q.next()
 }
 
-// refuses reports whether an exchange failed with a reply that is none.
+// refuses reports whether an exchange failed with a reply that does not answer.
 func refuses(err error) bool {
 	code := codeError(0)
 	return errors.As(err, &code) || errors.Is(err, errLame) || errors.Is(err, errBadReply)
 }
 
-// plainly asks the server again without EDNS, which old ones answer with any
-// error. It reports false if that was done already.
+// plainly asks the server again without EDNS, to which old servers respond with
+// all kinds of errors. It reports false if that was done already.
 func (q *question) plainly(ex *exchange) bool {
 	if slices.Contains(q.plain, ex.server) {
 		return false
@@ -168,7 +169,7 @@ func (q *question) step(ex *exchange, what string) {
 	q.c.step(Step{Name: q.name, Type: q.key.qtype, Server: ex.server, TCP: ex.tcp, What: what})
 }
 
-// replied is an exchange that has its reply.
+// replied handles an exchange that has its reply.
 func (q *question) replied(ex *exchange, r *response) {
 	s := q.c.server(ex.server)
 	s.edns = s.edns || r.edns
@@ -182,7 +183,7 @@ func (q *question) replied(ex *exchange, r *response) {
 		q.failed(ex, errLame)
 		return
 	}
-	// What it took to get an answer is remembered.
+	// Remember what it took to get an answer.
 	now := q.c.l.Now()
 	if slices.Contains(q.plain, ex.server) && !ex.query.edns {
 		s.plain = now.Add(habitFor)
@@ -206,7 +207,7 @@ func (q *question) replied(ex *exchange, r *response) {
 		q.step(ex, "says that there is none")
 		q.none(r)
 	default:
-		// An alias, and not where it leads.
+		// An alias, but not the records it leads to.
 		q.step(ex, "answers with an alias of "+r.end)
 		if !validName(r.end) {
 			q.fail(&Error{Name: q.key.name, Type: q.key.qtype, Err: ErrBadName})
@@ -217,11 +218,11 @@ func (q *question) replied(ex *exchange, r *response) {
 	}
 }
 
-// errLame is a reply of success with nothing in it.
+// errLame reports a reply that says success but holds nothing.
 var errLame = errors.New("neither an answer nor a word that there is none")
 
-// noEDNS reports whether a code says that a server does not know EDNS, or not its
-// version 0 (RFC 6891, 7).
+// noEDNS reports whether a code says that a server does not know EDNS, or does
+// not know version 0 of it (RFC 6891, 7).
 func noEDNS(code dnsmessage.RCode) bool {
 	return code == dnsmessage.RCodeFormatError || code == dnsmessage.RCodeNotImplemented || code == badVersion
 }
@@ -232,7 +233,7 @@ func (q *question) found(ex *exchange, r *response) {
 	a.TTL = all.ttl()
 	now := q.c.l.Now()
 	q.c.cache.put(&entry{key: q.key, answer: a}, a.TTL, now)
-	// Everybody gets records of their own.
+	// Every caller gets its own copy of the records.
 	q.finish(func() (Answer, *Error) {
 		a := a
 		a.Records = append([]Record(nil), a.Records...)
@@ -241,7 +242,8 @@ func (q *question) found(ex *exchange, r *response) {
 	})
 }
 
-// none is a negative answer, which is kept as long as it says (RFC 2308).
+// none handles a negative answer, which is kept for as long as it says (RFC
+// 2308).
 func (q *question) none(r *response) {
 	err := &Error{Name: q.key.name, Type: q.key.qtype, Err: ErrNotFound, NoName: r.code == dnsmessage.RCodeNameError}
 	ttl := time.Duration(0)
@@ -252,7 +254,8 @@ func (q *question) none(r *response) {
 			ttl = min(ttl, all.ttl())
 		}
 	}
-	// What was known before is no longer so, even if this may not be kept.
+	// What was known before is out of date, even if this answer may not be
+	// kept.
 	q.c.cache.put(&entry{key: q.key, err: err}, ttl, q.c.l.Now())
 	q.finish(func() (Answer, *Error) { e := *err; return Answer{}, &e })
 }
@@ -275,7 +278,7 @@ func (q *question) serves() bool {
 	return q.c.l.Now().Before(q.old.until.Add(q.c.cache.stale))
 }
 
-// serveStale gives those who wait the old answer; the question goes on for the
+// serveStale gives the waiters the old answer; the question goes on for the
 // cache.
 func (q *question) serveStale() {
 	if q.over || !q.serves() {
@@ -289,7 +292,7 @@ func (q *question) serveStale() {
 	q.waiters = nil
 }
 
-// finish hands the result to all who wait.
+// finish hands the result to all waiters.
 func (q *question) finish(result func() (Answer, *Error)) {
 	if q.over {
 		return
@@ -307,7 +310,7 @@ func (q *question) deserted() bool {
 	return !slices.ContainsFunc(q.waiters, func(w *waiter) bool { return !w.gone })
 }
 
-// end takes the question off the books.
+// end removes the question from the client's tables.
 func (q *question) end() {
 	if q.over {
 		return

@@ -35,7 +35,7 @@ type options struct {
 	random     io.Reader
 	steps      func(Step)
 	tcp        bool
-	stream     bool // connect is the caller's
+	stream     bool // connect is the caller's own
 	connect    func(*weir.Loop, netip.AddrPort, weir.Protocol) (stop func())
 	timeout    time.Duration
 	attempts   int
@@ -45,11 +45,11 @@ type options struct {
 	silence    func(*weir.Loop, []netip.AddrPort)
 }
 
-// WithConfig uses a configuration instead of /etc/resolv.conf.
+// WithConfig uses c instead of /etc/resolv.conf.
 func WithConfig(c Config) Option { return func(o *options) { o.config = &c } }
 
-// WithConfigFile reads another file than /etc/resolv.conf. It is looked at every
-// 5 s at most, and read again when it has changed.
+// WithConfigFile reads another file than /etc/resolv.conf. The file is checked
+// at most every 5 s, and read again if it has changed.
 func WithConfigFile(path string) Option { return func(o *options) { o.configPath = path } }
 
 // WithServers asks these servers, whatever the configuration says.
@@ -57,13 +57,13 @@ func WithServers(servers ...netip.AddrPort) Option {
 	return func(o *options) { o.servers = servers }
 }
 
-// WithHosts uses a hosts file that was read already; nil uses none.
+// WithHosts uses a hosts file that has already been read; nil uses none.
 func WithHosts(h *Hosts) Option {
 	return func(o *options) { o.hosts, o.hostsPath = h, "" }
 }
 
-// WithHostsFile reads another file than the system's hosts file, again when it
-// has changed.
+// WithHostsFile reads another file than the system's hosts file, and reads it
+// again when it has changed.
 func WithHostsFile(path string) Option {
 	return func(o *options) { o.hosts, o.hostsPath = nil, path }
 }
@@ -71,16 +71,17 @@ func WithHostsFile(path string) Option {
 // WithCache bounds how many answers are kept, 4096 by default; 0 keeps none.
 func WithCache(entries int) Option { return func(o *options) { o.cacheMost = max(entries, 0) } }
 
-// WithStale serves answers for up to d beyond their time when no server answers
-// (RFC 8767): after 1.8 s, or when all have failed, and at once while all are known
-// to be silent.
+// WithStale serves answers for up to d past their TTL when no server answers
+// (RFC 8767): after 1.8 s, or once all servers have failed, and at once while
+// all are known to be silent.
 func WithStale(d time.Duration) Option { return func(o *options) { o.stale = max(d, 0) } }
 
 // WithTCP asks over TCP only.
 func WithTCP() Option { return func(o *options) { o.tcp = true } }
 
-// WithStream asks over connections that connect makes, and by no datagram. With
-// layers on them that is DNS over TLS (RFC 7858), or names through a proxy:
+// WithStream asks over connections that connect makes, and never by datagram.
+// With layers on those connections it gives DNS over TLS (RFC 7858), or lookups
+// through a proxy:
 //
 //	secure := layer.TLS(&tls.Config{ServerName: "dns.example"})
 //	dns.WithStream(func(l *weir.Loop, server netip.AddrPort, p weir.Protocol) func() {
@@ -88,24 +89,26 @@ func WithTCP() Option { return func(o *options) { o.tcp = true } }
 //		return func() { c.Stop() }
 //	})
 //
-// connect is called on the loop's goroutine and calls nothing back from inside; p
-// gets ConnectionMade, or ConnectFailed, unless stop is called before. A
-// connection is shared by all queries to its server, kept for 10 s after the last
-// and made anew when there are more. Queries are padded to multiples of 128 bytes
-// (RFC 8467, 4.1), so that their lengths say less.
+// connect is called on the loop's goroutine and must not call anything back
+// before it returns; p gets ConnectionMade, or ConnectFailed, unless stop is
+// called first. A connection is shared by all queries to its server, kept for
+// 10 s after the last one, and made again when there are more. Queries are
+// padded to multiples of 128 bytes (RFC 8467, 4.1), so that their lengths say
+// less.
 func WithStream(connect func(l *weir.Loop, server netip.AddrPort, p weir.Protocol) (stop func())) Option {
 	return func(o *options) { o.stream, o.connect = true, connect }
 }
 
-// WithTimeout sets how long a server has to answer and how often all of them are
-// asked, whatever the configuration says; 0 leaves one as it is.
+// WithTimeout sets how long a server has to answer and how many times all of
+// them are asked, whatever the configuration says; a 0 leaves that setting as
+// it is.
 func WithTimeout(d time.Duration, attempts int) Option {
 	return func(o *options) { o.timeout, o.attempts = d, attempts }
 }
 
-// WithLimits bounds how many sockets are open at once, 512 by default (queries
-// beyond wait), and how many questions are under way, 10,000 by default (those
-// beyond are refused with ErrBusy). 0 leaves one as it is.
+// WithLimits bounds how many sockets are open at once, 512 by default (further
+// queries wait), and how many questions are under way, 10,000 by default
+// (further ones are refused with ErrBusy). A 0 leaves that limit as it is.
 func WithLimits(sockets, questions int) Option {
 	return func(o *options) {
 		if sockets > 0 {
@@ -117,28 +120,29 @@ func WithLimits(sockets, questions int) Option {
 	}
 }
 
-// WithAskerLimit bounds how many questions one asker of Resolver.For has under way,
-// 4096 by default. One too many takes the place of the oldest, which ends with
-// ErrBusy, or is refused with that if none is older than 250 ms. A host takes two,
-// one of each family.
+// WithAskerLimit bounds how many questions one asker of Resolver.For has under
+// way, 4096 by default. A question beyond the limit takes the place of the
+// oldest, which ends with ErrBusy; if none is older than 250 ms, the new
+// question itself is refused with ErrBusy. Looking up a host takes two, one for
+// each family.
 func WithAskerLimit(questions int) Option {
 	return func(o *options) { o.perAsker = max(questions, 1) }
 }
 
-// WithSilence calls f on the loop's goroutine when none of the servers answers any
-// more, with all of them, and with nil when one is heard again.
+// WithSilence calls f on the loop's goroutine with all servers when none of
+// them answers any more, and with nil when one is heard again.
 func WithSilence(f func(l *weir.Loop, silent []netip.AddrPort)) Option {
 	return func(o *options) { o.silence = f }
 }
 
-// WithRandom draws ids, ports and cases from r instead of crypto/rand, so that a
-// simulated run can be repeated. Reads must not fail.
+// WithRandom draws ids, ports and letter cases from r instead of crypto/rand,
+// so that a simulated run can be repeated. Reads from r must not fail.
 func WithRandom(r io.Reader) Option { return func(o *options) { o.random = r } }
 
-// WithSteps calls f with each step of each question, on the loop's goroutine.
+// WithSteps calls f on the loop's goroutine with each step of each question.
 func WithSteps(f func(Step)) Option { return func(o *options) { o.steps = f } }
 
-// Step is something that happened on the way to an answer, for people.
+// Step is something that happened on the way to an answer, for people to read.
 type Step struct {
 	At     time.Time // the loop's time
 	Name   string
@@ -165,7 +169,7 @@ func New(opts ...Option) *Resolver {
 	return r
 }
 
-// client returns what serves a loop.
+// client returns the client that serves a loop.
 func (r *Resolver) client(l *weir.Loop) *client {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,8 +181,8 @@ func (r *Resolver) client(l *weir.Loop) *client {
 	return c
 }
 
-// Forget drops what is kept for a loop that will not be used any more: its cache.
-// Questions under way are ended without a result.
+// Forget drops the cache kept for a loop that will not be used any more.
+// Questions under way end without a result.
 func (r *Resolver) Forget(l *weir.Loop) {
 	r.mu.Lock()
 	c := r.clients[l]
@@ -190,11 +194,11 @@ func (r *Resolver) Forget(l *weir.Loop) {
 }
 
 // Lookup finds the records of a type. The name is completed by the search list
-// unless it ends with a dot. What LookupNetIP and LookupAddr know without a server
-// is not asked for: addresses of literals, of localhost and of names in the hosts
-// file, and the names of such addresses. done is called on l's goroutine exactly once, never
-// from inside, unless cancel is called before; its error is an *Error. The
-// Records are the caller's.
+// unless it ends with a dot. No server is asked for what LookupNetIP and
+// LookupAddr know by themselves: addresses of literals, of localhost and of
+// names in the hosts file, and the names of such addresses. done is called on
+// l's goroutine exactly once, never from within Lookup, unless cancel is called
+// first; its error is an *Error. The Records are the caller's.
 func (r *Resolver) Lookup(l *weir.Loop, name string, t Type, done func(Answer, error)) (cancel func()) {
 	c := r.client(l)
 	c.reload()
@@ -217,9 +221,9 @@ func (r *Resolver) Lookup(l *weir.Loop, name string, t Type, done func(Answer, e
 	return s.stop
 }
 
-// LookupNetIP implements weir.Resolver: literals, the hosts file, localhost, then
-// the servers, A and AAAA together. One family's addresses do not wait long for
-// the other's.
+// LookupNetIP implements weir.Resolver: literals, the hosts file, localhost,
+// then the servers, A and AAAA together. The addresses of one family do not
+// wait long for those of the other.
 func (r *Resolver) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
 	return r.lookupNetIP(l, netip.Prefix{}, network, host, done)
 }
@@ -246,8 +250,8 @@ func (r *Resolver) lookupNetIP(l *weir.Loop, asker netip.Prefix, network, host s
 	return s.stop
 }
 
-// LookupAddr finds the names of an address: those of the hosts file, else its PTR
-// records. They are absolute.
+// LookupAddr finds the names of an address: those in the hosts file, otherwise
+// its PTR records. They are absolute.
 func (r *Resolver) LookupAddr(l *weir.Loop, a netip.Addr, done func([]string, error)) (cancel func()) {
 	c := r.client(l)
 	c.reload()
@@ -265,8 +269,8 @@ func (r *Resolver) LookupAddr(l *weir.Loop, a netip.Addr, done func([]string, er
 	})
 }
 
-// ReverseName is the name whose PTR records name an address (RFC 1035, 3.5; RFC
-// 3596, 2.5).
+// ReverseName returns the name whose PTR records name an address (RFC 1035,
+// 3.5; RFC 3596, 2.5).
 func ReverseName(a netip.Addr) string {
 	const digits = "0123456789abcdef"
 	a = a.Unmap()
@@ -303,14 +307,14 @@ func checkName(name string) error {
 	return nil
 }
 
-// isLocalhost: RFC 6761, 6.3.
+// isLocalhost reports whether a name is localhost or below it (RFC 6761, 6.3).
 func isLocalhost(name string) bool {
 	n := lower(absolute(name))
 	return n == "localhost." || strings.HasSuffix(n, ".localhost.")
 }
 
-// neverAsked are names that no server may be asked for: RFC 6761, 6.4, and RFC
-// 7686.
+// neverAsked reports whether no server may be asked for a name (RFC 6761, 6.4;
+// RFC 7686).
 func neverAsked(name string) bool {
 	n := lower(absolute(name))
 	for _, top := range [...]string{"invalid.", "onion."} {

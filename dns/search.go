@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// search asks for one name after the other until one is found.
+// search asks for one name after another until one is found.
 type search struct {
 	c       *client
 	asker   netip.Prefix
@@ -22,7 +22,7 @@ type search struct {
 	missing *Error // the first that was
 }
 
-// soon hands out a result in the next turn.
+// soon delivers a result in the next turn of the loop.
 func (s *search) soon(a Answer, err error) func() {
 	call := s.c.l.Soon(func() { s.finish(a, err) })
 	return func() { call.Cancel() }
@@ -74,12 +74,13 @@ func noteError(err *Error, missing, trouble **Error) {
 			*trouble = err
 		}
 	case *missing == nil || (*missing).NoName && !err.NoName:
-		*missing = err // that the name exists says more
+		*missing = err // knowing that the name exists says more
 	}
 }
 
-// worstError is the error of a search: a server's trouble rather than that there
-// is no such name, since the name that was in trouble may be the one.
+// worstError is the error of a search: a server's trouble takes precedence over
+// a missing name, since the name that the trouble was about may be the right
+// one.
 func worstError(name string, t Type, missing, trouble *Error) error {
 	err := trouble
 	if err == nil {
@@ -97,7 +98,7 @@ type hostSearch struct {
 	network string
 	name    string
 	names   []string
-	now     string // the one that is asked for
+	now     string // the one being asked for
 	done    func([]netip.Addr, error)
 	over    bool
 	trouble *Error
@@ -181,7 +182,7 @@ func (s *hostSearch) ask(name string, t Type, f *familySearch) {
 
 func (s *hostSearch) note(err *Error) { noteError(err, &s.missing, &s.trouble) }
 
-// progress looks at what there is after an answer.
+// progress decides what to do after an answer.
 func (s *hostSearch) progress() {
 	found := len(s.v4.addrs)+len(s.v6.addrs) > 0
 	switch {
@@ -202,7 +203,7 @@ func (s *hostSearch) progress() {
 	}
 }
 
-// pending is the question of the family that is waited for.
+// pending is the question of the family that the search waits for.
 func (s *hostSearch) pending() key {
 	if s.v6.pending {
 		return key{lower(s.now), AAAA}
@@ -210,29 +211,30 @@ func (s *hostSearch) pending() key {
 	return key{lower(s.now), A}
 }
 
-// late is called when the other family's addresses are not there in time.
+// late is called when the other family's addresses have not come in time.
 func (s *hostSearch) late() {
 	s.c.missed(s.pending())
 	s.deliver()
 }
 
-// familyLag is how many lookups in a row did not get one family's addresses in
-// time, whatever the name.
+// familyLag counts how many lookups in a row did not get one family's addresses
+// in time, whatever the name.
 type familyLag struct {
 	row   int
-	until time.Time // after that it is tried again
+	until time.Time // after that the family is waited for again
 }
 
 const (
-	// lagRow is how many of them show that it is not about the names.
+	// lagRow is how many of them show that the names are not the cause.
 	lagRow = 3
-	// lagFor is how long a family, or that of one name, is not waited for.
+	// lagFor is how long a family, or the family of one name, is not waited
+	// for.
 	lagFor = time.Minute
 	// slowMost is how many such names are remembered.
 	slowMost = 1024
 )
 
-// lag is that of a family.
+// lag returns the lag of a family.
 func (c *client) lag(t Type) *familyLag {
 	if t == AAAA {
 		return &c.lags[1]
@@ -240,8 +242,8 @@ func (c *client) lag(t Type) *familyLag {
 	return &c.lags[0]
 }
 
-// lagging reports whether the answer to a question is not worth waiting for where
-// there are addresses of the other family.
+// lagging reports whether the answer to a question is not worth waiting for
+// when there are addresses of the other family.
 func (c *client) lagging(k key) bool {
 	if _, slow := c.slow.get(k, c.l.Now()); slow {
 		return true
@@ -250,7 +252,7 @@ func (c *client) lagging(k key) bool {
 	return f.row >= lagRow && c.l.Now().Before(f.until)
 }
 
-// missed notes that the answer to a question did not come in time.
+// missed records that the answer to a question did not come in time.
 func (c *client) missed(k key) {
 	if k.qtype != A && k.qtype != AAAA {
 		return
@@ -264,7 +266,7 @@ func (c *client) missed(k key) {
 	c.slow.put(&entry{key: k, err: &Error{Name: k.name, Type: k.qtype, Err: ErrTimeout}}, lagFor, now)
 }
 
-// inTime notes that a question was answered.
+// inTime records that a question was answered.
 func (c *client) inTime(k key) {
 	if k.qtype == A || k.qtype == AAAA {
 		c.slow.put(&entry{key: k}, 0, c.l.Now())
@@ -272,8 +274,8 @@ func (c *client) inTime(k key) {
 	}
 }
 
-// deliver hands out what there is; the other family's question goes on for the
-// cache. IPv6 goes first: a connect sorts them itself.
+// deliver hands out the addresses found so far; the other family's question
+// goes on for the cache. IPv6 comes first: a connect sorts them itself.
 func (s *hostSearch) deliver() {
 	for _, w := range s.asked {
 		w.leave()

@@ -66,8 +66,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestSearch: the search list is tried in order, and a server's trouble with one
-// name does not pass for its absence.
+// TestSearch: the search list is tried in order, and a server's trouble with
+// one name is not taken for its absence.
 func TestSearch(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("x.b.test 60 A 192.0.2.1")
@@ -103,7 +103,7 @@ func TestFailover(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.silence(time.Second)
 		lb.s.add("a.test 60 A 192.0.2.1", "b.test 60 A 192.0.2.2")
-		// A server that is there and says nothing.
+		// A server that is up but says nothing.
 		mute, err := lb.s.l.ListenPacket("udp4", netip.AddrPortFrom(lb.s.addr.Addr(), 0).String(), weir.PacketFunc(func(*weir.PacketEndpoint, []byte, weir.PacketAddr) {}).Protocol())
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +150,8 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-// TestFamilies: one family's addresses do not wait long for the other's.
+// TestFamilies: the addresses of one family do not wait long for those of the
+// other.
 func TestFamilies(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1", "a.test 60 AAAA 2001:db8::1")
@@ -177,7 +178,7 @@ func TestFamilies(t *testing.T) {
 	})
 }
 
-// TestNotAsked: what is known without a server is not asked for.
+// TestNotAsked: no server is asked for what is known without one.
 func TestNotAsked(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		hosts, err := ParseHosts(strings.NewReader("192.0.2.7 box box.test # x\n2001:db8::7\tbox\nnonsense\n192.0.2.8 four\n"))
@@ -232,7 +233,7 @@ func TestReverseName(t *testing.T) {
 	}
 }
 
-// TestReload: files that change are read again.
+// TestReload: files are read again after they change.
 func TestReload(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	other := newTestServer(t, lb.s.l, netip.AddrPortFrom(lb.s.addr.Addr(), 5353).String())
@@ -272,8 +273,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestCache: answers live as long as they say, TTLs count down, the least used
-// goes first.
+// TestCache: answers are kept as long as their TTLs say, TTLs count down, and
+// the least recently used answer is dropped first.
 func TestCache(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 10 A 192.0.2.1", "zero.test 0 A 192.0.2.2", "b.test 100 A 192.0.2.3", "c.test 100 A 192.0.2.4")
@@ -303,8 +304,8 @@ func TestCache(t *testing.T) {
 	ask("b.test", 1)
 }
 
-// TestStale: with WithStale an old answer is better than none, after 1.8 s or
-// when all servers have failed; without, it is not (RFC 8767).
+// TestStale: with WithStale an old answer is served after 1.8 s or when all
+// servers have failed; without WithStale it is not (RFC 8767).
 func TestStale(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 10 A 192.0.2.1")

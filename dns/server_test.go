@@ -231,8 +231,8 @@ type lab struct {
 	timeout time.Duration // of its resolvers
 }
 
-// silence sets how long a server of real sockets is waited for that says nothing. No
-// other test is to end so, though the machine be busy.
+// silence sets how long the client waits for a silent server on real sockets.
+// No other test should end that way, even on a busy machine.
 func (lb *lab) silence(d time.Duration) {
 	if lb.world == nil {
 		lb.timeout = d
@@ -248,7 +248,7 @@ func quietLoop(t *testing.T, opts ...weir.LoopOption) *weir.Loop {
 	return l
 }
 
-// simLab makes a simulated one.
+// simLab makes a simulated lab.
 func simLab(t *testing.T, faults sim.Faults) *lab {
 	t.Helper()
 	w := sim.New(1, sim.Config{Faults: faults})
@@ -292,7 +292,7 @@ func onLabs(t *testing.T, f func(t *testing.T, lb *lab)) {
 	}
 }
 
-// pass lets simulated time pass, and the client's loop know of it.
+// pass lets simulated time pass, and lets the client's loop notice.
 func (lb *lab) pass(d time.Duration) {
 	lb.t.Helper()
 	if err := lb.world.RunFor(d); err != nil {
@@ -303,7 +303,7 @@ func (lb *lab) pass(d time.Duration) {
 	}
 }
 
-// resolver makes a client of the lab's server, with chance from a seed.
+// resolver makes a client of the lab's server, with randomness from a seed.
 func (lb *lab) resolver(opts ...Option) *Resolver {
 	return New(append([]Option{
 		WithConfig(Config{Servers: []netip.AddrPort{lb.s.addr}, Ndots: 1, Timeout: lb.timeout}), WithHosts(nil), WithRandom(chacha(1)),
@@ -312,7 +312,7 @@ func (lb *lab) resolver(opts ...Option) *Resolver {
 
 func chacha(seed byte) io.Reader { return rand.NewChaCha8([32]byte{seed}) }
 
-// found is what a lookup came to.
+// found is the outcome of a lookup.
 type found struct {
 	a     Answer
 	addrs []netip.Addr

@@ -2,10 +2,10 @@ package dns
 
 import "encoding/binary"
 
-// wire walks over a message to find out whether it is what it says, before
-// anything in it is believed: names whose compression pointers go strictly
-// backwards and that are at most 255 bytes long, and data that fill exactly the
-// length they are given (RFC 1035, 4.1). off is where it is.
+// wire walks over a message and checks its form before anything in it is
+// believed: names are at most 255 bytes long, their compression pointers go
+// strictly backwards, and data fill exactly the length they are given (RFC
+// 1035, 4.1). off is the current position.
 type wire struct {
 	msg []byte
 	off int
@@ -16,8 +16,8 @@ const (
 	wireName   = 255 // bytes of a name on the wire
 )
 
-// wellFormed reports whether all of msg is; bytes behind the last record do not
-// count.
+// wellFormed reports whether all of msg is well-formed; bytes after the last
+// record do not count.
 func wellFormed(msg []byte) bool {
 	if len(msg) < headerSize {
 		return false
@@ -45,7 +45,7 @@ func (w *wire) skip(n int) bool {
 	return w.off <= len(w.msg)
 }
 
-// name passes over a name.
+// name skips over a name.
 func (w *wire) name() bool {
 	at, before, length := w.off, w.off, 0
 	jumped := false
@@ -72,7 +72,8 @@ func (w *wire) name() bool {
 			if !jumped {
 				w.off, jumped = at+2, true
 			}
-			// Before where this part of the name began: it ends, then.
+			// A pointer must lead to before where this part of the name began,
+			// so that the walk ends.
 			to := (c&0x3f)<<8 | int(w.msg[at+1])
 			if to >= before || to < headerSize {
 				return false
@@ -84,7 +85,7 @@ func (w *wire) name() bool {
 	}
 }
 
-// record passes over a record.
+// record skips over a record.
 func (w *wire) record() bool {
 	if !w.name() || w.off+10 > len(w.msg) {
 		return false
@@ -103,7 +104,7 @@ func (w *wire) record() bool {
 	return true
 }
 
-// data reports whether the data of a record are what its type has, up to end.
+// data reports whether the data of a record, up to end, have its type's format.
 func (w *wire) data(t Type, end int) bool {
 	ok := true
 	switch t {
@@ -125,7 +126,7 @@ func (w *wire) data(t Type, end int) bool {
 			ok = w.skip(1 + int(w.msg[w.off]))
 		}
 	default:
-		return true // of SVCB and HTTPS the parser sees to it
+		return true // the parser checks SVCB and HTTPS
 	}
 	return ok && w.off == end
 }

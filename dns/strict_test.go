@@ -6,8 +6,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// TestWellFormed: pointers forward, in circles or into the header, names that
-// are too long and data of another length than they say are found.
+// TestWellFormed: pointers that go forward, in circles or into the header,
+// names that are too long, and data of another length than stated are detected.
 func TestWellFormed(t *testing.T) {
 	header := func(answers byte) []byte { return []byte{0, 7, 0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0} }
 	question := []byte{1, 'a', 0, 0, 1, 0, 1} // at 12

@@ -20,15 +20,15 @@ func edns(q dnsmessage.Message) bool {
 	return slices.ContainsFunc(q.Additionals, func(r dnsmessage.Resource) bool { return r.Header.Type == dnsmessage.TypeOPT })
 }
 
-// another adds a server to a lab.
+// another adds another server to a lab.
 func (lb *lab) another() *testServer {
 	lb.t.Helper()
 	return newTestServer(lb.t, lb.s.l, netip.AddrPortFrom(lb.s.addr.Addr(), 0).String())
 }
 
-// TestFirstServer: what the first server does not know is not what nobody knows:
-// an error, an empty reply or one about something else leads to the next; that the
-// name or its records do not exist is final (N1).
+// TestFirstServer: what the first server does not know, another may: an error,
+// an empty reply or one about something else leads to the next server; a reply
+// that the name or its records do not exist is final (N1).
 func TestFirstServer(t *testing.T) {
 	empty := func(f func(m *dnsmessage.Message)) func(m *dnsmessage.Message, _ bool) {
 		return func(m *dnsmessage.Message, _ bool) {
@@ -81,9 +81,9 @@ func TestFirstServer(t *testing.T) {
 	}
 }
 
-// TestWithoutEDNS: a server that answers queries with EDNS by an error, by nothing
-// that can be read or not at all is asked without it, and from then on at once
-// (N1; RFC 6891, 7).
+// TestWithoutEDNS: a server that answers queries with EDNS by an error, by
+// something unreadable or not at all is asked without it, and from then on at
+// once (N1; RFC 6891, 7).
 func TestWithoutEDNS(t *testing.T) {
 	code := func(code dnsmessage.RCode, question bool) func(m *dnsmessage.Message) {
 		return func(m *dnsmessage.Message) {
@@ -154,8 +154,8 @@ func TestWithoutEDNS(t *testing.T) {
 	}
 }
 
-// TestBadVersion: an error whose code only EDNS has room for is no word that there
-// is nothing, and is not kept (RFC 6891, 6.1.3).
+// TestBadVersion: an error whose code fits only in EDNS does not mean that
+// there are no records, and is not kept (RFC 6891, 6.1.3).
 func TestBadVersion(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1")
@@ -179,8 +179,8 @@ func TestBadVersion(t *testing.T) {
 }
 
 // TestCaseChanged: a server that changes the case of names and has no TCP is
-// believed when it is asked in lower case, with another id and port; and from then
-// on at once (N1).
+// believed when it is asked in lower case, with another id and port, and from
+// then on at once (N1).
 func TestCaseChanged(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -217,8 +217,8 @@ func TestCaseChanged(t *testing.T) {
 	}
 }
 
-// TestLookupLocal: what is known without a server is not asked for by Lookup
-// either (N2).
+// TestLookupLocal: Lookup, too, does not ask servers for what is known without
+// them (N2).
 func TestLookupLocal(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		hosts, err := ParseHosts(strings.NewReader("192.0.2.7 box box.test\n2001:db8::7\tbox\n192.0.2.8 four\n"))
@@ -267,8 +267,9 @@ func TestLookupLocal(t *testing.T) {
 	})
 }
 
-// TestSilentFamily: one family's addresses are not waited for again and again
-// where they do not come, be it for one name or for all, until they do (N4).
+// TestSilentFamily: if one family's addresses do not come, be it for one name
+// or for all, lookups do not wait for them again and again until they do come
+// (N4).
 func TestSilentFamily(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	for i := range 20 {
@@ -288,7 +289,7 @@ func TestSilentFamily(t *testing.T) {
 		}
 		return lb.l.Now().Sub(start) >= familyWait
 	}
-	// One name, whose other family is silent: once.
+	// For one name whose other family is silent, they wait once.
 	silent = func(name string) bool { return name == "n0.test." }
 	if !waits("n0.test") {
 		t.Error("not waited for at all")
@@ -305,7 +306,7 @@ func TestSilentFamily(t *testing.T) {
 	if f := lb.host(r, "ip", "n1.test"); len(f.addrs) != 2 {
 		t.Errorf("another name: %v", f.addrs)
 	}
-	// All names: a few times.
+	// For all names, a few times.
 	silent = func(string) bool { return true }
 	n := 0
 	for i := 2; i < 12; i++ {
@@ -316,7 +317,7 @@ func TestSilentFamily(t *testing.T) {
 	if n != lagRow {
 		t.Errorf("%d of 10 names waited, want %d", n, lagRow)
 	}
-	// It answers again, and is waited for.
+	// The family answers again, and lookups wait for it.
 	silent = func(string) bool { return false }
 	lb.pass(2 * time.Second)
 	lb.host(r, "ip", "n12.test")
@@ -328,9 +329,9 @@ func TestSilentFamily(t *testing.T) {
 	lb.clean(r)
 }
 
-// TestAskers: many who ask share the resolver: who asks for thousands of names of
-// a silent zone keeps nobody else waiting, is bounded, and leaves nothing in line
-// (S5).
+// TestAskers: many askers share the resolver: one that asks for thousands of
+// names in a silent zone keeps no other waiting, is bounded, and leaves nothing
+// queued (S5).
 func TestAskers(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 60 A 192.0.2.1", "b.test 60 A 192.0.2.1", "c.test 60 A 192.0.2.1")
@@ -368,13 +369,13 @@ func TestAskers(t *testing.T) {
 			t.Errorf("%s: %v, %v after %v", from, f.addrs, f.err, took)
 		}
 	}
-	// The program itself, too.
+	// The program itself does not wait, either.
 	start := lb.l.Now()
 	lb.s.add("d.test 60 A 192.0.2.1")
 	if f := lb.host(r, "ip4", "d.test"); f.err != nil || lb.l.Now().Sub(start) > time.Second {
 		t.Errorf("%v, %v", f.addrs, f.err)
 	}
-	// Who waits for the same name does not stand in the other's line.
+	// An asker that waits for the same name does not wait in the other's queue.
 	name := ""
 	for _, a := range c.askers {
 		if a.line.Len() > 0 {
@@ -392,7 +393,8 @@ func TestAskers(t *testing.T) {
 	if took := lb.l.Now().Sub(start); f.err != nil || took > time.Second {
 		t.Errorf("%v, %v after %v", f.addrs, f.err, took)
 	}
-	// One who comes from the same address waits for a turn, and not for all of that.
+	// A question from the same address waits for one turn, not for all the
+	// others.
 	lb.s.add("e.test 60 A 192.0.2.1")
 	lb.pass(turnTime)
 	start = lb.l.Now()
@@ -407,8 +409,8 @@ func TestAskers(t *testing.T) {
 	lb.clean(r)
 }
 
-// TestTurns: many names of a silent zone at once, asked for by one, do not keep that
-// one's own other names waiting for as long as they take themselves.
+// TestTurns: when one asker asks for many names of a silent zone at once, its
+// other names do not wait for as long as those take.
 func TestTurns(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 60 A 192.0.2.1")
@@ -435,8 +437,9 @@ func TestTurns(t *testing.T) {
 	lb.clean(r)
 }
 
-// TestSilence: where no server answers, that is told once, and those who ask then
-// do not wait for as long as the first; what was known is served at once (S13).
+// TestSilence: when no server answers, this is reported once, and callers that
+// ask then do not wait for as long as the first; what was known is served at
+// once (S13).
 func TestSilence(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 10 A 192.0.2.1", "b.test 10 A 192.0.2.2")

@@ -13,10 +13,10 @@ import (
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
-// TestTorture fails every call that a lookup makes, each once, with every errno
-// that it can have: one result each time, nothing left over, and the next lookup
-// finds what there is. The lookup goes over UDP, is told that the answer is too
-// long, and goes over TCP.
+// TestTorture makes every call of a lookup fail, each once, with every errno
+// that it can return: there is one result each time, nothing is left over, and
+// the next lookup finds the records. The lookup goes over UDP, is told that the
+// answer is too long, and goes over TCP.
 func TestTorture(t *testing.T) {
 	calls := []struct {
 		what  sim.What

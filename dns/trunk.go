@@ -9,9 +9,9 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// trunk is the connection to a server for the queries that do not go by datagram:
-// many at once, replies in any order (RFC 7766, 6.2.1.1). Messages have their
-// length in front (RFC 1035, 4.2.2).
+// trunk is the connection to a server for the queries that do not go by
+// datagram: many at once, replies in any order (RFC 7766, 6.2.1.1). Each
+// message is preceded by its length (RFC 1035, 4.2.2).
 //
 //	connecting ─▶ made ─no question─▶ idle ─trunkIdle─▶ closed
 //	    │          │ ▲                  │
@@ -21,10 +21,10 @@ type trunk struct {
 	c      *client
 	server netip.AddrPort
 	stop   func()         // ends the connect
-	conn   weir.Transport // nil before it is made
+	conn   weir.Transport // nil until it is made
 	asking []*exchange    // in the order in which they came
 	idle   *weir.Timer
-	served bool // it has had a reply: one that is lost then was closed, not refused
+	served bool // it has had a reply: if it is lost after that, it was closed, not refused
 	over   bool // nothing goes over it any more
 }
 
@@ -44,13 +44,13 @@ func (c *client) trunk(server netip.AddrPort) *trunk {
 	return t
 }
 
-// connectTCP is how servers are connected to unless WithStream says otherwise.
+// connectTCP connects to a server, unless WithStream says otherwise.
 func connectTCP(l *weir.Loop, server netip.AddrPort, p weir.Protocol) (stop func()) {
 	c := l.Connect("tcp", server.String(), p)
 	return func() { c.Stop() }
 }
 
-// ask takes a query on; it leaves when it is over.
+// ask takes on a query, which leaves when it is over.
 func (t *trunk) ask(ex *exchange) {
 	for t.find(ex.query.id) != nil {
 		ex.query.id = t.c.random.uint16()
@@ -78,7 +78,7 @@ func (t *trunk) send(ex *exchange) {
 		binary.BigEndian.PutUint16(msg, uint16(len(msg)-2))
 		_, err = t.conn.Write(msg)
 	}
-	if err != nil { // not from inside whoever asks
+	if err != nil { // not from within the caller that asks
 		t.c.l.Soon(func() { ex.failed(err) })
 	}
 }
@@ -100,15 +100,15 @@ func (t *trunk) leave(ex *exchange) {
 	}
 }
 
-// retire lets no more queries in: one of them got no reply in time, and the next
-// ones shall not wait behind it.
+// retire accepts no more queries: one of them got no reply in time, and later
+// ones should not wait behind it.
 func (t *trunk) retire() {
 	if t.c.trunks[t.server] == t {
 		delete(t.c.trunks, t.server)
 	}
 }
 
-// close ends a connection, or a connect, that is not needed.
+// close ends a connection, or a connect, that is not needed any more.
 func (t *trunk) close() {
 	if t.over {
 		return
@@ -123,8 +123,9 @@ func (t *trunk) close() {
 	_ = t.conn.Close() // always nil
 }
 
-// lost ends the queries that are under way. A server closes what it has served
-// long enough, and what crosses that is asked once more (RFC 7766, 6.2.4).
+// lost ends the queries that are under way. A server closes a connection that
+// it has served long enough; a query that crosses the close is asked once more
+// (RFC 7766, 6.2.4).
 func (t *trunk) lost(err error) {
 	if t.over {
 		return

@@ -23,7 +23,8 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// secured is a server's TLS, for a name, and the authorities that vouch for it.
+// secured returns a server's TLS configuration for a name, and the authorities
+// that vouch for it.
 func secured(t *testing.T, l *weir.Loop, name string) (server *tls.Config, authorities *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -75,7 +76,8 @@ func overTLS(ln *weir.Listener, cfg *tls.Config) []Option {
 	}
 }
 
-// rest ends what the resolver keeps, and waits until the loops have seen it.
+// rest ends what the resolver keeps open, and waits until the loops have
+// noticed.
 func (lb *lab) rest(r *Resolver) {
 	lb.t.Helper()
 	lb.clean(r)
@@ -86,9 +88,9 @@ func (lb *lab) rest(r *Resolver) {
 	lb.until("quiet", func() bool { return quiet })
 }
 
-// TestOverTLS: DNS over TLS is the TLS layer on the resolver's stream. All queries
-// share a connection, go nowhere else and say nothing by their length, and a new
-// connection resumes the session (RFC 7858, RFC 8467).
+// TestOverTLS: DNS over TLS is the TLS layer on the resolver's stream. All
+// queries share a connection, go nowhere else and reveal nothing by their
+// length, and a new connection resumes the session (RFC 7858, RFC 8467).
 func TestOverTLS(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		for i := range 30 {
@@ -124,7 +126,7 @@ func TestOverTLS(t *testing.T) {
 				t.Errorf("a query of %d bytes", n)
 			}
 		}
-		// The server ends the connection; the next question has another.
+		// The server ends the connection; the next question gets another.
 		_ = (*conns)[0].Close()
 		lb.until("the end of the connection", func() bool { return len(r.client(lb.l).trunks) == 0 })
 		if f := lb.lookup(r, "n1.test.", AAAA); !errors.Is(f.err, ErrNotFound) {
@@ -141,8 +143,8 @@ func TestOverTLS(t *testing.T) {
 	})
 }
 
-// TestOverTLSRefused: a server that cannot show who it is learns no name, over TLS
-// or otherwise.
+// TestOverTLSRefused: a server that cannot prove its identity learns no name,
+// over TLS or otherwise.
 func TestOverTLSRefused(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1")
@@ -165,9 +167,9 @@ func TestOverTLSRefused(t *testing.T) {
 	})
 }
 
-// TestTrunk: what crosses the end of a connection is asked once more; a query
-// without a reply holds up no other; an idle connection is closed; replies come in
-// any order, and those nobody waits for are ignored.
+// TestTrunk: a query that crosses the end of a connection is asked once more; a
+// query without a reply holds up no other; an idle connection is closed;
+// replies come in any order, and those that no one waits for are ignored.
 func TestTrunk(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
 		lb.s.add("a.test 60 A 192.0.2.1", "b.test 60 A 192.0.2.2", "c.test 60 A 192.0.2.3", "d.test 60 A 192.0.2.4")
@@ -180,7 +182,8 @@ func TestTrunk(t *testing.T) {
 				late = frame
 				return true
 			}
-			// Twice, then the one before it, then nothing that anybody can read.
+			// The reply twice, then the one before it, then something
+			// unreadable.
 			_, _ = tr.Write(append(append(append(frame, frame...), late...), 0, 3, 1, 2, 3))
 			return true
 		}
@@ -194,7 +197,8 @@ func TestTrunk(t *testing.T) {
 			t.Errorf("%d queries", n)
 		}
 
-		// The connection has served; it ends instead of a reply.
+		// The connection has carried a reply; now it ends instead of the next
+		// one.
 		ended := 0
 		lb.s.tcp = func(tr weir.Transport, _ dnsmessage.Message, _ []byte) bool {
 			if ended++; ended == 1 {
@@ -210,7 +214,7 @@ func TestTrunk(t *testing.T) {
 			t.Errorf("it was waited for: %v", took)
 		}
 
-		// No reply: the next query goes over another connection.
+		// There is no reply: the next query goes over another connection.
 		silent := 0
 		var first weir.Transport
 		lb.s.tcp = func(tr weir.Transport, _ dnsmessage.Message, _ []byte) bool {
@@ -238,8 +242,8 @@ func TestTrunk(t *testing.T) {
 	})
 }
 
-// TestTrunkStopped: whoever leaves while the connection is being made leaves
-// nothing over, and Forget ends connections that are idle (G6).
+// TestTrunkStopped: a caller that leaves while the connection is being made
+// leaves nothing behind, and Forget ends idle connections (G6).
 func TestTrunkStopped(t *testing.T) {
 	lb := simLab(t, sim.Faults{})
 	lb.s.add("a.test 60 A 192.0.2.1")

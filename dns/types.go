@@ -11,7 +11,8 @@ import (
 // Type is the type of a record, by its number.
 type Type uint16
 
-// The types that Lookup knows how to read. Others arrive as Data.
+// The types that Lookup knows how to read. Records of other types arrive as
+// Data.
 const (
 	A     Type = 1
 	NS    Type = 2
@@ -26,7 +27,8 @@ const (
 	HTTPS Type = 65
 )
 
-// Types that arrive as Data, and that Record.String knows how to write.
+// Types whose records arrive as Data, and that Record.String knows how to
+// write.
 const (
 	HINFO   Type = 13
 	NAPTR   Type = 35
@@ -73,7 +75,7 @@ var typeNames = []struct {
 	{CAA, "CAA"},
 }
 
-// String is the type's name, or TYPE123 where it has none here (RFC 3597).
+// String returns the type's name, or TYPE123 if it has none here (RFC 3597).
 func (t Type) String() string {
 	for _, n := range typeNames {
 		if n.t == t {
@@ -83,7 +85,7 @@ func (t Type) String() string {
 	return "TYPE" + strconv.Itoa(int(t))
 }
 
-// ParseType reads what String writes, in any case.
+// ParseType reads what String writes, ignoring case.
 func ParseType(s string) (Type, error) {
 	for _, n := range typeNames {
 		if strings.EqualFold(n.name, s) {
@@ -102,14 +104,14 @@ func ParseType(s string) (Type, error) {
 	return 0, fmt.Errorf("dns: unknown type %q: it is one of %s, or TYPE and a number", s, strings.Join(all, " "))
 }
 
-// Record is one record of an answer. Which fields count follows from Type.
+// Record is one record of an answer. Type determines which fields are used.
 type Record struct {
 	Name string // its owner: absolute, in lower case, as are all names here
 	Type Type
-	TTL  time.Duration // what is left of it
+	TTL  time.Duration // what is left of its time
 
 	Addr     netip.Addr // A, AAAA
-	Target   string     // CNAME, NS, PTR, MX, SRV, SVCB, HTTPS: absolute; "." stands for the owner or for none
+	Target   string     // CNAME, NS, PTR, MX, SRV, SVCB, HTTPS: absolute; "." means the owner or no target
 	Priority uint16     // MX (its preference), SRV, SVCB, HTTPS
 	Weight   uint16     // SRV
 	Port     uint16     // SRV
@@ -125,14 +127,15 @@ type Param struct {
 	Value []byte
 }
 
-// String writes the record as a zone file does; data of a type that is not known here,
-// or that are not what their type has, as RFC 3597 does. Nothing in it is taken as it
-// came: whatever is not a printable character is escaped.
+// String writes the record as a zone file does; data of a type that is not
+// known here, or that do not have their type's format, are written as in RFC
+// 3597. Nothing is copied as it came: every character that is not printable is
+// escaped.
 func (r Record) String() string {
 	return fmt.Sprintf("%s %d IN %s %s", escape(r.Name), int(r.TTL/time.Second), r.Type, r.Value())
 }
 
-// Value is the part of String behind the type.
+// Value returns the part of String after the type.
 func (r Record) Value() string {
 	switch r.Type {
 	case A, AAAA:
@@ -188,11 +191,11 @@ func escapeAll(s []byte) string {
 
 // Answer is what a Lookup found.
 type Answer struct {
-	Name    string   // the name that was asked for in the end: of the search list, absolute
+	Name    string   // the name that was asked for in the end: completed by the search list, absolute
 	Records []Record // of the type that was asked for, at the end of the aliases
 	Aliases []Record // the CNAMEs on the way there, in order
 	Server  netip.AddrPort
 	TTL     time.Duration // the shortest on the way
-	Cached  bool          // it was known already
-	Stale   bool          // it is older than it says, and no server answered (WithStale)
+	Cached  bool          // it came from the cache
+	Stale   bool          // it is past its TTL, and no server answered (WithStale)
 }

@@ -6,17 +6,18 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Base is a layer that passes everything through, to be embedded by one that
-// changes something. It is a weir.Protocol to the transport below and the
-// weir.Carrier of the transport above; a layer defines those methods anew in
-// which it differs.
+// Base is a layer that passes everything through, to be embedded in layers that
+// change something. It is a weir.Protocol to the transport below and the
+// weir.Carrier of the transport above; a layer overrides the methods in which
+// it differs.
 //
 //	Init ──▶ ConnectionMade ──▶ (agreeing with the peer) ──▶ Ready ──▶ bytes pass
 //	                                      │
 //	                                      └──▶ Fail: Above.Failed, and the end
 //
-// A layer that has nothing to agree on keeps Base's ConnectionMade, which calls
-// Ready. All methods belong to the loop's goroutine.
+// A layer that has nothing to agree on with its peer keeps Base's
+// ConnectionMade, which calls Ready. All methods belong to the loop's
+// goroutine.
 type Base struct {
 	name  string
 	self  Ends
@@ -26,12 +27,12 @@ type Base struct {
 	timer *weir.Timer
 	stage weir.Stage
 
-	failed  bool        // before it was ready; Above.Failed was called or is queued
+	failed  bool        // it failed before it was ready; Above.Failed was called or is queued
 	heard   bool        // Heard was called
 	blocked bool        // the transport below has asked for a pause
 	turn    *weir.Timer // Yield's
 	held    bool        // the layer wants no bytes: HoldReading
-	paused  bool        // what is above wants none
+	paused  bool        // what is above wants no bytes
 }
 
 // Ends are the two ends of a layer.
@@ -40,17 +41,17 @@ type Ends interface {
 	weir.Carrier
 }
 
-// Init tells the base its layer, the layer's word for errors, and what stands
-// above. It returns self.
+// Init tells the base its layer, the layer's name in errors, and what is above
+// it. It returns self.
 func (b *Base) Init(self Ends, name string, above Above) weir.Protocol {
 	b.name, b.self, b.above, b.stage = name, self, above, weir.StageHandshake
 	return self
 }
 
-// Below is the transport below; nil before ConnectionMade.
+// Below returns the transport below, nil before ConnectionMade.
 func (b *Base) Below() weir.Transport { return b.below }
 
-// Upper is the transport above; nil before Ready.
+// Upper returns the transport above, nil before Ready.
 func (b *Base) Upper() weir.Transport {
 	if b.feed == nil {
 		return nil
@@ -58,15 +59,15 @@ func (b *Base) Upper() weir.Transport {
 	return b.feed.Transport()
 }
 
-// IsReady reports whether Ready was called and the layer did not fail before.
+// IsReady reports whether Ready was called and the layer had not failed before.
 func (b *Base) IsReady() bool { return b.feed != nil }
 
 // SetStage sets the stage that errors before Ready name; the default is
 // StageHandshake.
 func (b *Base) SetStage(s weir.Stage) { b.stage = s }
 
-// SetDeadline makes the layer fail with ErrTimeout if it is not ready d after
-// now; 0 sets none. It takes the place of a deadline that was set before.
+// SetDeadline makes the layer fail with ErrTimeout if it is not ready within d;
+// 0 means no deadline. It replaces any deadline set before.
 func (b *Base) SetDeadline(d time.Duration) {
 	if b.feed != nil {
 		return
@@ -78,7 +79,8 @@ func (b *Base) SetDeadline(d time.Duration) {
 	b.timer = b.below.Loop().After(d, func() { b.Fail(ErrTimeout) })
 }
 
-// Begin notes the transport below. A layer's own ConnectionMade calls it first.
+// Begin records the transport below. A layer's own ConnectionMade calls it
+// first.
 func (b *Base) Begin(t weir.Transport) { b.below = t }
 
 // ConnectionMade implements weir.Protocol.
@@ -87,8 +89,9 @@ func (b *Base) ConnectionMade(t weir.Transport) {
 	b.Ready()
 }
 
-// Ready says that the layer has agreed with its peer: the protocol above is made
-// and gets its ConnectionMade. It reports false if that refused.
+// Ready says that the layer has agreed with its peer: the protocol above is
+// made and gets its ConnectionMade. It returns false if the connection was
+// refused.
 func (b *Base) Ready() bool {
 	if b.failed || b.feed != nil {
 		return b.feed != nil
@@ -101,7 +104,7 @@ func (b *Base) Ready() bool {
 	}
 	b.feed = feed
 	f := b.above.Make
-	b.above = Above{} // whoever is lost shall not be kept here
+	b.above = Above{} // do not keep what is above in memory once it is lost
 	return feed.Begin(f)
 }
 
@@ -112,17 +115,18 @@ func (b *Base) stopTimer() {
 	}
 }
 
-// Heard notes that the peer has sent something that the layer agrees on: a
-// connection that ends before that, and before Ready, fails with an error that is
-// ErrNothingCame too.
+// Heard records that the peer has sent something that the layer understands. A
+// connection that ends before that and before Ready fails with an error that
+// also matches ErrNothingCame.
 func (b *Base) Heard() { b.heard = true }
 
-// Fail ends the connection with err. Before Ready there never was one: what is
-// above hears of it by Above.Failed. The transport below is aborted.
+// Fail ends the connection with err. Before Ready no connection was ever made:
+// what is above learns of the failure through Above.Failed. The transport below
+// is aborted.
 func (b *Base) Fail(err error) { b.fail(err, true) }
 
-// FailGently is Fail, but what was written below still leaves: an answer that
-// says why.
+// FailGently is like Fail, but what was written below still leaves, such as an
+// answer that says why.
 func (b *Base) FailGently(err error) { b.fail(err, false) }
 
 func (b *Base) fail(err error, abort bool) {
@@ -149,7 +153,7 @@ func (b *Base) fail(err error, abort bool) {
 	}
 	e := &weir.AttemptError{Addr: addr, Stage: b.stage, Err: b.wrap(err)}
 	tell := func() { b.above.Failed(e) }
-	// A closed loop has told of it, or was closed without.
+	// A closed loop has reported it already, or was closed without doing so.
 	_, _ = b.below.Loop().PostOr(tell, tell)
 }
 
@@ -163,25 +167,25 @@ func (b *Base) wrap(err error) error {
 	return &Error{Layer: b.name, Err: err}
 }
 
-// Deliver hands bytes to the protocol above. p is lent until it returns. Before
-// Ready it is a mistake of the layer's and does nothing.
+// Deliver hands bytes to the protocol above. p is lent until it returns.
+// Calling it before Ready is a mistake of the layer and has no effect.
 func (b *Base) Deliver(p []byte) {
 	if b.feed != nil {
 		b.feed.Deliver(p)
 	}
 }
 
-// DeliverMany hands pieces to the protocol above, as Feed.DeliverMany does. Before
-// Ready it does nothing.
+// DeliverMany hands pieces to the protocol above, as Feed.DeliverMany does.
+// Before Ready it has no effect.
 func (b *Base) DeliverMany(pieces [][]byte) {
 	if b.feed != nil {
 		b.feed.DeliverMany(pieces)
 	}
 }
 
-// End hands the peer's end of stream to the protocol above, or, with err, ends the
-// transport above with it after what was delivered: the stream broke off. Before
-// Ready err fails the layer.
+// End hands the peer's end of stream to the protocol above. If err is not nil,
+// the stream broke off: End ends the transport above with err, after what was
+// delivered. Before Ready, err fails the layer.
 func (b *Base) End(err error) {
 	switch {
 	case b.feed != nil:
@@ -191,8 +195,8 @@ func (b *Base) End(err error) {
 	}
 }
 
-// Lost ends the transport above, whose carrier is gone: err is the reason, nil
-// for a clean end.
+// Lost ends the transport above because its carrier is gone: err is the reason,
+// nil for a clean end.
 func (b *Base) Lost(err error) {
 	if b.turn != nil {
 		b.turn.Stop()
@@ -207,21 +211,21 @@ func (b *Base) Lost(err error) {
 	b.Fail(err)
 }
 
-// Blocked reports whether the transport below has asked for a pause. A layer's
-// own Write takes nothing then, unless it must.
+// Blocked reports whether the transport below has asked for a pause. While it
+// has, a layer's own Write takes nothing, unless it must.
 func (b *Base) Blocked() bool { return b.blocked }
 
 // Writable says that the layer's own Write can take more. While the transport
-// below asks for a pause it does nothing: ResumeWriting says it then.
+// below asks for a pause it has no effect: ResumeWriting says so later.
 func (b *Base) Writable() {
 	if b.feed != nil && !b.blocked {
 		b.feed.Writable()
 	}
 }
 
-// HoldReading asks the transport below for no more bytes on the layer's own
-// account, until ReleaseReading. What is above may pause as well: reading goes on
-// when neither wants it held. Calling it again has no effect.
+// HoldReading stops reading from the transport below on the layer's own
+// account, until ReleaseReading. What is above may pause reading as well: it
+// goes on when neither holds it. Calling it again has no effect.
 func (b *Base) HoldReading() {
 	b.held = true
 	b.below.PauseReading()
@@ -235,11 +239,12 @@ func (b *Base) ReleaseReading() {
 }
 
 // Paused reports whether what is above wants no bytes at present. A layer that
-// holds bytes keeps them then.
+// holds bytes keeps them meanwhile.
 func (b *Base) Paused() bool { return b.paused || b.feed != nil && b.feed.Paused() }
 
-// Yield ends a DataReceived that did not use everything although it could: the
-// rest is offered again in the next turn, or when what is above wants it.
+// Yield is for a DataReceived that returns without using everything although it
+// could: the rest is offered again in the next turn, or when what is above
+// wants it.
 func (b *Base) Yield() {
 	if b.feed == nil {
 		return
@@ -257,7 +262,7 @@ func (b *Base) DataReceived(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// EOFReceived implements weir.EOFReceiver: the end goes up, and before Ready
+// EOFReceived implements weir.EOFReceiver: the end goes up; before Ready it
 // fails the layer.
 func (b *Base) EOFReceived(int) (bool, error) {
 	if b.feed == nil {
@@ -271,23 +276,25 @@ func (b *Base) EOFReceived(int) (bool, error) {
 // ConnectionLost implements weir.Protocol.
 func (b *Base) ConnectionLost(err error) { b.Lost(err) }
 
-// WriteFailed implements weir.WriteFailer: what is above hears of it, and of the
-// end when what the peer had sent has been delivered. A layer that holds reading
-// until bytes have left lets go of it here. Before Ready the end alone is told.
+// WriteFailed implements weir.WriteFailer: what is above is told at once, and
+// told of the end when what the peer had sent has been delivered. A layer that
+// holds reading until bytes have left must release it here. Before Ready only
+// the end is reported.
 func (b *Base) WriteFailed(err error) {
 	if b.feed != nil {
 		b.feed.WriteFailed(err)
 	}
 }
 
-// Moved says that bytes have left the layer, where it is a weir.Holder.
+// Moved says that bytes have left the layer, if it is a weir.Holder.
 func (b *Base) Moved() {
 	if b.feed != nil {
 		b.feed.Moved()
 	}
 }
 
-// Waiting is how many bytes what is above has been given and Write has not taken.
+// Waiting returns how many bytes were written to the transport above and Write
+// has not taken yet.
 func (b *Base) Waiting() int {
 	if b.feed == nil {
 		return 0
@@ -306,8 +313,8 @@ func (b *Base) ResumeWriting() {
 	}
 }
 
-// Write implements weir.Carrier: everything goes down, unless what is below has
-// enough.
+// Write implements weir.Carrier: everything goes down, unless the transport
+// below has asked for a pause.
 func (b *Base) Write(bufs [][]byte) (int, error) {
 	if b.blocked {
 		return 0, nil
@@ -337,9 +344,9 @@ func (b *Base) ResumeReading() {
 	}
 }
 
-// Reset implements weir.Resetter: everything that Write took still leaves, and the
-// end is told as a failure. A layer that says goodbye to its peer, or has bytes
-// left that Close would send, has its own.
+// Reset implements weir.Resetter: everything that Write took still leaves, and
+// the end is reported as a failure. A layer that says goodbye to its peer, or
+// holds bytes that Close would send, has its own Reset.
 func (b *Base) Reset() {
 	if r, ok := weir.As[weir.Resetter](b.below); ok {
 		r.Reset()

@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// pusher writes pieces until it is paused, and on when it is resumed, and notes
-// the most that each transport of its stack held.
+// pusher writes pieces until it is paused and goes on when it is resumed, and
+// records the most that each transport of its stack held.
 type pusher struct {
 	layertest.Ear
 	left   int
@@ -57,7 +57,7 @@ func (p *pusher) ResumeWriting() {
 
 // TestBounded: with a reader that stops and goes on, each transport of a stack
 // holds no more than its high mark and one write, and nothing is lost (G3,
-// behaviour 43). One write of a layer's own is four records at most.
+// behaviour 43). A layer's own write is at most four records.
 func TestBounded(t *testing.T) {
 	const total, mark, ownWrite = 4 << 20, 64 << 10, 4 * (16<<10 + 256)
 	for i, l := range every(t) {

@@ -7,12 +7,13 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// rot13 is a layer of one's own. It embeds Base, which passes everything through,
-// and defines anew what it does to bytes. weirtest.TestLayers says whether a
-// layer keeps all that a stream promises.
+// rot13 is a layer of our own. It embeds Base, which passes everything through,
+// and overrides the methods that handle bytes. weirtest.TestLayers checks that
+// a layer keeps everything that a stream promises.
 type rot13 struct{ layer.Base }
 
-// newROT13 is the Layer: given what stands above, it returns what stands below.
+// newROT13 is the Layer: given what goes above the layer, it returns what goes
+// above the transport below.
 func newROT13(a layer.Above) layer.Above {
 	return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
 		r := &rot13{}
@@ -29,7 +30,7 @@ func (r *rot13) DataReceived(p []byte) (int, error) {
 // Write sends down what came from above, which is lent too.
 func (r *rot13) Write(bufs [][]byte) (int, error) {
 	if r.Blocked() {
-		return 0, nil // it is offered again when what is below has room
+		return 0, nil // it is offered again when the transport below has room
 	}
 	turned := make([][]byte, len(bufs))
 	for i, b := range bufs {

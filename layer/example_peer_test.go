@@ -11,8 +11,9 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// A server for one client out of all that its authority vouches for. Why another
-// never became a connection is told to ServerFunc's function.
+// A server for just one of the clients that its authority vouches for. The
+// function passed to ServerFunc is told why another client's connection was not
+// established.
 func ExampleWithPeerRules() {
 	l, err := weir.New()
 	if err != nil {

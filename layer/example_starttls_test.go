@@ -8,8 +8,8 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// A connection that begins in the clear and goes on in TLS, as SMTP's does. What
-// a peer sends behind the line that agrees on TLS goes to TLS already.
+// A connection that begins in the clear and goes on in TLS, as in SMTP.
+// Whatever a peer sends after the line that agrees on TLS already goes to TLS.
 func ExampleStart() {
 	l, err := weir.New()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // leaver agrees when its peer ends TLS: the close_notify is an end of stream,
-// behind which the connection goes on in the clear.
+// after which the connection goes on in the clear.
 type leaver struct {
 	*frame.Decoder
 	t weir.Transport
@@ -27,7 +27,7 @@ func (s *leaver) EOFReceived(int) (keepOpen bool, err error) {
 	return true, layer.StopTLS(s.t, below)
 }
 
-// A client that leaves TLS once it has said its secret, as FTP's CCC does.
+// A client that leaves TLS once it has sent its secret, as with FTP's CCC.
 func ExampleStopTLS() {
 	l, err := weir.New()
 	if err != nil {

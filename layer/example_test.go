@@ -13,8 +13,8 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// fitting is a configuration for a server and one for its client. A program has
-// its certificates in files: see certs.Files.
+// fitting returns a configuration for a server and one for its client. A
+// program keeps its certificates in files: see certs.Files.
 func fitting() (server, client *tls.Config) { return tlsPair(new(testing.T), tls.VersionTLS13) }
 
 // shout is a server of lines.
@@ -25,7 +25,7 @@ func shout(t weir.Transport) weir.Protocol {
 	})
 }
 
-// say is a client that says a line and stops the loop when it has its answer.
+// say is a client that sends a line and stops the loop when it has the answer.
 func say(l *weir.Loop, line string) weir.Protocol {
 	return frame.Lines(
 		func(answer []byte) error {
@@ -37,9 +37,9 @@ func say(l *weir.Loop, line string) weir.Protocol {
 	)
 }
 
-// Layers stand in their order from the wire up. Limits belong below TLS, where
+// Layers are given in order from the wire up. Limits belong below TLS, where
 // they see what passes before anything is spent on it; a log of what is said
-// belongs above.
+// belongs above TLS.
 func Example() {
 	l, err := weir.New()
 	if err != nil {
@@ -71,7 +71,7 @@ func Example() {
 	// hello!
 }
 
-// With ReadRecording and Replay a protocol meets a connection of yesterday again:
+// With ReadRecording and Replay a protocol meets an earlier connection again:
 // its bytes, in the pieces in which they came, and its end.
 func ExampleReplay() {
 	var recording bytes.Buffer
@@ -80,7 +80,7 @@ func ExampleReplay() {
 		panic(err)
 	}
 	defer l.Close()
-	// Of a file a program starts the sink, and nothing waits for the disk.
+	// For a file, a program starts the sink, and nothing waits for the disk.
 	s := sink.New(&recording, sink.Config{Gap: layer.RecordingGap})
 	ln, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(shout, layer.Record(s)))
 	if err != nil {

@@ -10,42 +10,42 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Faults are what goes wrong with the bytes of one direction. The zero value is
-// nothing.
+// Faults says what goes wrong with the bytes of one direction. The zero value
+// means nothing does.
 type Faults struct {
-	// Latency is added to the way of every byte, and Jitter, drawn evenly from 0
-	// up to it, to that of every piece. Bytes never overtake each other.
+	// Latency delays every byte, and every piece is delayed further by a time
+	// drawn evenly from 0 to Jitter. Bytes never overtake each other.
 	Latency, Jitter time.Duration
-	// Bandwidth is how many bytes a second go over the line; 0 is no bound.
+	// Bandwidth is how many bytes a second go over the line; 0 means no bound.
 	Bandwidth int64
-	// Slice cuts what comes into pieces of at most so many bytes, which are handed
+	// Slice cuts the bytes into pieces of at most Slice bytes, which are handed
 	// on in different turns and at least SliceDelay apart; 0 cuts nothing.
 	Slice      int
 	SliceDelay time.Duration
-	// ResetChance is how likely each piece that passes resets the connection, from
-	// 0 to 1. With ResetAfter, the connection is reset when so many bytes have
-	// passed, and ResetChance is how likely that is for a connection; 0 is always
-	// then.
+	// ResetChance is the probability, from 0 to 1, that a piece that passes
+	// resets the connection. With ResetAfter, the connection is reset once that
+	// many bytes have passed, and ResetChance is the probability that this
+	// happens to a connection; 0 then means always.
 	ResetChance float64
 	ResetAfter  int64
-	// BlackHole swallows what comes when BlackHoleAfter bytes have passed, and the
-	// end of the stream too: nobody is told.
+	// BlackHole swallows everything after BlackHoleAfter bytes have passed,
+	// even the end of the stream: neither side is told.
 	BlackHole      bool
 	BlackHoleAfter int64
-	// Window is how many bytes may be on their way at once, as in TCP; 64 KiB
-	// without one. With Latency it bounds the rate: 64 KiB at 200 ms are 320 KiB a
+	// Window is how many bytes may be on their way at once, as in TCP; 0 means
+	// 64 KiB. With Latency it bounds the rate: 64 KiB at 200 ms make 320 KiB a
 	// second.
 	Window int
 }
 
-// FaultConfig is the faults of both directions: In of what is received, Out of
-// what is sent.
+// FaultConfig holds the faults of both directions: In for what is received, Out
+// for what is sent.
 type FaultConfig struct{ In, Out Faults }
 
-// Fault is the layer that does to connections what bad networks do. r decides
-// about everything that is chance; each connection draws a generator of its own
-// from it, so that the same r and the same order of connections give the same
-// faults. r is used under a lock.
+// Fault returns a layer that does to connections what bad networks do. r makes
+// all random choices; each connection seeds a generator of its own from it, so
+// the same r and the same order of connections give the same faults. r is used
+// under a lock.
 func Fault(r *rand.Rand, c FaultConfig) Layer {
 	var mu sync.Mutex
 	for _, f := range []*Faults{&c.In, &c.Out} {
@@ -66,7 +66,8 @@ func Fault(r *rand.Rand, c FaultConfig) Layer {
 	}
 }
 
-// ErrFault is the cause of a connection that Fault reset. It is ECONNRESET too.
+// ErrFault is the cause when Fault reset a connection. It also matches
+// ECONNRESET.
 var ErrFault error = faultError{}
 
 type faultError struct{}
@@ -77,12 +78,12 @@ func (faultError) Unwrap() error { return syscall.ECONNRESET }
 type faulty struct {
 	Base
 	in, out *lane
-	closing bool // what is above closed; out is flushed
+	closing bool // what is above has closed; out is being flushed
 	resets  bool // and then what is below is reset
-	gone    bool // what is below is lost; in is flushed
+	gone    bool // what is below is lost; in is being flushed
 	why     error
-	over    bool // nothing is to be flushed
-	starved bool // Write took less than all
+	over    bool // there is nothing more to flush
+	starved bool // Write did not take everything
 }
 
 // DataReceived implements weir.Protocol.
@@ -150,7 +151,7 @@ func (f *faulty) pumpIn() {
 	for !f.over {
 		if !f.closing && f.Paused() {
 			if !f.paused && l.len() > 0 {
-				l.timer.Set(0) // what is above says so itself when it is told, or wants some again
+				l.timer.Set(0) // what is above says so itself when it is told, or when it wants bytes again
 			}
 			return
 		}
@@ -289,8 +290,9 @@ func (f *faulty) stop() {
 	f.out.clear()
 }
 
-// ConnectionLost implements weir.Protocol. The end comes after what is still on its
-// way, whichever it is, but for that of the loop and one that was asked for here.
+// ConnectionLost implements weir.Protocol. The end, whatever it is, comes after
+// the bytes that are still on their way, unless the loop ended or the end was
+// asked for here.
 func (f *faulty) ConnectionLost(err error) {
 	f.stop()
 	if !errors.Is(err, weir.ErrLoopClosed) && !errors.Is(err, weir.ErrAborted) && !f.over && !f.closing && f.IsReady() && (f.in.len() > 0 || f.in.ended) {
@@ -313,11 +315,11 @@ type lane struct {
 	parts []part
 	first int
 	last  time.Time // when the last of them arrives
-	busy  time.Time // until when the line is
+	busy  time.Time // until when the line is busy
 
 	passed  int64
 	doomed  bool // to be reset after ResetAfter
-	ended   bool // the end of the stream is behind them
+	ended   bool // the end of the stream comes after them
 	decided bool
 }
 
@@ -331,15 +333,16 @@ func newLane(l *weir.Loop, f Faults, draw *rand.Rand, pump func()) *lane {
 	return &lane{f: f, draw: draw, timer: l.NewTimer(pump)}
 }
 
-// straight reports whether nothing is ever on its way here.
+// straight reports whether bytes pass straight through, so that nothing is ever
+// on its way here.
 func (l *lane) straight() bool {
 	return l.f.Latency <= 0 && l.f.Jitter <= 0 && l.f.Bandwidth <= 0 && l.f.Slice <= 0
 }
 
 func (l *lane) swallows() bool { return l.f.BlackHole && l.passed >= l.f.BlackHoleAfter }
 
-// pass decides about n bytes that come: how many of them pass, and whether the
-// connection is reset behind them.
+// pass decides what happens to n bytes that arrive: how many of them pass, and
+// whether the connection is reset after them.
 func (l *lane) pass(n int) (pass int, reset bool) {
 	if l.swallows() {
 		return n, false
@@ -360,13 +363,13 @@ func (l *lane) pass(n int) (pass int, reset bool) {
 		reset = l.draw.Float64() < l.f.ResetChance
 	}
 	if room := l.f.Window - l.len(); !l.straight() && n > room {
-		n, reset = max(room, 0), false // the rest comes again
+		n, reset = max(room, 0), false // the rest is offered again
 	}
 	l.passed += int64(n)
 	return n, reset
 }
 
-// put sends p on its way; pass has seen that there is room.
+// put sends p on its way; pass has made sure that there is room.
 func (l *lane) put(p []byte, now time.Time) int {
 	size := len(p)
 	if l.f.Slice > 0 {

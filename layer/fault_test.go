@@ -18,13 +18,13 @@ func dice(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
 func fault(c layer.FaultConfig) layer.Layer { return layer.Fault(dice(1), c) }
 
-// TestFaultStreams: behaviours 20 to 47 through a line that delays, cuts and is
-// slow: nothing is lost, and no order changes.
+// TestFaultStreams: behaviours 20 to 47 over a line that delays, cuts and is
+// slow: nothing is lost or reordered.
 func TestFaultStreams(t *testing.T) {
 	slow := layer.Faults{Latency: time.Millisecond, Jitter: time.Millisecond, Bandwidth: 500 << 20, Window: 200_000}
 	cut := layer.Faults{Slice: 40_000}
 	l := fault(layer.FaultConfig{In: slow, Out: slow})
-	// Where waiting is what a layer does, a clock that does not wait serves best.
+	// For layers that wait, a clock that does not wait is best.
 	where := weirtest.Simulated
 	if *layertest.Everywhere {
 		where = weirtest.Everywhere
@@ -62,8 +62,8 @@ func (m *meeting) pass(d time.Duration) {
 	m.Until("time to pass", func() bool { return done })
 }
 
-// TestFaultLatency: what comes is late by the latency and at most the jitter,
-// and the end of the stream comes behind it.
+// TestFaultLatency: bytes arrive late by the latency and at most the jitter,
+// and the end of the stream comes after them.
 func TestFaultLatency(t *testing.T) {
 	f := layer.Faults{Latency: 200 * time.Millisecond, Jitter: 50 * time.Millisecond}
 	for _, c := range []struct {
@@ -87,7 +87,7 @@ func TestFaultLatency(t *testing.T) {
 	}
 }
 
-// TestFaultBandwidth and the window: how long a megabyte takes.
+// TestFaultBandwidth: how long a megabyte takes, given a bandwidth or a window.
 func TestFaultBandwidth(t *testing.T) {
 	f := layer.Faults{Bandwidth: 100_000}
 	near(t, "bandwidth out", flowing(t, 1, 1_000_000, nil, one(fault(layer.FaultConfig{Out: f})))[0], 10*time.Second)
@@ -96,7 +96,7 @@ func TestFaultBandwidth(t *testing.T) {
 	near(t, "window", flowing(t, 1, 1_000_000, nil, one(fault(layer.FaultConfig{Out: f})))[0], time.Second)
 }
 
-// TestFaultSlice: no piece is longer than it may be.
+// TestFaultSlice: no piece is longer than allowed.
 func TestFaultSlice(t *testing.T) {
 	f := layer.Faults{Slice: 7, SliceDelay: time.Millisecond}
 	want := bytes.Repeat([]byte("sliced"), 100)
@@ -120,8 +120,9 @@ func TestFaultSlice(t *testing.T) {
 	}
 }
 
-// TestFaultReset: after as many bytes as asked for, both sides see a reset; by
-// chance, as often as asked for, and the same connections for the same seed.
+// TestFaultReset: after the given number of bytes both sides see a reset; with
+// a chance, as often as asked for, and on the same connections for the same
+// seed.
 func TestFaultReset(t *testing.T) {
 	f := layer.Faults{ResetAfter: 1000}
 	m := meet(t, nil, one(fault(layer.FaultConfig{Out: f})), make([]byte, 5000))
@@ -172,7 +173,8 @@ func TestFaultReset(t *testing.T) {
 	}
 }
 
-// TestFaultBlackHole: nothing comes any more, no end either, and nobody is told.
+// TestFaultBlackHole: nothing arrives any more, not even an end, and neither
+// side is told.
 func TestFaultBlackHole(t *testing.T) {
 	f := layer.Faults{BlackHole: true, BlackHoleAfter: 100}
 	for _, c := range []struct{ server, client []layer.Layer }{

@@ -17,7 +17,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestWatchStreams: behaviours 20 to 47 through the layers that only look on.
+// TestWatchStreams: behaviours 20 to 47 through the layers that only watch.
 func TestWatchStreams(t *testing.T) {
 	var seen atomic.Int64
 	idle := func() layer.Layer {
@@ -28,7 +28,8 @@ func TestWatchStreams(t *testing.T) {
 		if *layertest.Everywhere {
 			where = weirtest.Everywhere
 		}
-		// Limits are counted for one loop: each of those side by side has its own.
+		// Limits are counted per loop: each of the loops that run in parallel
+		// has its own.
 		weirtest.TestLayers(t, where, func(f weir.Factory) weir.Factory {
 			limit := layer.Limit(layer.LimitConfig{Total: 100, PerAddress: 100})
 			log := layer.Observe(func(layer.Traffic) { seen.Add(1) })
@@ -41,7 +42,7 @@ func TestWatchStreams(t *testing.T) {
 }
 
 // TestIdle: a connection without traffic is lost when its time is up and not
-// before, and every byte, either way, begins it anew (behaviour 85).
+// before, and every byte in either direction restarts that time (behaviour 85).
 func TestIdle(t *testing.T) {
 	m := meet(t, one(layer.Idle(layer.IdleConfig{Idle: 10 * time.Second})), nil, nil)
 	m.Until("the connection", func() bool { return m.server.T != nil && m.client.T != nil })
@@ -64,7 +65,8 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// TestIdleSlow: a backlog that leaves slowly is traffic, so no reply is cut off.
+// TestIdleSlow: a backlog that leaves slowly counts as traffic, so no reply is
+// cut off.
 func TestIdleSlow(t *testing.T) {
 	idle := layer.Idle(layer.IdleConfig{Idle: 5 * time.Second, WriteStall: 5 * time.Second})
 	slow := layer.RateLimit(layer.Rate{PerSecond: 100_000, Burst: 1000}, layer.Rate{})
@@ -72,7 +74,8 @@ func TestIdleSlow(t *testing.T) {
 	near(t, "three megabytes", all[0], 29990*time.Millisecond) // a burst comes first
 }
 
-// TestWriteStall: a peer that does not read is left, whatever it sends.
+// TestWriteStall: the connection to a peer that does not read is dropped,
+// whatever the peer sends.
 func TestWriteStall(t *testing.T) {
 	m := meet(t, one(layer.Idle(layer.IdleConfig{WriteStall: 10 * time.Second})), nil, []byte("x"))
 	m.server.OnData = func(k *layertest.Keeper) {
@@ -97,8 +100,9 @@ func TestWriteStall(t *testing.T) {
 	}
 }
 
-// TestMinRate: a peer that sends a byte now and then is left; one that is fast
-// enough, and one that is not asked for more, is not.
+// TestMinRate: the connection to a peer that sends a byte now and then is
+// dropped; that to a peer that is fast enough, or is not asked for more, is
+// not.
 func TestMinRate(t *testing.T) {
 	watch := layer.Idle(layer.IdleConfig{MinRate: 10, Window: 5 * time.Second})
 	m := meet(t, one(watch), nil, nil)
@@ -129,8 +133,8 @@ func TestMinRate(t *testing.T) {
 	}
 }
 
-// TestLimit: connections over the limit are refused, and one that ends makes room
-// for another (R41, the caps of docs/promises.md's Exhaustion).
+// TestLimit: connections beyond the limit are refused, and one that ends makes
+// room for another (R41, the caps in docs/promises.md, Exhaustion).
 func TestLimit(t *testing.T) {
 	for _, c := range []layer.LimitConfig{{Total: 3}, {PerAddress: 3}} {
 		limiter := layer.NewLimiter(c)
@@ -193,7 +197,8 @@ func session(t *testing.T, request, reply []byte, l layer.Layer) {
 	}
 }
 
-// TestLog: one event is one line, whatever the peer sends: docs/promises.md's Logs.
+// TestLog: one event is one line, whatever the peer sends (docs/promises.md,
+// Logs).
 func TestLog(t *testing.T) {
 	evil := []byte("GET /\r\n1 +0.0 - \"forged\"\x1b[2J\x00\xff\"\\\u2028" + strings.Repeat("n", 64<<10))
 	for _, c := range []layer.LogConfig{{}, {Format: layer.LogHex}, {Format: layer.LogCount}, {Limit: 10}, {Format: layer.LogHex, Limit: 10}} {
@@ -231,8 +236,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestReplay: what was recorded comes back, byte for byte and at its times, and
-// waits while it is not wanted.
+// TestReplay: a recording is played back byte for byte and at the recorded
+// times, and waits while no bytes are wanted.
 func TestReplay(t *testing.T) {
 	var rec bytes.Buffer
 	s := sink.New(&rec, sink.Config{Gap: layer.RecordingGap})
@@ -275,8 +280,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestReplayCut: a recording that breaks off anywhere, because who wrote it was
-// killed, gives what it has of the bytes and then a loss that says so.
+// TestReplayCut: a recording that breaks off anywhere, because its writer was
+// killed, replays the bytes that it has and then a loss that says so.
 func TestReplayCut(t *testing.T) {
 	var rec bytes.Buffer
 	s := sink.New(&rec, sink.Config{Gap: layer.RecordingGap})
@@ -284,7 +289,7 @@ func TestReplayCut(t *testing.T) {
 	session(t, request, []byte("a reply\r\n"), layer.Record(s))
 	for s.Step() {
 	}
-	whole := bytes.IndexByte(rec.Bytes(), '\n') + 1 // without its first line it is none
+	whole := bytes.IndexByte(rec.Bytes(), '\n') + 1 // without its first line it is not a recording
 	for n := whole; n <= rec.Len(); n++ {
 		events, err := layer.ReadRecording(bytes.NewReader(rec.Bytes()[:n]), 0)
 		if err != nil {
@@ -306,7 +311,7 @@ func TestReplayCut(t *testing.T) {
 	}
 }
 
-// TestReplayPaused: the recording stands still while nothing is wanted.
+// TestReplayPaused: the recording stands still while no bytes are wanted.
 func TestReplayPaused(t *testing.T) {
 	events := []layer.Traffic{
 		{What: layer.Received, After: time.Second, Data: []byte("a")},
@@ -331,7 +336,7 @@ func TestReplayPaused(t *testing.T) {
 	}
 }
 
-// TestFlowSteady: what these layers add to a message is no allocation (R6).
+// TestFlowSteady: these layers add no allocation to a message (R6).
 func TestFlowSteady(t *testing.T) {
 	stack := []layer.Layer{
 		layer.RateLimit(layer.Rate{PerSecond: 1 << 40}, layer.Rate{PerSecond: 1 << 40}),
@@ -342,7 +347,7 @@ func TestFlowSteady(t *testing.T) {
 	}
 	for _, name := range weir.Backends() {
 		if name == "portable" {
-			continue // package net's own
+			continue // package net allocates
 		}
 		if n := layertest.Allocs(t, name, stack, stack); n != 0 {
 			t.Errorf("%s: %v allocations a message", name, n)

@@ -7,26 +7,27 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// IdleConfig is when a connection is lost for want of traffic. Each limit that
-// is 0 is none.
+// IdleConfig says when a connection is dropped for lack of traffic. A zero
+// limit is disabled.
 type IdleConfig struct {
-	// Idle is how long nothing may pass, either way (behaviour 85). A backlog
-	// that leaves slowly is traffic.
+	// Idle is how long nothing may pass in either direction (behaviour 85). A
+	// backlog that leaves slowly counts as traffic.
 	Idle time.Duration
-	// WriteStall is how long bytes may wait to be sent while none of them leaves:
-	// a peer that does not read. It is looked at four times in that time, so up to
-	// a quarter more may pass.
+	// WriteStall is how long bytes may wait to be sent while none of them
+	// leaves because the peer does not read. It is checked four times in that
+	// period, so up to a quarter more may pass.
 	WriteStall time.Duration
-	// MinRate is how many bytes a second must come from the peer, on average over
-	// each Window, from the connection's beginning on: against peers that send a
-	// byte now and then, on connections on which the peer has something to send all
-	// the time; one that sends nothing is too slow. While what is above wants no
-	// bytes the window's time stands still. Window is 10 s without one.
+	// MinRate is how many bytes a second must come from the peer, on average
+	// over each Window, from the beginning of the connection. It guards against
+	// peers that send a byte now and then, on connections where the peer always
+	// has something to send; a peer that sends nothing is too slow. While what
+	// is above wants no bytes, the window's time stands still. A zero Window
+	// means 10 s.
 	MinRate int64
 	Window  time.Duration
 }
 
-// IdleProblem is which limit of Idle was reached, in words.
+// IdleProblem says in words which limit of Idle was reached.
 type IdleProblem string
 
 // The problems.
@@ -36,7 +37,8 @@ const (
 	TooSlow       IdleProblem = "too slow"      // IdleConfig.MinRate; After is its window
 )
 
-// IdleError is the reason of a connection that Idle lost. It is ErrTimeout too.
+// IdleError is the reason when Idle dropped a connection. It also matches
+// ErrTimeout.
 type IdleError struct {
 	What  IdleProblem   // which limit was reached
 	After time.Duration // the limit
@@ -47,8 +49,8 @@ func (e *IdleError) Error() string { return fmt.Sprintf("%s for %v", e.What, e.A
 // Unwrap returns ErrTimeout.
 func (e *IdleError) Unwrap() error { return ErrTimeout }
 
-// Idle is the layer that loses connections on which nothing moves. Traffic costs
-// it a comparison: its timer moves when it fires early, and not before.
+// Idle returns a layer that drops connections on which nothing moves. Traffic
+// costs it one comparison: its timer is moved only when it fires early.
 func Idle(c IdleConfig) Layer {
 	if c.Window <= 0 {
 		c.Window = 10 * time.Second
@@ -61,7 +63,8 @@ func Idle(c IdleConfig) Layer {
 	}
 }
 
-// watcher has one timer for all it waits for: it is set for the earliest.
+// watcher has one timer for everything it waits for, set for whatever is due
+// first.
 type watcher struct {
 	Base
 	c     IdleConfig
@@ -70,13 +73,13 @@ type watcher struct {
 
 	last     time.Time // the last traffic
 	written  int64     // bytes given to what is below
-	sent     int64     // of them, those that had left when last looked at
-	sentAt   time.Time // when it was seen that some left, or that none waited
-	waiting  bool      // some waited when last looked at
+	sent     int64     // of them, how many had left at the last check
+	sentAt   time.Time // when a check last found that some had left, or that none waited
+	waiting  bool      // some waited at the last check
 	in       int64     // bytes that came in this window
 	windowAt time.Time // when this window began, later by the time in which it stood still
-	stillAt  time.Time // since when what is above wants no bytes; zero: it wants them
-	over     bool      // the peer ended: it need not be fast
+	stillAt  time.Time // since when what is above has wanted no bytes; zero: it wants them
+	over     bool      // the peer has ended its direction: it need not be fast
 }
 
 // ConnectionMade implements weir.Protocol.
@@ -112,15 +115,15 @@ func (w *watcher) Write(bufs [][]byte) (int, error) {
 	if n > 0 {
 		w.last = now
 		if idle {
-			w.sentAt = now // it begins to wait now
+			w.sentAt = now // it starts waiting now
 			w.watchWrite(now)
 		}
 	}
 	return n, err
 }
 
-// watchWrite has the timer look soon, now that bytes may come to wait. It is
-// left where it fires sooner already, which it has told by being set for that.
+// watchWrite sets the timer for an early check, now that bytes may have to
+// wait. If the timer already fires sooner, it is left alone.
 func (w *watcher) watchWrite(now time.Time) {
 	if soon := now.Add(w.c.WriteStall / 4); w.c.WriteStall > 0 && (!w.timer.Running() || w.due.After(soon)) {
 		w.set(soon, now)
@@ -153,7 +156,7 @@ func (w *watcher) ResumeReading() {
 	w.Base.ResumeReading()
 }
 
-// measures reports whether the window's time passes.
+// measures reports whether the window's time is running.
 func (w *watcher) measures() bool { return w.c.MinRate > 0 && !w.over && w.stillAt.IsZero() }
 
 // ConnectionLost implements weir.Protocol.
@@ -163,12 +166,12 @@ func (w *watcher) ConnectionLost(err error) {
 	w.Base.ConnectionLost(err)
 }
 
-// progress notes what left since it was last looked.
+// progress records what has left since the last check.
 func (w *watcher) progress(now time.Time) (waiting bool) {
 	buffered := int64(w.Below().Buffered())
 	sent := w.written - buffered
 	if sent != w.sent && (w.waiting || buffered > 0) {
-		w.last = now // a backlog moves, or did since it was last looked
+		w.last = now // a backlog moves, or did since the last check
 	}
 	if sent != w.sent || buffered == 0 {
 		w.sent, w.sentAt = sent, now
@@ -177,8 +180,8 @@ func (w *watcher) progress(now time.Time) (waiting bool) {
 	return w.waiting
 }
 
-// look loses the connection if one of its limits is reached, and else waits for
-// the next to be.
+// look drops the connection if one of its limits is reached, and otherwise
+// waits for the next one.
 func (w *watcher) look() {
 	now := w.Below().Loop().Now()
 	waiting := w.progress(now)
@@ -198,7 +201,8 @@ func (w *watcher) lose(what IdleProblem, after time.Duration) {
 	w.Fail(&IdleError{What: what, After: after})
 }
 
-// slow ends a window that is over, and reports whether too little came in it.
+// slow ends a window whose time is up, and reports whether too little came in
+// it.
 func (w *watcher) slow(now time.Time) bool {
 	if !w.measures() || now.Before(w.windowAt.Add(w.c.Window)) {
 		return false
@@ -223,7 +227,7 @@ func (w *watcher) arm(now time.Time) {
 		earliest(w.windowAt.Add(w.c.Window))
 	}
 	if w.c.WriteStall > 0 && w.Below().Buffered() > 0 {
-		// Looks in between, because when bytes left is known only from two of them.
+		// Check in between, because only two checks tell when bytes left.
 		earliest(now.Add(w.c.WriteStall / 4))
 	}
 	if !at.IsZero() {

@@ -9,7 +9,8 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// watched is a protocol that notes by its loop's clock when it was made and lost.
+// watched is a protocol that records by its loop's clock when it was made and
+// lost.
 type watched struct {
 	t    weir.Transport
 	made time.Time
@@ -27,17 +28,17 @@ func (w *watched) ConnectionMade(t weir.Transport) {
 func (w *watched) DataReceived(p []byte) (int, error) { return len(p), nil }
 func (w *watched) ConnectionLost(err error)           { w.over, w.err = w.t.Loop().Now().Sub(w.made), err }
 
-// TestMinRateWhen: a peer that is too slow is lost at the end of the first window
-// in which it is, to the instant, and so is one that sends nothing. While no bytes
-// are wanted, as a relay wants none before its other side is there, the window
-// stands still and does not begin anew.
+// TestMinRateWhen: a peer that is too slow is lost exactly at the end of the
+// first window in which it is, and so is one that sends nothing. While no bytes
+// are wanted, as by a relay whose other side is not connected yet, the window
+// stands still and does not restart.
 func TestMinRateWhen(t *testing.T) {
 	type hold struct{ from, to time.Duration }
 	for _, c := range []struct {
 		name string
 		rate func(at time.Duration) int // bytes that the peer sends each 10 ms
 		hold []hold
-		want time.Duration // 0: it stays, for the ten seconds of the test
+		want time.Duration // 0: it stays for the ten seconds of the test
 	}{
 		{"a steady trickle", func(time.Duration) int { return 1 }, nil, time.Second},
 		{"nothing at all", func(time.Duration) int { return 0 }, nil, time.Second},

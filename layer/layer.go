@@ -11,23 +11,24 @@ import (
 	"github.com/weir-io/weir/internal/timeout"
 )
 
-// Above is what stands above a layer.
+// Above is what is above a layer.
 type Above struct {
 	// Make makes the protocol for the layer's transport, once the layer has
 	// agreed with its peer. Returning nil refuses the connection.
 	Make weir.Factory
-	// Failed hears instead why it never came to that. It is called once, and
-	// not from inside what caused it where that was a call from above.
+	// Failed is called instead if that never happens, with the reason. It is
+	// called once, and not from within the call that caused the failure if that
+	// call came from above.
 	Failed func(err *weir.AttemptError)
 }
 
-// Layer makes one layer: given what shall stand above it, it returns what stands
-// above the transport below. One Layer serves any number of connections, of one
-// loop or of several, unless it says otherwise.
+// Layer makes one layer: given what goes above it, it returns what goes above
+// the transport below. One Layer serves any number of connections, on one loop
+// or several, unless it says otherwise.
 type Layer func(Above) Above
 
-// Stack is several layers as one, the one nearest the wire first. No layers at
-// all are a Layer that changes nothing.
+// Stack combines several layers into one, the one nearest the wire first.
+// Without layers it returns a Layer that changes nothing.
 func Stack(layers ...Layer) Layer {
 	return func(a Above) Above {
 		for i := len(layers) - 1; i >= 0; i-- {
@@ -37,15 +38,15 @@ func Stack(layers ...Layer) Layer {
 	}
 }
 
-// Server puts layers, the one nearest the wire first, under the protocols that f
-// makes, for Listen. A connection on which a layer cannot agree with its peer is
-// reported to the loop as an *AttemptError; f never hears of it.
+// Server puts layers, the one nearest the wire first, under the protocols that
+// f makes, for Listen. A connection on which a layer cannot agree with its peer
+// is reported to the loop as an *AttemptError; f is not called for it.
 func Server(f weir.Factory, layers ...Layer) weir.Factory {
 	return ServerFunc(f, nil, layers...)
 }
 
-// ServerFunc is Server with a function of one's own for the connections that
-// never came to be; t is the socket's transport.
+// ServerFunc is like Server, but calls failed for connections that were never
+// established; t is the socket's transport.
 func ServerFunc(f weir.Factory, failed func(t weir.Transport, err *weir.AttemptError), layers ...Layer) weir.Factory {
 	stack := Stack(layers...)
 	return func(t weir.Transport) weir.Protocol {
@@ -60,8 +61,8 @@ func ServerFunc(f weir.Factory, failed func(t weir.Transport, err *weir.AttemptE
 }
 
 // Client puts layers, the one nearest the wire first, under p, for Connect. If
-// a layer cannot agree with its peer then p, where it is a ConnectFailer, gets
-// ConnectFailed with the stage, as for a connect that failed; else the loop's error
+// a layer cannot agree with its peer, p gets ConnectFailed with the stage, as
+// for a connect that failed; if p is not a ConnectFailer, the loop's error
 // handler gets the failure.
 func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
 	if len(layers) == 0 {
@@ -70,11 +71,11 @@ func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
 	return &client{p: p, stack: Stack(layers...)}
 }
 
-// client waits for the connect, and then makes room for the lowest layer.
+// client waits for the connect, and then makes way for the lowest layer.
 type client struct {
 	p      weir.Protocol
 	stack  Layer
-	agreed func(*weir.AttemptError) // nil: nobody asked
+	agreed func(*weir.AttemptError) // nil: no one asked
 }
 
 // OnAgreed implements weir.Agreer.
@@ -86,7 +87,7 @@ func (c *client) ConnectionMade(t weir.Transport) {
 	Start(t, Above{
 		Make: func(weir.Transport) weir.Protocol {
 			if f := c.agreed; f != nil {
-				c.agreed = nil // it would keep the connect
+				c.agreed = nil // it would keep the connect in memory
 				f(nil)
 			}
 			return p
@@ -127,11 +128,11 @@ func (c *client) DataReceived([]byte) (int, error) { return 0, nil }
 // ConnectionLost implements Protocol: the lowest layer was refused.
 func (c *client) ConnectionLost(error) {}
 
-// Start puts layers, the one nearest the wire first, on a connection that is
-// open, and above on top of them. The next byte that t reads, any that its
-// protocol has not used included, goes to the lowest layer. It replaces t's
-// protocol, which hears nothing of t any more, and ends a pause of reading that
-// this one asked for.
+// Start puts layers, the one nearest the wire first, on an open connection, and
+// above on top of them. The next byte that t reads, including any that its
+// protocol has not used, goes to the lowest layer. Start replaces t's protocol,
+// which is not called any more, and ends a pause of reading that this protocol
+// asked for.
 func Start(t weir.Transport, above Above, layers ...Layer) {
 	p := Stack(layers...)(above).Make(t)
 	if p == nil {
@@ -143,28 +144,30 @@ func Start(t weir.Transport, above Above, layers ...Layer) {
 	p.ConnectionMade(t)
 }
 
-// ErrTimeout is the cause where a layer's peer took too long. It is a timeout as
-// net.Error has them, os.ErrDeadlineExceeded and context.DeadlineExceeded.
+// ErrTimeout is the cause when a layer's peer took too long. It is a timeout in
+// the sense of net.Error, and matches os.ErrDeadlineExceeded and
+// context.DeadlineExceeded.
 var ErrTimeout error = timeout.New("timed out")
 
-// ErrEarlyEnd is the cause where a peer ended the stream before a layer had
+// ErrEarlyEnd is the cause when a peer ended the stream before a layer had
 // agreed with it.
 var ErrEarlyEnd = errors.New("the peer ended the stream before the layer was agreed on")
 
-// ErrNothingCame is in the reason of a connection whose peer ended or reset it
-// before it had sent anything to the layer: mostly a health check, which only looks
-// whether it can connect.
+// ErrNothingCame is part of the reason when a peer ended or reset its
+// connection before it had sent anything to the layer: mostly a health check,
+// which only tests whether it can connect.
 var ErrNothingCame = errors.New("the peer left before it sent anything")
 
-// unheardError is err, and ErrNothingCame too.
+// unheardError is err, and also matches ErrNothingCame.
 type unheardError struct{ err error }
 
 func (e *unheardError) Error() string        { return e.err.Error() }
 func (e *unheardError) Unwrap() error        { return e.err }
 func (e *unheardError) Is(target error) bool { return target == ErrNothingCame } //nolint:errorlint // as errors.Is wants it
 
-// Unheard is err as the reason of a connection that ended before its peer had sent
-// anything: it is ErrNothingCame too, where err is an end or a reset.
+// Unheard returns err as the reason for a connection that ended before its peer
+// had sent anything: if err is an end or a reset, the result also matches
+// ErrNothingCame.
 func Unheard(err error) error {
 	if e, ok := err.(*Error); ok { //nolint:errorlint // only the outermost counts
 		return &Error{Layer: e.Layer, Err: Unheard(e.Err)}
@@ -175,14 +178,15 @@ func Unheard(err error) error {
 	return err
 }
 
-// Error is the reason of a connection that a layer lost: which layer, and why.
+// Error is the reason when a layer ended a connection: it says which layer, and
+// why.
 type Error struct {
-	Layer string // the layer's word, such as "tls"
+	Layer string // the layer's name, such as "tls"
 	Err   error
 }
 
 func (e *Error) Error() string {
-	// crypto/tls begins with "tls: " itself.
+	// The texts of crypto/tls already begin with "tls: ".
 	return e.Layer + ": " + strings.TrimPrefix(fmt.Sprint(e.Err), e.Layer+": ")
 }
 

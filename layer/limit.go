@@ -11,29 +11,31 @@ import (
 	"github.com/weir-io/weir/internal/peer"
 )
 
-// LimitConfig is how many connections there may be at once. 0 is no limit.
+// LimitConfig says how many connections there may be at once. 0 means no limit.
 type LimitConfig struct {
 	Total      int
-	PerAddress int // from one address; connections that have none are counted in total only
-	// Share bounds an address by what is left of Total: it may have Share times as
-	// many connections as there are places free. With 15 one address alone gets 15 of
-	// 16 places, two get 15 of 31 each, and there is always room for one that has few.
+	PerAddress int // from one address; connections without one count only towards the total
+	// Share bounds an address by what is left of Total: it may have Share times
+	// as many connections as there are free places. With 15, a single address
+	// gets 15 of 16 places, two get 15 of 31 each, and there is always room for
+	// an address that has few.
 	Share int
-	// PrefixV6 is how many bits of an IPv6 address are one address: 64 without it,
-	// for whoever has one has them all.
+	// PrefixV6 is how many bits of an IPv6 address identify one address; 0
+	// means 64, since a host that has one address of a /64 can use them all.
 	PrefixV6 int
-	// Wait is how long a connection that a listener has accepted waits for one of
-	// Total places, instead of being refused; Patience how long one waits that Share
-	// refuses. See weir.Waiting. 0 is not at all.
+	// Wait is how long a connection that a listener has accepted waits for one
+	// of the Total places instead of being refused; Patience is how long a
+	// connection waits that Share refuses. See weir.Waiting. 0 means not at
+	// all.
 	Wait, Patience time.Duration
 }
 
-// LimitError is the reason of a connection that was refused for a limit.
+// LimitError is the reason when a connection was refused because of a limit.
 type LimitError struct {
 	Limit int
-	Addr  netip.Prefix // what has so many; not valid where that is all together
-	// Free is how many places are left, where Share of them is what the address may
-	// have.
+	Addr  netip.Prefix // who has that many; not valid if it is all addresses together
+	// Free is how many places are left, if the address was refused by Share,
+	// which bounds it to a multiple of them.
 	Free int
 }
 
@@ -47,20 +49,21 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("refused: there are %d connections, which is the limit", e.Limit)
 }
 
-// Limiter counts connections, of one loop or of several. Its Layer refuses those
-// beyond a limit where it stands; as a weir.Admission it counts what listeners
-// accept, and refuses before anything is made for a connection.
+// Limiter counts connections, on one loop or several. Its Layer refuses
+// connections beyond a limit at the layer's place in the stack; as a
+// weir.Admission it counts what listeners accept, and refuses a connection
+// before anything is made for it.
 type Limiter struct {
 	c     LimitConfig
 	mu    sync.Mutex
 	total int
 	each  map[netip.Prefix]int
-	room  []func() // called when one leaves
+	room  []func() // called when a connection leaves
 }
 
 var _ weir.Waiting = (*Limiter)(nil)
 
-// NewLimiter makes a Limiter that has counted nothing.
+// NewLimiter makes a Limiter that has not counted any connection yet.
 func NewLimiter(c LimitConfig) *Limiter {
 	if c.PrefixV6 <= 0 || c.PrefixV6 > 128 {
 		c.PrefixV6 = peer.PrefixV6
@@ -68,12 +71,12 @@ func NewLimiter(c LimitConfig) *Limiter {
 	return &Limiter{c: c, each: make(map[netip.Prefix]int)}
 }
 
-// Limit is the layer that refuses connections beyond a limit, before anything is
-// made for them. Above.Failed hears of each with a *LimitError; the peer sees
-// the connection closed.
+// Limit returns a layer that refuses connections beyond a limit, before
+// anything is made for them. Above.Failed is called for each with a
+// *LimitError; the peer sees the connection closed.
 func Limit(c LimitConfig) Layer { return NewLimiter(c).Layer }
 
-// Count is how many connections there are. Any goroutine may ask.
+// Count returns how many connections there are. Any goroutine may call it.
 func (l *Limiter) Count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,7 +134,7 @@ func (l *Limiter) OnRoom(f func()) {
 	l.room = append(l.room, f)
 }
 
-// counted is a connection that counts.
+// counted is a connection that is counted.
 type counted struct {
 	Base
 	limiter *Limiter
@@ -184,7 +187,7 @@ func (l *Limiter) leave(key netip.Prefix) {
 	}
 }
 
-// counts reports whether the connections of an address are counted apart.
+// counts reports whether the connections of an address are counted separately.
 func (l *Limiter) counts(key netip.Prefix) bool {
 	return key.IsValid() && (l.c.PerAddress > 0 || l.c.Share > 0)
 }

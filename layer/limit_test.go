@@ -12,9 +12,10 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestLimiterAdmission: one address that opens all it can never gets the last
-// places of a listener, and others do; nothing is made for what is refused; it is
-// reported at once, and what comes after it in one report after 10 s.
+// TestLimiterAdmission: one address that opens as many connections as it can
+// never gets the last places of a listener, while others do. Nothing is made
+// for a refused connection. The first refusal is reported at once, and those
+// that follow in one report after 10 s.
 func TestLimiterAdmission(t *testing.T) {
 	const total, share = 160, 15
 	limiter := layer.NewLimiter(layer.LimitConfig{Total: total, Share: share})
@@ -80,8 +81,8 @@ func TestLimiterAdmission(t *testing.T) {
 	s.Failures = nil
 }
 
-// TestLimiterAddresses: what one address is. A host has a whole /64, but not the
-// whole of a link; one without an address counts in total only.
+// TestLimiterAddresses: what counts as one address. A host has a whole /64, but
+// not all of a link; a peer without an address counts only towards the total.
 func TestLimiterAddresses(t *testing.T) {
 	for _, c := range []struct {
 		a, b string

@@ -22,7 +22,7 @@ type paired struct {
 	server, client layer.Layer
 }
 
-// every is a line for every layer there is: whoever adds one adds a line.
+// every has a line for every layer there is: a new layer needs a new line.
 func every(t *testing.T) []paired {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	idle := layer.Idle(layer.IdleConfig{Idle: time.Hour})
@@ -48,7 +48,7 @@ func every(t *testing.T) []paired {
 
 const requestSize, replySize = 200_000, 300_000
 
-// asker ends its direction behind its request and waits for the reply.
+// asker ends its direction after its request and waits for the reply.
 func asker() *layertest.Ear {
 	e := &layertest.Ear{}
 	e.OnMade = func(t weir.Transport) {
@@ -58,7 +58,7 @@ func asker() *layertest.Ear {
 	return e
 }
 
-// thinker replies, long after the request has ended.
+// thinker replies long after the request has ended.
 func thinker() *layertest.Ear {
 	e := &layertest.Ear{KeepOpen: true}
 	e.OnEnd = func() {
@@ -79,9 +79,9 @@ func replied(t *testing.T, sim *weirtest.Sim, c, s *layertest.Ear) {
 	}
 }
 
-// TestPairs: a half-close keeps the reply, however late it comes, through every
-// pair of layers, one on the other, and through a relay with one on each side
-// (R32, behaviour 27).
+// TestPairs: a half-close does not lose the reply, however late it comes,
+// through every pair of layers, one on top of the other, and through a relay
+// with one on each side (R32, behaviour 27).
 func TestPairs(t *testing.T) {
 	all := every(t)
 	for i, below := range all {

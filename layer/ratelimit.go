@@ -7,12 +7,12 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Rate is how fast bytes may pass, as a token bucket has it.
+// Rate is how fast bytes may pass, in the terms of a token bucket.
 type Rate struct {
-	// PerSecond is in bytes. 0 or less is no limit.
+	// PerSecond is in bytes. 0 or less means no limit.
 	PerSecond int64
-	// Burst is how many bytes may pass at once after a rest. 0 or less is what
-	// passes in a tenth of a second, and at least 1 KiB.
+	// Burst is how many bytes may pass at once after a pause. 0 or less means
+	// as many as pass in a tenth of a second, but at least 1 KiB.
 	Burst int64
 }
 
@@ -24,7 +24,7 @@ func (r Rate) burst() int64 {
 }
 
 // cost is how long n bytes take. A single reservation is at most meterQuantum
-// bytes, far from overflow; a burst is cut to an hour's worth.
+// bytes, far from any overflow; a burst is limited to an hour's worth.
 func (r Rate) cost(n int64) int64 {
 	const hour = int64(time.Hour)
 	if n >= r.PerSecond*3600 {
@@ -34,13 +34,13 @@ func (r Rate) cost(n int64) int64 {
 	return s*int64(time.Second) + int64(float64(rest)*1e9/float64(r.PerSecond)+0.999)
 }
 
-// Bucket is a rate that several connections share, of one loop or of several:
-// all its methods may be called from any goroutine. Whoever must wait for bytes
-// has them reserved and waits in turn, so that none starves.
+// Bucket is a rate that several connections share, on one loop or several: all
+// its methods may be called from any goroutine. A connection that must wait for
+// bytes gets them reserved and waits its turn, so that none starves.
 type Bucket struct {
 	rate Rate
-	// paid is the time, in nanoseconds, up to which bytes were handed out: ahead
-	// of now by what is owed, behind it by what may pass at once.
+	// paid is the time, in nanoseconds, up to which bytes were handed out: it
+	// is ahead of now by what is owed, or behind it by what may pass at once.
 	paid atomic.Int64
 }
 
@@ -63,15 +63,15 @@ func (b *Bucket) reserve(n int64, now time.Time) time.Duration {
 // refund takes back bytes that did not pass.
 func (b *Bucket) refund(n int64) { b.paid.Add(-b.rate.cost(n)) }
 
-// RateLimit is the layer that lets the bytes of each connection pass no faster
-// than in, what is received, and out, what is sent. A writer that is too fast is
-// told to pause; a peer that is too fast meets a receive window that stays full.
-// What is above sees nothing but time.
+// RateLimit returns a layer that lets each connection receive no faster than in
+// and send no faster than out. A writer that is too fast is told to pause; a
+// peer that is too fast meets a full receive window. What is above notices only
+// that things take longer.
 func RateLimit(in, out Rate) Layer {
 	return rateLimit(func() (i, o *Bucket) { return in.bucket(), out.bucket() })
 }
 
-// bucket is a bucket of one's own, nil without a limit.
+// bucket returns a new bucket for the rate, nil without a limit.
 func (r Rate) bucket() *Bucket {
 	if r.PerSecond <= 0 {
 		return nil
@@ -79,8 +79,8 @@ func (r Rate) bucket() *Bucket {
 	return NewBucket(r)
 }
 
-// RateLimitShared is RateLimit for all connections together that use the same
-// buckets. nil is no limit.
+// RateLimitShared is RateLimit for all connections that use the same buckets,
+// taken together. nil means no limit.
 func RateLimitShared(in, out *Bucket) Layer {
 	return rateLimit(func() (i, o *Bucket) { return in, out })
 }
@@ -147,11 +147,11 @@ func (r *limiter) ConnectionLost(err error) {
 	r.Base.ConnectionLost(err)
 }
 
-// meterQuantum is the most bytes that are reserved at once: how unevenly those
-// who share a bucket may be served.
+// meterQuantum is the most bytes that are reserved at once, and so bounds how
+// unevenly connections that share a bucket are served.
 const meterQuantum = 16 << 10
 
-// meter is one connection's way through a bucket in one direction.
+// meter takes one connection's bytes, in one direction, through a bucket.
 type meter struct {
 	loop    *weir.Loop
 	bucket  *Bucket
@@ -170,8 +170,8 @@ func newMeter(l *weir.Loop, b *Bucket, ready func()) *meter {
 	return m
 }
 
-// take returns how many of n bytes may pass now. If those are not all, ready is
-// called when there are more.
+// take returns how many of n bytes may pass now. If not all may, ready is
+// called when more may.
 func (m *meter) take(n int) int {
 	total := int64(0)
 	for want := int64(n); want > 0 && !m.waiting; {

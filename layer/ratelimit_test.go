@@ -44,8 +44,8 @@ func sharedInLoop(r layer.Rate) layer.Layer {
 func one(l layer.Layer) []layer.Layer   { return []layer.Layer{l} }
 func three(l layer.Layer) []layer.Layer { return []layer.Layer{layertest.Plain, l, layertest.Plain} }
 
-// flowing sends size bytes from a client to n servers' sink in the simulator
-// and returns when each connection had them all.
+// flowing sends size bytes over each of conns connections in the simulator, and
+// returns when each connection had received them all.
 func flowing(t *testing.T, conns, size int, server, client []layer.Layer) []time.Duration {
 	t.Helper()
 	s := weirtest.NewSim(t, 1)
@@ -87,7 +87,7 @@ func near(t *testing.T, what string, got, want time.Duration) {
 	}
 }
 
-// TestRateLimitRate: the rate is kept to, in either direction, alone and shared;
+// TestRateLimitRate: the rate is kept, in either direction, alone and shared;
 // the burst passes at once (R41).
 func TestRateLimitRate(t *testing.T) {
 	const size = 1_000_000

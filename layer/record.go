@@ -14,23 +14,24 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// Cut, in a recording, says that events are missing from there on, and Text why: of
-// one connection, or with the number 0 of all that are open.
+// Cut, in a recording, says that events are missing from this point on, and
+// Text says why: events of one connection, or, with the number 0, of all that
+// are open.
 const Cut TrafficKind = '!'
 
-// RecordingGap is sink.Config's Gap for a recording: a line of the kind Cut.
+// RecordingGap is the Gap of sink.Config for a recording: a line of kind Cut.
 func RecordingGap(b []byte, g sink.Gap) []byte {
 	b = append(b, "0 +0.000000 ! "...)
 	return append(appendQuoted(b, []byte(g.String())), '\n')
 }
 
-// Record is the layer that writes a recording to s: bytes and times of every
-// connection, for ReadRecording. See Log for the form. s is made with RecordingGap:
-// where it did not keep up, or its file was full, ReadRecording then finds that the
-// connections which were open break off.
+// Record returns a layer that writes a recording to s: the bytes and times of
+// every connection, for ReadRecording. See Log for the format. s must be made
+// with RecordingGap: if it does not keep up, or its file is full, ReadRecording
+// then finds that the connections that were open break off there.
 func Record(s *sink.Sink) Layer { return Log(s, LogConfig{Format: LogText}) }
 
-// RecordingError is a line of a recording that is none.
+// RecordingError reports a line of a recording that is not valid.
 type RecordingError struct {
 	Line    int
 	Problem string
@@ -40,13 +41,13 @@ func (e *RecordingError) Error() string {
 	return fmt.Sprintf("line %d of the recording: %s", e.Line, e.Problem)
 }
 
-// recordingLine is the longest line of a recording, in bytes: that of 4 MiB, all
-// escaped.
+// recordingLine is the length of the longest line of a recording, in bytes:
+// that of a line with 4 MiB, all escaped.
 const recordingLine = 16<<20 + 1<<10
 
-// ReadRecording reads the events of one connection, by its number; 0 is the
-// first there is. The recording may be cut off, in the midst of a line too: see
-// Replay. It keeps all events; Recording reads them one by one.
+// ReadRecording reads the events of one connection, by its number; 0 means the
+// first in the recording. The recording may be cut off, even in the middle of a
+// line: see Replay. It keeps all events; Recording reads them one by one.
 func ReadRecording(r io.Reader, conn uint64) ([]Traffic, error) {
 	var events []Traffic
 	rec := NewRecording(r, conn)
@@ -62,22 +63,22 @@ func ReadRecording(r io.Reader, conn uint64) ([]Traffic, error) {
 	}
 }
 
-// Recording reads the events of one connection of a recording, in their order. It
-// keeps one line.
+// Recording reads the events of one connection in a recording, in order. It
+// keeps only one line in memory.
 type Recording struct {
 	s       *bufio.Scanner
 	conn    uint64
-	n       int             // lines that were read
+	n       int             // lines read so far
 	last    time.Duration   // the connection's latest event
-	some    bool            // it had one
+	some    bool            // it has had one
 	cut     bool            // the line has no end
 	torn    *RecordingError // the line before, unless a Cut explains it
-	missing bool            // something is
+	missing bool            // something is missing
 	err     error           // after the last event
 }
 
-// NewRecording makes a Recording of a connection by its number; 0 is the first
-// there is. It reads r in pieces, as Next wants them.
+// NewRecording makes a Recording of a connection, by its number; 0 means the
+// first in the recording. It reads r in pieces, as Next needs them.
 func NewRecording(r io.Reader, conn uint64) *Recording {
 	rec := &Recording{s: bufio.NewScanner(r), conn: conn}
 	rec.s.Buffer(nil, recordingLine)
@@ -89,9 +90,10 @@ func NewRecording(r io.Reader, conn uint64) *Recording {
 	return rec
 }
 
-// Next returns the next event, whose Data is the caller's to keep. After the last
-// the error is io.EOF, at once where the recording says how the connection ended; a
-// line that is none is a *RecordingError, and others are r's.
+// Next returns the next event, whose Data the caller may keep. After the last
+// event the error is io.EOF, immediately if the recording says how the
+// connection ended; a line that is not valid gives a *RecordingError; other
+// errors are those of r.
 func (r *Recording) Next() (Traffic, error) {
 	for r.err == nil {
 		t, found, err := r.line()
@@ -105,7 +107,7 @@ func (r *Recording) Next() (Traffic, error) {
 	return Traffic{}, r.err
 }
 
-// line looks at one line. The error is for after the event that it found.
+// line reads one line. The error applies after the event that was found.
 func (r *Recording) line() (t Traffic, found bool, err error) {
 	if !r.s.Scan() {
 		return t, false, r.over()
@@ -131,7 +133,7 @@ func (r *Recording) line() (t Traffic, found bool, err error) {
 			return t, true, io.EOF
 		}
 	case t.What == Cut, r.missing && !r.some && t.What != Made:
-		// Of another; or its beginning is missing.
+		// Another connection's; or its beginning is missing.
 	case r.conn == 0 || t.Conn == r.conn:
 		r.conn, r.last, r.some = t.Conn, t.After, true
 		if t.What == Lost {
@@ -202,58 +204,60 @@ func parseTraffic(line string) (t Traffic, problem string) {
 	return t, ""
 }
 
-// ReplayConfig is how a recording is played.
+// ReplayConfig says how a recording is played.
 type ReplayConfig struct {
-	// Sent plays what we sent; without it, what was received.
+	// Sent plays what we sent instead of what was received.
 	Sent bool
-	// Fast keeps no times: everything comes as fast as it is taken.
+	// Fast ignores the recorded times: everything comes as fast as it is taken.
 	Fast bool
 }
 
-// ErrReplayLost is the reason where the recorded connection was lost with an
+// ErrReplayLost is the reason when the recorded connection was lost with an
 // error.
 var ErrReplayLost = errors.New("as in the recording")
 
-// ErrReplayCut is the reason where the recording does not say how the connection
-// ended: who recorded it was ended first.
+// ErrReplayCut is the reason when the recording does not say how the connection
+// ended, because recording stopped before that.
 var ErrReplayCut = errors.New("the recording breaks off here")
 
 // Replay makes a transport on l that behaves as the connection of a recording
-// did: it gives the protocol that f makes the recorded bytes at the recorded times,
-// then their end or the loss; where the recording has neither, a loss with
-// ErrReplayCut. What is written to it is taken and goes nowhere.
-// While the protocol wants no bytes the recording waits, and goes on from there.
-// It belongs to l's goroutine, and never calls back from inside.
+// did: it gives the protocol that f makes the recorded bytes at the recorded
+// times, then their end or the loss; if the recording has neither, a loss with
+// ErrReplayCut. What is written to it is accepted and discarded. While the
+// protocol wants no bytes the recording waits, and goes on from there. Replay
+// belongs to l's goroutine, and never calls back before it returns.
 func Replay(l *weir.Loop, events []Traffic, c ReplayConfig, f weir.Factory) error {
 	return replay(l, &player{l: l, c: c, events: events, whole: true}, f)
 }
 
-// How much of a recording is read at once, and kept at most, beyond its last event.
+// How much of a recording is read at once, and how much is kept at most, beyond
+// its last event.
 const (
 	replayBytes  = 256 << 10
 	replayEvents = 1 << 10
 )
 
-// ReplayRecording is Replay of a recording that is read while it is played. first is
-// what it begins with. When that has been played more is called, which has the next
-// piece read, away from the loop, and calls got with it, on any goroutine, as
-// Recording.Piece returned it; and so on until the error is io.EOF. closed, unless it
-// is nil, is called once, on any goroutine, when nothing is read any more.
+// ReplayRecording is Replay for a recording that is read while it is played.
+// first holds the first events. When they have been played, more is called; it
+// must read the next piece off the loop and call got with it, on any goroutine,
+// as Recording.Piece returned it; and so on until the error is io.EOF. closed,
+// unless it is nil, is called once, on any goroutine, when nothing more will be
+// read.
 func ReplayRecording(l *weir.Loop, first []Traffic, more func(got func([]Traffic, error)), c ReplayConfig, closed func(), f weir.Factory) error {
 	p := &player{l: l, c: c, events: first, more: more, closed: closed}
 	p.ready = l.NewNotifier(p.arrived)
 	return replay(l, p, f)
 }
 
-// Piece returns the next events, at least one, up to 256 KiB of bytes; none with
-// io.EOF after the last.
+// Piece returns the next events, at least one, with up to 256 KiB of bytes.
+// After the last it returns none and io.EOF.
 func (r *Recording) Piece() ([]Traffic, error) {
 	var events []Traffic
 	for size := 0; size < replayBytes && len(events) < replayEvents; {
 		t, err := r.Next()
 		if err != nil {
 			if len(events) > 0 {
-				return events, nil // Next says it again
+				return events, nil // Next will return the error again
 			}
 			return nil, err
 		}
@@ -293,7 +297,7 @@ type player struct {
 	timer, start *weir.Timer
 	paused, over bool
 
-	whole   bool // events are all there are
+	whole   bool // events holds all there are
 	more    func(got func([]Traffic, error))
 	closed  func()
 	ready   *weir.Notifier
@@ -306,9 +310,9 @@ type piece struct {
 	err    error
 }
 
-// next is the next event to be played. If there is none yet, it is read, and wait is
-// called then. Where the recording ends without an end the event is of kind
-// brokenOff.
+// next returns the next event to be played. If there is none yet, it has more
+// read, and wait is called once it arrives. If the recording stops without an
+// end, the event is of kind brokenOff.
 func (p *player) next() (t *Traffic) {
 	want, end := Received, PeerEnd
 	if p.c.Sent {
@@ -335,7 +339,7 @@ func (p *player) next() (t *Traffic) {
 	return nil
 }
 
-// read has the next piece read.
+// read starts reading the next piece.
 func (p *player) read() {
 	if p.reading {
 		return
@@ -361,14 +365,14 @@ func (p *player) arrived() {
 		p.events = got.events
 	case errors.Is(got.err, io.EOF):
 		p.whole = true
-	default: // the file is another by now, or cannot be read
+	default: // the file has changed meanwhile, or cannot be read
 		p.feed.End(fmt.Errorf("the recording cannot be read on: %w", got.err))
 		return
 	}
 	p.wait()
 }
 
-// ended is called when nothing is read any more.
+// ended is called when nothing more will be read.
 func (p *player) ended() {
 	if f := p.closed; f != nil {
 		p.closed = nil
@@ -376,7 +380,8 @@ func (p *player) ended() {
 	}
 }
 
-// brokenOff is where a recording ends that does not say how the connection did.
+// brokenOff marks the end of a recording that does not say how the connection
+// ended.
 const brokenOff TrafficKind = 0
 
 // wait sets the timer for the next event.
@@ -395,7 +400,7 @@ func (p *player) wait() {
 	p.timer.Set(max(d, 0))
 }
 
-// play is one event's turn.
+// play plays one event.
 func (p *player) play() {
 	if p.over || p.feed.Paused() || len(p.events) == 0 {
 		return

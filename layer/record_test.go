@@ -16,7 +16,7 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// disk is a writer with so much room.
+// disk is a writer with limited room.
 type disk struct {
 	bytes.Buffer
 	room int
@@ -33,9 +33,10 @@ func (d *disk) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestLossless: while a lossless recording has no room its connections wait, both
-// ways, a new one at its beginning; with room again all of it passes and all of it
-// is recorded. If it cannot be written at all they are lost with the reason.
+// TestLossless: while a lossless recording has no room, its connections wait in
+// both directions, and a new one waits before it begins. Once there is room
+// again, everything passes and everything is recorded. If the recording cannot
+// be written at all, the connections are lost with the reason.
 func TestLossless(t *testing.T) {
 	const much = 4 << 20
 	d := &disk{room: 100, err: syscall.ENOSPC}
@@ -86,8 +87,8 @@ func TestLossless(t *testing.T) {
 	}
 }
 
-// TestLosslessNew: a connection that comes while there is no room begins when there
-// is, and its recording has its beginning.
+// TestLosslessNew: a connection made while there is no room begins once there
+// is, and its recording includes its beginning.
 func TestLosslessNew(t *testing.T) {
 	d := &disk{err: syscall.ENOSPC}
 	s := sink.New(d, sink.Config{Lossless: true, Bytes: 100})
@@ -113,7 +114,8 @@ func TestLosslessNew(t *testing.T) {
 	}
 }
 
-// TestLosslessBroken: a recording that is broken for good ends its connections.
+// TestLosslessBroken: a recording that has failed for good ends its
+// connections.
 func TestLosslessBroken(t *testing.T) {
 	d := &disk{err: syscall.EIO}
 	s := sink.New(d, sink.Config{Lossless: true})
@@ -128,8 +130,8 @@ func TestLosslessBroken(t *testing.T) {
 	}
 }
 
-// TestReplayPieces: a recording is read as it is played, no more than a piece ahead,
-// and not by the loop; its file is closed once it is not read any more.
+// TestReplayPieces: a recording is read as it is played, at most one piece
+// ahead, and off the loop; its file is closed once nothing more is read.
 func TestReplayPieces(t *testing.T) {
 	for _, c := range []struct {
 		name string

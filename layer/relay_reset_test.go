@@ -15,8 +15,9 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// TestRelayDeliversBeforeReset: what a side had sent before it was reset reaches a
-// slow client through every stack, and then the client learns that it was no end.
+// TestRelayDeliversBeforeReset: what a side had sent before it was reset
+// reaches a slow client through every stack, and then the client learns that
+// the stream did not end regularly.
 func TestRelayDeliversBeforeReset(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	idle := layer.Idle(layer.IdleConfig{Idle: time.Minute})

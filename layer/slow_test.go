@@ -14,9 +14,9 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestSlowPeers: every layer that waits for a peer's first words gives it a time
-// without being told to, and a peer that sends a byte now and then has no more of
-// it than one that sends none; nor does one that stops in the middle (S9).
+// TestSlowPeers: by default, every layer that waits for a peer's first bytes
+// sets a time limit. A peer that sends a byte now and then gets no more time
+// than one that sends nothing, nor does one that stops in the middle (S9).
 func TestSlowPeers(t *testing.T) {
 	server, client := tlsPair(t, 0)
 	users := proxy.WithUsers(proxy.NewUsers(map[string]string{"u": "p"}))
@@ -24,7 +24,7 @@ func TestSlowPeers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		layer layer.Layer
-		head  string // what a peer begins with that never comes to an end
+		head  string // the beginning sent by a peer that never comes to an end
 		most  time.Duration
 	}{
 		{"proxy-in 1", proxy.HeaderIn([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, 0), "PROXY TCP4 192.0.2.1 192.0.2.2 1111 2222", proxyHeader},

@@ -9,11 +9,11 @@ import (
 )
 
 // TestSteady: a message through one layer, and through three, costs no
-// allocation, on every backend whose own cost is none (R6).
+// allocation, on every backend that does not allocate itself (R6).
 func TestSteady(t *testing.T) {
 	for _, name := range weir.Backends() {
 		if name == "portable" {
-			continue // package net's own
+			continue // package net allocates
 		}
 		for what, stack := range map[string][]layer.Layer{"one": {layertest.Plain}, "three": {layertest.Plain, layertest.Plain, layertest.Plain}} {
 			if n := layertest.Allocs(t, name, stack, stack); n != 0 {

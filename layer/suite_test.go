@@ -19,8 +19,7 @@ func TestPlain(t *testing.T) {
 	})
 }
 
-// TestExampleBase: the example of a layer of one's own keeps what a stream
-// promises.
+// TestExampleBase: the example of a custom layer keeps what a stream promises.
 func TestExampleBase(t *testing.T) {
 	if race.Enabled {
 		t.Skip("it has no goroutine that the plain layer has not")

@@ -13,87 +13,92 @@ import (
 	"github.com/weir-io/weir/certs"
 )
 
-// TLS is a client's TLS (RFC 8446, and RFC 5246 for 1.2), by crypto/tls, with
-// what cfg says: as for tls.Client it has to name the server, or to say that
-// no one is to be verified. cfg is copied; nil is an empty one. Without
-// CipherSuites of its own TLS 1.2 speaks those with forward secrecy and
-// authenticated encryption only, none with CBC. Without a
-// ClientSessionCache of its own it gets one that all connections of the Layer
-// share, so that whoever connects again resumes its session.
+// TLS returns a client's TLS (RFC 8446, and RFC 5246 for 1.2), implemented by
+// crypto/tls and configured by cfg. As for tls.Client, cfg has to name the
+// server, or to turn verification off. cfg is copied; nil means an empty one.
+// If cfg has no CipherSuites, TLS 1.2 uses only those with forward secrecy and
+// authenticated encryption, and none with CBC. If cfg has no
+// ClientSessionCache, it gets one that all connections of the Layer share, so
+// that a client that connects again resumes its session.
 //
 // The protocol above gets ConnectionMade after the handshake. Its peer's
 // close_notify is its end of stream; a stream that ends without one is lost
-// with a *TruncatedError. It can end writing alone: see WithReplyBeforeEOF for
-// servers that do not expect that. A handshake that
+// with a *TruncatedError. It can end its own direction alone: see
+// WithReplyBeforeEOF for servers that do not expect that. A handshake that
 // fails gives an *AttemptError of StageHandshake, whose cause may be a
 // *CertificateError, an *AlertError, a *weir.PanicError from one of cfg's
-// functions, or whatever crypto/tls says.
+// functions, or any other error of crypto/tls.
 //
 // weir.As finds the state of the connection:
 //
 //	s, ok := weir.As[interface{ ConnectionState() tls.ConnectionState }](t)
 //
-// cfg's functions run on a goroutine that the loop waits for: they must not
-// block, and must not call the loop's methods.
+// The functions in cfg run on a goroutine that the loop waits for: they must
+// not block, and must not call the loop's methods.
 func TLS(cfg *tls.Config, opts ...TLSOption) Layer { return newTLS(cfg, true, opts) }
 
-// TLSServer is a server's TLS: see TLS. cfg needs a certificate, or a function
-// that finds one.
+// TLSServer returns a server's TLS: see TLS. cfg needs a certificate, or a
+// function that finds one.
 func TLSServer(cfg *tls.Config, opts ...TLSOption) Layer { return newTLS(cfg, false, opts) }
 
 // TLSOption is an option of TLS and TLSServer.
 type TLSOption func(*tlsShared)
 
-// WithHandshakeTimeout bounds the handshake, from the moment the transport below
-// is connected; the default is 10 s, below 0 is no bound.
+// WithHandshakeTimeout bounds the handshake, from the moment the transport
+// below is connected; the default is 10 s, and a negative value means no bound.
 func WithHandshakeTimeout(d time.Duration) TLSOption {
 	return func(s *tlsShared) { s.handshakeTimeout = d }
 }
 
 // WithCloseTimeout bounds how long a Close waits for the peer to answer its
-// close_notify, once everything has left; the default is a second. An answer is
-// not needed for anything: the connection ends cleanly without one.
+// close_notify, once everything has left; the default is a second. The answer
+// is not needed: the connection ends cleanly without one.
 func WithCloseTimeout(d time.Duration) TLSOption {
 	return func(s *tlsShared) { s.closeTimeout = max(d, 1) }
 }
 
-// WithSilentEOF keeps WriteEOF to ourselves: no close_notify tells the peer that
-// we have said everything, until the connection is closed. It is for servers that
-// take a close_notify for a hang-up and drop their answer, however late that
-// comes. A peer that waits for our end waits for ever: see WithReplyBeforeEOF.
+// WithSilentEOF makes WriteEOF send nothing: no close_notify tells the peer
+// that we have sent everything, until the connection is closed. It is for
+// servers that take a close_notify for a hang-up and drop their answer, however
+// late it comes. A peer that waits for our end of stream waits for ever: see
+// WithReplyBeforeEOF.
 func WithSilentEOF() TLSOption { return func(s *tlsShared) { s.silent = true } }
 
 // WithHandshakeCap bounds how many of a server's handshakes are in progress on
-// one loop; the default is 1,024. Beyond it new ones wait, within their timeout, one
-// of each address in turn (an IPv6 address is its /64), and a place becomes free
-// when a handshake ends, or is ended:
+// one loop; the default is 1,024. Beyond that, new handshakes wait, within
+// their timeout. They are served in turn by address (an IPv6 address counts as
+// its /64), and a place becomes free when a handshake ends by itself or is
+// ended:
 //
-//   - with ErrCrowded, that of the address with the most places whose peer has been
-//     silent for longest, at once for a peer whose address has fewer;
-//   - with ErrStalled, that whose peer has sent no whole record for longest, where
-//     that is a second at least.
+//   - with ErrCrowded, from the address with the most places, the handshake
+//     whose peer has been silent for longest; this happens at once if a peer
+//     whose address has fewer places wants one;
+//   - with ErrStalled, the handshake whose peer has sent no whole record for
+//     longest, if that is at least a second.
 //
-// Connections on which nothing was received yet do not count: they cost nothing.
+// Connections on which nothing has been received yet do not count: they cost
+// nothing.
 func WithHandshakeCap(n int) TLSOption {
 	return func(s *tlsShared) { s.cap = max(n, 1) }
 }
 
-// WithHandshakeWorkers lets up to n steps of handshakes, per loop, run on
-// goroutines beside the loop's, which serves others meanwhile. Without it they
-// run one a turn while the loop waits: up to a fifth of a millisecond for an
-// ECDSA key, and more than one for RSA. Functions of the configuration may then
-// be called at the same time as the loop's callbacks. In the simulator
-// there are none.
+// WithHandshakeWorkers lets up to n handshake steps per loop run on other
+// goroutines, while the loop serves other connections. The functions of the
+// configuration may then be called at the same time as the loop's callbacks.
+// Without this option the steps run one per turn while the loop waits: up to a
+// fifth of a millisecond for an ECDSA key, and more than one for RSA. The
+// simulator has no workers.
 func WithHandshakeWorkers(n int) TLSOption {
 	return func(s *tlsShared) { s.workers = max(n, 0) }
 }
 
-// WithProtocolRequired makes an application protocol (ALPN, RFC 7301) a condition,
-// where the configuration's NextProtos has any: a server refuses clients that offer
-// none, with the alert no_application_protocol, and a client refuses servers that
-// choose none. Without it, as RFC 7301 has it, those go on without a protocol. What
-// is refused has the cause ErrProtocols. Where NextProtos has "http/1.1" nothing
-// changes, for that is what HTTP without ALPN speaks (RFC 9112).
+// WithProtocolRequired makes an application protocol (ALPN, RFC 7301) mandatory
+// if the configuration's NextProtos has any: a server refuses clients that
+// offer none, with the alert no_application_protocol, and a client refuses
+// servers that choose none. Without this option such connections go on without
+// a protocol, as in RFC 7301. The cause of a refusal is ErrProtocols. If
+// NextProtos has "http/1.1" the option has no effect, since that is what HTTP
+// without ALPN speaks (RFC 9112).
 func WithProtocolRequired() TLSOption { return func(s *tlsShared) { s.needsProtocol = true } }
 
 // The defaults of TLS.
@@ -103,7 +108,7 @@ const (
 	defaultHandshakeCap     = 1024
 )
 
-// tlsShared is what the connections of one Layer share.
+// tlsShared holds what the connections of one Layer share.
 type tlsShared struct {
 	cfg                            *tls.Config
 	client, silent                 bool
@@ -121,11 +126,11 @@ type tlsShared struct {
 	gates map[*weir.Loop]*gate
 }
 
-// tlsBuffer holds the plaintext of the records that are decrypted together. Each
-// gets more room than it can need, so that a Read that fills it never happens.
+// tlsBuffer holds the plaintext of the records that are decrypted together.
+// Each record gets more room than it can need, so that no Read ever fills it.
 type tlsBuffer struct {
 	b      [128<<10 + pieceMax + 1]byte
-	pieces [][]byte // of b, one for each record
+	pieces [][]byte // slices of b, one for each record
 }
 
 // piecesMax is how many records are decrypted before they are delivered.
@@ -174,19 +179,19 @@ func newTLS(cfg *tls.Config, client bool, opts []TLSOption) Layer {
 }
 
 // WithPeerRules accepts only peers whose certificate satisfies r. On a server
-// it makes clients' certificates required. On a client whose configuration names
+// it makes client certificates mandatory. On a client whose configuration names
 // no server the rules take the place of the name: the certificate must be
-// signed by an authority that is trusted, and satisfy r. Where verifying is off
-// (InsecureSkipVerify) every certificate is refused: no one vouches for what it
-// says.
+// signed by a trusted authority, and satisfy r. If verification is off
+// (InsecureSkipVerify), every certificate is refused: no one vouches for what
+// it says.
 func WithPeerRules(r certs.PeerRules) TLSOption {
 	r.CommonNames, r.DNSNames, r.URIs = slices.Clone(r.CommonNames), slices.Clone(r.DNSNames), slices.Clone(r.URIs)
 	return func(s *tlsShared) { s.rules = r }
 }
 
-// applyRules puts the rules into the configuration. They hold for resumed
+// applyRules puts the rules into the configuration. They apply to resumed
 // sessions, too. A server that verifies clients' certificates refuses those of
-// authorities, with rules and without.
+// authorities, with or without rules.
 func (s *tlsShared) applyRules() {
 	if s.rules.Empty() && s.client {
 		return
@@ -197,7 +202,7 @@ func (s *tlsShared) applyRules() {
 	}
 	byRulesAlone := s.client && cfg.ServerName == "" && !cfg.InsecureSkipVerify
 	if byRulesAlone {
-		cfg.InsecureSkipVerify = true // of the name; the chain is verified below
+		cfg.InsecureSkipVerify = true // skips the name; the chain is verified below
 	}
 	before := cfg.VerifyConnection
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
@@ -216,8 +221,8 @@ func (s *tlsShared) applyRules() {
 	}
 }
 
-// checkPeer checks a certificate whose chain crypto/tls, or else verified, vouches
-// for.
+// checkPeer checks a certificate whose chain has been verified by crypto/tls
+// or, if verified is true, by us.
 func (s *tlsShared) checkPeer(cs tls.ConnectionState, verified bool) error {
 	verified = verified || len(cs.VerifiedChains) > 0
 	switch {
@@ -242,7 +247,8 @@ func (s *tlsShared) checkPeer(cs tls.ConnectionState, verified bool) error {
 	return e
 }
 
-// problemOf says which problem an error of certs.PeerRules.Check is.
+// problemOf returns the problem that an error of certs.PeerRules.Check stands
+// for.
 func problemOf(err error) CertificateProblem {
 	switch {
 	case err == nil:
@@ -255,7 +261,7 @@ func problemOf(err error) CertificateProblem {
 	return NotAllowed
 }
 
-// verifyChain verifies a server's certificate for no name in particular.
+// verifyChain verifies a server's certificate without checking any name.
 func verifyChain(chain []*x509.Certificate, cfg *tls.Config) error {
 	opts := x509.VerifyOptions{Roots: cfg.RootCAs, Intermediates: x509.NewCertPool()}
 	if cfg.Time != nil {
@@ -270,15 +276,16 @@ func verifyChain(chain []*x509.Certificate, cfg *tls.Config) error {
 	return nil
 }
 
-// WithClientAuthorities makes a server verify its clients' certificates, which
-// are required, with the authorities in a, as they are at each handshake. A
-// ticket of a session whose certificate they do not vouch for any more resumes
-// nothing.
+// WithClientAuthorities makes a server require its clients' certificates and
+// verify them with the authorities that a holds at each handshake. A session
+// ticket cannot be resumed once the authorities do not vouch for its
+// certificate any more.
 func WithClientAuthorities(a *certs.AuthorityFile) TLSOption {
 	return func(s *tlsShared) { s.clientCAs = a }
 }
 
-// followAuthorities makes the configuration follow a file of authorities.
+// followAuthorities makes the configuration follow the changes of a file of
+// authorities.
 func (s *tlsShared) followAuthorities() {
 	if s.clientCAs == nil {
 		return
@@ -296,7 +303,7 @@ func (s *tlsShared) followAuthorities() {
 			latest.GetConfigForClient = nil
 			latest.ClientCAs = pool
 			if s.marks {
-				markTickets(latest) // sealed by its own keys, so that old ones are refused
+				markTickets(latest) // sealed with its own keys, so that old tickets are refused
 			}
 		}
 		return latest, nil

@@ -28,7 +28,8 @@ func (j *joiner) Write(p []byte) (int, error) {
 	return j.Conn.Write(p)
 }
 
-// records returns a connection that has shaken hands, and the records of messages.
+// records returns a connection that has finished its handshake, and the records
+// of messages.
 func records(t *testing.T, conn net.Conn, cfg *tls.Config, messages ...string) ([][]byte, error) {
 	t.Helper()
 	j := &joiner{Conn: conn}
@@ -45,8 +46,8 @@ func records(t *testing.T, conn net.Conn, cfg *tls.Config, messages ...string) (
 	return j.records, nil
 }
 
-// TestTLSRecordsApart: a protocol that appends to what it is lent does not change
-// the next record, however many came at once.
+// TestTLSRecordsApart: a protocol that appends to the slice it is lent does not
+// change the next record, however many came at once.
 func TestTLSRecordsApart(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
@@ -80,8 +81,8 @@ func TestTLSRecordsApart(t *testing.T) {
 	}
 }
 
-// TestTLSBadRecord: records before a bad one are delivered, what is written
-// meanwhile fails nothing, and the reason names the record, whether they come one
+// TestTLSBadRecord: records before a bad one are delivered, writing meanwhile
+// does no harm, and the reason names the record, whether the records come one
 // by one or at once (behaviours 52 and 92).
 func TestTLSBadRecord(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)

@@ -25,7 +25,7 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// cpu is the processor time of the process, both ends together.
+// cpu returns the processor time of the process, for both ends together.
 func cpu() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
@@ -34,7 +34,7 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// benchLoop is a loop for a benchmark, with two ears connected on it.
+// benchLoop returns a loop for a benchmark, with two connected ears on it.
 func benchLoop(b *testing.B, backend string, s, c *layertest.Ear, server, client layer.Layer) *weir.Loop {
 	b.Helper()
 	l, err := weir.New(weir.WithBackendName(backend))
@@ -62,8 +62,8 @@ func benchLoop(b *testing.B, backend string, s, c *layertest.Ear, server, client
 	return l
 }
 
-// puller is a pull producer: a piece at a time, when the last has left, as a relay
-// writes what it reads.
+// puller is a pull producer that writes one piece at a time, when the last has
+// left, as a relay writes what it reads.
 type puller struct {
 	t     weir.Transport
 	piece []byte
@@ -83,8 +83,8 @@ func (s *puller) ResumeProducing() {
 	_, _ = s.t.Write(s.piece[:n])
 }
 
-// BenchmarkTLSBulk: processor time for a gigabyte, both ends together, beside
-// blocking crypto/tls (docs/promises.md, Targets: at most 0.8 of it).
+// BenchmarkTLSBulk: processor time for a gigabyte, both ends together, compared
+// with blocking crypto/tls (docs/promises.md, Targets: at most 0.8 of it).
 func BenchmarkTLSBulk(b *testing.B) {
 	const piece = 64 << 10
 	server, client := tlsPair(b, tls.VersionTLS13)
@@ -260,7 +260,8 @@ func TestIdleClients(t *testing.T) {
 	runtime.KeepAlive(conns)
 }
 
-// idlePeers runs the other process and calls look when its connections are idle.
+// idlePeers runs the other process and calls look once its connections are
+// idle.
 func idlePeers(t *testing.T, addr, ca string, look func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestIdleClients$")
@@ -283,7 +284,7 @@ func idlePeers(t *testing.T, addr, ca string, look func()) {
 	}
 }
 
-// inUse is what the process has in use for the heap and for stacks.
+// inUse returns how many bytes the process uses for the heap and for stacks.
 func inUse() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -292,8 +293,9 @@ func inUse() int64 {
 	return int64(m.HeapInuse + m.StackInuse)
 }
 
-// TestTLSIdleMemory: what an idle connection costs the server, beside a server of
-// a goroutine for each (docs/promises.md, Targets: at most 0.55 of it).
+// TestTLSIdleMemory: what an idle connection costs the server, compared with a
+// server with a goroutine for each (docs/promises.md, Targets: at most 0.55 of
+// it).
 func TestTLSIdleMemory(t *testing.T) {
 	if testing.Short() || race.Enabled {
 		t.Skip("it measures")
@@ -360,7 +362,7 @@ func TestTLSIdleMemory(t *testing.T) {
 	}
 }
 
-// echo is the smallest echo.
+// echo is a minimal echo server.
 type echo struct{ t *weir.Transport }
 
 func (e echo) ConnectionMade(t weir.Transport)    { *e.t = t }

@@ -17,33 +17,33 @@ import (
 //	                                  failed, timeout │             ▼
 //	                                                  └──────────▶ closing ──▶ the transport below is closed
 //
-// In the handshake crypto/tls wants a connection that blocks: see handshake.
-// Afterwards its Read is called with
-// exactly what has arrived. It never is given more than the record in progress,
-// so that what follows a close_notify stays with the transport below.
+// During the handshake crypto/tls needs a connection that blocks: see
+// handshake. Afterwards its Read is called with exactly what has arrived. It is
+// never given more than the record in progress, so that what follows a
+// close_notify stays with the transport below.
 type tlsConn struct {
 	Base
 	shared *tlsShared
 	conn   *tls.Conn // nil before the handshake begins
 	hs     *handshake
-	in     []byte // lent: what arrived and crypto/tls has not taken
+	in     []byte // lent: what has arrived and crypto/tls has not taken
 	record recordEnd
 	held   hold // why reading below is paused
 
-	late    *lateEOF      // of a client with WithReplyBeforeEOF, else nil
-	stopFor weir.Protocol // who goes on in the clear; nil: nobody
+	late    *lateEOF      // of a client with WithReplyBeforeEOF, otherwise nil
+	stopFor weir.Protocol // the protocol that goes on in the clear; nil: none
 	joined  *tlsJoined    // where records are joined; nil: they leave one by one
-	skip    int           // bytes at the front of what comes next that a worker has used
-	control int           // bytes that answer the peer's, written since what is below was blocked
+	skip    int           // bytes at the front of what comes next that a worker has used already
+	control int           // bytes written in answer to the peer's since the transport below was blocked
 
 	reading  bool // inside conn.Read
-	broken   bool // crypto/tls has found a bad record, and writes no more
+	broken   bool // crypto/tls has found a bad record, and does not write any more
 	notified bool // our close_notify was sent
 	peerDone bool // the peer's close_notify was received
 	eof      bool // the stream below has ended
 	closing  bool // Close was called
-	flushed  bool // and everything written has left
-	gentle   bool // closing for a failure of which an alert tells the peer
+	flushed  bool // and everything that was written has left
+	gentle   bool // closing because of a failure, which an alert reports to the peer
 	over     bool // the transport below was told to close
 }
 
@@ -53,12 +53,12 @@ type hold uint8
 const (
 	holdUpper   hold = 1 << iota // the transport above asked for it
 	holdTurn                     // the handshake waits for its turn
-	holdControl                  // the peer makes us answer and does not read
+	holdControl                  // the peer makes us answer but does not read
 	holdEnd                      // the peer's close_notify was received: what follows is not ours
 )
 
-// controlMax is how many bytes the peer can make us buffer by messages that
-// want an answer (key updates) while it reads nothing.
+// controlMax is how many bytes the peer can make us buffer with messages that
+// need an answer (key updates) while it reads nothing.
 const controlMax = 16 << 10
 
 func (c *tlsConn) hold(why hold) {
@@ -103,7 +103,8 @@ func (c *tlsConn) DataReceived(p []byte) (int, error) {
 	return skip + c.taken(p[skip:]), nil
 }
 
-// taken is how much of p crypto/tls took, at the end of the call that lent p.
+// taken returns how much of p crypto/tls took, at the end of the call that lent
+// p.
 func (c *tlsConn) taken(p []byte) int {
 	n := len(p) - len(c.in)
 	c.in = nil
@@ -114,7 +115,7 @@ func (c *tlsConn) taken(p []byte) int {
 }
 
 // pump decrypts what has arrived. Each record is one Deliver, however the bytes
-// came (behaviour 52).
+// arrived (behaviour 52).
 func (c *tlsConn) pump() {
 	buf := c.shared.bufs.Get().(*tlsBuffer)
 	for len(c.in) > 0 && c.held&(holdEnd|holdControl) == 0 && !c.over {
@@ -132,8 +133,8 @@ func (c *tlsConn) pump() {
 	}
 }
 
-// decrypt makes pieces of what has arrived, one of each record, as far as buf goes.
-// An error is the end of reading.
+// decrypt turns what has arrived into pieces, one for each record, as far as
+// buf has room. An error ends reading.
 func (c *tlsConn) decrypt(buf *tlsBuffer) error {
 	buf.pieces = buf.pieces[:0]
 	free := buf.b[:]
@@ -152,7 +153,7 @@ func (c *tlsConn) decrypt(buf *tlsBuffer) error {
 	return nil
 }
 
-// readEnded takes crypto/tls's last word on reading.
+// readEnded handles the error with which crypto/tls ended reading.
 func (c *tlsConn) readEnded(err error) {
 	if !errors.Is(err, io.EOF) {
 		c.gentle = true
@@ -168,7 +169,7 @@ func (c *tlsConn) readEnded(err error) {
 	c.End(nil)
 }
 
-// reason is reason, by the time that crypto/tls goes by.
+// reason calls the function reason with the time that crypto/tls goes by.
 func (c *tlsConn) reason(err error) error {
 	at := c.below.Loop().Now()
 	if t := c.shared.cfg.Time; t != nil {
@@ -203,26 +204,26 @@ func (c *tlsConn) ConnectionLost(err error) {
 		c.hs.end(c)
 	}
 	if c.closing && c.flushed {
-		// The peer did not care for our close_notify. Nothing is missing.
+		// The peer did not wait for our close_notify. Nothing is missing.
 		err = nil
 	}
 	c.Lost(err)
 }
 
-// WriteFailed implements weir.WriteFailer. In the handshake the peer's alert may be
-// there to be read, and says more.
+// WriteFailed implements weir.WriteFailer. During the handshake the peer's
+// alert may be waiting to be read, and says more.
 func (c *tlsConn) WriteFailed(err error) {
 	switch {
 	case c.hs != nil || c.over:
 	case c.closing && c.flushed:
-		c.closeBelow() // the peer did not care for our close_notify
+		c.closeBelow() // the peer did not wait for our close_notify
 	case c.closing:
 		c.over = true
 		c.below.Abort()
 		c.Lost(err)
 	default:
 		c.Base.WriteFailed(err)
-		c.release(holdControl) // what the peer makes us answer is read, and not answered
+		c.release(holdControl) // messages that need an answer are read, but not answered
 	}
 }
 
@@ -236,8 +237,8 @@ func (c *tlsConn) ResumeWriting() {
 	c.Base.ResumeWriting()
 }
 
-// pieceMax is how many bytes a record holds. Four of them are encrypted before it
-// is seen whether what is below has enough.
+// pieceMax is how many bytes a record holds. Four records are encrypted before
+// we check whether the transport below has asked for a pause.
 const pieceMax = 16 << 10
 
 // Write implements weir.Carrier.
@@ -259,8 +260,8 @@ func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 	return total, nil
 }
 
-// writeJoined encrypts p, of at most four records, and gives the records to what
-// is below as one write.
+// writeJoined encrypts p, which makes at most four records, and passes the
+// records down in one write.
 func (c *tlsConn) writeJoined(p []byte) (int, error) {
 	if len(p) <= pieceMax {
 		return c.conn.Write(p)
@@ -274,11 +275,11 @@ func (c *tlsConn) writeJoined(p []byte) (int, error) {
 	return n, err
 }
 
-// CanCloseWrite implements weir.Carrier. TLS 1.2 asks whoever gets a close_notify
-// to drop what it still had to say (RFC 5246, 7.2.1), and 1.3 does not. Nobody
-// tells them apart: a server that goes on does so with both, one that hangs up
-// does so with both, and a peer that answers with its own close_notify has ended
-// as it would have by our Close.
+// CanCloseWrite implements weir.Carrier. TLS 1.2 asks the receiver of a
+// close_notify to drop what it still had to send (RFC 5246, 7.2.1), and 1.3
+// does not. In practice no one makes a difference: a server that goes on does
+// so with both versions, one that hangs up does so with both, and a peer that
+// answers with its own close_notify ends just as it would have on our Close.
 func (c *tlsConn) CanCloseWrite() bool { return true }
 
 // CloseWrite implements weir.Carrier.
@@ -297,7 +298,7 @@ func (c *tlsConn) notify() {
 		if c.late != nil {
 			c.late.drop()
 		}
-		_ = c.conn.CloseWrite() // the wire below takes everything; a loss is reported by ConnectionLost
+		_ = c.conn.CloseWrite() // the wire takes everything; a loss is reported by ConnectionLost
 	}
 }
 
@@ -307,8 +308,8 @@ func (c *tlsConn) PauseReading() { c.hold(holdUpper) }
 // ResumeReading implements weir.Carrier.
 func (c *tlsConn) ResumeReading() { c.release(holdUpper) }
 
-// Close implements weir.Carrier. Without abort it sends close_notify and waits a
-// moment for the peer's.
+// Close implements weir.Carrier. Without abort it sends a close_notify and
+// waits for a moment for the peer's.
 func (c *tlsConn) Close(abort bool) {
 	switch {
 	case abort && c.gentle && !c.over:
@@ -332,7 +333,7 @@ func (c *tlsConn) Close(abort bool) {
 		}
 		c.below.SetProtocol(closingTLS{c})
 		if c.held != 0 {
-			c.below.PauseReading() // SetProtocol has ended that
+			c.below.PauseReading() // SetProtocol has ended the pause
 		}
 		if c.below.Buffered() == 0 {
 			c.flushed = true
@@ -343,7 +344,8 @@ func (c *tlsConn) Close(abort bool) {
 	}
 }
 
-// Reset implements weir.Resetter: no close_notify, which would make it a clean end.
+// Reset implements weir.Resetter. It sends no close_notify, which would make
+// this a clean end.
 func (c *tlsConn) Reset() {
 	c.closing, c.over = true, true
 	c.stopTimer()
@@ -364,5 +366,5 @@ type closingTLS struct{ *tlsConn }
 // WriteDrained implements weir.Drainer.
 func (c closingTLS) WriteDrained() { c.flushed = true }
 
-// ConnectionState is the state of the TLS connection, for weir.As.
+// ConnectionState returns the state of the TLS connection, for weir.As.
 func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.conn.ConnectionState() }

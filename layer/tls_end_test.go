@@ -16,8 +16,9 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// TestTLSEnds: a close_notify ends with nil, a bare end of stream with a
-// truncation (behaviour 48), after everything that came before.
+// TestTLSEnds: a close_notify ends the stream with nil, a bare end of stream
+// with a truncation (behaviour 48), in each case after everything that came
+// before.
 func TestTLSEnds(t *testing.T) {
 	text := strings.Repeat("said before the end ", 5000)
 	for _, c := range []struct {
@@ -64,8 +65,8 @@ func TestTLSEnds(t *testing.T) {
 	}
 }
 
-// TestTLSCloseUnanswered: a peer that never answers close_notify, and one that
-// never did anything, holds up a Close no longer than the timeout (behaviour 53).
+// TestTLSCloseUnanswered: a peer that never answers a close_notify, or never
+// did anything, holds up a Close no longer than the timeout (behaviour 53).
 func TestTLSCloseUnanswered(t *testing.T) {
 	for _, paused := range []bool{false, true} {
 		name := "reading"
@@ -93,7 +94,8 @@ func TestTLSCloseUnanswered(t *testing.T) {
 				if took := r.loop.Now().Sub(before); e.Err != nil || took < 60*time.Millisecond || took > 5*time.Second {
 					t.Errorf("lost with %v after %v", e.Err, took)
 				}
-				// What was written is there all the same, and a proper end.
+				// What was written arrives all the same, and so does a proper
+				// end.
 				r.peer(func() error {
 					all, err := io.ReadAll(conn)
 					if string(all) != "the last words" {
@@ -106,7 +108,7 @@ func TestTLSCloseUnanswered(t *testing.T) {
 	}
 }
 
-// TestTLSCloseAnswered: where the peer answers, nobody waits for a timeout, and
+// TestTLSCloseAnswered: if the peer answers, nothing waits for a timeout, and
 // the transport below is closed before ConnectionLost (behaviour 55).
 func TestTLSCloseAnswered(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
@@ -130,8 +132,8 @@ func TestTLSCloseAnswered(t *testing.T) {
 	})
 }
 
-// TestTLSHalfClose: the end of writing goes alone and the reply comes, on 1.2, too
-// (behaviours 44, 45).
+// TestTLSHalfClose: one direction ends by itself and the reply comes, even with
+// 1.2 (behaviours 44, 45).
 func TestTLSHalfClose(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -161,7 +163,7 @@ func TestTLSHalfClose(t *testing.T) {
 	})
 }
 
-// TestTLSSilentEOF: a peer that would hang up is not told that we have said
+// TestTLSSilentEOF: a peer that would hang up is not told that we have sent
 // everything, and its answer arrives.
 func TestTLSSilentEOF(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
@@ -186,7 +188,7 @@ func TestTLSSilentEOF(t *testing.T) {
 	})
 }
 
-// TestTLSReset: a reset is a reset, with TLS or without.
+// TestTLSReset: a reset arrives as a reset, with TLS or without.
 func TestTLSReset(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
@@ -207,7 +209,7 @@ func TestTLSReset(t *testing.T) {
 	}
 }
 
-// grind is a layer that hands up every byte alone.
+// grind is a layer that hands up each byte by itself.
 func grind(a layer.Above) layer.Above {
 	return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
 		b := &grinder{}
@@ -224,9 +226,9 @@ func (g *grinder) DataReceived(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestTLSChopped: many records in one read and one byte per read give the same
-// calls, and what comes with the last handshake message comes after
-// ConnectionMade (behaviours 49, 51, 52).
+// TestTLSChopped: many records in one read and one byte per read lead to the
+// same calls, and what arrives with the last handshake message is delivered
+// after ConnectionMade (behaviours 49, 51, 52).
 func TestTLSChopped(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -261,7 +263,8 @@ func TestTLSChopped(t *testing.T) {
 	})
 }
 
-// TestTLSEarlyBytes: a client's bytes in the segment of its Finished.
+// TestTLSEarlyBytes: a client's bytes arrive in the same segment as its
+// Finished.
 func TestTLSEarlyBytes(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)

@@ -12,17 +12,18 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// How the peer of TLS ends in a world, drawn from its seed.
+// How the TLS peer in a world ends, drawn from the world's seed.
 const (
 	endsProperly = iota // close_notify, and the end
 	endsBare            // the end of the stream, without a close_notify
 	endsReset           // a reset
-	endsDeaf            // it stays and never answers a close_notify
+	endsDeaf            // it stays connected and never answers a close_notify
 	endsLeaving         // close_notify, and the end, while we go on writing
 	tlsEnds
 )
 
-// wireOf is a layer under TLS whose side can leave as TLS never would.
+// wireOf is a layer below TLS whose side can leave in ways that TLS never
+// would.
 type wireOf struct {
 	layer.Base
 	deaf bool
@@ -39,9 +40,9 @@ func (w *wireOf) Write(bufs [][]byte) (int, error) {
 	return n, nil
 }
 
-// TestTLSEndsDrawn: whichever way the peer of TLS ends, what it sent before is
-// delivered, its end is told for what it was, and whoever closes is done
-// within bounded time.
+// TestTLSEndsDrawn: however the TLS peer ends, what it sent before is
+// delivered, its end is reported as what it was, and a side that closes
+// finishes in bounded time.
 func TestTLSEndsDrawn(t *testing.T) {
 	weirtest.Seeds(t, 100, func(t *testing.T, s *weirtest.Sim) {
 		r := rand.New(rand.NewPCG(s.Seed(), 7))
@@ -63,7 +64,7 @@ func TestTLSEndsDrawn(t *testing.T) {
 					if server.Lost > 0 {
 						return
 					}
-					n, _ := server.Tr.Write(make([]byte, 1000)) // the end says why it fails
+					n, _ := server.Tr.Write(make([]byte, 1000)) // the end says why this fails
 					written += n
 					server.Tr.Loop().After(100*time.Millisecond, next)
 				}

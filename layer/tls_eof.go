@@ -8,23 +8,24 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// WithReplyBeforeEOF is for a client whose server may take our close_notify for a
-// hang-up and drop its reply, as nginx does: WriteEOF keeps it back until the
-// server has said nothing for so long, has ended, or is known to go on all the
-// same. A server of this package is known by its session tickets, and told at
-// once. 0 or less tells every server at once, which is the default.
+// WithReplyBeforeEOF is for a client whose server may take our close_notify for
+// a hang-up and drop its reply, as nginx does: WriteEOF holds the close_notify
+// back until the server has been silent for the given time, has ended its
+// direction, or is known to go on all the same. A server of this package is
+// recognized by its session tickets, and told at once. 0 or less tells every
+// server at once, which is the default.
 func WithReplyBeforeEOF(silence time.Duration) TLSOption {
 	return func(s *tlsShared) { s.silence = silence }
 }
 
-// ticketMark stands in front of the session tickets of our servers. A ticket is
-// opaque to all but who made it (RFC 5077, 4; RFC 8446, 4.6.1), so others pass it
-// by, and our clients learn before the first reply that this server takes a
-// close_notify for the end of one direction.
+// ticketMark is the prefix of our servers' session tickets. A ticket is opaque
+// to everyone but its maker (RFC 5077, 4; RFC 8446, 4.6.1), so others ignore
+// the mark, and our clients learn before the first reply that this server takes
+// a close_notify for the end of one direction.
 var ticketMark = []byte("weir: half-close")
 
-// markTickets puts the mark in front of a server's tickets. They are sealed by
-// cfg's own keys as ever.
+// markTickets puts the mark in front of a server's tickets. They are sealed
+// with cfg's own keys as usual.
 func markTickets(cfg *tls.Config) {
 	cfg.WrapSession = func(cs tls.ConnectionState, s *tls.SessionState) ([]byte, error) {
 		ticket, err := cfg.EncryptTicket(cs, s)
@@ -42,7 +43,7 @@ func markTickets(cfg *tls.Config) {
 	}
 }
 
-// marked reports whether a session is one of a server that marks its tickets.
+// marked reports whether a session comes from a server that marks its tickets.
 func marked(s *tls.ClientSessionState) bool {
 	if s == nil {
 		return false
@@ -51,21 +52,22 @@ func marked(s *tls.ClientSessionState) bool {
 	return err == nil && bytes.HasPrefix(ticket, ticketMark)
 }
 
-// lateEOF is a client's close_notify that waits for the reply.
+// lateEOF is a client's close_notify that is held back until the reply has
+// come.
 //
 //	WriteEOF ──▶ held ──▶ sent: the server is known to go on, was silent, or we close
 type lateEOF struct {
 	tls.ClientSessionCache // shared by the connections of the layer
 	conn                   *tlsConn
 	resumes                bool // the session that was offered is marked
-	known                  bool // a ticket of this connection is
+	known                  bool // a ticket of this connection is marked
 	held                   bool
-	since                  time.Time // of the last bytes from the server
+	since                  time.Time // when the last bytes from the server came
 	timer                  *weir.Timer
 }
 
-// watchTickets makes the configuration of one connection, whose tickets it
-// looks at.
+// watchTickets makes the configuration of one connection, which inspects the
+// connection's tickets.
 func (c *tlsConn) watchTickets() *tls.Config {
 	cfg := c.shared.cfg.Clone()
 	c.late = &lateEOF{ClientSessionCache: cfg.ClientSessionCache, conn: c}
@@ -86,7 +88,7 @@ func (e *lateEOF) Put(key string, s *tls.ClientSessionState) {
 	e.ClientSessionCache.Put(key, s)
 }
 
-// hold keeps the close_notify back; it reports false if there is no reason to.
+// hold holds the close_notify back; it returns false if there is no reason to.
 func (e *lateEOF) hold() bool {
 	if e.held || e.goesOn() {
 		return e.held
@@ -102,7 +104,7 @@ func (e *lateEOF) goesOn() bool {
 	return e.known || e.resumes && e.conn.conn.ConnectionState().DidResume
 }
 
-// heard notes that the server has said something.
+// heard records that the server has sent something.
 func (e *lateEOF) heard() {
 	if !e.held {
 		return
@@ -127,7 +129,7 @@ func (e *lateEOF) release() {
 	e.conn.notify()
 }
 
-// drop forgets about it: the connection ends.
+// drop forgets about the close_notify: the connection ends.
 func (e *lateEOF) drop() {
 	e.held = false
 	if e.timer != nil {

@@ -27,8 +27,9 @@ func asking(t *testing.T) *layertest.Ear {
 	return c
 }
 
-// TestTLSReplyBeforeEOFKnown: our own servers hear of the end at once, also when
-// the session is resumed, and with authorities that are followed (behaviour 44).
+// TestTLSReplyBeforeEOFKnown: our own servers are told of the end at once, even
+// when the session is resumed, and with a file of authorities that is followed
+// (behaviour 44).
 func TestTLSReplyBeforeEOFKnown(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -56,8 +57,8 @@ func TestTLSReplyBeforeEOFKnown(t *testing.T) {
 	})
 }
 
-// TestTLSReplyBeforeEOF: a server that would hang up hears of the end when it has
-// replied, or when it has been silent.
+// TestTLSReplyBeforeEOF: a server that would hang up is told of the end when it
+// has replied, or has been silent for long enough.
 func TestTLSReplyBeforeEOF(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		for _, silence := range []time.Duration{time.Hour, 50 * time.Millisecond} {

@@ -14,8 +14,8 @@ import (
 )
 
 // TruncatedError is the reason when a TLS peer's stream ended without a
-// close_notify: what was received may not be all that was sent. It is
-// io.ErrUnexpectedEOF too.
+// close_notify: what was received may not be all that was sent. It also matches
+// io.ErrUnexpectedEOF.
 type TruncatedError struct{}
 
 func (*TruncatedError) Error() string {
@@ -25,12 +25,12 @@ func (*TruncatedError) Error() string {
 // Unwrap returns io.ErrUnexpectedEOF.
 func (*TruncatedError) Unwrap() error { return io.ErrUnexpectedEOF }
 
-// AlertError is the reason when the peer ended TLS with an alert (RFC 8446, 6.2).
-// A server that refuses a client's certificate says so with one; on TLS 1.3 it
-// comes after the client's ConnectionMade.
+// AlertError is the reason when the peer ended TLS with an alert (RFC 8446,
+// 6.2). A server that refuses a client's certificate says so with an alert;
+// with TLS 1.3 it comes after the client's ConnectionMade.
 type AlertError struct {
 	Alert uint8  // its number
-	Text  string // what crypto/tls calls it, "bad certificate"
+	Text  string // the name that crypto/tls gives it, such as "bad certificate"
 	Err   error  // as crypto/tls reported it
 }
 
@@ -45,18 +45,18 @@ func (e *AlertError) Error() string {
 // Unwrap returns what crypto/tls reported.
 func (e *AlertError) Unwrap() error { return e.Err }
 
-// ErrProtocols is the cause where a client offers application protocols (ALPN, RFC
-// 7301, 3.2), and a server that has some knows none of them, or, with
-// WithProtocolRequired, where one side offers or chooses none. What is wrapped
-// around it quotes the client's.
+// ErrProtocols is the cause when a client offers application protocols (ALPN,
+// RFC 7301, 3.2) and the server, which has some too, knows none of them, or,
+// with WithProtocolRequired, when one side offers or chooses none. The error
+// that wraps it quotes those of the client.
 var ErrProtocols = errors.New("no application protocol in common (ALPN)")
 
-// ErrRenegotiation is the cause where a peer asks for another handshake within a
-// connection of TLS 1.2, which crypto/tls does not do: it answers with the alert
-// no_renegotiation as a client, and with unexpected_message as a server.
+// ErrRenegotiation is the cause when a peer asks for another handshake within a
+// TLS 1.2 connection, which crypto/tls does not support: it answers with the
+// alert no_renegotiation as a client, and with unexpected_message as a server.
 var ErrRenegotiation = errors.New("the peer asked for a renegotiation, which is not done here")
 
-// The alerts that are about a certificate, and others by their numbers.
+// The numbers of the alerts about certificates, and of others.
 const (
 	alertBadRecordMAC           = 20
 	alertNoRenegotiation        = 100
@@ -71,7 +71,7 @@ const (
 )
 
 // Certificate reports whether the alert says that our certificate, or the lack
-// of one, is why.
+// of one, is the reason.
 func (e *AlertError) Certificate() bool {
 	switch e.Alert {
 	case alertBadCertificate, alertUnsupportedCertificate, alertCertificateRevoked, alertCertificateExpired,
@@ -86,28 +86,28 @@ type CertificateProblem string
 
 // The problems.
 const (
-	UnknownAuthority CertificateProblem = "unknown authority" // nobody we trust has signed it
-	WrongName        CertificateProblem = "wrong name"        // it is somebody else's
-	Expired          CertificateProblem = "expired"           // it was valid until some time ago
-	NotYetValid      CertificateProblem = "not yet valid"     // it will be valid
-	NotAllowed       CertificateProblem = "not allowed"       // it is valid, and certs.PeerRules want another
-	Ambiguous        CertificateProblem = "ambiguous"         // certs.PeerRules have one of its names, and it has several where one would say whose it is
-	OfAuthority      CertificateProblem = "of an authority"   // it may sign others, and a peer showed it as its own
+	UnknownAuthority CertificateProblem = "unknown authority" // no authority that we trust has signed it
+	WrongName        CertificateProblem = "wrong name"        // it is for another name
+	Expired          CertificateProblem = "expired"           // it is not valid any more
+	NotYetValid      CertificateProblem = "not yet valid"     // it is not valid until later
+	NotAllowed       CertificateProblem = "not allowed"       // it is valid, but certs.PeerRules do not allow it
+	Ambiguous        CertificateProblem = "ambiguous"         // certs.PeerRules have one of its names, but it has several where only one could say whose it is
+	OfAuthority      CertificateProblem = "of an authority"   // it may sign others, but a peer presented it as its own
 	Missing          CertificateProblem = "missing"           // a client sent none
-	Unacceptable     CertificateProblem = "not acceptable"    // any other; Err says which
+	Unacceptable     CertificateProblem = "not acceptable"    // any other problem; Err says which
 )
 
 // CertificateError is the reason when we do not accept the peer's certificate.
-// What it quotes was chosen by the peer: Error escapes it.
+// The peer chose the text that it quotes: Error escapes it.
 type CertificateError struct {
 	Problem   CertificateProblem
 	Want      string // what was expected instead: a name, rules; or ""
 	Subject   string // the certificate's, as RFC 2253 writes it
 	Issuer    string
-	Names     []string // the DNS names, addresses and URIs it is for
+	Names     []string // the DNS names, addresses and URIs that it is for
 	NotBefore time.Time
 	NotAfter  time.Time
-	At        time.Time           // when it was looked at
+	At        time.Time           // when it was checked
 	Chain     []*x509.Certificate // as sent, the peer's own first; nil if Missing
 	Err       error               // the cause
 }
@@ -164,12 +164,12 @@ func (e *CertificateError) names() string {
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// unknownProtocols is how crypto/tls begins what it says about a client's ALPN,
-// which has no type; the protocols follow, quoted, in brackets.
+// unknownProtocols is how the error of crypto/tls about a client's ALPN begins.
+// The error has no type of its own; the protocols follow, quoted, in brackets.
 const unknownProtocols = "tls: client requested unsupported application protocols"
 
-// reason turns what crypto/tls reports into an error of ours, where we have one.
-// at is the time by which certificates were judged.
+// reason turns what crypto/tls reports into an error of ours, if we have one
+// for it. at is the time at which certificates were checked.
 func reason(err error, at time.Time) error {
 	var remote *net.OpError
 	if errors.As(err, &remote) && remote.Op == "remote error" {
@@ -203,11 +203,12 @@ func reason(err error, at time.Time) error {
 	return ours
 }
 
-// unexpectedMessage is how crypto/tls tells of a message that it did not wait for, by
-// the names of its own types: "*tls.clientHelloMsg when waiting for *tls.finishedMsg".
+// unexpectedMessage matches how crypto/tls reports a message that it did not
+// expect, by the names of its own types: "*tls.clientHelloMsg when waiting for
+// *tls.finishedMsg".
 var unexpectedMessage = regexp.MustCompile(`^tls: received unexpected handshake message of type \*tls\.(\w+?)(?:Msg)?(?:TLS13)? when waiting for \*tls\.(\w+?)(?:Msg)?(?:TLS13)?$`)
 
-// plainly says what crypto/tls has no words of its own for.
+// plainly puts into plain words what crypto/tls describes by its internals.
 func plainly(err error) error {
 	var local *net.OpError
 	if errors.As(err, &local) && local.Op == "local error" && local.Err.Error() == tls.AlertError(alertNoRenegotiation).Error() {
@@ -223,7 +224,7 @@ func plainly(err error) error {
 	return &messageError{got: spaced(m[1]), want: spaced(m[2]), err: err}
 }
 
-// messageError is a message that was not waited for.
+// messageError reports an unexpected message.
 type messageError struct {
 	got, want string
 	err       error
@@ -235,7 +236,7 @@ func (e *messageError) Error() string {
 
 func (e *messageError) Unwrap() error { return e.err }
 
-// spaced is a name such as clientHello in words.
+// spaced writes a name such as clientHello as separate words.
 func spaced(name string) string {
 	var b strings.Builder
 	for i, r := range name {
@@ -247,7 +248,7 @@ func spaced(name string) string {
 	return strings.ToLower(b.String())
 }
 
-// certificateError says what err means for a chain.
+// certificateError describes what err says about a chain.
 func certificateError(chain []*x509.Certificate, err error) *CertificateError {
 	e := &CertificateError{Problem: Unacceptable, Chain: chain, Err: err}
 	if len(chain) > 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// A server that shouts back through TLS, with certificates that are read again
-// when their files change, for clients that an authority vouches for.
+// A server that shouts back over TLS, for clients that an authority vouches
+// for. Its certificates are read again when their files change.
 func ExampleTLSServer() {
 	files, err := certs.NewFiles("server.pem", "server.key", nil)
 	if err != nil {

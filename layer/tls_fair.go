@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// hsList is a list of handshakes, linked through themselves.
+// hsList is a linked list of handshakes, which hold the links themselves.
 type hsList struct {
 	by          hsBy
 	first, last *handshake
@@ -48,7 +48,8 @@ func (l *hsList) remove(h *handshake) {
 	h.links[l.by] = hsLinks{}
 }
 
-// holders are the addresses whose connections have places, ordered by how many.
+// holders holds the addresses whose connections have places, ordered by how
+// many.
 type holders struct {
 	n     int // places that are taken
 	byKey map[netip.Prefix]*holder
@@ -59,14 +60,14 @@ type holders struct {
 type holder struct {
 	peer   netip.Prefix
 	places int
-	own    hsList // the handshake that moved last at the end
+	own    hsList // the handshake that moved last is at the end
 	at     *list.Element
 }
 
-// most is an address with the most places; there must be one.
+// most returns an address with the most places; there must be one.
 func (hs *holders) most() *holder { return hs.ranks[hs.top].Front().Value.(*holder) }
 
-// of is how many places an address has.
+// of returns how many places an address has.
 func (hs *holders) of(peer netip.Prefix) int {
 	if r := hs.byKey[peer]; r != nil {
 		return r.places
@@ -90,7 +91,7 @@ func (hs *holders) give(h *handshake) {
 	hs.rank(r, r.places+1)
 }
 
-// take takes h's place from it.
+// take takes h's place away.
 func (hs *holders) take(h *handshake) {
 	r := h.holder
 	hs.n--
@@ -119,8 +120,8 @@ func (hs *holders) rank(r *holder, places int) {
 	}
 }
 
-// turns is a queue in which each address has a line of its own, and the first of
-// each line is served in turn.
+// turns is a queue in which each address has a line of its own, and the lines
+// are served in turn, each time the first of the line.
 type turns struct {
 	n     int
 	lines map[netip.Prefix]*line
@@ -155,8 +156,8 @@ func (q *turns) pop() *handshake { return q.take(q.order.Front().Value.(*line)) 
 // linesLooked bounds how many lines popLeast compares.
 const linesLooked = 32
 
-// popLeast is pop, but of the next lines' addresses the one with the fewest places
-// comes first.
+// popLeast is like pop, but among the next lines it prefers the one whose
+// address has the fewest places.
 func (q *turns) popLeast(hs *holders) *handshake {
 	e := q.order.Front()
 	best := e.Value.(*line)

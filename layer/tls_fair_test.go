@@ -12,8 +12,9 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// TestTLSHandshakesFair: half hellos of one address, however many, keep out no
-// peer of another, and need not stall for a second before they give way (S9).
+// TestTLSHandshakesFair: half hellos from one address, however many, keep out
+// no peer from another, and give way without having to stall for a second first
+// (S9).
 func TestTLSHandshakesFair(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)
@@ -25,7 +26,8 @@ func TestTLSHandshakesFair(t *testing.T) {
 		h := hello(t)
 		r.loop.Connect("tcp", addr, silent{h[:len(h)/2], &lost, &transports[i]})
 	}
-	// Half hellos have taken every place when one of them stalls for others.
+	// Half hellos have taken every place by the time one of them is ended for
+	// stalling.
 	r.until("one that stalled", func() bool { return len(r.reported) > 0 })
 	r.reported = nil
 	ears := make([]*layertest.Ear, honest)
@@ -64,8 +66,8 @@ func TestTLSHandshakesFair(t *testing.T) {
 	r.until("all gone", func() bool { return r.loop.Connections() == 0 })
 }
 
-// TestTLSTricklesStall: a handshake moves by whole records. One whose peer sends a
-// byte now and then gives way to those that wait, too (S9).
+// TestTLSTricklesStall: a handshake moves by whole records, so one whose peer
+// sends a byte now and then also gives way to those that wait (S9).
 func TestTLSTricklesStall(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)

@@ -21,8 +21,8 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// sealer makes records of TLS_AES_128_GCM_SHA256 by hand, as a peer can that
-// does what crypto/tls never would (RFC 8446, 5.2 and 7.3).
+// sealer makes records of TLS_AES_128_GCM_SHA256 by hand, like a peer that does
+// what crypto/tls never would (RFC 8446, 5.2 and 7.3).
 type sealer struct {
 	t      *testing.T
 	secret []byte
@@ -65,16 +65,17 @@ func (s *sealer) record(kind byte, content ...byte) []byte {
 	return s.aead.Seal(head, nonce, append(content, kind), head)
 }
 
-// newKeys is a KeyUpdate that wants an answer, after which the next keys hold.
+// newKeys returns a KeyUpdate that wants an answer, and switches to the next
+// keys.
 func (s *sealer) newKeys() []byte {
 	r := s.record(22, 24, 0, 0, 1, 1)
 	s.use(s.expand("traffic upd", 32))
 	return r
 }
 
-// TestTLSKeyUpdateFlood: a peer that asks for new keys over and over, and does not
+// TestTLSKeyUpdateFlood: a peer that asks for new keys repeatedly, and does not
 // read the answers, makes us hold a bounded number of them (G3); once it reads,
-// everything that it said besides arrives.
+// all its other data arrive.
 func TestTLSKeyUpdateFlood(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	var log bytes.Buffer
@@ -107,9 +108,9 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 	}
 	s := &sealer{t: t}
 	s.use(secret)
-	// crypto/tls gives up on 16 such messages in a row; data in between is
-	// progress.
-	// It is more than the buffers of the system take while weir reads nothing.
+	// crypto/tls gives up after 16 such messages in a row; data in between
+	// count as progress. The total is more than the system's buffers take while
+	// weir reads nothing.
 	const groups, inGroup = 6000, 8
 	var flood []byte
 	for range groups {

@@ -6,30 +6,31 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// gate bounds the handshakes of one loop: how many are in progress, and how many
-// take a step in one turn. A step may cost a fifth of a millisecond, in which
-// no one else is served; a turn in between costs a hundredth of that.
+// gate bounds the handshakes of one loop: how many are in progress, and how
+// many take a step in one turn. A step may take a fifth of a millisecond,
+// during which no one else is served; a turn in between costs a hundredth of
+// that.
 //
-// Both are fair by the peers' addresses. Those that wait for a turn or a place
-// are served one of each address in turn, a place going to
-// the address that has the fewest, and where all places are taken an
-// address that has fewer of them takes one of the address that has most. So
-// whoever opens thousands of connections has its own to wait for.
+// Both bounds are fair to the peers' addresses. Handshakes that wait for a turn
+// or a place are served address by address, with a place going to the address
+// that has the fewest. When all places are taken, an address that has fewer of
+// them takes one from the address that has the most. So a peer that opens
+// thousands of connections waits only for its own.
 type gate struct {
 	shared *tlsShared
 	loop   *weir.Loop
-	users  int // handshakes that know it
+	users  int // handshakes that refer to it
 
 	workers int // of WithHandshakeWorkers; 0: the loop waits
 
 	holders holders
-	placed  hsList // those with a place, the one that moved last at the end
+	placed  hsList // those with a place, the one that moved last is at the end
 	wanting turns  // those that wait for a place
-	filling bool   // refill is to be called
+	filling bool   // refill is due to be called
 	timer   *weir.Timer
 
 	steps int   // taken in this turn
-	busy  int   // workers that have a step, or will have
+	busy  int   // workers that have a step or are about to get one
 	ready turns // those that wait for a turn
 	soon  *weir.Call
 }
@@ -38,7 +39,7 @@ type gate struct {
 const stepsPerTurn = 1
 
 // stallTime is how long a handshake keeps its place without moving, if others
-// want it. To move is to send the whole of a record.
+// want the place. A handshake moves when its peer has sent a whole record.
 const stallTime = time.Second
 
 // gate finds the gate of a loop.
@@ -49,7 +50,7 @@ func (s *tlsShared) gate(l *weir.Loop) *gate {
 	if g == nil {
 		g = &gate{shared: s, loop: l, workers: s.workers, placed: hsList{by: byGate}}
 		if l.Backend().Name == "sim" {
-			g.workers = 0 // a world waits for no one outside it
+			g.workers = 0 // a simulated world waits for nothing outside it
 		}
 		s.gates[l] = g
 	}
@@ -98,7 +99,7 @@ func (g *gate) line(c *tlsConn) {
 	c.hold(holdTurn)
 }
 
-// workerFree gives a worker to the next that waits for one.
+// workerFree gives the free worker to the next handshake that waits for one.
 func (g *gate) workerFree() {
 	g.busy--
 	for g.busy < g.workers && g.ready.n > 0 {
@@ -107,7 +108,7 @@ func (g *gate) workerFree() {
 	}
 }
 
-// count notes a step of this turn.
+// count counts a step of this turn.
 func (g *gate) count() {
 	g.steps++
 	if g.soon == nil {
@@ -115,7 +116,7 @@ func (g *gate) count() {
 	}
 }
 
-// nextTurn lets those step that wait.
+// nextTurn lets waiting handshakes take a step.
 func (g *gate) nextTurn() {
 	g.soon = nil
 	g.steps = 0
@@ -125,7 +126,8 @@ func (g *gate) nextTurn() {
 	}
 }
 
-// let makes c step: at once where nothing need arrive for that.
+// let allows c to take a step: it takes it at once if nothing needs to arrive
+// first.
 func (g *gate) let(c *tlsConn) {
 	c.hs.queued = false
 	c.hs.mayStep = true
@@ -139,7 +141,8 @@ func (g *gate) let(c *tlsConn) {
 // place gives c one of the places, or makes it wait for one.
 func (g *gate) place(c *tlsConn) bool {
 	if g.holders.n >= g.shared.cap && g.mayTake(c) {
-		// Its place is given to c at once, before any that waits hears of it.
+		// Its place is given to c at once, before any waiting handshake learns
+		// of it.
 		g.holders.most().own.first.conn.handshakeFailed(ErrCrowded)
 	}
 	if g.holders.n < g.shared.cap {
@@ -150,15 +153,15 @@ func (g *gate) place(c *tlsConn) bool {
 	return false
 }
 
-// mayTake reports whether an address has more places than c's would have with
-// one more.
+// mayTake reports whether some address has more places than c's address would
+// have with one more.
 func (g *gate) mayTake(c *tlsConn) bool {
 	return g.holders.most().places > g.holders.of(c.hs.peer)+1
 }
 
-// arrive looks at a connection that is new. Where all places are taken, and it may
-// take none of another's, nothing is read from it, so that it costs no memory for
-// what its peer says.
+// arrive handles a new connection. If all places are taken, and it may not take
+// another's, nothing is read from it, so that what its peer sends costs no
+// memory.
 func (g *gate) arrive(c *tlsConn) {
 	if g.holders.n >= g.shared.cap && !g.mayTake(c) {
 		g.wait(c)
@@ -173,8 +176,8 @@ func (g *gate) wait(c *tlsConn) {
 	g.watch()
 }
 
-// refill lets as many read as there are places. Those of whom nothing arrives
-// take none.
+// refill lets as many waiting connections read as there are free places. Those
+// on which nothing arrives take no place.
 func (g *gate) refill() {
 	g.filling = false
 	for n := g.shared.cap - g.holders.n; n > 0 && g.wanting.n > 0; n-- {
@@ -200,9 +203,10 @@ func (g *gate) give(c *tlsConn) {
 	g.placed.push(c.hs)
 }
 
-// evict looks at the handshake that has not moved for longest, and reports whether
-// that is too long. If so it ends it, unless it waits for us: the time until its
-// turn, or until a worker is done with it, is not its peer's.
+// evict checks whether the handshake that has not moved for longest has stood
+// still for too long, and reports whether it has. If so it ends the handshake,
+// unless that waits for us: the peer is not to blame for the time until its
+// turn, or until a worker is done with it.
 func (g *gate) evict() bool {
 	h := g.placed.first
 	now := g.loop.Now()
@@ -219,7 +223,8 @@ func (g *gate) evict() bool {
 	return true
 }
 
-// watch wakes when the first of those with a place is due for eviction.
+// watch sets the timer for when the first of those with a place is due for
+// eviction.
 func (g *gate) watch() {
 	if g.placed.first == nil || g.timer != nil && g.timer.Running() {
 		return
@@ -244,7 +249,7 @@ func (g *gate) stalled() {
 	}
 }
 
-// moved notes that c's peer has sent a whole record.
+// moved records that c's peer has sent a whole record.
 func (g *gate) moved(c *tlsConn) {
 	h := c.hs
 	if h.holder == nil || !h.whole {
@@ -257,7 +262,7 @@ func (g *gate) moved(c *tlsConn) {
 	}
 }
 
-// leave takes a handshake out of the books.
+// leave removes a handshake from the gate.
 func (g *gate) leave(c *tlsConn, h *handshake) {
 	c.release(holdTurn)
 	if h.mayStep && g.workers > 0 {

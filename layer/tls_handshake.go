@@ -13,59 +13,61 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// ErrStalled is the cause of a handshake that was ended for others that waited:
-// see WithHandshakeCap.
+// ErrStalled is the cause when a handshake made no progress and was ended in
+// favour of others that waited: see WithHandshakeCap.
 var ErrStalled = errors.New("the peer is silent in its handshake, and others wait")
 
-// ErrCrowded is the cause of a server's handshake that was ended because all places
-// were taken, most of them by connections from its peer's address, and one from
-// another address wanted one: see WithHandshakeCap.
+// ErrCrowded is the cause when a server's handshake was ended because all
+// places were taken, most of them by connections from its peer's address, and a
+// connection from another address wanted one: see WithHandshakeCap.
 var ErrCrowded = errors.New("its address has most of the handshakes in progress, and another wants a place")
 
-// errGoexit is the cause where a function of the configuration ended its
+// errGoexit is the cause when a function of the configuration ended its
 // goroutine.
 var errGoexit = errors.New("a function of the TLS configuration called runtime.Goexit")
 
-// handshake is what a connection has only until it is open. crypto/tls wants a
-// connection that blocks, and runs on a goroutine of its own. It takes turns with
-// the loop's: while one of them works with the connection, the other does not.
+// handshake holds what a connection needs only until it is open. crypto/tls
+// needs a connection that blocks, and runs on a goroutine of its own. That
+// goroutine and the loop's take turns: while one of them works with the
+// connection, the other does not.
 //
 //	loop       ── resume true ──▶ crypto/tls computes, until it wants bytes or is done
 //	           ◀──── yielded ────
 //	the end    ── resume false ─▶ its Read fails, and it returns
 //
-// The loop waits for it, unless workers were asked for: then it serves others,
-// and a post tells it to go on.
+// The loop waits for it, unless workers were asked for: then the loop serves
+// other connections, and a post tells it when to go on.
 //
-// An iter.Pull would do the same, at less cost on a thread that is locked, but the
-// runtime ends the program if one is resumed or stopped elsewhere than where it
-// was made, and loops are closed by other goroutines than those that ran them.
+// An iter.Pull would do the same, at less cost on a locked thread, but the
+// runtime ends the program if an iter.Pull is resumed or stopped anywhere but
+// where it was made, and a loop may be closed by a different goroutine from the
+// one that ran it.
 type handshake struct {
 	gate          *gate
 	local, remote net.Addr
 	resume        chan bool     // nil before it begins
 	yielded       chan struct{} // closed when crypto/tls has returned
-	tell          func()        // tells the loop that it has yielded; nil where the loop waits
+	tell          func()        // tells the loop that it has yielded; nil if the loop waits
 	out           []byte        // written by crypto/tls, to be sent when it has yielded
-	buf           []byte        // what a worker was given
+	buf           []byte        // the bytes that a worker was given
 	last          recordHead    // what crypto/tls has read last
 	err           error
 	done          bool // crypto/tls returned
 	running       bool // a worker has it
-	ended         bool // it is of no interest any more
+	ended         bool // it is not needed any more
 	mayStep       bool // its turn has come
 	queued        bool // it waits for its turn or for a place
 	whole         bool // a record ends in the bytes of its last step
 	conn          *tlsConn
-	peer          netip.Prefix // what it counts for at the gate
+	peer          netip.Prefix // the address it counts for at the gate
 	holder        *holder      // of one of the gate's places; nil: it has none
 	line          *line        // that it waits in
-	moved         time.Time    // when it got its place, or the whole of a record since
+	moved         time.Time    // when it got its place, or its latest whole record after that
 	links         [hsLists]hsLinks
 }
 
-// handshakeData goes on with the handshake, with what has arrived, and returns
-// how much of it was used. What a worker has used comes once more from below.
+// handshakeData continues the handshake with what has arrived, and returns how
+// much of it was used. What a worker has used comes from below once more.
 func (c *tlsConn) handshakeData(p []byte) int {
 	if c.hs.running {
 		return 0
@@ -78,8 +80,8 @@ func (c *tlsConn) handshakeData(p []byte) int {
 	return skip + c.step(p)
 }
 
-// step lets crypto/tls go on with p and returns how much of it was used. A worker
-// has used nothing yet.
+// step lets crypto/tls go on with p and returns how much of it was used:
+// nothing so far, if a worker takes the step.
 func (c *tlsConn) step(p []byte) int {
 	h := c.hs
 	if h.resume == nil {
@@ -100,7 +102,7 @@ func (c *tlsConn) step(p []byte) int {
 	return c.taken(p)
 }
 
-// stepped looks at what crypto/tls has done.
+// stepped handles what crypto/tls has done.
 func (c *tlsConn) stepped(h *handshake) {
 	if len(h.out) > 0 && !c.over {
 		if h.done {
@@ -122,9 +124,9 @@ func (c *tlsConn) stepped(h *handshake) {
 	}
 }
 
-// inClear finds the alert of a peer that gave up before it had its keys. OpenSSL's
-// clients refuse a certificate of TLS 1.3 with one in the clear, when crypto/tls
-// waits for records that are encrypted, so it tells of a bad record MAC.
+// inClear finds the alert of a peer that gave up before it had its keys.
+// OpenSSL's clients refuse a TLS 1.3 certificate with an alert in the clear,
+// while crypto/tls waits for encrypted records, so it reports a bad record MAC.
 func (h *handshake) inClear(err error) error {
 	alert, ok := h.last.plainAlert()
 	var local *net.OpError
@@ -134,7 +136,8 @@ func (h *handshake) inClear(err error) error {
 	return &AlertError{Alert: alert, Text: strings.TrimPrefix(tls.AlertError(alert).Error(), "tls: "), Err: err}
 }
 
-// workerDone is called on the loop's goroutine when a worker's step is done.
+// workerDone is called on the loop's goroutine when a worker has finished a
+// step.
 func (c *tlsConn) workerDone(h *handshake) {
 	if h.ended {
 		return
@@ -148,7 +151,7 @@ func (c *tlsConn) workerDone(h *handshake) {
 	c.stepped(h)
 }
 
-// startHandshake makes the goroutine of the handshake.
+// startHandshake starts the goroutine of the handshake.
 func (c *tlsConn) startHandshake() {
 	h := c.hs
 	h.local, h.remote = c.below.LocalAddr(), c.below.RemoteAddr()
@@ -165,10 +168,10 @@ func (c *tlsConn) startHandshake() {
 	if h.gate.workers > 0 {
 		loop := c.below.Loop()
 		done := func() { c.workerDone(h) }
-		h.tell = func() { _, _ = loop.Post(done) } // a loop that is closed ends its handshakes itself
+		h.tell = func() { _, _ = loop.Post(done) } // a closed loop ends its handshakes itself
 	}
-	// not simulated: the loop waits for it whenever it runs, unless a program asked
-	// for workers.
+	// not simulated: the loop waits for it whenever it runs, unless a program
+	// asked for workers.
 	go func() {
 		if h.tell != nil {
 			defer h.tell()
@@ -187,7 +190,7 @@ func (c *tlsConn) startHandshake() {
 	}()
 }
 
-// wait hands over to the loop until there is more to read; it reports false if
+// wait hands over to the loop until there is more to read; it returns false if
 // there never will be. crypto/tls calls it through the wire's Read.
 func (h *handshake) wait() bool {
 	h.yielded <- struct{}{}
@@ -197,8 +200,8 @@ func (h *handshake) wait() bool {
 	return <-h.resume
 }
 
-// handshakeFailed ends a connection that never was one. What crypto/tls wrote
-// about it, an alert, still leaves.
+// handshakeFailed ends a connection that was never established. The alert that
+// crypto/tls wrote about it still leaves.
 func (c *tlsConn) handshakeFailed(err error) {
 	if p, ok := err.(*weir.PanicError); ok { //nolint:errorlint // only as startHandshake made it
 		c.below.Loop().Report(p)
@@ -209,7 +212,7 @@ func (c *tlsConn) handshakeFailed(err error) {
 }
 
 // end gives the handshake's place to others, and unwinds what crypto/tls has in
-// progress. If a worker has it then this waits for the rest of its step.
+// progress. If a worker has the handshake, end waits for the rest of its step.
 func (h *handshake) end(c *tlsConn) {
 	h.ended = true
 	if h.running {

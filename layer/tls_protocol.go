@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// cipherSuites are those of TLS 1.2 that encrypt and authenticate at once, and
-// whose keys die with the connection (RFC 9325, 4.2). crypto/tls has others left
-// for old peers: with SHA-1, and CBC, whose padding has betrayed secrets again and
-// again.
+// cipherSuites returns the cipher suites of TLS 1.2 that encrypt and
+// authenticate at once, and whose keys die with the connection (RFC 9325, 4.2).
+// crypto/tls keeps others for old peers: those with SHA-1, and those with CBC,
+// whose padding has leaked secrets repeatedly.
 func cipherSuites() []uint16 {
 	var ids []uint16
 	for _, s := range tls.CipherSuites() {
@@ -22,7 +22,7 @@ func cipherSuites() []uint16 {
 	return ids
 }
 
-// The alerts of RFC 8446, 6.2, that a refusal is told by.
+// The alerts of RFC 8446, 6.2, that report a refusal.
 const (
 	alertRecord        = 21
 	alertInternalError = 80
@@ -78,9 +78,9 @@ func (s *tlsShared) requireProtocol() {
 	}
 }
 
-// sayWhy puts the alert no_application_protocol in the place of internal_error,
-// which crypto/tls sends whatever GetConfigForClient has failed with. A client's
-// hello is answered in the clear.
+// sayWhy replaces the alert internal_error, which crypto/tls sends whatever
+// error GetConfigForClient returned, with no_application_protocol. The answer
+// to a client's hello is in the clear.
 func sayWhy(out []byte, err error) {
 	if errors.Is(err, errOffersNone) && len(out) == headerLen+2 && out[0] == alertRecord && out[headerLen+1] == alertInternalError {
 		out[headerLen+1] = alertNoProtocol

@@ -16,7 +16,7 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// TestTLSReasons: what each side says where certificates do not please
+// TestTLSReasons: what each side reports when a certificate is not accepted
 // (behaviour 56): a typed reason with the certificate's names and dates on the
 // side that saw it, the alert on the other.
 func TestTLSReasons(t *testing.T) {
@@ -28,7 +28,7 @@ func TestTLSReasons(t *testing.T) {
 		server  func(*tls.Config)
 		client  func(*tls.Config)
 		rules   certs.PeerRules
-		atSrv   bool // the server sees it
+		atSrv   bool // the server sees the problem
 		problem layer.CertificateProblem
 		text    []string
 	}{
@@ -168,7 +168,7 @@ func TestTLSReasons(t *testing.T) {
 					}
 				}
 				var alert *layer.AlertError
-				// TLS 1.2 has no alert of its own for a certificate that is missing.
+				// TLS 1.2 has no specific alert for a missing certificate.
 				vague := c.problem == layer.Missing && v == tls.VersionTLS12
 				if !errors.As(told, &alert) || !alert.Certificate() && !vague {
 					t.Errorf("the other side says: %v", told)
@@ -185,8 +185,9 @@ func TestTLSReasons(t *testing.T) {
 	}
 }
 
-// TestTLSServerRules: a client's rules refuse a server's certificate for the same
-// reasons; and those that are no ambiguity are none (S9).
+// TestTLSServerRules: a client's rules refuse a server's certificate for the
+// same reasons, and a certificate that is not ambiguous is not refused as
+// ambiguous (S9).
 func TestTLSServerRules(t *testing.T) {
 	ours := newAuthority(t)
 	for _, c := range []struct {
@@ -226,16 +227,16 @@ func TestTLSServerRules(t *testing.T) {
 	}
 }
 
-// TestTLSProtocolRequired: where a protocol is required, a peer that knows nothing
-// of ALPN is refused, and told so by the alert for it (S9).
+// TestTLSProtocolRequired: if a protocol is required, a peer that does not know
+// ALPN is refused, and told so by the alert for it (S9).
 func TestTLSProtocolRequired(t *testing.T) {
 	needed := layer.WithProtocolRequired()
 	for _, c := range []struct {
 		name           string
-		server, client []string // what each has
+		server, client []string // the protocols that each has
 		opts           []layer.TLSOption
 		ok             bool
-		alert          uint8 // that the refused side gets
+		alert          uint8 // the one that the refused side gets
 	}{
 		{"a client without", []string{"h2"}, nil, []layer.TLSOption{needed}, false, 120},
 		{"a client without, not required", []string{"h2"}, nil, nil, true, 0},
@@ -273,8 +274,8 @@ func TestTLSProtocolRequired(t *testing.T) {
 	}
 }
 
-// TestTLSSuites: TLS 1.2 with CBC, which crypto/tls would still speak, is not
-// spoken, on either side (S9).
+// TestTLSSuites: neither side uses TLS 1.2 with CBC, which crypto/tls still
+// supports (S9).
 func TestTLSSuites(t *testing.T) {
 	cbc := []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}
 	for _, old := range []string{"client", "server"} {
@@ -296,8 +297,8 @@ func TestTLSSuites(t *testing.T) {
 	}
 }
 
-// TestTLSNoProtocol: a client none of whose protocols the server knows; the
-// server's reason says which they were, once whose reason it is.
+// TestTLSNoProtocol: the server knows none of the client's protocols; its
+// reason lists them, and names the layer just once.
 func TestTLSNoProtocol(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -318,8 +319,8 @@ func TestTLSNoProtocol(t *testing.T) {
 	})
 }
 
-// TestTLSNotTLS: a peer that speaks something else, or nothing for too long, or
-// hangs up (behaviour 50).
+// TestTLSNotTLS: a peer that speaks another protocol, or sends nothing for too
+// long, or hangs up (behaviour 50).
 func TestTLSNotTLS(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	var record tls.RecordHeaderError
@@ -335,7 +336,7 @@ func TestTLSNotTLS(t *testing.T) {
 		{"nothing at all", "", true, func(err error) bool { return errors.Is(err, layer.ErrEarlyEnd) }},
 		{"half a record and an end", "\x16\x03\x01\x02\x00\x01", true, func(err error) bool { return errors.Is(err, layer.ErrEarlyEnd) }},
 	} {
-		// Only where nothing comes may the time run out: a machine may be busy.
+		// The time may run out only if nothing arrives: a machine may be busy.
 		patience := 15 * time.Second
 		if c.ok(layer.ErrTimeout) {
 			patience = 500 * time.Millisecond
@@ -385,9 +386,9 @@ func TestTLSNotTLS(t *testing.T) {
 	}
 }
 
-// TestTLSCallbacks: what a program's own functions can do wrong costs one
-// connection: a panic is reported as one, with its stack, and a Goexit ends only
-// its goroutine (R8).
+// TestTLSCallbacks: a fault in a program's own functions costs one connection:
+// a panic is reported as such, with its stack, and a Goexit ends only its
+// goroutine (R8).
 func TestTLSCallbacks(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -414,8 +415,8 @@ func TestTLSCallbacks(t *testing.T) {
 	}
 }
 
-// TestTLSRulesInPlaceOfName: a client without a name takes whom the rules name,
-// if an authority vouches, and nobody else (SPIFFE).
+// TestTLSRulesInPlaceOfName: a client without a server name accepts the peer
+// that the rules name, if an authority vouches for it, and no other (SPIFFE).
 func TestTLSRulesInPlaceOfName(t *testing.T) {
 	ours, others := newAuthority(t), newAuthority(t)
 	rules := certs.PeerRules{URIs: []string{"spiffe://test/db"}}

@@ -14,9 +14,9 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestTLSRelay: a relay between TLS and a plain stream passes on every byte both
-// ways, and the ends, however reads and writes are cut and whoever is slow (G1,
-// behaviour 52).
+// TestTLSRelay: a relay between TLS and a plain stream passes on every byte and
+// the ends, both ways, however reads and writes are cut and whichever side is
+// slow (G1, behaviour 52).
 func TestTLSRelay(t *testing.T) {
 	seeds := uint64(60)
 	if testing.Short() {
@@ -32,7 +32,7 @@ func TestTLSRelay(t *testing.T) {
 	}
 }
 
-// tlsRelay runs a relay that ends TLS, or one that begins it.
+// tlsRelay runs a relay that terminates TLS, or one that originates it.
 func tlsRelay(t *testing.T, server, client *tls.Config, encrypts bool, seed uint64) {
 	sim := weirtest.NewSim(t, seed, weirtest.WithFaults(weirtest.Faults{
 		CutRead: 0.1, CutWrite: 0.2, CutWire: 0.2, Again: 0.1, Defer: 0.2, Shuffle: true,
@@ -79,8 +79,8 @@ func tlsRelay(t *testing.T, server, client *tls.Config, encrypts bool, seed uint
 	}
 }
 
-// pourer sends its data in pieces of any size, as fast as it may, then the end; it
-// rests from reading now and then.
+// pourer sends its data in pieces of any size, as fast as allowed, then the
+// end; now and then it pauses reading.
 type pourer struct {
 	r      *rand.Rand
 	t      weir.Transport

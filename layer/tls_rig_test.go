@@ -35,8 +35,8 @@ func newRig(t *testing.T, opts ...weir.LoopOption) *rig {
 	return r
 }
 
-// patience bounds what a test waits for. The race detector needs half a minute for
-// what takes some hundredths of a second without it.
+// patience bounds how long a test waits. The race detector needs half a minute
+// for what takes a few hundredths of a second without it.
 const patience = 2 * time.Minute
 
 // until turns the loop until cond holds.
@@ -59,7 +59,7 @@ func (r *rig) until(what string, cond func() bool) {
 	}
 }
 
-// pair connects two ears by a socket, each under layers of its own.
+// pair connects two ears by a socket, each above its own layers.
 func (r *rig) pair(server *layertest.Ear, serverLayers []layer.Layer, client *layertest.Ear, clientLayers []layer.Layer) {
 	r.t.Helper()
 	// A listener that closes resets what it has not accepted.
@@ -87,7 +87,7 @@ func (r *rig) listen(f func() *layertest.Ear, layers ...layer.Layer) string {
 	return ln.Addr().String()
 }
 
-// peer runs f, which blocks, and turns the loop meanwhile.
+// peer runs f, which blocks, and keeps the loop turning meanwhile.
 func (r *rig) peer(f func() error) {
 	r.t.Helper()
 	done := make(chan error, 1)
@@ -126,7 +126,7 @@ func versions(t *testing.T, f func(t *testing.T, version uint16)) {
 	}
 }
 
-// stateOf is the TLS state of a transport.
+// stateOf returns the TLS state of a transport.
 func stateOf(t *testing.T, tr weir.Transport) tls.ConnectionState {
 	t.Helper()
 	s, ok := weir.As[interface{ ConnectionState() tls.ConnectionState }](tr)

@@ -17,8 +17,8 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// meet makes one connection, exchanges a word each way and closes it. It returns
-// what the client saw of TLS.
+// meet makes one connection, exchanges a word each way and closes it. It
+// returns the client's TLS state.
 func (r *rig) meet(server, client layer.Layer) (tls.ConnectionState, error) {
 	r.t.Helper()
 	s, c := &layertest.Ear{}, &layertest.Ear{}
@@ -34,8 +34,9 @@ func (r *rig) meet(server, client layer.Layer) (tls.ConnectionState, error) {
 	return state, c.Err
 }
 
-// TestTLSResumption: whoever connects again resumes its session, and not after
-// the authority that vouched for it has changed (R39, docs/promises.md's TLS list).
+// TestTLSResumption: a client that connects again resumes its session, but not
+// after the authority that vouched for it has changed (R39; docs/promises.md,
+// TLS).
 func TestTLSResumption(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -84,7 +85,7 @@ func TestTLSResumptionAfterAuthorityChanged(t *testing.T) {
 	})
 }
 
-// TestTLSRulesHoldForTickets: rules are looked at for resumed sessions, too.
+// TestTLSRulesHoldForTickets: rules are checked for resumed sessions, too.
 func TestTLSRulesHoldForTickets(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		a := newAuthority(t)
@@ -112,7 +113,7 @@ func writeCerts(t *testing.T, path string, certs ...*x509.Certificate) {
 	replace(t, path, text)
 }
 
-// replace puts a new file in the place of another.
+// replace puts a new file in place of another.
 func replace(t *testing.T, path string, text []byte) {
 	t.Helper()
 	if err := errors.Join(os.WriteFile(path+".new", text, 0o600), os.Rename(path+".new", path)); err != nil {
@@ -120,7 +121,7 @@ func replace(t *testing.T, path string, text []byte) {
 	}
 }
 
-// pemOf is a certificate and its key in PEM.
+// pemOf returns a certificate and its key in PEM.
 func pemOf(t *testing.T, c tls.Certificate) (cert, key []byte) {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
@@ -132,7 +133,7 @@ func pemOf(t *testing.T, c tls.Certificate) (cert, key []byte) {
 }
 
 // TestCertificateFiles: certificates are read again when their files change, in
-// every way in which files are changed, and a connection never finds none.
+// whatever way they are changed, and a connection always finds a certificate.
 func TestCertificateFiles(t *testing.T) {
 	a := newAuthority(t)
 	dir := t.TempDir()
@@ -187,7 +188,7 @@ func TestCertificateFiles(t *testing.T) {
 	write("two", "third")
 	expect("the files were replaced", "third", 0)
 
-	// In the middle of an update the certificate is there and its key is not.
+	// In the middle of an update the certificate exists and its key does not.
 	cert, key := named("fourth")
 	replace(t, filepath.Join(dir, "two", "cert.pem"), cert)
 	expect("only the certificate was replaced", "third", 1)
@@ -240,8 +241,8 @@ func TestCertificateDirectory(t *testing.T) {
 	}
 }
 
-// TestTLSConfig: ALPN and the key log are crypto/tls's, and the state is found
-// through layers on top.
+// TestTLSConfig: ALPN and the key log work as in crypto/tls, and the state is
+// found through layers on top.
 func TestTLSConfig(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	var keys strings.Builder

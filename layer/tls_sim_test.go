@@ -13,8 +13,8 @@ import (
 )
 
 // TestTLSSameSeedSameTrace: with Sim.TLS, which makes random numbers, clock and
-// certificates repeat, a simulated run with TLS repeats byte for byte, whatever
-// GOMAXPROCS is (R60, R81, behaviour 94).
+// certificates repeatable, a simulated run with TLS repeats byte for byte,
+// whatever GOMAXPROCS is (R60, R81, behaviour 94).
 func TestTLSSameSeedSameTrace(t *testing.T) {
 	hashes := map[uint64][]int{}
 	for _, procs := range []int{1, 2, 2} {

@@ -15,7 +15,7 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// hello is a client's first message, after which it falls silent.
+// hello returns a client's first message, after which the client falls silent.
 func hello(t *testing.T) []byte {
 	t.Helper()
 	a, b := net.Pipe()
@@ -26,12 +26,12 @@ func hello(t *testing.T) []byte {
 		_ = b.Close()
 		done <- buf[:n]
 	}()
-	_ = tls.Client(a, &tls.Config{ServerName: "server.test"}).Handshake() // fails: nobody answers
+	_ = tls.Client(a, &tls.Config{ServerName: "server.test"}).Handshake() // fails: there is no answer
 	_ = a.Close()
 	return <-done
 }
 
-// silent says hello and nothing more.
+// silent sends its hello and nothing more.
 type silent struct {
 	hello []byte
 	lost  *int
@@ -42,8 +42,8 @@ func (s silent) ConnectionMade(t weir.Transport)  { *s.tr = t; _, _ = t.Write(s.
 func (silent) DataReceived(p []byte) (int, error) { return len(p), nil }
 func (s silent) ConnectionLost(error)             { *s.lost++ }
 
-// wantGoroutines waits until no more than n are left: one that has said its last
-// word still has to return.
+// wantGoroutines waits until no more than n are left: a goroutine that has done
+// its last work still has to return.
 func wantGoroutines(t *testing.T, n int) {
 	t.Helper()
 	for range 3000 {
@@ -55,7 +55,7 @@ func wantGoroutines(t *testing.T, n int) {
 	t.Errorf("%d goroutines, there were %d", runtime.NumGoroutine(), n)
 }
 
-// heap is how many bytes are in use, stacks included.
+// heap returns how many bytes are in use, stacks included.
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -64,8 +64,8 @@ func heap() uint64 {
 	return m.HeapAlloc + m.StackInuse
 }
 
-// TestTLSHandshakeCap: handshakes beyond the cap wait; those that stall give way
-// after a second, and the others get through.
+// TestTLSHandshakeCap: handshakes beyond the cap wait; those that stall give
+// way after a second, and the others complete.
 func TestTLSHandshakeCap(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	begun := 0
@@ -91,8 +91,9 @@ func TestTLSHandshakeCap(t *testing.T) {
 	}
 }
 
-// TestTLSWaitsForUs: a handshake that a worker computes, or that waits for one, is
-// not silent, however long that takes and whoever wants its place.
+// TestTLSWaitsForUs: a handshake that a worker computes, or that waits for a
+// worker, does not count as silent, however long that takes and whoever wants
+// its place.
 func TestTLSWaitsForUs(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	entered, proceed := make(chan bool, 3), make(chan bool)
@@ -100,7 +101,7 @@ func TestTLSWaitsForUs(t *testing.T) {
 		entered <- true
 		select {
 		case <-proceed:
-		case <-time.After(5 * time.Second): // a loop that waits for it
+		case <-time.After(5 * time.Second): // a loop that waits for the worker
 		}
 		return nil, nil
 	}
@@ -127,8 +128,8 @@ func TestTLSWaitsForUs(t *testing.T) {
 	}
 }
 
-// TestTLSStalled: 5,000 handshakes that never end cost bounded memory, keep
-// no newcomer out, and leave nothing behind (docs/promises.md, TLS).
+// TestTLSStalled: 5,000 handshakes that never end cost bounded memory, keep no
+// new peer out, and leave nothing behind (docs/promises.md, TLS).
 func TestTLSStalled(t *testing.T) {
 	for _, workers := range []int{0, 1} {
 		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) { stall(t, workers) })
@@ -164,7 +165,7 @@ func stall(t *testing.T, workers int) {
 		ping()
 		return len(p)
 	}
-	// For people: what the machine does besides is in these times too.
+	// For people to read: these times include whatever else the machine does.
 	spread := func() {
 		if len(times) == 0 {
 			return
@@ -180,8 +181,8 @@ func stall(t *testing.T, workers int) {
 	goroutines := runtime.NumGoroutine()
 	before := heap()
 	opening := hello(t)
-	// The peers are elsewhere: what they cost must not be taken for what the
-	// server costs.
+	// The peers are in another process: what they cost must not count as the
+	// server's cost.
 	conns := make([]net.Conn, 0, stalled)
 	r.peer(func() error {
 		for range stalled {
@@ -200,13 +201,13 @@ func stall(t *testing.T, workers int) {
 	spread()
 	used := int64(heap()) - int64(before)
 	t.Logf("%.1f KB for each of %d that stall", float64(used)/1024/float64(stalled), stalled)
-	// The cap's handshakes with crypto/tls's state, and for all others both ends'
-	// transports and what the client said.
+	// Handshakes up to the cap with the state of crypto/tls, and for all others
+	// the transports of both ends and what the client sent.
 	if limit := int64(1024*24<<10 + stalled*8<<10); used > limit {
 		t.Errorf("%d bytes for %d that stall, want at most %d", used, stalled, limit)
 	}
 
-	// A newcomer gets through.
+	// A new peer gets through.
 	c := &layertest.Ear{}
 	r.loop.Connect("tcp", addr, layer.Client(c, layer.TLS(client, layer.WithHandshakeTimeout(-1))))
 	r.until("a newcomer", func() bool { return c.Made > 0 || c.Failed != nil })
@@ -221,7 +222,7 @@ func stall(t *testing.T, workers int) {
 		_ = conn.Close()
 	}
 	conns = nil
-	// What the last of them report is queued still when they are gone.
+	// The reports of the last of them are still queued when they are gone.
 	r.until("all gone, and said", func() bool {
 		wait, timer := r.loop.Next()
 		return r.loop.Connections() == 0 && !(timer && wait == 0)
@@ -233,8 +234,8 @@ func stall(t *testing.T, workers int) {
 	}
 }
 
-// TestTLSWorkersCompute: what a handshake computes for a peer is done beside the
-// loop, whose connections are served meanwhile, however long it takes.
+// TestTLSWorkersCompute: the computations of a handshake are done off the loop,
+// whose connections are served meanwhile, however long they take.
 func TestTLSWorkersCompute(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	slow, entered, proceed := make(chan bool, 1), make(chan bool, 1), make(chan bool)
@@ -291,8 +292,9 @@ func TestTLSWorkersCompute(t *testing.T) {
 	r.until("all gone", func() bool { return r.loop.Connections() == 0 })
 }
 
-// TestTLSLoopCloses: a loop that is closed with handshakes in progress, on another
-// goroutine than ran it, leaves nothing (behaviour 50, G6).
+// TestTLSLoopCloses: a loop that is closed with handshakes in progress, on a
+// different goroutine from the one that ran it, leaves nothing behind
+// (behaviour 50, G6).
 func TestTLSLoopCloses(t *testing.T) {
 	for _, name := range weir.Backends() {
 		for i := range 4 {

@@ -13,7 +13,7 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// starter speaks a line in the clear and then starts TLS.
+// starter sends a line in the clear and then starts TLS.
 func starter(e *layertest.Ear, tlsLayer layer.Layer, failed *error) *layertest.Ear {
 	clear := &layertest.Ear{}
 	clear.OnData = func(p []byte) int {
@@ -30,7 +30,7 @@ func starter(e *layertest.Ear, tlsLayer layer.Layer, failed *error) *layertest.E
 	return clear
 }
 
-// TestSTARTTLS: TLS starts in mid-stream on both sides (R39, behaviour 54).
+// TestSTARTTLS: TLS starts mid-stream on both sides (R39, behaviour 54).
 func TestSTARTTLS(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -56,7 +56,7 @@ func TestSTARTTLS(t *testing.T) {
 	})
 }
 
-// TestSTARTTLSPipelined: what a client sends in the clear behind its request to
+// TestSTARTTLSPipelined: what a client sends in the clear after its request to
 // start TLS goes to TLS, which refuses it; it never reaches the protocol above.
 func TestSTARTTLSPipelined(t *testing.T) {
 	server, _ := tlsPair(t, tls.VersionTLS13)
@@ -74,8 +74,8 @@ func TestSTARTTLSPipelined(t *testing.T) {
 	}
 }
 
-// TestStopTLS: TLS ends and the connection goes on in the clear; what follows the
-// close_notify in the same segment belongs to what comes after (R39).
+// TestStopTLS: TLS ends and the connection goes on in the clear; what follows
+// the close_notify in the same segment is part of the clear text (R39).
 func TestStopTLS(t *testing.T) {
 	versions(t, func(t *testing.T, v uint16) {
 		server, client := tlsPair(t, v)
@@ -121,7 +121,7 @@ func TestStopTLS(t *testing.T) {
 	})
 }
 
-// TestStopTLSUnanswered: a peer that does not agree loses the connection.
+// TestStopTLSUnanswered: if the peer does not agree, the connection is lost.
 func TestStopTLSUnanswered(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
 	r := newRig(t)

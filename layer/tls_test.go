@@ -29,10 +29,10 @@ type authority struct {
 	last int64
 }
 
-// issue is what a certificate says.
+// issue is the content of a certificate.
 type issue struct {
 	cn         string
-	cns        []string // more common names, in front of cn
+	cns        []string // further common names, before cn
 	dns        []string
 	uri        string
 	uris       []string  // more
@@ -117,7 +117,7 @@ func (a *authority) issue(i issue) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-// tlsPair is a server's and a client's configuration that fit.
+// tlsPair returns matching configurations for a server and a client.
 func tlsPair(t testing.TB, version uint16) (server, client *tls.Config) {
 	t.Helper()
 	a := newAuthority(t)
@@ -129,13 +129,15 @@ func tlsPair(t testing.TB, version uint16) (server, client *tls.Config) {
 // TestTLS: a TLS connection is a stream like any other (R38, R39, behaviours 20 to 47).
 func TestTLS(t *testing.T) {
 	server, client := tlsPair(t, tls.VersionTLS13)
-	// Many cases leave a close_notify unanswered: a second each would be long.
+	// Many cases leave a close_notify unanswered: a second for each would take
+	// long.
 	soon := layer.WithCloseTimeout(10 * time.Millisecond)
 	s, c := layer.TLSServer(server, soon), layer.TLS(client, soon)
 	w := layer.WithHandshakeWorkers(2)
 	sw, cw := layer.TLSServer(server, w, soon), layer.TLS(client, w, soon)
 	if race.Enabled {
-		// Encryption is slow under the detector: what has goroutines has to do.
+		// Encryption is slow under the race detector: the variant with
+		// goroutines has to suffice.
 		t.Run("with workers", func(t *testing.T) { layertest.SuiteIn(t, weirtest.OneBackend, []layer.Layer{sw}, []layer.Layer{cw}) })
 		return
 	}
@@ -147,8 +149,8 @@ func TestTLS(t *testing.T) {
 	t.Run("over TLS", func(t *testing.T) { layertest.Suite(t, []layer.Layer{s, s}, []layer.Layer{c, c}) })
 }
 
-// TestTLSSteady: a message costs the one allocation that crypto/tls makes to read
-// a record, and none of ours (R6).
+// TestTLSSteady: a message costs the one allocation that crypto/tls makes to
+// read a record, and none by us (R6).
 func TestTLSSteady(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")

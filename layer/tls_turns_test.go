@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestTurns: whatever is pushed and removed, each line is served first come, first
-// served, and the lines in turn.
+// TestTurns: whatever is pushed and removed, each line is served first come,
+// first served, and the lines take turns.
 func TestTurns(t *testing.T) {
 	var q turns
 	one := func(peer, n int) *handshake {
@@ -25,7 +25,7 @@ func TestTurns(t *testing.T) {
 			all = append(all, h)
 		}
 	}
-	q.remove(all[4]) // the second of the second address
+	q.remove(all[4]) // the second handshake of the second address
 	got := ""
 	for q.n > 0 {
 		got += string(q.pop().buf) + " "
@@ -38,8 +38,8 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// TestHolders: the address with the most places is known whatever was given and
-// taken, and of its handshakes which moved longest ago.
+// TestHolders: whatever was given and taken, it is known which address has the
+// most places, and which of its handshakes moved longest ago.
 func TestHolders(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var hs holders

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// tlsWire is the net.Conn that crypto/tls sees. It never blocks the loop: in the
-// handshake its Read yields, afterwards it says that there is nothing now. Its
-// Write takes everything, since crypto/tls takes a write error for final; flow
-// control is the carrier's.
+// tlsWire is the net.Conn that crypto/tls sees. It never blocks the loop:
+// during the handshake its Read yields, and afterwards it returns errAgain when
+// there is nothing to read. Its Write takes everything, since crypto/tls treats
+// a write error as final; flow control is up to the carrier.
 type tlsWire tlsConn
 
-// errAgain says that there is nothing to read now. crypto/tls keeps what it has
-// and lets Read be called again, because it is temporary.
+// errAgain says that there is nothing to read now. Because it is a temporary
+// error, crypto/tls keeps what it has and allows Read to be called again.
 var errAgain error = againError{}
 
 type againError struct{}
@@ -61,8 +61,8 @@ func (w *tlsWire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send gives p to what is below. The records of one large Write are joined: to
-// send each by itself costs more than to copy it.
+// send passes p down. The records of one large Write are joined: sending each
+// by itself costs more than copying it.
 func (w *tlsWire) send(p []byte) {
 	if w.over {
 		return
@@ -85,7 +85,8 @@ func (w *tlsWire) leave(j *tlsJoined) {
 	j.b = j.b[:0]
 }
 
-// Close implements net.Conn; crypto/tls calls it for contexts only, and has none.
+// Close implements net.Conn; crypto/tls calls it only for contexts, and has
+// none here.
 func (w *tlsWire) Close() error { return nil }
 
 // LocalAddr implements net.Conn.
@@ -104,7 +105,8 @@ func (w *tlsWire) RemoteAddr() net.Addr {
 	return w.below.RemoteAddr()
 }
 
-// SetDeadline implements net.Conn. Deadlines are the loop's timers.
+// SetDeadline implements net.Conn. It has no effect: the loop's timers serve as
+// deadlines.
 func (w *tlsWire) SetDeadline(time.Time) error { return nil }
 
 // SetReadDeadline implements net.Conn.
@@ -154,14 +156,14 @@ func (r recordEnd) completes(p []byte) bool {
 	return false
 }
 
-// recordHead is the beginning of the record that came last.
+// recordHead holds the beginning of the latest record.
 type recordHead struct {
 	b    [headerLen + 2]byte
 	n    int
 	more bool // the record is longer
 }
 
-// see takes bytes of a record; first: they begin it.
+// see takes bytes of a record; first says that they begin it.
 func (r *recordHead) see(first bool, p []byte) {
 	if first {
 		r.n, r.more = 0, false
@@ -171,8 +173,9 @@ func (r *recordHead) see(first bool, p []byte) {
 	r.more = r.more || k < len(p)
 }
 
-// plainAlert is the alert that the record is, unless it is something else or is
-// encrypted: those of TLS 1.2 are longer, and those of 1.3 have another type.
+// plainAlert returns the alert in the record, unless the record is something
+// else or is encrypted: encrypted alerts are longer in TLS 1.2, and have
+// another record type in 1.3.
 func (r *recordHead) plainAlert() (alert uint8, ok bool) {
 	const typeAlert = 21
 	return r.b[6], r.n == len(r.b) && !r.more && r.b[0] == typeAlert && r.b[1] == 3 && r.b[3] == 0 && r.b[4] == 2

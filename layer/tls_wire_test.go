@@ -24,7 +24,7 @@ func ends(p []byte, piece func(rest int) int) []int {
 }
 
 // FuzzRecordEnd: however a stream is cut, its records end in the same places,
-// which are those that its headers say.
+// those given by its headers.
 func FuzzRecordEnd(f *testing.F) {
 	f.Add([]byte("\x17\x03\x03\x00\x02ab\x15\x03\x03\x00\x00\x16\x03\x03\x00\x01c"), uint8(3))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint8(1))

@@ -13,8 +13,9 @@ import (
 	"github.com/weir-io/weir/layer/internal/layertest"
 )
 
-// plainAlerter is the wire of a client that answers the server's flight of TLS 1.3 with
-// an alert in the clear, as OpenSSL's do that refuse the certificate.
+// plainAlerter is the wire of a client that answers the server's TLS 1.3 flight
+// with an alert in the clear, as OpenSSL's clients do when they refuse the
+// certificate.
 type plainAlerter struct {
 	net.Conn
 	alert []byte
@@ -31,8 +32,9 @@ func (p *plainAlerter) Write(b []byte) (int, error) {
 	return 0, net.ErrClosed
 }
 
-// TestAlertInClear: a client that refuses the certificate before it has its keys is
-// told as that, not as a bad record MAC; what only looks like it is not.
+// TestAlertInClear: a client that refuses the certificate before it has its
+// keys is reported as such, not as a bad record MAC; something that only looks
+// like it is not.
 func TestAlertInClear(t *testing.T) {
 	a := newAuthority(t)
 	cert := a.issue(issue{cn: "a.test"})
@@ -69,8 +71,8 @@ func TestAlertInClear(t *testing.T) {
 	}
 }
 
-// TestRenegotiation: a client that wants another handshake within a connection of TLS
-// 1.2 is refused, in words.
+// TestRenegotiation: a client that wants another handshake within a TLS 1.2
+// connection is refused, with an error in plain words.
 func TestRenegotiation(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {

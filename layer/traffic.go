@@ -12,11 +12,11 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// Traffic is one event of a connection, as a traffic log has it.
+// Traffic is one event of a connection, as in a traffic log.
 type Traffic struct {
 	Conn  uint64        // the connection's number, from 1 on, in the order they were made
 	After time.Duration // since the connection was made
-	At    time.Time     // by the loop's clock; zero in what was read from a recording
+	At    time.Time     // by the loop's clock; zero in events read from a recording
 	What  TrafficKind
 	Data  []byte // of Received and Sent; lent
 	Text  string // of Made: both addresses; of Lost: the reason, "" for a clean end
@@ -25,7 +25,7 @@ type Traffic struct {
 // TrafficKind says what happened.
 type TrafficKind byte
 
-// The kinds of traffic. Their values are the signs of the log's lines.
+// The kinds of traffic. Their values are the signs in the lines of a log.
 const (
 	Made     TrafficKind = '+'
 	Received TrafficKind = '<'
@@ -35,12 +35,13 @@ const (
 	Lost     TrafficKind = '-'
 )
 
-// Observe is the layer that shows everything that passes to f and changes
-// nothing. f is called on the loop's goroutine, of each loop that the Layer is
-// used on, before the bytes go on.
+// Observe returns a layer that shows f everything that passes and changes
+// nothing. f is called before the bytes go on, on the goroutine of the
+// connection's loop.
 func Observe(f func(Traffic)) Layer { return observe(f, nil) }
 
-// observe is Observe; the connections wait while gate, unless it is nil, is shut.
+// observe is Observe with a gate: unless it is nil, the connections wait while
+// it is shut.
 func observe(f func(Traffic), gate *roomGate) Layer {
 	var count atomic.Uint64
 	return func(a Above) Above {
@@ -55,11 +56,11 @@ type observer struct {
 	Base
 	f     func(Traffic)
 	count *atomic.Uint64
-	conn  uint64 // 0: what it does is not shown yet
+	conn  uint64 // 0: its events are not shown yet
 	from  time.Time
 
 	gate *roomGate // nil: it never waits
-	wait *roomWait // made when it first does
+	wait *roomWait // made when it first waits
 }
 
 func (o *observer) see(what TrafficKind, data []byte, text string) {
@@ -125,10 +126,10 @@ func (o *observer) Write(bufs [][]byte) (int, error) {
 	return n, err
 }
 
-// gatedPiece is how many bytes pass at once where they may have to wait.
+// gatedPiece is how many bytes pass at once when they may have to wait.
 const gatedPiece = 64 << 10
 
-// writeGated is Write, as far as there is room.
+// writeGated does what Write does, as far as there is room.
 func (o *observer) writeGated(bufs [][]byte) (total int, err error) {
 	for _, p := range bufs {
 		for len(p) > 0 {
@@ -170,7 +171,8 @@ func (o *observer) ConnectionLost(err error) {
 	o.Base.ConnectionLost(err)
 }
 
-// shut reports whether the connection has to wait. It then hears when it has not.
+// shut reports whether the connection has to wait. If so, it is told when it
+// need not any more.
 func (o *observer) shut() bool {
 	if o.gate == nil || !o.gate.s.Full() && o.gate.s.Err() == nil {
 		return false
@@ -206,17 +208,18 @@ type roomGate struct {
 
 	mu    sync.Mutex
 	waits []*roomWait
-	asked bool // the sink was
+	asked bool // the sink was asked to tell
 }
 
-// roomWait is one connection's. Its fields belong to the loop, in to the gate.
+// roomWait is one connection's wait for room. Its fields belong to the loop,
+// except in, which belongs to the gate.
 type roomWait struct {
 	room *weir.Notifier
 	over bool
 	in   bool
 }
 
-// join has w notified when there is room.
+// join makes the gate notify w when there is room.
 func (g *roomGate) join(w *roomWait) {
 	g.mu.Lock()
 	if !w.in {
@@ -231,7 +234,7 @@ func (g *roomGate) join(w *roomWait) {
 	}
 }
 
-// leave is for a connection that is gone.
+// leave forgets a connection that is gone.
 func (g *roomGate) leave(w *roomWait) {
 	w.over = true
 	g.mu.Lock()
@@ -245,7 +248,7 @@ func (g *roomGate) leave(w *roomWait) {
 	}
 }
 
-// open notifies all that wait, on the sink's goroutine.
+// open notifies all waiting connections, on the sink's goroutine.
 func (g *roomGate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -260,26 +263,26 @@ func (g *roomGate) open() {
 // LogFormat is how a traffic log shows bytes.
 type LogFormat byte
 
-// The formats. In each an event is one line, whatever the bytes are.
+// The formats. In each, an event is one line, whatever the bytes are.
 const (
 	LogText  LogFormat = iota // "GET / HTTP/1.1\r\n": all but printable ASCII is escaped
-	LogHex                    // 47 45 54 and, behind it, the text
+	LogHex                    // 47 45 54 and, after it, the text
 	LogCount                  // no bytes, only how many
 )
 
-// LogConfig is how traffic is written.
+// LogConfig says how traffic is written.
 type LogConfig struct {
 	Format LogFormat
-	// Limit is how many bytes of an event are shown, 0 for all: the line says how
-	// many there were.
+	// Limit is how many bytes of an event are shown, 0 for all; the line says
+	// how many there were.
 	Limit int
 	// JSON writes each event as an object, with the members of a record of slog and
 	// conn, seconds, event, bytes, data, hex, text.
 	JSON bool
 }
 
-// Log is the layer that writes what passes to s, each event as one line that is one
-// entry of s:
+// Log returns a layer that writes what passes to s, each event as one line that
+// is one entry of s:
 //
 //	1 +0.000000 + 127.0.0.1:8080 127.0.0.1:51234
 //	1 +0.000130 < 18 "GET / HTTP/1.0\r\n\r\n"
@@ -287,13 +290,13 @@ type LogConfig struct {
 //	1 +0.001300 -
 //
 // The number is the connection's, the time is in seconds since it was made, and
-// behind the sign of a TrafficKind come the length and the bytes. Everything that
-// a peer can choose is escaped. No connection waits for s, unless s is lossless: see
-// package sink for what happens where its writer does not keep up or fails. For a
-// lossless s a connection is not read from, and takes nothing, while s is full, with
-// what one event brings beyond its bounds; a new one waits at its beginning. If s
-// breaks, its connections are lost with its error.
-// Log with LogText and no limit is what ReadRecording reads.
+// the sign of a TrafficKind is followed by the length and the bytes. Everything
+// that a peer can choose is escaped. No connection waits for s, unless s is
+// lossless: see package sink for what happens when its writer does not keep up
+// or fails. While a lossless s is full, up to its bounds and whatever a single
+// event adds to them, a connection is not read from and takes nothing; a new
+// connection waits before it begins. If s breaks, its connections are lost with
+// its error. ReadRecording reads what Log writes with LogText and no limit.
 func Log(s *sink.Sink, c LogConfig) Layer {
 	l := &logger{s: s, c: c}
 	if s.Lossless() {
@@ -318,13 +321,13 @@ func (l *logger) see(t Traffic) {
 		l.line = appendTraffic(l.line[:0], t, l.c)
 	}
 	l.line = append(l.line, '\n')
-	_ = l.s.Put(l.line) // what has no room is counted there, and said
+	_ = l.s.Put(l.line) // the sink counts and reports what has no room
 	if cap(l.line) > 64<<10 {
 		l.line = nil
 	}
 }
 
-// appendTraffic writes an event without the newline.
+// appendTraffic appends an event without the newline.
 func appendTraffic(b []byte, t Traffic, c LogConfig) []byte {
 	b = strconv.AppendUint(b, t.Conn, 10)
 	us := t.After.Microseconds()
@@ -350,7 +353,7 @@ func appendTraffic(b []byte, t Traffic, c LogConfig) []byte {
 			b = appendQuoted(append(b, ' '), p)
 		case LogText:
 			b = appendQuoted(append(b, ' '), p)
-		default: // the count is all
+		default: // only the count is shown
 		}
 		if len(p) < len(t.Data) && c.Format != LogCount {
 			b = append(b, "..."...)
@@ -366,8 +369,8 @@ func appendTraffic(b []byte, t Traffic, c LogConfig) []byte {
 	return b
 }
 
-// appendJSON writes an event as an object, without the newline. Bytes are shown as
-// in text: all but printable ASCII is escaped, as Go does.
+// appendJSON appends an event as an object, without the newline. Bytes are
+// shown as in text: everything but printable ASCII is escaped, as in Go.
 func appendJSON(b []byte, t Traffic, c LogConfig) []byte {
 	b = append(b, `{"time":"`...)
 	b = t.At.AppendFormat(b, time.RFC3339Nano)
@@ -403,7 +406,7 @@ func appendJSON(b []byte, t Traffic, c LogConfig) []byte {
 	return append(b, '}')
 }
 
-// word is the kind in JSON.
+// word returns the name of the kind in JSON.
 func (k TrafficKind) word() string {
 	switch k {
 	case Made:
@@ -423,7 +426,7 @@ func (k TrafficKind) word() string {
 	return "cut"
 }
 
-// appendText writes p escaped, as a string of JSON.
+// appendText appends p, escaped, as a JSON string.
 func appendText(b, p []byte) []byte {
 	b = append(b, '"')
 	for _, c := range p {
@@ -443,8 +446,8 @@ func appendText(b, p []byte) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendQuoted writes p between quotes, printable ASCII as it is and all else
-// escaped as Go does, byte by byte.
+// appendQuoted appends p in quotes, printable ASCII as it is and everything
+// else escaped as in Go, byte by byte.
 func appendQuoted(b, p []byte) []byte {
 	b = append(b, '"')
 	for _, c := range p {

@@ -7,8 +7,8 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// asker is a client that says everything, ends its direction, and waits for the
-// answer.
+// asker is a client that sends its whole request, ends its direction, and waits
+// for the answer.
 type asker struct{ over func() }
 
 func (a asker) ConnectionMade(t weir.Transport) {
@@ -25,9 +25,9 @@ func (a asker) DataReceived(p []byte) (int, error) {
 
 func (a asker) ConnectionLost(error) { a.over() }
 
-// A port of ours leads to a server elsewhere: each connection to the one is
-// joined to a new connection to the other. The client's end of stream is passed
-// on, and the answer to it comes back.
+// A local port leads to a server elsewhere: each connection to the port is
+// joined to a new connection to the server. The client's end of stream is
+// passed on, and the answer to it comes back.
 func Example() {
 	l, err := weir.New()
 	if err != nil {
@@ -51,13 +51,14 @@ func Example() {
 	front, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
 		var up *weir.Connector
 		r := relay.New(relay.Config{
-			Abandon: func(relay.Side) { up.Stop() }, // the client left before the server was there
+			Abandon: func(relay.Side) { up.Stop() }, // the client left before the server was connected
 			Done: func(r relay.Result) {
 				result = r
 				over()
 			},
 		})
-		// The client may be there first: what it sends waits for the server.
+		// The client may be connected first: what it sends waits for the
+		// server.
 		up = l.Connect("tcp", server.Addr().String(), r.Protocol(relay.B))
 		return r.Protocol(relay.A)
 	})
@@ -76,8 +77,8 @@ func Example() {
 	// 5 bytes there and 5 back; A ended first: <nil>
 }
 
-// Datagrams are relayed each on its own; a peer is known by its address, and
-// forgotten when it has been silent for a while.
+// Each datagram is relayed on its own; a peer is identified by its address and
+// forgotten after it has been silent for a while.
 func ExampleNewPackets() {
 	l, err := weir.New()
 	if err != nil {

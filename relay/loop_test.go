@@ -19,15 +19,15 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// patience bounds what a test waits for on real sockets.
+// patience bounds how long a test waits for anything on real sockets.
 const patience = 30 * time.Second
 
-// served is a relay on a loop of its own, from an address to a listener.
+// served is a relay on its own loop, from an address to a listener.
 type served struct {
 	addr    string
 	backend net.Listener
 	results chan relay.Result
-	splices bool // the backend is one that can
+	splices bool // the backend can splice
 }
 
 func serve(t *testing.T, onlyCopy bool) *served {
@@ -113,9 +113,9 @@ func TestNettest(t *testing.T) {
 	})
 }
 
-// TestBothWays sends megabytes both ways at once, each ending its own writing,
-// and compares every byte; spliced and copied, with readers in a hurry and slow
-// ones (behaviours 24 and 26).
+// TestBothWays sends megabytes both ways at once, each end closing its own
+// direction, and compares every byte; spliced and copied, with fast readers and
+// slow ones (behaviours 24 and 26).
 func TestBothWays(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -193,12 +193,13 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
-// smallReads reads little at a time.
+// smallReads reads a little at a time.
 type smallReads struct{ r io.Reader }
 
 func (s smallReads) Read(p []byte) (int, error) { return s.r.Read(p[:min(len(p), 1000)]) }
 
-// TestResetPasses: a reset on one side is a reset on the other, spliced or not.
+// TestResetPasses: a reset on one side becomes a reset on the other, spliced or
+// not.
 func TestResetPasses(t *testing.T) {
 	for _, bulk := range []int{0, 4 << 20} {
 		s := serve(t, false)
@@ -227,7 +228,7 @@ func TestResetPasses(t *testing.T) {
 	}
 }
 
-// TestLateReply: the reply comes long after the request has ended.
+// TestLateReply: the reply arrives long after the request has ended.
 func TestLateReply(t *testing.T) {
 	s := serve(t, false)
 	client, server, err := s.ends(t)

@@ -1,5 +1,5 @@
-// Package relay joins two streams: what comes from one is written to the other,
-// both ways at once, until both have ended.
+// Package relay joins two streams: whatever arrives from one is written to the
+// other, both ways at once, until both have ended.
 //
 //	          bytes, end of stream, loss
 //	A ──────▶ protocol A ─────────────────▶ transport of B ──▶
@@ -7,17 +7,18 @@
 //	          room to write ───▶ reading
 //
 // A Relay is a pair of protocols. Either side may be connected first; what it
-// sends waits until the other is there, all but the first piece in the system, and
-// that it has gone is noticed (Config.Left). A side that cannot keep up
-// pauses the reading of the other, so memory stays at one write buffer each way.
-// The end of a stream is passed on alone: the other direction goes on, and no
-// timer runs, so a reply is never lost, however late it comes. Bulk moves
-// through the kernel without being copied where it can (see weir.Splicer).
+// sends waits until the other is connected, all but the first piece of it in
+// the system's buffers, and if it leaves meanwhile, the relay notices
+// (Config.Left). A side that cannot keep up pauses reading from the other, so
+// memory stays at one write buffer each way. The end of a stream is passed on
+// by itself: the other direction goes on, and no timer runs, so a reply is
+// never lost, however late it comes. Bulk moves through the kernel without
+// being copied where it can (see weir.Splicer).
 //
-// A side that fails has what it sent before delivered, through whatever layers the
-// other side has, and then the other side is reset, so that its peer does not take
-// the failure for an end. Only that is bounded in time: by Config.Patience, in
-// which some byte must move.
+// When a side fails, what it had sent is still delivered, through whatever
+// layers the other side has; then the other side is reset, so that its peer
+// does not take the failure for an end of stream. Only this delivery is bounded
+// in time: some byte must move within Config.Patience.
 package relay
 
 import (
@@ -29,7 +30,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Side is one of the two ends of a relay.
+// Side is one of the two sides of a relay.
 type Side uint8
 
 // The sides.
@@ -48,57 +49,62 @@ func (s Side) String() string {
 // Other is the opposite side.
 func (s Side) Other() Side { return 1 - s }
 
-// Config is what a relay tells of itself. Every function may be nil; all are
-// called on the loop's goroutine.
+// Config holds a relay's settings and callbacks. Every function may be nil; all
+// are called on the loop's goroutine.
 type Config struct {
-	// Connected is called once both sides are there.
+	// Connected is called once both sides are connected.
 	Connected func()
-	// Failed hears that the connect of a side came to nothing. It returns true
-	// if the side's protocol is being connected again; else the relay ends, and
-	// the other side is reset so that its peer does not take it for an end.
+	// Failed is called when connecting a side has failed. It returns true if
+	// the side's protocol is being connected again; otherwise the relay ends,
+	// and the other side is reset so that its peer does not take this for an
+	// end of stream.
 	Failed func(s Side, err *weir.ConnectError) (again bool)
-	// Abandon is called if the relay ends before a side was connected: whoever
-	// connects it can stop.
+	// Abandon is called if the relay ends before a side is connected: the
+	// caller can stop connecting it.
 	Abandon func(s Side)
-	// Left is called when the stream of a side ends before the other side is there
-	// and with nothing sent: its peer has gone, or it only reads. TCP does not say
-	// which. It returns how long the relay goes on waiting for the other side before
-	// it ends, as by Abort, such as LeftFor; 0 or less, and a nil Left: no bound.
+	// Left is called when the stream of a side ends before the other side is
+	// connected and before anything was sent: its peer has gone, or it only
+	// reads. TCP does not say which. Left returns how long, LeftFor for
+	// example, the relay goes on waiting for the other side before it ends as
+	// if by Abort. With 0 or less, or with a nil Left, there is no bound.
 	Left func(s Side) time.Duration
-	// Done is called once, last, when both sides are over. A peer in the same loop
-	// may hear of its own end before or after that.
+	// Done is called once, last, when both sides are over. A peer on the same
+	// loop may learn of its own end before or after that.
 	Done func(r Result)
 	// Copy turns splicing off.
 	Copy bool
-	// Patience is how long, once a side has failed, nothing may move before the
-	// relay gives up what is still to be delivered; up to twice that passes. 0 is
-	// 15 s, below 0 no bound.
+	// Patience is how long, once a side has failed, the relay goes on without
+	// any byte moving before it gives up delivering the rest; giving up may
+	// take up to twice that. 0 means 15 s; a negative value sets no bound.
 	Patience time.Duration
 }
 
-// LeftFor is what Config.Left should return where a connect costs something: long
-// enough for a peer that only reads, and short enough that one that has given up
-// does not keep a socket and a name busy for as long as a connect may take.
+// LeftFor is what Config.Left should return where connecting is expensive: it
+// is long enough for a peer that only reads, and short enough that a peer that
+// has given up does not tie up a socket and a name for as long as a connect may
+// take.
 const LeftFor = 5 * time.Second
 
-// defaultPatience is Config.Patience's.
+// defaultPatience is the default of Config.Patience.
 const defaultPatience = 15 * time.Second
 
-// Result is how a relay went.
+// Result says how a relay went.
 type Result struct {
-	// Bytes[s] is how many bytes came from s and were taken by the other side.
+	// Bytes[s] is how many bytes came from s and were accepted by the other
+	// side.
 	Bytes [2]int64
 	// Spliced[s] is how many of them the kernel moved.
 	Spliced [2]int64
-	// Connected is true if both sides were there.
+	// Connected is true if both sides were connected.
 	Connected bool
-	// Local is true if the relay was ended by Abort; then By and Why mean
+	// Local is true if the relay was ended by Abort; By and Why then mean
 	// nothing.
 	Local bool
-	// By is the side that failed, if one did, else the one that ended first.
+	// By is the side that failed, if one did, otherwise the one that ended
+	// first.
 	By Side
-	// Why is how: the reason of its ConnectionLost or its *weir.ConnectError,
-	// and nil for the end of its stream or a clean close.
+	// Why is the reason: the error of its ConnectionLost or its
+	// *weir.ConnectError, or nil for the end of its stream or a clean close.
 	Why error
 }
 
@@ -109,13 +115,13 @@ type Relay struct {
 	res   Result
 	ended bool // By and Why, or Local, are set
 	done  bool
-	timer *weir.Timer // Patience's; nil before a side has failed
-	seen  int64       // what had moved when it was set
-	left  *weir.Timer // Left's; nil: no side has left, or there is no bound
+	timer *weir.Timer // for Patience; nil before a side has failed
+	seen  int64       // moved() when it was set
+	left  *weir.Timer // for Left; nil: no side has left, or there is no bound
 }
 
-// When a direction is taken for bulk and spliced: after so many bytes, at a
-// read of at least so many. Small messages gain nothing from a pipe in between.
+// A direction counts as bulk and is spliced after bulkAfter bytes, at a read of
+// at least bulkRead. Small messages gain nothing from a pipe in between.
 const (
 	bulkAfter = 128 << 10
 	bulkRead  = 16 << 10
@@ -130,19 +136,19 @@ func New(c Config) *Relay {
 	return r
 }
 
-// Protocol is the protocol to connect as side s, once.
+// Protocol returns the protocol to connect as side s, once.
 func (r *Relay) Protocol(s Side) weir.Protocol { return &r.sides[s] }
 
-// Transport is the transport of side s; nil while it is not connected. It stays
-// readable after the end, for its addresses.
+// Transport returns the transport of side s, nil while it is not connected. It
+// remains available after the end, for its addresses.
 func (r *Relay) Transport(s Side) weir.Transport { return r.sides[s].t }
 
-// Bytes is how many bytes have come from each side and were taken by the other
-// until now; what the kernel moves is counted when it has moved it.
+// Bytes returns how many bytes have come from each side so far and were
+// accepted by the other; what the kernel moves is counted once it has moved.
 func (r *Relay) Bytes() [2]int64 { return [2]int64{r.sides[A].bytes, r.sides[B].bytes} }
 
-// EndInput takes nothing more from side s: the other side gets what came before,
-// and then the end of the stream, as if s had ended it. The other direction goes
+// EndInput stops reading from side s: the other side gets what came before, and
+// then the end of the stream, as if s had ended it. The other direction goes
 // on. It has no effect on a side that is not connected.
 func (r *Relay) EndInput(s Side) {
 	d := &r.sides[s]
@@ -156,7 +162,7 @@ func (r *Relay) EndInput(s Side) {
 	}
 }
 
-// Abort ends the relay now: what was not sent is dropped.
+// Abort ends the relay at once: what was not sent is dropped.
 func (r *Relay) Abort() {
 	if r.done {
 		return
@@ -178,8 +184,8 @@ func (r *Relay) Abort() {
 	r.finish()
 }
 
-// end notes who ended, and why. A failure counts for more than the end of a
-// stream before it: the other direction was still going on.
+// end records which side ended, and why. A failure overrides an earlier end of
+// stream: the other direction was still going on.
 func (r *Relay) end(s Side, why error) {
 	if !r.ended || !r.res.Local && r.res.Why == nil && why != nil {
 		r.ended = true
@@ -187,7 +193,7 @@ func (r *Relay) end(s Side, why error) {
 	}
 }
 
-// hurry bounds what is left to be done, now that a side has failed.
+// hurry bounds how long the rest may take, now that a side has failed.
 func (r *Relay) hurry(l *weir.Loop) {
 	d := r.c.Patience
 	if d == 0 {
@@ -223,7 +229,7 @@ func (r *Relay) leave(s *side) {
 	}
 }
 
-// stay ends leave's bound.
+// stay lifts the bound that leave set.
 func (r *Relay) stay() {
 	if r.left != nil {
 		r.left.Stop()
@@ -282,31 +288,32 @@ type side struct {
 	state   state
 	t       weir.Transport
 	forward weir.Forwarder // of t; nil if it has none
-	bytes   int64          // that came from here and were taken by the other side
+	bytes   int64          // that came from here and were accepted by the other side
 
 	bulkAt   int64 // when to try a splice
 	splicing bool
 	paused   bool // reading is paused
-	full     bool // its write buffer is over the mark: do not read the other side
+	full     bool // its write buffer is above the mark: do not read the other side
 	failed   bool // its peer takes no more: what the other side sends is dropped
 	unread   bool // EndInput was called: do not read
-	early    bool // something came before the other side was there: do not read on
+	early    bool // something came before the other side was connected: do not read on
 	eof      bool // its stream ended before that
 	ended    bool // its stream has ended
 	closing  bool // it was closed or aborted here
-	reset    bool // to be aborted once its buffer is empty
+	reset    bool // abort it once its buffer is empty
 }
 
 func (s *side) other() *side { return &s.r.sides[s.id.Other()] }
 
-// flow pauses and resumes reading as it is wanted.
+// flow pauses or resumes reading, as the state of both sides requires.
 func (s *side) flow() {
 	if s.state != open || s.closing && !s.reset {
 		return
 	}
 	o := s.other()
-	// What a peer still sends to a side that only empties its buffer is read and
-	// dropped: it may be one that reads no more until its own bytes have left.
+	// What a peer still sends to a side that only empties its buffer is read
+	// and dropped: the peer may not read any more until its own bytes have
+	// left.
 	waits := o.state == waiting && s.early
 	if pause := !s.reset && (waits || o.full && !o.failed || s.unread); pause != s.paused {
 		s.paused = pause
@@ -343,7 +350,7 @@ func (s *side) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// refused is the protocol of a connection that came too late.
+// refused is the protocol of a connection that was made too late.
 type refused struct{}
 
 func (refused) ConnectionMade(weir.Transport)            {}
@@ -373,7 +380,7 @@ func (s *side) DataReceived(p []byte) (int, error) {
 		return 0, nil
 	}
 	if o.state == over || o.closing || o.failed {
-		return len(p), nil // nobody is there to take them
+		return len(p), nil // there is no one to take them
 	}
 	var n int
 	var err error
@@ -386,9 +393,9 @@ func (s *side) DataReceived(p []byte) (int, error) {
 	case errors.Is(err, weir.ErrNotWritable):
 		return 0, err
 	case err != nil:
-		// The other side is about to be lost. Its reason will come; what it had
-		// sent before is still being delivered, perhaps to a peer that reads no more
-		// until its own bytes have left.
+		// The other side is about to be lost, and the reason will follow. What
+		// it had sent is still being delivered, perhaps to a peer that does not
+		// read any more until its own bytes have left.
 		o.failed = true
 		s.r.hurry(s.t.Loop())
 		return len(p), nil
@@ -400,9 +407,9 @@ func (s *side) DataReceived(p []byte) (int, error) {
 	return n, nil
 }
 
-// splice hands this direction to the kernel.
+// splice hands this direction over to the kernel.
 func (s *side) splice() {
-	s.bulkAt += s.bytes + bulkAfter // should it end early, not again too soon
+	s.bulkAt += s.bytes + bulkAfter // if it ends early, do not try again too soon
 	if s.splicing || s.r.c.Copy {
 		return
 	}
@@ -415,8 +422,8 @@ func (s *side) splice() {
 	}
 }
 
-// spliced takes the result of a splice. Failures reach ConnectionLost of the
-// side that failed, and the end of the stream its EOFReceived.
+// spliced takes the result of a splice. A failure reaches ConnectionLost of the
+// side that failed, and an end of stream reaches its EOFReceived.
 func (s *side) spliced(n int64, _ error) {
 	s.splicing = false
 	s.bytes += n
@@ -436,8 +443,8 @@ func (s *side) ResumeWriting() {
 	s.other().flow()
 }
 
-// WriteFailed implements weir.WriteFailer: this side's peer takes no more. What it
-// sent before is still delivered.
+// WriteFailed implements weir.WriteFailer: this side's peer takes no more. What
+// it had sent is still delivered.
 func (s *side) WriteFailed(err error) {
 	if s.state != open || s.closing {
 		return
@@ -446,7 +453,7 @@ func (s *side) WriteFailed(err error) {
 	s.failed = true
 	o := s.other()
 	if o.state == waiting {
-		s.t.Abort() // there is nobody to deliver it to
+		s.t.Abort() // there is no one to deliver it to
 		return
 	}
 	o.flow()
@@ -471,8 +478,8 @@ func (s *side) EOFReceived(int) (keepOpen bool, err error) {
 	return !s.unread && !s.passEnd() || writable(s.t), nil
 }
 
-// passEnd passes the end of this side's stream on. It reports false if the other
-// side is about to be lost, which ends this one.
+// passEnd passes on the end of this side's stream. It reports false if the
+// other side is about to be lost, which ends this one.
 func (s *side) passEnd() bool {
 	o := s.other()
 	if o.state != open || o.closing {
@@ -483,8 +490,9 @@ func (s *side) passEnd() bool {
 	case o.t.CanWriteEOF():
 		return o.t.WriteEOF() == nil
 	case keepsReply(o.t) && !keepsReply(s.t):
-		// It ends when its peer ends, with the whole reply. Where this side's peer
-		// has closed both directions nobody waits for one.
+		// It ends when its peer ends it, with the whole reply delivered. If
+		// this side's peer has closed both directions, no one waits for a
+		// reply.
 	default:
 		o.closing = true
 		_ = o.t.Close() // always nil
@@ -493,14 +501,14 @@ func (s *side) passEnd() bool {
 }
 
 // keepsReply reports whether a transport that cannot end one direction alone
-// has a peer that ends the connection by itself: a WebSocket's.
+// has a peer that ends the connection by itself, as a WebSocket's does.
 func keepsReply(t weir.Transport) bool {
 	k, ok := weir.As[interface{ KeepsReply() bool }](t)
 	return ok && k.KeepsReply()
 }
 
-// writable reports whether a transport has a direction to write in at all: a
-// pipe may not.
+// writable reports whether a transport can be written to at all: a pipe may not
+// be.
 func writable(t weir.Transport) bool {
 	_, err := t.Write(nil)
 	return !errors.Is(err, weir.ErrNotWritable)
@@ -512,20 +520,20 @@ func (s *side) ConnectionLost(err error) {
 		return
 	}
 	if !s.closing || err != nil && !errors.Is(err, weir.ErrAborted) && !errors.Is(err, weir.ErrLoopClosed) {
-		s.r.end(s.id, err) // where it was closing not everything has left
+		s.r.end(s.id, err) // if it was closing, not everything has left
 	}
 	s.state = over
 	if s.ended && readerGone(err) {
-		// All that it sent was passed on, and its end. To the other side this is one
-		// that reads no more, which it learns when it writes.
+		// All that it sent was passed on, and so was its end. To the other
+		// side, this peer merely reads no more, which it learns when it writes.
 		err = nil
 	}
 	s.other().endWith(err)
 	s.r.finish()
 }
 
-// readerGone reports whether a side was lost because no one reads the pipe that it
-// writes to.
+// readerGone reports whether a side was lost because no one reads from the pipe
+// that it writes to.
 func readerGone(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Net == "pipe" && errors.Is(err, syscall.EPIPE)
@@ -541,8 +549,8 @@ func (s *side) endWith(err error) {
 		s.closing = true
 		_ = s.t.Close() // always nil
 	default:
-		// What was received is delivered; then a reset, so that the peer does
-		// not take a failure for the end of the stream.
+		// What was received is delivered first; then comes a reset, so that the
+		// peer does not take a failure for the end of the stream.
 		s.closing = true
 		s.r.hurry(s.t.Loop())
 		if t, ok := weir.As[weir.Resetter](s.t); ok {

@@ -58,7 +58,7 @@ func connected(t *testing.T) *pair {
 	return p
 }
 
-// settle runs both sides until nothing happens on either.
+// settle runs both sides until nothing more happens on either.
 func (p *pair) settle() {
 	p.t.Helper()
 	for n := -1; n != len(p.a.Trace())+len(p.b.Trace()); {
@@ -86,8 +86,8 @@ func lost(r *weirtest.Recorder) bool {
 	return is
 }
 
-// TestHalfClose: the end of one direction passes on alone, and the reply comes
-// back however late (R32, behaviour 27).
+// TestHalfClose: the end of one direction is passed on by itself, and the reply
+// comes back however late it is (R32, behaviour 27).
 func TestHalfClose(t *testing.T) {
 	p := connected(t)
 	p.a.DeliverString("request")
@@ -164,8 +164,8 @@ func TestNoHalfClose(t *testing.T) {
 	p.wantDone(relay.A, nil, int64(len("all of it")), 0)
 }
 
-// TestEarlySide: what the side that is there first sends waits, and is passed
-// on in order once the other side is there.
+// TestEarlySide: what the side that is connected first sends waits, and is
+// passed on in order once the other side is connected.
 func TestEarlySide(t *testing.T) {
 	for _, first := range []relay.Side{relay.A, relay.B} {
 		t.Run(first.String(), func(t *testing.T) {
@@ -193,8 +193,9 @@ func TestEarlySide(t *testing.T) {
 	}
 }
 
-// TestLeft: a side whose peer ends its stream, or is gone, before the other side is
-// there is noticed then and not later; if it only reads it gets all of the reply (S6).
+// TestLeft: if a side's peer ends its stream, or is gone, before the other side
+// is connected, the relay notices at once; a peer that only reads still gets
+// the whole reply (S6).
 func TestLeft(t *testing.T) {
 	for _, first := range []relay.Side{relay.A, relay.B} {
 		t.Run(first.String(), func(t *testing.T) {
@@ -231,8 +232,9 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// TestLeftFor: a relay one of whose sides has left goes on waiting for as long as Left
-// says, and no longer; the other side, once it is there, ends the wait (S6).
+// TestLeftFor: after one side has left, a relay goes on waiting for as long as
+// Left says and no longer; the other side ends the wait once it is connected
+// (S6).
 func TestLeftFor(t *testing.T) {
 	const wait = relay.LeftFor
 	p := newPair(t)
@@ -261,8 +263,8 @@ func TestLeftFor(t *testing.T) {
 	}
 }
 
-// TestBackpressure: a slow reader pauses the other side's reading and memory
-// stays under the high mark plus one write (G3, R30).
+// TestBackpressure: a slow reader pauses reading from the other side, and
+// memory stays below the high mark plus one write (G3, R30).
 func TestBackpressure(t *testing.T) {
 	p := connected(t)
 	p.b.SetRoom(0)
@@ -286,8 +288,8 @@ func TestBackpressure(t *testing.T) {
 	}
 }
 
-// TestReset: a failure of one side is a reset of the other, not an end, and
-// what had been received before is delivered first (G2).
+// TestReset: a failure of one side becomes a reset of the other, not an end of
+// stream, and what had been received before is delivered first (G2).
 func TestReset(t *testing.T) {
 	p := connected(t)
 	p.b.SetRoom(0)
@@ -305,7 +307,7 @@ func TestReset(t *testing.T) {
 		t.Fatalf("aborted %v, %d bytes sent, end %v", p.b.Aborted(), p.b.Sent(), p.b.EOFWritten())
 	}
 	p.wantDone(relay.A, syscall.ECONNRESET, int64(len("received before")), 0)
-	// With nothing to deliver it is at once.
+	// With nothing to deliver, the reset comes at once.
 	p = connected(t)
 	p.b.Lose(syscall.EPIPE)
 	p.settle()
@@ -315,8 +317,9 @@ func TestReset(t *testing.T) {
 	p.wantDone(relay.B, syscall.EPIPE, 0, 0)
 }
 
-// TestReaderGone: a program that has ended its output, which was passed on, and then
-// reads no more is no failure to the other side: it is closed, and not reset.
+// TestReaderGone: a program that has ended its output, which was passed on, and
+// then stops reading has not failed as far as the other side is concerned: that
+// side is closed, not reset.
 func TestReaderGone(t *testing.T) {
 	gone := &net.OpError{Op: "write", Net: "pipe", Err: syscall.EPIPE}
 	p := connected(t)
@@ -329,7 +332,7 @@ func TestReaderGone(t *testing.T) {
 		t.Errorf("B: aborted %v, closed %v", p.b.Aborted(), p.b.Closed())
 	}
 	p.wantDone(relay.A, syscall.EPIPE, int64(len("all of it")), 0)
-	// Before the end of its output it is one; and so is a socket's at any time.
+	// Before the end of its output this is a failure; on a socket it always is.
 	p = connected(t)
 	p.a.Lose(gone)
 	p.settle()
@@ -346,8 +349,9 @@ func TestReaderGone(t *testing.T) {
 	}
 }
 
-// TestLostWhileClosing: a side that fails while it sends its last bytes, as standard
-// output on a full disk does, is a failure of the relay, not a clean end.
+// TestLostWhileClosing: if a side fails while it sends its last bytes, as
+// standard output does on a full disk, the relay has failed; this is not a
+// clean end.
 func TestLostWhileClosing(t *testing.T) {
 	p := connected(t)
 	p.a.SetRoom(0)
@@ -363,9 +367,9 @@ func TestLostWhileClosing(t *testing.T) {
 	p.wantDone(relay.A, syscall.ENOSPC, 0, int64(len("last words")))
 }
 
-// TestResetDrains: a side that only empties its buffer, before the reset, still
-// reads. A peer that reads no more until its own bytes have left would otherwise
-// hold the relay for ever (G10).
+// TestResetDrains: a side that only empties its buffer before the reset still
+// reads. Otherwise a peer that does not read until its own bytes have left
+// would hold up the relay for ever (G10).
 func TestResetDrains(t *testing.T) {
 	p := connected(t)
 	p.a.SetRoom(0)
@@ -394,7 +398,7 @@ func TestResetDrains(t *testing.T) {
 	}
 }
 
-// TestClean: a clean end of one side closes the other, flushed.
+// TestClean: a clean end of one side closes the other after it is flushed.
 func TestClean(t *testing.T) {
 	p := connected(t)
 	p.a.SetRoom(0)
@@ -413,8 +417,8 @@ func TestClean(t *testing.T) {
 	p.wantDone(relay.B, nil, 0, int64(len("last words")))
 }
 
-// TestConnectFails: the side that is there is reset, so that its peer does not
-// take it for an empty reply; unless the connect is tried again.
+// TestConnectFails: the side that is connected is reset, so that its peer does
+// not take the failure for an empty reply, unless the connect is tried again.
 func TestConnectFails(t *testing.T) {
 	p := newPair(t)
 	p.a.Connect(p.Protocol(relay.A))
@@ -436,8 +440,8 @@ func TestConnectFails(t *testing.T) {
 	}
 }
 
-// TestLostWhileConnecting: the connect of the other side is given up, and one
-// that comes all the same is refused.
+// TestLostWhileConnecting: connecting the other side is given up, and a
+// connection that is made all the same is refused.
 func TestLostWhileConnecting(t *testing.T) {
 	p := newPair(t)
 	p.a.Connect(p.Protocol(relay.A))
@@ -475,7 +479,8 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// TestChopped: however the stream is cut, the same bytes come out (behaviour 92).
+// TestChopped: however the stream is cut into pieces, the same bytes come out
+// (behaviour 92).
 func TestChopped(t *testing.T) {
 	text := strings.Repeat("the quick brown fox ", 500)
 	for _, chop := range []weirtest.Chop{weirtest.Whole(), weirtest.ByteByByte(), weirtest.Pieces(1, 7, 300), weirtest.Random(1)} {
@@ -493,7 +498,7 @@ func TestChopped(t *testing.T) {
 	}
 }
 
-// peer says something, ends its writing and listens.
+// peer sends something, ends its direction and listens.
 type peer struct {
 	say   string
 	heard []byte

@@ -8,43 +8,45 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Access are rules about addresses: of destinations, once their names are
-// resolved, which is when rules about names mean anything, or of peers. A rule for
-// an IPv4 address holds for it however it is written: mapped into IPv6, or inside
-// an address that is translated or tunneled to it (see spellings).
+// Access holds rules about addresses: those of destinations, once their names
+// are resolved, since only then does a rule about a name mean anything, or
+// those of peers. A rule for an IPv4 address applies to it however it is
+// written: mapped into IPv6, or inside an address that is translated or
+// tunneled to it (see spellings).
 //
-// The zero Access is what a proxy for strangers needs. It allows the addresses of
-// the public Internet, and refuses those that a proxy would only reach because of
-// where it runs:
+// The zero Access is what a proxy for strangers needs. It allows the addresses
+// of the public Internet, and refuses those that a proxy can reach only because
+// of where it runs:
 //
 //   - private networks and this machine's own loopback addresses;
 //   - addresses with a special meaning: link-local ones and those where clouds
-//     answer questions about their machines (metadata), multicast, broadcast,
-//     unspecified ones, and those that a network translates as it likes.
+//     answer questions about their machines (metadata), multicast, broadcast
+//     and unspecified ones, and those that a network translates as it likes.
 //
-// Allow names exceptions: an address of such a network is allowed if Allow has a
-// network that contains it and is no larger. Allow: 0.0.0.0/0 names none of them.
+// Allow names exceptions: an address in such a network is allowed if Allow has
+// a network that contains it and is no larger than that one. Allow: 0.0.0.0/0
+// names none of them.
 //
-// An Access does not change while it is in use; any goroutine may use it as far as
-// Own allows that.
+// An Access must not change while it is in use; any goroutine may use it if Own
+// allows that.
 type Access struct {
-	// Allow are the networks that are allowed; empty: all.
+	// Allow lists the networks that are allowed; empty: all.
 	Allow []netip.Prefix
-	// Deny are exceptions from Allow.
+	// Deny lists exceptions from Allow.
 	Deny []netip.Prefix
-	// Private allows private networks and loopback without their being named. It is
-	// meant for a proxy that itself listens on loopback, whose clients reach those
-	// addresses anyway, and for rules about peers.
+	// Private allows private networks and loopback even if they are not named.
+	// It is meant for a proxy that itself listens on loopback, whose clients
+	// reach those addresses anyway, and for rules about peers.
 	Private bool
-	// Own returns the addresses that this process listens on, such as
-	// weir.Loop.ListenAddrs does; CheckAddrPort refuses them, even if Allow names
-	// them: a proxy that is asked for itself asks itself again, until it has no
-	// descriptors left. nil: none.
+	// Own returns the addresses that this process listens on, as
+	// weir.Loop.ListenAddrs does. CheckAddrPort refuses them, even if Allow
+	// names them: a proxy that is asked to connect to itself goes on doing so
+	// until it has no descriptors left. nil: there are none.
 	Own func() []net.Addr
 }
 
-// CheckAddrPort checks a destination: it is Check, and refuses every address at
-// which Own can be reached. weir.WithAddrFilter takes it as it is.
+// CheckAddrPort checks a destination: like Check, but it also refuses every
+// address at which Own can be reached. It can be passed to weir.WithAddrFilter.
 func (r *Access) CheckAddrPort(a netip.AddrPort) error {
 	if own := r.own(a); own != nil {
 		return &AccessError{Addr: a.Addr().Unmap().WithZone(""), Problem: Own, Listener: own}
@@ -52,9 +54,9 @@ func (r *Access) CheckAddrPort(a netip.AddrPort) error {
 	return r.Check(a.Addr())
 }
 
-// Filter is the option that holds a connect of l to the rules: weir.WithAddrFilter
-// with CheckAddrPort, where l's listeners take the place of an Own that is nil. r may
-// be nil: the zero Access.
+// Filter returns the option that holds a connect on l to the rules:
+// weir.WithAddrFilter with CheckAddrPort, in which l's listeners take the place
+// of a nil Own. A nil r means the zero Access.
 func (r *Access) Filter(l *weir.Loop) weir.Option {
 	var rules Access
 	if r != nil {
@@ -67,7 +69,7 @@ func (r *Access) Filter(l *weir.Loop) weir.Option {
 }
 
 // Check returns nil, or an *AccessError. An unspecified address (0.0.0.0, ::)
-// reaches this machine, and rules for loopback hold for it too.
+// reaches this machine, so rules for loopback apply to it too.
 func (r *Access) Check(a netip.Addr) error {
 	for _, a := range spellings(a) {
 		if p, ok := match(r.Deny, a); ok {
@@ -95,7 +97,7 @@ func (r *Access) Check(a netip.Addr) error {
 	return nil
 }
 
-// own is the address of Own that a leads to, nil if there is none.
+// own returns the address in Own that a leads to, nil if there is none.
 func (r *Access) own(a netip.AddrPort) net.Addr {
 	if r.Own == nil {
 		return nil
@@ -103,8 +105,9 @@ func (r *Access) own(a netip.AddrPort) net.Addr {
 	return Reached(a, r.Own())
 }
 
-// Reached returns the first of listeners, such as weir.Loop.ListenAddrs returns
-// them, that a connection to a would reach, and nil if there is none.
+// Reached returns the first of listeners, in the form that
+// weir.Loop.ListenAddrs returns them, that a connection to a would reach, or
+// nil if there is none.
 func Reached(a netip.AddrPort, listeners []net.Addr) net.Addr {
 	for _, l := range listeners {
 		tcp, ok := l.(*net.TCPAddr)
@@ -121,18 +124,18 @@ func Reached(a netip.AddrPort, listeners []net.Addr) net.Addr {
 	return nil
 }
 
-// leadsTo reports whether a connection to an address reaches a listener on
-// another, of the same port.
+// leadsTo reports whether a connection to one address reaches a listener on
+// another, given the same port.
 func leadsTo(to, at netip.Addr) bool {
 	switch {
 	case to == at:
 		return true
 	case at.IsUnspecified() && (to.IsLoopback() || to.IsUnspecified()):
-		return true // ::'s listener may take IPv4 too
+		return true // a listener on :: may take IPv4 too
 	case at.IsUnspecified():
 		return ofThisMachine(to)
 	}
-	// To an unspecified address is to loopback, or, on some systems, to another
+	// An unspecified address leads to loopback or, on some systems, to another
 	// address of this machine.
 	return to.IsUnspecified()
 }
@@ -141,7 +144,7 @@ func leadsTo(to, at netip.Addr) bool {
 func ofThisMachine(a netip.Addr) bool {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
-		return true // it cannot be told: this is about who gets at what
+		return true // it is unknown: be strict, since this is about access
 	}
 	for _, i := range all {
 		if n, ok := i.(*net.IPNet); ok {
@@ -153,9 +156,9 @@ func ofThisMachine(a netip.Addr) bool {
 	return false
 }
 
-// LocalOnly reports whether only this machine can connect to each of the addresses
-// that a program listens on: they are loopback ones or UNIX sockets. It is what
-// Access.Private is for.
+// LocalOnly reports whether only this machine can connect to each of the
+// addresses that a program listens on: all are loopback addresses or UNIX
+// sockets. Access.Private is meant for this case.
 func LocalOnly(addrs []net.Addr) bool {
 	for _, a := range addrs {
 		if a.Network() == "unix" {
@@ -168,24 +171,24 @@ func LocalOnly(addrs []net.Addr) bool {
 	return true
 }
 
-// AccessProblem is why an address is not allowed.
+// AccessProblem says why an address is not allowed.
 type AccessProblem uint8
 
 // The problems.
 const (
 	Denied    AccessProblem = iota // Deny has it
-	NotListed                      // there is an Allow, and it does not have it
+	NotListed                      // Allow is not empty, and does not have it
 	Special                        // it has a special meaning, and no network in Allow names it
 	Private                        // it is private or loopback, no network in Allow names it, and Private is not set
 	Own                            // this process listens there
 )
 
-// AccessError is an address that is not allowed. It is ErrNotAllowed, and so
-// fs.ErrPermission.
+// AccessError reports an address that is not allowed. It matches ErrNotAllowed,
+// and so fs.ErrPermission.
 type AccessError struct {
-	Addr     netip.Addr // without a zone; an IPv4 address inside another by itself
+	Addr     netip.Addr // without a zone; an IPv4 address inside another is given by itself
 	Problem  AccessProblem
-	Network  netip.Prefix // that Addr is in: of Deny, or of the networks refused by default; not valid for NotListed and Own
+	Network  netip.Prefix // the network that Addr is in: one of Deny, or one refused by default; not valid for NotListed and Own
 	Listener net.Addr     // of Own: the address that the process listens on
 }
 
@@ -226,7 +229,7 @@ func (e *AccessError) Error() string {
 // Unwrap returns ErrNotAllowed.
 func (e *AccessError) Unwrap() error { return ErrNotAllowed }
 
-// CheckAddr is Check for the address of a peer; one without an IP address is
+// CheckAddr is Check for the address of a peer; a peer without an IP address is
 // refused.
 func (r *Access) CheckAddr(a net.Addr) error {
 	ap, ok := addrPortOf(a)
@@ -236,8 +239,8 @@ func (r *Access) CheckAddr(a net.Addr) error {
 	return r.Check(ap.Addr())
 }
 
-// names reports whether Allow has a network of a that lies within each network of
-// refused that has a.
+// names reports whether Allow has a network that contains a and lies within
+// every network in refused that contains a.
 func (r *Access) names(a netip.Addr, refused []netip.Prefix) bool {
 	for _, p := range r.Allow {
 		if !p.Contains(a) {
@@ -262,7 +265,8 @@ func prefixes(all ...string) []netip.Prefix {
 	return out
 }
 
-// The networks that are refused unless they are named. They do not change.
+// The networks that are refused unless they are named. These lists do not
+// change.
 var (
 	specials = prefixes(
 		"0.0.0.0/8", "::/128", // this network, this machine
@@ -278,7 +282,7 @@ var (
 	)
 )
 
-// match finds the network of ps that has a.
+// match finds the network in ps that contains a.
 func match(ps []netip.Prefix, a netip.Addr) (netip.Prefix, bool) {
 	for _, p := range ps {
 		if p.Contains(a) || a.Is4() && p.Addr().Is4In6() && p.Bits() >= 96 && netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Contains(a) {
@@ -293,9 +297,10 @@ func contains(ps []netip.Prefix, a netip.Addr) bool {
 	return ok
 }
 
-// spellings are the addresses that packets to a may reach: a, and IPv4 addresses
-// inside it. A mapped one (::ffff:0:0/96) is the IPv4 address itself. Others hold
-// one, or two, for what stands on the way to translate or to unwrap.
+// spellings returns the addresses that packets to a may reach: a itself, and
+// the IPv4 addresses inside it. A mapped address (::ffff:0:0/96) is the IPv4
+// address itself. Others hold one or two IPv4 addresses, to which something on
+// the way may translate or unwrap them.
 func spellings(a netip.Addr) []netip.Addr {
 	a = a.Unmap().WithZone("")
 	if a.Is4() || !a.IsValid() {

@@ -11,14 +11,14 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// defaultBindTime is how long the peer of a client that asked for BIND is waited for:
-// as long as a client of this package waits.
+// defaultBindTime is how long we wait for the peer of a client that asked for
+// BIND: as long as a client of this package waits.
 const defaultBindTime = 60 * time.Second
 
 // waiting is the wait for the one connection that a client asked for with BIND
 // (RFC 1928, 4).
 //
-//	(name) ──▶ listening: the client hears where ──▶ the peer came: it hears who
+//	(name) ──▶ listening: the client is told where ──▶ the peer came: it is told who
 //	   │           │
 //	   └───────────┴─ failed: the rules forbid the host, its name or a port could not
 //	                  be had, or no one came in time; or stopped
@@ -28,16 +28,17 @@ type waiting struct {
 	request *Request
 	rules   *Access
 	p       weir.Protocol
-	peers   []netip.Addr // the hosts that are waited for; none: any that the rules allow
+	peers   []netip.Addr // the hosts that may come; none: any that the rules allow
 	over    bool
-	stop    func() // ends what is going on
+	stop    func() // ends what is in progress
 }
 
-// Await waits for the one connection that a request for CommandBind is about, on a port
-// of Bind, and makes it p's. Only the host that the client named may come, within the
-// rules; Turned hears of others. The client hears where it is waited for. If no one
-// comes, or the rules forbid the host, p is told as by weir.Loop.Connect. stop ends
-// the wait, of which p hears nothing.
+// Await waits, on a port of Bind, for the one connection that a request for
+// CommandBind asks for, and gives it to p. Only the host that the client named
+// may connect, within the rules; Turned is told of others. The client is told
+// the address that we wait at. If no one connects, or the rules forbid the
+// host, p is told as by weir.Loop.Connect. stop ends the wait; p is not told of
+// that.
 func (d *Dialer) Await(l *weir.Loop, r *Request, p weir.Protocol) (stop func()) {
 	w := &waiting{d: d, loop: l, request: r, rules: d.Access, p: p}
 	if w.rules == nil {
@@ -77,7 +78,8 @@ func (w *waiting) begin() {
 	})
 }
 
-// listen opens the port for one of peers; an unspecified address is whoever may.
+// listen opens the port for one of peers; an unspecified address stands for
+// anyone the rules allow.
 func (w *waiting) listen(peers []netip.Addr) {
 	w.stop = func() {}
 	for _, a := range peers {
@@ -110,7 +112,8 @@ func (w *waiting) listen(peers []netip.Addr) {
 	}
 }
 
-// came is the factory of the port: the first from a host that is meant is the connection.
+// came is the factory of the port: the first connection from a host that is
+// waited for is the one.
 func (w *waiting) came(t weir.Transport) weir.Protocol {
 	from, ok := t.RemoteAddr().(*net.TCPAddr)
 	if !ok || w.over {
@@ -131,7 +134,7 @@ func (w *waiting) came(t weir.Transport) weir.Protocol {
 	return w.p
 }
 
-// fail ends the wait, and p and so the client hear why.
+// fail ends the wait, and tells p, and so the client, why.
 func (w *waiting) fail(stage weir.Stage, err error) {
 	if w.over {
 		return

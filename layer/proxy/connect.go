@@ -18,8 +18,8 @@ import (
 // have.
 const connectLongest = 16 << 10
 
-// Connect is a client of an HTTP proxy that is asked for a tunnel (CONNECT, RFC
-// 9110, 9.3.6) to dest, a "host:port", with basic authentication where
+// Connect returns a client of an HTTP proxy that asks for a tunnel (CONNECT,
+// RFC 9110, 9.3.6) to dest, a "host:port", with basic authentication if
 // WithCredentials is given. See SOCKS5.
 func Connect(dest string, opts ...ClientOption) layer.Layer {
 	c := clientConfigOf(opts)
@@ -28,15 +28,16 @@ func Connect(dest string, opts ...ClientOption) layer.Layer {
 	})
 }
 
-// ConnectServer is an HTTP proxy that does CONNECT and nothing else. A request
-// for anything else is answered with 405. See SOCKSServer.
+// ConnectServer returns an HTTP proxy that supports CONNECT and nothing else.
+// Any other request is answered with 405. See SOCKSServer.
 func ConnectServer(opts ...ServerOption) layer.Layer {
 	c := serverConfigOf(opts)
 	return server("connect", c, func() serverWire { return &connectServer{c: c} })
 }
 
-// head finds the end of an HTTP head and cuts it into lines. n is 0 if bytes are
-// missing. Lines end with LF, with or without a CR in front (RFC 9112, 2.2).
+// head finds the end of an HTTP head and cuts it into lines. n is 0 if bytes
+// are missing. Lines end with LF, with or without a CR before it (RFC 9112,
+// 2.2).
 type head struct{ looked int }
 
 func (h *head) cut(p []byte) (lines []string, n int, err error) {
@@ -54,7 +55,7 @@ func (h *head) cut(p []byte) (lines []string, n int, err error) {
 		case i+2 < len(q) || i+1 < len(q) && q[i+1] != '\r':
 			continue
 		}
-		break // found, or it may go on
+		break // found, or more may follow
 	}
 	if n == 0 {
 		if len(p) >= connectLongest {
@@ -73,7 +74,7 @@ func (h *head) cut(p []byte) (lines []string, n int, err error) {
 	return lines, n, nil
 }
 
-// field cuts a header line. name is in lower case.
+// field splits a header line. name is in lower case.
 func field(line string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(line, ":")
 	if !ok || name == "" || strings.ContainsAny(name, " \t") {
@@ -82,12 +83,13 @@ func field(line string) (name, value string, ok bool) {
 	return strings.ToLower(name), strings.Trim(value, " \t"), true
 }
 
-// MethodError is a request of ConnectServer that asks for no tunnel. It is
-// ErrCommand too.
+// MethodError reports a request to ConnectServer that does not ask for a
+// tunnel. It also matches ErrCommand.
 type MethodError struct {
 	Method string // at most 20 bytes, as the client sent them
-	// Absolute says that the request names a whole URL, as clients do that take
-	// ConnectServer for a proxy of plain http; else it is one for a web server.
+	// Absolute says that the request names a whole URL, as from a client that
+	// takes ConnectServer for a proxy for plain http; otherwise it is a request
+	// to a web server.
 	Absolute bool
 }
 
@@ -101,13 +103,13 @@ func (e *MethodError) Error() string {
 // Unwrap returns ErrCommand.
 func (e *MethodError) Unwrap() error { return ErrCommand }
 
-// connectClient is CONNECT as the client sees it.
+// connectClient is the client's side of CONNECT.
 type connectClient struct {
 	c    *clientConfig
 	dest string
 	head head
 
-	refusal *Error // once its head has come, while its body comes
+	refusal *Error // set once its head has come, while its body is coming
 	body    *refusal.Body
 }
 
@@ -187,7 +189,7 @@ func (w *connectClient) refused() error {
 	return w.refusal
 }
 
-// refusalOf is a refusal without what it says, which follows as body.
+// refusalOf returns a refusal without its text, which follows as body.
 func refusalOf(code int, reason string, lines []string) (e *Error, body *refusal.Body) {
 	e = errorHTTP(code, clip(reason))
 	var fields [][2]string
@@ -206,8 +208,8 @@ func refusalOf(code int, reason string, lines []string) (e *Error, body *refusal
 
 func clip(s string) string { return s[:min(len(s), 100)] }
 
-// firstWord is the first word of a peer's line, as far as it can be shown: what
-// follows may hold a secret.
+// firstWord returns the first word of a peer's line, as far as it can be shown:
+// what follows may hold a secret.
 func firstWord(line string) string {
 	word, _, _ := strings.Cut(line, " ")
 	return word[:min(len(word), 20)]
@@ -243,7 +245,7 @@ func errorHTTP(code int, reason string) *Error {
 	return e
 }
 
-// connectServer is CONNECT as the server sees it.
+// connectServer is the server's side of CONNECT.
 type connectServer struct {
 	c    *serverConfig
 	head head
@@ -262,7 +264,7 @@ func (w *connectServer) request() Request {
 
 func (w *connectServer) next(p []byte) (n int, reply []byte, e event, err error) {
 	for n < len(p) && (p[n] == '\r' || p[n] == '\n') {
-		n++ // an empty line in front is ignored (RFC 9112, 2.2)
+		n++ // an empty line before it is ignored (RFC 9112, 2.2)
 	}
 	if n > 0 {
 		return n, nil, eventNone, nil
@@ -337,8 +339,9 @@ func (w *connectServer) ask(lines []string) (code int, e event, err error) {
 	return 0, eventAsked, nil
 }
 
-// check looks at a Proxy-Authorization header (RFC 7617), in its turn. That there
-// is none is no guess: clients ask so which authentication is wanted.
+// check checks a Proxy-Authorization header (RFC 7617) when its turn comes. A
+// missing header does not count as a guess: clients leave it out to ask which
+// authentication is wanted.
 func (w *connectServer) check(auth string) (ok bool, e event, err error) {
 	scheme, token, _ := strings.Cut(auth, " ")
 	text, err := base64.StdEncoding.DecodeString(strings.Trim(token, " "))
@@ -375,7 +378,7 @@ func (w *connectServer) refuse(err error) []byte {
 	}
 }
 
-// answer is a refusal.
+// answer makes the answer of a refusal.
 func answer(code int, why string) []byte {
 	text, more := "", ""
 	switch code {

@@ -18,65 +18,70 @@ import (
 //	                                          │
 //	                                          └──▶ refused: the reply says why
 //
-// Names are resolved by the loop's resolver, and the addresses of one race each
-// other, as for any weir.Loop.Connect; the rules are asked about each address before
-// it is tried, so that no name leads around them. A client that goes while its
-// connect is under way ends it.
+// Names are resolved by the loop's resolver, and the addresses of a name race
+// each other, as for any weir.Loop.Connect. Each address is checked against the
+// rules before it is tried, so that no name gets around them. A client that
+// leaves while its connect is under way ends it.
 //
 // The zero Dialer is safe for strangers: see Access. One Dialer serves any number of
 // connections on any number of loops. It must not change while it is in use; its
 // functions are called on the goroutine of the connection's loop.
 type Dialer struct {
-	// Access are the rules for the destinations; nil: those of the zero Access. Where
-	// its Own is nil the loop's own listeners are meant, which are refused.
+	// Access holds the rules for the destinations; nil: those of the zero
+	// Access. If its Own is nil, the loop's own listeners are refused.
 	Access *Access
-	// Timeout bounds a connect in all: the name, and every address; and a wait for the
-	// peer of a client that asked for BIND. 0 is 30 s for the one, 60 s for the other;
-	// below 0 there is no bound.
+	// Timeout bounds a whole connect, the name and every address, and the wait
+	// for the peer of a client that asked for BIND. 0 means 30 s for a connect
+	// and 60 s for a wait; a negative value means no bound.
 	Timeout time.Duration
-	// Network is "tcp", or with the addresses of one family only, "tcp4" or "tcp6"; "":
-	// "tcp".
+	// Network is "tcp", or "tcp4" or "tcp6" to use the addresses of one family
+	// only; "" means "tcp".
 	Network string
-	// Resolver turns the names of destinations into addresses; nil: the loop's does.
+	// Resolver turns the names of destinations into addresses; nil: the loop's
+	// resolver does.
 	Resolver weir.Resolver
-	// Options are for the connects, such as weir.WithLocalAddr. An address filter among
-	// them is replaced by Access.
+	// Options are used for the connects, for example weir.WithLocalAddr. Access
+	// replaces any address filter among them.
 	Options []weir.Option
-	// Bind is the address that BIND is served on, one that the clients' peers can
-	// reach: a port of it is opened for each request. Its zero value refuses BIND with
-	// ErrCommand. The server layer has to let BIND through: see WithBind.
+	// Bind is the address that BIND is served on, one that the clients' peers
+	// can reach: a port on it is opened for each request. With the zero value
+	// BIND is refused with ErrCommand. The server layer has to let BIND
+	// through: see WithBind.
 	Bind netip.Addr
-	// Waits hears of a port that was opened for BIND. It may be nil.
+	// Waits is told of each port that is opened for BIND. It may be nil.
 	Waits func(r *Request, at net.Addr)
-	// Turned hears of a peer that came to such a port and was turned away: the rules
-	// forbid it, or another host is waited for. It may be nil.
+	// Turned is told of each peer that connected to such a port and was turned
+	// away, because the rules forbid it or because another host is expected. It
+	// may be nil.
 	Turned func(r *Request, peer net.Addr, err error)
-	// Failed hears of a request that came to nothing, after its client was told why.
-	// err is a *weir.ConnectError, or ErrCommand. It may be nil.
+	// Failed is told of each request that failed, after its client was told
+	// why. err is a *weir.ConnectError, or ErrCommand. Failed may be nil.
 	Failed func(r *Request, err error)
-	// Done hears how a connection went once both of its sides are over, but not of
-	// those that Failed heard of. It may be nil.
+	// Done is told how a connection went once both of its sides are over,
+	// except for those that Failed was told of. It may be nil.
 	Done func(r *Request, res relay.Result)
 }
 
-// defaultDialTimeout is Dialer.Timeout's: systems send for two minutes and more,
-// and a client that gave up meanwhile without a reset is not noticed before.
+// defaultDialTimeout is the default of Dialer.Timeout: systems keep trying for
+// two minutes and more, and a client that gave up meanwhile without a reset is
+// not noticed until then.
 const defaultDialTimeout = 30 * time.Second
 
-// Serve makes the factory of a proxy, for Listen. The layers stand in their order
-// from the wire up; the last of them is the proxy's, SOCKSServer or ConnectServer:
+// Serve makes the factory of a proxy, for Listen. The layers are given from the
+// wire up; the last is the proxy's own, SOCKSServer or ConnectServer:
 //
 //	l.Listen("tcp", "127.0.0.1:1080", proxy.Serve(&proxy.Dialer{}, proxy.SOCKSServer(proxy.AnyVersion)))
 func Serve(d *Dialer, layers ...layer.Layer) weir.Factory {
 	return layer.Server(d.Join, layers...)
 }
 
-// errNoRequest is reported where Join stands above no proxy server.
+// errNoRequest is reported if Join is not above a proxy server's layer.
 var errNoRequest = errors.New("proxy: Dialer.Join: the transport has no Request: SOCKSServer or ConnectServer must be the layer below")
 
-// Join is the weir.Factory for above a proxy's server layer: its protocol connects to
-// where the client asked to go, or serves BIND, and passes everything on. If t has no
-// Request the connection is refused, which is reported to the loop.
+// Join is the weir.Factory to use above a proxy's server layer: its protocol
+// connects to where the client asked to go, or serves BIND, and passes
+// everything on. If t has no Request, the connection is refused, which is
+// reported to the loop.
 func (d *Dialer) Join(t weir.Transport) weir.Protocol {
 	request := RequestOf(t)
 	if request == nil {
@@ -88,13 +93,13 @@ func (d *Dialer) Join(t weir.Transport) weir.Protocol {
 		Connected: j.connected, Failed: j.failed, Abandon: j.abandon, Left: j.left, Done: j.done,
 	})
 	request.Hold()
-	// The connect begins once the client's side is made, in the relay's order.
+	// The connect begins once the client's side is made, as the relay requires.
 	j.loop.Soon(j.connect)
 	return j.relay.Protocol(relay.A)
 }
 
-// Connect connects p to a "host:port" within the rules, which hold for its addresses
-// once the name is resolved.
+// Connect connects p to a "host:port" within the rules, which apply to its
+// addresses once the name is resolved.
 func (d *Dialer) Connect(l *weir.Loop, dest string, p weir.Protocol) *weir.Connector {
 	opts := append([]weir.Option{}, d.Options...)
 	if limit := d.limit(defaultDialTimeout); limit > 0 {
@@ -110,7 +115,7 @@ func (d *Dialer) Connect(l *weir.Loop, dest string, p weir.Protocol) *weir.Conne
 	return l.Connect(network, dest, p, append(opts, d.Access.Filter(l))...)
 }
 
-// limit is Timeout, where it is not set that of the default; 0: no bound.
+// limit returns Timeout, or the default if it is not set; 0: no bound.
 func (d *Dialer) limit(byDefault time.Duration) time.Duration {
 	if d.Timeout == 0 {
 		return byDefault
@@ -124,14 +129,14 @@ type joint struct {
 	loop    *weir.Loop
 	request *Request
 	relay   *relay.Relay
-	stop    func() // ends the connect; nil: it has not begun
-	refused bool   // Failed has heard of it
-	over    bool   // Done, or would have been, where Done is nil
+	stop    func() // ends the connect; nil: it has not started
+	refused bool   // Failed has been told
+	over    bool   // Done was called, or would have been if it is nil
 }
 
 func (j *joint) connect() {
 	if j.over {
-		return // the client has gone already
+		return // the client has left already
 	}
 	b := j.relay.Protocol(relay.B)
 	switch bind := j.request.Command() == CommandBind; {
@@ -146,7 +151,7 @@ func (j *joint) connect() {
 	}
 }
 
-// connected answers when both sides are there.
+// connected answers the client when both sides are connected.
 func (j *joint) connected() { j.request.Connected(j.relay.Transport(relay.B)) }
 
 func (j *joint) failed(_ relay.Side, err *weir.ConnectError) (again bool) {
@@ -162,7 +167,8 @@ func (j *joint) refuse(err error) {
 	}
 }
 
-// left: a client that has ended its stream, and has sent nothing, is given a while.
+// left gives a client that has ended its stream without sending anything a
+// while longer.
 func (j *joint) left(relay.Side) time.Duration { return relay.LeftFor }
 
 func (j *joint) abandon(relay.Side) {

@@ -17,8 +17,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// served is a proxy that dials, a client's machine and a destination's, in a
-// simulated world whose addresses are public ones.
+// served is a proxy that dials, a client's machine and a destination's machine,
+// in a simulated world with public addresses.
 type served struct {
 	*weirtest.Sim
 	proxy, client, target *weirtest.SimHost
@@ -41,22 +41,22 @@ func newServed(t *testing.T, d *proxy.Dialer, server layer.Layer, opts ...weirte
 	return s
 }
 
-// answering is a destination that replies to what it got once that has ended.
+// answering is a destination that replies to its input once that has ended.
 func answering() *layertest.Ear {
 	e := &layertest.Ear{KeepOpen: true}
 	e.OnEnd = func() { _, _ = e.Tr.Write([]byte("reply")); _ = e.Tr.Close() }
 	return e
 }
 
-// asking is a client with a request that has an end.
+// asking is a client that sends a request and ends its direction.
 func asking() *layertest.Ear {
 	e := &layertest.Ear{KeepOpen: true}
 	e.OnMade = func(tr weir.Transport) { _, _ = tr.Write([]byte("request")); _ = tr.WriteEOF() }
 	return e
 }
 
-// TestServe: one call makes a proxy of each protocol, which resolves, connects and
-// passes everything on, half-close included.
+// TestServe: one call makes a proxy for each protocol, which resolves, connects
+// and passes everything on, half-close included.
 func TestServe(t *testing.T) {
 	for _, p := range protocols {
 		for _, faults := range []weirtest.Faults{{}, {CutRead: 0.5, CutWrite: 0.5, CutWire: 0.5, Defer: 0.2}} {
@@ -83,15 +83,16 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestServeRefuses: the client hears why, as its protocol can say it, and so does
-// Failed; what only the proxy's place in the network reaches is refused, and so is
-// the proxy itself, however it is written.
+// TestServeRefuses: the client is told why, as far as its protocol can say, and
+// so is Failed. Destinations that the proxy can reach only because of its place
+// in the network are refused, and so is the proxy itself, however its address
+// is written.
 func TestServeRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, dest string
 		access     *proxy.Access
-		why        error // of Failed
-		says       error // the client's; nil: it hears nothing typed
+		why        error // the error that Failed gets
+		says       error // the client's error; nil: it gets none with a type
 	}{
 		{"nothing listens", "192.0.2.3:81", nil, syscall.ECONNREFUSED, syscall.ECONNREFUSED},
 		{"no such name", "nowhere.example:80", nil, nil, nil},
@@ -128,7 +129,7 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// TestServeNoBind: BIND is refused by what only dials.
+// TestServeNoBind: a proxy that only dials refuses BIND.
 func TestServeNoBind(t *testing.T) {
 	s := newServed(t, &proxy.Dialer{}, proxy.SOCKSServer(proxy.AnyVersion, proxy.WithBind()))
 	e := &layertest.Ear{}
@@ -139,15 +140,16 @@ func TestServeNoBind(t *testing.T) {
 	}
 }
 
-// TestServeBind: where BIND is served the client hears where its peer is waited for, and
-// who came: the host that it named, which the rules allow, and no other.
+// TestServeBind: if BIND is served, the client is told where its peer is
+// expected, and who came: the host that it named, which the rules allow, and no
+// other.
 func TestServeBind(t *testing.T) {
 	only := &proxy.Access{Deny: []netip.Prefix{netip.MustParsePrefix("192.0.2.3/32")}}
 	for _, c := range []struct {
 		name, dest string
 		access     *proxy.Access
-		comes      string // the host that comes: "target", "stranger"; "": none does
-		want       error  // of the client; nil: it gets its peer, or, where none comes, any refusal
+		comes      string // the host that connects: "target", "stranger"; "": none does
+		want       error  // the client's error; nil: it gets its peer or, if none connects, any refusal
 	}{
 		{"the host", "192.0.2.3:20", nil, "target", nil},
 		{"a name", "target:20", nil, "target", nil},
@@ -204,7 +206,8 @@ func TestServeBind(t *testing.T) {
 	}
 }
 
-// TestServeBindGone: the port of a client that has gone is closed, by a reset at once.
+// TestServeBindGone: when a client has gone its port is closed, at once if it
+// was reset.
 func TestServeBindGone(t *testing.T) {
 	d := &proxy.Dialer{}
 	s := newServed(t, d, proxy.SOCKSServer(proxy.AnyVersion, proxy.WithBind()))
@@ -223,8 +226,8 @@ func TestServeBindGone(t *testing.T) {
 	}
 }
 
-// TestServeTimeout: a destination that does not answer is given up after a time, and
-// at once where its client has gone.
+// TestServeTimeout: a destination that does not answer is given up after some
+// time, and at once if its client has gone.
 func TestServeTimeout(t *testing.T) {
 	start := func(t *testing.T, d *proxy.Dialer) (*served, *layertest.Ear) {
 		s := newServed(t, d, proxy.SOCKSServer(proxy.AnyVersion))
@@ -268,8 +271,8 @@ func TestServeTimeout(t *testing.T) {
 	}
 }
 
-// TestServeBackends: the same on each backend, with real sockets and the loop's own
-// resolver.
+// TestServeBackends: the same works on each backend, with real sockets and the
+// loop's own resolver.
 func TestServeBackends(t *testing.T) {
 	for _, name := range weir.Backends() {
 		for _, p := range protocols {
@@ -288,8 +291,8 @@ func TestServeBackends(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The destination is a listener of this loop, which is refused, unless Own
-				// says otherwise.
+				// The destination is a listener of this loop, which is refused
+				// unless Own says otherwise.
 				var own []net.Addr
 				access := &proxy.Access{Private: true, Own: func() []net.Addr { return own }}
 				ln, err := l.Listen("tcp", "127.0.0.1:0", proxy.Serve(&proxy.Dialer{Access: access}, p.server()))
@@ -321,10 +324,10 @@ func TestServeBackends(t *testing.T) {
 	}
 }
 
-// patience bounds what a test waits for.
+// patience bounds how long a test waits.
 const patience = 2 * time.Minute
 
-// TestServeNoRequest: without a server layer the loop is told what is missing.
+// TestServeNoRequest: without a server layer, the loop is told what is missing.
 func TestServeNoRequest(t *testing.T) {
 	s := newProxied(t)
 	c := &layertest.Ear{}

@@ -11,18 +11,19 @@ import (
 	"syscall"
 )
 
-// Error is a proxy's refusal: what it answered. It works with errors.Is
-// where the answer says as much: syscall.ECONNREFUSED, EHOSTUNREACH,
+// Error is a proxy's refusal: the answer it gave. If the answer says as much,
+// it matches one of these errors: syscall.ECONNREFUSED, EHOSTUNREACH,
 // ENETUNREACH, ErrNotAllowed, ErrAuth, ErrCommand.
 type Error struct {
 	Protocol string // "socks4", "socks5", "connect"
 	Code     int    // the reply's code, or the HTTP status
 	Text     string // what the code means, or the reason that the proxy gave
-	// Destination is the "host:port" that the proxy was asked for: with several
-	// proxies one behind another it says which of them refused.
+	// Destination is the "host:port" that the proxy was asked for: in a chain
+	// of proxies it shows which of them refused.
 	Destination string
-	// Location is where the answer of an HTTP proxy leads to, and Body the beginning
-	// of what it says. They are the proxy's words: quote them before they are shown.
+	// Location is where the answer of an HTTP proxy leads to, and Body the
+	// beginning of its text. Both are chosen by the proxy: quote them before
+	// showing them.
 	Location, Body string
 	cause          error
 }
@@ -38,10 +39,10 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Unwrap returns the error that the answer stands for; nil if for none.
+// Unwrap returns the error that the answer stands for, nil if there is none.
 func (e *Error) Unwrap() error { return e.cause }
 
-// ProtocolError is a peer that does not speak the protocol.
+// ProtocolError reports a peer that does not speak the protocol.
 type ProtocolError struct {
 	Problem string
 }
@@ -53,18 +54,18 @@ func malformed(format string, args ...any) error {
 }
 
 var (
-	// ErrNotAllowed is the cause where rules forbid a destination or a peer. It
-	// is fs.ErrPermission too.
+	// ErrNotAllowed is the cause when rules forbid a destination or a peer. It
+	// also matches fs.ErrPermission.
 	ErrNotAllowed error = &causeError{"not allowed by the rules", fs.ErrPermission}
-	// ErrAuth is the cause where a proxy's credentials are missing or wrong.
-	// It is fs.ErrPermission too.
+	// ErrAuth is the cause when a proxy's credentials are missing or wrong. It
+	// also matches fs.ErrPermission.
 	ErrAuth error = &causeError{"the proxy's user name or password is missing or wrong", fs.ErrPermission}
-	// ErrCommand is the cause where a proxy does not do what was asked for.
-	// It is errors.ErrUnsupported too.
+	// ErrCommand is the cause when a proxy does not support what was asked for.
+	// It also matches errors.ErrUnsupported.
 	ErrCommand error = &causeError{"command not supported", errors.ErrUnsupported}
 )
 
-// causeError is a sentinel that also is another.
+// causeError is a sentinel that also matches another error.
 type causeError struct {
 	text string
 	is   error
@@ -73,19 +74,19 @@ type causeError struct {
 func (e *causeError) Error() string { return e.text }
 func (e *causeError) Unwrap() error { return e.is }
 
-// cause sorts the reasons for which a destination was not reached.
+// cause classifies the reasons why a destination was not reached.
 type cause uint8
 
 const (
 	causeOther cause = iota
 	causeNotAllowed
 	causeCommand
-	causeAddress // a kind of address that the proxy does not do
+	causeAddress // a kind of address that the proxy does not support
 	causeNetwork
 	causeHost
 	causeRefused
 	causeTimeout
-	causeNames // the name servers, of whom none could say
+	causeNames // no name server could answer
 )
 
 func causeOf(err error) cause {
@@ -116,8 +117,8 @@ func causeOf(err error) cause {
 	return causeOther
 }
 
-// checkName reports whether a peer's name for a host can be one: names go into
-// addresses, requests and logs.
+// checkName checks whether a name that a peer gave can be that of a host: names
+// go into addresses, requests and logs.
 func checkName(host string) error {
 	if host == "" {
 		return malformed("the name of a host is empty")

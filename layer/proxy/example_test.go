@@ -11,8 +11,8 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 )
 
-// A SOCKS proxy for those who know a password, in one call, and a client that speaks
-// TLS through it: the proxy carries what it cannot read.
+// A SOCKS proxy for users with a password, in one call, and a client that
+// speaks TLS through it: the proxy carries bytes that it cannot read.
 func ExampleServe() {
 	l, err := weir.New()
 	if err != nil {
@@ -34,8 +34,8 @@ func ExampleServe() {
 		panic(err)
 	}
 
-	// What the loop listens on is refused. Here that is the server, too: all but the
-	// proxy itself is to be reached.
+	// The addresses that the loop listens on are refused. Here the server is
+	// among them, so only the proxy itself is declared as ours.
 	rules.Own = func() []net.Addr { return []net.Addr{gate.Addr()} }
 
 	l.Connect("tcp", gate.Addr().String(), layer.Client(say(l, "hello"),
@@ -51,8 +51,8 @@ func ExampleServe() {
 	// connections of the proxy: 1
 }
 
-// Behind a load balancer the PROXY protocol says who the client is. Only peers
-// that are trusted may say so.
+// Behind a load balancer the PROXY protocol says who the client is. Only
+// trusted peers may say so.
 func ExampleHeaderIn() {
 	l, err := weir.New()
 	if err != nil {
@@ -71,7 +71,7 @@ func ExampleHeaderIn() {
 	if err != nil {
 		panic(err)
 	}
-	// What the balancer does for a client that came from 192.0.2.7.
+	// This is what the balancer does for a client from 192.0.2.7.
 	client := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.7:40000"))
 	own := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:443"))
 	l.Connect("tcp", ln.Addr().String(),
@@ -82,8 +82,8 @@ func ExampleHeaderIn() {
 	// Output: a client at 192.0.2.7:40000
 }
 
-// Rules about addresses, for peers and for where a proxy's clients may go: the
-// latter are asked once a name is resolved, by weir.WithAddrFilter.
+// Rules about addresses, for peers and for where a proxy's clients may go:
+// weir.WithAddrFilter applies the latter once a name is resolved.
 func ExampleAccess() {
 	rules := &proxy.Access{Deny: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	for _, a := range []string{"192.0.2.7", "10.1.2.3", "::ffff:10.1.2.3", "192.168.1.1", "169.254.169.254"} {

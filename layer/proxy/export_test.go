@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Remembered is what RememberedGuessers saw.
+// Remembered is what RememberedGuessers found.
 type Remembered struct {
 	Most  int // entries
-	Taken int // guesses of the first address that were looked at
+	Taken int // guesses of the first address that were checked
 }
 
-// RememberedGuessers has n addresses guess at one moment.
+// RememberedGuessers makes n addresses guess at the same moment.
 func RememberedGuessers(peer func(i int) netip.Prefix, n int) (r Remembered) {
 	g := newGuesses(defaultGuesses)
 	now := time.Unix(0, 0)

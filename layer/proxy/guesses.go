@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The bounds of guessing passwords, where WithGuesses says nothing.
+// The bounds on guessing passwords, unless WithGuesses sets one.
 const (
 	defaultGuesses = 60              // wrong ones a minute, from one address
 	guessBurst     = 10              // of them at once
@@ -16,24 +16,25 @@ const (
 	guessPeers     = 4096            // addresses that are remembered
 )
 
-// ErrThrottled is the cause where a proxy's client was refused without a look at
-// its password, for too many wrong ones have come from its address. It is an
-// ErrAuth, and the client sees no difference.
+// ErrThrottled is the cause when a proxy's client was refused without checking
+// its password, because too many wrong ones have come from its address. It
+// matches ErrAuth, and the client sees no difference.
 var ErrThrottled = fmt.Errorf("%w: too many wrong passwords have come from its address", ErrAuth)
 
 // WithGuesses bounds how many wrong passwords a minute one address (a /64 of
-// IPv6) may try at a proxy with users; the default is 60, 0 is no bound. Ten may
-// come at once; then each waits for its turn, and one whose turn would be in more
-// than 5 s is refused with ErrThrottled. Right ones cost nothing. 4,096 addresses
-// are remembered; beyond, the one that has not guessed for longest is forgotten.
+// IPv6) may try at a proxy with users; the default is 60, and 0 means no bound.
+// Ten may come at once; after that each waits for its turn, and one whose turn
+// would be in more than 5 s is refused with ErrThrottled. Right passwords cost
+// nothing. 4,096 addresses are remembered; beyond that, the one that has not
+// guessed for longest is forgotten.
 func WithGuesses(perMinute int) ServerOption {
 	return func(c *serverConfig) { c.perMinute = max(perMinute, 0) }
 }
 
-// guesses counts the wrong passwords of each address, as a point in time: when
-// the next one would be due if they came evenly. One that comes more than
-// guessBurst turns early waits (RFC 2697's buckets; ITU-T I.371's GCRA). Any
-// goroutine may use it.
+// guesses counts the wrong passwords of each address as a point in time: when
+// the next one would be due if they came at an even rate. A password that comes
+// more than guessBurst turns early has to wait (RFC 2697's buckets; ITU-T
+// I.371's GCRA). Any goroutine may use it.
 type guesses struct {
 	every time.Duration
 	mu    sync.Mutex
@@ -46,7 +47,7 @@ type guesser struct {
 	due  time.Time
 }
 
-// newGuesses returns nil where there is no bound.
+// newGuesses returns nil if there is no bound.
 func newGuesses(perMinute int) *guesses {
 	if perMinute == 0 {
 		return nil
@@ -54,7 +55,7 @@ func newGuesses(perMinute int) *guesses {
 	return &guesses{every: time.Minute / time.Duration(perMinute), all: map[netip.Prefix]*list.Element{}}
 }
 
-// take books a guess: it may be looked at after wait, or not at all.
+// take counts a guess: it may be checked after wait, or not at all.
 func (g *guesses) take(peer netip.Prefix, now time.Time) (wait time.Duration, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -69,7 +70,7 @@ func (g *guesses) take(peer netip.Prefix, now time.Time) (wait time.Duration, ok
 	return max(wait, 0), true
 }
 
-// right gives a guess back that was none.
+// right takes back a guess whose password turned out to be right.
 func (g *guesses) right(peer netip.Prefix) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -79,13 +80,13 @@ func (g *guesses) right(peer netip.Prefix) {
 	}
 }
 
-// of is the entry of an address, made if there is none.
+// of returns the entry of an address, and makes it if there is none.
 func (g *guesses) of(peer netip.Prefix, now time.Time) *guesser {
 	if at := g.all[peer]; at != nil {
 		g.used.MoveToFront(at)
 		return at.Value.(*guesser)
 	}
-	for n := 0; g.used.Len() > 0 && n < 2; n++ { // those whose time is over go by themselves
+	for n := 0; g.used.Len() > 0 && n < 2; n++ { // entries whose time is up go first
 		at := g.used.Back()
 		e := at.Value.(*guesser)
 		if g.used.Len() < guessPeers && !e.due.Before(now) {

@@ -43,7 +43,7 @@ func (g *guessing) guess(host, password string) *layertest.Keeper {
 	return k
 }
 
-// wireOf says how the two protocols say a password, and what they answer.
+// guessWires says how the two protocols send a password, and what they answer.
 var guessWires = []struct {
 	name    string
 	server  func(...proxy.ServerOption) layer.Layer
@@ -59,8 +59,8 @@ var guessWires = []struct {
 }
 
 // TestGuesses: one address may try ten wrong passwords at once and then one a
-// second, on one connection after the other or on many; a right one is taken in
-// its turn, and other addresses never wait (S9).
+// second, on one connection after another or on many; a right one is accepted
+// in its turn, and other addresses never wait (S9).
 func TestGuesses(t *testing.T) {
 	users := proxy.WithUsers(proxy.NewUsers(map[string]string{"u": "secret"}))
 	for _, w := range guessWires {
@@ -102,7 +102,7 @@ func TestGuesses(t *testing.T) {
 			if d := g.Now(); d > 6*time.Second {
 				t.Errorf("it took %v until all were answered", d)
 			}
-			// One after the other: one a second.
+			// One after another: one a second.
 			began := g.Now()
 			for i := range 20 {
 				k := g.guess("greedy", fmt.Sprint("wrong again", i))
@@ -131,8 +131,8 @@ func TestGuesses(t *testing.T) {
 	}
 }
 
-// TestGuessesSlow: whoever waits for its turn and hangs up, or whose time is up,
-// is done with; without a bound nothing waits.
+// TestGuessesSlow: a client that hangs up while it waits for its turn, or whose
+// time runs out, leaves nothing behind; without a bound nothing waits.
 func TestGuessesSlow(t *testing.T) {
 	users := proxy.WithUsers(proxy.NewUsers(map[string]string{"u": "secret"}))
 	w := guessWires[0]
@@ -168,7 +168,7 @@ func TestGuessesSlow(t *testing.T) {
 }
 
 // TestGuessersBounded: however many addresses guess, a bounded number is
-// remembered, and one that guesses on is not forgotten.
+// remembered, and one that keeps guessing is not forgotten.
 func TestGuessersBounded(t *testing.T) {
 	if got := proxy.RememberedGuessers(func(i int) netip.Prefix {
 		if i%2 == 0 {

@@ -21,17 +21,18 @@ const (
 // defaultHeaderTimeout is how long a peer may take to send its header.
 const defaultHeaderTimeout = 5 * time.Second
 
-// HeaderIn reads the header of the PROXY protocol, version 1 or 2, with which a
-// proxy begins the stream: the transport above has the IP addresses that it says,
-// as *net.TCPAddrs, for it is a stream whatever the proxy's client spoke (UDP4,
-// UDP6). Where it says others, or none (UNIX, UNSPEC, LOCAL), the transport keeps
-// its own, as the protocol tells a receiver to do with a family that it has no
-// use for; HeaderOf has what was said.
-// trusted are the peers that may, and must, send one; none are loopback. Those
-// that have no IP address are trusted too: who may connect to a UNIX socket is
-// said by its file. Others are refused with an *AccessError, and a stream that begins
-// with anything else is refused as well. The header has to be there whole within
-// timeout; 0 is 5 s, below 0 no bound. The layer steps aside behind the header.
+// HeaderIn returns a layer that reads the header of the PROXY protocol, version
+// 1 or 2, with which a proxy begins the stream. The transport above has the IP
+// addresses in the header, as *net.TCPAddrs, since it is a stream whatever the
+// proxy's client spoke (UDP4, UDP6). If the header has other addresses or none
+// (UNIX, UNSPEC, LOCAL), the transport keeps its own, as the protocol tells a
+// receiver to do with a family that it has no use for; HeaderOf returns what
+// the header said. trusted lists the peers that may, and must, send a header;
+// an empty list means loopback. Peers without an IP address are trusted too:
+// the file of a UNIX socket says who may connect to it. Other peers are refused
+// with an *AccessError, and so is a stream that begins with anything else. The
+// whole header has to arrive within timeout; 0 means 5 s, and a negative value
+// no bound. The layer steps aside after the header.
 func HeaderIn(trusted []netip.Prefix, timeout time.Duration) layer.Layer {
 	if timeout == 0 {
 		timeout = defaultHeaderTimeout
@@ -46,7 +47,7 @@ func HeaderIn(trusted []netip.Prefix, timeout time.Duration) layer.Layer {
 			switch peer, ok := addrPortOf(t.RemoteAddr()); {
 			case !ok || contains(trusted, peer.Addr()):
 			case peer.Port() == 0 && peer.Addr().IsUnspecified():
-				// It was reset before its address was asked for (io_uring).
+				// It was reset before we asked for its address (io_uring).
 				o.wire = &noWire{err: layer.ErrEarlyEnd}
 			default:
 				o.wire = &noWire{err: &AccessError{Addr: peer.Addr(), Problem: NotListed}}
@@ -54,7 +55,7 @@ func HeaderIn(trusted []netip.Prefix, timeout time.Duration) layer.Layer {
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {
 				top := &headedTransport{overlay: overlay{Transport: t}, h: &w.h}
 				if src, ok := addrPortOf(w.h.Source); ok && !w.h.Local {
-					dst, _ := addrPortOf(w.h.Destination) // a header has both of one family
+					dst, _ := addrPortOf(w.h.Destination) // both addresses in a header are of one family
 					top.local, top.remote = net.TCPAddrFromAddrPort(dst), net.TCPAddrFromAddrPort(src)
 				}
 				return top
@@ -72,8 +73,8 @@ type headedTransport struct {
 
 func (t *headedTransport) proxyHeader() *Header { return t.h }
 
-// HeaderOf finds the header that a connection began with, through any
-// layers on top; nil where there was none.
+// HeaderOf returns the header that a connection began with, through any layers
+// on top, or nil if there was none.
 func HeaderOf(t weir.Transport) *Header {
 	if p, ok := weir.As[interface{ proxyHeader() *Header }](t); ok {
 		return p.proxyHeader()
@@ -81,10 +82,11 @@ func HeaderOf(t weir.Transport) *Header {
 	return nil
 }
 
-// HeaderOut begins the stream with a header of the PROXY protocol, which says
-// that the connection is passed on for one from src to dst. Where one of them is
-// nil, or none that the version can say, the header says that it is the peer's
-// own (UNKNOWN, LOCAL). Nothing is waited for, and the layer steps aside at once.
+// HeaderOut returns a layer that begins the stream with a header of the PROXY
+// protocol, which says that this connection carries one from src to dst. If one
+// of them is nil, or cannot be expressed in that version, the header says that
+// the connection is the sender's own (UNKNOWN, LOCAL). The layer waits for
+// nothing and steps aside at once.
 func HeaderOut(v HeaderVersion, src, dst net.Addr) layer.Layer {
 	header := appendHeader2(nil, src, dst)
 	if v == HeaderV1 {
@@ -97,7 +99,7 @@ func HeaderOut(v HeaderVersion, src, dst net.Addr) layer.Layer {
 	}
 }
 
-// heading writes a header and gives its place to the protocol above.
+// heading writes a header and gives way to the protocol above.
 type heading struct {
 	header []byte
 	above  layer.Above
@@ -105,7 +107,7 @@ type heading struct {
 
 // ConnectionMade implements weir.Protocol.
 func (h *heading) ConnectionMade(t weir.Transport) {
-	_, _ = t.Write(h.header) // if it is lost, the protocol above hears why
+	_, _ = t.Write(h.header) // if it is lost, the protocol above is told why
 	above := h.above
 	h.above = layer.Above{}
 	if !handOver(t, t, above, nil) {

@@ -17,14 +17,14 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// withTLV is a header of version 2 with further values.
+// withTLV returns a header of version 2 with further values.
 func withTLV(values string) string {
 	n := 12 + len(values)
 	return v2 + "\x21\x11" + string([]byte{byte(n >> 8), byte(n)}) + "\xc0\x00\x02\x01\xc6\x33\x64\x02\x04\xd2\x01\xbb" + values
 }
 
-// sum is the checksum of a header that goes on like this behind its signature, up to
-// the checksum.
+// sum returns the checksum of a header whose part from the signature to the
+// checksum is given.
 func sum(header string) string {
 	n := crc32.Checksum([]byte(v2+header+"\x00\x00\x00\x00"), crc32.MakeTable(crc32.Castagnoli))
 	return string(binary.BigEndian.AppendUint32(nil, n))
@@ -32,9 +32,9 @@ func sum(header string) string {
 
 const v2 = "\r\n\r\n\x00\r\nQUIT\n"
 
-// TestHeaderIn: behaviour 90 and docs/promises.md's list for PROXY. However a header
-// is cut its addresses are the transport's, and what follows it is the
-// protocol's; everything else is refused.
+// TestHeaderIn: behaviour 90 and the list for PROXY in docs/promises.md.
+// However a header is cut, the transport has its addresses, and the protocol
+// gets what follows it; everything else is refused.
 func TestHeaderIn(t *testing.T) {
 	rest := "rest\r\n"
 	for _, c := range []struct {
@@ -116,8 +116,8 @@ func TestHeaderIn(t *testing.T) {
 	}
 }
 
-// TestHeaderInTrust: who is not trusted is refused before a byte is read, header
-// or not, and who is must send one in time.
+// TestHeaderInTrust: a peer that is not trusted is refused before a byte is
+// read, header or not, and one that is trusted must send a header in time.
 func TestHeaderInTrust(t *testing.T) {
 	client := netip.MustParseAddr("10.9.9.9")
 	for _, c := range []struct {
@@ -155,8 +155,8 @@ func TestHeaderInTrust(t *testing.T) {
 	}
 }
 
-// TestAccess: rules hold for an address however it is written (docs/promises.md,
-// SOCKS and CONNECT).
+// TestAccess: rules apply to an address however it is written
+// (docs/promises.md, SOCKS and CONNECT).
 func TestAccess(t *testing.T) {
 	nets := func(s ...string) (all []netip.Prefix) {
 		for _, n := range s {
@@ -210,7 +210,7 @@ func TestAccess(t *testing.T) {
 		{nets("127.0.0.1/32"), nil, "127.0.0.1", true},
 		{nets("fc00::/7"), nil, "fd12::1", true},
 
-		// Metadata, and what may be it however it is written.
+		// Metadata addresses, however they are written.
 		{nil, nil, "100.100.100.200", false},
 		{nets("100.64.0.0/10"), nil, "100.100.100.200", false},
 		{nets("100.100.100.200/32"), nil, "100.100.100.200", true},
@@ -262,8 +262,8 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestAccessOwn: what the process itself listens on is refused, at each address
-// that leads to it, even where it is named.
+// TestAccessOwn: the addresses that the process itself listens on are refused,
+// and so is each address that leads to them, even if it is named.
 func TestAccessOwn(t *testing.T) {
 	own := func() []net.Addr {
 		return []net.Addr{
@@ -317,15 +317,15 @@ func TestAccessOwn(t *testing.T) {
 	}
 }
 
-// TestSteady: once a proxy's layer has stepped aside a message through it
-// costs no allocation (R6), and what stands above can have the kernel move its
-// bytes (R37).
+// TestSteady: once a proxy's layer has stepped aside, a message through it
+// costs no allocation (R6), and what is above can let the kernel move its bytes
+// (R37).
 func TestSteady(t *testing.T) {
 	server := []layer.Layer{proxy.HeaderIn([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}, 0), proxy.SOCKSServer(proxy.Version5), proxy.ConnectServer()}
 	client := []layer.Layer{proxy.HeaderOut(proxy.HeaderV2, nil, nil), proxy.SOCKS5("a.example:1"), proxy.Connect("b.example:2")}
 	for _, name := range weir.Backends() {
 		if name == "portable" {
-			continue // package net's own
+			continue // package net allocates
 		}
 		if n := layertest.Allocs(t, name, server, client); n != 0 {
 			t.Errorf("%s: %v allocations a message", name, n)

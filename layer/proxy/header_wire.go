@@ -29,23 +29,23 @@ const (
 
 const header2Signature = "\r\n\r\n\x00\r\nQUIT\n"
 
-// Header is what a PROXY header says. Find it with HeaderOf.
+// Header is the content of a PROXY header. HeaderOf finds it.
 type Header struct {
 	Version int
-	// Local is true where the peer speaks for itself: a health check, or
-	// somebody whose address it does not know (LOCAL, UNKNOWN, UNSPEC). The
-	// transport has its own addresses then.
+	// Local is true if the peer speaks for itself: it makes a health check, or
+	// does not know the address of its client (LOCAL, UNKNOWN, UNSPEC). The
+	// transport then has its own addresses.
 	Local bool
 	// Source and Destination are the ends of the connection that the peer
-	// passes on: *net.TCPAddr, *net.UDPAddr or *net.UnixAddr; nil where Local.
+	// passes on: *net.TCPAddr, *net.UDPAddr or *net.UnixAddr; nil if Local.
 	Source, Destination net.Addr
-	// TLVs are version 2's further values as they came: type, length, value. They
-	// are whole, those of a type that the protocol defines stand once, and a
-	// checksum among them was right.
+	// TLVs holds the further values of version 2 as they came: type, length,
+	// value. They have been checked: none is cut off, those of a type that the
+	// protocol defines occur once, and a checksum among them was right.
 	TLVs []byte
 }
 
-// TLV finds the first value of a type.
+// TLV returns the first value of a type.
 func (h *Header) TLV(kind byte) (value []byte, ok bool) {
 	for p := h.TLVs; len(p) >= 3; {
 		n := 3 + int(binary.BigEndian.Uint16(p[1:]))
@@ -102,7 +102,7 @@ func (h *Header) parse1(p []byte) (n int, err error) {
 	line := string(q[:i])
 	*h = Header{Version: 1}
 	f := strings.Split(line, " ")
-	if len(f) >= 2 && f[1] == "UNKNOWN" { // what follows is to be ignored
+	if len(f) >= 2 && f[1] == "UNKNOWN" { // what follows must be ignored
 		h.Local = true
 		return i + 2, nil
 	}
@@ -161,7 +161,7 @@ func (h *Header) parse2(p []byte) (n int, err error) {
 			return 0, malformed("the PROXY header has the address family %#x", p[13])
 		}
 	}
-	if h.Local { // whatever the addresses are, they are to be ignored
+	if h.Local { // the addresses must be ignored, whatever they are
 		return n, nil
 	}
 	if len(body) < size {
@@ -192,19 +192,20 @@ func (h *Header) parse2(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// The types of further values that a receiver has to know something of.
+// The types of further values that a receiver has to know about.
 const (
 	tlvCRC32C     = 0x03
 	tlvNoop       = 0x04
 	tlvSSL        = 0x20
 	tlvNetNS      = 0x30
 	tlvCRC32CSize = 4
-	tlvSSLFixed   = 5 // what is in front of the values inside tlvSSL
+	tlvSSLFixed   = 5 // what comes before the values inside tlvSSL
 )
 
-// checkTLVs checks the values of a header from at on: that they are whole, that
-// none that says who the client is stands twice, so that no two readers take it for
-// two, and that the checksum is right if there is one.
+// checkTLVs checks the values of a header from at on: that none is cut off;
+// that none that says who the client is occurs twice, so that two readers
+// cannot disagree about the client; and that the checksum, if there is one, is
+// right.
 func checkTLVs(header []byte, at int) error {
 	once := map[[2]byte]bool{}
 	inside := byte(0)
@@ -246,7 +247,8 @@ func checkTLVs(header []byte, at int) error {
 	return check(at, len(header))
 }
 
-// headerSum is the checksum of a header, in which the checksum itself, at at, is 0.
+// headerSum returns the checksum of a header, computed with the checksum
+// itself, at offset at, as 0.
 func headerSum(header []byte, at int) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	sum := crc32.Checksum(header[:at], table)

@@ -14,14 +14,14 @@ import (
 
 // wire is the logic of a handshake at the beginning of a stream, without I/O:
 // bytes in, bytes and events out. What it does not use stays with the transport
-// and is shown again in front of what comes next, so it may wait for the whole
-// of a message.
+// and is offered again together with what comes next, so a wire may wait for a
+// whole message.
 type wire interface {
-	// start returns what to send first; nil where the peer begins.
+	// start returns what to send first; nil if the peer begins.
 	start() ([]byte, error)
-	// next looks at the bytes that are there and uses n of them. With n = 0, no
-	// event and no error it needs more. reply is to be sent, also in front of an
-	// error, which ends the handshake. After eventOpen and eventAsked it is
+	// next reads the bytes that have arrived and uses n of them. With n = 0, no
+	// event and no error it needs more. reply is to be sent, even before an
+	// error, which ends the handshake. After eventOpen and eventAsked next is
 	// not called again.
 	next(p []byte) (n int, reply []byte, e event, err error)
 }
@@ -34,21 +34,21 @@ const (
 	eventBound         // a client's proxy waits for the peer
 	eventOpen          // the handshake is over: the rest of the stream is the protocol's
 	eventAsked         // a server's peer asked for something, and waits for the answer
-	eventGuess         // a server's peer has sent a password: whether it may be looked at is said by grant
-	eventRefused       // a client's proxy has refused, and may say why until refusal.Wait is over: a refuser
+	eventGuess         // a server's peer has sent a password: grant says whether it may be checked
+	eventRefused       // a client's proxy has refused, and may say why until refusal.Wait is over; the wire is a refuser
 )
 
 // refuser is a wire that returns eventRefused.
 type refuser interface {
-	// refused returns the refusal as far as it has come; nil without one. Whatever
-	// ends the handshake then, this is the reason.
+	// refused returns the refusal as far as it has come, nil if there is none.
+	// Whatever ends the handshake afterwards, this is the reason.
 	refused() error
 }
 
-// opening is the layer that only speaks at the beginning of a stream. It is the
+// opening is a layer that speaks only at the beginning of a stream. It is the
 // protocol of the transport below until its wire says that the handshake is
-// over, and then gives its place to the protocol above, which has the transport
-// below, or an overlay of it, for its own: from then on the layer costs nothing.
+// over. Then it gives way to the protocol above, which gets the transport
+// below, or an overlay of it, as its own: from then on the layer costs nothing.
 //
 //	ConnectionMade ──▶ handshake ──▶ open ──▶ SetProtocol(above), ConnectionMade
 //	                        │
@@ -63,10 +63,10 @@ type opening struct {
 	overlay func(t weir.Transport, e event) weir.Transport
 	bound   func() // for eventBound
 
-	guesses *guesses // of a server that asks for passwords; nil: any number
+	guesses *guesses // of a server that asks for passwords; nil: no bound
 	peer    netip.Prefix
-	guessed bool        // the wire has its turn
-	waits   *weir.Timer // until the turn, or for what a refusal says; nil: it did not have to wait
+	guessed bool        // it is the wire's turn
+	waits   *weir.Timer // for the turn, or for the text of a refusal; nil: it did not have to wait
 
 	t     weir.Transport
 	timer *weir.Timer
@@ -132,13 +132,13 @@ func (o *opening) DataReceived(p []byte) (int, error) {
 	return used, nil
 }
 
-// guess books the turn of a password. It reports false if that is later: no more
-// is read until then.
+// guess reserves a turn for a password. It returns false if the turn comes
+// later: nothing more is read until then.
 func (o *opening) guess() bool {
 	o.peer = peer.Of(o.t.RemoteAddr(), peer.PrefixV6)
 	wait, ok := o.guesses.take(o.peer, o.t.Loop().Now())
 	o.guessed = ok
-	g := o.wire.(interface{ grant(at turn) }) // who asks has it
+	g := o.wire.(interface{ grant(at turn) }) // a wire that asks has this method
 	if !ok {
 		g.grant(turnDenied)
 		return true
@@ -175,8 +175,8 @@ func (o *opening) stepAside(e event) {
 }
 
 // handOver makes the protocol above for the transport top, which is t or an
-// overlay of it, and gives it t's stream; then, if not nil, is called behind its
-// ConnectionMade. It reports false where there is none: the factory refuses.
+// overlay of it, and gives it t's stream; then, if not nil, is called after its
+// ConnectionMade. It returns false if the factory refuses to make a protocol.
 func handOver(t, top weir.Transport, above layer.Above, then func()) bool {
 	p := above.Make(top)
 	if p == nil {
@@ -206,8 +206,8 @@ func (o *opening) stopTimer() {
 	o.timer, o.waits = nil, nil
 }
 
-// fail ends a connection that never was one. What was written leaves, unless
-// abort.
+// fail ends a connection that was never established. What was written still
+// leaves, unless abort is true.
 func (o *opening) fail(err error, abort bool) {
 	if o.over {
 		return
@@ -232,7 +232,8 @@ func (o *opening) fail(err error, abort bool) {
 	}
 	if failed != nil {
 		tell := func() { failed(e) }
-		// A closed loop has told of it, or was closed without.
+		// A closed loop has reported it already, or was closed without doing
+		// so.
 		_, _ = t.Loop().PostOr(tell, tell)
 	}
 }
@@ -241,7 +242,7 @@ func (o *opening) fail(err error, abort bool) {
 const farewell = 5 * time.Second
 
 // closeSoon closes a transport on which a refusal was written, whether its peer
-// reads it or not.
+// reads the refusal or not.
 func closeSoon(t weir.Transport) {
 	_ = t.Close() // always nil
 	if t.Buffered() > 0 {
@@ -263,11 +264,11 @@ func (o *opening) ConnectionLost(err error) {
 	o.fail(err, true)
 }
 
-// overlay is a transport with other addresses than the one below, which does all
-// the rest.
+// overlay is a transport with different addresses from the one below, which
+// does everything else.
 type overlay struct {
 	weir.Transport
-	local, remote net.Addr // nil: those below
+	local, remote net.Addr // nil: those of the transport below
 }
 
 // Unwrap returns the transport below, for weir.As.
@@ -289,8 +290,8 @@ func (o *overlay) RemoteAddr() net.Addr {
 	return o.Transport.RemoteAddr()
 }
 
-// SpliceTo implements weir.Splicer where the transport below does: the bytes
-// are its bytes.
+// SpliceTo implements weir.Splicer if the transport below does, since the bytes
+// are the same.
 func (o *overlay) SpliceTo(dst weir.Transport, done func(n int64, err error)) error {
 	if s, ok := o.Transport.(weir.Splicer); ok {
 		return s.SpliceTo(dst, done)
@@ -298,7 +299,7 @@ func (o *overlay) SpliceTo(dst weir.Transport, done func(n int64, err error)) er
 	return weir.ErrNoSplice
 }
 
-// HostAddr is an address by name, which somebody else resolves.
+// HostAddr is an address by name, which someone else resolves.
 type HostAddr struct {
 	Net  string // "tcp"
 	Host string // "host:port"

@@ -38,7 +38,7 @@ func TestStreams(t *testing.T) {
 	})
 }
 
-// noNames is the resolver of those who must resolve nothing.
+// noNames is the resolver of loops that must resolve nothing.
 type noNames struct{ t *testing.T }
 
 func (r noNames) LookupNetIP(_ *weir.Loop, _, host string, _ func([]netip.Addr, error)) func() {
@@ -74,14 +74,15 @@ func (p *proxied) talk(t *testing.T, f weir.Factory, c weir.Protocol, server, cl
 	return ln
 }
 
-// protocols are the proxies: how to serve and to ask, and what they can say.
+// protocols are the proxy protocols: how to serve and to ask, and what they can
+// express.
 var protocols = []struct {
 	name   string
 	server func(...proxy.ServerOption) layer.Layer
 	client func(string, ...proxy.ClientOption) layer.Layer
 	names  bool
 	auth   bool
-	says   func(error) error // what the client can know of the reason of a refusal
+	says   func(error) error // what the client can know about the reason for a refusal
 }{
 	{"socks5", func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version5, o...) }, proxy.SOCKS5, true, true, func(err error) error { return err }},
 	{"socks4a", func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version4a, o...) }, proxy.SOCKS4a, true, false, func(error) error { return nil }},
@@ -94,9 +95,9 @@ var protocols = []struct {
 	}},
 }
 
-// TestRequest: the destination reaches the server as it was named and unresolved,
-// what the client sends early waits for the answer, and the reply after a half-close
-// arrives (R41, behaviour 27).
+// TestRequest: the destination reaches the server as it was named, unresolved;
+// what the client sends early waits for the answer, and the reply after a
+// half-close arrives (R41, behaviour 27).
 func TestRequest(t *testing.T) {
 	for _, p := range protocols {
 		for _, faults := range []weirtest.Faults{{}, {CutRead: 0.9, CutWrite: 0.5, CutWire: 0.9}} {
@@ -135,8 +136,8 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// TestRefusal: the reason of a refusal reaches the client typed, as far as
-// the protocol can say it; there never was a connection (R43).
+// TestRefusal: the reason for a refusal reaches the client as a typed error, as
+// far as the protocol can express it; there never was a connection (R43).
 func TestRefusal(t *testing.T) {
 	for _, p := range protocols {
 		for _, why := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ETIMEDOUT, proxy.ErrNotAllowed, errors.New("x")} {
@@ -163,8 +164,8 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// TestAuthentication: only who has the password gets in, with lengths of 1
-// and 255; before that no protocol is made, so nothing is dialled or relayed.
+// TestAuthentication: only a client with the password gets in, with lengths of
+// 1 and 255; before that no protocol is made, so nothing is dialed or relayed.
 func TestAuthentication(t *testing.T) {
 	long := strings.Repeat("x", 255)
 	users := proxy.NewUsers(map[string]string{"u": "p", long: long, "empty": ""})
@@ -177,7 +178,7 @@ func TestAuthentication(t *testing.T) {
 			ok             bool
 		}{{"u", "p", true}, {long, long, true}, {"u", "q", false}, {"u", long, false}, {long, "p", false}, {"nobody", "p", false}, {"nobody", "", false}, {"empty", "", false}, {"empty", "p", false}} {
 			if p.name == "socks5" && try.password == "" {
-				continue // its client cannot say that: see TestMalformed
+				continue // its client cannot express that: see TestMalformed
 			}
 			t.Run(fmt.Sprintf("%s %.5s %.5s", p.name, try.user, try.password), func(t *testing.T) {
 				w := newProxied(t)
@@ -206,8 +207,8 @@ func TestAuthentication(t *testing.T) {
 }
 
 // TestNothingFirst: no order of messages gets past authentication
-// (docs/promises.md, SOCKS and CONNECT). A server that was promised a password
-// makes no protocol for any of these.
+// (docs/promises.md, SOCKS and CONNECT). A server that expects a password makes
+// no protocol for any of these.
 func TestNothingFirst(t *testing.T) {
 	users := proxy.NewUsers(map[string]string{"u": "p", "v": ""})
 	request := "\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
@@ -221,7 +222,7 @@ func TestNothingFirst(t *testing.T) {
 			for _, third := range messages {
 				all := first + second + third
 				if strings.HasSuffix(first, "\x02") && second == good && third == request {
-					continue // this is how it is meant
+					continue // this is the proper order
 				}
 				for _, s := range []layer.Layer{proxy.SOCKSServer(proxy.AnyVersion, proxy.WithUsers(users)), proxy.ConnectServer(proxy.WithUsers(users))} {
 					rec := weirtest.NewRecorder(t)
@@ -279,7 +280,7 @@ func TestBind(t *testing.T) {
 }
 
 // TestMalformed: what no proxy can do fails before anything is sent, or is
-// answered, and a peer that says nothing is waited for so long and no longer.
+// answered, and a silent peer is waited for only for a limited time.
 func TestMalformed(t *testing.T) {
 	for _, bad := range []struct {
 		name string
@@ -317,8 +318,8 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// TestEmptyPassword: a client sends an empty password if it is told so, to a
-// proxy that has such users; a server here lets in nobody with one.
+// TestEmptyPassword: a client sends an empty password if told to, for proxies
+// that have such users; our server lets no one in with one.
 func TestEmptyPassword(t *testing.T) {
 	w := newProxied(t)
 	c, s := &layertest.Ear{}, &layertest.Ear{}
@@ -339,8 +340,8 @@ func TestEmptyPassword(t *testing.T) {
 	}
 }
 
-// TestConnectSays: the fields that a client of CONNECT sends, the Host of IPv6, and
-// where a refusal leads to and what it says.
+// TestConnectSays: the fields that a CONNECT client sends, the Host for IPv6,
+// and where a refusal leads to and what it says.
 func TestConnectSays(t *testing.T) {
 	for _, c := range []struct{ answer, location, body string }{
 		{"HTTP/1.1 302 Found\r\nLocation: http://login.example/\r\nContent-Length: 0\r\n\r\nmore", "http://login.example/", ""},
@@ -364,9 +365,10 @@ func TestConnectSays(t *testing.T) {
 	}
 }
 
-// TestConnectRefusedInPieces: what a refusal says does not depend on the pieces in
-// which it comes; it is waited for until the proxy ends the stream, resets it, or
-// has sent nothing for a second, and not after the handshake's own deadline.
+// TestConnectRefusedInPieces: what a refusal says does not depend on the pieces
+// in which it arrives. We wait for its text until the proxy ends the stream,
+// resets it, or has sent nothing for a second, but not beyond the handshake's
+// own deadline.
 func TestConnectRefusedInPieces(t *testing.T) {
 	const open = "HTTP/1.1 403 No\r\n\r\nask"
 	for _, c := range []struct {

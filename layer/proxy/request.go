@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// Command is what a proxy's client may ask for.
+// Command is something that a proxy's client may ask for.
 type Command uint8
 
 // The commands.
@@ -33,9 +33,9 @@ func (c Command) String() string {
 //	       │                     └────▶ Refuse: the reply says why, and the end
 //	       └─▶ no Hold: accepted when ConnectionMade returns
 //
-// A protocol that knows nothing of requests is the destination itself,
-// whichever was asked for. What is written before the answer accepts, Close
-// before it refuses. All methods belong to the loop's goroutine.
+// A protocol that knows nothing about requests is itself the destination,
+// whichever was asked for. Writing before the answer accepts the request, and
+// closing before it refuses it. All methods belong to the loop's goroutine.
 type Request struct {
 	protocol string
 	command  Command
@@ -55,15 +55,15 @@ const (
 	refused
 )
 
-// answerer makes the replies of a protocol.
+// answerer makes the replies of one proxy protocol.
 type answerer interface {
 	accept(c Command, bound net.Addr) []byte
 	bound(listening net.Addr) []byte
 	refuse(err error) []byte
 }
 
-// RequestOf finds the request that a connection began with, through any layers
-// on top; nil where there was none.
+// RequestOf returns the request that a connection began with, through any
+// layers on top, or nil if there was none.
 func RequestOf(t weir.Transport) *Request {
 	if s, ok := weir.As[interface{ proxyRequest() *Request }](t); ok {
 		return s.proxyRequest()
@@ -71,19 +71,19 @@ func RequestOf(t weir.Transport) *Request {
 	return nil
 }
 
-// Protocol is the proxy's protocol: "socks4", "socks5" or "connect".
+// Protocol returns the proxy's protocol: "socks4", "socks5" or "connect".
 func (r *Request) Protocol() string { return r.protocol }
 
-// Command is what was asked for.
+// Command returns what was asked for.
 func (r *Request) Command() Command { return r.command }
 
-// Destination is the "host:port" that was asked for. The host is an address or
-// a name that nobody has resolved yet. A client can choose it freely, within
-// the characters of names.
+// Destination returns the "host:port" that was asked for. The host is an
+// address or a name that has not been resolved yet. A client can choose it
+// freely, within the characters of names.
 func (r *Request) Destination() string { return r.dest }
 
-// User is who asked: the name that was authenticated, or the one that a SOCKS4
-// client claims; "" without.
+// User returns who asked: the name that was authenticated, or the one that a
+// SOCKS4 client claims; "" if there is none.
 func (r *Request) User() string { return r.user }
 
 // Hold says that Accept or Refuse will be called later. It has to be called
@@ -91,8 +91,9 @@ func (r *Request) User() string { return r.user }
 func (r *Request) Hold() { r.held = true }
 
 // Accept tells the client that it has its connection. addr is the local end of
-// the connection to the destination, or, for CommandBind, the remote end of what
-// was accepted; nil if there is none. Once answered it does nothing.
+// the connection to the destination, or, for CommandBind, the remote end of
+// what was accepted; nil if there is none. Once the request is answered it has
+// no effect.
 func (r *Request) Accept(addr net.Addr) {
 	if r.state != asked {
 		return
@@ -101,9 +102,9 @@ func (r *Request) Accept(addr net.Addr) {
 	r.send(r.answer.accept(r.command, addr))
 }
 
-// Connected accepts for t, the connection to the destination, or, for CommandBind,
-// the one that was waited for: it is Accept with the address that the client is to
-// hear of.
+// Connected accepts the request once t, the connection to the destination or,
+// for CommandBind, the one that was waited for, has been made: it is Accept
+// with the address that the client has to be told.
 func (r *Request) Connected(t weir.Transport) {
 	if r.command == CommandBind {
 		r.Accept(t.RemoteAddr())
@@ -112,17 +113,17 @@ func (r *Request) Connected(t weir.Transport) {
 	r.Accept(t.LocalAddr())
 }
 
-// Bound tells a client that asked for CommandBind where it is being listened for
-// its peer. Accept follows.
+// Bound tells a client that asked for CommandBind where we listen for its peer.
+// Accept follows.
 func (r *Request) Bound(addr net.Addr) {
 	if r.state == asked && r.command == CommandBind {
 		r.send(r.answer.bound(addr))
 	}
 }
 
-// Refuse tells the client why it gets no connection, as far as the protocol has
-// words for err, and closes. The protocol above gets ConnectionLost as after
-// Close. Where the request was accepted already it is Abort.
+// Refuse tells the client why it gets no connection, as far as the protocol can
+// express err, and closes. The protocol above gets ConnectionLost as after
+// Close. If the request has already been accepted, Refuse is Abort.
 func (r *Request) Refuse(err error) {
 	switch r.state {
 	case asked:
@@ -139,7 +140,7 @@ func (r *Request) send(reply []byte) {
 	_, _ = r.t.Transport.Write(reply) // if it is lost, ConnectionLost says why
 }
 
-// settle accepts for a protocol that did not say anything.
+// settle accepts the request for a protocol that did not answer it.
 func (r *Request) settle() {
 	if !r.held {
 		r.Accept(nil)
@@ -154,7 +155,7 @@ type servedTransport struct {
 
 func (s *servedTransport) proxyRequest() *Request { return &s.r }
 
-// Write implements weir.Transport: it accepts.
+// Write implements weir.Transport: it accepts the request.
 func (s *servedTransport) Write(p []byte) (int, error) {
 	if len(p) > 0 {
 		s.r.Accept(nil)
@@ -162,19 +163,20 @@ func (s *servedTransport) Write(p []byte) (int, error) {
 	return s.Transport.Write(p)
 }
 
-// Writev implements weir.Transport: it accepts.
+// Writev implements weir.Transport: it accepts the request.
 func (s *servedTransport) Writev(bufs [][]byte) (int, error) {
 	s.r.Accept(nil)
 	return s.Transport.Writev(bufs)
 }
 
-// WriteEOF implements weir.Transport: it accepts.
+// WriteEOF implements weir.Transport: it accepts the request.
 func (s *servedTransport) WriteEOF() error {
 	s.r.Accept(nil)
 	return s.Transport.WriteEOF()
 }
 
-// Close implements weir.Transport: while the request is held it refuses.
+// Close implements weir.Transport: while the request is held, it refuses the
+// request.
 func (s *servedTransport) Close() error {
 	if s.r.state == asked {
 		if s.r.held {
@@ -186,14 +188,14 @@ func (s *servedTransport) Close() error {
 	return s.Transport.Close()
 }
 
-// Abort implements weir.Transport: what a refusal has to say still leaves.
+// Abort implements weir.Transport: the reply of a refusal still leaves.
 func (s *servedTransport) Abort() {
 	if s.r.state != refused {
 		s.Transport.Abort()
 	}
 }
 
-// RegisterProducer implements weir.Transport: it accepts.
+// RegisterProducer implements weir.Transport: it accepts the request.
 func (s *servedTransport) RegisterProducer(p weir.Producer) error {
 	s.r.Accept(nil)
 	return s.Transport.RegisterProducer(p)
@@ -229,21 +231,21 @@ func serverConfigOf(opts []ServerOption) *serverConfig {
 	return c
 }
 
-// WithUsers makes a proxy serve nobody else: SOCKS5 asks for user and password
-// (RFC 1929), CONNECT for basic authentication (RFC 7617), and SOCKS4, which has
-// no passwords, is refused.
+// WithUsers makes a proxy serve only these users: SOCKS5 asks for user and
+// password (RFC 1929), CONNECT for basic authentication (RFC 7617), and SOCKS4,
+// which has no passwords, is refused.
 func WithUsers(u *Users) ServerOption { return func(c *serverConfig) { c.users = u } }
 
-// WithBind serves BIND too: without it, it is refused.
+// WithBind makes a proxy serve BIND too, which is refused otherwise.
 func WithBind() ServerOption { return func(c *serverConfig) { c.bind = true } }
 
-// WithRequestTimeout bounds how long a client may take to say what it wants; the
-// default is 10 s, below 0 is no bound.
+// WithRequestTimeout bounds how long a client may take to say what it wants;
+// the default is 10 s, and a negative value means no bound.
 func WithRequestTimeout(d time.Duration) ServerOption {
 	return func(c *serverConfig) { c.limit = d }
 }
 
-// server is the layer of a proxy server whose wire newWire makes.
+// server returns the layer of a proxy server whose wire newWire makes.
 func server(name string, c *serverConfig, newWire func() serverWire) layer.Layer {
 	return func(a layer.Above) layer.Above {
 		return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
@@ -265,17 +267,17 @@ type serverWire interface {
 	request() Request
 }
 
-// turn is whether a server's wire may look at the password that it has.
+// turn says whether a server's wire may check the password that it has.
 type turn uint8
 
 const (
 	turnAsk turn = iota // it has to ask: eventGuess
 	turnOpen
-	turnDenied // it refuses, without a look
+	turnDenied // it refuses, without checking
 )
 
-// check looks at a password when it is its turn, and says what the wire's next
-// has to return where it is not.
+// check checks a password if it is its turn, and otherwise says what the wire's
+// next has to return.
 func (c *serverConfig) check(at turn, user, password string) (ok bool, e event, err error) {
 	switch {
 	case at == turnAsk && c.guesses != nil:
@@ -288,7 +290,7 @@ func (c *serverConfig) check(at turn, user, password string) (ok bool, e event, 
 	return true, eventNone, nil
 }
 
-// addrPortOf is the IP address and port of a, if it has them.
+// addrPortOf returns the IP address and port of a, if it has them.
 func addrPortOf(a net.Addr) (netip.AddrPort, bool) {
 	switch a := a.(type) {
 	case *net.TCPAddr:

@@ -22,7 +22,7 @@ func shout(t weir.Transport) weir.Protocol {
 	})
 }
 
-// say is a client that says a line and stops the loop when it has its answer.
+// say is a client that sends a line and stops the loop when it has the answer.
 func say(l *weir.Loop, line string) weir.Protocol {
 	return frame.Lines(
 		func(answer []byte) error {
@@ -34,7 +34,7 @@ func say(l *weir.Loop, line string) weir.Protocol {
 	)
 }
 
-// fitting is a configuration of TLS for a server and one for its client.
+// fitting returns a TLS configuration for a server and one for its client.
 func fitting() (server, client *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

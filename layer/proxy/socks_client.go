@@ -33,42 +33,43 @@ func clientConfigOf(opts []ClientOption) *clientConfig {
 	return c
 }
 
-// WithCredentials gives the proxy a user name and a password. They travel as they
-// are: put TLS below where others can read along. SOCKS4 has no passwords.
+// WithCredentials gives the proxy a user name and a password. They are sent
+// unencrypted: put TLS below if others can read along. SOCKS4 has no passwords.
 func WithCredentials(name, password string) ClientOption {
 	return func(c *clientConfig) { c.user, c.password, c.auth = name, password, true }
 }
 
-// WithEmptyPassword lets the password of WithCredentials be empty, for a SOCKS5 proxy
-// whose users have none. RFC 1929 has no such password and proxies have; without
-// the option it is taken for one that was forgotten.
+// WithEmptyPassword lets the password of WithCredentials be empty, for a SOCKS5
+// proxy whose users have none. RFC 1929 does not allow an empty password, but
+// some proxies do; without this option it is taken for one that was forgotten.
 func WithEmptyPassword() ClientOption {
 	return func(c *clientConfig) { c.emptyPassword = true }
 }
 
-// WithHeader has an HTTP proxy sent fields besides those of the request: name
-// and value. SOCKS has none.
+// WithHeader sends an HTTP proxy further fields, each a name and a value, in
+// addition to those of the request. SOCKS has no such fields.
 func WithHeader(fields ...[2]string) ClientOption {
 	return func(c *clientConfig) { c.header = append(c.header, fields...) }
 }
 
-// WithTimeout bounds how long the proxy may take to connect; the default is
-// 60 s, below 0 is no bound.
+// WithTimeout bounds how long the proxy may take to connect; the default is 60
+// s, and a negative value means no bound.
 func WithTimeout(d time.Duration) ClientOption {
 	return func(c *clientConfig) { c.limit = d }
 }
 
-// WithBindRequest asks a SOCKS proxy for BIND: it waits for one connection from
-// the destination, and then the transport is that connection. bound hears, on
-// the loop's goroutine, where the proxy waits.
+// WithBindRequest asks a SOCKS proxy for BIND: the proxy waits for one
+// connection from the destination, and the transport then is that connection.
+// bound is called on the loop's goroutine with the address at which the proxy
+// waits.
 func WithBindRequest(bound func(addr net.Addr)) ClientOption {
 	return func(c *clientConfig) { c.bind, c.bound = true, bound }
 }
 
-// SOCKS5 is a client of a SOCKS5 proxy (RFC 1928) that connects to dest, a
-// "host:port". A name is resolved by the proxy, never here. The transport above
-// has dest for its RemoteAddr: a *net.TCPAddr, or a *HostAddr for a name. What
-// the proxy refuses is an *AttemptError of StageProxy whose cause is a
+// SOCKS5 returns a client of a SOCKS5 proxy (RFC 1928) that connects to dest, a
+// "host:port". The proxy resolves a name; we never do. The RemoteAddr of the
+// transport above is dest: a *net.TCPAddr, or a *HostAddr for a name. If the
+// proxy refuses, the result is an *AttemptError of StageProxy whose cause is an
 // *Error. The layer steps aside once the proxy has connected.
 func SOCKS5(dest string, opts ...ClientOption) layer.Layer {
 	c := clientConfigOf(opts)
@@ -77,8 +78,8 @@ func SOCKS5(dest string, opts ...ClientOption) layer.Layer {
 	})
 }
 
-// SOCKS4 is a client of a SOCKS4 proxy, which takes IPv4 addresses only: for a
-// name there is SOCKS4a. See SOCKS5.
+// SOCKS4 returns a client of a SOCKS4 proxy, which takes only IPv4 addresses;
+// for names there is SOCKS4a. See SOCKS5.
 func SOCKS4(dest string, opts ...ClientOption) layer.Layer {
 	c := clientConfigOf(opts)
 	return clientOf("socks4", c, dest, func(host string, port uint16) clientWire {
@@ -86,7 +87,7 @@ func SOCKS4(dest string, opts ...ClientOption) layer.Layer {
 	})
 }
 
-// SOCKS4a is a client of a SOCKS4 proxy that resolves names. See SOCKS5.
+// SOCKS4a returns a client of a SOCKS4 proxy that resolves names. See SOCKS5.
 func SOCKS4a(dest string, opts ...ClientOption) layer.Layer {
 	c := clientConfigOf(opts)
 	return clientOf("socks4a", c, dest, func(host string, port uint16) clientWire {
@@ -97,7 +98,7 @@ func SOCKS4a(dest string, opts ...ClientOption) layer.Layer {
 // clientWire is the wire of a proxy client.
 type clientWire interface {
 	wire
-	// answered is the address of the last reply; nil if there was none.
+	// answered returns the address in the last reply, nil if there was none.
 	answered() net.Addr
 }
 
@@ -129,7 +130,7 @@ func clientOf(name string, c *clientConfig, dest string, newWire func(host strin
 	}
 }
 
-// askingWire puts into a refusal what was asked for.
+// askingWire adds to a refusal what was asked for.
 type askingWire struct {
 	clientWire
 	dest string
@@ -156,14 +157,14 @@ func (w *askingWire) named(err error) error {
 	return err
 }
 
-// noWire is a handshake that cannot begin.
+// noWire is the wire of a handshake that cannot begin.
 type noWire struct{ err error }
 
 func (w *noWire) start() ([]byte, error)                  { return nil, w.err }
 func (w *noWire) next([]byte) (int, []byte, event, error) { return 0, nil, eventNone, w.err }
 func (w *noWire) answered() net.Addr                      { return nil }
 
-// client5 is SOCKS5 as the client sees it.
+// client5 is the client's side of SOCKS5.
 //
 //	methods ──▶ chosen ──▶ (password ──▶ checked) ──▶ request ──▶ granted ──▶ (BIND: peer) ──▶ open
 type client5 struct {
@@ -217,7 +218,7 @@ func (w *client5) next(p []byte) (n int, reply []byte, e event, err error) {
 		}
 		return 2, nil, eventNone, malformed("the proxy chose authentication method %d, which was not offered", p[1])
 	case waitChecked:
-		if p[1] != 0 { // the version of a refusal is not worth a look
+		if p[1] != 0 { // the version of a refusal does not matter
 			return 2, nil, eventNone, &Error{Protocol: "socks5", Code: int(p[1]), Text: "user name or password is wrong", cause: ErrAuth}
 		}
 		if p[0] != 1 {
@@ -229,7 +230,7 @@ func (w *client5) next(p []byte) (n int, reply []byte, e event, err error) {
 	if p[0] != socks5 {
 		return 0, nil, eventNone, malformed("the proxy's reply has version %d", p[0])
 	}
-	if p[1] != reply5Granted { // whatever address follows means nothing
+	if p[1] != reply5Granted { // an address that follows means nothing
 		return 2, nil, eventNone, error5(p[1])
 	}
 	if len(p) < 5 {
@@ -255,7 +256,7 @@ func (w *client5) request() []byte {
 	return putAddr5([]byte{socks5, command, 0}, w.host, w.port)
 }
 
-// client4 is SOCKS4 and 4a as the client sees them.
+// client4 is the client's side of SOCKS4 and 4a.
 type client4 struct {
 	c      *clientConfig
 	host   string

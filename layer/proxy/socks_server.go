@@ -9,7 +9,8 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// SOCKSVersions are the versions that a SOCKS server speaks, or'ed together.
+// SOCKSVersions is the set of versions that a SOCKS server speaks, combined
+// with |.
 type SOCKSVersions uint8
 
 // The versions.
@@ -20,17 +21,17 @@ const (
 	AnyVersion = Version4 | Version4a | Version5
 )
 
-// SOCKSServer is a SOCKS proxy for the versions that are asked for, CONNECT and
-// (WithBind) BIND. The client's request reaches the protocol above as a Request;
-// nothing of it is looked at, resolved or dialled here, and none is made before
-// the client has authenticated, where it has to. UDP ASSOCIATE is refused. The
-// layer steps aside once the request is there.
+// SOCKSServer returns a SOCKS proxy for the given versions, with CONNECT and,
+// given WithBind, BIND. The client's request reaches the protocol above as a
+// Request. The layer itself does not check, resolve or dial the destination,
+// and it makes no Request before the client has authenticated, if it has to.
+// UDP ASSOCIATE is refused. The layer steps aside once the request has come.
 func SOCKSServer(v SOCKSVersions, opts ...ServerOption) layer.Layer {
 	c := serverConfigOf(opts)
 	return server("socks", c, func() serverWire { return &socksServer{c: c, versions: v} })
 }
 
-// socksServer is SOCKS as the server sees it.
+// socksServer is the server's side of SOCKS.
 //
 //	         ┌─▶ SOCKS4 request ───────────────────────────┐
 //	version ─┤                                             ├─▶ asked
@@ -55,7 +56,7 @@ const (
 
 func (w *socksServer) start() ([]byte, error) { return nil, nil }
 
-// request is the request, once eventAsked was returned.
+// request returns the request, once eventAsked was returned.
 func (w *socksServer) request() Request {
 	w.r.answer = w
 	return w.r
@@ -178,7 +179,7 @@ func (w *socksServer) request4(p []byte) (n int, reply []byte, e event, err erro
 	return n, nil, eventAsked, nil
 }
 
-// cut4 reads a text that ends with a NUL; n is where the next begins, 0 if
+// cut4 reads a text that ends with a NUL; n is where the next text begins, 0 if
 // bytes are missing.
 func cut4(p []byte, at int) (text string, n int, err error) {
 	i := bytes.IndexByte(p[at:min(len(p), at+socks4Longest+1)], 0)
@@ -191,7 +192,7 @@ func cut4(p []byte, at int) (text string, n int, err error) {
 	return "", 0, nil
 }
 
-// ask notes what the client wants.
+// ask records what the client wants.
 func (w *socksServer) ask(protocol string, command byte, host string, port uint16) error {
 	w.r.protocol = protocol
 	switch {
@@ -223,7 +224,7 @@ func (w *socksServer) granted(a net.Addr) []byte {
 	return reply5(reply5Granted, a)
 }
 
-// refuse is the reply that says err; nil for none.
+// refuse returns the reply that reports err; nil if there is none.
 func (w *socksServer) refuse(err error) []byte {
 	switch {
 	case err == nil:

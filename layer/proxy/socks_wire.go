@@ -108,7 +108,7 @@ func putIP5(b []byte, a netip.Addr) []byte {
 	return append(b, a.AsSlice()...)
 }
 
-// getAddr5 reads an address that SOCKS5 wrote. n is 0 if bytes are missing. A
+// getAddr5 reads an address as SOCKS5 writes it. n is 0 if bytes are missing. A
 // host of length 0 is left to the caller.
 func getAddr5(p []byte) (host string, port uint16, n int, err error) {
 	if len(p) < 2 {
@@ -136,7 +136,7 @@ func getAddr5(p []byte) (host string, port uint16, n int, err error) {
 	return host, binary.BigEndian.Uint16(p[z:]), z + 2, nil
 }
 
-// reply5 is a server's reply; a nil address is 0.0.0.0:0.
+// reply5 returns a server's reply; a nil address is written as 0.0.0.0:0.
 func reply5(code byte, a net.Addr) []byte {
 	ap, ok := addrPortOf(a)
 	if !ok {
@@ -146,7 +146,8 @@ func reply5(code byte, a net.Addr) []byte {
 	return binary.BigEndian.AppendUint16(b, ap.Port())
 }
 
-// reply4 is a server's reply; what is no IPv4 address is 0.0.0.0:0.
+// reply4 returns a server's reply; anything but an IPv4 address is written as
+// 0.0.0.0:0.
 func reply4(code byte, a net.Addr) []byte {
 	ap, ok := addrPortOf(a)
 	if !ok || !ap.Addr().Is4() {
@@ -185,7 +186,7 @@ func joinDestination(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// destAddr is a destination as an address.
+// destAddr returns a destination as an address.
 func destAddr(host string, port uint16) net.Addr {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, port))

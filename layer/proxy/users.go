@@ -5,16 +5,16 @@ import (
 	"crypto/subtle"
 )
 
-// Users are the names and passwords that a proxy server knows. It does not
+// Users holds the names and passwords that a proxy server knows. It does not
 // change, and any goroutine may use it.
 type Users struct{ all [][2][sha256.Size]byte }
 
-// NewUsers makes Users of passwords by name. A user without a name or with an
-// empty password never matches: nothing is no secret, and RFC 1929 has no way to
-// say it.
+// NewUsers makes Users from passwords by name. A user without a name or with an
+// empty password never matches: an empty password keeps nothing secret, and RFC
+// 1929 cannot express it.
 func NewUsers(passwords map[string]string) *Users {
 	u := &Users{}
-	for name, password := range passwords { // any order: all are looked at
+	for name, password := range passwords { // any order: all are compared
 		if name != "" && password != "" {
 			u.all = append(u.all, [2][sha256.Size]byte{sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))})
 		}
@@ -22,8 +22,8 @@ func NewUsers(passwords map[string]string) *Users {
 	return u
 }
 
-// Check reports whether a user has that password. How long it takes tells
-// nothing about which of the two was wrong, nor where.
+// Check reports whether a user has that password. The time it takes does not
+// reveal which of the two was wrong, nor where.
 func (u *Users) Check(name, password string) bool {
 	n, p := sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))
 	found := 0

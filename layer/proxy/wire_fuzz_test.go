@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// run feeds a stream to a wire in pieces of so many bytes, with what was not
-// used in front, as a transport does. It returns all that came out, and how much
-// of the stream was used.
+// run feeds a stream to a wire in pieces of piece bytes, each preceded by what
+// was not used before, as a transport does. It returns everything that came
+// out, and how much of the stream was used.
 func run(t *testing.T, w wire, stream []byte, piece int) (out string, used int) {
 	first, err := w.start()
 	out = fmt.Sprintf("start %q %v\n", first, err)
@@ -41,14 +41,14 @@ func run(t *testing.T, w wire, stream []byte, piece int) (out string, used int) 
 			}
 		}
 	}
-	if r, ok := w.(refuser); ok { // the stream ends while the refusal's body comes
+	if r, ok := w.(refuser); ok { // the stream ends while the refusal's body is coming
 		out += fmt.Sprintf("end error %v", r.refused())
 	}
 	return out, used
 }
 
-// sameInPieces holds that a wire does the same however the stream is cut, and
-// that what it holds back is bounded (behaviours 90 and 92).
+// sameInPieces checks that a wire does the same however the stream is cut, and
+// that what it leaves unused is bounded (behaviours 90 and 92).
 func sameInPieces(t *testing.T, stream []byte, limit int, newWire func() wire, more func(w wire) string) {
 	w := newWire()
 	whole, used := run(t, w, stream, len(stream)+1)
@@ -162,7 +162,7 @@ func FuzzHeader(f *testing.F) {
 		if _, used := run(t, w, stream, len(stream)+1); used == 0 || w.h.Local || w.h.Source.Network() == "udp" {
 			return
 		}
-		// What was read is written again and reads the same.
+		// What was read is written again, and reads the same.
 		for v := HeaderV1; v <= HeaderV2; v++ {
 			if w.h.Source.Network() == "unix" && v == HeaderV1 {
 				continue

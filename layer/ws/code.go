@@ -11,16 +11,16 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// Code is why a WebSocket was closed (RFC 6455, 7.4.1).
+// Code says why a WebSocket was closed (RFC 6455, 7.4.1).
 type Code uint16
 
-// The codes. Those that never stand in a frame say what was found instead.
+// The codes. Those that never appear in a frame say what was found instead.
 const (
 	CodeNormal        Code = 1000
 	CodeGoingAway     Code = 1001
 	CodeProtocolError Code = 1002
 	CodeUnsupported   Code = 1003
-	CodeNone          Code = 1005 // the peer's close said none
+	CodeNone          Code = 1005 // the peer's close had none
 	CodeAbnormal      Code = 1006 // there was no close
 	CodeInvalid       Code = 1007 // text that is not UTF-8
 	CodePolicy        Code = 1008
@@ -42,12 +42,12 @@ func (c Code) sendable() bool {
 	return c != 1004 && c != CodeNone && c != CodeAbnormal
 }
 
-// clean reports whether the code is an end and no failure.
+// clean reports whether the code means a regular end and not a failure.
 func (c Code) clean() bool { return c == CodeNormal || c == CodeGoingAway || c == CodeNone }
 
-// PongError is the reason of a connection whose peer sent nothing for as long as
-// Config.PingEvery, and then nothing, no pong either, for as long again behind the
-// ping. It is layer.ErrTimeout too.
+// PongError is the reason when a connection's peer sent nothing for
+// Config.PingEvery, and again nothing, not even a pong, for as long after the
+// ping. It also matches layer.ErrTimeout.
 type PongError struct {
 	After time.Duration // Config.PingEvery
 }
@@ -57,8 +57,8 @@ func (e *PongError) Error() string { return fmt.Sprintf("no pong within %v", e.A
 // Unwrap returns layer.ErrTimeout.
 func (e *PongError) Unwrap() error { return layer.ErrTimeout }
 
-// MessageError is the reason of a connection whose peer began a message and did
-// not end it within Config.MessageTimeout. It is layer.ErrTimeout too.
+// MessageError is the reason when a connection's peer began a message and did
+// not end it within Config.MessageTimeout. It also matches layer.ErrTimeout.
 type MessageError struct {
 	After time.Duration // Config.MessageTimeout
 }
@@ -70,12 +70,12 @@ func (e *MessageError) Error() string {
 // Unwrap returns layer.ErrTimeout.
 func (e *MessageError) Unwrap() error { return layer.ErrTimeout }
 
-// CloseError is the reason of a connection that the peer closed with a code
-// which is no clean end, or did not close at all (CodeAbnormal; it then is
-// io.ErrUnexpectedEOF too).
+// CloseError is the reason when the peer closed the connection with a code that
+// is not a clean end, or ended it without a close (CodeAbnormal; the error then
+// also matches io.ErrUnexpectedEOF).
 type CloseError struct {
 	Code   Code
-	Reason string // the peer's words; quote them before they are shown
+	Reason string // the peer's words; quote them before showing them
 }
 
 func (e *CloseError) Error() string {
@@ -114,8 +114,8 @@ func parseClose(p []byte) (Code, string, error) {
 	return c, string(p[2:]), nil
 }
 
-// appendClose writes the payload of a close frame; a reason that is too long is
-// cut between letters.
+// appendClose appends the payload of a close frame; a reason that is too long
+// is cut between characters.
 func appendClose(b []byte, c Code, reason string) []byte {
 	if c == CodeNone {
 		return b

@@ -19,16 +19,17 @@ import (
 
 const wsRequest = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
-// zeroes is random that is not, so that a server can know the client's key.
+// zeroes is a source of randomness that is not random, so that a server can
+// know the client's key.
 type zeroes struct{}
 
 func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// wsAnswer is the answer to a client whose random is zeroes: its key is 16 zeros.
+// wsAnswer is the answer to a client with zeroes for Rand: its key is 16 zeros.
 const wsAnswer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n"
 
-// foreign is a server that is no weir: it answers the upgrade with answer, and then
-// does what then does.
+// foreign is a server that is not weir's: it answers the upgrade with answer,
+// and then runs then.
 func foreign(t *testing.T, client weir.Protocol, c ws.Config, answer string, then func(*person)) (*person, *weirtest.Sim) {
 	t.Helper()
 	server := &person{}
@@ -47,16 +48,16 @@ func foreign(t *testing.T, client weir.Protocol, c ws.Config, answer string, the
 	return server, s
 }
 
-// after runs the simulation for so long.
+// after runs the simulation for d.
 func after(s *weirtest.Sim, d time.Duration) {
 	past := false
 	s.Host("server").Loop().After(d, func() { past = true })
 	s.Until("some time", func() bool { return past })
 }
 
-// TestEndWithoutExtension: where the peer knows no end of one direction, the
-// connection stays after WriteEOF while something comes, and is closed both ways
-// once nothing has come for EOFWait.
+// TestEndWithoutExtension: if the peer knows no end of one direction, the
+// connection stays open after WriteEOF while something comes, and is closed
+// both ways once nothing has come for EOFWait.
 func TestEndWithoutExtension(t *testing.T) {
 	client := &person{}
 	client.made = func(p *person) {
@@ -70,7 +71,7 @@ func TestEndWithoutExtension(t *testing.T) {
 	s.Until("the request", func() bool { return strings.HasSuffix(server.got.String(), "ask") })
 	after(s, 2*time.Second)
 	_, _ = server.t.Write([]byte("\x82\x05reply"))
-	after(s, 2*time.Second) // more than 3 s in all, and not of silence
+	after(s, 2*time.Second) // more than 3 s in all, but not of silence
 	if client.got.String() != "reply" || client.lost {
 		t.Fatalf("got %q, lost %v", client.got.String(), client.lost)
 	}
@@ -82,15 +83,15 @@ func TestEndWithoutExtension(t *testing.T) {
 	if waited := s.Now() - from; waited > 2*time.Second {
 		t.Errorf("closed %v after the last bytes", waited+2*time.Second)
 	}
-	_, _ = server.t.Write([]byte("\x82\x04last\x88\x02\x03\xe8")) // it was on its way
+	_, _ = server.t.Write([]byte("\x82\x04last\x88\x02\x03\xe8")) // it was already on its way
 	s.Until("the end", func() bool { return client.lost })
 	if client.got.String() != "replylast" || !client.eof || client.err != nil {
 		t.Errorf("got %q, eof %v, lost with %v", client.got.String(), client.eof, client.err)
 	}
 }
 
-// TestEndWithoutAnswer: a peer that does not answer the close either is not waited
-// for longer than as long again, and pongs are no sign of life then.
+// TestEndWithoutAnswer: if the peer does not answer the close either, we wait
+// for it at most as long again, and pongs then do not count as signs of life.
 func TestEndWithoutAnswer(t *testing.T) {
 	client := &person{made: func(p *person) { _ = p.t.WriteEOF() }}
 	server, s := foreign(t, client, ws.Config{EOFWait: time.Second, PingEvery: 500 * time.Millisecond}, wsAnswer+"\r\n", func(p *person) {
@@ -103,8 +104,9 @@ func TestEndWithoutAnswer(t *testing.T) {
 	_ = server
 }
 
-// TestEndAtOnceAndNever: EOFWait of 1 ns closes with the end of the input; below 0
-// the connection stays until the peer ends it.
+// TestEndAtOnceAndNever: an EOFWait of 1 ns closes the connection with the end
+// of the input; with a negative one the connection stays until the peer ends
+// it.
 func TestEndAtOnceAndNever(t *testing.T) {
 	client := &person{made: func(p *person) { _ = p.t.WriteEOF() }}
 	server, s := foreign(t, client, ws.Config{EOFWait: 1}, wsAnswer+"\r\n", nil)
@@ -148,7 +150,7 @@ func TestCloseIsAnswered(t *testing.T) {
 			t.Errorf("%q: answered with %q after %v; eof %v, lost with %v", c.frame, got, s.Now(), server.eof, server.err)
 		}
 	}
-	// One that reads nothing is not waited for longer than CloseTimeout.
+	// A peer that reads nothing is not waited for longer than CloseTimeout.
 	server, client, s := raw(t, ws.Config{CloseTimeout: time.Second}, "")
 	client.t.PauseReading()
 	_, _ = server.t.Write(make([]byte, 8<<20))
@@ -160,8 +162,8 @@ func TestCloseIsAnswered(t *testing.T) {
 	}
 }
 
-// TestEmptyMessagesCount: what waits is bounded in entries too (the writer is
-// paused), and costs the peer no byte.
+// TestEmptyMessagesCount: the number of waiting messages is bounded too (the
+// writer is paused), and the accounting sends the peer no byte.
 func TestEmptyMessagesCount(t *testing.T) {
 	server, client := &talker{}, &talker{}
 	s, _ := pair(t, server, client, &ws.Config{}, &ws.Config{})
@@ -192,8 +194,8 @@ func TestEmptyMessagesCount(t *testing.T) {
 	}
 }
 
-// TestTooLongFromItsHead: what can never be taken is refused as soon as that is
-// known, and what can is not.
+// TestTooLongFromItsHead: a message that can never be accepted is refused as
+// soon as that is known, and one that can is not.
 func TestTooLongFromItsHead(t *testing.T) {
 	const key = "\x00\x00\x00\x00"
 	for _, c := range []struct {
@@ -215,8 +217,8 @@ func TestTooLongFromItsHead(t *testing.T) {
 	}
 }
 
-// TestMessageTimeout: a message that is kept has a deadline of its own; a stream of
-// them, each begun before the last read ended, has none.
+// TestMessageTimeout: each message that is kept has a deadline of its own; a
+// stream of messages, each begun before the last read ended, has none.
 func TestMessageTimeout(t *testing.T) {
 	const key = "\x00\x00\x00\x00"
 	server, client, s := raw(t, ws.Config{MessageTimeout: 10 * time.Second}, "\x02\x81"+key+"x")
@@ -234,7 +236,8 @@ func TestMessageTimeout(t *testing.T) {
 	}
 }
 
-// TestText: what is written as a stream leaves in text messages, letters whole.
+// TestText: what is written as a stream leaves in text messages, without
+// splitting characters.
 func TestText(t *testing.T) {
 	server, client := &talker{}, &person{}
 	client.made = func(p *person) {
@@ -259,7 +262,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestInterimAnswers: answers in front of the answer are skipped (RFC 9110, 15.2).
+// TestInterimAnswers: interim answers before the final one are skipped (RFC
+// 9110, 15.2).
 func TestInterimAnswers(t *testing.T) {
 	client := &person{}
 	_, s := foreign(t, client, ws.Config{}, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"+wsAnswer+"\r\n\x81\x02hi", nil)
@@ -269,7 +273,8 @@ func TestInterimAnswers(t *testing.T) {
 	}
 }
 
-// TestRefusalIsShown: where a refusal sends a client, and what it says.
+// TestRefusalIsShown: the error has where a refusal sends a client, and what it
+// says.
 func TestRefusalIsShown(t *testing.T) {
 	for _, c := range []struct{ answer, location, body string }{
 		{"HTTP/1.1 301 Moved\r\nLocation: https://h/x\r\nContent-Length: 0\r\n\r\n", "https://h/x", ""},
@@ -290,9 +295,10 @@ func TestRefusalIsShown(t *testing.T) {
 	}
 }
 
-// TestRefusedInPieces: what a refusal says does not depend on the pieces in which it
-// comes; it is waited for until the server ends the stream, resets it, or has sent
-// nothing for a second, and not after the upgrade's own deadline.
+// TestRefusedInPieces: what a refusal says does not depend on the pieces in
+// which it arrives. We wait for its text until the server ends the stream,
+// resets it, or has sent nothing for a second, but not beyond the upgrade's own
+// deadline.
 func TestRefusedInPieces(t *testing.T) {
 	const open = "HTTP/1.1 403 No\r\n\r\nask"
 	for _, c := range []struct {
@@ -335,7 +341,8 @@ func TestRefusedInPieces(t *testing.T) {
 	}
 }
 
-// TestEchoedOffer: a server that repeats what it was offered has agreed on nothing.
+// TestEchoedOffer: a server that repeats what it was offered has agreed to
+// nothing.
 func TestEchoedOffer(t *testing.T) {
 	for _, c := range []struct {
 		extensions string
@@ -357,8 +364,8 @@ func TestEchoedOffer(t *testing.T) {
 	}
 }
 
-// TestHostOf: RFC 9110, 7.2; scopes are this machine's own; a default port goes with
-// its scheme only.
+// TestHostOf: RFC 9110, 7.2; scopes mean something only on this machine; a port
+// is a default only for its own scheme.
 func TestHostOf(t *testing.T) {
 	for _, c := range []struct {
 		addr string
@@ -386,7 +393,8 @@ func TestHostOf(t *testing.T) {
 }
 
 // TestGuardLoopback: over loopback only names of loopback and those that were
-// named are served, so that no name of a page's own reaches a server there.
+// listed are served, so that a page cannot reach a server there by a name of
+// its own.
 func TestGuardLoopback(t *testing.T) {
 	for _, c := range []struct {
 		to, host string
@@ -434,7 +442,7 @@ func TestGuardLoopback(t *testing.T) {
 
 var _ io.Reader = zeroes{}
 
-// framed is one of a client, whose mask is zeroes.
+// framed returns a client's frame, whose mask is zero.
 func framed(first byte, p []byte) string {
 	b := []byte{first, 0x80 | 127}
 	b = binary.BigEndian.AppendUint64(b, uint64(len(p)))
@@ -447,7 +455,8 @@ func framed(first byte, p []byte) string {
 	return string(append(b, 0, 0, 0, 0)) + string(p)
 }
 
-// packed is p deflated as a message is, or, without an end, as the beginning of one.
+// packed returns p deflated as a message is, or, if end is false, as the
+// beginning of one.
 func packed(p []byte, end bool) []byte {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, 1)
@@ -459,7 +468,7 @@ func packed(p []byte, end bool) []byte {
 	return b.Bytes()
 }
 
-// noise is bytes that do not compress.
+// noise returns bytes that do not compress.
 func noise(n int) []byte {
 	p := make([]byte, n)
 	r := rand.New(rand.NewPCG(3, 4))
@@ -469,9 +478,9 @@ func noise(n int) []byte {
 	return p
 }
 
-// TestInflatedAsItComes: a compressed message is not kept until it ends (S2): what has
-// come is handed over, in frames as well as within one, and one that grows without
-// an end is closed at its limit.
+// TestInflatedAsItComes: a compressed message is not kept until it ends (S2):
+// what has come is handed over, across frames as well as within one, and a
+// message that grows without end is refused at the limit.
 func TestInflatedAsItComes(t *testing.T) {
 	p := noise(100_000)
 	for _, frames := range []string{
@@ -498,8 +507,8 @@ func TestInflatedAsItComes(t *testing.T) {
 	}
 }
 
-// TestIncompressibleAtTheLimit: what a message holds counts, and not what deflate
-// made of it.
+// TestIncompressibleAtTheLimit: the length of a message's content counts, not
+// that of its compressed form.
 func TestIncompressibleAtTheLimit(t *testing.T) {
 	for n, ok := range map[int]bool{999: true, 1000: true, 1001: false} {
 		server, client, s := raw(t, ws.Config{Compress: true, MaxMessage: 1000}, framed(0xc2, packed(noise(n), true)))
@@ -511,8 +520,9 @@ func TestIncompressibleAtTheLimit(t *testing.T) {
 	}
 }
 
-// TestInflateTakesTurns: a message that is far longer than what came of it is
-// inflated in turns, whoever takes it, and stops while reading is paused.
+// TestInflateTakesTurns: a message that is far longer than its compressed form
+// is inflated over several turns, whoever takes it, and inflating stops while
+// reading is paused.
 func TestInflateTakesTurns(t *testing.T) {
 	server, client, s := raw(t, ws.Config{Compress: true}, "")
 	_, _ = client.t.Write([]byte(framed(0xc2, packed(make([]byte, 8<<20), true))))
@@ -526,7 +536,7 @@ func TestInflateTakesTurns(t *testing.T) {
 		if p.got.Len() > 4<<20 {
 			p.t.PauseReading() // from here on
 		}
-		if before == 0 { // the first of a turn
+		if before == 0 { // the first in a turn
 			before = p.got.Len()
 			p.t.Loop().Post(func() { most, before = max(most, p.got.Len()-before), 0 })
 		}

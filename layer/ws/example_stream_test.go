@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// A stream: a protocol that knows nothing of messages goes through what lets only
-// WebSockets pass.
+// A stream: a protocol that knows nothing of messages gets through where only
+// WebSockets may pass.
 func Example() {
 	l, err := weir.New()
 	if err != nil {

@@ -8,16 +8,16 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// echo sends every message back as what it was, text or binary.
+// echo sends every message back as the kind it was, text or binary.
 type echo struct {
-	weir.DataFunc // never called: there is a MessageReceived
+	weir.DataFunc // never called, because there is a MessageReceived
 	m             ws.Messenger
 }
 
 func (e *echo) ConnectionMade(t weir.Transport)           { e.m, _ = weir.As[ws.Messenger](t) }
 func (e *echo) MessageReceived(k ws.Kind, p []byte) error { return e.m.SendMessage(k, p) }
 
-// speaker sends two messages, hears them back and closes.
+// speaker sends two messages, gets them back and closes.
 type speaker struct {
 	weir.DataFunc
 	l     *weir.Loop
@@ -44,7 +44,7 @@ func (s *speaker) ConnectionLost(err error) {
 	s.l.Stop()
 }
 
-// Messages: a protocol that has the method MessageReceived gets them whole, and
+// Messages: a protocol with the method MessageReceived gets whole messages, and
 // sends through Messenger.
 func ExampleMessenger() {
 	l, err := weir.New()

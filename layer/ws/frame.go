@@ -25,7 +25,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", byte(k))
 }
 
-// opcode is a frame's, a Kind's included.
+// opcode is the opcode of a frame; every Kind is one.
 type opcode byte
 
 const (
@@ -43,18 +43,18 @@ func (o opcode) control() bool { return o >= opClose }
 const (
 	bitFin  = 0x80
 	rsvDefl = 0x40 // RSV1: permessage-deflate, RFC 7692
-	rsvEnd  = 0x20 // RSV2: the end of the stream, of our own extension
+	rsvEnd  = 0x20 // RSV2: the end of the stream, in our own extension
 	bitsRsv = 0x70
-	bitMask = 0x80 // in the second
+	bitMask = 0x80 // in the second byte
 )
 
-// controlMax is the most payload of a control frame (RFC 6455, 5.5).
+// controlMax is the longest payload of a control frame (RFC 6455, 5.5).
 const controlMax = 125
 
 // headerMax is the longest header: 2 bytes, 8 of length, 4 of mask.
 const headerMax = 14
 
-// header is what stands before a frame's payload.
+// header is what precedes a frame's payload.
 type header struct {
 	fin    bool
 	rsv    byte // the RSV bits, in place
@@ -64,7 +64,7 @@ type header struct {
 	length int64
 }
 
-// appendHeader writes h as it goes over the wire.
+// appendHeader appends h as it goes over the wire.
 func appendHeader(b []byte, h header) []byte {
 	first := h.rsv | byte(h.op)
 	if h.fin {
@@ -90,8 +90,8 @@ func appendHeader(b []byte, h header) []byte {
 	return b
 }
 
-// mask applies a key from the place pos of the payload on, which is its own
-// inverse. dst and src may be one; dst is at least as long.
+// mask applies a key, beginning at position pos of the payload; it is its own
+// inverse. dst and src may be the same slice; dst is at least as long as src.
 func mask(dst, src []byte, key [4]byte, pos int) {
 	k := uint64(binary.LittleEndian.Uint32(key[:]))
 	if r := uint(pos&3) * 8; r != 0 {
@@ -107,8 +107,8 @@ func mask(dst, src []byte, key [4]byte, pos int) {
 	}
 }
 
-// ProtocolError is a peer that does not keep to RFC 6455. The connection is
-// closed with the code.
+// ProtocolError reports a peer that violates RFC 6455. The connection is closed
+// with the code.
 type ProtocolError struct {
 	Code   Code
 	Reason string
@@ -120,19 +120,19 @@ func badFrame(format string, a ...any) error {
 	return &ProtocolError{CodeProtocolError, fmt.Sprintf(format, a...)}
 }
 
-// piece is a part of a frame: what of it has come.
+// piece is a part of a frame: as much of it as has come.
 type piece struct {
-	header         // of the frame it is of
-	at      int64  // the place in the payload
-	payload []byte // still masked; part of what next was given
-	start   bool   // the frame's first piece
-	end     bool   // its last: it may be both
+	header         // of the frame that it is part of
+	at      int64  // the position in the payload
+	payload []byte // still masked; a part of the bytes that next was given
+	start   bool   // it is the frame's first piece
+	end     bool   // it is the last; it may be both
 }
 
 // parser turns bytes into pieces of frames. It holds one header and no payload.
 type parser struct {
-	server  bool  // we are one: frames must be masked; else they must not be
-	rsv     byte  // the bits that extensions allow, on frames of data
+	server  bool  // we are the server: frames must be masked; otherwise they must not be
+	rsv     byte  // the bits that extensions allow on data frames
 	maxData int64 // the longest payload of a frame
 
 	head   [headerMax]byte
@@ -140,13 +140,14 @@ type parser struct {
 	open   bool // the header is complete, the payload is not
 	h      header
 	at     int64
-	inside bool // a message has begun and its last frame did not
+	inside bool // a message has begun and its last frame has not
 }
 
 var errMore = errors.New("more bytes are needed")
 
-// next takes n bytes off b and returns what they are; errMore if they are not
-// enough for that, when all of them were taken. Other errors are final.
+// next takes n bytes off b and returns what they are. If they are not enough
+// for that, all of them are taken and the error is errMore. Other errors are
+// final.
 func (p *parser) next(b []byte) (n int, c piece, err error) {
 	start := !p.open
 	if !p.open {
@@ -158,7 +159,7 @@ func (p *parser) next(b []byte) (n int, c piece, err error) {
 			p.have += k
 			n += k
 			if p.have == 2 {
-				// What is wrong already needs no more bytes to be so.
+				// If it is wrong already, more bytes will not help.
 				if err := p.checkFirst(); err != nil {
 					return n, c, err
 				}
@@ -182,7 +183,7 @@ func (p *parser) next(b []byte) (n int, c piece, err error) {
 	return n + k, c, nil
 }
 
-// headerLen is how long the header is, as far as its beginning says.
+// headerLen returns how long the header is, as far as its beginning tells.
 func (p *parser) headerLen() int {
 	if p.have < 2 {
 		return 2
@@ -260,13 +261,13 @@ func (p *parser) readHeader() error {
 	return nil
 }
 
-// utf8Check looks at UTF-8 that comes in pieces, cut anywhere.
+// utf8Check checks UTF-8 that comes in pieces, cut anywhere.
 type utf8Check struct {
-	need   int  // bytes of the letter begun
-	lo, hi byte // what the next of them may be
+	need   int  // bytes that complete the character begun
+	lo, hi byte // the range of the next of them
 }
 
-// add reports whether p can go on what was before.
+// add reports whether p is a valid continuation of what came before.
 func (u *utf8Check) add(p []byte) bool {
 	for _, c := range p {
 		if u.need > 0 {
@@ -305,7 +306,7 @@ func (u *utf8Check) add(p []byte) bool {
 	return true
 }
 
-// whole reports whether no letter is cut off, and begins anew.
+// whole reports whether no character is cut off, and starts over.
 func (u *utf8Check) whole() bool {
 	ok := u.need == 0
 	u.need = 0

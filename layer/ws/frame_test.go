@@ -9,8 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// frames is what a parser says of bytes that come in pieces of size, pieces of
-// one frame joined: RFC 6455's own terms, whatever the cuts.
+// frames returns what a parser makes of bytes that come in pieces of size
+// bytes, with the pieces of a frame joined: it is in terms of RFC 6455,
+// whatever the cuts.
 func frames(server bool, wire []byte, size int) string {
 	p := parser{server: server, rsv: rsvDefl | rsvEnd, maxData: 1 << 20}
 	var out strings.Builder
@@ -47,8 +48,8 @@ func frames(server bool, wire []byte, size int) string {
 	return out.String()
 }
 
-// FuzzFrames: whatever the bytes, whole and byte by byte say the same
-// (behaviour 92), and what is parsed is what appendHeader writes.
+// FuzzFrames: any bytes parse to the same whole as byte by byte (behaviour 92),
+// and what is parsed is what appendHeader writes.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte("\x81\x05hello"), false)
 	f.Add([]byte("\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"), true) // RFC 6455, 5.7
@@ -67,7 +68,7 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-// TestFrames: the frames of RFC 6455, 5.7, and what is refused.
+// TestFrames: the frames of RFC 6455, 5.7, and frames that are refused.
 func TestFrames(t *testing.T) {
 	for _, c := range []struct {
 		server bool
@@ -118,7 +119,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// TestMask: any place of the payload, any cut.
+// TestMask: any position in the payload, any cut.
 func TestMask(t *testing.T) {
 	key := [4]byte{0x12, 0x34, 0x56, 0x78}
 	src := bytes.Repeat([]byte("weir and some more"), 5)
@@ -136,7 +137,7 @@ func TestMask(t *testing.T) {
 	}
 }
 
-// FuzzUTF8: the checker agrees with package utf8, byte by byte too.
+// FuzzUTF8: the checker agrees with package utf8, even byte by byte.
 func FuzzUTF8(f *testing.F) {
 	for _, s := range []string{"", "weir", "κόσμε", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\xaf", "\xe0\x80\xaf", "𐍈", "\xf0\x9f\x98"} {
 		f.Add([]byte(s))

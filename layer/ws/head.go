@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// How long the head of a request or an answer may be, in bytes: unless
-// Config.MaxHead says otherwise, and at most.
+// How long the head of a request or an answer may be, in bytes: by default, and
+// at most, whatever Config.MaxHead says.
 const (
 	headDefault = 64 << 10
 	headMax     = 128 << 10
@@ -26,9 +26,9 @@ var (
 	errHeadBad    = errors.New("not the head of an HTTP/1.1 message")
 )
 
-// parseHead reads the head at the beginning of b, of at most most bytes; n is its
-// length, 0 if it is not complete. looked is how many bytes of it were looked at
-// before, which it moves on.
+// parseHead reads the head at the beginning of b, of at most most bytes; n is
+// its length, 0 if it is not complete. looked is how many bytes of it have been
+// searched so far, which parseHead updates.
 func parseHead(b []byte, most int, looked *int) (h head, n int, err error) {
 	from := max(0, *looked-3)
 	end := bytes.Index(b[from:min(len(b), most)], []byte("\r\n\r\n"))
@@ -62,8 +62,9 @@ func parseHead(b []byte, most int, looked *int) (h head, n int, err error) {
 	return h, end + 4, nil
 }
 
-// checkBegun finds at once what can never become a head, so that a peer which
-// speaks something else need not be waited for. The bytes before from are fine.
+// checkBegun detects at once bytes that can never become a head, so that we
+// need not wait for a peer that speaks something else. The bytes before from
+// have been checked.
 func checkBegun(b []byte, from int) error {
 	for i := from; i < len(b); i++ {
 		c := b[i]
@@ -87,7 +88,7 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// get returns a field that must stand at most once; ok is false where it stands
+// get returns a field that must occur at most once; ok is false if it occurs
 // more often.
 func (h *head) get(name string) (value string, ok bool) {
 	n := 0
@@ -110,7 +111,7 @@ func (h *head) hasBody() bool {
 	return false
 }
 
-// list returns the elements of a field that is a list, wherever they stand.
+// list returns the elements of a field that is a list, wherever they occur.
 func (h *head) list(name string) []string {
 	var all []string
 	for _, f := range h.fields {
@@ -126,7 +127,7 @@ func (h *head) list(name string) []string {
 	return all
 }
 
-// has reports whether a list has a token, in any case.
+// has reports whether a list has a token, ignoring case.
 func (h *head) has(name, token string) bool {
 	for _, e := range h.list(name) {
 		if strings.EqualFold(e, token) {
@@ -154,7 +155,7 @@ func splitQuoted(s string, sep byte) []string {
 	return append(all, s[from:])
 }
 
-// extension is one that is offered or accepted (RFC 6455, 9.1).
+// extension is an extension that is offered or accepted (RFC 6455, 9.1).
 type extension struct {
 	name   string
 	params [][2]string
@@ -174,7 +175,7 @@ func parseExtensions(list []string) []extension {
 	return all
 }
 
-// acceptOf is what a server answers to a client's key (RFC 6455, 4.2.2).
+// acceptOf returns what a server answers to a client's key (RFC 6455, 4.2.2).
 func acceptOf(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // the RFC's
 	return base64.StdEncoding.EncodeToString(sum[:])

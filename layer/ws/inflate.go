@@ -6,32 +6,32 @@ import (
 	"math/bits"
 )
 
-// windowLen is how far back a distance of deflate can lead.
+// windowLen is how far back a distance in deflate can reach.
 const windowLen = 32 << 10
 
-// inflater undoes deflate (RFC 1951) as its bytes come: it keeps the window and a
-// few bits, and nothing of what is still to be read. So what an unfinished message
-// costs is known, however long it is.
+// inflater undoes deflate (RFC 1951) as its bytes come: it keeps the window and
+// a few bits, and none of the input that is still to be read. So the cost of an
+// unfinished message is known, however long it is.
 //
 //	next ◀── bytes, cut anywhere
 //	  └────▶ what they hold, up to the end of the window at a time
 type inflater struct {
 	state inflateState
 	final bool   // this block is the last
-	bits  uint64 // what was taken off the input and is not used
-	n     uint   // how many bits that are
+	bits  uint64 // what was taken off the input and has not been used
+	n     uint   // how many bits those are
 
 	window   [windowLen]byte
-	from, at int  // what is between is not handed over
-	full     bool // the window went round: all of it is what was before
+	from, at int  // what is in between has not been handed over
+	full     bool // the window has wrapped around: all of it holds earlier bytes
 
 	lit, dist         *prefixCode // of this block
 	ownLit, ownDist   prefixCode
 	lens              [litCodes + distCodes]byte
 	nLit, nDist, nLen int
-	have              int // how many lengths are read
+	have              int // how many lengths have been read
 
-	length, distance int // of a copy that goes on, or of stored bytes
+	length, distance int // of a copy in progress, or of stored bytes
 }
 
 type inflateState byte
@@ -48,7 +48,7 @@ const (
 	inflateDone
 )
 
-// How many symbols there are (RFC 1951, 3.2.5).
+// The numbers of symbols (RFC 1951, 3.2.5).
 const (
 	litCodes  = 286
 	distCodes = 30
@@ -64,9 +64,9 @@ func (z *inflater) reset() {
 // done reports whether the last block was read. What comes after is ignored.
 func (z *inflater) done() bool { return z.state == inflateDone }
 
-// next takes used bytes off src and returns what it has of what they hold, lent
-// until the next call. It is to be called until that is nothing: then src is used
-// up. An error is final.
+// next takes used bytes off src and returns some of what they hold, lent until
+// the next call. Call it until it returns nothing: src is then used up. An
+// error is final.
 func (z *inflater) next(src []byte) (used int, out []byte, err error) {
 	if z.at == windowLen {
 		z.at, z.full = 0, true
@@ -108,7 +108,7 @@ func (z *inflater) next(src []byte) (used int, out []byte, err error) {
 	return used, z.window[z.from:z.at], nil
 }
 
-// take takes k bits, of at least as many.
+// take takes k bits; at least that many must be there.
 func (z *inflater) take(k uint) int {
 	v := int(z.bits & (1<<k - 1))
 	z.bits >>= k
@@ -243,7 +243,7 @@ func (z *inflater) codes() (bool, error) {
 	return true, nil
 }
 
-// extra is what a symbol counts from, and how many bits say how far.
+// extra is the base value of a symbol, and how many extra bits are added to it.
 type extra struct {
 	base int
 	bits uint
@@ -317,8 +317,8 @@ var distExtra = [...]extra{
 	{24577, 13},
 }
 
-// symbols reads bytes and copies until the window or the block ends, or bits are
-// missing. A copy is read whole or not at all: it takes 48 bits at most.
+// symbols reads literals and copies until the window or the block ends, or bits
+// are missing. A copy is read whole or not at all: it takes 48 bits at most.
 func (z *inflater) symbols(src []byte, used int) (int, bool, error) {
 	b, n := z.bits, z.n
 	for z.at < windowLen {
@@ -387,17 +387,17 @@ func (z *inflater) symbols(src []byte, used int) (int, bool, error) {
 	return used, true, nil
 }
 
-// copyMatch goes on with a copy, to the window's end at most.
+// copyMatch continues a copy, at most to the end of the window.
 func (z *inflater) copyMatch() {
 	k := min(z.length, windowLen-z.at)
 	z.length -= k
 	from := z.at - z.distance
-	if from < 0 { // from before the window last went round
+	if from < 0 { // from before the window last wrapped around
 		from += windowLen
 		n := copy(z.window[z.at:z.at+k], z.window[from:])
 		z.at, k, from = z.at+n, k-n, 0
 	}
-	for k > 0 { // what a copy has made so far may be a part of it
+	for k > 0 { // a copy may include bytes that it has produced itself
 		n := copy(z.window[z.at:z.at+k], z.window[from:z.at])
 		z.at, k = z.at+n, k-n
 	}
@@ -407,18 +407,18 @@ func (z *inflater) copyMatch() {
 	}
 }
 
-// fastBits is the length up to which a code is found by a look into a table.
+// fastBits is the length up to which a code is found by a table lookup.
 const fastBits = 9
 
 // prefixCode is a code of RFC 1951, 3.2.2, given by the lengths of its words.
 type prefixCode struct {
-	fast   [1 << fastBits]uint16 // by the next bits: symbol<<4 | length, 0 for longer ones
+	fast   [1 << fastBits]uint16 // by the next bits: symbol<<4 | length, 0 for longer words
 	count  [16]uint16            // how many words there are of each length
 	symbol [litCodes + 2]uint16  // in the order of their words
 }
 
-// build reports whether there is a code of those lengths: all of its words, or, as
-// a block with one distance has it, one word of one bit, or none.
+// build reports whether the lengths make a code: a complete one, or one word of
+// one bit, as in a block with a single distance, or no words at all.
 func (c *prefixCode) build(lens []byte) bool {
 	c.count = [16]uint16{}
 	clear(c.fast[:])
@@ -480,7 +480,7 @@ func (c *prefixCode) find(b uint64) (sym int, l uint) {
 	return 0, 0
 }
 
-// fixedCodes are those of RFC 1951, 3.2.6. Nothing changes them.
+// fixedCodes are the codes of RFC 1951, 3.2.6. Nothing changes them.
 var fixedCodes = func() (f struct{ lit, dist prefixCode }) {
 	var lens [litCodes + 2]byte
 	for i := range lens {

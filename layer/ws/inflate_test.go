@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// inflateAll is what an inflater makes of bytes in pieces of size.
+// inflateAll returns what an inflater makes of bytes in pieces of size bytes.
 func inflateAll(z *inflater, p []byte, size int) (out []byte, done bool, err error) {
 	z.reset()
 	for len(p) > 0 {
@@ -36,7 +36,7 @@ func inflateAll(z *inflater, p []byte, size int) (out []byte, done bool, err err
 	return out, z.done(), nil
 }
 
-// deflated is p as package flate writes it.
+// deflated returns p as package flate compresses it.
 func deflated(level int, p []byte) []byte {
 	var b bytes.Buffer
 	w, _ := stdflate.NewWriter(&b, level)
@@ -45,8 +45,8 @@ func deflated(level int, p []byte) []byte {
 	return b.Bytes()
 }
 
-// samples are bytes of each kind: runs, text, noise, and copies from as far back as
-// can be.
+// samples returns bytes of each kind: runs, text, noise, and copies from as far
+// back as possible.
 func samples() [][]byte {
 	r := rand.New(rand.NewPCG(1, 2))
 	noise := make([]byte, 100_000)
@@ -76,8 +76,8 @@ func TestInflate(t *testing.T) {
 	}
 }
 
-// FuzzInflate: an inflater agrees with package flate about what is deflate and what
-// it holds, whatever the cuts.
+// FuzzInflate: an inflater agrees with package flate about what is valid
+// deflate and what it contains, whatever the cuts.
 func FuzzInflate(f *testing.F) {
 	for _, p := range samples() {
 		for _, level := range []int{stdflate.HuffmanOnly, 1, 9} {

@@ -10,39 +10,40 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// ErrNotUTF8 is returned for text that is none.
+// ErrNotUTF8 is returned for text that is not UTF-8.
 var ErrNotUTF8 = errors.New("ws: text that is not UTF-8")
 
 // errPing is returned for a ping that is too long.
 var errPing = errors.New("ws: a ping carries at most 125 bytes")
 
-// frameMax is the most payload that is sent in one frame. What is below is asked
-// for room in between.
+// frameMax is the longest payload sent in one frame. Between frames we check
+// whether the transport below has room.
 const frameMax = 64 << 10
 
-// compressMin is how long a message must be for it to be compressed.
+// compressMin is the least length of a message that is compressed.
 const compressMin = 128
 
 // mark says which of the bytes that were given to the transport above are a
-// message of their own. A message counts as entryMin bytes at least: what it is
-// short of them is filled up with bytes that do not leave, so that the transport's
-// Buffered, and with it its marks, count messages without a byte too.
+// message of their own. A message counts as at least entryMin bytes: a shorter
+// one is padded with bytes that do not leave, so that the transport's Buffered,
+// and with it its marks, count even empty messages.
 type mark struct {
 	kind   Kind
-	before int // bytes of the stream in front of it
+	before int // bytes of the stream before it
 	n      int // bytes of it that are still to leave
-	pad    int // bytes behind it that do not leave
+	pad    int // bytes after it that do not leave
 	total  int
 	begun  bool
-	done   bool // its last frame was sent
+	done   bool // its last frame has been sent
 }
 
-// entryMin is how many bytes a message counts for at least while it waits.
+// entryMin is the least number of bytes that a message counts for while it
+// waits.
 const entryMin = 32
 
 var padding [entryMin]byte
 
-// marks are a queue.
+// marks is a queue of marks.
 type marks struct {
 	all  []mark
 	head int
@@ -53,7 +54,7 @@ func (q *marks) first() *mark { return &q.all[q.head] }
 
 func (q *marks) push(m mark) { q.all = append(q.all, m) }
 
-// drop takes the first one off.
+// drop removes the first one.
 func (q *marks) drop() {
 	q.head++
 	if q.head == len(q.all) {
@@ -146,7 +147,7 @@ func (s *session) send(p []byte) (int, error) {
 	return n, err
 }
 
-// streamFrame sends p, which is of no message, as one of its own.
+// streamFrame sends p, which belongs to no message, as a message of its own.
 func (s *session) streamFrame(p []byte) (int, error) {
 	if !s.Text {
 		return len(p), s.dataFrame(opBinary, len(p), true, true, p)
@@ -195,8 +196,8 @@ func (s *session) ResumeWriting() {
 	}
 }
 
-// dataFrame sends a frame of a message of total bytes, compressed where that is
-// agreed on and worth it.
+// dataFrame sends a frame of a message of total bytes, compressed if that is
+// agreed on and worthwhile.
 func (s *session) dataFrame(op opcode, total int, first, fin bool, p []byte) error {
 	if first && s.deflates && total >= compressMin {
 		s.beginZip()
@@ -215,7 +216,7 @@ func (s *session) dataFrame(op opcode, total int, first, fin bool, p []byte) err
 	return err
 }
 
-// zipper is what a message is compressed with.
+// zipper compresses a message.
 type zipper struct {
 	w   *flate.Writer
 	buf bytes.Buffer
@@ -226,7 +227,7 @@ func (s *session) beginZip() {
 	s.zip.w.Reset(&s.zip.buf)
 }
 
-// endZip gives back what a message was compressed with.
+// endZip releases the zipper of a message.
 func (s *session) endZip() {
 	if s.zip != nil {
 		s.writers.Put(s.zip.w)
@@ -234,7 +235,8 @@ func (s *session) endZip() {
 	}
 }
 
-// compress returns a fragment's bytes, lent until the next call.
+// compress returns the compressed bytes of a fragment, lent until the next
+// call.
 func (z *zipper) compress(p []byte, fin bool) []byte {
 	z.buf.Reset()
 	_, _ = z.w.Write(p) // a bytes.Buffer takes everything
@@ -288,8 +290,9 @@ func (s *session) Ping(p []byte) error {
 	return s.frame(opPing, true, 0, p)
 }
 
-// answerPing answers at once, or with the last one when there is room: a peer
-// that pings and does not read fills no memory (RFC 6455, 5.5.3).
+// answerPing answers a ping at once, or, if there is no room, answers the
+// latest one when there is: a peer that pings and does not read does not fill
+// our memory (RFC 6455, 5.5.3).
 func (s *session) answerPing(p []byte) {
 	switch {
 	case s.closeSent:
@@ -322,12 +325,13 @@ func (s *session) sendClose(c Code, reason string) {
 	_ = s.frame(opClose, true, 0, appendClose(b[:0], c, reason)) // a loss is reported by ConnectionLost
 }
 
-// CanCloseWrite implements weir.Carrier: where the peer knows weir-end, or where
-// silence ends the connection after it.
+// CanCloseWrite implements weir.Carrier: we can if the peer knows weir-end, or
+// if silence ends the connection afterwards.
 func (s *session) CanCloseWrite() bool { return s.ends || s.EOFWait > 0 }
 
-// KeepsReply tells a relay that a close here would cut off the peer's reply: it
-// is to wait for the peer's end instead. It is true where CanCloseWrite is not.
+// KeepsReply tells a relay that a close here would cut off the peer's reply,
+// and that it should wait for the peer's end instead. It is true whenever
+// CanCloseWrite is false.
 func (s *session) KeepsReply() bool { return !s.CanCloseWrite() }
 
 // CloseWrite implements weir.Carrier.

@@ -20,22 +20,22 @@ type session struct {
 
 	accept, path, subprotocol string
 	begun                     time.Time // the upgrade
-	looked                    int       // bytes of a head that were looked at
-	refused                   *refused  // the answer, while its body comes
+	looked                    int       // bytes of a head that were searched
+	refused                   *refused  // a refusing answer, while its body is coming
 	ends, deflates            bool      // agreed on
 
-	// Reading. kind and the next three are of the message that comes.
+	// Reading. kind and the next three describe the message that is coming.
 	kind     opcode
 	deflated bool
 	whole    bool // it is kept for a Receiver
 	text     utf8Check
 	msg      []byte
-	inflater *inflater // of one that is compressed
+	inflater *inflater // of a message that is compressed
 	packed   int64     // how long it is so far, compressed
 	inflated int       // and inflated
-	last     bool      // it has come whole
+	last     bool      // all of it has come
 	held     bool      // inflating waits for a turn, or for what is above
-	comp     []byte    // what waits with it
+	comp     []byte    // the compressed bytes that wait meanwhile
 	turned   int       // bytes inflated in this turn
 	control  [controlMax]byte
 	nControl int
@@ -51,22 +51,22 @@ type session struct {
 	pair    [2][]byte // SendMessage's
 	letter  []byte    // the beginning of a letter, of text
 	zip     *zipper
-	pong    []byte // to be sent when there is room
+	pong    []byte // to be sent once there is room
 
 	// The end.
 	closing   bool // Close was called
 	closeSent bool
 	closeCode Code
 	closeText string
-	peerCode  Code // 0: no close came
+	peerCode  Code // 0: no close has come
 	peerText  string
 	ended     bool // the peer ended its direction
 	dead      bool // nothing more is read
-	gentle    bool // an abort is not to drop the close that says why
+	gentle    bool // an abort must not drop the close that says why
 	patience  *weir.Timer
 	answering bool // the peer's close is answered once what was written has left
 
-	// After WriteEOF, where the peer cannot be told of it.
+	// After WriteEOF, if the peer cannot be told of it.
 	eof      bool
 	moved    time.Time // when something last came
 	eofTimer *weir.Timer
@@ -126,8 +126,8 @@ func (s *session) DataReceived(p []byte) (int, error) {
 	return used, nil
 }
 
-// watchMessage sets the deadline of a message that is kept and has not ended, or
-// takes it back.
+// watchMessage sets the deadline of a message that is being kept and has not
+// ended, or cancels it.
 func (s *session) watchMessage() {
 	keeps := (s.parser.inside || s.parser.open && !s.parser.h.op.control()) && (s.whole || s.deflated) && !s.closing
 	switch {
@@ -147,7 +147,7 @@ func (s *session) tooSlow() {
 	switch {
 	case s.dead || s.closing:
 	case s.Paused() || s.held:
-		s.slow.Set(s.MessageTimeout) // it waits for us
+		s.slow.Set(s.MessageTimeout) // the message waits for us
 	default:
 		s.dead = true
 		s.sendClose(CodePolicy, "the message took too long")
@@ -156,7 +156,8 @@ func (s *session) tooSlow() {
 	}
 }
 
-// failed closes with what is wrong: the peer's doing, or a Receiver's error.
+// failed closes the connection because of err: something the peer did, or a
+// Receiver's error.
 func (s *session) failed(err error) {
 	code, text := CodeInternal, ""
 	if e, ok := errors.AsType[*ProtocolError](err); ok {
@@ -189,7 +190,7 @@ func (s *session) piece(c *piece) error {
 	}
 	if c.start && c.op != opContinuation {
 		s.kind, s.deflated = c.op, c.rsv&rsvDefl != 0
-		s.stop(s.slow) // its own time begins
+		s.stop(s.slow) // the time of this message begins
 		_, s.whole = s.receiver()
 	}
 	if s.closing {
@@ -229,7 +230,7 @@ func (s *session) piece(c *piece) error {
 	return nil
 }
 
-// atOnce hands over a message that came in one piece.
+// atOnce hands over a message that has come in one piece.
 func (s *session) atOnce(c *piece) error {
 	p := c.payload
 	if c.masked {
@@ -253,7 +254,7 @@ func (s *session) checkText(p []byte) error {
 
 var errText error = &ProtocolError{CodeInvalid, "text that is not UTF-8"}
 
-// receiver is what is above, if it takes messages.
+// receiver returns what is above, if it takes messages.
 func (s *session) receiver() (Receiver, bool) {
 	r, ok := s.Upper().Protocol().(Receiver)
 	return r, ok
@@ -289,9 +290,9 @@ func (s *session) plain(p []byte) error {
 	return nil
 }
 
-// announced refuses a message from the head of a frame that is too long for it. A
-// compressed one may be longer than what it holds, by what deflate needs for
-// bytes that do not compress.
+// announced refuses a message as soon as the header of a frame shows that it is
+// too long. A compressed message may be longer than its content, by what
+// deflate needs for bytes that do not compress.
 func (s *session) announced(n int64) error {
 	switch {
 	case s.deflated && n > s.compMax()-s.packed, !s.deflated && s.whole && n > int64(s.MaxMessage-len(s.msg)):
@@ -300,7 +301,7 @@ func (s *session) announced(n int64) error {
 	return nil
 }
 
-// compMax is how long a message may be while it is compressed.
+// compMax is how long a message may be in compressed form.
 func (s *session) compMax() int64 { return int64(s.MaxMessage) + int64(s.MaxMessage)/8 + 1024 }
 
 func (s *session) tooBig() error {
@@ -328,7 +329,7 @@ func (s *session) messageEnd() error {
 	return s.message(msg)
 }
 
-// message ends one, and hands it over where that is wanted.
+// message ends a message, and hands it over if messages are wanted.
 func (s *session) message(p []byte) error {
 	if s.kind == opText && !s.text.whole() {
 		return errText
@@ -349,8 +350,8 @@ func (s *session) message(p []byte) error {
 	return nil
 }
 
-// deflateTail is what a sender leaves off (RFC 7692, 7.2.2), and an empty last
-// block so that the reader finds an end.
+// deflateTail is what a sender leaves out (RFC 7692, 7.2.2), followed by an
+// empty last block so that the reader finds an end.
 var deflateTail = [...]byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
 
 func (s *session) beginInflate() {
@@ -364,8 +365,9 @@ func (s *session) beginInflate() {
 // inflateTurn is how many bytes are inflated in one turn.
 const inflateTurn = 64 << 10
 
-// inflateOrKeep takes compressed bytes as they come. What is not wanted yet is kept:
-// reading is held then, so that it is no more than came with it.
+// inflateOrKeep takes compressed bytes as they come. What is not wanted yet is
+// kept. Reading is held meanwhile, so only the rest of what has already come is
+// kept.
 func (s *session) inflateOrKeep(p []byte) error {
 	if !s.held {
 		n, err := s.inflate(p)
@@ -378,8 +380,9 @@ func (s *session) inflateOrKeep(p []byte) error {
 	return nil
 }
 
-// inflate hands over what compressed bytes hold, as far as it is wanted, and returns
-// how many of them it used. If it does not use all of them, held is set.
+// inflate hands over what compressed bytes contain, as far as it is wanted, and
+// returns how many of them it used. If it does not use all of them, held is
+// set.
 func (s *session) inflate(p []byte) (used int, err error) {
 	for !s.closing && !s.dead {
 		if s.turned >= inflateTurn || s.Paused() {
@@ -415,8 +418,8 @@ func (s *session) inflate(p []byte) (used int, err error) {
 
 var errInflate error = &ProtocolError{CodeInvalid, "a message that does not inflate"}
 
-// resumeInflate goes on with what was kept. It reports false while that is held
-// again.
+// resumeInflate goes on with what was kept. It returns false if inflating is
+// held again.
 func (s *session) resumeInflate() bool {
 	s.held = false
 	n, err := s.inflate(s.comp)
@@ -453,7 +456,7 @@ func (s *session) endInflate() {
 	}
 }
 
-// goOn inflates more, in a turn of its own.
+// goOn inflates more in another turn.
 func (s *session) goOn() {
 	if s.held && s.Paused() {
 		return // ResumeReading goes on
@@ -493,13 +496,13 @@ func (s *session) controlPiece(c *piece) error {
 		s.answerPing(p)
 	case opClose:
 		return s.peerClosed(p)
-	default: // a pong that nobody asked for, or everybody
+	default: // a pong, whether it was asked for or not
 	}
 	return nil
 }
 
-// peerClosed takes the peer's close. A clean one is answered once what was
-// written before has left, and is the end of the stream to what is above.
+// peerClosed handles the peer's close. A clean one is answered once what was
+// written before has left; for what is above, it is the end of the stream.
 func (s *session) peerClosed(p []byte) error {
 	code, text, err := parseClose(p)
 	if err != nil {
@@ -521,7 +524,7 @@ func (s *session) peerClosed(p []byte) error {
 	return nil
 }
 
-// answerClose answers the peer's close, behind what was written.
+// answerClose answers the peer's close, after what was written.
 func (s *session) answerClose() {
 	if s.closing {
 		return
@@ -540,12 +543,12 @@ func (s *session) answerClose() {
 	})
 }
 
-// errNotTaken is the reason of a connection whose peer closed it while it was
-// being sent something, and took no more of that.
+// errNotTaken is the reason when the peer closed the connection while we were
+// still sending, and took no more of that.
 var errNotTaken = errors.New("closed by the peer before what was written had left")
 
-// bothClosed ends a connection that the peer has closed, and that is closed with
-// that here.
+// bothClosed ends a connection that the peer has closed; it is thereby closed
+// on our side, too.
 func (s *session) bothClosed() {
 	s.answering = false
 	if !s.closing {
@@ -554,8 +557,8 @@ func (s *session) bothClosed() {
 	s.finish()
 }
 
-// awaitSilence closes, some time after WriteEOF, a connection on which nothing
-// moves any more: the peer cannot be told of the end of one direction.
+// awaitSilence closes a connection, some time after WriteEOF, once nothing
+// moves on it any more: the peer cannot be told of the end of one direction.
 func (s *session) awaitSilence() {
 	loop := s.Below().Loop()
 	s.eof, s.moved = true, loop.Now()
@@ -569,7 +572,7 @@ func (s *session) lookForSilence() {
 		return
 	}
 	if s.Paused() || s.held || s.Below().Buffered() > 0 {
-		s.moved = now // it is not the peer who is silent
+		s.moved = now // the silence is not the peer's
 	}
 	wait := s.EOFWait
 	if s.closeSent {
@@ -600,7 +603,7 @@ func (s *session) EOFReceived(unused int) (bool, error) {
 	case s.closing:
 		s.finish()
 	case !s.dead && s.closeSent:
-		s.End(nil) // the peer has taken our close, and has not answered in words
+		s.End(nil) // the peer has taken our close, but has not answered with one
 		s.finish()
 	case !s.dead:
 		s.dead = true
@@ -635,8 +638,8 @@ func (s *session) Close(abort bool) {
 	s.patience = s.Below().Loop().After(s.CloseTimeout, s.finish)
 }
 
-// Reset implements weir.Resetter: without a Close frame, which would make it a
-// clean end.
+// Reset implements weir.Resetter. It sends no Close frame, which would make
+// this a clean end.
 func (s *session) Reset() {
 	s.dead, s.closing, s.closeSent = true, true, true
 	for _, t := range [...]*weir.Timer{s.keep, s.patience, s.again, s.eofTimer} {
@@ -670,7 +673,7 @@ func (s *session) ConnectionLost(err error) {
 	case !s.IsReady() && s.refused != nil:
 		err = s.refused.error() // whatever ended the stream after it
 	case s.peerCode != 0 && s.closeSent:
-		err = nil // both have said all they had to
+		err = nil // both have sent everything they had to send
 	}
 	s.Base.ConnectionLost(err)
 }
@@ -681,7 +684,7 @@ func (s *session) keepAlive() {
 	case s.heard:
 		s.heard, s.pinged = false, false
 	case s.dead || s.Paused() || s.closing:
-		// Nothing can be heard.
+		// Nothing can arrive.
 	case s.pinged:
 		s.Fail(&PongError{After: s.PingEvery})
 	default:

@@ -11,14 +11,15 @@ import (
 )
 
 // TestSteady: bytes through a WebSocket on both ends cost no allocation once
-// traffic is steady (R6), compressed or not, on backends whose own cost is none.
+// traffic is steady (R6), compressed or not, on backends that do not allocate
+// themselves.
 func TestSteady(t *testing.T) {
 	if race.Enabled {
 		t.Skip("crypto/rand and compress allocate then: a sync.Pool drops what it holds")
 	}
 	for _, backend := range weir.Backends() {
 		if backend == "portable" {
-			continue // package net's own
+			continue // package net allocates
 		}
 		for name, cfg := range map[string]ws.Config{"plain": {}, "compressed": {Compress: true}} {
 			n := weirtest.LayerAllocs(t, backend,

@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// TestStreams: R41, behaviours 20 to 47 over WebSocket, alone, compressed and
-// over another.
+// TestStreams: R41, behaviours 20 to 47 over a WebSocket, alone, compressed,
+// and over another WebSocket.
 func TestStreams(t *testing.T) {
 	c := ws.Config{CloseTimeout: 300 * time.Millisecond}
 	z := ws.Config{CloseTimeout: 300 * time.Millisecond, Compress: true}

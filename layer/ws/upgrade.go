@@ -19,18 +19,19 @@ const (
 	extEnd     = "weir-end"
 )
 
-// The parameter by which a server agrees on weir-end. It is not in the offer, so
-// that an offer which is only echoed is no agreement.
+// The parameter with which a server agrees to weir-end. It is not part of the
+// offer, so that merely echoing the offer does not agree to it.
 const endAgreed = "agreed"
 
-// UpgradeError is an upgrade that the other side refused or did wrong.
+// UpgradeError reports an upgrade that the other side refused or got wrong.
 type UpgradeError struct {
-	Status int    // the HTTP status, where there is one
+	Status int    // the HTTP status, if there is one
 	Reason string // may hold the peer's words, quoted
-	// Location is where a server's answer sends a client to, and Body the beginning
-	// of what it says. Quote them before they are shown.
+	// Location is where a server's answer sends a client, and Body the
+	// beginning of its text. Quote them before showing them.
 	Location, Body string
-	// Host and Origin are what a server of this package refused a client for.
+	// Host and Origin are the values for which a server of this package refused
+	// a client.
 	Host, Origin string
 }
 
@@ -48,7 +49,7 @@ func (e *UpgradeError) Error() string {
 	return text
 }
 
-// errConfig is a Config that cannot go over the wire.
+// errConfig reports a Config that cannot be sent over the wire.
 var errConfig = errors.New("a path, host or field with a character that cannot stand there")
 
 // ConnectionMade implements weir.Protocol.
@@ -74,10 +75,10 @@ func (s *session) ConnectionMade(t weir.Transport) {
 	_, _ = t.Write(req) // a loss is reported by ConnectionLost
 }
 
-// clip is as much of the peer's words as is repeated.
+// clip returns as much of the peer's words as we repeat.
 func clip(s string) string { return s[:min(len(s), 200)] }
 
-// clean reports whether a value can stand in a head.
+// clean reports whether a value may appear in a head.
 func clean(v string) bool {
 	for _, c := range []byte(v) {
 		if c < ' ' || c == 0x7f {
@@ -87,7 +88,7 @@ func clean(v string) bool {
 	return true
 }
 
-// request is a client's.
+// request makes a client's request.
 func (s *session) request(key string) ([]byte, error) {
 	s.path = s.Path
 	if s.path == "" {
@@ -126,10 +127,11 @@ func (s *session) request(key string) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// HostOf is a "host:port" as a Host field has it (RFC 9110, 7.2): an IPv6 address
-// in brackets and without its scope, which only this machine knows (RFC 6874, 4),
-// and no port where it is that of the scheme: 80, or with TLS 443. What is no
-// host:port, as the path of a socket, is "localhost".
+// HostOf returns a "host:port" as it appears in a Host field (RFC 9110, 7.2):
+// an IPv6 address in brackets and without its scope, which only this machine
+// knows (RFC 6874, 4), and without the port if it is the scheme's default, 80,
+// or 443 with TLS. Anything that is not a host:port, such as the path of a
+// socket, becomes "localhost".
 func HostOf(addr string, tls bool) string {
 	at := strings.LastIndexByte(addr, ':')
 	if at < 0 || strings.ContainsAny(addr, "/@ ") || !clean(addr) {
@@ -147,7 +149,7 @@ func HostOf(addr string, tls bool) string {
 	return host + ":" + port
 }
 
-// upgrade takes the head, of a request or of an answer.
+// upgrade handles the head of a request or of an answer.
 func (s *session) upgrade(p []byte) (int, error) {
 	if s.refused != nil {
 		n := s.refused.body.Take(p)
@@ -158,7 +160,7 @@ func (s *session) upgrade(p []byte) (int, error) {
 	}
 	skipped := 0
 	for s.server && skipped+1 < len(p) && p[skipped] == '\r' && p[skipped+1] == '\n' {
-		skipped += 2 // an empty line in front is ignored (RFC 9112, 2.2)
+		skipped += 2 // an empty line before it is ignored (RFC 9112, 2.2)
 	}
 	if skipped > 0 {
 		s.looked = 0
@@ -169,7 +171,7 @@ func (s *session) upgrade(p []byte) (int, error) {
 		return 0, nil
 	}
 	if err == nil && !s.server && interim(h.line) {
-		return n, nil // the answer is still to come (RFC 9110, 15.2)
+		return n, nil // the final answer is still to come (RFC 9110, 15.2)
 	}
 	if s.server {
 		s.answer(&h, err)
@@ -185,7 +187,7 @@ func (s *session) upgrade(p []byte) (int, error) {
 	return n, nil
 }
 
-// refuse answers a request in vain.
+// refuse answers a request that is refused.
 func (s *session) refuse(status int, text, reason string, fields ...string) {
 	s.refuseWith(&UpgradeError{Status: status, Reason: reason}, text, fields...)
 }
@@ -245,7 +247,7 @@ func (s *session) answer(h *head, err error) {
 		s.refuseWith(&UpgradeError{Status: 403, Reason: fmt.Sprintf("of the origin %q", clip(origin)), Origin: clip(origin)}, "Forbidden")
 	default:
 		s.path = target
-		if expect != "" { // RFC 9110, 7.8: the one before the other
+		if expect != "" { // RFC 9110, 7.8: one comes before the other
 			_, _ = s.Below().Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 		}
 		s.switched(h, key)
@@ -253,7 +255,7 @@ func (s *session) answer(h *head, err error) {
 }
 
 // originForm turns the absolute form of a target (RFC 9112, 3.2.2), whose host
-// counts for more than the Host field, into the usual one.
+// takes precedence over the Host field, into the usual form.
 func originForm(target, host string) (string, string) {
 	scheme, rest, ok := strings.Cut(target, "://")
 	switch {
@@ -272,7 +274,7 @@ func originForm(target, host string) (string, string) {
 	return rest[at:], rest[:at]
 }
 
-// hostAllowed looks at the name by which a client calls this server.
+// hostAllowed checks the name by which a client calls this server.
 func (s *session) hostAllowed(host string) bool {
 	guard := s.GuardLoopback && !s.secure() && overLoopback(s.Below().LocalAddr())
 	if len(s.Hosts) == 0 && !guard {
@@ -296,7 +298,8 @@ func (s *session) secure() bool {
 	return ok
 }
 
-// hostName is a Host without its port, brackets and last dot, in lower case.
+// hostName returns a Host without its port, brackets and final dot, in lower
+// case.
 func hostName(host string) string {
 	name := strings.ToLower(host)
 	if at := strings.LastIndexByte(name, ':'); at >= 0 && at == strings.IndexByte(name, ':') || strings.Contains(name, "]:") {
@@ -318,7 +321,8 @@ func overLoopback(a net.Addr) bool {
 	return ok && t.IP.IsLoopback()
 }
 
-// originAllowed: a browser says for which page it acts; others say nothing.
+// originAllowed checks for which page a browser says it acts; other clients do
+// not say.
 func (s *session) originAllowed(origin, host string) bool {
 	if origin == "" {
 		return true
@@ -334,7 +338,7 @@ func (s *session) originAllowed(origin, host string) bool {
 	return false
 }
 
-// switched accepts.
+// switched accepts the upgrade.
 func (s *session) switched(h *head, key string) {
 	b := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + acceptOf(key) + "\r\n"
 	var accepted []string
@@ -370,8 +374,8 @@ func contains(all []string, s string) bool {
 	return false
 }
 
-// acceptable reports whether an offer of permessage-deflate asks for nothing
-// that is not kept to here (RFC 7692, 7.1).
+// acceptable reports whether we can fulfil everything that an offer of
+// permessage-deflate asks for (RFC 7692, 7.1).
 func acceptable(x extension) bool {
 	seen := map[string]bool{}
 	for _, p := range x.params {
@@ -390,7 +394,7 @@ func acceptable(x extension) bool {
 			}
 		case "server_max_window_bits":
 			if p[1] != "15" {
-				return false // windows here are of 32 KiB
+				return false // our windows are 32 KiB
 			}
 		default:
 			return false
@@ -399,7 +403,7 @@ func acceptable(x extension) bool {
 	return true
 }
 
-// answered is the client's part (RFC 6455, 4.1).
+// answered is the client's part of the upgrade (RFC 6455, 4.1).
 func (s *session) answered(h *head, err error) {
 	if err != nil {
 		s.Fail(&UpgradeError{Reason: err.Error()})
@@ -428,7 +432,7 @@ func (s *session) answered(h *head, err error) {
 	s.subprotocol = proto
 	extensions := parseExtensions(h.list("sec-websocket-extensions"))
 	if echoed(extensions) {
-		extensions = nil // a server that repeats what it was offered has agreed on nothing
+		extensions = nil // a server that repeats what it was offered has agreed to nothing
 	}
 	for _, x := range extensions {
 		switch {
@@ -449,7 +453,7 @@ func (s *session) answered(h *head, err error) {
 	s.begin()
 }
 
-// echoed reports whether an answer has our offer of weir-end as it was made.
+// echoed reports whether an answer repeats our offer of weir-end unchanged.
 func echoed(all []extension) bool {
 	for _, x := range all {
 		if x.name == extEnd && len(x.params) == 0 {
@@ -465,7 +469,7 @@ func interim(line string) bool {
 	return version == "HTTP/1.1" && len(rest) >= 3 && rest[0] == '1' && rest[:3] != "101" && (len(rest) == 3 || rest[3] == ' ')
 }
 
-// kept reports whether an answer keeps to what was offered.
+// kept reports whether an answer stays within what was offered.
 func kept(x extension) bool {
 	alone := false
 	for _, p := range x.params {
@@ -484,7 +488,7 @@ func kept(x extension) bool {
 	return alone
 }
 
-// begin goes over to frames.
+// begin switches to frames.
 func (s *session) begin() {
 	s.parser.maxData = 1<<63 - 1
 	if s.deflates {

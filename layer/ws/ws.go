@@ -1,5 +1,5 @@
-// Package ws is WebSocket (RFC 6455) as a layer, client and server, with
-// permessage-deflate (RFC 7692).
+// Package ws implements WebSocket (RFC 6455) as a layer, client and server,
+// with permessage-deflate (RFC 7692).
 //
 //	    your Protocol
 //	 bytes ▲ │    ▲ messages, if it has MessageReceived
@@ -11,21 +11,21 @@
 //	       ▲ │
 //	   Transport
 //
-// As a stream, each Write is a binary message or several, and the bytes of every
-// message that comes, text or binary, are the stream; a large message is handed
-// over as it arrives. For messages, a protocol has the method of Receiver and
-// sends through Messenger.
+// Used as a stream, each Write is one binary message or several, and the bytes
+// of all incoming messages, text or binary, form the stream; a large message is
+// handed over as it arrives. To use messages, a protocol implements Receiver
+// and sends through Messenger.
 //
 // # The end of a stream
 //
-// A WebSocket's close ends both directions. Two ends of this package agree, by an
-// extension named weir-end, on a frame that ends one: an empty binary frame with
-// the reserved bit 2 set. With other peers the end of what is written cannot be
-// told alone: after WriteEOF the connection stays open for the reply, until
-// nothing has moved for Config.EOFWait, and is then closed both ways. A close of
-// the peer's ends both directions too, and is answered at once: what was written
-// before leaves first. A stream that ends without a close is broken
-// (CodeAbnormal), as a truncated one of TLS is.
+// A WebSocket's close ends both directions. Two ends that both use this package
+// agree, by an extension named weir-end, on a frame that ends one direction: an
+// empty binary frame with the reserved bit 2 set. Other peers cannot be told
+// that only our direction has ended: after WriteEOF the connection stays open
+// for the reply until nothing has moved for Config.EOFWait, and is then closed
+// both ways. A close from the peer ends both directions too, and is answered at
+// once, after what was written before it. A stream that ends without a close is
+// broken (CodeAbnormal), like a truncated TLS stream.
 package ws
 
 import (
@@ -40,63 +40,71 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// Config is how a WebSocket is spoken. The zero value is of use. It must not be
-// changed once given away.
+// Config configures a WebSocket. The zero value is usable. It must not be
+// changed once it has been passed on.
 type Config struct {
-	// Path is what a client asks for, "/" without one. A server refuses every
-	// other path, none if it is empty; a query is not looked at.
+	// Path is what a client asks for; empty means "/". A server refuses every
+	// other path, or none if Path is empty; it ignores a query.
 	Path string
-	// Host is the Host field of a client's request; the remote address without
-	// one. Header are further fields, names and values.
+	// Host is the Host field of a client's request; empty means the remote
+	// address. Header holds further fields, names and values.
 	Host   string
 	Header [][2]string
-	// Origins are what a server accepts besides its own Host, where a browser
-	// says which page it acts for: "https://example.com", or "*" for all.
+	// Origins are the origins that a server accepts besides its own Host, if a
+	// browser says which page it acts for: "https://example.com", or "*" for
+	// all.
 	Origins []string
-	// Hosts are what a server accepts as the Host that is asked for, without its
-	// port: names and addresses, or "*" for all; all without any.
+	// Hosts are the values that a server accepts in the Host field of a
+	// request, without the port: names and addresses, or "*" for all; an empty
+	// list also means all.
 	Hosts []string
-	// GuardLoopback makes a server accept, from a client that came over loopback
-	// and not through TLS, only Hosts and what is a name or address of loopback:
-	// localhost, *.localhost, 127.0.0.0/8, ::1. Without it a page of any site can
-	// reach a server that only this machine should reach: the site has its name
-	// lead to 127.0.0.1, and page and Host then agree (DNS rebinding). A server
-	// that stands behind a proxy on its own machine names its public host in Hosts.
+	// GuardLoopback makes a server accept, from a client that came over
+	// loopback and without TLS, only Hosts and the names and addresses of
+	// loopback: localhost, *.localhost, 127.0.0.0/8, ::1. Without it a page of
+	// any site can reach a server that only this machine should reach: the site
+	// makes its name lead to 127.0.0.1, and the page's origin and the Host
+	// field then agree (DNS rebinding). A server behind a proxy on the same
+	// machine must list its public host in Hosts.
 	GuardLoopback bool
-	// Subprotocols are what a client offers, or a server knows, best first. A
-	// server takes the client's first that it knows, and none otherwise.
+	// Subprotocols are those that a client offers, or a server knows, best
+	// first. A server chooses the first of the client's that it knows, or none.
 	Subprotocols []string
 	// Compress offers, or accepts, permessage-deflate. Every message is then
-	// compressed alone, so that an idle connection holds no window.
+	// compressed by itself, so that an idle connection keeps no window.
 	Compress bool
-	// MaxMessage is the longest message that is handed over whole, and the longest
-	// compressed one, before and after, in bytes; 16 MiB without one. Messages of
-	// a stream that are not compressed have no limit: they are not kept.
+	// MaxMessage is the greatest length, in bytes, of a message that is handed
+	// over whole, and of a compressed one, before and after decompression; 0
+	// means 16 MiB. Uncompressed messages of a stream have no limit, since they
+	// are not kept.
 	MaxMessage int
 	// Text sends what is written as text messages and not as binary ones, each
-	// Write as one where it is not too long. A letter that is cut off waits for its
-	// rest; what is not UTF-8 loses the connection with ErrNotUTF8.
+	// Write as one message if it is not too long. A character that is cut off
+	// waits for its rest; anything that is not UTF-8 ends the connection with
+	// ErrNotUTF8.
 	Text bool
-	// MaxHead is the longest head of a request or an answer, in bytes; 64 KiB
-	// without one, and at most 128 KiB.
+	// MaxHead is the greatest length of the head of a request or an answer, in
+	// bytes; 0 means 64 KiB, and the most is 128 KiB.
 	MaxHead int
-	// Timeout is how long the upgrade may take, 10 s without one. CloseTimeout is
-	// how long to wait for the peer's answer to a close, 2 s without one.
+	// Timeout is how long the upgrade may take; 0 means 10 s. CloseTimeout is
+	// how long to wait for the peer's answer to a close; 0 means 2 s.
 	Timeout, CloseTimeout time.Duration
-	// EOFWait is for peers that do not know weir-end: how long after WriteEOF
-	// nothing must have moved for the connection to be closed both ways; 5 s
-	// without one, and 1 ns is at once. Time in which reading is paused here, or in
-	// which bytes wait to be sent, does not count. Below 0 it never is, and
-	// CanWriteEOF is false.
+	// EOFWait is for peers that do not know weir-end: how long nothing must
+	// move after WriteEOF before the connection is closed both ways. 0 means 5
+	// s, and 1 ns in effect at once. Time in which reading is paused on our
+	// side, or in which bytes wait to be sent, does not count. With a negative
+	// value the connection is never closed for this reason, and CanWriteEOF is
+	// false.
 	EOFWait time.Duration
-	// MessageTimeout is how long a message that is kept, because it is compressed
-	// or for a Receiver, may take from its first bytes to its last; 1 min without
-	// one, below 0 no limit. Time in which reading is paused here does not count.
+	// MessageTimeout is how long a message that has to be kept, because it is
+	// compressed or for a Receiver, may take from its first bytes to its last;
+	// 0 means 1 min, and a negative value no limit. Time in which reading is
+	// paused on our side does not count.
 	MessageTimeout time.Duration
-	// PingEvery is how often a peer that sends nothing is pinged; the connection
-	// is lost with a *PongError if it has not answered by the next time. 0 is never.
+	// PingEvery is how often a peer that sends nothing is pinged; the
+	// connection is lost with a *PongError if the peer has not answered by the
+	// next time. 0 means never.
 	PingEvery time.Duration
-	// Rand is where keys and masks come from; crypto/rand without one. It is used
+	// Rand is the source of keys and masks; nil means crypto/rand. It is used
 	// under a lock.
 	Rand io.Reader
 }
@@ -108,39 +116,42 @@ const (
 	defaultMessageTimeout = time.Minute
 )
 
-// Receiver is a protocol above that takes messages whole. Its DataReceived is not
-// called. It is looked for at every message, so it may be exchanged.
+// Receiver is a protocol above that takes whole messages. Its DataReceived is
+// not called. Each message looks for it again, so the protocol may be replaced
+// between messages.
 type Receiver interface {
-	// MessageReceived hands over a message. p is lent until it returns. An error
-	// loses the connection with that error.
+	// MessageReceived hands over a message. p is lent until it returns. If it
+	// returns an error, the connection is lost with that error.
 	MessageReceived(k Kind, p []byte) error
 }
 
-// Messenger is the ability to send messages, of the transport above: weir.As
+// Messenger is the transport above in its ability to send messages: weir.As
 // finds it. Its methods belong to the loop's goroutine.
 type Messenger interface {
-	// SendMessage sends a message behind everything written before. It is
-	// buffered, announced and flushed as Write's bytes are; p is copied. Long ones
-	// leave in fragments. Text that is not UTF-8 is ErrNotUTF8.
+	// SendMessage sends a message after everything written before. It is
+	// buffered, announced and flushed as the bytes of Write are; p is copied.
+	// Long messages leave in fragments. For text that is not UTF-8 the error is
+	// ErrNotUTF8.
 	SendMessage(k Kind, p []byte) error
-	// Ping sends a ping with at most 125 bytes; whatever the peer answers counts
+	// Ping sends a ping with at most 125 bytes; any answer of the peer counts
 	// for PingEvery and is not reported.
 	Ping(p []byte) error
-	// CloseWith closes as Close does, with a code and a reason, of which at most
-	// 123 bytes are sent.
+	// CloseWith closes as Close does, with a code and a reason; at most 123
+	// bytes of the reason are sent.
 	CloseWith(c Code, reason string) error
-	// Subprotocol is what both agreed on, "" for none.
+	// Subprotocol returns the one that both sides agreed on, "" for none.
 	Subprotocol() string
-	// RequestPath is what was asked for, with its query.
+	// RequestPath returns the path that was asked for, with its query.
 	RequestPath() string
-	// PeerClose is what the peer's close said; 0 before it came.
+	// PeerClose returns what the peer's close said; the code is 0 until it has
+	// come.
 	PeerClose() (Code, string)
 }
 
-// Server is the layer of a WebSocket's server.
+// Server returns the layer of a WebSocket server.
 func Server(c Config) layer.Layer { return newLayer(c, true) }
 
-// Client is the layer of a WebSocket's client.
+// Client returns the layer of a WebSocket client.
 func Client(c Config) layer.Layer { return newLayer(c, false) }
 
 func newLayer(c Config, server bool) layer.Layer {
@@ -185,7 +196,7 @@ func newLayer(c Config, server bool) layer.Layer {
 // scratchLen is how many bytes are masked or inflated at once.
 const scratchLen = 16 << 10
 
-// shared is what the connections of one Layer share; they may be of several
+// shared is what the connections of one Layer share; they may be on several
 // loops.
 type shared struct {
 	Config
@@ -196,11 +207,11 @@ type shared struct {
 
 	mu   sync.Mutex
 	rand io.Reader
-	pool [256]byte // random, drawn at once because each draw may be a system call
+	pool [256]byte // random bytes, drawn together because each draw may be a system call
 	left int
 }
 
-// random fills p.
+// random fills p with random bytes.
 func (sh *shared) random(p []byte) error {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// person is a protocol above a WebSocket that takes messages, or bytes below one.
+// person is a protocol that takes messages above a WebSocket, or bytes below
+// one.
 type person struct {
 	t        weir.Transport
 	m        ws.Messenger
@@ -80,8 +81,8 @@ func pair(t *testing.T, server, client weir.Protocol, sc, cc *ws.Config) (*weirt
 	return s, &refused
 }
 
-// TestMessages: kinds, empty and long messages, bytes between messages, in their
-// order; compressed too.
+// TestMessages: kinds, empty and long messages, and bytes between messages, in
+// their order; also compressed.
 func TestMessages(t *testing.T) {
 	long := strings.Repeat("long ", 1<<18)
 	want := []string{"text ", "text one", "binary \x00\xff", "binary plain", "text " + long, "binary ", "text κόσμε"}
@@ -122,8 +123,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestPauseInMessage: pausing inside a message's callback stops further ones
-// until resumed (behaviour 84), although they have arrived.
+// TestPauseInMessage: pausing inside a message's callback holds back further
+// messages until reading is resumed (behaviour 84), although they have arrived.
 func TestPauseInMessage(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		server, client := &talker{}, &talker{}
@@ -147,8 +148,8 @@ func TestPauseInMessage(t *testing.T) {
 	}
 }
 
-// TestUpgradeRefused: what is no upgrade is refused with the status that says
-// why, and no connection is ever made of it.
+// TestUpgradeRefused: a request that is not an upgrade is refused with the
+// status that says why, and never becomes a connection.
 func TestUpgradeRefused(t *testing.T) {
 	const good = "GET /a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 	for _, c := range []struct{ request, status string }{
@@ -195,7 +196,7 @@ func TestUpgradeRefused(t *testing.T) {
 			t.Errorf("%.300q: made %v, refused with %v", c.request, server.t != nil, *refused)
 		}
 	}
-	// A client that says nothing is not waited for.
+	// A client that sends nothing is not waited for.
 	server, client := &person{}, &person{}
 	s, refused := pair(t, server, client, &ws.Config{}, nil)
 	s.Until("the end", func() bool { return client.over() || client.eof })
@@ -204,7 +205,7 @@ func TestUpgradeRefused(t *testing.T) {
 	}
 }
 
-// TestAnswerRefused: a client takes no answer that is not to its own request.
+// TestAnswerRefused: a client accepts only an answer to its own request.
 func TestAnswerRefused(t *testing.T) {
 	for _, answer := range []string{
 		"HTTP/1.1 200 OK\r\n\r\n",
@@ -241,8 +242,8 @@ func raw(t *testing.T, c ws.Config, frames string) (server *talker, client *pers
 	return server, client, s
 }
 
-// TestWrongFrames: what breaks the protocol is answered by a close with the
-// right code, and is the reason of the loss.
+// TestWrongFrames: a violation of the protocol is answered by a close with the
+// right code, and is the reason for the loss.
 func TestWrongFrames(t *testing.T) {
 	const key = "\x00\x00\x00\x00"
 	for _, c := range []struct {
@@ -253,7 +254,7 @@ func TestWrongFrames(t *testing.T) {
 		{"\x83\x80" + key, ws.CodeProtocolError},                  // an unknown kind
 		{"\x81\x81" + key + "\xff", ws.CodeInvalid},               // not UTF-8
 		{"\x81\x82" + key + "\xc3\x28", ws.CodeInvalid},           //
-		{"\x01\x81" + key + "\xc3\x80\x80" + key, ws.CodeInvalid}, // a letter cut off
+		{"\x01\x81" + key + "\xc3\x80\x80" + key, ws.CodeInvalid}, // a character cut off
 		{"\x82\xfe\x03\xe9" + key + strings.Repeat("x", 1001), ws.CodeTooBig},
 		{"\xc2\x81" + key + "\xff", ws.CodeInvalid},           // does not inflate
 		{"\x88\x81" + key + "x", ws.CodeProtocolError},        // a close of one byte
@@ -270,7 +271,8 @@ func TestWrongFrames(t *testing.T) {
 			t.Errorf("%.40q: lost with %v", c.frames, server.err)
 		}
 	}
-	// An end without a close is a stream cut off; a code that is no end is a reason.
+	// An end without a close is a truncated stream; a code that does not mean a
+	// regular end is a reason.
 	server, client, s := raw(t, ws.Config{}, "")
 	_ = client.t.WriteEOF()
 	s.Until("the end", func() bool { return server.lost })
@@ -285,8 +287,8 @@ func TestWrongFrames(t *testing.T) {
 	}
 }
 
-// TestPingFlood: a peer that pings and reads nothing fills no memory (G3), and
-// one that does not answer pings is lost.
+// TestPingFlood: a peer that pings and reads nothing does not fill our memory
+// (G3), and one that does not answer pings is lost.
 func TestPingFlood(t *testing.T) {
 	ping := "\x89\xfd\x00\x00\x00\x00" + strings.Repeat("p", 125)
 	server, client, s := raw(t, ws.Config{}, "")

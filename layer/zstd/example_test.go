@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir/layer/zstd"
 )
 
-// Both ends have the same layer. What lies nearest the wire stands first: here it
-// counts what really passes.
+// Both ends have the same layer. The layer nearest the wire comes first: here
+// it counts the bytes that really pass.
 func Example() {
 	l, err := weir.New()
 	if err != nil {

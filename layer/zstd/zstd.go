@@ -1,12 +1,13 @@
-// Package zstd is compression as a layer: each direction is a stream of Zstandard
-// (RFC 8878), as the zstd tool reads and writes it. Both ends need the layer.
+// Package zstd implements compression as a layer: each direction is a Zstandard
+// stream (RFC 8878), as the zstd tool reads and writes it. Both ends need the
+// layer.
 //
 //	Write ──▶ one block or several, complete and on their way
 //	DataReceived ──▶ whole blocks ──▶ what they hold
 //
 // What is written leaves when the callback that wrote it returns, so that a
-// request is not kept back; many small writes compress worse than few large ones.
-// The end of the stream is the end of a frame and then that of the transport
+// request is not held back; many small writes compress worse than a few large
+// ones. A stream ends with the end of a frame and then the end of the transport
 // below: without the former it was cut off.
 package zstd
 
@@ -23,25 +24,27 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// Config is how to compress, and what to take. The zero value is of use.
+// Config says how to compress, and what to accept. The zero value is usable.
 type Config struct {
-	// Level is as the zstd tool counts, 1 to 22; 1 without one.
+	// Level is the compression level, as for the zstd tool, 1 to 22; 0 means 1.
 	Level int
-	// Window is how far back the compressor looks, in bytes: a power of two from
-	// 1 KiB on; 128 KiB without one. It costs a connection a few times as much.
+	// Window is how far back the compressor looks, in bytes: a power of two, at
+	// least 1 KiB; 0 means 128 KiB. It costs a connection a few times as much
+	// memory.
 	Window int
-	// MaxWindow is the largest window of the peer's that is taken; 8 MiB without
-	// one. A frame that wants more loses the connection with a *WindowError.
+	// MaxWindow is the largest window that is accepted from the peer; 0 means 8
+	// MiB. A frame that wants more ends the connection with a *WindowError.
 	MaxWindow int
 	// Windows is how many bytes the windows of all connections of the Layer may
-	// take together; 128 MiB without one, and at least one MaxWindow. Windows of up
-	// to 128 KiB, which is what this package writes, are not counted. A frame that
-	// wants more than is left loses its connection with a *WindowError, so that
-	// peers who ask for large windows take nothing from others.
+	// take together; 0 means 128 MiB, and it is at least one MaxWindow. Windows
+	// of up to 128 KiB, which is what this package writes, are not counted. A
+	// frame that wants more than is left ends its connection with a
+	// *WindowError, so that peers that ask for large windows take nothing from
+	// others.
 	Windows int
 }
 
-// windowFree is up to which size a window is not counted.
+// windowFree is the size up to which a window is not counted.
 const windowFree = 128 << 10
 
 // The defaults of a Config.
@@ -50,10 +53,10 @@ const (
 	defaultWindows   = 128 << 20
 )
 
-// WindowError is the reason of a connection whose peer wants a larger window than
+// WindowError is the reason when a connection's peer wants a larger window than
 // it may have.
 type WindowError struct {
-	Window uint64 // that it wants, in bytes
+	Window uint64 // the window it wants, in bytes
 	Limit  int    // Config.MaxWindow, or Config.Windows
 	Shared bool   // other connections have the rest of Limit
 }
@@ -65,8 +68,8 @@ func (e *WindowError) Error() string {
 	return fmt.Sprintf("a window of %d bytes; the limit is %d", e.Window, e.Limit)
 }
 
-// New is the layer, the same on both ends. It returns an error for a Config
-// that the compressor does not take.
+// New returns the layer, which is the same on both ends. It returns an error
+// for a Config that the compressor does not accept.
 func New(c Config) (layer.Layer, error) {
 	if c.Level <= 0 {
 		c.Level = 1
@@ -93,7 +96,8 @@ func New(c Config) (layer.Layer, error) {
 	}, nil
 }
 
-// newEncoder makes an encoder that works in the call and starts no goroutine.
+// newEncoder makes an encoder that works within its calls and starts no
+// goroutine.
 func newEncoder(w io.Writer, c Config) (*zstd.Encoder, error) {
 	return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
 		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.Level)), zstd.WithWindowSize(c.Window))
@@ -104,7 +108,7 @@ func newDecoder(r io.Reader, c Config) (*zstd.Decoder, error) {
 		zstd.WithDecoderMaxWindow(uint64(c.MaxWindow)), zstd.WithDecoderMaxMemory(1<<62))
 }
 
-// squeezer is one connection.
+// squeezer is the layer of one connection.
 type squeezer struct {
 	layer.Base
 	c   Config
@@ -113,21 +117,21 @@ type squeezer struct {
 
 	wire  scanner
 	in    []byte // a whole block, for the decoder
-	plain []byte // what it is decoded to
+	plain []byte // what the block is decoded to
 
 	windows *atomic.Int64 // bytes that the connections of the layer have together
 	window  int64         // what this one has of them
 
-	failing error // of a write to what is below
+	failing error // of a write to the transport below
 }
 
-// plainMax is the most that a block holds (RFC 8878, 3.1.1.2.3).
+// plainMax is the most bytes that a block holds (RFC 8878, 3.1.1.2.3).
 const plainMax = 128 << 10
 
 // turnMax is how many bytes are handed up in one turn.
 const turnMax = 128 << 10
 
-// below is what the encoder writes to.
+// below is the writer that the encoder writes to.
 type below struct{ z *squeezer }
 
 func (b below) Write(p []byte) (int, error) {
@@ -161,7 +165,8 @@ func (z *squeezer) Write(bufs [][]byte) (int, error) {
 	return total, z.writeError(z.enc.Flush())
 }
 
-// writeError prefers what is below's own error: ErrClosed says something.
+// writeError prefers the error of the transport below, such as ErrClosed, which
+// says more.
 func (z *squeezer) writeError(err error) error {
 	if err != nil && z.failing != nil {
 		return z.failing
@@ -230,8 +235,8 @@ func (z *squeezer) DataReceived(p []byte) (int, error) {
 	return used, nil
 }
 
-// ErrCutOff is the reason of a stream that ended within a frame. It is
-// io.ErrUnexpectedEOF too.
+// ErrCutOff is the reason when a stream ended within a frame. It also matches
+// io.ErrUnexpectedEOF.
 var ErrCutOff = fmt.Errorf("the stream ended within a frame: %w", io.ErrUnexpectedEOF)
 
 // EOFReceived implements weir.EOFReceiver.
@@ -250,8 +255,8 @@ func (z *squeezer) ConnectionLost(err error) {
 	z.Base.ConnectionLost(err)
 }
 
-// Read is what the decoder reads: it is never asked for more than there is,
-// because it is given whole blocks.
+// Read is what the decoder reads from: it is never asked for more than there
+// is, because the decoder is given whole blocks.
 func (z *squeezer) Read(p []byte) (int, error) {
 	if len(z.in) == 0 {
 		return 0, io.EOF
@@ -261,14 +266,14 @@ func (z *squeezer) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// decode hands up what the block in z.in holds.
+// decode hands up what the block in z.in contains.
 func (z *squeezer) decode(block scanned) (int, error) {
 	switch block {
 	case scanSkip:
 		z.in = z.in[:0]
 		return 0, nil
 	case scanEmpty:
-		// A block without content is nothing to the peer but costs the decoder a
+		// A block without content means nothing, but it costs the decoder a
 		// read, which would go beyond what there is.
 		z.in = z.in[:len(z.in)-3]
 		return 0, nil
@@ -303,7 +308,7 @@ func (z *squeezer) decode(block scanned) (int, error) {
 			z.wire.decoding = false
 			z.in = z.in[:0]
 			if z.window > 0 {
-				z.endDecoder() // it keeps its window as long as it lives
+				z.endDecoder() // the decoder keeps its window as long as it exists
 			}
 			return total, nil
 		case err != nil:
@@ -312,13 +317,13 @@ func (z *squeezer) decode(block scanned) (int, error) {
 			}
 			return total, err
 		case block == scanLast:
-			continue // to its end, which is checked
+			continue // go on to its end, which is checked
 		}
 		return total, nil // a block's content fits into plain
 	}
 }
 
-// takeWindow takes the window of the frame that begins.
+// takeWindow reserves the window of the frame that begins.
 func (z *squeezer) takeWindow() error {
 	w := z.wire.window
 	switch {
@@ -344,19 +349,19 @@ func (z *squeezer) endDecoder() {
 	z.window = 0
 }
 
-// scanned says what a scanner found.
+// scanned says what a scanner has found.
 type scanned byte
 
 const (
 	scanNone  scanned = iota // more bytes are needed
 	scanBlock                // a whole block, with the frame's header if it is the first
-	scanEmpty                // a block of no content, which is not the last
+	scanEmpty                // a block without content, which is not the last
 	scanLast                 // the last block, with the frame's checksum
 	scanSkip                 // a skippable frame
 )
 
 // scanner finds where blocks end (RFC 8878, 3.1.1), in bytes that come in any
-// pieces. What they hold is the decoder's affair.
+// pieces. Their content is left to the decoder.
 type scanner struct {
 	state    scanState
 	head     [18]byte
@@ -413,8 +418,8 @@ func (s *scanner) next(b []byte) (int, scanned, error) {
 	}
 }
 
-// want is how many bytes of a header the state needs, as far as those that came
-// say.
+// want returns how many bytes of a header the state needs, as far as the bytes
+// that have come tell.
 func (s *scanner) want() int {
 	switch s.state {
 	case scanMagic, scanSkipSize:
@@ -429,7 +434,7 @@ func (s *scanner) want() int {
 	d := s.head[0]
 	n := 1
 	if d&0x20 == 0 {
-		n++ // no single segment: a window descriptor
+		n++ // not a single segment: there is a window descriptor
 	}
 	n += [4]int{0, 1, 2, 4}[d&3]
 	size := [4]int{0, 2, 4, 8}[d>>6]
@@ -439,8 +444,8 @@ func (s *scanner) want() int {
 	return n + size
 }
 
-// windowOf is the window that a complete header of a frame asks for (RFC 8878,
-// 3.1.1.1.2), or, of a single segment, its content.
+// windowOf returns the window that a complete frame header asks for (RFC 8878,
+// 3.1.1.1.2) or, for a single segment, the size of its content.
 func (s *scanner) windowOf() uint64 {
 	d := s.head[0]
 	if d&0x20 == 0 {

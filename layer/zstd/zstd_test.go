@@ -32,12 +32,12 @@ func TestStreams(t *testing.T) {
 }
 
 // TestSteady: bytes through compression on both ends cost no allocation once
-// traffic is steady (R6), on backends whose own cost is none.
+// traffic is steady (R6), on backends that do not allocate themselves.
 func TestSteady(t *testing.T) {
 	l := []layer.Layer{must(t, Config{})}
 	for _, backend := range weir.Backends() {
 		if backend == "portable" {
-			continue // package net's own
+			continue // package net allocates
 		}
 		if n := layertest.Allocs(t, backend, l, l); n != 0 {
 			t.Errorf("%s: %v allocations a message", backend, n)
@@ -58,7 +58,8 @@ func (k *keeper) DataReceived(p []byte) (int, error) { return k.got.Write(p) }
 func (k *keeper) EOFReceived(int) (bool, error)      { k.eof = true; return true, nil }
 func (k *keeper) ConnectionLost(err error)           { k.lost, k.err = true, err }
 
-// read gives wire to a server of the layer, in pieces of size, and the end.
+// read gives wire to a server of the layer, in pieces of size bytes, and then
+// the end.
 func read(t *testing.T, wire []byte, size int) *keeper {
 	t.Helper()
 	s := weirtest.NewSim(t, 1)
@@ -78,8 +79,8 @@ func (p *sender) ConnectionMade(t weir.Transport)    { _, _ = t.Write(p.p); _ = 
 func (p *sender) DataReceived(b []byte) (int, error) { return len(b), nil }
 func (p *sender) ConnectionLost(error)               {}
 
-// TestForeign: what another encoder writes is read, in any pieces: several
-// frames, checksums, skippable frames, an empty one.
+// TestForeign: the output of another encoder can be read, in any pieces:
+// several frames, checksums, skippable frames, an empty frame.
 func TestForeign(t *testing.T) {
 	text := []byte(strings.Repeat("weir and what flows over it; ", 20_000))
 	var wire bytes.Buffer
@@ -111,7 +112,7 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// FuzzScanner: blocks are found in the same places however the bytes come
+// FuzzScanner: blocks are found in the same places however the bytes are cut
 // (behaviour 92).
 func FuzzScanner(f *testing.F) {
 	for _, text := range []string{"", "weir", strings.Repeat("weir ", 1000)} {
@@ -208,8 +209,9 @@ type taker struct {
 
 func (p *taker) ConnectionMade(t weir.Transport) { p.t = t; _, _ = t.Write(p.wire) }
 
-// TestWindows: large windows are counted over all connections of a layer (S2), given
-// back at the end of a frame and of a connection, and small ones are free.
+// TestWindows: large windows are counted over all connections of a layer (S2)
+// and released at the end of a frame or a connection; small ones are not
+// counted.
 func TestWindows(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	var served []*keeper
@@ -260,7 +262,8 @@ func TestWindows(t *testing.T) {
 			t.Errorf("after the end of a connection: %v", k.err)
 		}
 	}
-	// One alone that is too large says so, and nothing of others.
+	// A window that is too large by itself is reported as such, without
+	// mentioning others.
 	wire := filled()
 	wire[5] = 14 << 3
 	k, _ := dial(wire)

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// Ear is a protocol that notes what it hears.
+// Ear is a protocol that records what it is told.
 type Ear struct {
 	Tr       weir.Transport
 	Made     int
@@ -24,7 +24,7 @@ type Ear struct {
 	Ends     int
 	KeepOpen bool
 	OnMade   func(t weir.Transport)
-	OnData   func(p []byte) int // nil: all is used
+	OnData   func(p []byte) int // nil: everything is used
 	OnEnd    func()
 	OnLost   func()
 }
@@ -70,10 +70,10 @@ func (e *Ear) ConnectionLost(err error) {
 // ConnectFailed implements weir.ConnectFailer.
 func (e *Ear) ConnectFailed(err *weir.ConnectError) { e.Failed = err }
 
-// Over reports whether the ear hears nothing any more.
+// Over reports whether the ear will not be told anything more.
 func (e *Ear) Over() bool { return e.Lost > 0 || e.Failed != nil }
 
-// Keeper sends what it has and keeps what it gets, in the simulator.
+// Keeper, in the simulator, sends what it has and keeps what it gets.
 type Keeper struct {
 	Sim    *weirtest.Sim
 	T      weir.Transport
@@ -116,7 +116,7 @@ func (k *Keeper) EOFReceived(int) (bool, error) {
 // ConnectionLost implements weir.Protocol.
 func (k *Keeper) ConnectionLost(err error) { k.Lost, k.Err = true, err }
 
-// Plain is the layer that changes nothing.
+// Plain is a layer that changes nothing.
 func Plain(a layer.Above) layer.Above {
 	return layer.Above{Failed: a.Failed, Make: func(weir.Transport) weir.Protocol {
 		b := &layer.Base{}
@@ -124,16 +124,16 @@ func Plain(a layer.Above) layer.Above {
 	}}
 }
 
-// Everywhere runs the stream suite over each layer on every backend, which takes
-// a quarter of an hour, instead of on one.
+// Everywhere runs the stream suite over each layer on every backend instead of
+// on one, which takes a quarter of an hour.
 var Everywhere = flag.Bool("everywhere", false, "run the stream suite over each layer on every backend")
 
-// Suite runs what every stream promises over layers.
+// Suite runs the tests of what every stream promises over layers.
 func Suite(t *testing.T, server, client []layer.Layer) {
 	t.Helper()
 	where := weirtest.OneBackend
 	if race.Enabled {
-		where = weirtest.Simulated // no layer but TLS has a goroutine that the plain one has not
+		where = weirtest.Simulated // no layer but TLS has a goroutine that the plain one does not have
 	}
 	if *Everywhere {
 		where = weirtest.Everywhere
@@ -141,7 +141,7 @@ func Suite(t *testing.T, server, client []layer.Layer) {
 	SuiteIn(t, where, server, client)
 }
 
-// SuiteIn is Suite on the backends that where names.
+// SuiteIn is Suite on the backends selected by where.
 func SuiteIn(t *testing.T, where weirtest.Where, server, client []layer.Layer) {
 	t.Helper()
 	if !*Everywhere && where == weirtest.Everywhere {
