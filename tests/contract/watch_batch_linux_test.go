@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWatchFullBatch: of more watches than one batch of results holds, none is told that
-// its descriptor is readable once the callback has read everything. Portable learns of
-// readiness from another goroutine, and a call for nothing can come there.
+// TestWatchFullBatch: with more watches than one batch of results holds, none is told
+// that its descriptor is readable after the callback has read everything. Portable
+// learns of readiness from another goroutine, so there a call for nothing can come.
 func TestWatchFullBatch(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		if l.Backend().Name == "portable" {
