@@ -85,7 +85,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		Opened:  func(s *sink.Sink) { c.opened = append(c.opened, s) },
 		Trouble: rep.trouble,
 		Failed: func(t weir.Transport, err *weir.AttemptError) {
-			if !errors.Is(err, layer.ErrNothingCame) { // a health check, which only checks that it can connect
+			if !errors.Is(err, layer.ErrNothingCame) { // a health check: it only tries to connect
 				rep.fail(slog.LevelWarn, advice.Refused(t, err))
 			}
 		},
