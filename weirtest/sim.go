@@ -331,7 +331,7 @@ func (s *Sim) RunFor(d time.Duration) error {
 	done := false
 	until := s.Now() + d
 	for _, h := range s.hosts {
-		if len(h.all) > 0 { // somebody's timer brings the clock there
+		if len(h.all) > 0 { // someone's timer brings the clock there
 			h.all[0].After(d, func() { done = true })
 			return s.Run(func() bool { return done || s.Now() > until })
 		}

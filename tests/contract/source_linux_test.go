@@ -327,7 +327,7 @@ func TestAttachRefused(t *testing.T) {
 		defer unix.Close(p[0])
 		defer unix.Close(p[1])
 		none := func(weir.Transport) weir.Protocol { t.Error("made"); return nil }
-		// The end to read cannot be written, and 1<<20 is no descriptor.
+		// The end to read cannot be written, and 1<<20 is not a descriptor.
 		for _, w := range []int{p[0], 1 << 20} {
 			r, err := unix.Dup(p[0])
 			if err != nil {

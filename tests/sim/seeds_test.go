@@ -158,7 +158,7 @@ const (
 func (p *talker) ConnectionMade(t weir.Transport) {
 	p.t = t
 	p.s.ends[[2]string{t.LocalAddr().String(), t.RemoteAddr().String()}] = p
-	// Nobody waits for ever for a peer that fell silent.
+	// No one waits forever for a peer that fell silent.
 	p.timer = t.Loop().After(3*time.Hour, func() {
 		if p.closed && p.s.healed {
 			// A byte a second is progress too, if the buffers are so small.
