@@ -112,7 +112,7 @@ func TestGRPC(t *testing.T) {
 		for err == nil {
 			_, err = watch.Recv()
 		}
-		// The server's own clock may be first, and says it in another way.
+		// The server's own deadline may come first, and is reported in another way.
 		if c := status.Code(err); c != codes.DeadlineExceeded && c != codes.Canceled {
 			t.Errorf("the watch ended with %v", err)
 		}

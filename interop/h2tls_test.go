@@ -20,7 +20,7 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// h2Config is a server's TLS that speaks HTTP/2 alone.
+// h2Config is a server's TLS that speaks only HTTP/2.
 func h2Config(t *testing.T) *tls.Config {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -35,8 +35,8 @@ func h2Config(t *testing.T) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2"}}
 }
 
-// serveH2C serves HTTP/2 by net/http on what ln accepts, until the test ends.
-// Whoever has ended TLS hands it streams in the clear.
+// serveH2C serves HTTP/2 by net/http on the connections that ln accepts, until
+// the test ends. They are in the clear: TLS has been terminated before it.
 func serveH2C(t *testing.T, ln net.Listener) {
 	srv := &http.Server{Handler: http.HandlerFunc(hello), Protocols: new(http.Protocols)}
 	srv.Protocols.SetUnencryptedHTTP2(true)
@@ -45,8 +45,8 @@ func serveH2C(t *testing.T, ln net.Listener) {
 }
 
 // TestH2specTLS: net/http's HTTP/2 passes h2spec through weir's TLS, over netconn
-// and behind a relay that ends TLS. What fails must fail with net/http's own TLS,
-// too.
+// and behind a relay that terminates TLS. A case that fails must fail with
+// net/http's own TLS, too.
 func TestH2specTLS(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a while")
@@ -132,7 +132,7 @@ func TestH2BodyTLS(t *testing.T) {
 			if r.ProtoMajor != 2 {
 				t.Errorf("it speaks %s", r.Proto)
 			}
-			_, _ = io.Copy(w, r.Body) // the client sees what is missing
+			_, _ = io.Copy(w, r.Body) // the client notices what is missing
 		})}
 		srv.Protocols.SetUnencryptedHTTP2(true)
 		go func() { _ = srv.Serve(ln) }()

@@ -26,7 +26,7 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// serveHTTP2 serves HTTP/2 in the clear on what ln accepts, until it is closed.
+// serveHTTP2 serves HTTP/2 in the clear on the connections that ln accepts, until it is closed.
 func serveHTTP2(ln net.Listener, h http.Handler) {
 	srv := &http2.Server{}
 	for {
@@ -84,8 +84,8 @@ func echo(client *http.Client, url string, body []byte) error {
 }
 
 // TestH2spec runs h2spec's 146 cases against x/net's server over netconn, and
-// holds the result against that over package net: what fails must fail there
-// too, since then it is x/net's doing.
+// compares the result with that over package net: a case that fails must fail
+// there too, since then it is x/net's fault.
 func TestH2spec(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a while")
@@ -108,7 +108,7 @@ func TestH2spec(t *testing.T) {
 	})
 }
 
-// agrees runs h2spec by run and holds the result against what fails elsewhere.
+// agrees runs h2spec by run and compares the result with what fails elsewhere.
 func agrees(t *testing.T, run func(sections ...string) ([]string, int), want []string, cases int) {
 	t.Helper()
 	got, n := run()
@@ -140,7 +140,7 @@ func hello(w http.ResponseWriter, r *http.Request) {
 }
 
 // h2spec runs the cases of some sections, or all, against a server, and returns
-// which fail and how many there were.
+// which failed and how many there were.
 func h2spec(a net.Addr, sections ...string) (failed []string, cases int) {
 	return h2specWith(config.Config{}, a, sections)
 }

@@ -26,7 +26,7 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// pqDialer is what lib/pq wants of a dialer.
+// pqDialer is the dialer that lib/pq wants.
 type pqDialer struct{ netconn.Dialer }
 
 func (d *pqDialer) Dial(network, address string) (net.Conn, error) {
@@ -163,7 +163,7 @@ func pgAppend(out []byte, kind byte, body string) []byte {
 	return append(out, body...)
 }
 
-// TestPostgres is database/sql against the real server, where one is installed:
+// TestPostgres is database/sql against the real server, if one is installed:
 // parameters, transactions, large values, a query that its context cuts short.
 func TestPostgres(t *testing.T) {
 	dir := startPostgres(t)

@@ -79,8 +79,8 @@ func TestQUIC(t *testing.T) {
 	})
 }
 
-// quicStream has the methods that Attach knows: quic-go's Close ends writing
-// alone.
+// quicStream has the methods that Attach looks for: quic-go's Close ends only
+// writing.
 type quicStream struct{ *quic.Stream }
 
 func (s quicStream) CloseWrite() error { return s.Stream.Close() }

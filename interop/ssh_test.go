@@ -104,7 +104,7 @@ func (p *collector) DataReceived(b []byte) (int, error) {
 
 func (p *collector) ConnectionLost(err error) { p.lost <- err }
 
-// PauseWriting keeps reading going on while more is written than fits.
+// PauseWriting keeps reading going while more is written than fits.
 func (p *collector) PauseWriting()  {}
 func (p *collector) ResumeWriting() {}
 

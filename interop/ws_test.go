@@ -19,7 +19,7 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// wsSizes are of messages, around every bound of the header's lengths.
+// wsSizes are sizes of messages, around every bound of the header's lengths.
 var wsSizes = []int{0, 1, 125, 126, 65535, 65536, 1 << 20, 10 << 20}
 
 // wsEcho sends messages back as they came.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Asks real name servers, on loopback, with a zone of its own: unbound, dnsmasq,
-# bind9 and knot. Each case is asked with weir dns and compared with what the zone
-# says. What is not installed is skipped, and named. The exit code is 1 if anything
-# failed. Those that can are asked over TLS too, where openssl is there to make a
-# certificate.
+# bind9 and knot. Each case is asked with weir dns and compared with the zone.
+# Programs that are not installed are skipped, and named. The exit code is 1 if
+# anything failed. Servers that can are asked over TLS too, if openssl is there to
+# make a certificate.
 #
 #   scripts/dnspeers.sh [NAME...]     without names all of them:
 #   unbound dnsmasq bind9 knot
@@ -16,7 +16,7 @@ LOAD=${LOAD:-0}
 big=
 for i in $(seq 1 60); do big+=" \"text number $i; long enough that all of them do not fit into one datagram\""; done
 
-# The zone as bind9, knot and unbound read it.
+# The zone in the form that bind9, knot and unbound read.
 cat >"$tmp/zone" <<ZONE
 \$ORIGIN weir.test.
 \$TTL 300
@@ -141,7 +141,7 @@ CONF
 }
 
 # want SERVER CODE "NAME TYPE FLAGS" PATTERN...: asks, and compares the exit code
-# and the lines of the answer, in any order; a pattern is of the shell's kind.
+# and the lines of the answer, in any order; a pattern is a shell pattern.
 want() {
 	local server=$1 code=$2 question=$3 out rc pattern
 	shift 3

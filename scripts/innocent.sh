@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# An innocent client, while something else is in trouble: a terminal that is
-# stopped, a pipe that no one reads, a disk that is full, a name server that is
-# dead, a target that drops packets. Its latency through weir stands beside that
-# of the same client through haproxy in the same state, each before and during the
-# trouble. It fails if weir loses a reply, or if its p99 in trouble is above 50 ms
-# and above ten times what it was before.
+# An innocent client, while something else is in trouble: a stopped terminal, a
+# pipe that no one reads, a full disk, a dead name server, a target that drops
+# packets. Its latency through weir is compared with that of the same client
+# through haproxy in the same state, each before and during the trouble. The
+# script fails if weir loses a reply, or if its p99 in trouble is above 50 ms and
+# above ten times what it was before.
 #
 #	scripts/innocent.sh [STATE...]      all of it takes about a minute
 #

@@ -1,7 +1,7 @@
 # What the scripts that test weir against other programs share: a directory, a
-# list of what was started, and how a test is said to be skipped or to have
-# failed. To be sourced, by a script whose working directory is the tree's root;
-# it leaves weir built as $tmp/weir.
+# list of what was started, and how skipped and failed tests are reported. To be
+# sourced by a script whose working directory is the tree's root; it leaves weir
+# built as $tmp/weir.
 # shellcheck shell=bash
 
 set -uo pipefail
@@ -26,7 +26,7 @@ fail() {
 	failed+=("$*")
 }
 
-# have CMD...: whether all are there; else the test is skipped, by name.
+# have CMD...: whether all are there; otherwise the test is skipped, by name.
 have() {
 	local c
 	for c; do
@@ -39,7 +39,7 @@ have() {
 }
 
 # start LOG ARGS...: starts weir, waits until it is ready, and sets port,
-# weir_pid and log, the file of what it says.
+# weir_pid and log, the file with its output.
 start() {
 	log=$tmp/$1
 	shift
@@ -54,7 +54,7 @@ start() {
 	port=$(sed -n 's/.*ready [^ ]*:\([0-9]*\).*/\1/p' "$log" | head -1)
 }
 
-# free sets port to one that is free now.
+# free sets port to a free one.
 free() {
 	local log weir_pid
 	start free tcp-listen:127.0.0.1:0 127.0.0.1:1

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Puts weir's proxy layers against real peers, on loopback: curl and ssh as
-# clients of weir's proxies; microsocks, dante and tinyproxy as the proxies that
-# weir asks; chains of two; haproxy on both ends of the PROXY protocol; and strace,
-# to see that a name which a proxy resolves is asked for nowhere else. What is not
-# installed is skipped, and named. The exit code is 1 if anything failed.
+# Puts weir's proxy layers against real peers, on loopback: curl and ssh as clients
+# of weir's proxies; microsocks, dante and tinyproxy as the proxies that weir asks;
+# chains of two; haproxy on both ends of the PROXY protocol; and strace, to check
+# that a name that a proxy resolves is looked up nowhere else. Programs that are
+# not installed are skipped, and named. The exit code is 1 if anything failed.
 #
 #   scripts/proxypeers.sh [NAME...]     without names all of them:
 #   curl password ssh microsocks dante tinyproxy chain haproxy names
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-# serve WORDS...: starts weir on a free port of loopback, with + and what stands
-# in $on behind the listener, and sets at to the port and log to its log.
+# serve WORDS...: starts weir on a free loopback port, with + and the contents
+# of $on after the listener, and sets at to the port and log to its log.
 serve() {
 	served=$((${served:-0} + 1))
 	start "log.$served" "tcp-listen:127.0.0.1:0${on:-}" "$@" && at=$port
 }
 
 # origin: a web server whose pages all say who asked; sets web to its port, and
-# told to one where a PROXY header says it.
+# told to a port where a PROXY header says who.
 origin() {
 	[ -n "${web:-}" ] && return
 	have haproxy || return

@@ -2,9 +2,9 @@
 # Puts weir between real servers and their clients, on loopback: nginx and curl,
 # redis-server and redis-benchmark, iperf3, sshd and ssh, a server slower than
 # socat's patience, a gigabyte both ways at once, byte for byte, and 9,000
-# connections at once. Prints what each managed, direct and through the relay.
-# What is not installed is skipped, and named. The exit code is 1 if anything
-# failed.
+# connections at once. Prints the rates of each, direct and through the relay.
+# Programs that are not installed are skipped, and named. The exit code is 1 if
+# anything failed.
 #
 #   scripts/realpeers.sh [NAME...]     without names all of them:
 #   nginx redis iperf3 ssh reply bulk connections
@@ -19,7 +19,7 @@ relay() {
 	relay_pid=$weir_pid via=$port
 }
 
-# drained: ends the relay by Ctrl-C; it must drain and end with 0.
+# drained: ends the relay by Ctrl-C; it must drain and exit with 0.
 drained() {
 	kill -INT "$relay_pid"
 	wait "$relay_pid" || fail "$1: the relay ended with $?: $(tail -3 "$tmp/relay."*)"
@@ -53,7 +53,7 @@ test_nginx() {
 	for i in $(seq 500); do args+=("http://127.0.0.1:$via/?$i"); done
 	[ "$(curl -s --parallel --parallel-max 50 "${args[@]}" 2>/dev/null | grep -c hello)" = 500 ] || fail "nginx: 500 pages, 50 at once"
 	say "nginx: 500 pages, 50 at once: all arrived"
-	# The input ends at once; the reply is whole all the same. nginx itself gives
+	# The input ends at once; the reply must still be complete. nginx itself gives
 	# up on a client that has ended its writing when a page does not fit into the
 	# socket's buffer, whoever the client is.
 	head -c 300000 "$tmp/www/big" >"$tmp/www/page"

@@ -2,8 +2,8 @@
 # Puts weir's TLS against other people's, on loopback: openssl s_client and
 # s_server, curl, stunnel, gnutls-cli and gnutls-serv, nginx; tar through it both
 # ways; TLS over two pipes between two processes; certificates replaced on disk
-# while clients come. What is not installed is skipped, and named. The exit code
-# is 1 if anything failed.
+# while clients come. Programs that are not installed are skipped, and named. The
+# exit code is 1 if anything failed.
 #
 #   scripts/tlspeers.sh [NAME...]     without names all of them:
 #   clients servers clientcerts resume tar pipes reload
@@ -17,8 +17,8 @@ certify() {
 			-extfile <(echo "subjectAltName=$2") -out "$tmp/$1.pem" 2>/dev/null || fail "openssl cannot make certificates"
 }
 
-# backend starts nginx: plain on $http, TLS on $https, TLS 1.2 alone on $https12,
-# and TLS that wants a client's certificate on $mtls.
+# backend starts nginx: plain on $http, TLS on $https, only TLS 1.2 on $https12,
+# and TLS that wants a client certificate on $mtls.
 backend() {
 	[ -n "${http:-}" ] && return
 	have nginx || return 1
@@ -100,7 +100,7 @@ test_clients() {
 test_servers() {
 	backend || return
 	local p v
-	# nginx takes the end of the input for a hang-up: it hears of it behind its reply.
+	# nginx takes the end of the input for a hang-up: it is told after its reply.
 	for p in "$https" "$https12"; do
 		page "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" || fail "servers: nginx: $(cat "$tmp/page.err")"
 		printf 'GET /big HTTP/1.0\r\n\r\n' | "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" | sed '1,/^\r$/d' | cmp - "$tmp/www/big" || fail "servers: nginx, 3 MB"
@@ -120,7 +120,7 @@ test_servers() {
 		pids+=($!)
 		up "$p"
 		printf 'GET / HTTP/1.0\r\n\r\n' | timeout 20 "$tmp/weir" -q - "localhost:$p+tls,ca=$tmp/ca.pem" 2>"$tmp/page.err" | grep -qi '</html>' || fail "servers: openssl s_server -www $v: $(cat "$tmp/page.err")"
-		# One that reads to the end and says nothing: it hears of the end.
+		# A server that reads to the end and sends nothing: it is told of the end.
 		free && p=$port
 		openssl s_server -quiet -accept "$p" -naccept 1 -cert "$tmp/server.pem" -key "$tmp/server.key" "$v" < <(sleep 15) >"$tmp/s_got" 2>&1 &
 		local sink=$!
@@ -197,7 +197,7 @@ test_tar() {
 	cp -r layer address "$tmp/tree/"
 	tar -C "$tmp" -cf "$tmp/want.tar" tree
 	: >"$tmp/tar.log"
-	# There: the listener writes what comes.
+	# There: the listener writes what arrives.
 	"$tmp/weir" "tcp-listen:127.0.0.1:0+tls,cert=$tmp/server.pem,key=$tmp/server.key" - </dev/null >"$tmp/there.tar" 2>>"$tmp/tar.log" &
 	local pid=$! p
 	pids+=("$pid")
@@ -238,8 +238,8 @@ test_pipes() {
 	say "pipes: a page of 3 MB through TLS over two pipes"
 }
 
-# Certificates are replaced while clients come: none is dropped, and new ones see
-# the new certificate, whichever way it was put in place.
+# Certificates are replaced while clients come: none is dropped, and new clients
+# see the new certificate, however it was put in place.
 test_reload() {
 	backend && have curl || return
 	mkdir -p "$tmp/v1" "$tmp/v2"

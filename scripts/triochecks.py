@@ -1,5 +1,5 @@
 """Runs trio's checks of streams with pairs of streams whose bytes pass through
-one weir or more; scripts/triochecks.sh starts it and says with what.
+one weir or more; scripts/triochecks.sh starts it and chooses the arguments.
 
 A combination is a left end, a right end, the layers on them, and the wires between
 neighboring weirs with theirs. Left and right are trio's own streams, so that what a
@@ -8,7 +8,7 @@ end one direction alone. check_two_way_stream, which the former contains, is rig
 where one of them cannot: trio's SSLStream, and a WebSocket that is not weir's. After
 a check no weir may keep a connection, and those that serve one pair have to end.
 
-Left out: udp is no stream, replay takes nothing, and a terminal cannot end.
+Left out: udp is not a stream, replay takes nothing, and a terminal cannot end.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import trio
 import trio.testing
 
 LIMIT = 180  # seconds, for one check of one combination: zstd takes 60 to fill on a busy machine
-PATIENCE = 60  # seconds, until a weir is ready, or has ended: what closes may linger for 30
+PATIENCE = 60  # seconds, until a weir is ready, or has ended: a closing connection may linger for 30
 
 NOISE = random.Random(1).randbytes(1 << 16)  # fills buffers; zstd must not make it small
 STDIO = ("stdio-pipes", "stdio-socketpair", "stdio-tcp")
@@ -139,7 +139,7 @@ def combinations(certs):
     wire("connect-ws", "+ws+connect:{target}", "+ws+connect")
     wire("stdio-connect", "+connect:{target}", "+connect", left="stdio-pipes")
 
-    # Stacks, and layers over what is no connection.
+    # Stacks, and layers over endpoints that are not connections.
     wire("tls-zstd", ask + "+zstd", serve + "+zstd")
     wire("ws-zstd", "+ws+zstd", "+ws+zstd")
     wire("wss-zstd", ask + "+ws+zstd", serve + "+ws+zstd")
@@ -161,9 +161,9 @@ def combinations(certs):
     wire("tls-over-socketpair", ask_role, serve_role, "socketpair")
     add("tls-then-ws", wires=((ask, serve, "tcp"), ("+ws,host=localhost", "+ws", "unix")))
 
-    # Ends that are not weir's. eof-wait: by itself weir tells a server that is not
-    # weir's that the input has ended only once it was silent for some seconds, since
-    # some hang up when told; a check would have to wait for that each time.
+    # Ends that are not weir's. eof-wait: by default weir tells a server other than
+    # weir that the input has ended only after some seconds of silence, since some
+    # hang up when told; a check would have to wait for that each time.
     eof = ",eof-wait=100ms"
     for version in ("1.2", "1.3"):
         end = "tls-" + version
@@ -330,7 +330,7 @@ class WebSocket(trio.abc.Stream):
             return
         self.closed = True
         try:
-            if not self.sends.taken:  # else a frame has been begun
+            if not self.sends.taken:  # otherwise a frame has been begun
                 await self.transport_stream.send_all(self.made(8, struct.pack(">H", 1000)))
         except trio.BrokenResourceError:
             pass
@@ -468,8 +468,8 @@ class Chain:
         self.target = ""  # the right end's address, where the last weir is a proxy
         self.word = ""  # and the word that connects to it
         self.right_at = None  # where the last weir listens for the right end
-        # What is too little for a segment, TCP keeps until it probes the shut window,
-        # after 200 ms: so long, at 10 ms each, nothing may move until all is full.
+        # TCP keeps bytes too few for a segment until it probes the shut window, after
+        # 200 ms: only if nothing moves for that long, at 10 ms each, is everything full.
         unix = ("unix", "abstract", "unix-listen", "stdio-pipes", "stdio-socketpair", "fd-pipes", "fd-socketpair", "pipe")
         kinds = [combination.left, combination.right] + [kind for _, _, kind in combination.wires]
         self.quiet = 10 if all(kind in unix + ("pipes", "socketpair") for kind in kinds) else 30
@@ -517,7 +517,7 @@ class Chain:
                 os.mkfifo(name)
 
             async def opened():
-                # Opening waits for weir, so that the order matters as little as it can.
+                # Opening waits for weir, so that the order matters as little as possible.
                 write = await trio.to_thread.run_sync(os.open, names[0], os.O_WRONLY)
                 return Pipes(write, await trio.to_thread.run_sync(os.open, names[1], os.O_RDONLY))
 
@@ -803,7 +803,7 @@ def run(job):
         except BaseException as error:
             wrong = where(error)
             # These are trio's own, whatever weir does, if the buffers were full: on a
-            # machine that is busy they may not have been, after so short a look.
+            # busy machine they may not have been, after so short a look.
             again = "BusyResourceError" in wrong or "ClosedResourceError" in wrong
             if verbose:
                 traceback.print_exc()
@@ -856,7 +856,7 @@ def main():
         with multiprocessing.Pool(at_once, maxtasksperchild=1) as pool:
             for job, took, wrong in pool.imap_unordered(run, pass_jobs):
                 if wrong.startswith("TooSlowError") and pass_jobs is jobs:
-                    slow.append(job)  # once more, with no other check beside it
+                    slow.append(job)  # once more, with no other check running
                     continue
                 print(f"{'FAILED' if wrong else 'ok'}: {job[1]} {job[0].name}: {wrong or f'{took:.1f} s'}", flush=True)
                 failed += bool(wrong)

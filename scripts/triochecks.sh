@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs trio's checks of streams (check_half_closeable_stream, check_two_way_stream)
-# with pairs of streams that are connected by one weir or several: through every
-# kind of endpoint and every layer, TLS included, on every backend. Each check has
-# 180 s and gets one line. What is not installed is skipped, and named. The exit code
-# is 1 if anything failed. scripts/triochecks.py says what is checked and how.
+# with pairs of streams that are connected by one weir or several: through every kind
+# of endpoint and every layer, TLS included, on every backend. Each check has 180 s
+# and gets one line. Programs that are not installed are skipped, and named. The exit
+# code is 1 if anything failed. scripts/triochecks.py says what is checked and how.
 #
 #   scripts/triochecks.sh [-v] [--list] [NAME...]    without names all combinations
 #   BACKENDS="epoll epoll-et uring portable"         on these backends
@@ -14,7 +14,7 @@
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-# Debian has trio for its own Python, which need not be the first one in PATH.
+# Debian has trio for its own Python, which may not be the first one in PATH.
 python=
 for p in /usr/bin/python3 python3; do
 	if "$p" -c 'import trio.testing' 2>/dev/null; then

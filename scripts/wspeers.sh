@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Puts weir's WebSocket against npm's ws, on loopback, as server and as client,
 # plain and compressed: messages of 0 bytes to 10 MiB, in one frame and in
-# fragments, pings, close codes; and the command's +ws on either side of it. What
-# is not installed is skipped, and named. The exit code is 1 if anything failed.
+# fragments, pings, close codes; and the command's +ws on either side of it.
+# Programs that are not installed are skipped, and named. The exit code is 1 if
+# anything failed.
 #
 #   scripts/wspeers.sh
 cd "$(dirname "$0")/.."
@@ -42,7 +43,7 @@ serve() {
 	exit 1
 }
 
-# A client: what it sends must come back, in the kind it was.
+# A client: what it sends must come back, with its kind.
 cat >"$tmp/client.js" <<'JS'
 const WebSocket = require('ws');
 const [url, deflate, mode] = process.argv.slice(2);
@@ -141,13 +142,13 @@ for deflate in 0 1; do
 	run "weir PORT HOST:PORT+$layer to npm ws" bash -c "exec 3<>/dev/tcp/127.0.0.1/$relay
 		cat '$tmp/data' >&3 & head -c 3000000 <&3 | cmp - '$tmp/data' && echo 3000000 bytes came back"
 
-	# And as a server that npm's client talks to, with another hop of weir behind.
+	# And as a server that npm's client talks to, with another weir behind it.
 	next
 	serve $port "$tmp/weir" --quiet $port+ws:/tunnel,protocol=echo$option 127.0.0.1:$js+$layer
 	run "npm ws, client of weir PORT+ws:/tunnel,protocol=echo$option before npm ws" node "$tmp/client.js" ws://127.0.0.1:$port/tunnel $deflate stream
 done
 
-# A close code of the peer's is the reason.
+# The peer's close code is the reason.
 run "a close code" bash -c "printf close1011 | '$tmp/weir' - 127.0.0.1:$js+ws; [ \$? = 1 ] && echo exit code 1"
 
 verdict

@@ -9,15 +9,15 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// EveryChop holds that a protocol does the same however the stream that it is
-// fed was cut (behaviour 92). For each way, make makes a protocol that reports
-// what it calls above itself through log; stream is fed to it, then the end of
-// stream. What was logged, what was written and how the connection ended must
-// be as for the stream in one piece, and must not be nothing at all. A protocol
-// may use its loop: what it posted runs before the next piece comes, and after the
-// end of stream a minute passes for its timers.
+// EveryChop checks that a protocol does the same however the stream that it is fed
+// is split (behaviour 92). For each way, make makes a protocol that reports its
+// own calls to what is above it through log; stream is fed to it, then the end of
+// stream. What was logged, what was written and how the connection ended must be
+// the same as for the stream in one piece, and must not be empty. A protocol may
+// use its loop: what it posted runs before the next piece comes, and after the end
+// of stream a minute passes for its timers.
 //
-// The ways are: byte by byte, every cut in two (a spread of 512 of them where
+// The ways are: byte by byte, every split in two (a spread of 512 of them if
 // the stream is longer), and 64 random ones.
 func EveryChop(tb testing.TB, stream []byte, make func(log func(format string, args ...any)) weir.Protocol) {
 	tb.Helper()
@@ -58,8 +58,8 @@ func EveryChop(tb testing.TB, stream []byte, make func(log func(format string, a
 // stream.
 const chopPatience = time.Minute
 
-// Feed delivers stream to r, cut by c. Between two pieces what the protocol has
-// posted to its loop runs: see Recorder.Pass.
+// Feed delivers stream to r, split by c. Between two pieces, what the protocol
+// has posted to its loop runs: see Recorder.Pass.
 func Feed(r *Recorder, stream []byte, c Chop) {
 	r.tb.Helper()
 	for len(stream) > 0 {
@@ -70,7 +70,7 @@ func Feed(r *Recorder, stream []byte, c Chop) {
 	}
 }
 
-// feed returns everything that a protocol fed with the stream in this way does.
+// feed returns everything that a protocol does when it is fed the stream in this way.
 func feed(tb testing.TB, c Chop, stream []byte, make func(func(string, ...any)) weir.Protocol) []string {
 	var calls []string
 	r := NewRecorder(tb)

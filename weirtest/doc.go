@@ -1,6 +1,6 @@
-// Package weirtest is the kit for testing what is built on weir.
+// Package weirtest is the kit for testing programs built on weir.
 //
-// A protocol is an object whose methods a test can call. What it needs is
+// A protocol is an object whose methods a test can call. It only needs
 // something to write to:
 //
 //	                    your test
@@ -14,10 +14,10 @@
 //	      DataReceived, ... ▼  │ PauseReading, ...
 //	                    your Protocol
 //
-// A Pump ties two protocols together in memory and chops what passes between
-// them any way it is told; EveryChop holds that the way a stream was cut makes
-// no difference to what a protocol does; CheckLeaks fails a test that leaves
-// goroutines or descriptors behind.
+// A Pump ties two protocols together in memory and splits the bytes between
+// them in any way it is told; EveryChop checks that the way a stream is split
+// makes no difference to what a protocol does; CheckLeaks fails a test that
+// leaves goroutines or descriptors behind.
 //
 // A Sim is a whole network in memory: hosts with loops, TCP and UDP between them,
 // a clock that jumps to the next moment at which something happens, and a seed
@@ -31,13 +31,14 @@
 //	             clock, seed               Seeds: many worlds, each a subtest
 //	                                       Sim.TLS: the same run again, with TLS too
 //
-// A test that fails says in words what its world was, and the command that plays
-// it again; -weir.seed=N or WEIR_SEED=N choose a seed by hand and print the trace.
+// A test that fails describes its world in words, and prints the command that
+// replays it; -weir.seed=N or WEIR_SEED=N chooses a seed by hand and prints the
+// trace.
 //
-// TestStreams, TestLayers and the Invariants are for those who write a transport,
-// a layer or a backend: they hold what every stream promises.
+// TestStreams, TestLayers and the Invariants are for authors of a transport, a
+// layer or a backend: they check what every stream promises.
 //
-// Nothing here starts a goroutine or looks at a clock, except CheckLeaks, which
+// Nothing here starts a goroutine or reads a clock, except CheckLeaks, which
 // gives goroutines that are about to end a moment to do so. A failure is
 // reported through testing.TB, with the trace of calls that led to it.
 package weirtest

@@ -10,9 +10,9 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// Two hosts in a simulated network, with a way of 50 ms between them and a server
-// that takes an hour to answer. The seed decides everything, and nothing here
-// takes time.
+// Two hosts in a simulated network, with a latency of 50 ms between them and a
+// server that takes an hour to answer. The seed decides everything, and nothing
+// here takes real time.
 func ExampleSim() {
 	s := weirtest.NewSim(tb, 7, weirtest.WithFaults(weirtest.Faults{Latency: 50 * time.Millisecond}))
 	defer s.Close() // a test's *testing.T does it, and fails if something was left open
@@ -41,9 +41,9 @@ func ExampleSim() {
 	// Output: hello! after 1h0m0.2s
 }
 
-// A test of a protocol in many worlds, in each of which other things go wrong. It
-// is a function of a _test.go file; when one fails, it says in words what went
-// wrong there, and how to play that world again.
+// A test of a protocol in many worlds, with different faults in each. It is a
+// function in a _test.go file; when a world fails, it says in words what went
+// wrong there, and how to replay that world.
 func ExampleSeeds() {
 	test := func(t *testing.T) {
 		weirtest.Seeds(t, 200, func(t *testing.T, s *weirtest.Sim) {
@@ -66,7 +66,7 @@ func ExampleSeeds() {
 	_ = test // go test runs it as TestHello
 }
 
-// What is sent first arrives last: a test decides what a network may do.
+// What is sent first arrives last: a test may decide anything that a network could do.
 func ExampleSim_Hold() {
 	s := weirtest.NewSim(tb, 1)
 	defer s.Close()

@@ -47,7 +47,7 @@ func ExampleRecorder() {
 	// ConnectionLost <nil>
 }
 
-// caller says its lines and ends its writing.
+// caller sends its lines and ends its writing.
 type caller struct{ lines string }
 
 func (c *caller) ConnectionMade(t weir.Transport) {

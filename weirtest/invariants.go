@@ -7,8 +7,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Invariants watches the connections of a run from between their protocols and
-// their transports and checks at every callback and call:
+// Invariants sits between the protocols and the transports of a run's
+// connections and checks at every callback and call:
 //
 //	G1  ConnectionMade at most once; ConnectionLost exactly once if made, last
 //	G2  bytes received are a prefix of the bytes sent; with the end, all of them
@@ -26,7 +26,7 @@ type Invariants struct {
 	lost  int
 }
 
-// NewInvariants makes one that tells fail of every breach.
+// NewInvariants returns an Invariants that reports every breach to fail.
 func NewInvariants(fail func(problem string)) *Invariants {
 	return &Invariants{fail: fail, wires: map[[2]string]*wire{}}
 }
@@ -52,8 +52,8 @@ type watched struct {
 
 	made, lost      int
 	failed          int
-	ended           bool // the peer's end was handed over
-	kept            bool // and answered with keeping the connection open
+	ended           bool // the peer's end was delivered
+	kept            bool // and the answer kept the connection open
 	wroteEOF        bool
 	inData          bool
 	held            bool // PauseReading was called, ResumeReading was not
@@ -82,7 +82,7 @@ func (v *Invariants) Factory(f weir.Factory) weir.Factory {
 	}
 }
 
-// Open is how many watched connections are made and not lost.
+// Open is how many watched connections were made and are not lost yet.
 func (v *Invariants) Open() int { return v.made - v.lost }
 
 // Made is how many watched connections were made.
@@ -108,15 +108,15 @@ func layered(t weir.Transport) bool {
 	return ok && u.Unwrap() != nil
 }
 
-// withOverhead is n bytes as layers may keep them: each record and frame has a
-// head, and records that begin a stream are short.
+// withOverhead is the size of n bytes as layers may keep them: each record and
+// frame has a header, and the first records of a stream are short.
 func withOverhead(n int) int { return n + n/16 + 1<<10 }
 
 func (w *watched) bad(format string, args ...any) {
 	w.v.fail(w.name + ": " + fmt.Sprintf(format, args...))
 }
 
-// enter checks a callback that comes now, and returns how it is left.
+// enter checks a callback that comes now, and returns the function that leaves it.
 func (w *watched) enter(callback string) func() {
 	switch {
 	case w.made == 0:
@@ -152,7 +152,7 @@ func (w *watched) ConnectionMade(t weir.Transport) {
 
 func addrText(a net.Addr) string { return a.String() }
 
-// peer finds what the other end has sent.
+// peer finds the other end's wire.
 func (w *watched) peer() *wire {
 	if w.in == nil {
 		w.in = w.v.wires[[2]string{addrText(w.RemoteAddr()), addrText(w.LocalAddr())}]
@@ -286,14 +286,14 @@ func (w *watched) TakesConnectFailed() bool { return weir.TakesConnectFailed(w.p
 // Unwrap gives weir.As the transport below.
 func (w *watched) Unwrap() weir.Transport { return w.Transport }
 
-// wrote notes bytes that are about to be written; they count before, since the
-// other end may see them before Write returns.
+// wrote notes bytes that are about to be written; they count before the call,
+// since the other end may see them before Write returns.
 func (w *watched) wrote(p []byte) {
 	w.out.sent = append(w.out.sent, p...)
 	w.out.total += len(p)
 }
 
-// unwrote takes back what was not accepted.
+// unwrote takes back bytes that were not accepted.
 func (w *watched) unwrote(n int) {
 	w.out.sent = w.out.sent[:len(w.out.sent)-n]
 	w.out.total -= n

@@ -12,17 +12,18 @@ type Where uint8
 
 // The places.
 const (
-	Simulated  Where = iota // in the simulator, calm and with everything cut
+	Simulated  Where = iota // in the simulator, calm and with everything split
 	OneBackend              // there and over TCP on the backend that serves by default
 	Everywhere              // there and over TCP on every backend of this machine
 )
 
-// TestLayers runs TestStreams over layers: server turns a factory into what the
-// listener gets, client a protocol into what connects, as for Layered. What the
-// backends have in common is tested with each of them already, so a layer that
-// touches none of it needs one of them. Under the race detector the simulator is left
-// out, and Simulated skips: a simulated world is one goroutine, which has no races,
-// and takes ten times as long. So it is where WEIR_BACKEND asks for a real backend.
+// TestLayers runs TestStreams over layers: server turns a factory into the one that
+// the listener gets, client turns a protocol into the one that connects, as for
+// Layered. What the backends promise is tested with each of them already, so a layer
+// that does not touch it needs only one. Under the race detector the simulator is
+// left out, and Simulated skips: a simulated world is one goroutine, which has no
+// races, and takes ten times as long. The same applies if WEIR_BACKEND asks for a
+// real backend.
 func TestLayers(t *testing.T, where Where, server func(weir.Factory) weir.Factory, client func(weir.Protocol) weir.Protocol) {
 	t.Helper()
 	run := func(name string, m Maker) {
@@ -54,9 +55,9 @@ func TestLayers(t *testing.T, where Where, server func(weir.Factory) weir.Factor
 }
 
 // LayerAllocs returns how many allocations a message costs once traffic is steady:
-// 64 bytes that go to and fro over TCP on a backend (weir.WithBackendName), through
-// layers on both ends, as for TestLayers. The backend "portable" has some of its
-// own, package net's.
+// 64 bytes that go back and forth over TCP on a backend (weir.WithBackendName),
+// through layers on both ends, as for TestLayers. The backend "portable" adds some
+// allocations of package net.
 func LayerAllocs(t *testing.T, backend string, server func(weir.Factory) weir.Factory, client func(weir.Protocol) weir.Protocol) float64 {
 	t.Helper()
 	l, err := weir.New(weir.WithBackendName(backend))
@@ -85,7 +86,7 @@ func LayerAllocs(t *testing.T, backend string, server func(weir.Factory) weir.Fa
 	return testing.AllocsPerRun(100, func() { turns(10) }) / 10
 }
 
-// rally sends what it gets back to where it came from, and counts.
+// rally sends back what it gets, and counts.
 type rally struct {
 	t      weir.Transport
 	count  *int

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// CheckLeaks fails the test if, when it ends, there are goroutines or open
-// descriptors that were not there when CheckLeaks was called, and says where
-// they come from: the stacks of the goroutines, what the descriptors are
-// (behaviour 93). Call it first. It looks at the whole process, so it does not
-// go with tests that run in parallel. Descriptors are seen on Linux only.
+// CheckLeaks fails the test if there are goroutines or open descriptors at its
+// end that were not there when CheckLeaks was called, and says where they come
+// from: the stacks of the goroutines, and what the descriptors are (behaviour
+// 93). Call it first. It examines the whole process, so it cannot be used with
+// tests that run in parallel. Descriptors are checked on Linux only.
 func CheckLeaks(tb testing.TB) {
 	tb.Helper()
 	before := TakeSnapshot()
@@ -25,25 +25,25 @@ func CheckLeaks(tb testing.TB) {
 	})
 }
 
-// Snapshot is what goroutines and descriptors there were at one moment.
+// Snapshot is the set of goroutines and descriptors at one moment.
 type Snapshot struct {
 	goroutines  map[string]string // by number, the stack
 	descriptors map[string]descriptor
 }
 
-// descriptor is an open one: what tells it from others of its number, and what
-// it is for people.
+// descriptor is an open descriptor: what tells it from others of its number,
+// and a description for people.
 type descriptor struct {
 	identity, names string
 }
 
-// TakeSnapshot looks at the process.
+// TakeSnapshot takes a Snapshot of the process.
 func TakeSnapshot() *Snapshot {
 	return &Snapshot{goroutines: goroutines(), descriptors: descriptors()}
 }
 
-// Leaks returns what is there now and was not at the snapshot, one text each,
-// goroutines first. Goroutines that are about to end are given up to patience
+// Leaks returns what is there now and was not there at the snapshot, one text
+// each, goroutines first. Goroutines that are about to end have up to patience
 // to do so.
 func (s *Snapshot) Leaks(patience time.Duration) []string {
 	pause := time.Millisecond
@@ -80,7 +80,7 @@ func (s *Snapshot) compare() []string {
 	return left
 }
 
-// goroutines returns the stacks of all goroutines but the caller's.
+// goroutines returns the stacks of all goroutines except the caller's.
 func goroutines() map[string]string {
 	buf := make([]byte, 64<<10)
 	for {

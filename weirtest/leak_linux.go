@@ -11,7 +11,7 @@ import (
 // descriptors returns the open descriptors by number.
 func descriptors() map[string]descriptor {
 	// The runtime's poller opens descriptors when it is first needed and keeps
-	// them; a pipe makes that happen before it is looked for.
+	// them; a pipe makes that happen before we look.
 	if r, w, err := os.Pipe(); err == nil {
 		_ = r.Close()
 		_ = w.Close()

@@ -2,5 +2,5 @@
 
 package weirtest
 
-// descriptors returns nothing: they cannot be listed here.
+// descriptors returns nothing: descriptors cannot be listed here.
 func descriptors() map[string]descriptor { return nil }

@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Chop says how bytes on their way are cut, and where several things could
-// happen next, which does. A Chop has state: use each for one run.
+// Chop says how bytes on their way are split and, if several things could
+// happen next, which of them does. A Chop has state: use each for one run.
 type Chop struct {
 	name string
 	cut  func(n int) int // how many of n waiting bytes arrive; 1 to n
@@ -26,13 +26,13 @@ func Whole() Chop {
 	return Chop{name: "whole", cut: func(n int) int { return n }}
 }
 
-// ByteByByte lets single bytes arrive.
+// ByteByByte lets the bytes arrive one by one.
 func ByteByByte() Chop {
 	return Chop{name: "byte by byte", cut: func(int) int { return 1 }}
 }
 
 // Pieces lets sizes[0] bytes arrive, then sizes[1] and so on, and after the last
-// whatever waits. Sizes below 1 count as 1.
+// size everything that waits. Sizes below 1 count as 1.
 func Pieces(sizes ...int) Chop {
 	return Chop{
 		name: fmt.Sprintf("pieces %v", sizes),
@@ -47,8 +47,8 @@ func Pieces(sizes ...int) Chop {
 	}
 }
 
-// Random cuts anywhere, short pieces more often than long ones, and lets what
-// can happen next happen in any order. The same seed does the same.
+// Random splits anywhere, with short pieces more often than long ones, and
+// picks the next event in any order. The same seed does the same.
 func Random(seed uint64) Chop {
 	r := rand.New(rand.NewPCG(seed, 0x77656972))
 	return Chop{
@@ -68,9 +68,9 @@ func Random(seed uint64) Chop {
 
 // Pump connects two protocols in memory, as a network would: what one writes
 // arrives at the other in the pieces that the Chop makes of it, Close arrives as
-// an end of stream behind the data, and Abort (or a failed protocol) as a reset
-// that overtakes it. Bytes for an end that has closed are dropped; if the writer
-// has had the end of stream and goes on, it is reset.
+// an end of stream after the data, and Abort (or a failed protocol) as a reset
+// that overtakes it. Bytes for an end that has closed are dropped; a writer that
+// has had the end of stream and continues to write is reset.
 //
 //	a ⇄ A ──── up to capacity bytes on the way ───▶ B ⇄ b
 //	    ▲                                           │
@@ -89,7 +89,7 @@ type Pump struct {
 	turn     int
 }
 
-// pumpEnd is one direction: what r has sent and the other end has yet to get.
+// pumpEnd is one direction: what r has sent and the other end has not received yet.
 type pumpEnd struct {
 	r       *Recorder
 	wire    []byte
@@ -124,15 +124,15 @@ func NewPump(tb testing.TB, a, b weir.Protocol, chop Chop) *Pump {
 	return p
 }
 
-// SetLimit sets how many events a Run may take; about a million unless told.
+// SetLimit sets how many events a Run may take; the default is about a million.
 func (p *Pump) SetLimit(events int) { p.limit = events }
 
-// SetCapacity sets how many bytes may be on their way in each direction; 64 KiB
-// unless told.
+// SetCapacity sets how many bytes may be on their way in each direction; the
+// default is 64 KiB.
 func (p *Pump) SetCapacity(n int) { p.capacity = max(n, 1) }
 
-// Run lets everything happen until nothing more can. Connections may then be
-// open still. A Pump that goes on and on fails the test (behaviour 93).
+// Run lets everything happen until nothing more can. Connections may still be
+// open then. A Pump that never comes to rest fails the test (behaviour 93).
 func (p *Pump) Run() {
 	p.tb.Helper()
 	for range p.limit {
@@ -144,8 +144,8 @@ func (p *Pump) Run() {
 		p.chop, p.limit, p.A.tail(), p.B.tail())
 }
 
-// Finish runs, and fails the test if a connection is open then. It returns the
-// reasons that the two ends were given.
+// Finish runs, and fails the test if a connection is still open then. It
+// returns the reasons of the loss that the two ends were given.
 func (p *Pump) Finish() (a, b error) {
 	p.tb.Helper()
 	p.Run()
@@ -159,13 +159,13 @@ func (p *Pump) Finish() (a, b error) {
 }
 
 // pumpEvent is something that can happen next: at an end, or from it to the
-// other.
+// other end.
 type pumpEvent struct {
 	from   int
 	travel bool
 }
 
-// Step lets one thing happen; false when nothing can.
+// Step lets one thing happen; it returns false if nothing can.
 func (p *Pump) Step() bool {
 	var events [4]pumpEvent
 	n := 0

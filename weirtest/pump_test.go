@@ -176,7 +176,7 @@ func TestPumpReplays(t *testing.T) {
 	}
 }
 
-// Behaviour 92: a right parser passes, wrong ones are found.
+// Behaviour 92: a correct parser passes, wrong ones are found.
 func TestEveryChop(t *testing.T) {
 	stream := []byte("one\ntwo\n\nthree\nrest")
 	right := func(log func(string, ...any)) weir.Protocol {

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Addr is the address of an end that is on no network.
+// Addr is the address of an end that is not on a network.
 type Addr string
 
 // Network returns "memory".
@@ -27,18 +27,18 @@ const (
 	defaultLimit     = 1 << 20
 )
 
-// Recorder is a weir.Transport with no network: it writes down every call that
+// Recorder is a weir.Transport without a network: it records every call that
 // the protocol makes and keeps the promises of a real transport. A test plays
 // the network with Connect, Deliver, DeliverEOF, Lose and SetRoom, or calls the
-// protocol's methods itself and hands over the Recorder as the transport.
+// protocol's methods itself and passes the Recorder as the transport.
 //
-// What a real transport does later and never from inside a call (sending,
-// delivering after ResumeReading, ConnectionLost, asking a producer) happens in
-// Run, which the methods that play the network call themselves.
+// What a real transport does later, never from inside a call (sending,
+// delivering after ResumeReading, ConnectionLost, asking a producer), happens
+// in Run, which the methods that play the network call themselves.
 //
 // Beyond that it checks the protocol: the bytes of DataReceived are overwritten
 // when the call returns, so keeping the slice shows, and changing them while
-// they are lent is an error of the test.
+// they are lent fails the test.
 //
 // A Recorder belongs to one goroutine.
 type Recorder struct {
@@ -52,19 +52,19 @@ type Recorder struct {
 	limit         int  // events that one Run may take
 
 	protocol weir.Protocol
-	pauser   weir.WritePauser // nil exactly when the protocol is none; so below
+	pauser   weir.WritePauser // nil exactly if the protocol is none; so below
 	drainer  weir.Drainer
 	eof      weir.EOFReceiver
 	buffered weir.BufferedProtocol
 	supplied []byte      // what ReadBuffer returned, until it is filled
-	report   func(error) // panics that can lose nothing any more
+	report   func(error) // for panics that can no longer lose a connection
 
 	// The incoming direction.
 	in            []byte // arrived and not used
-	offered       bool   // in was offered and nothing of it used
-	inEOF         bool   // the peer's end has arrived behind in
+	offered       bool   // in was offered and none of it used
+	inEOF         bool   // the peer's end has arrived after in
 	eofDone       bool   // and the protocol has been told
-	rested        bool   // one that was told left what was unused to the next one
+	rested        bool   // a protocol that was told left unused bytes to the next one
 	keeps         bool   // and whether it kept the connection open
 	readingPaused bool
 	inData        bool // DataReceived is being called
@@ -72,15 +72,15 @@ type Recorder struct {
 	tailLimit     int
 
 	// The outgoing direction.
-	out         []byte // written and not handed to the system
+	out         []byte // written but not handed to the system
 	written     []byte // all that Write took
 	sent        int    // how many of all bytes written were handed to the system
 	room        int    // how many more bytes the system takes; below 0: all
 	high, low   int
-	overMark    bool // PauseWriting was due and ResumeWriting is not yet
+	overMark    bool // PauseWriting was due, ResumeWriting is not yet
 	told        bool // the protocol got PauseWriting and not yet ResumeWriting
-	pauseDue    bool // it came while its writer was paused, and is to get PauseWriting
-	drainDue    bool // out became empty and WriteDrained was not called yet
+	pauseDue    bool // it came while its writer was paused, and must get PauseWriting
+	drainDue    bool // out became empty, WriteDrained was not called yet
 	eofWritten  bool
 	eofSent     bool
 	noHalfClose bool
@@ -99,15 +99,15 @@ type Recorder struct {
 	lost    bool  // ConnectionLost was called
 
 	// The network, where it is a Pump.
-	send func(p []byte) int // how many it took
+	send func(p []byte) int // how many events it took
 	free func() bool        // whether it takes any
 }
 
 var _ weir.Transport = (*Recorder)(nil)
 
 // NewRecorder returns a Recorder that is connected, has no protocol yet, and
-// sends whatever is written. Misuse by the protocol under test is reported to
-// tb.
+// sends everything that is written. Misuse by the protocol under test is
+// reported to tb.
 func NewRecorder(tb testing.TB) *Recorder {
 	return &Recorder{
 		tb:        tb,
@@ -128,10 +128,10 @@ func (r *Recorder) SetAddrs(local, remote net.Addr) { r.local, r.remote = local,
 // made when the protocol first asks for it: see Pass.
 func (r *Recorder) SetLoop(l *weir.Loop) { r.loop = l }
 
-// Pass lets d of time pass on the loop that the Recorder made: what the protocol
-// has posted runs, and its timers that are due. With 0 only what is due now does.
-// A protocol that asked for no loop, and one with a loop of SetLoop, which its
-// owner turns, are run as Run does.
+// Pass lets the time d pass on the loop that the Recorder made: what the protocol
+// has posted runs, and so do its timers that are due. With 0 only what is due now
+// runs. If the protocol has not asked for a loop, or has one from SetLoop, which
+// its owner turns, Pass does what Run does.
 func (r *Recorder) Pass(d time.Duration) {
 	r.tb.Helper()
 	if r.sim != nil {
@@ -142,7 +142,7 @@ func (r *Recorder) Pass(d time.Duration) {
 	r.Run()
 }
 
-// ownLoop makes the loop that Loop returns where SetLoop has set none.
+// ownLoop makes the loop that Loop returns if SetLoop has set none.
 func (r *Recorder) ownLoop() *weir.Loop {
 	r.sim = NewSim(r.tb, 1)
 	r.sim.OnStep(func() {
@@ -153,20 +153,20 @@ func (r *Recorder) ownLoop() *weir.Loop {
 	return r.sim.Host("here").Loop()
 }
 
-// SetHalfClose says whether CanWriteEOF is true, as it is unless told.
+// SetHalfClose sets whether CanWriteEOF is true; by default it is.
 func (r *Recorder) SetHalfClose(can bool) { r.noHalfClose = !can }
 
-// SetTailLimit sets how many unused bytes are kept for the protocol; 256 KiB
-// unless told.
+// SetTailLimit sets how many unused bytes are kept for the protocol; the
+// default is 256 KiB.
 func (r *Recorder) SetTailLimit(n int) { r.tailLimit = n }
 
-// SetErrorHandler sets who hears of a panic in ConnectionLost, which can lose no
-// connection any more; it fails the test unless told. It is what
+// SetErrorHandler sets the function that gets a panic in ConnectionLost, which
+// can no longer lose a connection; the default fails the test. It is what
 // weir.WithErrorHandler is for a loop.
 func (r *Recorder) SetErrorHandler(f func(error)) { r.report = f }
 
 // SetLimit sets how many events one Run may take before the test fails because
-// nothing settles; about a million unless told.
+// it does not come to rest; the default is about a million.
 func (r *Recorder) SetLimit(events int) { r.limit = events }
 
 // Connect makes p the protocol, calls its ConnectionMade and runs.
@@ -182,9 +182,9 @@ func (r *Recorder) connect(p weir.Protocol) {
 	r.call("ConnectionMade", func() { p.ConnectionMade(r) })
 }
 
-// Deliver lets p arrive from the peer and runs. Where the protocol has reading
-// paused, or the connection is over, the bytes wait or are dropped as a real
-// transport would have it. p is copied.
+// Deliver lets p arrive from the peer and runs. If the protocol has paused
+// reading, or the connection is over, the bytes wait or are dropped, as with a
+// real transport. p is copied.
 func (r *Recorder) Deliver(p []byte) {
 	r.tb.Helper()
 	r.arrive(p)
@@ -197,8 +197,8 @@ func (r *Recorder) DeliverString(s string) {
 	r.Deliver([]byte(s))
 }
 
-// DeliverEOF lets the peer's end of stream arrive, behind what is still
-// waiting, and runs.
+// DeliverEOF lets the peer's end of stream arrive, after the bytes that are
+// still waiting, and runs.
 func (r *Recorder) DeliverEOF() {
 	r.tb.Helper()
 	r.arriveEOF()
@@ -230,8 +230,8 @@ func (r *Recorder) Lose(err error) {
 	r.Run()
 }
 
-// SetRoom says how many more bytes the pretended system takes before writes
-// stay in the buffer; below 0 is without limit. Then it runs.
+// SetRoom sets how many more bytes the pretended system takes before writes
+// stay in the buffer; below 0 there is no limit. Then it runs.
 func (r *Recorder) SetRoom(n int) {
 	r.tb.Helper()
 	r.room = n
@@ -239,7 +239,8 @@ func (r *Recorder) SetRoom(n int) {
 }
 
 // Written returns all the bytes that writes have taken since the last
-// TakeWritten, sent or not. It is the Recorder's, until the next write.
+// TakeWritten, sent or not. The slice belongs to the Recorder and is valid
+// until the next write.
 func (r *Recorder) Written() []byte { return r.written }
 
 // TakeWritten returns what Written does, and forgets it.
@@ -260,17 +261,17 @@ func (r *Recorder) EOFWritten() bool { return r.eofWritten }
 func (r *Recorder) Closed() bool { return r.over() }
 
 // Aborted reports whether the peer sees a reset because the protocol has called
-// Abort, or Reset and everything it wrote has left.
+// Abort, or has called Reset and everything it wrote has left.
 func (r *Recorder) Aborted() bool { return r.aborted || r.resets && (r.ending || r.lost) }
 
-// ReadingPaused reports whether the protocol has reading paused.
+// ReadingPaused reports whether the protocol has paused reading.
 func (r *Recorder) ReadingPaused() bool { return r.readingPaused }
 
 // Unused returns how many bytes wait for the protocol.
 func (r *Recorder) Unused() int { return len(r.in) }
 
-// Lost returns whether the connection is lost, ConnectionLost called, and the
-// reason.
+// Lost returns whether the connection is lost, that is, ConnectionLost was
+// called, and the reason.
 func (r *Recorder) Lost() (lost bool, reason error) {
 	if !r.lost {
 		return false, nil
@@ -278,8 +279,8 @@ func (r *Recorder) Lost() (lost bool, reason error) {
 	return true, r.reason
 }
 
-// Trace returns what happened, a line for each call either way, calls made from
-// inside a callback indented under it.
+// Trace returns what happened: a line for each call in either direction, with
+// calls made from inside a callback indented under it.
 func (r *Recorder) Trace() []string { return slices.Clone(r.trace) }
 
 func (r *Recorder) note(format string, args ...any) {
@@ -299,9 +300,9 @@ func quote(p []byte) string {
 	return fmt.Sprintf("%q... %d bytes", p[:most], len(p))
 }
 
-// Run lets everything happen that can without the network: what was written
-// leaves, what arrived is delivered, endings end. It fails the test when that
-// does not come to rest.
+// Run lets everything happen that can happen without the network: what was
+// written leaves, what arrived is delivered, a connection that is ending ends.
+// It fails the test if that does not come to rest.
 func (r *Recorder) Run() {
 	if r.running || r.depth > 0 {
 		return
@@ -375,7 +376,7 @@ func (r *Recorder) next() event {
 	case r.eofWritten && !r.eofSent && len(r.out) == 0:
 		return shutting
 	case (r.closed || r.eofDone && r.eofSent) && len(r.out) == 0 && r.producer == nil:
-		return ceasing // also where both directions are over
+		return ceasing // even if both directions are over
 	case r.closed || r.protocol == nil || r.holding():
 		return nothing
 	case r.buffered != nil && r.supplied == nil && !r.inEOF:
@@ -388,8 +389,8 @@ func (r *Recorder) next() event {
 	return nothing
 }
 
-// holding reports whether the protocol is to get nothing now: it has paused, or
-// it has no way to learn that it writes too much.
+// holding reports whether the protocol gets nothing now: it has paused, or it
+// writes too much and cannot be told.
 func (r *Recorder) holding() bool {
 	return r.readingPaused || r.overMark && r.pauser == nil
 }
@@ -549,7 +550,7 @@ func (r *Recorder) endOfStream() {
 			return
 		}
 		if r.exchanged && unused > 0 {
-			// What was left goes to the protocol that came, and the end after it.
+			// What was left goes to the new protocol, and the end after it.
 			r.rested = true
 			r.keeps = keep
 			return
@@ -612,7 +613,7 @@ func (r *Recorder) call(where string, fn func()) (ok bool) {
 				}
 				return
 			}
-			// A panic outdoes an abort before it (behaviour 22).
+			// A panic takes precedence over an earlier abort (behaviour 22).
 			r.ending = false
 			r.fail(perr)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// failures is a testing.TB that notes what it is told instead of failing.
+// failures is a testing.TB that notes failures instead of failing.
 type failures struct {
 	testing.TB
 	texts []string
@@ -42,7 +42,7 @@ func failing(t *testing.T, fn func(tb testing.TB)) string {
 	return strings.Join(f.texts, "\n")
 }
 
-// script is a protocol whose callbacks are what a test sets.
+// script is a protocol whose callbacks a test sets.
 type script struct {
 	t    weir.Transport
 	made func(t weir.Transport)
@@ -403,7 +403,7 @@ func TestProtocolExchange(t *testing.T) {
 	}
 }
 
-// Behaviour 31, G4: the writer is paused for whoever writes.
+// Behaviour 31, G4: the writer is paused, whichever protocol writes.
 func TestProtocolExchangeWhilePaused(t *testing.T) {
 	r := NewRecorder(t)
 	var log []string

@@ -9,8 +9,8 @@ import (
 
 var errNoBuffer = errors.New("weirtest: ReadBuffer returned no memory")
 
-// directMin is from which size a Write into an empty buffer is sent at once, as
-// far as there is room.
+// directMin is the size from which a Write into an empty buffer is sent at
+// once, as far as there is room.
 const directMin = 16 << 10
 
 // Write is weir.Transport's: it takes p, unless the transport is closed.
@@ -24,7 +24,7 @@ func (r *Recorder) Write(p []byte) (int, error) {
 	r.take(p)
 	if direct {
 		r.flush()
-		// What never was in the buffer does not drain from it.
+		// Bytes that never were in the buffer do not drain from it.
 		r.drainDue = r.drainDue && len(r.out) > 0
 	}
 	r.mark()
@@ -63,7 +63,7 @@ func (r *Recorder) take(p []byte) {
 }
 
 // mark announces that the write buffer is over its high mark, if sending what
-// has room is not enough.
+// fits is not enough.
 func (r *Recorder) mark() {
 	if len(r.out) <= r.high {
 		return
@@ -88,7 +88,7 @@ func (r *Recorder) mark() {
 	}
 }
 
-// tellPause tells the protocol that its writer is paused, if it can hear it.
+// tellPause tells the protocol that its writer is paused, if it has the callback.
 func (r *Recorder) tellPause() {
 	r.pauseDue = false
 	if r.pauser != nil && !r.closed {
@@ -142,7 +142,7 @@ func (r *Recorder) Reset() {
 	r.note("Reset")
 	if !r.over() {
 		r.closed, r.resets = true, true
-		r.readingPaused = false // what still comes is dropped
+		r.readingPaused = false // what still arrives is dropped
 		r.reason = weir.ErrAborted
 		r.in = nil
 	}
@@ -176,8 +176,8 @@ func (r *Recorder) SetWriteMarks(high, low int) error {
 	return nil
 }
 
-// Buffered is weir.Transport's: what was written and had no room yet, or was
-// written since the last Run.
+// Buffered is weir.Transport's: bytes that were written and had no room yet, or
+// were written since the last Run.
 func (r *Recorder) Buffered() int { return len(r.out) }
 
 // RegisterProducer is weir.Transport's. A pull producer is asked for its first

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Seeds runs f in n simulated worlds, of the seeds 1 to n, each as a subtest of
+// Seeds runs f in n simulated worlds, with the seeds 1 to n, each as a subtest of
 // its own with a name such as "seed=7". f builds hosts in s, lets something
-// happen, and reports what is wrong to t. Of those that pass nothing is said; the
-// first that fails is explained in words: what its faults were, what its loops
-// reported, what happened last, and the command that plays it again.
+// happen, and reports failures to t. Nothing is printed about worlds that pass;
+// the first that fails is explained in words: what its faults were, what its
+// loops reported, what happened last, and the command that replays it.
 //
 //	func TestReplies(t *testing.T) {
 //		weirtest.Seeds(t, 200, func(t *testing.T, s *weirtest.Sim) {
@@ -22,7 +22,7 @@ import (
 //		}, weirtest.WithSwarm())
 //	}
 //
-// With -weir.seed=N or WEIR_SEED=N there is the one world of that seed, and a
+// With -weir.seed=N or WEIR_SEED=N there is only the world of that seed, and a
 // failure shows its whole trace too. A world is calm unless opts say otherwise.
 func Seeds(t *testing.T, n int, f func(t *testing.T, s *Sim), opts ...SimOption) {
 	t.Helper()
@@ -49,7 +49,7 @@ func Seeds(t *testing.T, n int, f func(t *testing.T, s *Sim), opts ...SimOption)
 	}
 }
 
-// recentLines is how much of a world's end an explanation shows.
+// recentLines is how many of a world's last lines an explanation shows.
 const recentLines = 40
 
 // recent keeps the last lines that are written to it.
@@ -96,7 +96,7 @@ var faultWords = map[string]string{
 	"WallJump": "the wall clock jumps", "Stall": "the whole world is suspended", "LoopStall": "a loop does not get to run",
 }
 
-// tell says in words which of the faults are on.
+// tell says in words which faults are on.
 func tell(faults Faults) string {
 	calm := reflect.ValueOf(Faults{Latency: time.Millisecond, Loopback: 10 * time.Microsecond, SendBuffer: 512 << 10, ReceiveBuffer: 128 << 10})
 	var b strings.Builder

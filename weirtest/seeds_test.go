@@ -13,7 +13,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// later answers what it gets from its loop, and says once more a second later
+// later answers what it gets by a post to its loop, and a second later sends
 // how much it was.
 type later struct {
 	t   weir.Transport
@@ -53,7 +53,7 @@ func TestEveryChopLoop(t *testing.T) {
 	}
 }
 
-// TestRecorderPass: a Recorder has a loop of its own, whose time passes when told.
+// TestRecorderPass: a Recorder has a loop of its own, whose time passes on request.
 func TestRecorderPass(t *testing.T) {
 	r := NewRecorder(t)
 	var said []string
@@ -101,7 +101,7 @@ func (hello) DataReceived(p []byte) (int, error) { return len(p), nil }
 func (hello) ConnectionLost(error)               {}
 
 // TestSeedsExplain: of many worlds the first that fails is explained, in words,
-// with a command that plays that one; the others are only named.
+// with a command that replays it; the others are only named.
 func TestSeedsExplain(t *testing.T) {
 	run := func(args ...string) string {
 		cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestSeeds$"}, args...)...)
@@ -131,7 +131,7 @@ func TestSeedsExplain(t *testing.T) {
 	}
 }
 
-// TestFaultsTold: each fault has words.
+// TestFaultsTold: each fault has a description.
 func TestFaultsTold(t *testing.T) {
 	fields := reflect.TypeFor[Faults]()
 	for i := range fields.NumField() {
@@ -144,8 +144,8 @@ func TestFaultsTold(t *testing.T) {
 	}
 }
 
-// TestSimTLS: one call makes what is drawn repeat from the seed, and differ with
-// another.
+// TestSimTLS: one call makes random numbers repeat from the seed, and differ
+// with another seed.
 func TestSimTLS(t *testing.T) {
 	drawn := map[string]int{}
 	for i, seed := range []uint64{7, 7, 8} {
@@ -165,7 +165,7 @@ func TestSimTLS(t *testing.T) {
 	}
 }
 
-// TestWorldByHand: what a world's doings are to a test that decides them.
+// TestWorldByHand: a test decides by hand what happens in a world.
 func TestWorldByHand(t *testing.T) {
 	s := NewSim(t, 1)
 	server, client := s.Host("server"), s.Host("client")

@@ -34,7 +34,7 @@ type (
 	drainPart  struct{ c callbacks }
 	bufferPart struct{ c callbacks }
 
-	// failBase is a basePart that hears of failed writes.
+	// failBase is a basePart that is told of failed writes.
 	failBase struct{ basePart }
 )
 
@@ -50,8 +50,8 @@ func (b bufferPart) ReadBuffer() []byte                 { return b.c.ReadBuffer(
 func (b failBase) WriteFailed(err error)                { b.c.WriteFailed(err) }
 
 // shaped returns a protocol that passes everything to c and has no optional
-// callbacks but those of s: a transport looks them up, so a type that has them
-// all would be another protocol than the one meant.
+// callbacks except those of s: a transport looks them up, so a type that has
+// all of them would behave differently from the wrapped protocol.
 func shaped(c callbacks, s shape) weir.Protocol {
 	if s&shapeFail != 0 {
 		return shapedFailing(c, s&^shapeFail)

@@ -33,14 +33,14 @@ func WithFaults(f Faults) SimOption { return func(c *simConfig) { c.Faults = sim
 func WithSwarm() SimOption { return func(c *simConfig) { c.Swarm = true } }
 
 // WithGoroutines lets goroutines of the test post to a loop that one of them
-// runs (package netconn): where a world would be at rest, the loop waits for
-// them. The world is deterministic no more than they are, and its clock does not
-// wait for them.
+// runs (package netconn): when the world would be at rest, the loop waits for
+// them. The world is then only as deterministic as they are, and its clock does
+// not wait for them.
 func WithGoroutines() SimOption { return func(c *simConfig) { c.Foreign = true } }
 
 // Sim is a simulated network for a test: hosts with loops, one clock, and a
-// seed that decides everything else. What runs on it is the framework and the
-// application, unchanged; only the backend below differs.
+// seed that decides everything else. The framework and the application run on
+// it unchanged; only the backend below differs.
 //
 //	s := weirtest.NewSim(t, 7)
 //	server, client := s.Host("server"), s.Host("client")
@@ -55,7 +55,7 @@ type Sim struct {
 	world  *sim.World
 	seed   uint64
 	hosts  []*SimHost
-	trace  bytes.Buffer // of a seed that was asked for
+	trace  bytes.Buffer // of a requested seed
 	recent recent
 	open   string // what was open on the hosts when the test ended
 	// Failures are what the loops reported to their error handlers.
@@ -68,9 +68,9 @@ type Sim struct {
 // seedFlag and the environment variable WEIR_SEED choose a single seed.
 var seedFlag = flag.Uint64("weir.seed", 0, "the one seed that simulated tests run with; 0: as the test says (also WEIR_SEED)")
 
-// Seed returns the seed that the person who runs the test asked for, by
-// -weir.seed=N or WEIR_SEED=N, and whether there is one. With one, a simulated
-// test keeps its trace and prints it if it fails.
+// Seed returns the seed requested on the command line by -weir.seed=N, or by
+// WEIR_SEED=N, and whether there is one. With one, a simulated test keeps its
+// trace and prints it if it fails.
 func Seed() (uint64, bool) {
 	if *seedFlag != 0 {
 		return *seedFlag, true
@@ -79,14 +79,14 @@ func Seed() (uint64, bool) {
 	return n, err == nil && n != 0
 }
 
-// NewSim makes a world from a seed; the one that -weir.seed or WEIR_SEED asks
-// for takes its place. Its loops are closed when the test ends.
+// NewSim makes a world from a seed; a seed from -weir.seed or WEIR_SEED takes
+// its place. The world's loops are closed when the test ends.
 func NewSim(tb testing.TB, seed uint64, opts ...SimOption) *Sim {
 	tb.Helper()
 	return newSim(tb, seed, opts, false)
 }
 
-// newSim is NewSim; with last the world's last events are kept for Explain.
+// newSim is NewSim; with last, the world's last events are kept for Explain.
 func newSim(tb testing.TB, seed uint64, opts []SimOption, last bool) *Sim {
 	tb.Helper()
 	c := simConfig{}
@@ -111,8 +111,8 @@ func newSim(tb testing.TB, seed uint64, opts []SimOption, last bool) *Sim {
 	return s
 }
 
-// World is the backend of the world, for tests inside this module. All that it
-// can do for a test of an application is a method of Sim or SimHost.
+// World is the backend of the world, for tests inside this module. Everything
+// that a test of an application needs is a method of Sim or SimHost.
 func (s *Sim) World() *sim.World { return s.world }
 
 // Seed is the seed that the world was made with.
@@ -121,12 +121,12 @@ func (s *Sim) Seed() uint64 { return s.seed }
 // Now is how long the world has existed, by its own clock.
 func (s *Sim) Now() time.Duration { return s.world.Now() }
 
-// TraceHash is a hash of everything that happened, in its order.
+// TraceHash is a hash of everything that happened, in order.
 func (s *Sim) TraceHash() uint64 { return s.world.TraceHash() }
 
-// Explain says in words what the world was: what went wrong in it, what its loops
-// reported, what is open, what happened last, and the command that plays the run
-// again. It is called by itself when the test fails.
+// Explain describes the world in words: what went wrong in it, what its loops
+// reported, what is open, what happened last, and the command that replays the
+// run. It is called automatically when the test fails.
 func (s *Sim) Explain() {
 	s.tb.Helper()
 	if s.said {
@@ -136,7 +136,7 @@ func (s *Sim) Explain() {
 	s.ExplainTo(s.tb)
 }
 
-// ExplainTo is Explain to another test than the one that the Sim was made with.
+// ExplainTo is Explain for another test than the one that the Sim was made with.
 func (s *Sim) ExplainTo(tb testing.TB) {
 	tb.Helper()
 	const most = 200_000
@@ -175,7 +175,7 @@ func (s *Sim) tellHosts() string {
 	return b.String()
 }
 
-// runPattern is the name of a test as -run takes it: each part anchored.
+// runPattern is the name of a test in the form that -run takes, each part anchored.
 func runPattern(name string) string {
 	parts := strings.Split(name, "/")
 	for i := range parts {
@@ -213,8 +213,8 @@ func (h *SimHost) Addr(port uint16) string {
 	return netip.AddrPortFrom(h.host.Addrs()[0], port).String()
 }
 
-// Loop is the host's loop, made when first asked for. It is not run by the test
-// but by the world: Step, Run, Until.
+// Loop is the host's loop, made when first asked for. The test does not run it;
+// the world does: Step, Run, Until.
 func (h *SimHost) Loop() *weir.Loop {
 	if h.loop == nil {
 		h.loop = h.NewLoop()
@@ -222,7 +222,7 @@ func (h *SimHost) Loop() *weir.Loop {
 	return h.loop
 }
 
-// NewLoop makes one more loop on the host. Its failures go to Sim.Failures
+// NewLoop makes another loop on the host. Its failures go to Sim.Failures
 // unless opts say otherwise.
 func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
 	s := h.sim
@@ -290,9 +290,9 @@ func (s *Sim) Step() bool {
 // simSteps bounds a Run.
 const simSteps = 20_000_000
 
-// Run steps until cond holds, or with nil until the world is at rest. The error
-// is nil then, and otherwise says why not: the world came to rest before, the
-// loops spin, a loop failed, or too many steps.
+// Run steps until cond holds or, if cond is nil, until the world is at rest.
+// Its error is nil then, and otherwise says why not: the world came to rest
+// before, the loops spin, a loop failed, or there were too many steps.
 func (s *Sim) Run(cond func() bool) error {
 	for range simSteps {
 		if err := s.world.Err(); err != nil {
@@ -314,7 +314,7 @@ func (s *Sim) Run(cond func() bool) error {
 	return sim.ErrLimit
 }
 
-// Until is Run, and fails the test if cond does not come to hold.
+// Until is Run, and fails the test if cond never holds.
 func (s *Sim) Until(what string, cond func() bool) {
 	s.tb.Helper()
 	if err := s.Run(cond); err != nil {
@@ -331,7 +331,7 @@ func (s *Sim) RunFor(d time.Duration) error {
 	done := false
 	until := s.Now() + d
 	for _, h := range s.hosts {
-		if len(h.all) > 0 { // somebody's timer brings the clock there
+		if len(h.all) > 0 { // someone's timer brings the clock there
 			h.all[0].After(d, func() { done = true })
 			return s.Run(func() bool { return done || s.Now() > until })
 		}
@@ -363,8 +363,8 @@ func (s *Sim) Close() {
 	}
 }
 
-// SimStreams is a Maker of TCP connections between two hosts of a simulated
-// world.
+// SimStreams returns a Maker of TCP connections between two hosts of a
+// simulated world.
 func SimStreams(seed uint64, opts ...SimOption) Maker {
 	return func(t *testing.T) *Streams {
 		s := NewSim(t, seed, opts...)

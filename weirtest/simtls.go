@@ -19,11 +19,11 @@ const ServerName = "server.test"
 // TLS makes the run of a world with TLS, WebSocket or anything else that draws
 // cryptographic random numbers repeat from its seed, byte for byte, and returns
 // what a server and its clients need: a certificate for ServerName, and the trust
-// in it. Three things have to be set for that and are: the source of random
-// numbers of the whole process, for as long as t runs (so t cannot be parallel);
-// the clock of both configurations, which is the world's; and the certificate,
-// whose key is drawn from the seed. Call it before anything is drawn. The
-// configurations may be changed, for layer.TLSServer and layer.TLS.
+// in it. It sets three things for that: the source of random numbers of the whole
+// process, for as long as t runs (so t cannot be parallel); the clock of both
+// configurations, which is the world's; and the certificate, whose key is drawn
+// from the seed. Call it before anything is drawn. The configurations may be
+// changed, for layer.TLSServer and layer.TLS.
 func (s *Sim) TLS(t *testing.T) (server, client *tls.Config) {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, s.seed)

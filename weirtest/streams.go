@@ -23,27 +23,27 @@ type Streams struct {
 	// need not be connected when it returns: Until does that.
 	Connect func(server weir.Factory, client weir.Protocol, opts ...weir.Option)
 	// Until turns the loops until done returns true, and reports whether that
-	// came before a bound of its own: some seconds of real time, or hours of
+	// happened within a bound of its own: some seconds of real time, or hours of
 	// simulated time.
 	Until func(done func() bool) bool
 
-	// HalfClose says that the ends can end writing alone.
+	// HalfClose says that an end can end its writing and go on reading.
 	HalfClose bool
 	// Reset says that Abort of one end reaches the other as ECONNRESET.
 	Reset bool
-	// Opaque says that bytes are held up by layers on their way, so that the
-	// cases which count deliveries exactly do not apply.
+	// Opaque says that layers hold bytes up on their way, so that the cases which
+	// count deliveries exactly do not apply.
 	Opaque bool
 }
 
-// Maker makes what one case runs on. It leaves the tidying up to t.Cleanup, and
+// Maker makes what one case runs on. It leaves cleaning up to t.Cleanup, and
 // skips what the platform lacks.
 type Maker func(t *testing.T) *Streams
 
-// TestStreams runs what every stream transport promises (behaviours 20 to 47)
-// on what maker makes, each promise as a subtest of its own. The order of
-// callbacks, the balance of pauses and that nothing comes from inside what
-// caused it are checked in each of them.
+// TestStreams checks what every stream transport promises (behaviours 20 to 47)
+// on what maker makes, each promise as a subtest of its own. Each of them also
+// checks the order of callbacks, the balance of pauses, and that no callback
+// comes from inside the call that caused it.
 func TestStreams(t *testing.T, maker Maker) {
 	for _, group := range [][]streamTest{lifeTests, endTests, tailTests, flowTests, producerTests, halfCloseTests, panicTests, failTests} {
 		for _, st := range group {
@@ -66,8 +66,8 @@ func TestStreams(t *testing.T, maker Maker) {
 	}
 }
 
-// streamTest is one case. Its name begins with the number of the behaviour
-// that it holds true.
+// streamTest is one case. Its name begins with the number of the behaviour that
+// it checks.
 type streamTest struct {
 	name  string
 	needs need
@@ -124,8 +124,8 @@ func (c *streamCase) until(what string, cond func() bool) {
 	}
 }
 
-// allLost waits until every end that was connected is lost; one that may never
-// come to be, if it has come to be.
+// allLost waits until every end that was connected is lost; for an end that may
+// never be made, only if it was made.
 func (c *streamCase) allLost() {
 	c.Helper()
 	c.until("every end lost", func() bool {
@@ -152,14 +152,14 @@ func (c *streamCase) pass(d time.Duration) {
 	c.until("time to pass", func() bool { return left == 0 })
 }
 
-// finish ends what a case left open, and checks that nothing stays (G6) and
+// finish ends what a case left open, and checks that nothing remains (G6) and
 // that nothing comes after the end (G1).
 func (c *streamCase) finish() {
 	c.Helper()
 	if c.Failed() {
 		return
 	}
-	// One that may never come to be may also come late.
+	// An end that may never be made may also be made late.
 	aborted := map[*end]bool{}
 	c.until("every end lost and no connection left in the loops", func() bool {
 		for _, e := range c.ends {
@@ -193,8 +193,8 @@ func (c *streamCase) wantClean(ends ...*end) {
 	}
 }
 
-// g3 is how many bytes may be buffered where the high mark plus one write are n:
-// above layers they count as they wait there, encrypted and framed.
+// g3 is how many bytes may be buffered if the high mark plus one write are n:
+// above layers bytes count as they wait there, encrypted and framed.
 func (c *streamCase) g3(n int) int {
 	if c.s.Opaque {
 		return withOverhead(n)
@@ -214,9 +214,10 @@ func (c *streamCase) wantBytes(e *end, want []byte) {
 	c.Errorf("%s: got %d bytes, want %d; they part at byte %d", e.name, len(e.got), len(want), i)
 }
 
-// message is n bytes that tell their position, and that no layer can compress: a
-// case that fills what is on the way counts on it. A loop over the bytes would be
-// most of the suite's time under the race detector; a cipher's is not seen by it.
+// message is n bytes that show their position and that no layer can compress:
+// cases that fill every buffer on the way rely on that. A loop over the bytes
+// would take most of the suite's time under the race detector, which does not see
+// a cipher's loop.
 func message(n int) []byte {
 	p := make([]byte, n)
 	block, err := aes.NewCipher(make([]byte, aes.BlockSize))
@@ -227,8 +228,8 @@ func message(n int) []byte {
 	return p
 }
 
-// LoopStreams is a Maker of connections on one loop that is made with opts:
-// network is "tcp", "unix" or "pair", a pair of sockets.
+// LoopStreams returns a Maker of connections on one loop that is made with
+// opts: network is "tcp", "unix" or "pair", a pair of sockets.
 func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 	return func(t *testing.T) *Streams {
 		opts := append([]weir.LoopOption{weir.WithErrorHandler(func(err error) { t.Log("reported: ", firstLine(err)) })}, opts...)
@@ -236,7 +237,7 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Until makes turn after turn, which must come from one thread where the
+		// Until makes turn after turn, which must all come from one thread if the
 		// backend is bound to it.
 		runtime.LockOSThread()
 		t.Cleanup(func() {
@@ -292,8 +293,8 @@ func turnUntil(t testing.TB, l *weir.Loop, done func() bool) bool {
 		if late {
 			return false
 		}
-		// A turn runs callbacks and then waits: what they did must be looked at
-		// before that. A timer can still come due in between, hence the bound.
+		// A turn runs callbacks and then waits: what they did must be checked before
+		// that. A timer can still come due in between, hence the bound.
 		wait := 20 * time.Millisecond
 		if d, ok := l.Next(); ok && d == 0 {
 			wait = 0
@@ -312,8 +313,8 @@ func firstLine(err error) string {
 }
 
 // Layered is maker with layers put on both ends: server turns the factory into
-// what the listener gets, client the protocol into what connects. Both of them
-// may add layers, or none.
+// the one that the listener gets, client turns the protocol into the one that
+// connects. Either may add layers, or none.
 func Layered(maker Maker, server func(weir.Factory) weir.Factory, client func(weir.Protocol) weir.Protocol) Maker {
 	return func(t *testing.T) *Streams {
 		s := maker(t)

@@ -36,8 +36,8 @@ type end struct {
 	closed     bool   // Close or Abort was called: no DataReceived any more
 }
 
-// hooks say what an end does. A hook that is nil means that the end has no
-// such optional callback, or does the usual.
+// hooks say what an end does. A nil hook means that the end has no such
+// optional callback, or does the default.
 type hooks struct {
 	onMade   func()
 	onData   func(p []byte) (int, error)
@@ -58,7 +58,7 @@ func (e *end) String() string {
 		e.name, e.made, e.calls, len(e.got), e.eofs, e.pauses, e.resumes, e.drains, e.lost, e.err)
 }
 
-// protocol is the end as a protocol that has just the callbacks of its script.
+// protocol is the end as a protocol that has only the callbacks of its script.
 func (e *end) protocol() weir.Protocol {
 	var s shape
 	if !e.noEOF {
@@ -94,10 +94,10 @@ func (e *end) check(callback string) {
 	}
 }
 
-// abort aborts, and sees that nothing is called from inside.
+// abort aborts, and checks that nothing is called from inside.
 func (e *end) abort() { e.alone("Abort", func() { e.closed = true; e.tr.Abort() }) }
 
-// close closes, and sees that nothing is called from inside.
+// close closes, and checks that nothing is called from inside.
 func (e *end) close() {
 	e.alone("Close", func() {
 		e.closed = true
@@ -109,7 +109,7 @@ func (e *end) close() {
 
 func (e *end) resume() { e.alone("ResumeReading", e.tr.ResumeReading) }
 
-// alone calls f, from inside which no callback may come.
+// alone calls f, and checks that no callback comes from inside it.
 func (e *end) alone(method string, f func()) {
 	was := e.locked
 	e.locked = method

@@ -13,7 +13,7 @@ import (
 // endTests are behaviours 26, 27 and 29, and what a protocol decides at the end of
 // a stream: how a peer's end or reset reaches it.
 var endTests = []streamTest{
-	// Readiness that says "hang-up" says nothing of the megabytes before it.
+	// Readiness that says "hang-up" says nothing about the megabytes before it.
 	{"26 the peer sends 4 MiB and closes, the protocol is busy", 0, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(big)
@@ -40,8 +40,8 @@ var endTests = []streamTest{
 		c.until("the end", func() bool { return server.eofs > 0 || server.lost > 0 })
 		c.wantBytes(server, []byte("all there is"))
 	}},
-	// `printf request | nc` and every HTTP/1.0 client: the end of the request
-	// says nothing against the reply.
+	// `printf request | nc` and every HTTP/1.0 client: the end of the request does
+	// not mean that no reply is wanted.
 	{"27 reply 200 ms after the peer's half-close", needHalfClose, func(c *streamCase) {
 		server, client := c.pair()
 		reply := message(300_000)
@@ -67,7 +67,7 @@ var endTests = []streamTest{
 		c.wantBytes(client, reply)
 		c.wantClean(server, client)
 	}},
-	// A protocol that knows nothing of ends gets flush and close.
+	// A protocol without EOFReceived gets flush and close.
 	{"27 without EOFReceived what was written is flushed", needHalfClose, func(c *streamCase) {
 		server, client := c.pair()
 		reply := message(big)
@@ -104,14 +104,14 @@ var endTests = []streamTest{
 		server.writeEOF()
 		client.abort()
 	})},
-	// Nobody reads and nobody writes, but a proxy must still learn of it.
+	// No one reads and no one writes, but a proxy must still learn of it.
 	{"29 reset while reading is paused", needReset, reset(func(server, client *end) {
 		server.tr.PauseReading()
 		client.abort()
 		server.tr.Loop().After(30*time.Millisecond, server.resume)
 	})},
-	// What had arrived before the reset is data all the same, where the system
-	// still has it; what comes must be a beginning of what was sent (G2).
+	// What had arrived before the reset is still data, if the system still has it;
+	// what is delivered must be a prefix of what was sent (G2).
 	{"29 data, then reset", needReset, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(100_000)
@@ -125,8 +125,7 @@ var endTests = []streamTest{
 			c.Error("what came is not the beginning of what was sent (G2)")
 		}
 	}},
-	// Which of the two finds out, the read or the write, is chance; the reason
-	// must not be.
+	// Whether the read or the write finds out is chance; the reason must not be.
 	{"29 writing to a peer that aborted", needReset, func(c *streamCase) {
 		server, client := c.pair()
 		server.onMade = func() { server.tr.PauseReading() }
@@ -134,7 +133,7 @@ var endTests = []streamTest{
 		client.abort()
 		c.quiet()
 		if server.lost == 0 {
-			_, _ = server.tr.Write(message(1000)) // ErrClosed where the hang-up was seen
+			_, _ = server.tr.Write(message(1000)) // ErrClosed if the hang-up was seen
 		}
 		c.quiet()
 		if server.lost == 0 {
@@ -216,7 +215,7 @@ var endTests = []streamTest{
 			c.Error("the old one was called")
 		}
 	}},
-	// The optional callbacks are looked up anew: the new one's count.
+	// The optional callbacks are looked up again: those of the new protocol count.
 	{"31 the new one's callbacks are the ones called", 0, func(c *streamCase) {
 		server, client := c.pair()
 		next := c.end("next")
@@ -233,7 +232,7 @@ var endTests = []streamTest{
 			c.Error("ReadBuffer was never called")
 		}
 	}},
-	// The writer is paused for whoever writes (G3, G4).
+	// The writer is paused, whichever protocol writes (G3, G4).
 	{"31 exchanged while the writer is paused", 0, func(c *streamCase) {
 		server, client, next := c.exchangedPaused()
 		c.until("PauseWriting for the new one", func() bool { return next.pauses == 1 })
@@ -326,7 +325,7 @@ func (c *streamCase) takeOver(next, e *end) weir.Protocol {
 	return next.protocol()
 }
 
-// errScript is what a protocol in a test fails with.
+// errScript is the error that a protocol in a test fails with.
 var errScript = errors.New("the protocol does not like it")
 
 func isScript(err error) bool { return errors.Is(err, errScript) }

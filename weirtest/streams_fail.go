@@ -8,10 +8,11 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// failTests are G2 and G5 where it is hard: a peer that goes while reading is
-// paused, bytes before a reset, bytes that a protocol leaves to the next one.
+// failTests are the hard cases of G2 and G5: a peer that leaves while reading
+// is paused, bytes before a reset, bytes that a protocol leaves to the next
+// one.
 var failTests = []streamTest{
-	// Who has paused reading cannot learn of a reset by reading.
+	// A protocol that has paused reading cannot learn of a reset by reading.
 	{"29 a reset while paused reaches the writer, then what came before it", needReset, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(1000)
@@ -72,7 +73,7 @@ var failTests = []streamTest{
 			c.finish()
 		}
 	}},
-	// One that goes on writing to a peer that has left must not do so for ever.
+	// A protocol that continues to write to a peer that has left must not do so forever.
 	{"29 writing to a peer that has closed fails", 0, func(c *streamCase) {
 		for _, told := range []bool{false, true} {
 			for _, paused := range []bool{false, true} {
@@ -146,11 +147,11 @@ var failTests = []streamTest{
 		client.onDrain = func() {}
 		c.connect(server, client)
 		c.quiet()
-		before := client.drains // of what a layer has sent that then stepped aside
+		before := client.drains // of what was sent by a layer that then stepped aside
 		if before > 1 {
 			c.Errorf("WriteDrained %d times before anything was written", before)
 		}
-		client.write(message(size)) // more than the system holds, in one
+		client.write(message(size)) // more than the system holds, in one write
 		c.quiet()
 		if client.pauses != 1 || client.resumes != 0 || client.drains != before || client.tr.Buffered() == 0 {
 			c.Errorf("with a peer that does not read: %v; %d bytes buffered", client, client.tr.Buffered())
@@ -174,7 +175,7 @@ var failTests = []streamTest{
 		next.close()
 		c.until("the new one lost", func() bool { return next.lost > 0 })
 	}},
-	// The new one may pause by itself, at once: that pause is its own.
+	// The new protocol may pause by itself, at once: that pause is its own.
 	{"31 the new one's own pause stays", 0, func(c *streamCase) {
 		server, client := c.pair()
 		next := c.end("next")
@@ -255,7 +256,7 @@ var failTests = []streamTest{
 	}},
 }
 
-// reset resets, and sees that nothing is called from inside.
+// reset resets, and checks that nothing is called from inside.
 func (e *end) reset() {
 	e.t.Helper()
 	r, ok := weir.As[weir.Resetter](e.tr)

@@ -241,8 +241,8 @@ var flowTests = []streamTest{
 		set(1<<20, 1<<20) // and now under the low one
 		c.until("the resume", func() bool { return client.resumes == 1 })
 	}},
-	// A peer that sends and never reads must not fill our memory through an
-	// echo that knows nothing of marks.
+	// A peer that sends and never reads must not fill our memory through an echo
+	// that ignores the marks.
 	{"43 an echo without PauseWriting stops reading", 0, func(c *streamCase) {
 		server, client := c.pair()
 		most := 0
@@ -291,8 +291,8 @@ var flowTests = []streamTest{
 			c.Errorf("%d bytes buffered; the high mark plus one write is %d (G3)", most, bound)
 		}
 	}},
-	// Symmetric protocols (R7): both directions full at once is where relays
-	// lock up.
+	// Symmetric protocols (R7): relays lock up when both directions are full at
+	// once.
 	{"43 both directions at once", 0, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(big)
@@ -308,7 +308,7 @@ var flowTests = []streamTest{
 		c.wantBytes(client, want)
 	}},
 	// Only replies stop reading: two ends that write of their own accord, more
-	// than all buffers hold, would otherwise wait for each other for ever.
+	// than all buffers hold, would otherwise wait for each other forever.
 	{"43 both directions at once, without PauseWriting", 0, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(16 << 20)
@@ -377,7 +377,7 @@ var halfCloseTests = []streamTest{
 		want := message(1 << 20)
 		client.onMade = func() {
 			client.write(want)
-			for range 3 { // again is nothing
+			for range 3 { // calling it again has no effect
 				client.writeEOF()
 			}
 			if _, err := client.tr.Write([]byte("x")); !errors.Is(err, weir.ErrWriteAfterEOF) {
@@ -481,7 +481,7 @@ var halfCloseTests = []streamTest{
 		client.abort()
 		c.quiet()
 		if server.lost == 0 {
-			// Whether the loop knows already or not, it is silent or ErrClosed.
+			// Whether or not the loop knows already, the result is nil or ErrClosed.
 			if err := server.tr.WriteEOF(); err != nil && !errors.Is(err, weir.ErrClosed) {
 				c.Errorf("WriteEOF: %v", err)
 			}

@@ -35,7 +35,7 @@ var lifeTests = []streamTest{
 			c.Errorf("end of stream %d times", server.eofs)
 		}
 	}},
-	// A connection without a byte has the same frame.
+	// A connection without a single byte begins and ends the same way.
 	{"20 made and lost without data", 0, func(c *streamCase) {
 		server, client := c.pair()
 		server.noEOF = true
@@ -113,7 +113,7 @@ var lifeTests = []streamTest{
 	{"23 Close inside ConnectionMade, client", 0, closeInMade(false)},
 	{"23 Abort inside ConnectionMade, server", 0, abortInMade(true)},
 	{"23 Abort inside ConnectionMade, client", 0, abortInMade(false)},
-	// The backlog is the protocol's word given; a slow reader is no excuse.
+	// The transport has accepted the backlog; a slow reader is no excuse to drop it.
 	{"24 Close with a backlog to a slow reader", 0, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(big)
@@ -167,7 +167,7 @@ var lifeTests = []streamTest{
 		client.close()
 		c.allLost()
 	}},
-	// "Readable" is not "wanted": after Close nobody is there to want it.
+	// "Readable" is not "wanted": after Close no one wants it.
 	{"25 Close with readable bytes left", 0, func(c *streamCase) {
 		server, client := c.pair()
 		client.onMade = func() { client.write(message(1 << 20)) }
@@ -190,7 +190,7 @@ var lifeTests = []streamTest{
 		c.until("the server lost", func() bool { return server.lost > 0 })
 		c.wantReason(server, isNil, "nil")
 	}},
-	// Data still unread must not become a reset that eats the answer.
+	// Unread data must not cause a reset that destroys the answer.
 	{"25 what was written before Close arrives although bytes were unread", 0, func(c *streamCase) {
 		server, client := c.pair()
 		client.onMade = func() { client.write(message(200_000)) }
@@ -276,8 +276,8 @@ var lifeTests = []streamTest{
 			c.Errorf("addresses were %s and are %s", before, after)
 		}
 	}},
-	// On a system without a name of its own for the connection this is when it
-	// would be asked for, too late.
+	// On a system that has to be asked for the connection's name, this is when it
+	// would be asked, too late.
 	{"33 addresses first read after a reset", needReset, func(c *streamCase) {
 		server, client := c.pair()
 		c.connect(server, client)
@@ -290,8 +290,8 @@ var lifeTests = []streamTest{
 			c.Errorf("the server was at %q, its client says %q", s, k)
 		}
 	}},
-	// A lost transport that somebody keeps must not keep all that its protocol
-	// keeps.
+	// A lost transport that someone keeps must not keep alive everything that its
+	// protocol keeps.
 	{"34 no reference to the protocol is kept", 0, func(c *streamCase) {
 		var refs [2]weak.Pointer[forgetful]
 		var trs [2]weir.Transport
@@ -322,7 +322,7 @@ var lifeTests = []streamTest{
 		}
 		runtime.KeepAlive(trs)
 	}},
-	// Writes that come too late are an everyday race: they say so and no more.
+	// Writes that come too late are an everyday race: they return an error and do nothing else.
 	{"20 calls after the end are errors or nothing", 0, func(c *streamCase) {
 		server, client := c.pair()
 		c.connect(server, client)
@@ -378,7 +378,7 @@ func (c *streamCase) allLostAfterEnd(other *end) {
 	c.allLost()
 }
 
-// closeInMade: a server that greets and hangs up is written like this.
+// closeInMade: this is how a server that greets and hangs up is written.
 func closeInMade(byServer bool) func(*streamCase) {
 	return func(c *streamCase) {
 		closer, other := c.pair()
@@ -488,8 +488,8 @@ func lowest(t weir.Transport) weir.Transport {
 	}
 }
 
-// exchangedPaused connects a server that does not read, and exchanges the client's
-// protocol for next when its writer is paused.
+// exchangedPaused connects a server that does not read, and replaces the client's
+// protocol by next when its writer is paused.
 func (c *streamCase) exchangedPaused() (server, client, next *end) {
 	c.Helper()
 	server, client = c.pair()

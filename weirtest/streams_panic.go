@@ -8,7 +8,7 @@ import (
 )
 
 // panicTests are R8: a callback that panics or fails loses its own connection,
-// with the panic as reason, and nothing else.
+// with the panic as the reason, and nothing else.
 var panicTests = []streamTest{
 	{"R8 panic in ConnectionMade", 0, panicIn("ConnectionMade")},
 	{"R8 panic in DataReceived", 0, panicIn("DataReceived")},

@@ -12,7 +12,7 @@ import (
 // tailTests are behaviours 35 to 38 and R29: bytes that were not used, and
 // reading that is paused.
 var tailTests = []streamTest{
-	// What the protocol left is in front of what comes next, once.
+	// What the protocol left comes in front of what arrives next, once.
 	{"35 the tail comes first", 0, func(c *streamCase) {
 		server, client := c.pair()
 		var seen []string
@@ -104,8 +104,7 @@ var tailTests = []streamTest{
 			}
 		}
 	}},
-	// A tail larger than a read buffer, grown byte by byte of the parser's
-	// patience.
+	// A tail larger than a read buffer, because the parser keeps waiting for more.
 	{"35 a tail over many reads", 0, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(200_000)
@@ -254,8 +253,7 @@ var tailTests = []streamTest{
 		server.resume()
 		c.until("the end", func() bool { return server.eofs > 0 })
 	}},
-	// Two parties that pause are one too many to count for a transport: it is
-	// a state, not a number.
+	// A transport does not count who pauses: a pause is a state, not a number.
 	{"38 both calls are idempotent", 0, func(c *streamCase) {
 		server, client := c.pair()
 		server.onMade = func() {
@@ -282,7 +280,7 @@ var tailTests = []streamTest{
 		c.until("the end", func() bool { return server.eofs > 0 || server.lost > 0 })
 		c.wantBytes(server, want)
 	}},
-	// What is paused costs nothing: no callback, and the peer is held up.
+	// A paused connection costs nothing: no callback, and the peer is held up.
 	{"38 a paused reader holds up its peer", 0, func(c *streamCase) {
 		server, client := c.pair()
 		server.onMade = func() { server.tr.PauseReading() }

@@ -7,13 +7,13 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// patience is how long Until waits, in time of the loop.
+// patience is how long Until waits, in the loop's time.
 const patience = 20 * time.Second
 
-// Until turns a loop of the test's own, of any backend, until cond holds, and fails
-// the test if it does not within 20 seconds; what says what is waited for. It is
-// called on the goroutine that has the loop (weir.Loop.Turn), not from a callback.
-// A simulated network has a method of its own: Sim.Until.
+// Until turns a loop of the test's own, on any backend, until cond holds, and fails
+// the test if it does not hold within 20 seconds; what names the thing it waits
+// for. It must be called on the goroutine that has the loop (weir.Loop.Turn), not
+// from a callback. A simulated network has a method of its own: Sim.Until.
 func Until(tb testing.TB, l *weir.Loop, what string, cond func() bool) {
 	tb.Helper()
 	late := false
@@ -23,7 +23,7 @@ func Until(tb testing.TB, l *weir.Loop, what string, cond func() bool) {
 		if late {
 			tb.Fatal("waited in vain for ", what)
 		}
-		// What is asked for from outside of a callback makes no event.
+		// Calls from outside a callback make no event.
 		if err := l.Turn(5 * time.Millisecond); err != nil {
 			tb.Fatal(err)
 		}

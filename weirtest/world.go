@@ -15,34 +15,34 @@ import (
 type Faults struct {
 	// Links.
 	Latency  time.Duration // one way between hosts; 0 is a millisecond
-	Jitter   time.Duration // up to so much more, drawn for each segment
+	Jitter   time.Duration // up to this much more, drawn for each segment
 	Loopback time.Duration // one way within a host; 0 is 10 microseconds, below 0 none
 	Loss     float64       // a segment is lost, and sent again later
-	CutWire  float64       // a segment is cut, its parts arrive apart
+	CutWire  float64       // a segment is split, its parts arrive separately
 
 	// Buffers in bytes; 0 is 512 KiB to send and 128 KiB to receive.
 	SendBuffer, ReceiveBuffer int
 
 	// What a system may do at any time: see internal/backend, which says what a
-	// loop has to bear. An Op is one operation: a read, a write, an accept.
-	NoInline   bool    // no Op is finished at once
-	Eager      float64 // an Op is finished at once that could as well wait
-	Defer      float64 // an Op waits that could have been finished at once
+	// loop has to tolerate. An Op is one operation: a read, a write, an accept.
+	NoInline   bool    // no Op finishes at once
+	Eager      float64 // an Op finishes at once that could also wait
+	Defer      float64 // an Op waits that could have finished at once
 	CutRead    float64 // a read takes less than there is, down to a byte
 	CutWrite   float64 // a write takes less than fits, down to a byte
-	Again      float64 // an Op says that it would wait though it could go on
-	EarlyEnd   float64 // an Op that stays, such as accept, ends with a result
-	EmptyWait  float64 // a wait for events ends early with none
+	Again      float64 // an Op says that it would wait though it could continue
+	EarlyEnd   float64 // an Op that stays armed, such as accept, ends with a result
+	EmptyWait  float64 // a wait for events ends early without any
 	Shuffle    bool    // results come in any order
-	LateCancel float64 // what is canceled ends later, with a last result
+	LateCancel float64 // a canceled Op ends later, with a last result
 	LateBy     time.Duration
 
 	// The fate of a connection, drawn once for each.
-	Reset   float64 // refused, or reset in the queue, open, half-closed or closing
+	Reset   float64 // refused, or reset while queued, open, half-closed or closing
 	Silence float64 // from some byte on nothing passes any more
 	Slow    float64 // its windows shut for a while, again and again
-	// ResetPaused resets a connection when bytes have arrived that its reader does
-	// not ask for: reading is paused.
+	// ResetPaused resets a connection when bytes have arrived while its reader has
+	// paused reading.
 	ResetPaused float64
 
 	// Resources.
@@ -61,31 +61,31 @@ type Faults struct {
 	SendNoBuffer float64 // sending fails with ENOBUFS
 	SendWait     float64 // sending has to wait for a while
 
-	// Weather: drawn once in some dozen events.
+	// Weather: drawn once every few dozen events.
 	Partition float64 // two hosts lose sight of each other for a while
-	Crash     float64 // a host that said what to do then (SimHost.OnCrash) crashes
+	Crash     float64 // a host with a SimHost.OnCrash crashes
 	Shortage  float64 // a host has no handles left for a while
 	WallJump  float64 // the wall clock jumps up to ten years either way
 	Stall     float64 // everything stands still for up to an hour: a suspend
 	LoopStall float64 // one loop does not get to run for a while
 }
 
-// SimWhat says what a SimEvent is, and which calls SimHost.Fail and Short are
-// about. Its String is the word that traces have.
+// SimWhat says what a SimEvent is, and which calls SimHost.Fail and Short apply
+// to. Its String is the word used in traces.
 type SimWhat = sim.What
 
-// What happens on the wire, and can be held (Sim.Hold), and the results that a
+// The events on the wire, which can be held (Sim.Hold), and the results that a
 // system hands to a loop.
 const (
 	Arrival         = sim.Arrival         // bytes, or the end of a stream, reach the other side
 	Ack             = sim.Ack             // the sender learns of it
 	ResetEvent      = sim.Reset           // a reset reaches a socket
-	Syn             = sim.Syn             // a wish to connect reaches the listener
+	Syn             = sim.Syn             // a connect request reaches the listener
 	SynAck          = sim.SynAck          // the listener's answer reaches the client
 	Establish       = sim.Establish       // the connection reaches the listener's queue
 	Refuse          = sim.Refuse          // a refusal reaches the client
 	DatagramArrival = sim.DatagramArrival // a datagram reaches a host; SimEvent.Remote is its sender
-	Unreachable     = sim.Unreachable     // that a datagram did not arrive reaches its sender
+	Unreachable     = sim.Unreachable     // the news that a datagram did not arrive reaches its sender
 	ResultEvent     = sim.Result          // the result of an Op is handed to the loop
 )
 
@@ -93,21 +93,21 @@ const (
 const (
 	OpenCall     = sim.OpenCall     // a socket is made
 	AcceptCall   = sim.AcceptCall   // an accept that had something to take
-	ConnectCall  = sim.ConnectCall  // the beginning of a connect
+	ConnectCall  = sim.ConnectCall  // the start of a connect
 	ReadCall     = sim.ReadCall     // a read that had something to report
 	WriteCall    = sim.WriteCall    // a write that had room
 	ShutCall     = sim.ShutCall     // a shutdown or a close
-	RecvFromCall = sim.RecvFromCall // a datagram that was there to be taken
+	RecvFromCall = sim.RecvFromCall // a datagram that could be received
 	SendToCall   = sim.SendToCall   // a datagram for which there was room
 )
 
-// SimEvent is something that happens in a world, as Sim.Hold and ChooseResult
-// show it.
+// SimEvent is something that happens in a world, in the form in which Sim.Hold
+// and ChooseResult show it.
 type SimEvent struct {
 	At     time.Duration // the world's time
 	What   SimWhat
-	Host   string // whose socket it is; of what is on the wire, the sender's
-	Socket uint32 // which one, by the trace's numbers
+	Host   string // the socket's host; for an event on the wire, the sender's
+	Socket uint32 // which socket, by the trace's numbers
 	// Local and Remote are its addresses; not valid for a socket that has none.
 	Local, Remote netip.AddrPort
 	N             uint64 // Arrival, Ack: bytes of the stream until then
@@ -136,9 +136,9 @@ func simEvents(in []sim.Event) []SimEvent {
 // network could have: see Sim.Hold.
 type SimHold struct{ h *sim.Hold }
 
-// Hold keeps back what match returns true for, when it would happen: events of the
-// wire and ResultEvents. What follows a held Arrival in the same direction of a
-// connection is held with it. match must not change the world.
+// Hold keeps back the events for which match returns true when they would happen:
+// events of the wire and ResultEvents. Whatever follows a held Arrival in the same
+// direction of a connection is held with it. match must not change the world.
 func (s *Sim) Hold(match func(SimEvent) bool) *SimHold {
 	return &SimHold{s.world.Hold(func(e sim.Event) bool { return match(simEvent(e)) })}
 }
@@ -146,19 +146,20 @@ func (s *Sim) Hold(match func(SimEvent) bool) *SimHold {
 // Held lists what is held, in the order in which it would have happened.
 func (h *SimHold) Held() []SimEvent { return simEvents(h.h.Held()) }
 
-// Release lets the i-th of Held happen now; false if there is none. Of one
-// direction of a connection the later includes the earlier, as with TCP.
+// Release lets the i-th event of Held happen now; it returns false if there is
+// none. In one direction of a connection a later event includes the earlier
+// ones, as with TCP.
 func (h *SimHold) Release(i int) bool { return h.h.Release(i) }
 
-// ReleaseAll lets everything happen that is held, in order; what comes after that
-// is held again.
+// ReleaseAll lets everything that is held happen, in order; events after that are
+// held again.
 func (h *SimHold) ReleaseAll() { h.h.ReleaseAll() }
 
-// End releases all and holds no more.
+// End releases everything and holds no more.
 func (h *SimHold) End() { h.h.End() }
 
-// ChooseResult lets f choose, of several results that one wait of a loop could
-// begin with, the one that comes first: it returns an index. nil ends that.
+// ChooseResult lets f choose which of several possible results comes first in a
+// wait of a loop: f returns an index. nil ends this.
 func (s *Sim) ChooseResult(f func([]SimEvent) int) {
 	if f == nil {
 		s.world.ChooseResult(nil)
@@ -167,32 +168,32 @@ func (s *Sim) ChooseResult(f func([]SimEvent) int) {
 	s.world.ChooseResult(func(e []sim.Event) int { return f(simEvents(e)) })
 }
 
-// ChooseLoop lets f choose which loop gets the next turn, of those that have
-// something to do: it returns an index. A loop is called by its host and its
-// number there: "a/0". nil ends that.
+// ChooseLoop lets f choose which of the loops that have something to do gets
+// the next turn: f returns an index. A loop is named by its host and its number
+// there: "a/0". nil ends this.
 func (s *Sim) ChooseLoop(f func(names []string) int) { s.world.ChooseLoop(f) }
 
 // Fail makes the nth call of a kind from now on, on any host, fail with err; 1 is
 // the next. A failed ReadCall leaves the bytes where they are, a failed
-// AcceptCall the connection, and what is closed is closed though it fails.
+// AcceptCall leaves the connection, and a failed close still closes.
 func (s *Sim) Fail(call SimWhat, nth int, err error) { s.world.Fail(call, nth, err) }
 
 // Short makes the nth ReadCall or WriteCall from now on take at most n bytes.
 func (s *Sim) Short(call SimWhat, nth, n int) { s.world.Short(call, nth, n) }
 
-// Calls is how many calls of a kind there have been: a test that runs once to
-// count them can run again for each, and have that one fail.
+// Calls is how many calls of a kind there have been: a test can run once to
+// count them, and then once for each, in which that call fails.
 func (s *Sim) Calls(call SimWhat) int { return s.world.Calls(call) }
 
-// Faults are what goes wrong in this world, with what was drawn.
+// Faults returns the faults of this world, including what was drawn.
 func (s *Sim) Faults() Faults { return Faults(s.world.Faults()) }
 
 // HealAll ends all faults: what was lost is sent again at once, what was cut off
-// is reached again, and nothing more goes wrong. Tests of liveness call it, and
-// then wait for the end. Crashed hosts stay down unless a restart is due.
+// can be reached again, and nothing more goes wrong. Tests of liveness call it,
+// and then wait for the end. Crashed hosts stay down unless a restart is due.
 func (s *Sim) HealAll() { s.world.HealAll() }
 
-// SetLatency sets how long a segment takes between two hosts, either way.
+// SetLatency sets how long a segment takes between two hosts, in either direction.
 func (s *Sim) SetLatency(a, b *SimHost, d time.Duration) { s.world.SetLatency(a.host, b.host, d) }
 
 // Partition cuts two hosts off from each other: what is sent is lost, and sent
@@ -202,8 +203,8 @@ func (s *Sim) Partition(a, b *SimHost) { s.world.Partition(a.host, b.host) }
 // Heal undoes Partition.
 func (s *Sim) Heal(a, b *SimHost) { s.world.Heal(a.host, b.host) }
 
-// Stall makes everything stand still for d when time passes next, as a suspended
-// machine does: the clock goes on, and what was due meanwhile is late.
+// Stall makes everything stand still for d when time passes next, like a
+// suspended machine: the clock continues, and what was due meanwhile is late.
 func (s *Sim) Stall(d time.Duration) { s.world.Stall(d) }
 
 // JumpWall moves the wall clock, and nothing else.
@@ -216,19 +217,19 @@ func (s *Sim) WallNow() time.Time { return s.world.WallNow() }
 // that address. It reaches the host that has the address to at once.
 func (s *Sim) Inject(from, to netip.AddrPort, p []byte) { s.world.Inject(from, to, p) }
 
-// Crash ends the host's program and cuts its power: nothing that it had is left,
+// Crash ends the host's program and cuts its power: nothing that it had remains,
 // and no peer is told. Its loops get no more turns. Until Restart it does not
 // answer.
 func (h *SimHost) Crash() { h.host.Crash() }
 
-// Restart lets a crashed host be reached again. Its program has to be started
+// Restart makes a crashed host reachable again. Its program has to be started
 // again, on new loops.
 func (h *SimHost) Restart() { h.host.Restart(); h.loop = nil }
 
 // Down reports whether the host has crashed and was not restarted.
 func (h *SimHost) Down() bool { return h.host.Down() }
 
-// OnCrash allows Faults.Crash to crash the host, and says what to do when it is
+// OnCrash allows Faults.Crash to crash the host, and sets what to do when it is
 // back: start the program again.
 func (h *SimHost) OnCrash(back func()) {
 	h.host.OnCrash = func(*sim.Host) { h.loop = nil; back() }

@@ -24,7 +24,7 @@ import (
 //
 //	running ── signal ──▶ draining ── signal, or --drain is up ──▶ cutting ──▶ over
 //	    │                     └──────────── all gone ────────────────────────────▶┤
-//	    └───────── what was to be done is done ──────────────────────────────────▶┘
+//	    └───────── the work is done ─────────────────────────────────────────────▶┘
 //
 // It belongs to its loop's goroutine.
 type app struct {
@@ -85,7 +85,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		Opened:  func(s *sink.Sink) { c.opened = append(c.opened, s) },
 		Trouble: rep.trouble,
 		Failed: func(t weir.Transport, err *weir.AttemptError) {
-			if !errors.Is(err, layer.ErrNothingCame) { // a health check, which only looks whether it can connect
+			if !errors.Is(err, layer.ErrNothingCame) { // a health check: it only tries to connect
 				rep.fail(slog.LevelWarn, advice.Refused(t, err))
 			}
 		},
@@ -100,7 +100,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	return a, nil
 }
 
-// silence says that no name server answers, or with nil that one does again.
+// silence reports that no name server answers or, with nil, that one does again.
 func (a *app) silence(silent []netip.AddrPort) {
 	if len(silent) == 0 {
 		a.rep.line(green, "note", "the name servers answer again", "text", "the name servers answer again")
@@ -125,7 +125,7 @@ func (a *app) addrs() (all []net.Addr) {
 	return all
 }
 
-// trouble hears what belongs to no connection.
+// trouble gets failures that belong to no connection.
 func (a *app) trouble(err error) {
 	var (
 		accept  *weir.AcceptError
@@ -147,7 +147,7 @@ func (a *app) trouble(err error) {
 	}
 }
 
-// run opens what the plan says, turns the loop until it is over, and returns
+// run opens what the plan lists, turns the loop until it is over, and returns
 // the exit code.
 func (a *app) run() int {
 	a.began = a.loop.Now()
@@ -181,10 +181,10 @@ func (a *app) uses(kind string) bool {
 	return a.p.a.Kind().Name == kind || a.p.bs[0].Kind().Name == kind
 }
 
-// begin opens the listeners, or starts the one relay where there are none.
+// begin opens the listeners, or starts the only relay if there are none.
 func (a *app) begin() bool {
 	ends := [2]*address.Endpoint{a.p.a, a.p.bs[0]}
-	var once *session // the only one, unless any number is served
+	var once *session // the only session, unless any number is served
 	if !a.p.many() {
 		once = a.newSession()
 	}
@@ -220,15 +220,15 @@ func (a *app) begin() bool {
 	return true
 }
 
-// The address of a weir that was killed may be in use for some milliseconds: the
-// kernel ends an io_uring, and the sockets that it holds, only after the process.
+// The address of a killed weir may stay in use for some milliseconds: the kernel
+// ends an io_uring, and the sockets that it holds, only after the process.
 const (
 	addressPause = 20 * time.Millisecond
 	addressTries = 25
 )
 
-// whenFree calls listen, which runs before the loop does, until the address is not in
-// use or patience is at its end.
+// whenFree calls listen, which runs before the loop does, until the address is free
+// or patience runs out.
 func whenFree(listen func() error, pause func()) (err error) {
 	for range addressTries {
 		if err = listen(); !errors.Is(err, syscall.EADDRINUSE) {
@@ -239,8 +239,8 @@ func whenFree(listen func() error, pause func()) (err error) {
 	return err
 }
 
-// factory makes the protocol of what a listener on a side accepts: any number
-// of sessions, or only the peers of one.
+// factory makes the protocols of the connections that a listener on a side
+// accepts: any number of sessions, or only the peers of one.
 func (a *app) factory(side relay.Side, once *session) weir.Factory {
 	if once == nil {
 		return func(t weir.Transport) weir.Protocol {
@@ -295,7 +295,7 @@ func (a *app) listenerOf(side relay.Side) *address.Listeners {
 	return a.listeners[0]
 }
 
-// ready says what is open and where it leads.
+// ready reports what is open and where it leads.
 func (a *app) ready() {
 	var names [2]string
 	var addrs []string
@@ -350,7 +350,7 @@ func (a *app) gone(s *session, r relay.Result) {
 	a.finish()
 }
 
-// finish says how it went and stops the loop.
+// finish reports how it went and stops the loop.
 func (a *app) finish() {
 	if a.over {
 		return

@@ -10,10 +10,10 @@ import (
 )
 
 // TestTargetGoesUnderLoad: of two targets one goes and comes back while clients
-// keep connecting, twice. No client loses by it: each gets its reply from
-// whichever is there. Connections that the system took for the target and that
-// nobody accepted are lost with it whatever a relay does, so no client is on its
-// way at the moment it goes.
+// keep connecting, twice. No client suffers: each gets its reply from whichever
+// target is there. Connections that the system took for the target but that the
+// target had not accepted are lost with it whatever a relay does, so no client
+// is on its way at the moment it goes.
 func TestTargetGoesUnderLoad(t *testing.T) {
 	var served [2]atomic.Int64
 	serve := func(i int) func(*net.TCPConn) {

@@ -33,7 +33,7 @@ func (s *session) waitFor(side relay.Side) {
 	s.await = d.Await(s.app.loop, s.request, s.relay.Protocol(side))
 }
 
-// noPeer explains a wait for the peer of BIND that came to nothing.
+// noPeer explains why no peer of BIND came.
 func (s *session) noPeer(err *weir.ConnectError) *advice.Failure {
 	dest := s.request.Destination()
 	f := &advice.Failure{Problem: "cannot wait for " + dest + " (BIND): " + advice.Why(err.Err)}
@@ -48,8 +48,8 @@ func (s *session) noPeer(err *weir.ConnectError) *advice.Failure {
 	return f
 }
 
-// bindAddr is the address that the proxy of an endpoint serves BIND on; not valid
-// where it does not.
+// bindAddr is the address on which the proxy of an endpoint serves BIND; not
+// valid if it does not.
 func bindAddr(e *address.Endpoint) (a netip.Addr) {
 	for i, p := range e.Layers {
 		if e.Role() == address.Listen && e.Layer(i).Arg.Type == address.HostPort {

@@ -15,7 +15,7 @@ import (
 )
 
 // binder is a client of a proxy that has the proxy wait for a connection. It
-// answers its peer with what that sent, in capitals.
+// answers its peer in capitals.
 type binder struct {
 	loop   *weir.Loop
 	tr     weir.Transport
@@ -46,8 +46,8 @@ func (b *binder) ConnectFailed(err *weir.ConnectError) {
 	b.loop.Stop()
 }
 
-// bindThrough asks a proxy for BIND; bound hears, on a goroutine of its own, where
-// the proxy waits.
+// bindThrough asks a proxy for BIND; bound is told, on a goroutine of its own,
+// where the proxy waits.
 func bindThrough(t *testing.T, at string, client func(string, ...proxy.ClientOption) layer.Layer, dest string, bound func(at string)) *binder {
 	t.Helper()
 	loop, err := weir.New()
@@ -88,12 +88,12 @@ func come(at, from, text string) (reply string, local string, err error) {
 }
 
 // TestBind: with bind a client of the proxy waits for the host that it names, and
-// for no other; it hears where, then who came, and the bytes pass both ways.
+// for no other; it is told where, then who came, and bytes pass both ways.
 func TestBind(t *testing.T) {
 	for _, c := range []struct {
 		word, dest string
 		client     func(string, ...proxy.ClientOption) layer.Layer
-		stranger   string // who is turned away; "": nobody
+		stranger   string // who is turned away; "": no one
 	}{
 		{"socks5", "127.0.0.9:20", proxy.SOCKS5, "127.0.0.1"},
 		{"socks5", "localhost:20", proxy.SOCKS5, "127.0.0.9"},
@@ -133,7 +133,7 @@ func TestBind(t *testing.T) {
 }
 
 // TestBindRefused: there is no BIND unless it is turned on, none against the
-// rules, and nobody is waited for for ever.
+// rules, and no wait lasts forever.
 func TestBindRefused(t *testing.T) {
 	for _, c := range []struct {
 		word, other, dest string
@@ -159,9 +159,9 @@ func TestBindRefused(t *testing.T) {
 	}
 }
 
-// TestBindGivenUp: the port is closed when the time is up, also if the client has
-// gone before. What it sent waits to be read until its peer is there, so that its
-// end need not be noticed earlier; a reset may be.
+// TestBindGivenUp: the port is closed when the time is up, even if the client
+// left before. What the client sent waits to be read until its peer is there, so
+// its end need not be noticed earlier; a reset may be.
 func TestBindGivenUp(t *testing.T) {
 	p := start(t, "tcp-listen:127.0.0.1:0+socks5,bind=127.0.0.1", "dial,timeout=200ms")
 	c := dial(t, p.listening())
@@ -182,7 +182,7 @@ func TestBindGivenUp(t *testing.T) {
 	}
 }
 
-// TestBindUsage: bind stands where it can be served, and nowhere else.
+// TestBindUsage: bind is accepted where it can be served, and nowhere else.
 func TestBindUsage(t *testing.T) {
 	for _, c := range []struct{ a, b, want string }{
 		{"1080+socks5,bind=127.0.0.1", "localhost:80", "not dial alone"},

@@ -22,12 +22,12 @@ func verbs() []string {
 	return []string{"demo", "explain", "quote", "help", "completion", "dns", "version"}
 }
 
-// flushMost is how long the end of the process waits for whoever reads standard
-// error, logs and recordings.
+// flushMost is how long the process waits at its end for the readers of
+// standard error, logs and recordings.
 const flushMost = time.Second
 
-// run does what the command line says and returns the exit code. Everything it
-// says goes through a sink: a standard error that is not read stops nothing.
+// run does what the command line says and returns the exit code. All its
+// messages go through a sink, so an unread standard error stops nothing.
 func (c *command) run() int {
 	c.sink = sink.New(c.stderr, sink.Config{Name: "stderr", Gap: func(b []byte, g sink.Gap) []byte {
 		if slices.Contains(c.args, "json") || slices.Contains(c.args, "--log=json") {
@@ -41,7 +41,7 @@ func (c *command) run() int {
 	ctx, cancel := context.WithTimeout(context.Background(), flushMost)
 	defer cancel()
 	for _, s := range c.opened {
-		_ = s.Close(ctx) // missing says what it did not write
+		_ = s.Close(ctx) // missing reports what it did not write
 		if c.rep != nil {
 			c.rep.missing(s)
 		}
@@ -78,7 +78,7 @@ func (c *command) do() int {
 	case f.help, verb == "help":
 		return c.help(words)
 	case verb == "quote":
-		// What is to be quoted may begin with a dash: then it stands behind --.
+		// Text to be quoted may begin with a dash: then it comes after --.
 		return c.quote(append(words, argv...))
 	case argv != nil && verb != "":
 		return c.usage(&usageError{problem: verb + " takes nothing after --"})
@@ -120,8 +120,8 @@ func (c *command) usage(err error) int {
 	return exitUsage
 }
 
-// plan is a command line that makes sense: two sides, of which B may have
-// several endpoints to choose from.
+// plan is a valid command line: two sides, of which B may have several
+// endpoints to choose from.
 type plan struct {
 	a  *address.Endpoint
 	bs []*address.Endpoint
@@ -239,7 +239,7 @@ func version() string {
 	return text + ", " + info.GoVersion + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
-// serving says which backend serves here and what was found out about it.
+// serving says which backend is used here and what the probes found.
 func serving() string {
 	l, err := weir.New(weir.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {

@@ -93,7 +93,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestOptionHelp: an option has its help, as it stands in an endpoint too.
+// TestOptionHelp: an option has its help, also in the form in which it is written in an endpoint.
 func TestOptionHelp(t *testing.T) {
 	for _, word := range []string{"retry", ",retry=", "cert"} {
 		r := call(t, "help", word)
@@ -106,7 +106,7 @@ func TestOptionHelp(t *testing.T) {
 	}
 }
 
-// TestFlagsAnywhere: a flag stands where one likes, and - is an endpoint.
+// TestFlagsAnywhere: a flag may stand anywhere, and - is an endpoint.
 func TestFlagsAnywhere(t *testing.T) {
 	for _, line := range []string{"--log json -q A B", "A --log=json B --quiet", "A B -q --log json"} {
 		f, words, argv, err := parseFlags(strings.Fields(line))
@@ -120,7 +120,7 @@ func TestFlagsAnywhere(t *testing.T) {
 	}
 }
 
-// TestExplain compares what is drawn with testdata/explain.golden.
+// TestExplain compares the drawing with testdata/explain.golden.
 func TestExplain(t *testing.T) {
 	var got strings.Builder
 	for _, line := range []string{
@@ -166,7 +166,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestVersion: it says which backend serves and what was probed (R15).
+// TestVersion: it says which backend is used and what was probed (R15).
 func TestVersion(t *testing.T) {
 	for _, name := range weir.Backends() {
 		t.Setenv("WEIR_BACKEND", name)
@@ -194,7 +194,7 @@ func TestHelp(t *testing.T) {
 		topics = append(topics, d.name, "--"+d.name)
 	}
 	for _, topic := range topics {
-		// Behind -- so that a flag is a word.
+		// After --, so that a flag is a word.
 		r := call(t, "help", strings.TrimLeft(topic, "-"))
 		if r.code != exitOK || r.out == "" {
 			t.Errorf("weir help %s: %+v", topic, r)
@@ -224,7 +224,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestIntroExamples: what is shown as an example works as it stands.
+// TestIntroExamples: the examples work as shown.
 func TestIntroExamples(t *testing.T) {
 	c := &command{table: address.Default()}
 	found := 0
@@ -260,8 +260,8 @@ func TestSizesAndSpans(t *testing.T) {
 	}
 }
 
-// TestEscaped: what a peer can choose cannot write to the terminal, nor make
-// two lines of one (docs/promises.md, Logs).
+// TestEscaped: text that a peer chooses can neither control the terminal nor
+// make two lines of one (docs/promises.md, Logs).
 func TestEscaped(t *testing.T) {
 	var out strings.Builder
 	r := &reporter{w: &out}

@@ -30,7 +30,7 @@ func (c *command) completion(words []string) int {
 	return c.usage(e)
 }
 
-// bases are the words an endpoint can begin with, ready for what follows.
+// bases are the words that an endpoint can begin with, ready for what follows.
 func (c *command) bases() []string {
 	var words []string
 	for _, k := range c.table.Kinds {

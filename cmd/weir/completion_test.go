@@ -65,7 +65,7 @@ func TestCompletion(t *testing.T) {
 				}
 				var got []string
 				for _, l := range strings.Split(strings.TrimSpace(string(out)), "\n") {
-					word, _, _ := strings.Cut(l, "\t") // fish puts a description behind it
+					word, _, _ := strings.Cut(l, "\t") // fish puts a description after it
 					got = append(got, strings.TrimSpace(word))
 				}
 				for _, w := range c.want {
@@ -83,8 +83,8 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// bashCompletes asks the function of the script as bash would, and puts back
-// what bash takes for typed: everything before the last : or =.
+// bashCompletes calls the script's function as bash would, and puts back what
+// bash treats as already typed: everything before the last : or =.
 func bashCompletes(script, line string) []string {
 	return []string{"bash", "--norc", "-c", `
 		source "$1"
@@ -97,7 +97,7 @@ func bashCompletes(script, line string) []string {
 }
 
 // zshCompletes calls the function with what the completion system would set, and
-// stands in for its builtins, which work nowhere else.
+// replaces its builtins, which work nowhere else.
 func zshCompletes(script, line string) []string {
 	return []string{"zsh", "-f", "-c", `
 		compdef() { :; }

@@ -14,7 +14,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// crowded starts weir where a process may have 256 descriptors.
+// crowded starts weir with a limit of 256 descriptors.
 func crowded(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := limited(t, 256, args...)
@@ -22,7 +22,7 @@ func crowded(t *testing.T, args ...string) *process {
 	return p
 }
 
-// limited prepares a weir that may have so many descriptors.
+// limited prepares a weir with that limit of descriptors.
 func limited(t *testing.T, files int, args ...string) *process {
 	t.Helper()
 	p := prepare(t, "weir", args...)
@@ -62,8 +62,9 @@ func served(c net.Conn) bool {
 }
 
 // TestCrowd: one address that opens more connections than there are descriptors
-// keeps no other out, and one warning says so; per-address=none lets one
-// have every place, connections= sets how many there are (S3).
+// keeps no other address out, and one warning says so; per-address=none lets
+// one address have every place, connections= sets how many places there are
+// (S3).
 func TestCrowd(t *testing.T) {
 	echo := server(t, func(c *net.TCPConn) {
 		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
@@ -106,13 +107,13 @@ func TestCrowd(t *testing.T) {
 				all = append(all, other)
 			}
 			for _, c := range all {
-				_ = c.Close() // what is left of it is weir's to see
+				_ = c.Close() // weir has to notice the rest
 			}
 			p.signal(os.Interrupt)
 			if code := p.end(); code != exitOK {
 				t.Errorf("code %d", code)
 			}
-			// The first at once, and then what there was in 10 s, or until the end.
+			// The first at once, and then the count of 10 s, or of the time until the end.
 			said, sum := 0, 0
 			for line := range strings.Lines(p.said()) {
 				if _, rest, ok := strings.Cut(line, " refused "); ok {
@@ -191,7 +192,7 @@ func TestCrowdServed(t *testing.T) {
 	}
 }
 
-// ask has something echoed, twice, so that it stays for more than a moment.
+// ask has something echoed twice, so that it stays for more than a moment.
 func ask(c net.Conn) error {
 	for range 2 {
 		if _, err := io.WriteString(c, "x"); err != nil {

@@ -14,10 +14,10 @@ import (
 )
 
 // demoThink is how long the demo's server thinks before it answers: longer than
-// tools that drop a late reply wait for it.
+// tools that drop a late reply would wait.
 const demoThink = 700 * time.Millisecond
 
-// demoLimit bounds the demo where no one watches.
+// demoLimit bounds the demo when no one watches.
 const demoLimit = 30 * time.Second
 
 const demoPage = `<!doctype html><title>weir</title>
@@ -26,8 +26,8 @@ const demoPage = `<!doctype html><title>weir</title>
 <p>Both, and the client that fetched it first, are protocols on one event loop.
 `
 
-// demo starts a web server on loopback, relays to it, fetches through the relay
-// and tells what happened. On a terminal it stays until Ctrl-C.
+// demo starts a web server on loopback, relays to it, fetches a page through
+// the relay and reports what happened. On a terminal it stays until Ctrl-C.
 func (c *command) demo(words []string, f flags) int {
 	if len(words) > 0 {
 		return c.usage(&usageError{problem: fmt.Sprintf("demo takes no words, such as %q", words[0])})
@@ -134,7 +134,7 @@ func (d *demo) relayed(_ *session, r relay.Result) {
 	}
 }
 
-// tell says what happened, once the relay and the client have both ended.
+// tell reports what happened, once the relay and the client have both ended.
 func (d *demo) tell() {
 	if d.told || d.app.over || d.result == nil || !d.fetch.ended {
 		return
@@ -275,7 +275,7 @@ func (s *site) reply(status, body string) {
 		return
 	}
 	s.busy = true
-	// A write fails only when the connection is lost, which ConnectionLost says.
+	// A write fails only when the connection is lost, which ConnectionLost reports.
 	_, _ = fmt.Fprintf(s.t, "HTTP/1.1 %s\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
 	_ = s.t.Close() // always nil
 }

@@ -14,8 +14,8 @@ import (
 )
 
 // onSmallDisk starts weir in a mount namespace of its own, where dir is a disk of
-// 64 KiB, and returns the path of dir for the test. It can be used once weir is
-// ready.
+// 64 KiB, and returns the path of dir for the test. The path can be used once
+// weir is ready.
 func onSmallDisk(t *testing.T, dir string, args ...string) (p *process, from func() string) {
 	t.Helper()
 	if out, err := exec.Command("unshare", "-rm", "true").CombinedOutput(); err != nil {
@@ -29,7 +29,7 @@ func onSmallDisk(t *testing.T, dir string, args ...string) (p *process, from fun
 	return p, func() string { return fmt.Sprintf("/proc/%d/root%s", p.Process.Pid, dir) }
 }
 
-// fill leaves no room on the disk of dir, but what its files have already.
+// fill leaves no room on the disk of dir beyond what its files already have.
 func fill(t *testing.T, dir string) (ballast string) {
 	t.Helper()
 	ballast = filepath.Join(dir, "ballast")
@@ -45,8 +45,8 @@ func fill(t *testing.T, dir string) (ballast string) {
 }
 
 // TestFullDisk: a log or a recording whose disk is full loses what comes then,
-// which is said on standard error, holds up no one, and goes on with a line about it
-// when there is room again.
+// reports this on standard error, holds up no one, and continues with a line about
+// it when there is room again.
 func TestFullDisk(t *testing.T) {
 	for _, c := range []string{"record:%s", "log,to=%s"} {
 		t.Run(c[:3], func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestFullDisk(t *testing.T) {
 			if err := roundTrip(at, "the first one"); err != nil {
 				t.Fatal(err)
 			}
-			// Its last line is there before the disk is full.
+			// Its last line is written before the disk is full.
 			for deadline := time.Now().Add(patience); ; {
 				b, err := os.ReadFile(filepath.Join(from(), "out"))
 				if err != nil || time.Now().After(deadline) {
@@ -135,7 +135,7 @@ func TestFullDiskLossless(t *testing.T) {
 		t.Fatalf("it ended while its disk was full: %v", err)
 	default:
 	}
-	// A disk of 64 KiB has no room for it: make it larger than what passes.
+	// A disk of 64 KiB has no room for it: make the disk larger than the traffic.
 	if out, err := exec.Command("nsenter", "-U", "-m", "--preserve-credentials", "-t", fmt.Sprint(p.Process.Pid), "mount", "-o", "remount,size=64m", dir).CombinedOutput(); err != nil {
 		t.Skipf("nsenter: %v %s", err, out)
 	}
@@ -177,8 +177,8 @@ func TestFullDiskLossless(t *testing.T) {
 	}
 }
 
-// TestRecordingFile: what is no one else's is emptied and is for its owner alone;
-// anything else is refused, and left as it is.
+// TestRecordingFile: a file that belongs to no one else is emptied and readable
+// only by its owner; anything else is refused, and left as it is.
 func TestRecordingFile(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }

@@ -25,8 +25,8 @@ type dnsQuestion struct {
 	help    bool
 }
 
-// dns looks a name up as weir's own connections do, and prints what it stands
-// for, one per line.
+// dns looks a name up as weir's own connections do, and prints what it finds,
+// one record per line.
 func (c *command) dns(args []string) int {
 	q, err := c.parseDNS(args)
 	if err != nil {
@@ -129,8 +129,8 @@ func (c *command) parseDNS(args []string) (q dnsQuestion, err error) {
 	return q, nil
 }
 
-// serverAddr reads where a server is. Without a port it is that of DNS, or of DNS
-// over TLS (RFC 7858) where that is the only layer.
+// serverAddr parses the address of a server. The default port is that of DNS, or
+// of DNS over TLS (RFC 7858) if TLS is the only layer.
 func serverAddr(s, layers string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddrPort(s); err == nil {
 		return a, nil
@@ -143,12 +143,12 @@ func serverAddr(s, layers string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a, port), err
 }
 
-// unbracketed writes an address and port as endpoints do: the port stands behind
-// the last colon.
+// unbracketed writes an address and port as endpoints do: the port follows the
+// last colon.
 func unbracketed(a netip.AddrPort) string { return fmt.Sprintf("%s:%d", a.Addr(), a.Port()) }
 
-// ask runs l until the answer is there. What happens on the way goes to log
-// where that is asked for.
+// ask runs l until the answer is there. The steps on the way go to log if they
+// are asked for.
 func (q *dnsQuestion) ask(env *address.Env, log io.Writer) (lines []string, err error) {
 	l := env.Loop
 	opts := []dns.Option{dns.WithCache(0)}
@@ -200,7 +200,7 @@ func (q *dnsQuestion) ask(env *address.Env, log io.Writer) (lines []string, err 
 	return lines, err
 }
 
-// stepLine is one step for people: when, what about, and what.
+// stepLine is one step for people: when, about what, and what happened.
 func (q *dnsQuestion) stepLine(s dns.Step, at time.Duration) string {
 	line := fmt.Sprintf("%8.1f ms  %s", float64(at)/float64(time.Millisecond), s.Name)
 	if s.Type != 0 {

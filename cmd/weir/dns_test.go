@@ -16,7 +16,7 @@ import (
 )
 
 // nameServer answers A and TXT questions about here.test on loopback, and says
-// of all other names that there are none.
+// that no other name exists.
 func nameServer(t *testing.T) string {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -41,7 +41,7 @@ func nameServer(t *testing.T) string {
 	return conn.LocalAddr().String()
 }
 
-// nameReply is what a nameServer says to a query, if it can be read.
+// nameReply is a nameServer's reply to a query, if it can be read.
 func nameReply(query []byte) []byte {
 	var m dnsmessage.Message
 	if m.Unpack(query) != nil || len(m.Questions) != 1 {
@@ -71,8 +71,8 @@ func nameReply(query []byte) []byte {
 	return b
 }
 
-// secureNameServer is a nameServer that takes queries over TLS, with what is in
-// cert.pem and cert.key.
+// secureNameServer is a nameServer that takes queries over TLS, with cert.pem
+// and cert.key.
 func secureNameServer(t *testing.T, cert string) string {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert+".pem", cert+".key")
@@ -122,7 +122,7 @@ func TestDNS(t *testing.T) {
 		args string
 		code int
 		out  string
-		err  string // what it has in it
+		err  string // what it contains
 	}{
 		{"here.test --server " + at, exitOK, "192.0.2.1\n", ""},
 		{"here.test. A --server=" + at, exitOK, "here.test. 60 IN A 192.0.2.1\n", ""},

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestFailover: whatever the first target makes a connection wait for, the next one
-// serves it.
+// TestFailover: whatever the first target makes a connection wait for, the next
+// target serves it.
 func TestFailover(t *testing.T) {
 	serves := echoing(t)
 	silent := server(t, holds(t))
@@ -43,7 +43,7 @@ func TestFailover(t *testing.T) {
 			t.Parallel()
 			p := start(t, "tcp-listen:127.0.0.1:0", first, serves, "--check", "50ms")
 			at := p.listening()
-			p.line("cannot connect to ", 1) // by a check: no one has come yet
+			p.line("cannot connect to ", 1) // by a check: there has been no client yet
 			for range 4 {
 				alive(t, dial(t, at))
 			}
@@ -51,7 +51,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// TestSlowTarget: a target that is slow and alone in being there is used.
+// TestSlowTarget: a target that is slow but the only one there is used.
 func TestSlowTarget(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	dead := freePort(t)
@@ -70,10 +70,10 @@ func TestSlowTarget(t *testing.T) {
 	}()
 	alive(t, c)
 	p.line("back "+path, 1)
-	// With none left the client hears of it.
+	// With none left the client is told.
 	p = start(t, "tcp-listen:127.0.0.1:0", dead, freePort(t))
 	c, err = net.DialTimeout("tcp", p.listening(), patience)
-	if err == nil { // else the reset came before the dial was done
+	if err == nil { // otherwise the reset came before the dial was done
 		t.Cleanup(func() { _ = c.Close() })
 		_ = c.SetDeadline(time.Now().Add(patience))
 		_, err = c.Read(make([]byte, 1))
@@ -84,8 +84,8 @@ func TestSlowTarget(t *testing.T) {
 	p.line("cannot connect", 2)
 }
 
-// TestToItself: a relay that leads to itself is refused: at the start where the words
-// say so, else when it connects.
+// TestToItself: a relay that leads to itself is refused: at the start if the
+// endpoints show it, otherwise when it connects.
 func TestToItself(t *testing.T) {
 	for _, args := range []string{
 		"8080 localhost:8080", ":8080 127.0.0.1:8080", "localhost:8080 8080", "8080 example.com:80 localhost:8080",

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// closed is an address on which nothing listens: tcpmux has gone everywhere, and
-// the system gives nobody a port so low.
+// closed is an address on which nothing listens: tcpmux has disappeared
+// everywhere, and the system hands out no port so low.
 const closed = "127.0.0.1:1"
 
-// TestProxyRefusals: what a proxy refused is told as that: the target that it was
-// asked for, the proxy, and a next step that is about the proxy and not about
-// ways from here (docs/promises.md: every failure names the side, the layer, the
-// address and the next step).
+// TestProxyRefusals: a proxy's refusal is reported as such: the target that it
+// was asked for, the proxy, and a next step that is about the proxy and not about
+// routes from here (docs/promises.md: every failure names the side, the layer,
+// the address and the next step).
 func TestProxyRefusals(t *testing.T) {
 	none := closed
 	proxy := func(layer string, args ...string) string {
@@ -26,7 +26,7 @@ func TestProxyRefusals(t *testing.T) {
 	}
 	socks := proxy("socks5,user=us,password=env:P", "--deny", "127.0.0.9")
 	connect := proxy("connect,user=us,password=env:P", "--deny", "127.0.0.9")
-	answers := func(code string) string { // a SOCKS5 proxy that answers everybody so
+	answers := func(code string) string { // a SOCKS5 proxy that gives everyone this answer
 		return server(t, func(c *net.TCPConn) {
 			buf := make([]byte, 512)
 			_, methods := c.Read(buf)
@@ -67,8 +67,8 @@ func TestProxyRefusals(t *testing.T) {
 	}
 }
 
-// TestProxyChainRefusal: with two proxies it is the one that refused which is
-// named, with what that one was asked for.
+// TestProxyChainRefusal: with two proxies the one that refused is named, with
+// what it was asked for.
 func TestProxyChainRefusal(t *testing.T) {
 	none := closed
 	first, second := start(t, "tcp-listen:127.0.0.1:0+socks5", "dial"), start(t, "tcp-listen:127.0.0.1:0+socks5", "dial")
@@ -89,8 +89,8 @@ func TestProxyChainRefusal(t *testing.T) {
 	}
 }
 
-// TestProxySaysWhichRule: a proxy says of an address that it does not go to which
-// rule that was, where one was given, and how to allow it; and so it is allowed.
+// TestProxySaysWhichRule: when a proxy refuses an address it names the rule, if
+// one was given, and how to allow the address; following that works.
 func TestProxySaysWhichRule(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	_, port, _ := strings.Cut(addr, ":")

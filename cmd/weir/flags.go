@@ -91,7 +91,7 @@ func flagDocs() []flagDoc {
 	}
 }
 
-// usageError is a command line that means nothing.
+// usageError is a command line that makes no sense.
 type usageError struct {
 	problem string
 	hint    string
@@ -110,8 +110,8 @@ func (e *usageError) Error() string {
 	return s + "        " + help
 }
 
-// parseFlags takes the flags out of a command line. What stands behind -- is
-// argv, which is never looked at; argv is nil without one.
+// parseFlags takes the flags out of a command line. Everything after -- is
+// argv, which is never examined; without -- argv is nil.
 func parseFlags(args []string) (f flags, words, argv []string, err error) {
 	f.logRate = defaultLogRate
 	docs := flagDocs()

@@ -36,7 +36,7 @@ func flood(addr, n string) {
 		}
 	}
 	for i := range conns {
-		// One source address has not ports enough for all and their ends.
+		// One source address does not have enough ports for all of them and those just closed.
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%4))}, Timeout: patience, Control: lateBind}
 		conns[i], err = d.Dial("tcp", addr)
 		fail("dial", err)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freePort is an address of loopback on which nothing listens, neither there nor on
-// the same port of ::1. It can be listened on by asking for its number. Until the test
-// ends the system picks it for no one else: a socket that does not listen holds it.
+// freePort is a loopback address on which nothing listens, neither there nor on the
+// same port of ::1. To listen on it, ask for its number. Until the test ends the
+// system picks it for no one else: a socket that does not listen holds it.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for {
@@ -20,7 +20,7 @@ func freePort(t *testing.T) string {
 			t.Fatal(err)
 		}
 		_, err = holdPort(t, &unix.SockaddrInet6{Port: port, Addr: [16]byte{15: 1}}, unix.AF_INET6)
-		if !errors.Is(err, unix.EADDRINUSE) { // else another port has both
+		if !errors.Is(err, unix.EADDRINUSE) { // otherwise another port has both
 			return fmt.Sprintf("127.0.0.1:%d", port)
 		}
 	}
@@ -34,7 +34,7 @@ func holdPort(t *testing.T, at unix.Sockaddr, family int) (int, error) {
 		return 0, err
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	// With it on both, a socket that listens may have the port of one that does not.
+	// With it on both, a listening socket may share the port of one that does not listen.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return 0, err
 	}
@@ -59,8 +59,8 @@ func boundPort(fd int) (int, error) {
 }
 
 // fullListener listens on a port whose queue has no room, as the system itself says:
-// who connects waits for an answer that does not come, as behind a firewall that
-// drops packets.
+// a client that connects waits for an answer that never comes, as behind a firewall
+// that drops packets.
 func fullListener(t *testing.T) string {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -77,7 +77,7 @@ func fullListener(t *testing.T) string {
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	for range 100 {
-		// Of a listener these two are how many wait, and how many may before it is full.
+		// For a listener these two are how many wait, and how many may wait before it is full.
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil {
 			t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// freePort is an address of loopback on which nothing listens. No way is known here to
-// keep it from others until it is used.
+// freePort is a loopback address on which nothing listens. There is no known way here
+// to keep it from others until it is used.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -29,8 +29,8 @@ func (p *process) sockets() int {
 	return n
 }
 
-// TestHangUp: a client that goes while its connect is under way is noticed, and
-// with it goes the connect, be it reset or closed (S6).
+// TestHangUp: a client that leaves while its connect is under way, by a reset
+// or a close, is noticed, and its connect ends (S6).
 func TestHangUp(t *testing.T) {
 	to := fullListener(t)
 	for _, proxy := range []bool{false, true} {
@@ -67,7 +67,7 @@ func TestHangUp(t *testing.T) {
 	}
 }
 
-// patiently looks again and again until something is so, for what has no event: the
+// patiently polls until a condition holds, for things without an event: the
 // descriptors of another process.
 func patiently(t *testing.T, what string, is func() bool) {
 	t.Helper()

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir/address"
 )
 
-// intro is what weir says without arguments.
+// intro is what weir prints without arguments.
 func (c *command) intro() string {
 	return `weir connects any two endpoints, and never loses a reply:  weir A B
 
@@ -143,7 +143,7 @@ func (c *command) helpOn(word string) (string, error) {
 	return "", e
 }
 
-// partOption is an option, and on what it can stand.
+// partOption is an option, and the parts that take it.
 type partOption struct {
 	part string
 	doc  address.OptionDoc
@@ -167,7 +167,7 @@ func (c *command) optionDocs() (all []partOption) {
 func (c *command) optionHelp(name string) string {
 	name = strings.TrimSuffix(strings.TrimPrefix(name, ","), "=")
 	var docs []string
-	parts := map[string][]string{} // by what it is there
+	parts := map[string][]string{} // by its meaning there
 	for _, p := range c.optionDocs() {
 		if p.doc.Name != name {
 			continue

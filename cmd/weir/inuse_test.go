@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// TestAddressInUse: an address that is in use for a moment is waited for, one that
-// stays in use is not for long, and other errors end the start at once.
+// TestAddressInUse: weir waits for an address that is in use for a moment, not for
+// long for one that stays in use, and other errors end the start at once.
 func TestAddressInUse(t *testing.T) {
 	other := errors.New("other")
 	for _, c := range []struct {
-		fails int // so often the address is in use
+		fails int // how often the address is in use
 		then  error
 		calls int
 		want  error

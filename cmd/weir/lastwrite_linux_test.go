@@ -14,12 +14,12 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// TestLastWrite: what cannot be written is a failure that names what and why, also
-// where it is the very last of a connection, or follows a short write: on a device
-// that is full, on a disk that becomes full, and in a file that may not grow. All that
-// fits is written (L16).
+// TestLastWrite: a failed write is a failure that names what and why, even if it is
+// the very last of a connection, or follows a short write: on a full device, on a disk
+// that fills up, and in a file that may not grow. Everything that fits is written
+// (L16).
 func TestLastWrite(t *testing.T) {
-	const room = 52 << 10 // of the disk, and of the file: no multiple of what is read at once
+	const room = 52 << 10 // of the disk, and of the file: not a multiple of what is read at once
 	for _, backend := range weir.Backends() {
 		t.Run(backend, func(t *testing.T) {
 			if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != backend {

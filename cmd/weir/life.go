@@ -15,26 +15,27 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// What bounds the end of a command: less than the 10 s after which a container's
-// stop kills, with everything that may come after the drain.
+// The bounds on the end of a command: less than the 10 s after which a container
+// runtime kills it, including everything that may come after the drain.
 const (
 	drainTime = 8 * time.Second        // of --drain, unless it is given
-	cutTime   = 500 * time.Millisecond // for layers to let go of what was cut
+	cutTime   = 500 * time.Millisecond // for layers to let go of cut connections
 	drainMost = 24 * time.Hour         // what --drain takes
-	drainShow = 5                      // connections that are named in what a drain waits for
+	drainShow = 5                      // connections named in the list of what a drain waits for
 )
 
-// signalGap is within how long further signals count as the same one: timeout(1)
-// signals its child and then the child's group, and so do some shells.
+// signalGap is the time within which further signals count as the same one:
+// timeout(1) signals its child and then the child's group, and so do some
+// shells.
 const signalGap = 150 * time.Millisecond
 
 // endings are the signals that ask for an end.
 func endings() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} }
 
-// hear calls end for each signal that asks for an end, and show for one that asks
-// what is going on. A SIGHUP that was ignored when weir was started, as nohup does,
-// stays ignored. A SIGINT does not: a shell's script ignores it for all that it starts
-// with &, and whoever then sends it by name means it.
+// hear calls end for each signal that asks for an end, and show for one that asks what
+// is going on. A SIGHUP that was ignored when weir was started, as by nohup, stays
+// ignored. A SIGINT does not: a shell script ignores it for everything that it starts
+// with &, and a sender who then names the process means it.
 func hear(l *weir.Loop, end, show func()) error {
 	var last time.Time
 	for _, sig := range endings() {
@@ -61,10 +62,10 @@ func hear(l *weir.Loop, end, show func()) error {
 }
 
 // interrupted takes a signal that asks for an end. The first stops accepting, ends
-// what is not connected yet and drains the rest, unless nothing listened: then
-// what is open is the command's one job, and ends with it. The second cuts what is
-// open, as does the end of the time for draining, and quits when that is gone,
-// which is at once unless a layer holds on to it; the third does not wait for that.
+// what is not connected yet and drains the rest; if nothing listened, what is open
+// is the command's only job, and ends too. The second cuts what is open, as does
+// the end of the time for draining, and quits when everything is gone, which is at
+// once unless a layer holds on to a connection; the third does not wait for that.
 func (a *app) interrupted() {
 	switch {
 	case a.over:
@@ -90,7 +91,7 @@ func (a *app) drain() {
 		}
 	}
 	if early > 0 {
-		// Something was asked for, and does not happen.
+		// Something was asked for, and will not happen.
 		a.code = exitFailure
 		a.rep.line(yellow, "stopped", advice.Connections(early)+" not made yet", "given_up", early)
 	}
@@ -128,7 +129,7 @@ func (a *app) drain() {
 	})
 }
 
-// made is how many connections are open and were made.
+// made counts the connections that are open and fully connected.
 func (a *app) made() (n int) {
 	for s := range a.open {
 		if s.id != 0 {
@@ -169,7 +170,7 @@ func (a *app) shown() []string {
 	slices.SortFunc(all, func(x, y *session) int {
 		switch {
 		case (x.id == 0) != (y.id == 0):
-			return y.id - x.id // those that are not made yet come last
+			return y.id - x.id // those that are not connected yet come last
 		case x.id != y.id:
 			return x.id - y.id
 		}
@@ -186,7 +187,7 @@ func (a *app) shown() []string {
 	return lines
 }
 
-// state says where a session is.
+// state says how far a session has got.
 func (s *session) state() string {
 	names := s.names()
 	age := span(s.app.loop.Now().Sub(s.since))
@@ -206,7 +207,7 @@ func (s *session) endInput() {
 	}
 }
 
-// show says what is going on: SIGQUIT asks for it.
+// show reports what is going on, on SIGQUIT.
 func (a *app) show() {
 	word := "serving"
 	switch {

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal opens a pseudoterminal: what a person types and sees, and what a
-// program has.
+// terminal opens a pseudoterminal: the person's end and the program's.
 func terminal(t *testing.T) (person, program *os.File) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -55,8 +54,8 @@ func enter(t *testing.T, person *os.File, text string) {
 	}
 }
 
-// TestTyped: after the first Ctrl-C, or SIGTERM, nothing more of what is typed is
-// passed on; a one-shot ends there and then.
+// TestTyped: after the first Ctrl-C, or SIGTERM, nothing more that is typed is
+// passed on; a one-shot ends at once.
 func TestTyped(t *testing.T) {
 	for _, how := range []string{"Ctrl-C", "SIGTERM"} {
 		stop := func(p *process, person *os.File) {
@@ -111,7 +110,7 @@ func TestTyped(t *testing.T) {
 			stop(p, person)
 			p.line("draining", 1)
 			enter(t, person, "a password\n")
-			// What comes back is still shown, and the end of it is the end.
+			// What comes back is still shown, and its end is the end.
 			if err := errors.Join(want(c, ""), write(c, "bye"), c.CloseWrite()); err != nil {
 				t.Error(err)
 			}
@@ -142,7 +141,7 @@ func readFull(c net.Conn, b []byte) error {
 	return nil
 }
 
-// TestContainerStopConnecting: what waits for an answer is ended at once.
+// TestContainerStopConnecting: a connect that waits for an answer is ended at once.
 func TestContainerStopConnecting(t *testing.T) {
 	addr := fullListener(t)
 	for _, retry := range []string{"", ",retry=1h"} {
@@ -166,7 +165,7 @@ func TestContainerStopConnecting(t *testing.T) {
 	}
 }
 
-// connecting waits until the process has sent what asks addr for a connection.
+// connecting waits until the process has sent its SYN to addr.
 func (p *process) connecting(addr string) {
 	p.t.Helper()
 	_, port, _ := net.SplitHostPort(addr)
@@ -203,7 +202,7 @@ func manager(t *testing.T, name string) *net.UnixConn {
 	return c
 }
 
-// hears returns the next message of a manager that is no watchdog's.
+// hears returns a manager's next message that is not the watchdog's.
 func hears(t *testing.T, c *net.UnixConn, watchdogs *int) string {
 	t.Helper()
 	buf := make([]byte, 4096)
@@ -222,8 +221,8 @@ func hears(t *testing.T, c *net.UnixConn, watchdogs *int) string {
 	}
 }
 
-// TestNotify: a service manager hears when weir is ready, that it is alive, and that
-// it stops (sd_notify).
+// TestNotify: a service manager is told when weir is ready, that it is alive, and
+// that it stops (sd_notify).
 func TestNotify(t *testing.T) {
 	for i, socket := range []string{filepath.Join(t.TempDir(), "notify"), fmt.Sprintf("@weir-test-%d", os.Getpid())} {
 		m := manager(t, socket)
@@ -259,8 +258,8 @@ func TestNotify(t *testing.T) {
 	}
 }
 
-// TestNotifyFull: a manager that does not read holds up nothing, and hears all of it
-// later. One that is not there is no failure.
+// TestNotifyFull: a manager that does not read holds up nothing, and gets everything
+// later. A missing manager is not a failure.
 func TestNotifyFull(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	m := manager(t, socket)
@@ -289,8 +288,8 @@ func TestNotifyFull(t *testing.T) {
 	}
 }
 
-// TestDroppedTarget: a target that drops what is sent to it holds up no client, with
-// checks or without, and a check finds it.
+// TestDroppedTarget: a target that drops its packets holds up no client, with checks
+// or without, and a check finds it.
 func TestDroppedTarget(t *testing.T) {
 	dropped, serves := fullListener(t), echoServer(t)
 	p := start(t, "tcp-listen:127.0.0.1:0", dropped, serves, "--pick", "first")

@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// containerKill is when a container's stop follows SIGTERM with SIGKILL. What waits to
-// be ended is cut after drainTime, which is less.
+// containerKill is when a container runtime follows SIGTERM with SIGKILL. What still
+// has to end is cut after drainTime, which is less.
 const containerKill = 10 * time.Second
 
-// stopped sends SIGTERM as a container's stop does, with SIGKILL after it, though not
-// before a machine that is busy has had its time, and returns the exit code.
+// stopped sends SIGTERM as a container runtime does, and SIGKILL after it, though not
+// before a busy machine has had its time, and returns the exit code.
 func (p *process) stopped() int {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
@@ -33,15 +33,15 @@ func (p *process) stopped() int {
 	return code
 }
 
-// holds serves a connection that is not ended until the test is over.
+// holds serves a connection that does not end until the test is over.
 func holds(t *testing.T) func(*net.TCPConn) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	return func(*net.TCPConn) { <-over }
 }
 
-// TestContainerStop: whatever weir is doing, a container's stop never has to kill it,
-// with no option given.
+// TestContainerStop: whatever weir is doing, a container runtime never has to kill
+// it, with no option given.
 func TestContainerStop(t *testing.T) {
 	if drainTime+2*cutTime >= containerKill {
 		t.Errorf("a drain takes %v, with %v for layers, and a container's stop kills after %v", drainTime, cutTime, containerKill)
@@ -132,7 +132,7 @@ func notDrained(t *testing.T, p *process) {
 	}
 }
 
-// startIdle starts weir with a standard input on which nothing comes.
+// startIdle starts weir with a standard input that stays silent.
 func startIdle(t *testing.T, args ...string) *process {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -162,7 +162,7 @@ func alive(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestDrainTime: --drain is how long what is open may go on, and 0 cuts at once.
+// TestDrainTime: --drain is how long open connections may continue, and 0 cuts at once.
 func TestDrainTime(t *testing.T) {
 	for drain, says := range map[string]string{
 		"100ms": "quitting 1 connection cut after 100ms",
@@ -190,8 +190,8 @@ func TestDrainTime(t *testing.T) {
 	}
 }
 
-// TestSignalsTogether: what comes within a moment is one signal, as timeout(1) sends
-// it to its child and to the child's group.
+// TestSignalsTogether: signals within a moment count as one, because timeout(1)
+// sends its signal to its child and to the child's group.
 func TestSignalsTogether(t *testing.T) {
 	p := start(t, "tcp-listen:127.0.0.1:0", echoing(t))
 	c := dial(t, p.listening())
@@ -213,11 +213,11 @@ func TestSignalsTogether(t *testing.T) {
 	}
 }
 
-// TestHangup: SIGHUP drains as SIGTERM does, unless it was ignored at the start, as
-// nohup has it; SIGINT does in any case.
+// TestHangup: SIGHUP drains like SIGTERM, unless it was ignored at the start, as by
+// nohup; SIGINT always drains.
 func TestHangup(t *testing.T) {
-	// What is caught here begins with its default in the child, though nohup runs the
-	// tests.
+	// A signal that is caught here has its default in the child, even if nohup runs
+	// the tests.
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGHUP)
 	defer signal.Stop(caught)
@@ -243,7 +243,7 @@ func TestHangup(t *testing.T) {
 	p.line("serving 1 connection open", 1)
 	alive(t, dial(t, p.listening()))
 	notDrained(t, p)
-	p.signal(syscall.SIGINT) // as a script does with what it started by &
+	p.signal(syscall.SIGINT) // as a script does for what it starts with &
 	p.line("draining", 1)
 }
 

@@ -9,7 +9,8 @@ import (
 )
 
 // TestLimitsSay: a line says which limit of which layer ended a connection, after
-// how long, and on which side; a handshake that took too long says whose it was.
+// how long, and on which side; for a handshake that took too long it says whose
+// it was.
 func TestLimitsSay(t *testing.T) {
 	quiet := server(t, func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)) })
 	flood := server(t, func(c *net.TCPConn) {
@@ -53,7 +54,7 @@ func TestLimitsSay(t *testing.T) {
 	}
 }
 
-// send writes text; of nothing it writes nothing, as even that fails after a reset.
+// send writes text; for "" it makes no write, because even an empty write fails after a reset.
 func send(t *testing.T, c net.Conn, text string) {
 	t.Helper()
 	if text == "" {

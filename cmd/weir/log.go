@@ -15,9 +15,9 @@ import (
 	"github.com/weir-io/weir/sink"
 )
 
-// reporter says what happens, on standard error: one line for each event, or
-// one JSON object. Everything a peer can choose is escaped. Of each kind of event a
-// bounded number is said, and then how many were left out.
+// reporter reports events on standard error: one line for each, or one JSON object.
+// Everything that a peer can choose is escaped. For each kind of event a bounded
+// number is reported, and then how many were left out.
 type reporter struct {
 	w      io.Writer
 	json   *slog.Logger // nil for text
@@ -63,7 +63,7 @@ func (r *reporter) line(colour, word, sentence string, fields ...any) {
 	r.list(colour, word, sentence, nil, fields...)
 }
 
-// list is line with lines of its own below, which JSON has among the fields.
+// list is line with more lines below it, which JSON has among the fields.
 func (r *reporter) list(colour, word, sentence string, below []string, fields ...any) {
 	if !r.quiet {
 		r.always(slog.LevelInfo, colour, word, sentence, below, fields...)
@@ -87,7 +87,7 @@ func (r *reporter) always(level slog.Level, colour, word, sentence string, below
 	_, _ = io.WriteString(r.w, b.String()) // there is no one to tell
 }
 
-// leftOut says how many events of a kind were not said.
+// leftOut reports how many events of a kind were left out.
 func (r *reporter) leftOut(kind string, n int64) {
 	if r.json != nil {
 		r.json.Warn("left out", "kind", kind, "entries", n)
@@ -196,7 +196,7 @@ func span(d time.Duration) string {
 	return d.Round(unit).String()
 }
 
-// trouble says that a log or a recording cannot be written to, or does not keep up,
+// trouble reports that a log or a recording cannot be written, or does not keep up,
 // and with nil that all is well again. Any goroutine may call it.
 func (r *reporter) trouble(path string, lossless bool, err error) {
 	f := &advice.Failure{Next: "Traffic goes on; what is left out is counted, and said there once it can be written to again."}
@@ -218,12 +218,12 @@ func (r *reporter) trouble(path string, lossless bool, err error) {
 	r.fail(slog.LevelWarn, f)
 }
 
-// noRoom reports whether a write failed for want of room, which may come.
+// noRoom reports whether a write failed for lack of room, which may become free.
 func noRoom(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// missing says at the end what a log or a recording lacks.
+// missing reports at the end what a log or a recording lacks.
 func (r *reporter) missing(s *sink.Sink) {
 	st := s.Stats()
 	entries, bytes := st.DroppedEntries+int64(st.Entries), st.DroppedBytes+int64(st.Bytes)

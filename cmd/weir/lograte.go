@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// The bounds of what is said of one kind of event, so that no peer can fill a disk
-// with it.
+// The bounds on reports of one kind of event, so that no peer can fill a disk with
+// them.
 const (
 	defaultLogRate = 20               // lines a second
 	logBurst       = 25               // how many seconds' worth may come at once after a rest
-	leftOutEvery   = 10 * time.Second // how often it is said how many were left out
+	leftOutEvery   = 10 * time.Second // how often the number left out is reported
 )
 
-// rates bounds how much is said of each kind of event. Its methods are safe from any
+// rates bounds the reports of each kind of event. Its methods are safe from any
 // goroutine.
 type rates struct {
 	rate    float64 // lines a second of each kind; 0: any number
@@ -38,8 +38,8 @@ func newRates(rate int, leftOut func(kind string, n int64)) *rates {
 	return &rates{rate: float64(rate), leftOut: leftOut, now: time.Now, kinds: map[string]*lineRate{}}
 }
 
-// allow reports whether an event of a kind is to be said. Each that is not is
-// counted, and the count said within leftOutEvery.
+// allow reports whether an event of a kind is to be reported. Each that is not
+// is counted, and the count is reported within leftOutEvery.
 func (r *rates) allow(kind string) bool {
 	if r == nil || r.rate <= 0 {
 		return true
@@ -65,7 +65,7 @@ func (r *rates) allow(kind string) bool {
 	return false
 }
 
-// flush says what was left out since it was last said.
+// flush reports what was left out since the last such report.
 func (r *rates) flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,7 +90,7 @@ func grouped(n int64) string {
 	return s
 }
 
-// ratedHandler bounds records of slog by their message.
+// ratedHandler bounds slog records by their message.
 type ratedHandler struct {
 	slog.Handler
 	rates *rates

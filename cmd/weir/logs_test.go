@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// TestHealthChecks: who only looks whether it can connect is no reason for a warning,
-// whatever is on the listener; who says something and then leaves is.
+// TestHealthChecks: a client that only checks whether it can connect causes no
+// warning, whatever layers the listener has; one that says something and then leaves
+// does.
 func TestHealthChecks(t *testing.T) {
 	a := newAuthority(t)
 	cert := a.issue("server", time.Now().Add(time.Hour), "server.test")
@@ -113,8 +114,8 @@ func roundTrip(at, request string) error {
 	return err
 }
 
-// TestLogRate: a flood of one kind of event is said up to a rate, and then how many
-// there were more; other kinds are said as before.
+// TestLogRate: a flood of one kind of event is reported up to a rate, and then how
+// many more there were; other kinds are reported as before.
 func TestLogRate(t *testing.T) {
 	for _, form := range []string{"text", "json"} {
 		began := time.Now()
@@ -198,7 +199,7 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// TestTrafficJSON: +log on standard error is JSON where the rest of it is.
+// TestTrafficJSON: +log on standard error is JSON if the rest of it is.
 func TestTrafficJSON(t *testing.T) {
 	for _, format := range []string{"text", "hex", "count"} {
 		p := start(t, "--log=json", "tcp-listen:127.0.0.1:0+log,format="+format, server(t, answer(strings.ToUpper)))
@@ -242,7 +243,7 @@ func TestTrafficJSON(t *testing.T) {
 	}
 }
 
-// TestIdentity: the lines about a connection say who its peer has shown to be.
+// TestIdentity: the lines about a connection say who its peer has proved to be.
 func TestIdentity(t *testing.T) {
 	a := newAuthority(t)
 	until := time.Now().Add(time.Hour)
@@ -288,8 +289,9 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestPlainProxyRequest: a client that takes +connect for a proxy of plain http is
-// told what it is, and so is who reads the log; a header's value is never shown.
+// TestPlainProxyRequest: a client that takes +connect for a proxy for plain http
+// is told what it is, and so are readers of the log; a header's value is never
+// shown.
 func TestPlainProxyRequest(t *testing.T) {
 	const secret = "c2VjcmV0OnNlY3JldA=="
 	p := start(t, "0+connect", "dial")

@@ -5,7 +5,7 @@
 //	                                 └──▶ demo: an app between its own server and client
 //
 // It is built on weir's exported packages alone. Standard output carries data
-// only; everything that is said goes to standard error.
+// only; all messages go to standard error.
 package main
 
 import (
@@ -22,13 +22,12 @@ import (
 const (
 	exitOK      = 0
 	exitFailure = 1 // something failed while running
-	exitUsage   = 2 // the command line means nothing
+	exitUsage   = 2 // the command line makes no sense
 	exitPolicy  = 3 // refused by policy
 )
 
 func main() {
-	// A reader of our output that goes away is an error of a write, not a
-	// reason to be killed.
+	// If a reader of our output goes away, a write fails; we are not killed.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -47,7 +46,7 @@ func main() {
 	os.Exit(c.run())
 }
 
-// command is one call of weir, with everything it takes from its surroundings.
+// command is one call of weir, with everything that it takes from its environment.
 type command struct {
 	args          []string // without the program's name
 	stdin, stdout *os.File

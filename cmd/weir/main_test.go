@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// patience bounds what a test waits for.
+// patience bounds a test's waits.
 const patience = 60 * time.Second
 
-// TestMain lets the test binary be weir, or a client of it, in a process of its
-// own, so that signals, exit codes, descriptors and the ends of pipes are real.
+// TestMain lets the test binary act as weir, or a client of it, in a process of
+// its own, so that signals, exit codes, descriptors and the ends of pipes are
+// real.
 func TestMain(m *testing.M) {
 	switch os.Getenv("WEIR_TEST_AS") {
 	case "weir":
@@ -136,7 +137,7 @@ func (p *process) line(word string, n int) string {
 		select {
 		case <-p.grown:
 		case <-p.ended:
-			ended = true // what it said since is looked through once more
+			ended = true // what it has printed since is searched once more
 		case <-deadline:
 			p.t.Fatalf("it did not say %q for the %d. time:\n%s", word, n, p.said())
 		}

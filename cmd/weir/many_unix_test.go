@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestManyAtOnce: 9,000 connections at once, with the limit of 20,000
-// descriptors per process as it is: three processes share the ends.
+// TestManyAtOnce: 9,000 connections at once, with the usual limit of 20,000
+// descriptors per process: three processes share the ends.
 func TestManyAtOnce(t *testing.T) {
 	n := "9000"
 	if testing.Short() {
@@ -23,7 +23,7 @@ func TestManyAtOnce(t *testing.T) {
 		t.Skipf("this takes 18,100 descriptors in one process, the limit is %d (%v)", limit.Max, err)
 	}
 	addr := server(t, func(c *net.TCPConn) {
-		// Plain reads and writes: io.Copy would splice, and keep a pipe each.
+		// Plain reads and writes: io.Copy would splice, and keep a pipe for each.
 		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 	})
 	p := start(t, "tcp-listen:127.0.0.1:0", addr)

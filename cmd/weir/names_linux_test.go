@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// nameTable serves names on port 53: known.test leads here, all else is not there.
+// nameTable serves names on port 53: known.test leads here, no other name exists.
 type nameTable struct {
 	silent atomic.Bool
 	missed chan string // names whose IPv4 addresses were asked for while it was silent
@@ -122,9 +122,9 @@ func askProxy(t *testing.T, proxy, name string, port int) byte {
 	return reply[3]
 }
 
-// TestNameServersSilent: that no name server answers is told as that, and once; a
-// proxy goes on leading to what was known, and is as before when they answer again
-// (N3, S13).
+// TestNameServersSilent: when no name server answers, this is reported as such,
+// and once; a proxy continues to use the known addresses, and works as before when
+// they answer again (N3, S13).
 func TestNameServersSilent(t *testing.T) {
 	if !inNetworkOfOwn(t, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n") {
 		return

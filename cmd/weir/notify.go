@@ -10,10 +10,10 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// notifier tells a service manager how the service is, as sd_notify(3) describes
-// it: READY=1, STOPPING=1, and WATCHDOG=1 as long as the loop turns. It never
-// waits: what the manager's socket has no room for is sent later, in order. The
-// zero case, no manager, is a notifier that does nothing.
+// notifier tells a service manager the state of the service, as sd_notify(3)
+// describes: READY=1, STOPPING=1, and WATCHDOG=1 as long as the loop turns. It
+// never waits: messages that the manager's socket has no room for are sent
+// later, in order. Without a manager a notifier does nothing.
 type notifier struct {
 	loop    *weir.Loop
 	socket  string // "": there is no manager
@@ -25,8 +25,8 @@ type notifier struct {
 	extend  bool // ask for time to drain
 }
 
-// How often what had no room is tried again, and how much of it is kept: a few
-// words in a lifetime, and the watchdog's, which are not kept.
+// How often messages without room are tried again, and how many are kept: a few
+// in a lifetime; those of the watchdog are not kept.
 const (
 	notifyAgain = 100 * time.Millisecond
 	notifyMost  = 16
@@ -43,7 +43,7 @@ func newNotifier(l *weir.Loop, lookup func(string) (string, bool)) *notifier {
 	n.again = l.NewTimer(n.flush)
 	usec, _ := lookup("WATCHDOG_USEC")
 	if pid, ok := lookup("WATCHDOG_PID"); ok && pid != strconv.Itoa(os.Getpid()) {
-		return n // it is another process that is watched
+		return n // another process is watched
 	}
 	if us, err := strconv.ParseUint(usec, 10, 53); err == nil && us > 0 {
 		every := max(time.Duration(us)*time.Microsecond/2, time.Millisecond)
@@ -53,7 +53,7 @@ func newNotifier(l *weir.Loop, lookup func(string) (string, bool)) *notifier {
 	return n
 }
 
-// ready says that the service is up, once.
+// ready reports that the service is up, once.
 func (n *notifier) ready(status string) {
 	if !n.isReady && !n.stopped {
 		n.isReady = true
@@ -61,8 +61,8 @@ func (n *notifier) ready(status string) {
 	}
 }
 
-// stopping says that the service ends, once, and within how long if that is more
-// than nothing.
+// stopping reports that the service ends, once, and within how long if that is
+// not 0.
 func (n *notifier) stopping(within time.Duration) {
 	if n.stopped {
 		return
@@ -78,7 +78,7 @@ func (n *notifier) stopping(within time.Duration) {
 	n.send(text)
 }
 
-// oneLine keeps what is said in its line.
+// oneLine keeps a message on one line.
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
 
 // send sends a message after those that wait.
@@ -102,6 +102,6 @@ func (n *notifier) flush() {
 	}
 }
 
-// now sends a message, and reports false if it should be tried again. Of a socket
-// that is not there, there is no one to tell.
+// now sends a message, and reports false if it should be tried again. There is no
+// one to tell about a missing socket.
 func (n *notifier) now(text string) (done bool) { return !sendDatagram(n.socket, text) }

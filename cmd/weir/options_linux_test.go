@@ -8,10 +8,9 @@ import (
 	"testing"
 )
 
-// TestTimeouts: each stage has its own bound, and all of them have one: an address
-// that is silent, a proxy and a TLS server that take a connection and say nothing
-// (R44). Where the one that is short does not hold, the others exceed a test's
-// patience.
+// TestTimeouts: each stage has a bound of its own: a silent address, a proxy and a
+// TLS server that accept a connection and say nothing (R44). If the short bound
+// does not work, the others exceed a test's patience.
 func TestTimeouts(t *testing.T) {
 	dead := fullListener(t)
 	mute := server(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
@@ -31,8 +30,8 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// TestWhereFrom: the local address of a target is what was asked for, and one of
-// another family is an error that names it (R47).
+// TestWhereFrom: the local address of a target is the one that was asked for,
+// and one of another family is an error that names it (R47).
 func TestWhereFrom(t *testing.T) {
 	at := server(t, func(c *net.TCPConn) { _ = write(c, c.RemoteAddr().(*net.TCPAddr).IP.String()) })
 	_, port, _ := net.SplitHostPort(at)

@@ -23,7 +23,7 @@ func (p *plan) datagrams() bool {
 	return p.a.Kind().Packets != nil && p.bs[0].Kind().Packets != nil
 }
 
-// checkDatagrams finds out whether datagrams meet datagrams: a stream does not keep
+// checkDatagrams checks that datagrams meet datagrams: a stream does not keep
 // message boundaries.
 func (p *plan) checkDatagrams() error {
 	all := append([]*address.Endpoint{p.a}, p.bs...)
@@ -62,7 +62,7 @@ type packetApp struct {
 	notify   *notifier
 	began    time.Time
 	code     int
-	told     map[string]time.Time // troubles, by what they say
+	told     map[string]time.Time // troubles, by their text
 }
 
 // packets runs a plan to its end and returns the exit code.
@@ -128,7 +128,7 @@ func (a *packetApp) end(code int) {
 	a.loop.Stop()
 }
 
-// listen opens what is listened on, and says so.
+// listen opens the listening endpoints, and reports them.
 func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 	spec := a.from.Kind().Packets(a.from.Base)
 	config := relay.PacketConfig{
@@ -179,7 +179,7 @@ func packetSize(c relay.PacketCount, s relay.Side) string {
 	return fmt.Sprintf("%d %s, %s", c.Packets[s], what, size(c.Bytes[s]))
 }
 
-// troubleEvery is how often one and the same trouble is told.
+// troubleEvery is how often the same trouble is reported.
 const troubleEvery = 10 * time.Second
 
 func (a *packetApp) trouble(err error, to weir.PacketAddr) {
@@ -198,8 +198,7 @@ func (a *packetApp) trouble(err error, to weir.PacketAddr) {
 	a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: text})
 }
 
-// stop closes what is open; nothing is under way that would have to be waited
-// for.
+// stop closes what is open; there is nothing under way to wait for.
 func (a *packetApp) stop() {
 	a.notify.stopping(0)
 	if a.open == 0 {
@@ -211,7 +210,7 @@ func (a *packetApp) stop() {
 	}
 }
 
-// show says what is going on: SIGQUIT asks for it.
+// show reports what is going on, on SIGQUIT.
 func (a *packetApp) show() {
 	peers, served := 0, 0
 	for _, r := range a.relays {

@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/address"
 )
 
-// lines is a writer that hands over each line that was written.
+// lines is a writer that passes on each line that is written to it.
 type lines struct {
 	c    chan string
 	rest []byte
@@ -114,8 +114,8 @@ func TestDatagrams(t *testing.T) {
 	}
 }
 
-// TestDatagramsLogRate: what is left out of the log of datagrams is counted at the
-// end, as that of connections is.
+// TestDatagramsLogRate: lines left out of the log of datagrams are counted at the
+// end, like those of connections.
 func TestDatagramsLogRate(t *testing.T) {
 	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {

@@ -31,7 +31,7 @@ func onBackends(t *testing.T, f func(t *testing.T, relay func(b string) *process
 	}
 }
 
-// slowly reads to the end, a piece each millisecond, after it did nothing for a
+// slowly reads to the end, a piece each millisecond, after doing nothing for a
 // while.
 func slowly(c *net.TCPConn) ([]byte, error) {
 	<-time.After(200 * time.Millisecond)
@@ -52,10 +52,10 @@ func slowly(c *net.TCPConn) ([]byte, error) {
 	}
 }
 
-// TestPatience is what relays lose most often, on every backend: the backlog of
-// a side that closed, for a slow reader (behaviour 24); what came with the end
-// of the stream, for one that is busy (26); and a reply that comes long after
-// the request's end (27).
+// TestPatience covers what relays lose most often, on every backend: the
+// backlog of a side that closed, for a slow reader (behaviour 24); what came
+// with the end of the stream, for a busy reader (26); and a reply that comes
+// long after the request's end (27).
 func TestPatience(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
 	check := func(t *testing.T, got []byte, err error) {
@@ -103,7 +103,7 @@ func TestPatience(t *testing.T) {
 					t.Errorf("the request was %q, %v", b, err)
 				}
 				<-time.After(200 * time.Millisecond)
-				_, _ = c.Write(data) // what arrives is looked at
+				_, _ = c.Write(data) // what arrives is checked
 			}))
 			c := dial(t, p.listening())
 			if err := errors.Join(write(c, "request"), c.CloseWrite()); err != nil {

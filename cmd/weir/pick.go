@@ -25,7 +25,7 @@ func picks() map[string]balance.Policy {
 	}
 }
 
-// target is an endpoint to connect to, and how it has been.
+// target is an endpoint to connect to, and its recent state.
 type target struct {
 	app      *app
 	endpoint *address.Endpoint
@@ -49,7 +49,7 @@ func (t *target) up() {
 	t.refused = 0
 }
 
-// down notes a failure, and says so once.
+// down notes a failure, and reports it once.
 func (t *target) down(f *advice.Failure) {
 	if t.failing {
 		return
@@ -85,8 +85,8 @@ func newPicker(a *app, f flags) *picker {
 	return p
 }
 
-// changed says what checks have found: that an endpoint is away, or back. Without
-// checks it is sessions that find out, and say so themselves.
+// changed reports what checks have found: that an endpoint is down, or back.
+// Without checks the sessions find out, and report it themselves.
 func (p *picker) changed(id int, up bool, err error) {
 	var failed *weir.ConnectError
 	switch {
@@ -97,8 +97,8 @@ func (p *picker) changed(id int, up bool, err error) {
 	}
 }
 
-// lease chooses an endpoint for a session of peer's; before is the lease it had,
-// if it had one. The error is balance.ErrNone.
+// lease chooses an endpoint for a session of peer's; before is the lease that it
+// had, if any. The error is balance.ErrNone.
 func (p *picker) lease(peer net.Addr, before *balance.Lease) (*balance.Lease, error) {
 	if before != nil {
 		return before.Next(key(peer))
@@ -106,7 +106,7 @@ func (p *picker) lease(peer net.Addr, before *balance.Lease) (*balance.Lease, er
 	return p.b.Pick(key(peer))
 }
 
-// key is a peer's for balance.HashPeer.
+// key is a peer's key for balance.HashPeer.
 func key(peer net.Addr) uint64 {
 	h := fnv.New64a()
 	if a, ok := peer.(*net.TCPAddr); ok {
@@ -126,20 +126,20 @@ func (p *picker) target(side relay.Side, l *balance.Lease) *target {
 // stop ends the checks.
 func (p *picker) stop() { p.b.Stop() }
 
-// also chooses another endpoint for a session beside the one that it tries.
+// also chooses another endpoint for a session, beside the one that it is trying.
 func (p *picker) also(peer net.Addr, beside *balance.Lease) (*balance.Lease, error) {
 	return beside.Also(key(peer))
 }
 
-// How long a check may take: as long as there is to the next one, within bounds
-// that leave time for a packet to be sent again.
+// How long a check may take: the time until the next one, within bounds that
+// leave time to retransmit a packet.
 const (
 	checkLeast = 2 * time.Second
 	checkMost  = 5 * time.Second
 )
 
-// check tries an endpoint, once: what retry= waits for is just what a check is to
-// find out.
+// check tries an endpoint once: what retry= would wait for is just what a check
+// has to find out.
 func (p *picker) check(id int, done func(error)) (stop func()) {
 	e := p.bs[id].endpoint
 	b := &probe{}
@@ -167,7 +167,7 @@ func timedOut(e *address.Endpoint) *weir.ConnectError {
 	return &weir.ConnectError{Address: e.Label(), Stage: weir.StageConnect, Err: os.ErrDeadlineExceeded}
 }
 
-// probe is a connection that only shows that it can be made.
+// probe is a connection that only shows that connecting works.
 type probe struct {
 	done func(error)
 	over bool

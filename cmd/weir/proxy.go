@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// policyError is a command line that is understood, and refused.
+// policyError is a command line that is understood but refused.
 type policyError struct {
 	problem, hint string
 }
@@ -97,7 +97,7 @@ func (f *flags) access() *proxy.Access {
 	return rules
 }
 
-// accepted notes what the peer that was accepted asked for; t is its transport.
+// accepted notes what the accepted peer asked for; t is its transport.
 func (s *session) accepted(t weir.Transport) {
 	s.who = identityOf(t)
 	s.asked = address.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
@@ -119,7 +119,7 @@ func (s *session) granted() {
 	}
 }
 
-// denied answers the request where there is no connection to be had.
+// denied answers the request if no connection can be made.
 func (s *session) denied(err error) {
 	if s.request != nil {
 		s.request.Refuse(err)

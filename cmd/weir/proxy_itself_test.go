@@ -12,16 +12,16 @@ func socksTo(a netip.AddrPort) string {
 	return "\x05\x01\x00\x05\x01\x00\x01" + string(ip[:]) + string([]byte{byte(a.Port() >> 8), byte(a.Port())})
 }
 
-// TestProxyItself: a proxy that is asked for itself refuses, whatever allows it and
-// however it is spelled: requests one inside the other, 13 bytes each, made one
-// connection take every descriptor (S4).
+// TestProxyItself: a proxy that is asked for itself refuses, whatever rule allows
+// it and however it is spelled: requests one inside the other, 13 bytes each, made
+// one connection take every descriptor (S4).
 func TestProxyItself(t *testing.T) {
 	for _, flags := range [][]string{nil, {"--allow", "127.0.0.0/8,0.0.0.0/8,0.0.0.0/0"}} {
 		far := start(t, append([]string{"tcp-listen:127.0.0.1:0+socks5", "dial"}, flags...)...)
 		own := netip.MustParseAddrPort(far.listening())
 		for i, to := range []netip.AddrPort{own, netip.AddrPortFrom(netip.IPv4Unspecified(), own.Port())} {
 			if i == 1 && flags == nil {
-				continue // refused for what it is already
+				continue // refused for what it is in any case
 			}
 			c := dial(t, far.listening())
 			if err := write(c, strings.Repeat(socksTo(to), 100)); err != nil {
@@ -36,8 +36,8 @@ func TestProxyItself(t *testing.T) {
 }
 
 // TestProxyPrivate: a proxy that others can reach leads them to private addresses
-// only if these are named; one on loopback leads there as its clients go there
-// anyway.
+// only if these are named; one on loopback leads there, since its clients can go
+// there anyway.
 func TestProxyPrivate(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	for _, c := range []struct {

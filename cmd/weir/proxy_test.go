@@ -37,7 +37,7 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// TestProxyPolicy: a proxy that anybody could use is refused with exit code 3,
+// TestProxyPolicy: a proxy that anyone could use is refused with exit code 3,
 // and rules that let nothing through refuse the client.
 func TestProxyPolicy(t *testing.T) {
 	for _, args := range [][]string{
@@ -63,8 +63,8 @@ func TestProxyPolicy(t *testing.T) {
 	far.line("not allowed by the rules", 1)
 }
 
-// TestProxyLines: what a peer chooses never makes a line of its own, nor moves a
-// terminal's cursor (docs/promises.md, Logs).
+// TestProxyLines: text that a peer chooses never makes a line of its own, nor
+// moves a terminal's cursor (docs/promises.md, Logs).
 func TestProxyLines(t *testing.T) {
 	for _, first := range []string{
 		"\x05\x01\x00\x05\x01\x00\x03\x10a\r\nready \x1b[2J\x00b.\x00\x50", "\x04\x01\x00\x50\x00\x00\x00\x01u\r\n\x1b[2J\x00a\nready\x00",
@@ -87,8 +87,8 @@ func TestProxyLines(t *testing.T) {
 	}
 }
 
-// TestEmptySecret: a secret must not be empty: a proxy that it would protect does not
-// listen, and the failure names the option, where it was read, and what to do.
+// TestEmptySecret: a secret must not be empty: the proxy that it would protect does
+// not listen, and the failure names the option, where it was read, and what to do.
 func TestEmptySecret(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users")
 	if err := os.WriteFile(users, []byte("a:\n"), 0o600); err != nil {
@@ -112,7 +112,8 @@ func TestEmptySecret(t *testing.T) {
 }
 
 // TestProxyInProxy: two proxy servers on one listener are two proxies, one inside
-// the other: who goes through the first to anywhere speaks to the second.
+// the other: a client that goes through the first to anywhere speaks to the
+// second.
 func TestProxyInProxy(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	far := start(t, "tcp-listen:127.0.0.1:0+socks5+connect", "dial")

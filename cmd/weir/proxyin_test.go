@@ -7,8 +7,8 @@ import (
 )
 
 // TestProxyInAnonymous: a PROXY header whose family has no IP addresses gives
-// nobody a way past limit,per-address, nor out of the log: the socket's own
-// address counts. One of UDP has addresses, which count.
+// no one a way past limit,per-address, nor out of the log: the socket's own
+// address counts. A header for UDP has addresses, which count.
 func TestProxyInAnonymous(t *testing.T) {
 	const v2 = "\r\n\r\n\x00\r\nQUIT\n"
 	unix := v2 + "\x21\x31\x00\xd8" + strings.Repeat("\x00", 216)
@@ -32,8 +32,8 @@ func TestProxyInAnonymous(t *testing.T) {
 	p.line("192.0.2.1/32 has 1 connections", 1)
 }
 
-// TestProxyInUntrusted: who may not send a PROXY header is told apart, with what
-// would let it.
+// TestProxyInUntrusted: a peer that may not send a PROXY header is reported as
+// such, with the option that would allow it.
 func TestProxyInUntrusted(t *testing.T) {
 	p := start(t, "tcp-listen:127.0.0.1:0+proxy-in,from=192.0.2.1", "127.0.0.1:1")
 	// Its reset may come before connect has returned.

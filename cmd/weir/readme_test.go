@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestReadmeExamples parses what the README has people type: each of its command
-// lines means something (docs/promises.md, The command).
+// TestReadmeExamples parses what the README tells people to type: each of its
+// command lines is valid (docs/promises.md, The command).
 func TestReadmeExamples(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

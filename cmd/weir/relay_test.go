@@ -19,7 +19,7 @@ import (
 )
 
 // TestReplyAfterInput: printf request | weir - host:port prints the whole reply
-// although the input ended first, and however long the server thinks.
+// although the input ended first, however long the server thinks.
 func TestReplyAfterInput(t *testing.T) {
 	reply := strings.Repeat("all of the reply\n", 1000)
 	addr := server(t, answer(func(request string) string {
@@ -223,7 +223,7 @@ func TestListenerAndStdio(t *testing.T) {
 }
 
 // TestBulk sends a stream of pseudo-random bytes each way at once and compares
-// every byte as it comes out; WEIR_TEST_BULK sets how many, 64 MiB without it.
+// every byte as it comes out; WEIR_TEST_BULK sets how many, by default 64 MiB.
 func TestBulk(t *testing.T) {
 	n := int64(64 << 20)
 	if s := os.Getenv("WEIR_TEST_BULK"); s != "" {

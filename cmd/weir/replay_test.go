@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestReplayChecked: a file that is no recording is found at the start, and its
-// line is named; nothing says ready.
+// TestReplayChecked: a file that is not a recording is found at the start, and
+// its line is named; nothing reports ready.
 func TestReplayChecked(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{

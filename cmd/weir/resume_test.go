@@ -13,7 +13,7 @@ import (
 
 // TestTargetRestarts: a target behind TLS goes in the middle of a session and comes
 // back: the session ends, the next one waits for the target (,retry=), connects
-// anew and resumes the TLS session (R39, R45).
+// again and resumes the TLS session (R39, R45).
 func TestTargetRestarts(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("srv", time.Now().Add(time.Hour), "localhost")
@@ -22,7 +22,7 @@ func TestTargetRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}}
-	cfg.SetSessionTicketKeys([][32]byte{{7}}) // as a server that restarts has them
+	cfg.SetSessionTicketKeys([][32]byte{{7}}) // as a server that restarts keeps them
 	var mu sync.Mutex
 	var resumed []bool
 	open := map[net.Conn]bool{}

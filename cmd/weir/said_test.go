@@ -25,8 +25,8 @@ func TestDrain(t *testing.T) {
 		p.line("open #1", 1)
 		p.signal(sig)
 		p.line("draining 1 connection open", 1)
-		// The kernel may still queue one while the loop lets go of the listener; it
-		// is reset, not served.
+		// The kernel may still queue a connection while the loop closes the listener;
+		// it is reset, not served.
 		if late, err := net.Dial("tcp", at); err == nil {
 			err := late.SetDeadline(time.Now().Add(patience))
 			if err == nil {
@@ -57,7 +57,7 @@ func TestDrain(t *testing.T) {
 	}
 	p.signal(os.Interrupt)
 	p.line("draining", 1)
-	<-time.After(2 * signalGap) // what comes before is the same signal
+	<-time.After(2 * signalGap) // an earlier one counts as the same signal
 	p.signal(os.Interrupt)
 	if code := p.end(); code != exitFailure {
 		t.Errorf("code %d after quitting with a connection open", code)
@@ -66,12 +66,12 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the client got %v, want a reset", err)
 	}
 	p.line("quitting 1 connection cut", 1)
-	// What was cut is counted, and said before the sum.
+	// Cut connections are counted, and reported before the sum.
 	p.line("done 1 connection, 9 B out, 9 B back", 1)
 	if said := p.said(); strings.Index(said, "close #1") > strings.Index(said, "done 1") {
 		t.Errorf("the sum comes before what it sums up:\n%s", said)
 	}
-	// With nothing open the first is enough.
+	// With nothing open the first signal is enough.
 	p = start(t, "tcp-listen:127.0.0.1:0", addr)
 	p.line("ready", 1)
 	p.signal(os.Interrupt)
@@ -111,8 +111,8 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestErrorsAsShown are the documented examples of failures, to the letter but for
-// numbers.
+// TestErrorsAsShown checks the documented examples of failures, to the letter
+// except for numbers.
 func TestErrorsAsShown(t *testing.T) {
 	if _, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skip("no IPv6 loopback here")
@@ -135,7 +135,7 @@ func TestErrorsAsShown(t *testing.T) {
 	}
 }
 
-// listeningJSON is listening where the log is JSON.
+// listeningJSON is listening for a JSON log.
 func (p *process) listeningJSON() string {
 	p.t.Helper()
 	var ready struct {
@@ -186,7 +186,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestQuiet: nothing is said but errors.
+// TestQuiet: nothing is printed except errors.
 func TestQuiet(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	p := prepare(t, "weir", "-q", "-", addr)
@@ -197,8 +197,8 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
-// TestMissingBackend: a listening relay survives it, says so once, and says when
-// it is back.
+// TestMissingBackend: a listening relay survives it, reports it once, and
+// reports when it is back.
 func TestMissingBackend(t *testing.T) {
 	addr := freePort(t)
 	p := start(t, "tcp-listen:127.0.0.1:0", addr)
@@ -236,7 +236,7 @@ func TestMissingBackend(t *testing.T) {
 	}
 }
 
-// TestRetry: what is asked to wait for its backend waits.
+// TestRetry: a relay that is told to wait for its backend waits.
 func TestRetry(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	p := prepare(t, "weir", "-", path+",retry=50s")
@@ -268,7 +268,7 @@ func TestRetry(t *testing.T) {
 }
 
 // TestSeveral: with several endpoints to choose from, one that does not answer
-// costs no connection, and --pick says which is asked.
+// costs no connection, and --pick says which is used.
 func TestSeveral(t *testing.T) {
 	say := func(s string) string {
 		return server(t, func(c *net.TCPConn) { _ = write(c, s); _, _ = io.ReadAll(c) })
@@ -311,8 +311,8 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// TestCheck: --check finds out without a client that an endpoint went and came
-// back.
+// TestCheck: --check finds out without a client that an endpoint went away and
+// came back.
 func TestCheck(t *testing.T) {
 	one := server(t, answer(strings.ToUpper))
 	two := freePort(t)
@@ -330,7 +330,7 @@ func TestCheck(t *testing.T) {
 	p.line("cannot connect to "+two, 2)
 }
 
-// TestDemo: it shows the whole thing and ends with 0 where no one watches.
+// TestDemo: it shows the whole thing and exits with 0 when no one watches.
 func TestDemo(t *testing.T) {
 	p := prepare(t, "weir", "demo")
 	var out bytes.Buffer

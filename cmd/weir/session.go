@@ -17,23 +17,23 @@ import (
 	"github.com/weir-io/weir/relay"
 )
 
-// session is one relay of an app, from the first side that is there to the last
-// that is gone.
+// session is one relay of an app, from when the first side is there until the
+// last is gone.
 type session struct {
 	app        *app
 	id         int // from 1, once both sides are there
 	relay      *relay.Relay
 	connecting [2]*address.Connecting
 	ends       [2]*address.Endpoint
-	targets    [2]*target // what the sides that connect were given
+	targets    [2]*target // of the sides that connect
 	lease      *balance.Lease
 	tries      []*try // of side B, where it has several targets
-	exhausted  bool   // all of them have failed, and it was said
+	exhausted  bool   // all of them have failed, and this was reported
 	since      time.Time
 	request    *proxy.Request // of a proxy's client; nil: there is none
 	asked      address.Asked
 	who        identity // of the peer that was accepted
-	await      func()   // ends the wait for a peer, where the request is for BIND; nil: there is none
+	await      func()   // ends the wait for a peer, if the request is for BIND; nil: there is none
 }
 
 func (a *app) newSession() *session {
@@ -57,7 +57,7 @@ func (s *session) began() bool {
 // connect starts to connect a side that does not listen.
 func (s *session) connect(side relay.Side) {
 	if !s.app.open[s] {
-		return // its peer has gone already
+		return // its peer has left already
 	}
 	if s.request != nil && s.request.Command() == proxy.CommandBind {
 		s.waitFor(side)
@@ -122,9 +122,9 @@ func (s *session) connected() {
 	a.rep.line(dim, "open", arrow, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
 }
 
-// failed is called when the connect of a side came to nothing. It is not tried
-// again here: tries see to that where there are several endpoints, and retry=
-// where it is asked for.
+// failed is called when the connect of a side has failed. It is not tried again
+// here: tries do that if there are several endpoints, and retry= if it is
+// given.
 func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	a := s.app
 	t := s.targets[side]
@@ -153,14 +153,14 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	return false
 }
 
-// asksFor reports whether a failure says nothing about a target: it is asked for
-// destinations, and others ask for others.
+// asksFor reports whether a failure says nothing about a target, because the
+// target is a proxy and other clients ask it for other destinations.
 func (s *session) asksFor(t *target) bool {
 	return s.request != nil && t.endpoint.Asks()
 }
 
 // left is called when a side ends its stream before the other is there. A client
-// that has ended it is given a while, unless retry= asks for patience.
+// that has done so is given a while, unless retry= asks for patience.
 func (s *session) left(side relay.Side) time.Duration {
 	if s.ends[side].Role() != address.Listen || s.ends[side.Other()].Base.Has("retry") {
 		return 0
@@ -181,8 +181,8 @@ func (s *session) abandon(side relay.Side) {
 	}
 }
 
-// label is what the command line calls a side, and where it goes if that was
-// asked for.
+// label is what the command line calls a side, and its destination if a client
+// asked for one.
 func (s *session) label(side relay.Side) string {
 	e := s.ends[side]
 	switch {
@@ -194,8 +194,8 @@ func (s *session) label(side relay.Side) string {
 	return e.Label() + " to " + s.request.Destination()
 }
 
-// names are what the sides are called in a line: where they are, and how the
-// command line called that if it was otherwise.
+// names are what the sides are called in a line: their addresses, and what the
+// command line called them if that differs.
 func (s *session) names() (names [2]string) {
 	for i := range names {
 		e := s.ends[i]
@@ -218,7 +218,7 @@ func (s *session) names() (names [2]string) {
 	return names
 }
 
-// arrow is the connection in a line, with who its peer has shown to be.
+// arrow is the connection in a line, with the identity that its peer has proved.
 func (s *session) arrow(names [2]string) string {
 	for i, e := range s.ends {
 		if e.Role() == address.Listen {
@@ -228,14 +228,14 @@ func (s *session) arrow(names [2]string) string {
 	return fmt.Sprintf("#%d %s -> %s", s.id, names[0], names[1])
 }
 
-// identity is who a peer has shown to be; what it says was chosen by the peer, or by
-// who signed its certificate.
+// identity is who a peer has proved to be; its text was chosen by the peer, or by
+// the signer of its certificate.
 type identity struct {
 	user        string // of a proxy, with the right password unless none was asked for
 	certificate string // the subject of its certificate, which was verified
 }
 
-// identityOf is that of a peer that was accepted, by its topmost transport.
+// identityOf is the identity of an accepted peer, from its topmost transport.
 func identityOf(t weir.Transport) (who identity) {
 	if r := proxy.RequestOf(t); r != nil {
 		who.user = r.User()
@@ -251,10 +251,10 @@ func identityOf(t weir.Transport) (who identity) {
 	return who
 }
 
-// longestIdentity is how many bytes of a name are said.
+// longestIdentity is how many bytes of a name are printed.
 const longestIdentity = 200
 
-// String is for the end of a peer's address.
+// String is appended to a peer's address.
 func (w identity) String() string {
 	s := ""
 	if w.user != "" {
@@ -266,7 +266,7 @@ func (w identity) String() string {
 	return s
 }
 
-// fields adds it to those of a line.
+// fields adds the identity to the fields of a line.
 func (w identity) fields(more ...any) []any {
 	if w.user != "" {
 		more = append(more, "user", address.Printable(w.user[:min(len(w.user), longestIdentity)]))
@@ -292,14 +292,14 @@ func (s *session) done(r relay.Result) {
 	a.gone(s, r)
 }
 
-// closed says how it went.
+// closed reports how it went.
 func (s *session) closed(r relay.Result) {
 	a := s.app
 	names := s.names()
 	took := a.loop.Now().Sub(s.since)
 	by := s.ends[r.By].Label()
 	if s.ends[r.By].Role() == address.Listen {
-		by = names[r.By] // the peer, not where it came to
+		by = names[r.By] // the peer's address, not ours
 	}
 	var how string
 	switch {

@@ -43,7 +43,7 @@ func TestStaleSocket(t *testing.T) {
 	if err := errors.Join(write(c, "abc"), c.(*net.UnixConn).CloseWrite(), want(c, "ABC"), c.Close()); err != nil {
 		t.Error(err)
 	}
-	// A second one finds the first answering.
+	// A second weir finds the first answering.
 	second := start(t, "unix-listen:"+stale, addr)
 	if code := second.end(); code != exitFailure || !strings.Contains(second.said(), "cannot listen on "+stale+": already in use by weir.test (pid ") {
 		t.Errorf("code %d: %s", code, second.said())
@@ -52,7 +52,7 @@ func TestStaleSocket(t *testing.T) {
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
 	}
-	// A file and a link, to a stale socket even, are left alone.
+	// A file and a link, even to a stale socket, are left alone.
 	if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: stale}); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("code %d", code)
 	}
 
-	// The shell says LISTEN_PID, as a service manager does.
+	// The shell sets LISTEN_PID, as a service manager does.
 	other, _ := listen()
 	named, at := listen()
 	p = prepare(t, "weir")
@@ -190,9 +190,9 @@ func TestNamedPipes(t *testing.T) {
 	}
 }
 
-// TestNamedPipesBetween: two of them, joined by two named pipes, do not wait for
-// each other, whoever starts first, with TLS too (behaviour 55), and with nothing
-// to say.
+// TestNamedPipesBetween: two weirs joined by two named pipes do not wait for each
+// other, whichever starts first, with TLS too (behaviour 55), and with nothing to
+// send.
 func TestNamedPipesBetween(t *testing.T) {
 	addr := server(t, answer(strings.ToUpper))
 	a := newAuthority(t)

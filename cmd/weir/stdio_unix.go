@@ -9,8 +9,8 @@ import (
 
 // takeStdio moves standard input and output to descriptors of their own, for
 // the loop to take over, and leaves the null device in their place. The end of
-// our output then reaches its reader when the relay says so, not when the
-// process ends, and nothing that is opened later gets the number 0 or 1.
+// our output then reaches its reader when the relay ends it, not when the
+// process ends, and no descriptor that is opened later gets the number 0 or 1.
 func takeStdio(in, out *os.File) (r, w int, err error) {
 	if r, err = move(in, 0); err != nil {
 		return -1, -1, err

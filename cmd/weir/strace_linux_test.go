@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// strace begins weir as a process whose system calls strace watches, and
-// perhaps makes fail. options is strace's, trace where it writes. weir is our
-// own child all the same, so that its signals and its end are.
+// strace starts weir as a process whose system calls strace watches, and
+// perhaps makes fail. options are strace's, trace is where it writes. weir is
+// still our own child, so its signals and its end reach us.
 func strace(t *testing.T, backend, options string, p *process) (trace string) {
 	t.Helper()
 	if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != backend {
@@ -54,8 +54,8 @@ func strace(t *testing.T, backend, options string, p *process) (trace string) {
 	return trace
 }
 
-// gaveUp reports whether a traced process ended before its first line since its tracer
-// did not come in time: strace -D allows it 3 s, which a busy machine may need.
+// gaveUp reports whether a traced process ended before its first line because its
+// tracer did not come in time: strace -D allows 3 s, and a busy machine may need more.
 func (p *process) gaveUp() bool {
 	p.t.Helper()
 	select {
@@ -134,7 +134,7 @@ func TestSteadyTraffic(t *testing.T) {
 			calls, _ := summary(t, trace)
 			t.Logf("%d messages there and back: %d recvfrom, %d sendto, %d epoll_pwait, %d epoll_ctl in the life of the process",
 				messages, calls["recvfrom"], calls["sendto"], calls["epoll_pwait"], calls["epoll_ctl"])
-			// Each message passes twice; the rest is the beginning and the end.
+			// Each message passes twice; the rest is setup and teardown.
 			for _, name := range []string{"recvfrom", "sendto"} {
 				if n := calls[name] - 2*messages; n < 0 || n > 20 {
 					t.Errorf("%d %s for %d messages", calls[name], name, 2*messages)
@@ -204,7 +204,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// interrupted checks that calls did fail and that it was not told.
+// interrupted checks that calls did fail and that weir did not report it.
 func interrupted(t *testing.T, p *process, trace string) {
 	t.Helper()
 	if said := p.said(); strings.Contains(said, "interrupted") || strings.Contains(said, "EINTR") {
@@ -221,8 +221,8 @@ func interrupted(t *testing.T, p *process, trace string) {
 	t.Logf("failed calls: %v", failed)
 }
 
-// TestNoPipes makes every pipe fail with EMFILE, and every second one: what would
-// be spliced through it is copied, and nothing is lost.
+// TestNoPipes makes every pipe fail with EMFILE, and every second one: bytes that
+// would be spliced through it are copied, and nothing is lost.
 func TestNoPipes(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
 	for _, backend := range []string{"epoll", "epoll-et", "uring"} {
@@ -257,7 +257,7 @@ func TestNoPipes(t *testing.T) {
 }
 
 // TestShortageInjected makes every accept fail with EMFILE for a while. The
-// relay does not spin, says so once, and serves soon after (behaviour 73).
+// relay does not spin, reports it once, and serves soon after (behaviour 73).
 func TestShortageInjected(t *testing.T) {
 	for _, backend := range []string{"epoll", "epoll-et", "portable"} {
 		t.Run(backend, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestShortageInjected(t *testing.T) {
 			began := time.Now()
 			c := dial(t, p.listening())
 			shortage(t, p, c, func() {
-				// Without its tracer the process goes on as if nothing had been.
+				// Without its tracer the process continues as if nothing had happened.
 				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 				if err != nil {
 					t.Fatal(err)
@@ -294,7 +294,7 @@ func TestShortageInjected(t *testing.T) {
 	}
 }
 
-// TestShortage takes a relay's descriptors away for real, on whatever backend
+// TestShortage takes a relay's descriptors away for real, on the backend that
 // this runs on.
 func TestShortage(t *testing.T) {
 	loop, err := weir.New()
@@ -310,7 +310,7 @@ func TestShortage(t *testing.T) {
 	}
 	p := start(t, "tcp-listen:127.0.0.1:0", echoServer(t))
 	at := p.listening()
-	first := dial(t, at) // whatever is opened late is open now
+	first := dial(t, at) // everything that is opened late is open now
 	if err := write(first, "x"); err != nil {
 		t.Fatal(err)
 	}
@@ -374,8 +374,8 @@ func shortage(t *testing.T, p *process, c *net.TCPConn, end func()) {
 		t.Errorf("a second of shortage took %v of processor time: it spins (G9)", spent)
 	}
 	end()
-	// That it is within a second the simulator shows (TestAcceptShortage), where no
-	// busy machine comes in between.
+	// The simulator shows that it is within a second (TestAcceptShortage), without
+	// a busy machine in between.
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// TestStuckReaders: while no one reads what weir says, on standard error or in the
+// TestStuckReaders: while no one reads weir's output, on standard error or in the
 // named pipe of a log or a recording, every connection is served as before.
 func TestStuckReaders(t *testing.T) {
 	if runtime.GOOS == "windows" {
@@ -57,7 +57,7 @@ func TestStuckReaders(t *testing.T) {
 					_ = p.Process.Kill() // it may have ended
 					<-ended
 				}()
-				// Its lines up to the one that says where it listens, and no more.
+				// Read its lines up to the one that says where it listens, and no more.
 				lines, at := bufio.NewReaderSize(r, 16), ""
 				for at == "" {
 					line, err := lines.ReadString('\n')
@@ -84,7 +84,7 @@ func TestStuckReaders(t *testing.T) {
 					}
 					_ = conn.Close()
 				}
-				// Nor does its end wait for them.
+				// Its end does not wait for them either.
 				if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}

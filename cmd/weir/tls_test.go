@@ -18,7 +18,7 @@ import (
 )
 
 // authority signs certificates, in files of a directory of its own, where ca.pem is
-// its own.
+// the authority's.
 type authority struct {
 	t    *testing.T
 	dir  string
@@ -35,7 +35,7 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// noSAN, as the only name, makes a certificate that has none but its CN.
+// noSAN, as the only name, makes a certificate that has no name except its CN.
 const noSAN = "-"
 
 // sign makes a certificate; without an authority yet, the authority's own.
@@ -92,8 +92,8 @@ func (a *authority) issue(name string, until time.Time, names ...string) string 
 
 func (a *authority) ca() string { return filepath.Join(a.dir, "ca.pem") }
 
-// TestTLS: weir to weir, with what people see where the certificates do not
-// please: their names and dates beside what was expected.
+// TestTLS: weir to weir, with what people see if the certificates are refused:
+// their names and dates next to what was expected.
 func TestTLS(t *testing.T) {
 	a := newAuthority(t)
 	soon := time.Now().Add(time.Hour)
@@ -180,7 +180,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestTLSUsage: mistakes that can be seen before anything is opened.
+// TestTLSUsage: mistakes that are found before anything is opened.
 func TestTLSUsage(t *testing.T) {
 	for line, want := range map[string]string{
 		"8080+tls localhost:1":                         "a TLS server needs a certificate",

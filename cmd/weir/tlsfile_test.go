@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestTLSFiles: a file of certificates or keys that cannot be used is named with
-// its layer and its option, and with what to do.
+// TestTLSFiles: an unusable file of certificates or keys is named with its layer
+// and its option, and with what to do.
 func TestTLSFiles(t *testing.T) {
 	a := newAuthority(t)
 	good := a.issue("server", time.Now().Add(time.Hour))
@@ -79,9 +79,9 @@ func wantFields(t *testing.T, line string, want map[string]string) {
 	}
 }
 
-// TestTLSProtocols: where client and server have no protocol in common (ALPN) each
+// TestTLSProtocols: if client and server have no protocol in common (ALPN), each
 // says so once, with what to do. In JSON the peer, the stage, the layer and the
-// reason of a failed handshake are fields, as those of a failed connect are.
+// reason of a failed handshake are fields, like those of a failed connect.
 func TestTLSProtocols(t *testing.T) {
 	a := newAuthority(t)
 	good := a.issue("server", time.Now().Add(time.Hour))

@@ -15,10 +15,10 @@ const tryTime = 2 * time.Second
 // try is a target that a session tries to connect to while there are others.
 //
 //	first ──┬── fails, once: the next is tried at once ──┬── the first that is connected
-//	        └── 2 s without an answer: the next too ─────┘   is used, the others are ended
+//	        └── 2 s without an answer: the next too ─────┘   used, the others are ended
 //
-// None is given up for being slow, and none holds up the next one, whatever it
-// waits for: an answer, a handshake, a name, or its retry=.
+// No target is given up for being slow, and none holds up the next one,
+// whatever it waits for: an answer, a handshake, a name, or its retry=.
 type try struct {
 	s      *session
 	target *target
@@ -26,7 +26,7 @@ type try struct {
 	c      interface{ Stop() bool }
 	slow   *weir.Timer
 	passed bool // the next was tried
-	said   bool // that it fails
+	said   bool // its failure
 	over   bool
 }
 
@@ -55,7 +55,7 @@ func (y *try) next() {
 	}
 }
 
-// fails says that the target fails, once.
+// fails reports that the target fails, once.
 func (y *try) fails(err *weir.ConnectError) {
 	if !y.said {
 		y.said = true
@@ -109,7 +109,7 @@ func (y *try) ConnectFailed(err *weir.ConnectError) {
 	y.over = true
 	y.slow.Stop()
 	s := y.s
-	// What a proxy that was reached says is about the destination.
+	// The answer of a proxy that was reached is about the destination.
 	reached := err.Stage != weir.StageName && err.Stage != weir.StageSocket && err.Stage != weir.StageConnect
 	asks := s.asksFor(y.target) && (reached || y.target.endpoint.Kind().Name == "dial")
 	if asks {

@@ -21,7 +21,7 @@ func TestLedToEachOther(t *testing.T) {
 	second.line("ready", 1)
 	before := [2]int{first.sockets(), second.sockets()}
 	for range 3 {
-		// The end of it may come at any time, even before connect has returned.
+		// Its end may come at any time, even before connect has returned.
 		if c, err := net.DialTimeout("tcp", at, patience); err == nil {
 			err := errors.Join(c.SetDeadline(time.Now().Add(patience)), write(c, "around"))
 			n, end := io.Copy(io.Discard, c)
@@ -46,11 +46,11 @@ func TestLedToEachOther(t *testing.T) {
 	}
 }
 
-// TestSilentNamesOfOne: a target whose name no server answers for holds up neither a
+// TestSilentNamesOfOne: a target whose name no server resolves holds up neither a
 // connection nor a check: the next target serves (C4).
 func TestSilentNamesOfOne(t *testing.T) {
-	// Where the next target had to wait for the silence to be over, that would be more
-	// than the patience of a test.
+	// If the next target had to wait for the silence to be over, that would take
+	// longer than a test's patience.
 	if !inNetworkOfOwn(t, "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n") {
 		return
 	}

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestWSRequest: what a client's options put into the request, secrets read from
-// where they are named, and the host that is asked for.
+// TestWSRequest: what a client's options put into the request, with secrets read
+// from where they are named, and the host that is asked for.
 func TestWSRequest(t *testing.T) {
 	t.Setenv("WS_COOKIE", "a=1; b=2")
 	t.Setenv("WS_PASSWORD", "pa:ss")
@@ -56,7 +56,7 @@ func TestWSRequest(t *testing.T) {
 	}
 }
 
-// TestWSHost: IPv6 in brackets, whatever the way it was written.
+// TestWSHost: IPv6 in brackets, however it was written.
 func TestWSHost(t *testing.T) {
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
@@ -85,7 +85,7 @@ func TestWSHost(t *testing.T) {
 }
 
 // TestWSGuard: a page of another site whose name leads to 127.0.0.1 does not reach
-// what listens there, and the log says how to let one in.
+// a server that listens there, and the log says how to let one in.
 func TestWSGuard(t *testing.T) {
 	back := server(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
 	for _, c := range []struct{ options, fields, status, says string }{
@@ -113,7 +113,7 @@ func TestWSGuard(t *testing.T) {
 	}
 }
 
-// TestWSOneShot: against a server that is no weir, a pipe's input ends, its reply
+// TestWSOneShot: against a server other than weir, a pipe's input ends, its reply
 // comes, and the command ends.
 func TestWSOneShot(t *testing.T) {
 	for _, option := range []string{",eof-wait=2s", ",eof-close"} {

@@ -75,7 +75,7 @@ func (m *member) ConnectionMade(t weir.Transport) {
 	m.say("name?")
 }
 
-// late ends a conversation in which nothing was said.
+// late ends a conversation that has been silent for too long.
 func (m *member) late() {
 	if m.name == "" {
 		m.say("too slow")
@@ -123,10 +123,10 @@ func (m *member) ConnectionLost(err error) {
 	}
 }
 
-// say sends a line. Where it cannot, ConnectionLost is on its way.
+// say sends a line. If it cannot, ConnectionLost is on its way.
 func (m *member) say(line string) { _, _ = m.t.Write([]byte(line + "\n")) }
 
-// tell sends a line to everybody else.
+// tell sends a line to everyone else.
 func (r *room) tell(from *member, line string) {
 	for _, m := range r.members {
 		if m != from {

@@ -38,8 +38,7 @@ func main() {
 	os.Exit(1)
 }
 
-// serve makes l serve the chat. A connection that fails is nobody else's
-// failure.
+// serve makes l serve the chat. A failed connection affects no other.
 func serve(l *weir.Loop, address string) error {
 	r := &room{}
 	conns := task.New(future.On(l), task.Independent(func(*task.Task, error) {}))
@@ -49,7 +48,7 @@ func serve(l *weir.Loop, address string) error {
 
 type room struct{ members []*member }
 
-// member is one who has given a name.
+// member is someone who has given a name.
 type member struct {
 	name string
 	c    *stream.Stream
@@ -114,14 +113,14 @@ func (r *room) talk(t *task.Task, m *member) error {
 	})
 }
 
-// say sends a line. Who has fallen too far behind is dropped.
+// say sends a line. A member that has fallen too far behind is dropped.
 func (m *member) say(line string) {
 	if _, err := m.c.Write([]byte(line + "\n")); err == nil && m.c.Transport().Buffered() > backlog {
 		m.c.Abort()
 	}
 }
 
-// tell sends a line to everybody else.
+// tell sends a line to everyone else.
 func (r *room) tell(from *member, line string) {
 	for _, m := range r.members {
 		if m != from {

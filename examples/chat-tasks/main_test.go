@@ -6,5 +6,5 @@ import (
 	"github.com/weir-io/weir/examples/internal/chat"
 )
 
-// Members see the same of either server (R9, R55).
+// Members see the same behaviour from either server (R9, R55).
 func TestChat(t *testing.T) { chat.Test(t, serve) }

@@ -32,7 +32,7 @@ func fetch(t *task.Task, l *weir.Loop, u *url.URL) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Abort() // what is not read by then is not wanted
+	defer c.Abort() // anything not read by then is not wanted
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n", u.RequestURI(), u.Host); err != nil {
 		return nil, err
 	}

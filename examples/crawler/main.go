@@ -4,7 +4,7 @@
 //	go run ./examples/crawler -within 5s http://127.0.0.1:8080/
 //
 // All pages are tasks of one scope, whose deadline is the whole crawl's; each
-// page has a smaller one inside. When the scope ends, no connection is left.
+// page has a shorter one inside it. When the scope ends, no connection is left.
 package main
 
 import (
@@ -55,7 +55,7 @@ func run(start *url.URL, within, each time.Duration, atOnce int) error {
 	return errors.Join(err, l.Close())
 }
 
-// page is what became of one.
+// page is the result of one page.
 type page struct {
 	url   string
 	bytes int
@@ -79,8 +79,8 @@ type crawl struct {
 	pages  []page
 }
 
-// from crawls everything that start leads to on its host. If that takes longer
-// than it may, it returns what it has, and the timeout.
+// from crawls everything that start leads to on its host. If that takes too
+// long, it returns what it has, and the timeout.
 func (c *crawl) from(t *task.Task, start *url.URL, within time.Duration) ([]page, error) {
 	err := t.With(func(sc *task.Scope) error {
 		c.visit(sc, start)

@@ -18,7 +18,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// site has pages by path; what is missing is refused, and "hang" never answers.
+// site has pages by path; a missing page is refused, and "hang" never answers.
 var site = map[string]string{
 	"/":        `<a href="/a">a</a> <A class=x HREF='b#top'>b</A> <a href="http://elsewhere.test/">no</a> <a href=missing>m</a>`,
 	"/a":       `<a href="/">back</a> <a href="/deep/c">c</a>`,
@@ -94,7 +94,7 @@ func TestCrawl(t *testing.T) {
 	}
 }
 
-// A page that hangs costs its own time only.
+// A page that hangs costs only its own time.
 func TestPageTimeout(t *testing.T) {
 	pages, took, err := crawlSim(t, 1, "/hanging", time.Minute, 3*time.Second)
 	if err != nil || len(pages) != 8 || !slices.Contains(pages, "http://server/hang: "+future.ErrTimeout.Error()) {
@@ -105,7 +105,7 @@ func TestPageTimeout(t *testing.T) {
 	}
 }
 
-// The deadline ends the crawl, with what there is.
+// The deadline ends the crawl, with the results so far.
 func TestDeadline(t *testing.T) {
 	pages, took, err := crawlSim(t, 1, "/hanging", 10*time.Second, time.Hour)
 	if !errors.Is(err, future.ErrTimeout) || took != 10*time.Second {

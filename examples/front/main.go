@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	connections = 4               // to the server behind
+	connections = 4               // to the backend
 	patience    = 8 * time.Second // for requests under way at the end
 )
 
@@ -52,7 +52,7 @@ func serve(addr, behind string) error {
 	go func() {
 		err := server.Serve(ln)
 		if !errors.Is(err, http.ErrServerClosed) {
-			loop.Stop() // else Shutdown has only begun
+			loop.Stop() // otherwise Shutdown has only begun
 		}
 		served <- err
 	}()
@@ -76,7 +76,7 @@ func serve(addr, behind string) error {
 	return loop.Close()
 }
 
-// front answers with what the server behind says to a line.
+// front answers with the backend's reply to a line.
 type front struct{ pool *pool }
 
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -42,7 +42,7 @@ func behind(t *testing.T) net.Addr {
 	return ln.Addr()
 }
 
-// TestFront asks many times at once, and ends it by SIGTERM.
+// TestFront sends many requests at once, and ends the program by SIGTERM.
 func TestFront(t *testing.T) {
 	p := program.Run(t, "-behind", behind(t).String())
 	client := &http.Client{Timeout: 30 * time.Second}

@@ -9,14 +9,15 @@ import (
 	"github.com/weir-io/weir/frame"
 )
 
-// pool keeps connections to one server open, and asks over the one that has the
-// fewest questions on its way. All of it but Ask and close belongs to the loop.
+// pool keeps connections to one server open, and asks over the one with the
+// fewest outstanding questions. Everything except Ask and close belongs to the
+// loop.
 type pool struct {
 	loop  *weir.Loop
 	links []*link
 }
 
-// link is one connection, or the wait for it.
+// link is one connection, or the wait for one.
 type link struct {
 	t       weir.Transport // nil while there is none
 	redial  *weir.Redialer
@@ -65,7 +66,7 @@ func (k *link) answered(line []byte) error {
 	return nil
 }
 
-// Ask sends a line and waits for the answer, on any goroutine but the loop's.
+// Ask sends a line and waits for the answer, on any goroutine except the loop's.
 func (p *pool) Ask(ctx context.Context, line string) (string, error) {
 	type result struct {
 		answer string
@@ -93,7 +94,7 @@ func (p *pool) ask(line string, tell func(string, error)) {
 	}
 	k := slices.MinFunc(up, func(a, b *link) int { return len(a.waiting) - len(b.waiting) })
 	k.waiting = append(k.waiting, tell)
-	_, _ = k.t.Write([]byte(line + "\n")) // OnLost tells of a failure
+	_, _ = k.t.Write([]byte(line + "\n")) // OnLost reports a failure
 }
 
 // close ends the pool, from any goroutine.

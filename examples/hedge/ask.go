@@ -9,7 +9,7 @@ import (
 	"github.com/weir-io/weir/frame"
 )
 
-// errNoReply is why an attempt failed whose server closed without an answer.
+// errNoReply is the error of an attempt whose server closed without an answer.
 var errNoReply = errors.New("closed without an answer")
 
 // ask is one question to several servers that would all give the same answer.
@@ -28,8 +28,8 @@ type ask struct {
 }
 
 // startAsk asks the first server. done is called once, on the loop and never from
-// inside: with the answer, which is lent, or with what went wrong with every
-// server. question is a line without its end.
+// inside this call: with the answer, which is lent, or with what went wrong with
+// every server. question is a line without its end.
 func startAsk(l *weir.Loop, servers []string, question []byte, patience time.Duration, done func([]byte, error)) {
 	a := &ask{loop: l, servers: servers, question: question, patience: patience, done: done}
 	a.timer = l.NewTimer(a.next)
@@ -56,7 +56,7 @@ func (a *ask) next() {
 	a.timer.Set(a.patience)
 }
 
-// end calls done, and cuts off who is still being asked.
+// end calls done, and cuts off the servers that are still being asked.
 func (a *ask) end(answer []byte, err error) {
 	done := a.done
 	a.done = nil
@@ -108,8 +108,8 @@ func (t *attempt) ConnectionLost(err error) {
 // ConnectFailed implements weir.ConnectFailer.
 func (t *attempt) ConnectFailed(err *weir.ConnectError) { t.failed(err) }
 
-// failed makes the next server be asked at once, unless this one had been given
-// up already.
+// failed asks the next server at once, unless this one had been given up
+// already.
 func (t *attempt) failed(err error) {
 	a := t.ask
 	for i, o := range a.open {

@@ -4,8 +4,8 @@
 //	go run ./examples/redis &
 //	go run ./examples/hedge -patience 50ms PING 127.0.0.1:6390 127.0.0.1:6380
 //
-// Its test shows what such a program needs most: the order of events is forced,
-// in the simulator, into each of the ways that go wrong.
+// Its test shows what such a program needs most: in the simulator it forces the
+// events into each of the orders that go wrong.
 package main
 
 import (

@@ -14,7 +14,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// outcome is what an ask came to.
+// outcome is the result of an ask.
 type outcome struct {
 	calls  int
 	answer string
@@ -61,7 +61,7 @@ func silent(c net.Conn, _ string) { c.Read(make([]byte, 1)) }
 
 func leaving(net.Conn, string) {}
 
-// refused is where nothing listens: the system gives no one a port so low.
+// refused is an address where nothing listens: the system hands out no port so low.
 const refused = "127.0.0.1:1"
 
 // Over real sockets.

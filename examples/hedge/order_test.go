@@ -16,8 +16,8 @@ import (
 
 const (
 	latency = 10 * time.Millisecond
-	// roundTrip is how long an answer takes when nothing is in the way: there
-	// and back to connect, there and back to ask.
+	// roundTrip is how long an answer takes when nothing goes wrong: one round
+	// trip to connect, one to ask.
 	roundTrip = 4 * latency
 )
 
@@ -86,8 +86,8 @@ func (s *stage) until(cond func() bool) {
 	}
 }
 
-// rest runs until nothing more can happen, and wants one outcome and nothing
-// left of the program.
+// rest runs until nothing more can happen, and checks that there is one outcome
+// and that nothing remains of the program.
 func (s *stage) rest() {
 	s.Helper()
 	s.until(nil)
@@ -114,7 +114,7 @@ func (s *stage) wants(answer string, asked ...string) {
 	}
 }
 
-// Nothing in the way: the time that it takes is exact.
+// Nothing goes wrong: the time that it takes is exact.
 func TestUndisturbed(t *testing.T) {
 	s := newStage(t, 1, "first", "second")
 	s.ask(time.Hour)
@@ -125,7 +125,7 @@ func TestUndisturbed(t *testing.T) {
 	}
 }
 
-// Both answers are on their way; the later one to be asked overtakes.
+// Both answers are on their way; that of the server asked later overtakes.
 func TestSecondOvertakes(t *testing.T) {
 	s := newStage(t, 1, "first", "second")
 	hold := s.world.Hold(of(sim.Arrival, "first"))
@@ -167,8 +167,8 @@ func TestBothAtOnce(t *testing.T) {
 	}
 }
 
-// The answer arrives in the very moment at which patience ends: whichever the
-// loop takes first, it is the answer, once.
+// The answer arrives at the very moment when patience runs out: whichever the
+// loop takes first, the outcome is the answer, once.
 func TestAnswerMeetsTimer(t *testing.T) {
 	s := newStage(t, 1, "first", "second")
 	s.ask(roundTrip)
@@ -189,7 +189,7 @@ func TestNoDescriptor(t *testing.T) {
 	}
 }
 
-// The answer comes in pieces, down to a byte.
+// The answer arrives in pieces, down to a byte.
 func TestShortReads(t *testing.T) {
 	s := newStage(t, 1, "first")
 	for nth := range 5 {
@@ -221,7 +221,7 @@ func TestCrashAndSlowConnect(t *testing.T) {
 	s.wants("third says why", "first", "third")
 }
 
-// Whatever goes wrong, the program is told once, with a right answer or an
+// Whatever goes wrong, the program is told once, with a correct answer or an
 // error, and leaves nothing behind. A seed does the same each time.
 func TestSeeds(t *testing.T) {
 	const seeds = 1000

@@ -1,7 +1,7 @@
 // HTTP serves a directory with net/http, unchanged, over weir: the loop accepts,
-// speaks TLS and moves the bytes; the handlers are goroutines as ever. SIGTERM and
-// Ctrl-C end it in good order: requests under way are answered, and the answers
-// leave before the program does.
+// speaks TLS and moves the bytes; the handlers are goroutines as usual. SIGTERM
+// and Ctrl-C shut it down gracefully: requests under way are answered, and the
+// answers are sent before the program exits.
 //
 //	go run ./examples/http &
 //	curl --insecure https://127.0.0.1:8443/README.md
@@ -24,8 +24,8 @@ import (
 	"github.com/weir-io/weir/netconn"
 )
 
-// patience is how long requests under way may take once the program is to end: less
-// than the ten seconds after which containers are killed.
+// patience is how long requests under way may take once the program has to end:
+// less than the ten seconds after which containers are killed.
 const patience = 8 * time.Second
 
 func main() {
@@ -63,7 +63,7 @@ func serve(addr, dir, cert, key string) error {
 	go func() {
 		err := server.Serve(ln)
 		if !errors.Is(err, http.ErrServerClosed) {
-			loop.Stop() // else Shutdown has only begun
+			loop.Stop() // otherwise Shutdown has only begun
 		}
 		served <- err
 	}()
@@ -83,10 +83,10 @@ func serve(addr, dir, cert, key string) error {
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return loop.Close() // it says what was cut
+	return loop.Close() // it reports what was cut
 }
 
-// tlsConfig has the certificate in the files, or one of its own making.
+// tlsConfig has the certificate from the files, or a self-signed one.
 func tlsConfig(cert, key string) (*tls.Config, error) {
 	if cert == "" {
 		return selfSigned()

@@ -23,7 +23,7 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The program's certificate is of its own making.
+	// The program's certificate is self-signed.
 	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer tr.CloseIdleConnections()
 	client := &http.Client{Transport: tr, Timeout: 30 * time.Second}
@@ -50,8 +50,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestTerminated: a request that is under way when SIGTERM comes is answered whole,
-// and the program ends then (R78).
+// TestTerminated: a request that is under way when SIGTERM comes is answered
+// completely, and then the program ends (R78).
 func TestTerminated(t *testing.T) {
 	dir := t.TempDir()
 	want := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)

@@ -13,8 +13,8 @@ import (
 // R61: nineteen lines.
 func TestNineteenLines(t *testing.T) { program.Source(t, 19) }
 
-// Every line reaches every subscriber, also after one has gone and however the
-// line came.
+// Every line reaches every subscriber, even after one has gone and however the
+// line was split.
 func TestPublish(t *testing.T) {
 	addr := program.Start(t)
 	type subscriber struct {
@@ -39,7 +39,7 @@ func TestPublish(t *testing.T) {
 	}
 	var subscribers []subscriber
 	for i := range 3 {
-		// What it hears first, once it has been accepted, is itself.
+		// The first thing that it hears, once it has been accepted, is itself.
 		s := join()
 		subscribers = append(subscribers, s)
 		say(s, fmt.Sprintf("here is %d\n", i))

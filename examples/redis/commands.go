@@ -14,7 +14,7 @@ import (
 // command is one line of the table that serves clients and COMMAND alike.
 type command struct {
 	name    string
-	arity   int // words, its name included; below 0: at least so many
+	arity   int // words, its name included; below 0: at least that many
 	run     func(c *conn, args [][]byte)
 	flags   []string
 	keys    [3]int // first, last, step
@@ -53,7 +53,7 @@ func commands() []command {
 	}
 }
 
-// byName is what the store looks commands up in.
+// byName is the index in which the store looks up commands.
 func byName() map[string]*command {
 	m := make(map[string]*command)
 	for _, c := range commands() {
@@ -62,7 +62,7 @@ func byName() map[string]*command {
 	return m
 }
 
-// lookup finds a command, in upper or lower case; nil where there is none.
+// lookup finds a command, in upper or lower case; nil if there is none.
 func (s *store) lookup(name []byte) *command {
 	var lower [32]byte
 	if len(name) > len(lower) {
@@ -211,8 +211,8 @@ func set(c *conn, args [][]byte) {
 	reply()
 }
 
-// due turns a number of a command into a time of the loop's clock; false where
-// it is too far away for one (292 years).
+// due turns a number in a command into a time of the loop's clock; false if it
+// is too far away for one (292 years).
 func (c *conn) due(n int64, unit time.Duration, absolute bool) (time.Time, bool) {
 	if n > math.MaxInt64/int64(unit) || n < math.MinInt64/int64(unit) {
 		return time.Time{}, false
@@ -354,7 +354,7 @@ func flushall(c *conn, args [][]byte) {
 	c.status("OK")
 }
 
-// parameters are what is so and cannot be changed.
+// parameters are the settings that cannot be changed.
 func (c *conn) parameters() map[string]string {
 	return map[string]string{
 		"save":               "",
@@ -438,7 +438,7 @@ func listCommands(c *conn, args [][]byte) {
 	}
 }
 
-// describe is one command's entry in COMMAND's reply, a null where there is no
+// describe is one command's entry in COMMAND's reply, a null if there is no
 // such command.
 func (c *conn) describe(cmd *command) {
 	if cmd.name == "" {

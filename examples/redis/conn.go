@@ -8,7 +8,7 @@ import (
 
 const (
 	// leave is how much of an unfinished command is left to the transport; a
-	// longer one is held here as it comes.
+	// longer one is kept here as it arrives.
 	leave = 4 << 10
 	// keep is how large a buffer may be between commands.
 	keep = 64 << 10
@@ -92,7 +92,7 @@ func (c *conn) unknown(args [][]byte) {
 	c.error(text)
 }
 
-// clean makes what a client sent fit for a line of a reply.
+// clean makes what a client sent safe for a line of a reply.
 func clean(b []byte) string {
 	b = append([]byte(nil), b[:min(len(b), 128)]...)
 	for i, ch := range b {
@@ -103,7 +103,7 @@ func clean(b []byte) string {
 	return string(b)
 }
 
-// flush sends the reply; what was made of it for one command leaves as one.
+// flush sends the reply; the parts made for one command leave together.
 func (c *conn) flush() {
 	if len(c.out) == 0 {
 		return
@@ -129,7 +129,7 @@ func (c *conn) number(kind byte, n int64) {
 	c.out = append(c.out, '\r', '\n')
 }
 
-// bulkDirect is from which size a value is handed to the transport as it lies.
+// bulkDirect is the size from which a value is passed to the transport without a copy.
 const bulkDirect = 4 << 10
 
 func (c *conn) bulk(b []byte) {

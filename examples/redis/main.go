@@ -1,7 +1,7 @@
 // Redis is a server for the Redis protocol (RESP 2) that keeps strings in
-// memory: GET, SET with expiry, DEL, INCR and what redis-cli and redis-benchmark
-// ask for besides. It shows a bounded feed parser, pipelining without a line of
-// code for it, and one timer of the loop for each key that expires.
+// memory: GET, SET with expiry, DEL, INCR and whatever else redis-cli and
+// redis-benchmark ask for. It shows a bounded feed parser, pipelining without a
+// line of code for it, and one timer of the loop for each key that expires.
 //
 //	go run ./examples/redis &
 //	redis-cli -p 6380 SET greeting hello EX 10

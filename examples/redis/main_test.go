@@ -108,7 +108,7 @@ func (c *client) reply() string {
 	return line
 }
 
-// conversation is what a client says and Redis answers: a reply each.
+// conversation is what a client sends and what Redis answers: a reply for each.
 var conversation = []struct{ command, reply string }{
 	{"PING", "+PONG"},
 	{"ping hello", "hello"},
@@ -188,7 +188,7 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// The same without sockets, pipelined, and however it is cut (behaviour 92).
+// The same without sockets, pipelined, and however it is split (behaviour 92).
 func TestPipelineEveryChop(t *testing.T) {
 	var stream bytes.Buffer
 	for _, x := range conversation {
@@ -272,8 +272,8 @@ func TestInlineWords(t *testing.T) {
 	}
 }
 
-// A large value goes through whatever the transport keeps for us, and its
-// buffer goes.
+// A large value passes, however much the transport keeps for us, and its buffer
+// is released.
 func TestLargeValue(t *testing.T) {
 	addr := start(t)
 	c := dial(t, addr)
@@ -286,8 +286,8 @@ func TestLargeValue(t *testing.T) {
 	}
 }
 
-// Expiry on the loop's timers: never early, and then gone without being asked
-// for.
+// Expiry by the loop's timers: never early, and then the key is gone without
+// being asked for.
 func TestExpiry(t *testing.T) {
 	c := dial(t, start(t))
 	begin := time.Now()
@@ -308,8 +308,8 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// A client that pipelines and never reads is not read from any more: what it
-// is owed stays bounded.
+// A client that pipelines and never reads is no longer read from: the replies
+// that it is owed stay bounded.
 func TestClientThatNeverReads(t *testing.T) {
 	r := weirtest.NewRecorder(t)
 	r.SetRoom(0)
@@ -345,12 +345,12 @@ func TestNoAllocationPerGet(t *testing.T) {
 	}
 }
 
-// discard is a transport of which nothing but Write is called.
+// discard is a transport on which only Write is called.
 type discard struct{ weir.Transport }
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// The public client, where it is installed.
+// The public client, if it is installed.
 func TestRedisCLI(t *testing.T) {
 	cli, err := exec.LookPath("redis-cli")
 	if err != nil {

@@ -15,12 +15,13 @@ const (
 	maxBulk = 512 << 20 // bytes of an argument
 )
 
-// A request is a command on its way in: an array of bulk strings,
+// A request is an incoming command: an array of bulk strings,
 //
 //	*2 CRLF $4 CRLF ECHO CRLF $2 CRLF hi CRLF
 //
-// or an inline line of words. parse goes on where it stopped when it is called
-// again with more bytes behind the same ones, so no byte is looked at twice.
+// or an inline line of words. parse continues where it stopped when it is
+// called again with more bytes after the same ones, so no byte is examined
+// twice.
 type request struct {
 	pos   int      // parsed so far
 	left  int      // arguments still to come
@@ -38,7 +39,7 @@ func (r *request) reset() {
 	}
 }
 
-// need returns how many bytes parse wants before it can go on; 0 where it does
+// need returns how many bytes parse wants before it can continue; 0 if it does
 // not know.
 func (r *request) need() int {
 	if !r.open {
@@ -48,8 +49,7 @@ func (r *request) need() int {
 }
 
 // parse reports whether b holds the whole of the command; r.pos is then its
-// length and r.args, slices of b, its words. Its errors are what the client is
-// told.
+// length and r.args, slices of b, its words. Its errors are sent to the client.
 func (r *request) parse(b []byte) (whole bool, err error) {
 	if !r.array {
 		if len(b) == 0 {
@@ -129,8 +129,8 @@ func (r *request) inline(b []byte) (bool, error) {
 	return true, nil
 }
 
-// splitWords appends the words of a line: apart by white space, "quoted" with
-// escapes, or 'quoted' with none but \'.
+// splitWords appends the words of a line: separated by white space, "quoted"
+// with escapes, or 'quoted' with no escape except \'.
 func splitWords(words [][]byte, line []byte) (_ [][]byte, ok bool) {
 	for {
 		line = bytes.TrimLeft(line, " \t\r\n\v\f\x00")
@@ -168,7 +168,7 @@ func cutWord(line []byte) (word, rest []byte, ok bool) {
 
 func isSpace(c byte) bool { return bytes.IndexByte([]byte(" \t\r\n\v\f\x00"), c) >= 0 }
 
-// unquote returns what is quoted at the beginning of s, and how long it is
+// unquote returns the quoted word at the beginning of s, and how long it is
 // there.
 func unquote(s []byte) (text []byte, n int, ok bool) {
 	quote := s[0]
@@ -204,7 +204,7 @@ func quoteByte(c byte) string {
 	return fmt.Sprintf("'%c'", c)
 }
 
-// parseInt takes integers as Redis does: no sign but -, no leading zeros.
+// parseInt takes integers as Redis does: no sign except -, no leading zeros.
 func parseInt(b []byte) (int64, bool) {
 	digits := b
 	if len(digits) > 1 && digits[0] == '-' {

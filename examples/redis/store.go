@@ -6,8 +6,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// store is the data, all on one loop: commands follow one another and need no
-// locks.
+// store is the data, all on one loop: commands run one after another and need
+// no locks.
 type store struct {
 	keys     map[string]*entry
 	commands map[string]*command
@@ -73,5 +73,5 @@ func (s *store) expire(l *weir.Loop, key []byte, e *entry, due time.Time) {
 
 func (e *entry) expires() bool { return e.timer != nil && e.timer.Running() }
 
-// persist takes the expiry away; false if there was none.
+// persist removes the expiry; false if there was none.
 func (e *entry) persist() bool { return e.timer != nil && e.timer.Stop() }

@@ -1,6 +1,6 @@
-// Shutdown is a server that ends in good order. It answers each line in capitals;
-// on SIGTERM or Ctrl-C it stops listening, says good-bye to everyone, and goes when
-// all that it wrote has left.
+// Shutdown is a server that shuts down gracefully. It answers each line in
+// capitals; on SIGTERM or Ctrl-C it stops listening, says good-bye to everyone, and
+// exits when everything it wrote has left.
 //
 //	go run ./examples/shutdown & nc 127.0.0.1 7003
 package main

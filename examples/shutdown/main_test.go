@@ -7,7 +7,7 @@ import (
 	"github.com/weir-io/weir/examples/internal/program"
 )
 
-// TestTerminated: lines are answered, and at SIGTERM everyone hears the end.
+// TestTerminated: lines are answered, and at SIGTERM everyone is told good-bye.
 func TestTerminated(t *testing.T) {
 	p := program.Run(t)
 	c := program.Dial(t, p.Addr)

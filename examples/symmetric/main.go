@@ -1,6 +1,6 @@
 // Symmetric shows a protocol in which both ends ask and answer on one
 // connection: the server, asked for a greeting, first asks its client for the
-// name. Neither end has a thread that waits, and neither can wait for ever for
+// name. Neither end has a thread that waits, and neither can wait forever for
 // the other to be in the right state.
 //
 //	go run ./examples/symmetric
@@ -49,8 +49,8 @@ func greeter(t *task.Task, c *stream.Stream) error {
 	}).serve(t)
 }
 
-// greet is the client's: it asks for all greetings at once, and answers what it
-// is asked meanwhile.
+// greet is the client's end: it asks for all greetings at once, and answers
+// what it is asked meanwhile.
 func greet(t *task.Task, l *weir.Loop, address, name string, hours ...string) (greetings []string, err error) {
 	c, err := stream.Dial(t, l, "tcp", address)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// play greets in the simulator and returns what came of it.
+// play greets in the simulator and returns the result.
 func play(t *testing.T, seed uint64, serve func(*task.Task, *stream.Stream) error, hours ...string) (greetings []string, err error) {
 	weirtest.CheckLeaks(t)
 	s := weirtest.NewSim(t, seed, weirtest.WithFaults(weirtest.Faults{CutRead: 0.4, CutWrite: 0.4, CutWire: 0.4, Jitter: 10 * time.Millisecond}))
@@ -40,7 +40,7 @@ func play(t *testing.T, seed uint64, serve func(*task.Task, *stream.Stream) erro
 }
 
 // Both ends wait for replies while they serve requests, however the bytes are
-// cut (R7, R54).
+// split (R7, R54).
 func TestSymmetric(t *testing.T) {
 	var hours, want []string
 	for i := range 20 {
@@ -55,7 +55,7 @@ func TestSymmetric(t *testing.T) {
 	}
 }
 
-// A server that says nonsense, or goes away, ends the client with the reason.
+// A server that sends nonsense, or goes away, ends the client with the reason.
 func TestBadServers(t *testing.T) {
 	_, err := play(t, 1, func(t *task.Task, c *stream.Stream) error {
 		return c.Send(t, []byte("what?\n"))

@@ -47,12 +47,12 @@ func (p *peer) ask(s *future.Scheduler, question string) *future.Future[string] 
 	return f
 }
 
-// serve reads until the other end has finished. An answer settles what waits for
-// it. A question gets a task of its own, which may ask the other end before it
-// answers.
+// serve reads until the other end has finished. An answer settles the future
+// that waits for it. A question gets a task of its own, which may ask the other
+// end before it answers.
 func (p *peer) serve(t *task.Task) error {
 	return t.With(func(sc *task.Scope) error {
-		defer sc.Cancel(nil) // nobody hears the answers any more
+		defer sc.Cancel(nil) // no one hears the answers any more
 		for {
 			line, err := p.c.ReadLine(t, lineMost)
 			if err != nil {
@@ -65,7 +65,7 @@ func (p *peer) serve(t *task.Task) error {
 			case kind == "!":
 				promise, ok := p.waiting[n]
 				if !ok {
-					continue // whoever asked has given up
+					continue // the asker has given up
 				}
 				delete(p.waiting, n)
 				promise.Resolve(text)

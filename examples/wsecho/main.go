@@ -1,5 +1,5 @@
 // Command wsecho is a WebSocket server that sends every message back, and a
-// client that sends some and checks what comes back.
+// client that sends messages and checks what comes back.
 //
 //	wsecho [-compress] [ADDR]                       serve, on 127.0.0.1:7000
 //	wsecho [-compress] -send N[,N...] ADDR[/PATH]   send messages of N bytes, text and binary
@@ -44,7 +44,7 @@ func serve(addr string, c ws.Config) error {
 	return weir.ListenAndServe("tcp", addr, layer.Server(func(weir.Transport) weir.Protocol { return &echo{} }, ws.Server(c)))
 }
 
-// echo sends every message back as what it was.
+// echo sends every message back as the kind that it was.
 type echo struct {
 	t weir.Transport
 	m ws.Messenger
@@ -61,8 +61,8 @@ func (e *echo) EOFReceived(int) (keepOpen bool, err error) { return false, nil }
 func (e *echo) PauseWriting()                              { e.t.PauseReading() }
 func (e *echo) ResumeWriting()                             { e.t.ResumeReading() }
 
-// talk sends messages of the lengths, one after another and each in both kinds,
-// and compares.
+// talk sends messages of these lengths, one after another and each in both
+// kinds, and compares.
 func talk(addr string, c ws.Config, lengths string) error {
 	addr, path, _ := strings.Cut(addr, "/")
 	c.Path = "/" + path
@@ -102,7 +102,7 @@ func (c *client) ConnectionMade(t weir.Transport) {
 	c.next()
 }
 
-// kind is of the message that is on its way.
+// kind is the kind of the message that is on its way.
 func (c *client) kind() ws.Kind {
 	if c.at%2 == 0 {
 		return ws.Text

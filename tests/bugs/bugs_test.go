@@ -1,4 +1,4 @@
-// Package bugs holds what others got wrong, or weir once did, and shows that a
+// Package bugs holds bugs that others had, or weir once had, and shows that a
 // test would find each of them again.
 //
 // A file NAME.patch puts one bug back. It is a unified diff whose header says
@@ -57,8 +57,8 @@ const root = "../.."
 type row struct {
 	id    string   // as patches have it: "L1"
 	what  string   // what went wrong, in a sentence
-	seen  string   // in what it was seen; "" for weir alone
-	tests []string // what holds it now: "./relay TestResetAfterBytes/tls"
+	seen  string   // where it was seen; "" for weir alone
+	tests []string // what checks it now: "./relay TestResetAfterBytes/tls"
 }
 
 // A patch puts one bug back.
@@ -136,7 +136,7 @@ func parsePatch(name, text string) (p patch, err error) {
 		case strings.HasPrefix(line, "+"):
 			h.new += line[1:] + "\n"
 		case line == "":
-			h.old += "\n" // an editor took the blank off an empty line of context
+			h.old += "\n" // an editor removed the blank from an empty line of context
 			h.new += "\n"
 		default:
 			h.old += line[1:] + "\n"
@@ -225,8 +225,8 @@ func (p patch) overlay(t *testing.T) string {
 	return name
 }
 
-// TestPlanted sees that each bug can be planted and that the tests it names
-// exist; with -planted it also runs them and sees each of them fail.
+// TestPlanted checks that each bug can be planted and that the tests it names
+// exist; with -planted it also runs them and checks that each of them fails.
 func TestPlanted(t *testing.T) {
 	k, n := shards(t)
 	for i, p := range patches(t) {
@@ -308,7 +308,7 @@ func (f finder) pattern() string {
 	return "^" + name + "$"
 }
 
-// checkRows sees that what rows name exists.
+// checkRows checks that the tests named in rows exist.
 func checkRows(t *testing.T, rows []row) {
 	t.Helper()
 	for _, r := range rows {
@@ -327,8 +327,8 @@ func checkRows(t *testing.T, rows []row) {
 	}
 }
 
-// exists reports whether the package has the test, and a case of the name. A
-// case's name may stand in a suite that the test runs.
+// exists reports whether the package has the test, and a case of that name. The
+// case's name may be in a suite that the test runs.
 func (f finder) exists() error {
 	name, rest, cases := strings.Cut(f.run, "/")
 	in, err := sourcesOf(f.pkg)
@@ -359,8 +359,8 @@ func (f finder) exists() error {
 	return fmt.Errorf("%s %s: there is no case %q", f.pkg, name, last)
 }
 
-// sources are the names of a package's functions and its strings, as case names
-// have them.
+// sources are the names of a package's functions and its strings, in the form
+// that case names have.
 type sources struct{ funcs, words map[string]bool }
 
 func sourcesOf(pkg string) (sources, error) {

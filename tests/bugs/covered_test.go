@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// ids are the bugs that every edge was searched for, by their letters and numbers:
-// L of the library, C of the command, N of names, S of attacks; A, B and X are the
-// reports that they were seen by.
+// ids are the edges and the reports, by their letters and numbers: L for the
+// library, C for the command, N for names, S for attacks; A, B and X for the
+// reports in which they were seen.
 func ids() []string {
 	all := strings.Fields("A6 A7 A8 A9 A10 A12 A13 A14 A16 A17 A18 A19 A20 A21 A22 A23 A24 A25 A27 A29 A30 A31 A32 A33 A34 A35 " +
 		"B4 B5 B6 B8 B9 B12 B22s X1 X2 X3 X4b")
@@ -29,7 +29,7 @@ func ids() []string {
 	return all
 }
 
-// rowIDs are the ids of all rows, read from the files that have them.
+// rowIDs are the ids of all rows, read from the rows' files.
 func rowIDs(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob("rows*_test.go")
@@ -59,8 +59,8 @@ func rowIDs(t *testing.T) []string {
 	return all
 }
 
-// open are ids that may be without a patch and a row: S1 and S14 are planned. Take one
-// out when it has a line.
+// open are ids that may have neither a patch nor a row: S1 and S14 are planned. Remove
+// an id when it gets one.
 var open = strings.Fields("S1 S14")
 
 // TestCovered: each id has a patch or a row, unless it is open.

@@ -2,7 +2,7 @@ package bugs
 
 import "testing"
 
-// TestRowsBackends: faults of backends, limits in time and the simulator that no
+// TestRowsBackends: faults of backends, time limits and the simulator that no
 // small patch puts back.
 func TestRowsBackends(t *testing.T) {
 	checkRows(t, []row{

@@ -2,7 +2,7 @@ package bugs
 
 import "testing"
 
-// TestRowsLife: the command's life, what no small patch puts back.
+// TestRowsLife: faults in the command's life that no small patch puts back.
 func TestRowsLife(t *testing.T) {
 	checkRows(t, []row{
 		{

@@ -2,7 +2,7 @@ package bugs
 
 import "testing"
 
-// TestRows: what no small patch puts back, and the tests that hold it.
+// TestRows: faults that no small patch puts back, and the tests that find them.
 func TestRows(t *testing.T) {
 	checkRows(t, []row{
 		{

@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// door admits so many at once and counts, for the loops of a group too.
+// door admits a number of connections at once and counts, for the loops of a group too.
 type door struct {
 	mu                sync.Mutex
 	most, open, asked int
@@ -37,8 +37,8 @@ func (d *door) Left(netip.Addr) {
 	d.open--
 }
 
-// TestAdmission: a listener makes nothing for a connection that its Admission
-// refuses, the peer sees it closed, and each that was admitted leaves once,
+// TestAdmission: a listener creates nothing for a connection that its Admission
+// refuses, the peer sees it closed, and each admitted connection leaves once,
 // however it ends: refused by the factory, closed, cut with the loop.
 func TestAdmission(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
@@ -71,7 +71,7 @@ func TestAdmission(t *testing.T) {
 		turns(t, l, "one to leave", func() bool { return d.open == 1 })
 		dial(t, ln.Addr(), 1)
 		turns(t, l, "one more", func() bool { return d.open == 2 && len(ts) == 3 })
-		_ = l.Close() // says what it cut
+		_ = l.Close() // reports what it cut
 		if d.open != 0 {
 			t.Errorf("%d never left", d.open)
 		}

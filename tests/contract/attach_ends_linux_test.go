@@ -13,7 +13,7 @@ import (
 	"github.com/weir-io/weir/internal/backend/backendtest"
 )
 
-// halfOpen is a protocol that goes on after the end of the peer's stream.
+// halfOpen is a protocol that continues after the end of the peer's stream.
 type halfOpen struct {
 	got   []byte
 	ended bool
@@ -60,7 +60,7 @@ func dupFD(t *testing.T, fd int) int {
 	return n
 }
 
-// TestReaderGoneIdle: whoever reads what we write goes away while nothing is
+// TestReaderGoneIdle: the reader of our output goes away while nothing is
 // written, and the connection is lost (behaviour 59), whatever the other
 // direction is and does.
 func TestReaderGoneIdle(t *testing.T) {
@@ -123,8 +123,8 @@ func TestReaderGoneIdle(t *testing.T) {
 }
 
 // TestOneSocketTwice: a socket that is passed as both directions, as inetd does,
-// is one stream: the end of writing reaches the peer, and what it says afterwards
-// still comes.
+// is one stream: the end of writing reaches the peer, and what the peer sends
+// afterwards still arrives.
 func TestOneSocketTwice(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		fd, peer := socketFDs(t)
@@ -144,7 +144,7 @@ func TestOneSocketTwice(t *testing.T) {
 		}
 		heard := make(chan string, 1)
 		go func() {
-			b, _ := io.ReadAll(peer) // what was read is what counts
+			b, _ := io.ReadAll(peer) // only what was read counts
 			_, _ = peer.WriteString("late")
 			_ = peer.Close()
 			heard <- string(b)
@@ -156,9 +156,9 @@ func TestOneSocketTwice(t *testing.T) {
 	})
 }
 
-// TestSpliceOfBlocking: a socket that was passed set to block, as inetd passes them,
-// is not spliced, either way: the system would wait in it, and a splice that has
-// begun could not go on.
+// TestSpliceOfBlocking: a socket that was passed in blocking mode, as inetd passes
+// them, is not spliced in either direction: the system call would wait in it, and a
+// splice that has begun could not continue.
 func TestSpliceOfBlocking(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		var ends [2]weir.Transport
@@ -186,9 +186,9 @@ func TestSpliceOfBlocking(t *testing.T) {
 	})
 }
 
-// TestPeerDeparted: of a UNIX socket it can be told whether the peer has ended its
-// writing or has gone altogether, and of a terminal too. Where it has gone, nothing
-// is waited for.
+// TestPeerDeparted: for a UNIX socket, and for a terminal, weir can tell whether
+// the peer has ended its writing or has gone altogether. If it has gone, weir waits
+// for nothing.
 func TestPeerDeparted(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		fd, peer := socketFDs(t)
@@ -210,7 +210,7 @@ func TestPeerDeparted(t *testing.T) {
 		}
 		b := make([]byte, len("reply"))
 		go func() {
-			_, _ = io.ReadFull(peer, b) // the close is what is waited for
+			_, _ = io.ReadFull(peer, b) // the test waits for the close
 			_ = peer.Close()
 		}()
 		turns(t, l, "ConnectionLost", func() bool { return p.lost })

@@ -12,8 +12,8 @@ import (
 )
 
 // A reset ends a stream's read and its write, and one Wait reports both: the
-// second result must not meet a buffer that has gone to another stream. Many
-// streams, so that it would.
+// second result must not meet a buffer that has gone to another stream. There
+// are many streams, so that it would.
 func TestReadAndWriteEndInOneBatch(t *testing.T) {
 	const conns = 20
 	w := sim.New(1, sim.Config{Faults: sim.Faults{Shuffle: true}})
@@ -69,7 +69,7 @@ func TestReadAndWriteEndInOneBatch(t *testing.T) {
 	}
 }
 
-// TestWritesJoined: what one callback writes in small pieces leaves in one write
+// TestWritesJoined: small pieces written in one callback leave in one write
 // (R20); a large piece is sent at once and not copied.
 func TestWritesJoined(t *testing.T) {
 	s := weirtest.NewSim(t, 1)

@@ -9,7 +9,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// pausedReader uses ten bytes, pauses, and goes on after a second.
+// pausedReader uses ten bytes, pauses, and continues after a second.
 type pausedReader struct {
 	t     weir.Transport
 	got   int
@@ -37,8 +37,9 @@ func (p *pausedReader) DataReceived(b []byte) (int, error) {
 func (p *pausedReader) ConnectionLost(err error) { p.lost = append(p.lost, err) }
 
 // TestBrokenOrder: a reset ends a write and, in the same batch, the read or the wait for
-// a hang-up beside it. In whatever order the two are told, a reader that has paused gets
-// what had come before (behaviour 29), whether the stream keeps it or the system does.
+// a hang-up beside it. In whatever order the two are reported, a reader that has paused
+// gets what had arrived before (behaviour 29), whether the stream or the system keeps
+// it.
 func TestBrokenOrder(t *testing.T) {
 	for name, first := range map[string]bool{"kept by the stream": false, "kept by the system": true} {
 		t.Run(name, func(t *testing.T) {
@@ -66,7 +67,7 @@ func brokenOrder(t *testing.T, first bool, seed uint64) {
 	here.Connect("tcp", netip.AddrPortFrom(there.Addrs()[0], 7).String(), p)
 	s.Until("the connection", func() bool { return server != nil && p.t != nil })
 	there.Loop().Soon(func() { _, _ = server.Write(make([]byte, 100)) })
-	// More than systems take, so that a write waits.
+	// More than the system takes, so that a write waits.
 	here.Soon(func() { _, _ = p.t.Write(make([]byte, 4<<20)) })
 	if first {
 		if err := s.RunFor(time.Second); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// scriptCarrier notes what it is told, and does what a test says.
+// scriptCarrier notes its calls, and does what a test says.
 type scriptCarrier struct {
 	feed   *weir.Feed
 	calls  []string
@@ -43,7 +43,7 @@ func (c *scriptCarrier) Close(abort bool) {
 	}
 }
 
-// carriedBy makes a feed of c's.
+// carriedBy makes a feed for c.
 func carriedBy(t *testing.T, l *weir.Loop, c *scriptCarrier) {
 	t.Helper()
 	feed, err := l.Carry(c)
@@ -63,7 +63,7 @@ func served(t *testing.T, l *weir.Loop, c *scriptCarrier) *endCounter {
 	return p
 }
 
-// endCounter counts what it is told, and keeps the stream open after its end.
+// endCounter counts its callbacks, and keeps the stream open after its end.
 type endCounter struct {
 	weir.Transport
 	made, lost, failed int
@@ -86,7 +86,7 @@ func someTurns(t *testing.T, l *weir.Loop) {
 	}
 }
 
-// TestAbortInFeedFactory: a protocol that was made hears of the end, also where the
+// TestAbortInFeedFactory: a protocol that was made is told of the end, even if the
 // carrier is closed before the factory has returned (G1).
 func TestAbortInFeedFactory(t *testing.T) {
 	l := newLoop(t)
@@ -101,7 +101,7 @@ func TestAbortInFeedFactory(t *testing.T) {
 	}
 }
 
-// TestCloseBesideFeedThatNeverBegan: a Loop's Close is one for all connections.
+// TestCloseBesideFeedThatNeverBegan: a Loop's Close closes all connections.
 func TestCloseBesideFeedThatNeverBegan(t *testing.T) {
 	l, err := weir.New()
 	if err != nil {
@@ -119,8 +119,8 @@ func TestCloseBesideFeedThatNeverBegan(t *testing.T) {
 	}
 }
 
-// TestFailedAfterEnd: WriteFailed is told where the carrier fails after the peer's
-// end of stream, to a protocol that keeps its side open, and the loss has the reason.
+// TestFailedAfterEnd: if the carrier fails after the peer's end of stream, a protocol
+// that keeps its side open gets WriteFailed, and the loss has the reason.
 func TestFailedAfterEnd(t *testing.T) {
 	l := newLoop(t)
 	defer l.Close()
@@ -138,7 +138,7 @@ func TestFailedAfterEnd(t *testing.T) {
 	}
 }
 
-// TestWriteInWrite: what a protocol writes while its carrier is writing leaves too.
+// TestWriteInWrite: what a protocol writes while its carrier is writing is sent too.
 func TestWriteInWrite(t *testing.T) {
 	l := newLoop(t)
 	defer l.Close()

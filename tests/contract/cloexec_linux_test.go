@@ -9,7 +9,7 @@ import (
 )
 
 // TestChildrenInheritNothing starts a program while every kind of descriptor is
-// open: none of them is the program's as well, or closing one here would close
+// open: the program must inherit none of them, or closing one here would close
 // nothing.
 func TestChildrenInheritNothing(t *testing.T) {
 	child := func() string {

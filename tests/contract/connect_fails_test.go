@@ -14,11 +14,11 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 )
 
-// unhearing is a protocol that is no ConnectFailer.
+// unhearing is a protocol that is not a ConnectFailer.
 type unhearing struct{ told }
 
-// closedPort is an address that refuses: tcpmux has gone everywhere, and the system
-// gives no one a port so low.
+// closedPort is an address that refuses: tcpmux has disappeared everywhere, and the
+// system hands out no port so low.
 const closedPort = "127.0.0.1:1"
 
 // failer is a ConnectFailer of a function.
@@ -29,8 +29,8 @@ type failer struct {
 
 func (f *failer) ConnectFailed(err *weir.ConnectError) { f.failed(err) }
 
-// TestConnectNeverSilent: a connect or handshake that fails is told to the
-// protocol, or else to the error handler: once, whoever stands between (L8).
+// TestConnectNeverSilent: a connect or handshake that fails is reported to the
+// protocol, or else to the error handler: once, whatever is in between (L8).
 func TestConnectNeverSilent(t *testing.T) {
 	refused := closedPort
 	ended, err := net.Listen("tcp", "127.0.0.1:0") // accepts and closes
@@ -128,7 +128,7 @@ func TestConnectNeverSilent(t *testing.T) {
 }
 
 // TestConnectDuringClose: asking again in ConnectFailed while the loop is closed
-// ends at once, and whoever asks elsewhere is told (L15).
+// ends at once, and a protocol that asks elsewhere is told (L15).
 func TestConnectDuringClose(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, l *weir.Loop) {
 		calls, late := 0, 0
@@ -173,7 +173,7 @@ func (p *lostFunc) ConnectionMade(weir.Transport)      { p.made() }
 func (p *lostFunc) DataReceived(b []byte) (int, error) { return len(b), nil }
 func (p *lostFunc) ConnectionLost(error)               { p.lost() }
 
-// TestRedialDuringClose: Again in ConnectFailed during Close asks for nothing.
+// TestRedialDuringClose: Again in ConnectFailed during Close has no effect.
 func TestRedialDuringClose(t *testing.T) {
 	l := newLoop(t)
 	calls := 0
@@ -190,14 +190,14 @@ func TestRedialDuringClose(t *testing.T) {
 	}
 }
 
-// panics is a resolver that does.
+// panics is a resolver that panics.
 type panics struct{}
 
 func (panics) LookupNetIP(*weir.Loop, string, string, func([]netip.Addr, error)) func() {
 	panic("on purpose")
 }
 
-// TestConnectPanics: a connect whose resolver or filter panics has failed (L6).
+// TestConnectPanics: a connect whose resolver or filter panics fails (L6).
 func TestConnectPanics(t *testing.T) {
 	filter := weir.WithAddrFilter(func(netip.AddrPort) error { panic("on purpose") })
 	for name, c := range map[string]struct {
@@ -227,8 +227,8 @@ func TestConnectPanics(t *testing.T) {
 	}
 }
 
-// TestGoexitKeepsTheRest: a callback that ends the loop's goroutine takes nothing
-// with it that was queued or had happened (L6).
+// TestGoexitKeepsTheRest: a callback that ends the loop's goroutine loses nothing
+// that was queued or had happened (L6).
 func TestGoexitKeepsTheRest(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, l *weir.Loop) {
 		var ran []string

@@ -15,7 +15,7 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// names is a resolver that knows some, after a while.
+// names is a resolver that knows some names, after a while.
 type names struct {
 	addrs map[string][]netip.Addr
 	after time.Duration
@@ -35,7 +35,7 @@ func (n *names) LookupNetIP(l *weir.Loop, _, host string, done func([]netip.Addr
 	return func() { n.gone++; t.Stop() }
 }
 
-// caller is a protocol that writes down how a connect ended.
+// caller is a protocol that records how a connect ended.
 type dialed struct {
 	t     weir.Transport
 	err   *weir.ConnectError
@@ -118,8 +118,8 @@ func (d *dialWorld) run(p *dialed) time.Duration {
 	return d.w.Now() - start
 }
 
-// rest lets everything end and checks that nothing is left but the connections
-// (G6, behaviour 66).
+// rest lets everything end and checks that nothing is left except the
+// connections (G6, behaviour 66).
 func (d *dialWorld) rest(handles int, p *dialed) {
 	d.t.Helper()
 	if err := d.w.RunFor(10 * time.Minute); err != nil {
@@ -238,7 +238,7 @@ func TestConnecting(t *testing.T) {
 				}
 			}
 			d.rest(1, p)
-			// It may be stopped there, and the last failure is ConnectFailed's.
+			// It may be stopped there, and the last failure goes to ConnectFailed.
 			p = &dialed{}
 			var x *weir.Connector
 			p.quit = func() { x.Stop() }

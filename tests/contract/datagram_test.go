@@ -16,7 +16,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// packets is a PacketProtocol that writes everything down.
+// packets is a PacketProtocol that records everything.
 type packets struct {
 	e      *weir.PacketEndpoint
 	trace  []string
@@ -58,7 +58,7 @@ func (p *packets) EndpointLost(err error) {
 	}
 }
 
-// cutPackets also wants what was cut.
+// cutPackets also takes truncated datagrams.
 type cutPackets struct {
 	packets
 	cut [][]byte
@@ -88,8 +88,8 @@ func endpoint(t *testing.T, l *weir.Loop, network string, p weir.PacketProtocol,
 	return e
 }
 
-// TestEmptyDatagramsAreBounded: what waits to be sent is counted too, since
-// empty datagrams have no bytes to count.
+// TestEmptyDatagramsAreBounded: waiting datagrams are counted too, since empty
+// ones have no bytes to count.
 func TestEmptyDatagramsAreBounded(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		slow, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "slow")})
@@ -113,7 +113,7 @@ func TestEmptyDatagramsAreBounded(t *testing.T) {
 	})
 }
 
-// markedPackets counts what an endpoint says of its queue.
+// markedPackets counts what an endpoint reports about its queue.
 type markedPackets struct{ paused int }
 
 func (p *markedPackets) EndpointMade(*weir.PacketEndpoint)      {}
@@ -336,8 +336,9 @@ func TestPacketEndpoint(t *testing.T) {
 	})
 }
 
-// TestPacketBuffer: what cannot leave is buffered up to a bound, in order, with
-// PauseWriting and ResumeWriting in turns, and Close sends it (R50, behaviour 39).
+// TestPacketBuffer: datagrams that cannot leave are buffered up to a bound, in
+// order, with PauseWriting and ResumeWriting alternating, and Close sends them
+// (R50, behaviour 39).
 func TestPacketBuffer(t *testing.T) {
 	for seed := range uint64(20) {
 		s := weirtest.NewSim(t, seed+1, weirtest.WithFaults(weirtest.Faults{SendWait: 0.9, Loopback: -1}))
@@ -381,8 +382,9 @@ type pausedPackets struct {
 func (p *pausedPackets) PauseWriting()  { p.pauses++ }
 func (p *pausedPackets) ResumeWriting() { p.resumes++ }
 
-// TestPacketSeeds: whatever befalls datagrams, what arrives was sent, with its
-// sender; each endpoint is lost once, and nothing is left over (G1, G6).
+// TestPacketSeeds: whatever happens to datagrams, each one that arrives was
+// sent, and by that sender; each endpoint is lost once, and nothing is left
+// over (G1, G6).
 func TestPacketSeeds(t *testing.T) {
 	seeds := uint64(400)
 	if testing.Short() {
@@ -412,7 +414,7 @@ func packetSeed(t *testing.T, seed uint64) {
 			}
 		}
 		if err != nil {
-			return // no socket to be had under this seed
+			return // no socket available under this seed
 		}
 		all = append(all, p)
 	}
@@ -464,7 +466,7 @@ func packetSeed(t *testing.T, seed uint64) {
 	}
 }
 
-// TestGroups: everybody in a multicast group gets what is sent there, and nobody
+// TestGroups: everyone in a multicast group gets what is sent there, and no one
 // else (R51).
 func TestGroups(t *testing.T) {
 	onEveryLoop(t, func(t *testing.T, mk loopMaker) {

@@ -24,8 +24,8 @@ import (
 	"github.com/weir-io/weir/task"
 )
 
-// guarded lists the methods of package weir that look which goroutine calls, as
-// "stream.Close": the type, and the name that is reported.
+// guarded lists the methods of package weir that check which goroutine calls
+// them, such as "stream.Close": the type, and the name that is reported.
 func guarded(t *testing.T) map[string]bool {
 	t.Helper()
 	names, err := filepath.Glob("../../*.go")
@@ -177,7 +177,7 @@ func TestWrongGoroutine(t *testing.T) {
 			t.Errorf("%s is not guarded", name)
 		}
 	}
-	// The loop runs on this goroutine and calls fn, which lets another one try.
+	// The loop runs on this goroutine and calls fn, which lets another goroutine try.
 	l.Soon(func() {
 		for _, name := range slices.Sorted(maps.Keys(calls)) {
 			told.Reset()
@@ -205,7 +205,7 @@ func TestWrongGoroutine(t *testing.T) {
 	_ = ln.Close()
 }
 
-// idleSource is a source from which nothing comes.
+// idleSource is a source without events.
 type idleSource struct{}
 
 func (idleSource) Attach(func()) error { return nil }
@@ -223,7 +223,7 @@ func (m *maker) ConnectFailed(*weir.ConnectError)   {}
 type slowProtocol struct{ maker }
 
 // TestSlowNames: a slow callback is reported with what ran, whatever calls it, so that
-// one finds it (R62).
+// it can be found (R62).
 func TestSlowNames(t *testing.T) {
 	var reported []*weir.SlowError
 	l, err := weir.New(weir.WithDebug(time.Nanosecond), quiet(), weir.WithErrorHandler(func(err error) {

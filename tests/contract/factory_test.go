@@ -11,8 +11,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestFactoryWrites: what a Factory writes is sent before what ConnectionMade does,
-// and a Factory that refuses, closes or aborts after it leaves nothing.
+// TestFactoryWrites: what a Factory writes is sent before what ConnectionMade
+// writes, and a Factory that then refuses, closes or aborts leaves nothing behind.
 func TestFactoryWrites(t *testing.T) {
 	big := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
@@ -80,7 +80,7 @@ func TestFactoryWrites(t *testing.T) {
 }
 
 // TestFactoryRefusesWhileWriting: the write that a refusing Factory began is over
-// before the handle is closed, and nothing stays.
+// before the handle is closed, and nothing remains.
 func TestFactoryRefusesWhileWriting(t *testing.T) {
 	for seed := range uint64(20) {
 		s := weirtest.NewSim(t, seed+1, weirtest.WithFaults(weirtest.Faults{LateCancel: 0.5, NoInline: seed%2 == 0}))

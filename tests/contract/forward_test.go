@@ -10,8 +10,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// handsOn is a protocol that a layer delivers to; what it does with each piece is
-// the test's.
+// handsOn is a protocol that a layer delivers to; the test decides what it does
+// with each piece.
 type handsOn struct {
 	t    weir.Transport
 	data func(i int, p []byte)
@@ -26,7 +26,7 @@ func (h *handsOn) DataReceived(p []byte) (int, error) {
 }
 func (h *handsOn) ConnectionLost(error) {}
 
-// sinkProto takes what comes; it notes the end.
+// sinkProto takes everything, and notes the end.
 type sinkProto struct {
 	t       weir.Transport
 	got     []byte
@@ -80,7 +80,7 @@ type forwardRig struct {
 	feed    *weir.Feed
 	up      handsOn
 	out, in [2]*sinkProto // the near and the far ends of the connections
-	sent    [2][]byte     // what the far ends are to get
+	sent    [2][]byte     // what the far ends must get
 	mem     []byte
 }
 
@@ -94,7 +94,7 @@ type forwarder interface {
 // forward forwards p to connection i.
 func (r *forwardRig) forward(i int, p []byte) {
 	r.Helper()
-	r.sent[i] = append(r.sent[i], p...) // before what PauseWriting may write
+	r.sent[i] = append(r.sent[i], p...) // before anything that PauseWriting may write
 	if n, err := r.dst(i).Forward(p); n != len(p) || err != nil {
 		r.Fatalf("Forward: %d, %v", n, err)
 	}
@@ -117,7 +117,7 @@ func (r *forwardRig) marks(n int) {
 	}
 }
 
-// deliver delivers pieces of the sizes, and spoils their memory afterwards.
+// deliver delivers pieces of those sizes, and overwrites their memory afterwards.
 func (r *forwardRig) deliver(sizes ...int) {
 	total := 0
 	for _, n := range sizes {
@@ -142,7 +142,7 @@ func (r *forwardRig) deliver(sizes ...int) {
 	r.step(func() bool { return done })
 }
 
-// arrived waits until the far ends have all that was sent.
+// arrived waits until the far ends have everything that was sent.
 func (r *forwardRig) arrived() {
 	r.Helper()
 	r.step(func() bool { return len(r.in[0].got) >= len(r.sent[0]) && len(r.in[1].got) >= len(r.sent[1]) })
@@ -158,7 +158,7 @@ const (
 	four  = 4 * whole
 )
 
-// forwardCases are what happens to bytes that are forwarded (R6, R29).
+// forwardCases are what can happen to forwarded bytes (R6, R29).
 var forwardCases = map[string]func(r *forwardRig){
 	"all of four": func(r *forwardRig) {
 		r.up.data = func(_ int, p []byte) { r.forward(0, p) }
@@ -457,8 +457,8 @@ func (r *forwardRig) connect(listen, dial *weir.Loop, at, to string) {
 	r.feed.Begin(func(weir.Transport) weir.Protocol { return &r.up })
 }
 
-// TestForward: what is forwarded arrives whole, in order, whatever happens
-// between, and nobody needs its memory afterwards.
+// TestForward: forwarded bytes arrive complete, in order, whatever happens in
+// between, and nothing needs their memory afterwards.
 func TestForward(t *testing.T) {
 	for _, name := range []string{"epoll", "epoll-et", "uring", "portable"} {
 		for what, f := range forwardCases {
@@ -481,7 +481,7 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// TestForwardSim is TestForward where writes are cut, deferred and refused.
+// TestForwardSim is TestForward with writes cut short, deferred and refused.
 func TestForwardSim(t *testing.T) {
 	seeds := uint64(100)
 	if testing.Short() {

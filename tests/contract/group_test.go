@@ -56,8 +56,8 @@ func TestGroupSpreads(t *testing.T) {
 	}
 }
 
-// TestGroupClosedInHandOver: a connection on its way to a loop that is closed
-// before it has taken it over is closed too (G6).
+// TestGroupClosedInHandOver: a connection on its way to a loop that closes
+// before taking it over is closed too (G6).
 func TestGroupClosedInHandOver(t *testing.T) {
 	var told []error
 	g, err := weir.NewGroup(2, weir.WithErrorHandler(func(err error) { told = append(told, err) }))

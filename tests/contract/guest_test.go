@@ -23,7 +23,7 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	// Often: a wake that comes just when the waiting begins must not be lost.
+	// Often: a wake that comes just as the waiting begins must not be lost.
 	const rounds = 100
 	timers, posts := 0, 0
 	var again func()

@@ -17,7 +17,7 @@ func TestListenAgain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err = l.Turn(0); err != nil { // what is to wait waits
+			if err = l.Turn(0); err != nil { // what has to wait is waiting
 				t.Fatal(err)
 			}
 			over := false

@@ -41,7 +41,7 @@ func onEveryLoop(t *testing.T, f func(t *testing.T, make loopMaker)) {
 	})
 }
 
-// skipRefused skips what the system refuses, and what WEIR_BACKEND leaves out.
+// skipRefused skips backends that the system refuses or WEIR_BACKEND leaves out.
 func skipRefused(t *testing.T, name string) {
 	t.Helper()
 	if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != name {
@@ -156,7 +156,7 @@ func TestLoopTurns(t *testing.T) {
 			if err := l.Turn(-1); err != nil { // must not wait
 				t.Fatal(err)
 			}
-			// A host that believes Next would otherwise spin (G9).
+			// A host that relies on Next would otherwise spin (G9).
 			if d, ok := l.Next(); ok {
 				t.Errorf("after the turn there is something to do in %v", d)
 			}
@@ -309,7 +309,7 @@ func TestLoopTurns(t *testing.T) {
 	})
 }
 
-// lastWords is a protocol that only hears of its end.
+// lastWords is a protocol that is only told of its end.
 type lastWords struct{ lost func(error) }
 
 func (p *lastWords) ConnectionMade(weir.Transport)        {}
@@ -317,8 +317,8 @@ func (p *lastWords) DataReceived(b []byte) (int, error)   { return len(b), nil }
 func (p *lastWords) ConnectionLost(err error)             { p.lost(err) }
 func (p *lastWords) EOFReceived(unused int) (bool, error) { return false, nil }
 
-// connectEcho connects a client to an echo on l and calls done when a byte is
-// back.
+// connectEcho connects a client to an echo on l and calls done when a byte has
+// come back.
 func connectEcho(t *testing.T, l *weir.Loop, done func()) {
 	t.Helper()
 	ln, err := l.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
@@ -401,8 +401,8 @@ func TestLoopPosts(t *testing.T) {
 						dropped = d.Callbacks
 					}
 				}))
-				// At most so many wait at a time: one that posts faster than
-				// the loop runs would fill the memory. Close has no such help.
+				// At most this many wait at a time: a goroutine that posts faster than the
+				// loop runs would fill the memory. Close has no such help.
 				const backlog = 1000
 				accepted := 0
 				var ran atomic.Int64
@@ -533,7 +533,7 @@ func TestTimers(t *testing.T) {
 				want = append(want, i)
 			}
 			timers[7].SetAt(at.Add(time.Microsecond))
-			timers[7].SetAt(at) // behind all others now
+			timers[7].SetAt(at) // after all others now
 			want = append(slices.Delete(want, 7, 8), 7)
 			l.At(at.Add(time.Millisecond), l.Stop)
 			runLoop(t, l)
@@ -671,8 +671,8 @@ func TestTimers(t *testing.T) {
 			t.Fatal(err)
 		}
 		rep.Stop()
-		// Two ticks, a stall over the ticks at 30 to 50 and into 60's time, then
-		// in phase again.
+		// Two ticks, a stall over the ticks at 30 to 50 that reaches into the time of
+		// 60's, then in phase again.
 		for i, d := range at {
 			if i > 0 && d <= at[i-1] {
 				t.Errorf("ticks %v", at)

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// A transport that was given no protocol ends all the same, and its loop too.
+// A transport without a protocol ends too, and so does its loop.
 func TestNoProtocol(t *testing.T) {
 	l := newLoop(t)
 	none := func(weir.Transport) weir.Protocol {
@@ -36,7 +36,7 @@ func TestNoProtocol(t *testing.T) {
 	}
 }
 
-// made is a protocol that only wants its ConnectionMade.
+// made is a protocol with only a ConnectionMade.
 type made func(weir.Transport)
 
 func (f made) ConnectionMade(t weir.Transport)        { f(t) }

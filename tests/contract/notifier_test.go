@@ -9,8 +9,9 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// TestNotifier: calls that come before the loop looks are one; each is seen by a
-// later run; from inside it means once more (behaviour 15).
+// TestNotifier: calls that come before the loop looks count as one; each is seen
+// by a later run; a call from inside the callback means once more (behaviour
+// 15).
 func TestNotifier(t *testing.T) {
 	l, err := weir.New()
 	if err != nil {
@@ -52,7 +53,7 @@ func TestNotifier(t *testing.T) {
 		t.Fatalf("ran %d times, want once for the call and once for that from inside", runs)
 	}
 
-	// Each call is followed by a run that sees what came before it.
+	// Each call is followed by a run that sees everything before it.
 	var sent, seen atomic.Int64
 	n = l.NewNotifier(func() { seen.Store(sent.Load()) })
 	over := make(chan error, 1)
@@ -70,7 +71,7 @@ func TestNotifier(t *testing.T) {
 	}
 	wg.Wait()
 	done := make(chan struct{})
-	if _, err := l.Post(func() { close(done) }); err != nil { // behind every call
+	if _, err := l.Post(func() { close(done) }); err != nil { // after every call
 		t.Fatal(err)
 	}
 	<-done
@@ -82,7 +83,7 @@ func TestNotifier(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// What is pending at the end is dropped without a word.
+	// What is pending at the end is dropped silently.
 	if err := n.Notify(); err != nil {
 		t.Fatal(err)
 	}

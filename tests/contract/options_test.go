@@ -14,14 +14,14 @@ import (
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
-// quietly takes what comes.
+// quietly takes everything.
 func quietly(weir.Transport) weir.Protocol {
 	return weir.DataFunc(func(p []byte) (int, error) { return len(p), nil })
 }
 
-// TestOptionRanges: a number that an option cannot mean is refused with the
-// option's name and its range, by every call that takes it; none is changed in
-// silence.
+// TestOptionRanges: a number outside an option's range is refused with the
+// option's name and its range, by every call that takes it; none is changed
+// silently.
 func TestOptionRanges(t *testing.T) {
 	l := newLoop(t)
 	defer l.Close()
@@ -29,7 +29,7 @@ func TestOptionRanges(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		opt  weir.Option
-		want string // "" where the value is good
+		want string // "" if the value is good
 	}{
 		{"WithKeepAlive", weir.WithKeepAlive(32768 * time.Second), "at most 9h6m7s"},
 		{"WithKeepAlive", weir.WithKeepAlive(math.MaxInt64), "at most 9h6m7s"},
@@ -73,7 +73,7 @@ func TestOptionRanges(t *testing.T) {
 		if check("ListenPacket", err); err == nil {
 			e.Abort()
 		}
-		if c.want != "" { // before the descriptor and the carrier are looked at
+		if c.want != "" { // before the descriptor and the carrier are examined
 			_, err = l.ListenFD(-1, quietly, c.opt)
 			check("ListenFD", err)
 			_, err = l.Carry(&scriptCarrier{}, c.opt)
@@ -90,8 +90,8 @@ func TestOptionRanges(t *testing.T) {
 }
 
 // TestVanishedPeer: a peer that vanishes while bytes are on their way to it is
-// found out in about the time that keep-alive takes on an idle connection, and
-// one whose window is shut is not taken for it.
+// detected in about the time that keep-alive takes on an idle connection, and
+// one whose window is shut is not mistaken for it.
 func TestVanishedPeer(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -153,7 +153,7 @@ func TestVanishedPeer(t *testing.T) {
 	}
 }
 
-// madeAndLost tells of the ends of a connection's life.
+// madeAndLost reports the beginning and the end of a connection's life.
 type madeAndLost struct {
 	made func(weir.Transport)
 	lost func(error)

@@ -61,7 +61,7 @@ func TestPathOptions(t *testing.T) {
 	}
 }
 
-// TestBadOptions: what cannot be is an error of the call, with its reason.
+// TestBadOptions: an impossible option is an error of the call, with its reason.
 func TestBadOptions(t *testing.T) {
 	l, err := weir.New()
 	if err != nil {

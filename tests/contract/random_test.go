@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir/tests/internal/rig"
 )
 
-// actor is one end of a connection that does at random whatever a protocol
+// actor is one end of a connection that does at random anything that a protocol
 // may do, and checks what it is promised (G1, G2, G4).
 type actor struct {
 	t    *testing.T
@@ -51,7 +51,7 @@ func (a *actor) ConnectionMade(t weir.Transport) {
 	a.work()
 }
 
-// work sends more, and the end when all is sent.
+// work sends more, and the end when everything is sent.
 func (a *actor) work() {
 	for !a.paused && a.sent < a.toSend {
 		n := min(a.toSend-a.sent, 1+a.r.IntN(1<<a.r.IntN(18)))
@@ -109,7 +109,7 @@ func (a *actor) EOFReceived(unused int) (bool, error) {
 		a.errorf("end at the wrong time")
 	}
 	if unused > 0 {
-		// Whatever is left was declined at random: take no offence.
+		// Whatever is left was declined at random, which is fine.
 		a.got += unused
 	}
 	a.peerEnded = true

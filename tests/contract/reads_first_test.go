@@ -20,7 +20,7 @@ func (b readsFirst) Wait(timeout time.Duration, done []backend.Completion) (int,
 	return n, err
 }
 
-// eager goes on reading however much it has to write.
+// eager continues to read however much it has to write.
 type eager struct{ *client }
 
 func (eager) PauseWriting()  {}

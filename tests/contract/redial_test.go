@@ -47,8 +47,8 @@ func redial(l *weir.Loop, address string, b weir.Backoff, c *caller) {
 	c.r = l.Redial("tcp", address, b, func(r *weir.Redialer) weir.Protocol { c.r = r; return c })
 }
 
-// TestRedialBackoff: waits grow by the factor up to the most, without jitter
-// exactly, and each failure says which attempt it was (R43, R45).
+// TestRedialBackoff: waits grow by the factor up to the maximum, exactly if
+// there is no jitter, and each failure says which attempt it was (R43, R45).
 func TestRedialBackoff(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	client, server := s.Host("client"), s.Host("server")
@@ -104,8 +104,8 @@ func TestRedialJitter(t *testing.T) {
 }
 
 // TestRedialServerRestarts: the connection is lost, the server is away, comes
-// back, and is found. A connection that has settled ends the row of failures; one
-// that was lost at once does not.
+// back, and is found. A connection that has settled ends the run of failures; one
+// that is lost at once does not.
 func TestRedialServerRestarts(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	client, server := s.Host("client"), s.Host("server")
@@ -153,7 +153,7 @@ func TestRedialServerRestarts(t *testing.T) {
 	}
 }
 
-// TestRedialStop: at any moment, and a connect in progress says so (69).
+// TestRedialStop: Stop works at any moment, and a connect in progress reports it (69).
 func TestRedialStop(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	client, server := s.Host("client"), s.Host("server")
@@ -181,8 +181,8 @@ func TestRedialStop(t *testing.T) {
 	}
 }
 
-// TestRedialTotal: the time that a row of failures may take is bounded, from when its
-// first attempt began, however long that took; the last wait is as long as is left.
+// TestRedialTotal: the time for a run of failures is bounded, from the start of its
+// first attempt, however long that took; the last wait is as long as the time left.
 func TestRedialTotal(t *testing.T) {
 	const total, slow = 10*time.Second + 500*time.Millisecond, 3 * time.Second
 	for _, first := range []time.Duration{0, slow} {
@@ -211,8 +211,9 @@ func TestRedialTotal(t *testing.T) {
 
 func stopper(c *weir.Connector) func() { return func() { c.Stop() } }
 
-// TestRedialApart: what fails in one turn does not come again in one: the Redialers of a
-// loop draw different shares at the same moment, and a world repeats them (R45).
+// TestRedialApart: connects that fail in the same turn do not retry in the same turn:
+// the Redialers of a loop draw different shares at the same moment, and a world repeats
+// them (R45).
 func TestRedialApart(t *testing.T) {
 	run := func() (waits [3]time.Duration) {
 		s := weirtest.NewSim(t, 1)
@@ -241,8 +242,8 @@ func TestRedialApart(t *testing.T) {
 	}
 }
 
-// TestRedialFuncStop: Stop ends an attempt that is made by other means, once, and none
-// that is over.
+// TestRedialFuncStop: Stop ends an attempt that is made by other means, once, and
+// never one that is over.
 func TestRedialFuncStop(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	l := s.Host("client").Loop()

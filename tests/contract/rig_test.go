@@ -12,7 +12,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// patience bounds what a test waits for.
+// patience bounds a test's waits.
 const patience = 30 * time.Second
 
 func quiet() weir.LoopOption {

@@ -20,7 +20,7 @@ import (
 )
 
 // inNamespace runs f on each native backend in a network of its own, where ip
-// makes what links and addresses the lines say. It takes root and iproute2.
+// makes the links and addresses given by the lines. It needs root and iproute2.
 func inNamespace(t *testing.T, lines []string, f func(t *testing.T, l *weir.Loop, n *names)) {
 	t.Helper()
 	for _, name := range weir.Backends() {
@@ -121,12 +121,12 @@ func TestScope(t *testing.T) {
 		})
 }
 
-// TestBlackHole: where one family leads nowhere, the other is connected within
-// 300 ms; and the address to connect from can be chosen (R46, R47).
+// TestBlackHole: if one family leads nowhere, the other is connected within 300
+// ms; and the address to connect from can be chosen (R46, R47).
 func TestBlackHole(t *testing.T) {
 	inNamespace(t, []string{
 		"link add d0 type veth peer name p0", "link set p0 up", "link set d0 up", "-6 addr add 2001:db8:1::1/64 dev d0 nodad", "-6 route add 2001:db8:2::/64 dev d0",
-		"neigh add 2001:db8:2::1 lladdr 02:00:00:00:00:01 dev d0", // or the kernel itself finds nobody
+		"neigh add 2001:db8:2::1 lladdr 02:00:00:00:00:01 dev d0", // or the kernel itself finds no one
 		"addr add 10.1.0.1/24 dev d0", "link add d1 type veth peer name p1", "link set p1 up", "link set d1 up", "addr add 10.2.0.1/24 dev d1",
 	}, func(t *testing.T, l *weir.Loop, n *names) {
 		var server *dialed
@@ -144,8 +144,8 @@ func TestBlackHole(t *testing.T) {
 		if p.t == nil {
 			t.Fatal(p.err)
 		}
-		// IPv6 goes first (RFC 6724), and has a head start of 250 ms. That it has no
-		// more is shown by TestConnecting, on a clock that a busy machine leaves alone.
+		// IPv6 goes first (RFC 6724), and has a head start of 250 ms. TestConnecting
+		// shows that it has no more, on a clock that a busy machine does not disturb.
 		if took < 250*time.Millisecond {
 			t.Errorf("connected to %v after %v", p.t.RemoteAddr(), took)
 		}
@@ -161,8 +161,8 @@ func TestBlackHole(t *testing.T) {
 	})
 }
 
-// TestAllRefused: where no address answers, each is listed with its own error, those
-// that the routes forbid too (behaviour 65, R46).
+// TestAllRefused: if no address answers, each is listed with its own error,
+// including those that the routes forbid (behaviour 65, R46).
 func TestAllRefused(t *testing.T) {
 	inNamespace(t, []string{
 		"link add d0 type veth peer name p0", "link set p0 up", "link set d0 up", "addr add 10.1.0.1/24 dev d0", "-6 addr add 2001:db8:1::1/128 dev lo nodad",
@@ -199,7 +199,7 @@ func TestAllRefused(t *testing.T) {
 	})
 }
 
-// secureDialed wants to be connected, again and again, and notes how.
+// secureDialed connects again and again, and notes how it went.
 type secureDialed struct {
 	r       *weir.Redialer
 	t       weir.Transport
@@ -212,7 +212,7 @@ func (d *secureDialed) ConnectionMade(t weir.Transport) {
 	d.t = t
 	s, _ := weir.As[interface{ ConnectionState() tls.ConnectionState }](t)
 	d.resumed = append(d.resumed, s.ConnectionState().DidResume)
-	_, _ = t.Write([]byte("x")) // the ticket comes before what is echoed
+	_, _ = t.Write([]byte("x")) // the ticket comes before the echo
 }
 func (d *secureDialed) DataReceived(p []byte) (int, error) { return len(p), nil }
 func (d *secureDialed) ConnectionLost(error)               { d.lost++; d.t = nil; d.r.Again() }
@@ -229,7 +229,7 @@ func (d *secureDialed) layered(l layer.Layer) func(*weir.Redialer) weir.Protocol
 // client is connected again, and TLS resumes its session (R39, R45).
 func TestServerRestarts(t *testing.T) {
 	own, trust := rig.TLS(t)
-	own[0].SetSessionTicketKeys([][32]byte{{1}}) // as servers that restart have them
+	own[0].SetSessionTicketKeys([][32]byte{{1}}) // as servers that restart keep them
 	inNamespace(t, []string{
 		"link add d0 type veth peer name p0", "link set p0 up", "link set d0 up", "addr add 10.1.0.1/24 dev d0",
 	}, func(t *testing.T, l *weir.Loop, n *names) {

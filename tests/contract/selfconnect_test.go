@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
-// freePort is a port that nobody serves.
+// freePort is a port that no one serves.
 func freePort(t *testing.T, host string) netip.AddrPort {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
@@ -22,9 +22,9 @@ func freePort(t *testing.T, host string) netip.AddrPort {
 	return ln.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// TestConnectToItself: a socket that TCP connects with itself, since nobody
-// serves the port and the port became its own, is a refused connect, and leaves
-// the port free for whoever is to serve it.
+// TestConnectToItself: a socket that TCP connects to itself, because no one
+// serves the port and the port became its own, counts as a refused connect, and
+// leaves the port free for its server.
 func TestConnectToItself(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {

@@ -69,7 +69,7 @@ func TestServer(t *testing.T) {
 			if made != 3 || ln.Conns() != 3 {
 				t.Errorf("%d protocols made, %d connections", made, ln.Conns())
 			}
-			for i, c := range conns[3:] { // and no one is left hanging
+			for i, c := range conns[3:] { // and none is left hanging
 				if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 					t.Fatal(err)
 				}
@@ -132,7 +132,7 @@ func TestServer(t *testing.T) {
 			}
 			var before *weirtest.Snapshot
 			for i := range 20 {
-				if i == 1 { // whatever a backend makes once is there now
+				if i == 1 { // whatever a backend creates once exists now
 					before = weirtest.TakeSnapshot()
 				}
 				conns := dial(t, ln.Addr(), 10)
@@ -184,8 +184,8 @@ func TestServer(t *testing.T) {
 	})
 }
 
-// TestAcceptShortage is behaviour 73, on the simulator, where a shortage can be
-// had.
+// TestAcceptShortage is behaviour 73, on the simulator, which can produce a
+// shortage.
 func TestAcceptShortage(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		t.Run("73 "+errno.Error(), func(t *testing.T) {

@@ -50,7 +50,7 @@ func (p *told) DataReceived(b []byte) (int, error) {
 
 func (p *told) ConnectionLost(err error) { p.lost = append(p.lost, err) }
 
-// readAll reads c to its end after begin is closed, and tells how that went.
+// readAll reads c to its end after begin is closed, and reports how that went.
 func readAll(c net.Conn, begin <-chan struct{}) <-chan error {
 	res := make(chan error, 1)
 	go func() {
@@ -78,7 +78,7 @@ func dialTo(t *testing.T, addr net.Addr) net.Conn {
 }
 
 // TestCloseFlushes: what was written before the loop's Close reaches the peer,
-// after Transport.Close and without (L2, R78).
+// with and without a Transport.Close (L2, R78).
 func TestCloseFlushes(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, l *weir.Loop) {
 		for _, closed := range []bool{true, false} {
@@ -119,8 +119,8 @@ func TestCloseFlushes(t *testing.T) {
 	})
 }
 
-// TestCloseSaysWhatItCut: a peer that does not read is waited for within the
-// bound, and then counted and reset (L2).
+// TestCloseSaysWhatItCut: the loop waits within the bound for a peer that does
+// not read, and then counts and resets it (L2).
 func TestCloseSaysWhatItCut(t *testing.T) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
@@ -149,8 +149,8 @@ func TestCloseSaysWhatItCut(t *testing.T) {
 	}
 }
 
-// TestShutdown: a loop that is shut down takes who waits in the queue, goes on
-// with the connections it has until they end, and Run returns then (R78).
+// TestShutdown: a loop that is shut down accepts the connections in the queue
+// and serves all connections until they end; then Run returns (R78).
 func TestShutdown(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, l *weir.Loop) {
 		var made []*told
@@ -207,7 +207,7 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// TestShutdownCuts: at the deadline what is left is cut and counted (R78).
+// TestShutdownCuts: at the deadline the remaining connections are cut and counted (R78).
 func TestShutdownCuts(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, l *weir.Loop) {
 		p := &told{made: func(weir.Transport) { l.Shutdown(time.Hour); l.Shutdown(time.Millisecond) }}
@@ -233,7 +233,7 @@ func TestShutdownCuts(t *testing.T) {
 	})
 }
 
-// TestShutdownHosted: a host that calls Turn learns of the end by the channel.
+// TestShutdownHosted: a host that calls Turn learns of the end from the channel.
 func TestShutdownHosted(t *testing.T) {
 	l := newLoop(t)
 	ended := l.Shutdown(0)
@@ -288,8 +288,8 @@ func TestShutdownSim(t *testing.T) {
 	}
 }
 
-// TestListenerShutdown: a listener's connections go on until its deadline, are
-// listed, and what is left is aborted and counted.
+// TestListenerShutdown: a listener's connections continue until its deadline,
+// are listed, and those that remain are aborted and counted.
 func TestListenerShutdown(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, l *weir.Loop) {
 		var served []*told
@@ -346,7 +346,7 @@ func TestListenerAbort(t *testing.T) {
 	})
 }
 
-// TestListenNoFactory: a factory that is nil is refused where it is passed.
+// TestListenNoFactory: a nil factory is refused where it is passed.
 func TestListenNoFactory(t *testing.T) {
 	l := newLoop(t)
 	defer l.Close()
@@ -355,8 +355,8 @@ func TestListenNoFactory(t *testing.T) {
 	}
 }
 
-// TestGroupShutdown: connections on every loop of a group come to their end, and
-// Run returns then; those that do not are counted in one error.
+// TestGroupShutdown: connections on every loop of a group end, and then Run
+// returns; those that do not are counted in one error.
 func TestGroupShutdown(t *testing.T) {
 	for _, cuts := range []bool{false, true} {
 		g, err := weir.NewGroup(3)

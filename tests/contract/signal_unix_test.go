@@ -16,7 +16,7 @@ import (
 
 // TestSignalDisposition: after the last handler of a signal is removed, the
 // signal does what it did before: SIGTERM ends the process (behaviour 18). The
-// process that it ends is this test again.
+// process that it ends is another run of this test.
 func TestSignalDisposition(t *testing.T) {
 	if os.Getenv("WEIR_TEST_REMOVED") != "" {
 		l, err := weir.New(quiet())
@@ -88,8 +88,8 @@ func TestSignalInTurn(t *testing.T) {
 	})
 }
 
-// TestGuestStop: after stop the host is given no turn, a turn that it was given
-// before does nothing, and nothing is left of the guest (R24, G6).
+// TestGuestStop: after stop the host gets no turn, a turn that it got before
+// does nothing, and nothing remains of the guest (R24, G6).
 func TestGuestStop(t *testing.T) {
 	onBackends(t, func(t *testing.T, name string) {
 		l, err := weir.New(weir.WithBackendName(name), quiet())

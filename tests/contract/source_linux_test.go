@@ -47,7 +47,7 @@ func TestSignals(t *testing.T) {
 		if _, err := l.Signal(unix.SIGKILL, func(os.Signal) {}); err == nil {
 			t.Error("18: a handler for what cannot be caught")
 		}
-		// 18: the former disposition is back: SIGURG's, which a program survives.
+		// 18: the former disposition is back: that of SIGURG, which a program survives.
 		h, err := l.Signal(unix.SIGURG, func(os.Signal) { got[unix.SIGURG]++ })
 		if err != nil {
 			t.Fatal(err)
@@ -95,7 +95,7 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		turns(t, l, "the first watch", func() bool { return calls > 0 })
-		// 8: removed and closed at once; the number comes back as another's.
+		// 8: removed and closed at once; the number is reused by another descriptor.
 		w.Remove()
 		w.Remove()
 		_ = unix.Close(a)
@@ -127,7 +127,7 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// queue is a source that is no descriptor.
+// queue is a source that is not a descriptor.
 type queue struct {
 	wake     func()
 	got      int
@@ -316,8 +316,8 @@ func TestPlainFiles(t *testing.T) {
 	})
 }
 
-// TestAttachRefused: what Attach refuses stays the caller's, both descriptors of
-// a pair too, and open (R27).
+// TestAttachRefused: descriptors that Attach refuses stay open and remain the
+// caller's, both of a pair too (R27).
 func TestAttachRefused(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		var p [2]int
@@ -327,7 +327,7 @@ func TestAttachRefused(t *testing.T) {
 		defer unix.Close(p[0])
 		defer unix.Close(p[1])
 		none := func(weir.Transport) weir.Protocol { t.Error("made"); return nil }
-		// The end to read cannot be written, and 1<<20 is no descriptor.
+		// The end to read cannot be written, and 1<<20 is not a descriptor.
 		for _, w := range []int{p[0], 1 << 20} {
 			r, err := unix.Dup(p[0])
 			if err != nil {
@@ -361,7 +361,7 @@ func TestAttachRefused(t *testing.T) {
 }
 
 // TestWatchClosedBehindBack: a watched descriptor that was closed, or whose number
-// is another file's by now, is reported once as Failed, although a duplicate keeps
+// has gone to another file, is reported once as Failed, although a duplicate keeps
 // the file open and ready (behaviour 8, G9).
 func TestWatchClosedBehindBack(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {

@@ -27,8 +27,8 @@ func (p *inTime) DataReceived(b []byte) (int, error) {
 }
 func (p *inTime) ConnectionLost(error) { p.lost = true }
 
-// TestReadBeforeLimits: what was there before a timer was due is delivered before
-// it fires, though the loop did not get to run in between.
+// TestReadBeforeLimits: bytes that were there before a timer was due are
+// delivered before it fires, even if the loop did not get to run in between.
 func TestReadBeforeLimits(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		const limit = 100 * time.Millisecond
@@ -52,7 +52,7 @@ func TestReadBeforeLimits(t *testing.T) {
 			peers = append(peers, c)
 			turns(t, l, "the connection", func() bool { return len(all) == len(peers) && all[len(all)-1].t != nil })
 		}
-		// One callback that holds up the loop, as a stop by a signal would.
+		// One callback that holds up the loop, as a stop signal would.
 		held := false
 		l.After(0, func() {
 			for _, p := range all {
@@ -77,8 +77,8 @@ func TestReadBeforeLimits(t *testing.T) {
 	})
 }
 
-// lateWait is a backend whose Wait once comes back late with nothing, as one does
-// whose process was stopped between the kernel's answer and its return.
+// lateWait is a backend whose Wait once returns late with nothing, as it does
+// when the process was stopped between the kernel's answer and its return.
 type lateWait struct {
 	backend.Backend
 	late func()
@@ -93,7 +93,7 @@ func (b *lateWait) Wait(timeout time.Duration, done []backend.Completion) (int, 
 	return b.Backend.Wait(timeout, done)
 }
 
-// TestReadBeforeLimitsStopped: the same where the process is stopped inside Wait.
+// TestReadBeforeLimitsStopped: the same with the process stopped inside Wait.
 func TestReadBeforeLimitsStopped(t *testing.T) {
 	be, err := portable.New()
 	if err != nil {
@@ -110,12 +110,12 @@ func TestReadBeforeLimitsStopped(t *testing.T) {
 	}
 	c := dial(t, ln.Addr(), 1)[0]
 	turns(t, l, "the connection", func() bool { return p.t != nil })
-	const limit = 500 * time.Millisecond // much more than until the loop waits
+	const limit = 500 * time.Millisecond // much longer than until the loop waits
 	held.late = func() {
 		if _, err := c.Write([]byte("in time")); err != nil {
 			t.Error(err)
 		}
-		<-time.After(2 * limit) // the stop, which is what is tested
+		<-time.After(2 * limit) // the stop, which is under test
 	}
 	p.limit.Set(limit)
 	turns(t, l, "what is first", func() bool { return len(p.seen) > 0 })
@@ -124,7 +124,7 @@ func TestReadBeforeLimitsStopped(t *testing.T) {
 	}
 }
 
-// oneBusy is a backend with one connection that always has something.
+// oneBusy is a backend with one connection that always has data.
 type oneBusy struct {
 	backend.Backend
 	op    backend.Op
@@ -140,8 +140,8 @@ func (b *oneBusy) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	return 1, nil
 }
 
-// TestBusyBeforeTimers: what may be there before a timer is due is looked for in a
-// few Waits, not in one for each connection that the loop has.
+// TestBusyBeforeTimers: the loop looks for I/O before a due timer in a few Waits,
+// not in one for each connection that it has.
 func TestBusyBeforeTimers(t *testing.T) {
 	inner, err := portable.New()
 	if err != nil {
@@ -170,7 +170,7 @@ func TestBusyBeforeTimers(t *testing.T) {
 }
 
 // TestCloseAgainstPosts: callbacks that post more while the loop is closed do not
-// keep it open, and each that was accepted is told of or counted (L2, L6).
+// keep it open, and each accepted post is reported or counted (L2, L6).
 func TestCloseAgainstPosts(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		posted, told := 0, 0

@@ -8,7 +8,7 @@ import (
 )
 
 // feeder writes a byte whenever it is asked to, and counts how often it was asked in the
-// turn that runs.
+// current turn.
 type feeder struct {
 	t      weir.Transport
 	asked  int // in this turn
@@ -19,8 +19,8 @@ type feeder struct {
 	failed bool
 }
 
-// askedMost is how often one turn may ask a feeder at most; after that it feeds no more,
-// so that a turn that would not end does.
+// askedMost is how often one turn may ask a feeder; after that it feeds no more, so that
+// a turn that would never end does end.
 const askedMost = 3
 
 func (f *feeder) feed() {
@@ -38,7 +38,7 @@ func (f *feeder) DataReceived(p []byte) (int, error) { f.got += len(p); return l
 
 func (f *feeder) ConnectionLost(error) {}
 
-// The ways to be asked. ResumeWriting is none: it waits for the peer.
+// The ways to be asked. ResumeWriting is not one: it waits for the peer.
 type (
 	drainFeeder   struct{ *feeder }
 	produceFeeder struct{ *feeder }
@@ -50,9 +50,9 @@ func (f produceFeeder) PauseProducing()  {}
 func (f produceFeeder) StopProducing()   {}
 func (f produceFeeder) Streaming() bool  { return false }
 
-// TestWritesStarveNoReads: a write whose completion asks for the next one, without end,
-// holds up no reading, neither of its own transport nor of another: one turn asks once or
-// twice, and then looks at what has come (R18, bug 4).
+// TestWritesStarveNoReads: an endless chain of writes, each completion asking for the
+// next, holds up no reading, neither on its own transport nor on another: one turn asks
+// once or twice, and then handles what has arrived (R18, bug 4).
 func TestWritesStarveNoReads(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -28,8 +28,8 @@ func TestStopTimerAfterLoopClosed(t *testing.T) {
 	}
 }
 
-// What the loop posts to itself for a tenant is no callback of anybody's, so Close
-// does not report it as dropped (behaviour 16).
+// What the loop posts to itself for a tenant is no one's callback, so Close does
+// not report it as dropped (behaviour 16).
 func TestTenantCanceledBeforeClose(t *testing.T) {
 	var told []error
 	l, err := weir.New(weir.WithErrorHandler(func(err error) { told = append(told, err) }))
@@ -45,7 +45,7 @@ func TestTenantCanceledBeforeClose(t *testing.T) {
 	if err := l.Turn(0); !errors.Is(err, weir.ErrLoopClosed) {
 		t.Errorf("a turn of a closed loop: %v", err)
 	}
-	// A host has nothing more to do for it, and nothing to watch.
+	// A host has nothing left to do for it, and nothing to watch.
 	if d, ok := l.Next(); ok {
 		t.Errorf("a closed loop has something to do in %v", d)
 	}
@@ -54,8 +54,8 @@ func TestTenantCanceledBeforeClose(t *testing.T) {
 	}
 }
 
-// Again in a callback counts from the moment that was due, for a repeating timer
-// as well, and whatever was set before it there (behaviour 13).
+// Again in a callback counts from the moment when the timer was due, even for a
+// repeating timer, and whatever was set before it there (behaviour 13).
 func TestAgainInRepeat(t *testing.T) {
 	const every = 50 * time.Millisecond
 	for name, before := range map[string]func(*weir.Timer){
@@ -86,8 +86,8 @@ func TestAgainInRepeat(t *testing.T) {
 	}
 }
 
-// A closed loop does not run, so its methods are anybody's, in debug mode too
-// (behaviour 17).
+// A closed loop does not run, so any goroutine may call its methods, in debug
+// mode too (behaviour 17).
 func TestDebugAfterClose(t *testing.T) {
 	var told bytes.Buffer
 	l, err := weir.New(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&told, nil))))

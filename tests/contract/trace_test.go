@@ -12,8 +12,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// traced is a protocol that writes down its callbacks. Bytes that come in
-// pieces count as one: how a stream is cut is chance on every backend.
+// traced is a protocol that records its callbacks. Bytes that arrive in pieces
+// count as one: how a stream is split is chance on every backend.
 type traced struct {
 	name  string
 	trace *strings.Builder
@@ -118,8 +118,8 @@ func say(text string) func(*traced) {
 	return func(p *traced) { _, _ = p.t.Write([]byte(text)) }
 }
 
-// scenarios are programs with the callbacks that each end gets, on whatever
-// backend (behaviour 95).
+// scenarios are programs with the callbacks that each end gets, on any backend
+// (behaviour 95).
 var scenarios = []struct {
 	name           string
 	server, client traced

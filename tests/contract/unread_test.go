@@ -9,11 +9,11 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// unreader gives back in pieces, of one kind or the other, what it was given, until
+// unreader gives back what it was given, in pieces of one kind or the other, until
 // it has seen much of it twice.
 type unreader struct {
 	t       weir.Transport
-	within  bool // in the midst of a delivery, together with a change of protocol
+	within  bool // in the middle of a delivery, together with a change of protocol
 	got     []byte
 	pending []byte
 	backs   int
@@ -30,7 +30,7 @@ func (p *unreader) DataReceived(b []byte) (int, error) {
 		if p.within {
 			p.got = append(p.got, mine[:1]...)
 			u.Unread(mine[1:])
-			p.t.SetProtocol(p) // the same one again is a change, too
+			p.t.SetProtocol(p) // setting the same one again is a change, too
 			return used, nil
 		}
 		p.got = append(p.got, mine[:1]...)
@@ -46,7 +46,7 @@ func (p *unreader) DataReceived(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestUnread: bytes that are given back come again, before all others, once.
+// TestUnread: bytes that are given back come again, once, before all others.
 func TestUnread(t *testing.T) {
 	onEveryLoop(t, func(t *testing.T, make loopMaker) {
 		for _, within := range []bool{false, true} {
@@ -94,7 +94,7 @@ func (p *sendAll) ConnectionMade(t weir.Transport) {
 func (p *sendAll) DataReceived(b []byte) (int, error) { return len(b), nil }
 func (p *sendAll) ConnectionLost(error)               {}
 
-// endsThenBack keeps all it gets, and gives it back at the end for another protocol.
+// endsThenBack keeps everything it gets, and gives it back at the end for another protocol.
 type endsThenBack struct {
 	unreader
 	next weir.Protocol
@@ -127,8 +127,8 @@ func (p *follower) DataReceived(b []byte) (int, error) {
 func (p *follower) EOFReceived(unused int) (bool, error) { p.ends++; return false, nil }
 func (p *follower) ConnectionLost(error)                 { p.lost = true }
 
-// TestUnreadAtEnd: what is given back at the end of the stream comes to the protocol
-// that follows, and the end after it, once.
+// TestUnreadAtEnd: bytes given back at the end of the stream come to the next
+// protocol, and the end after them, once.
 func TestUnreadAtEnd(t *testing.T) {
 	onEveryLoop(t, func(t *testing.T, make loopMaker) {
 		l := make()

@@ -14,8 +14,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// shoppers are clients of a simulated host: each says something, leaves a while after
-// it has heard it again, and counts.
+// shoppers are clients of a simulated host: each sends something, leaves a while
+// after the echo, and counts.
 type shoppers struct {
 	l           *weir.Loop
 	stay        time.Duration
@@ -33,7 +33,7 @@ type shopper struct {
 
 func (c *shopper) ConnectionMade(t weir.Transport) {
 	c.t = t
-	_, _ = t.Write([]byte("x")) // its loss says why
+	_, _ = t.Write([]byte("x")) // the loss says why
 }
 
 func (c *shopper) DataReceived(p []byte) (int, error) {
@@ -58,8 +58,8 @@ func (c *shopper) ConnectFailed(err *weir.ConnectError) {
 
 func echo(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }
 
-// waits counts what the failures of a simulation say of connections that wait, and
-// of those that were refused.
+// waits counts the failures of a simulation that report waiting connections, and
+// those that report refused ones.
 func waits(t *testing.T, failures []error) (waiting, refused int) {
 	t.Helper()
 	for _, err := range failures {
@@ -76,8 +76,8 @@ func waits(t *testing.T, failures []error) (waiting, refused int) {
 	return waiting, refused
 }
 
-// TestWaitForPlace: clients for whom there is no place wait in the system's queue
-// until one leaves; each is served, and none is reset (C8).
+// TestWaitForPlace: clients without a place wait in the system's queue until
+// another leaves; each is served, and none is reset (C8).
 func TestWaitForPlace(t *testing.T) {
 	for _, c := range []layer.LimitConfig{
 		{Total: 20, Wait: time.Minute},
@@ -109,7 +109,7 @@ func TestWaitForPlace(t *testing.T) {
 			if most > 20 || handles > 40 {
 				t.Errorf("%d connections of 20, %d handles", most, handles)
 			}
-			// 16 rounds of one second: a place is taken the moment it is free.
+			// 16 rounds of one second: a place is taken as soon as it is free.
 			if s.Now() < 14*time.Second || s.Now() > 20*time.Second {
 				t.Errorf("it took %v", s.Now())
 			}
@@ -125,9 +125,9 @@ func TestWaitForPlace(t *testing.T) {
 	}
 }
 
-// TestPatience: an address that has every place it may have, and keeps them, holds up the
-// others for as long as one connection waits, and not again soon: its further ones
-// are refused at once (S3).
+// TestPatience: an address that keeps every place it may have holds up the others for as
+// long as one connection waits, but not again soon: any more of its connections are
+// refused at once (S3).
 func TestPatience(t *testing.T) {
 	const patience = 2 * time.Second
 	s := weirtest.NewSim(t, 1)
@@ -153,7 +153,7 @@ func TestPatience(t *testing.T) {
 	if good.cut > 0 || s.Now() > patience*3/2 {
 		t.Errorf("the other one: %v after %v", good.last, s.Now())
 	}
-	for range 50 { // those that come after that wait do not
+	for range 50 { // those that come after that wait do not wait
 		bad.come("server:7000")
 	}
 	began := s.Now()
@@ -171,8 +171,8 @@ func TestPatience(t *testing.T) {
 	_ = ln.Close()
 }
 
-// TestPatienceTotal: where all places stay taken, the first of those that wait is
-// refused in the end, so that what waits for itself ends.
+// TestPatienceTotal: if all places stay taken, the first of those that wait is
+// refused in the end, so that a relay that waits for itself ends.
 func TestPatienceTotal(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	server, client := s.Host("server"), s.Host("client")
@@ -206,9 +206,9 @@ func TestPatienceTotal(t *testing.T) {
 	_ = ln.Close()
 }
 
-// TestWaitReal is TestWaitForPlace with the system's queue, of every backend: those
-// that wait are served in the order in which they came, one that waits ends with the
-// listener, and Shutdown serves all that had come before.
+// TestWaitReal is TestWaitForPlace with the system's queue, on every backend:
+// waiting connections are served in the order in which they came, a waiting
+// connection ends with the listener, and Shutdown serves all that had come before.
 func TestWaitReal(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		limit := layer.NewLimiter(layer.LimitConfig{Total: 2, Wait: time.Hour})
@@ -271,7 +271,7 @@ func TestWaitReal(t *testing.T) {
 	})
 }
 
-// forward relays what comes on a port of h to addr.
+// forward relays connections to a port of h to addr.
 func forward(t *testing.T, l *weir.Loop, netw, at, addr string, opts ...weir.Option) *weir.Listener {
 	t.Helper()
 	ln, err := l.Listen(netw, at, func(weir.Transport) weir.Protocol {
@@ -287,9 +287,9 @@ func forward(t *testing.T, l *weir.Loop, netw, at, addr string, opts ...weir.Opt
 }
 
 // TestDescriptorsRunOut: a relay without an Admission whose process has no descriptor
-// left stops accepting, and what is accepted waits for one: all are served, none is
-// reset. Without WithDescriptorWait such a connect fails at once, and with it after
-// that time (C8).
+// left stops accepting, and accepted connections wait for one: all are served, none
+// is reset. Without WithDescriptorWait such a connect fails at once, and with it
+// after that time (C8).
 func TestDescriptorsRunOut(t *testing.T) {
 	t.Run("all are served", func(t *testing.T) {
 		s := weirtest.NewSim(t, 1)
@@ -320,7 +320,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 			s := weirtest.NewSim(t, 1)
 			client := s.Host("client")
 			client.SetHandles(1)
-			if _, err := client.Loop().Listen("tcp", ":7000", echo); err != nil { // it takes the one
+			if _, err := client.Loop().Listen("tcp", ":7000", echo); err != nil { // it takes the last one
 				t.Fatal(err)
 			}
 			v := &shoppers{l: client.Loop()}
@@ -365,8 +365,8 @@ func TestDescriptorsRunOut(t *testing.T) {
 	})
 }
 
-// TestShortageEnds: a listener that had no descriptor for a connection takes it the
-// moment that the loop closes something, and not only when it looks again.
+// TestShortageEnds: a listener that had no descriptor for a connection accepts it
+// as soon as the loop closes something, and not only when it looks again.
 func TestShortageEnds(t *testing.T) {
 	s := weirtest.NewSim(t, 1)
 	server, client := s.Host("server"), s.Host("client")

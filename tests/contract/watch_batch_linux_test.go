@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWatchFullBatch: of more watches than one batch of results holds, none is told that
-// its descriptor is readable once the callback has read everything.
+// TestWatchFullBatch: with more watches than one batch of results holds, none is told
+// that its descriptor is readable after the callback has read everything.
 func TestWatchFullBatch(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		const n, rounds, each = 300, 20, 3

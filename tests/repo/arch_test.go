@@ -28,11 +28,11 @@ type archRow struct {
 	later    bool     // there is no such package yet
 }
 
-// archTestModules are what every test file may import from outside.
+// archTestModules are the modules that every test file may import from outside.
 var archTestModules = []string{"golang.org/x/net", "golang.org/x/sys"}
 
-// TestArchitecture holds DESIGN.md's table true: no package imports what its
-// line does not name, on any platform, and none is without a line.
+// TestArchitecture checks DESIGN.md's table: no package imports anything that
+// its line does not name, on any platform, and each package has a line.
 func TestArchitecture(t *testing.T) {
 	t.Chdir("../..")
 	design, err := os.ReadFile("DESIGN.md")
@@ -73,8 +73,8 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
-// TestArchitectureFails shows that the table can be broken, and that the
-// message says how.
+// TestArchitectureFails shows that breaches of the table are found, and that
+// the message says how.
 func TestArchitectureFails(t *testing.T) {
 	t.Chdir("../..")
 	rows, err := archTable("| package | what it is | may import |\n|---|---|---|\n" +
@@ -155,7 +155,8 @@ func archTable(doc string) ([]archRow, error) {
 }
 
 // archCheck returns what is wrong with the imports of package name and its tests.
-// archMissing says which lines have no package, or say so of one that is there.
+// archMissing returns the lines without a package, and those that say "to come"
+// of one that is there.
 func archMissing(rows []archRow, names []string) []string {
 	var problems []string
 	for _, r := range rows {
@@ -186,7 +187,7 @@ func archCheck(rows []archRow, name string, imports, tests []string) []string {
 		case kind == archOurs:
 			ok = slices.Contains(own.imports, target)
 		default:
-			// The lines name modules, the files packages of them.
+			// The lines name modules, the files name packages in them.
 			ok = slices.ContainsFunc(own.imports, func(m string) bool { return archWithin(target, m) }) ||
 				archOwnModule(name)
 		}
@@ -284,9 +285,9 @@ func archDirs(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(dirs))
 }
 
-// TestSimulatedCode holds the simulator's ground: in the code it runs there is
-// no goroutine, no select and no loop over a map, whose orders are not the
-// seed's, unless a comment says why that one is harmless.
+// TestSimulatedCode checks the code that the simulator runs: it has no
+// goroutine, no select and no loop over a map, whose order does not come from
+// the seed, unless a comment says why that one is harmless.
 func TestSimulatedCode(t *testing.T) {
 	t.Chdir("../..")
 	for _, dir := range []string{".", "future", "task", "task/stream", "layer", "layer/proxy", "frame", "dns", "weirtest", "internal/timers", "internal/backend/sim"} {
@@ -353,9 +354,9 @@ func f(v *s, c chan int, n named) {
 // archDisorder returns every go, select and loop over a map in files, those of one
 // package, that has no comment to justify it.
 func archDisorder(fset *token.FileSet, files []*ast.File) []string {
-	// Imports are left unresolved: which expressions are maps is nearly always
-	// said in the package itself, and reading the standard library would take
-	// longer than everything else here.
+	// Imports are left unresolved: the package itself nearly always says which
+	// expressions are maps, and reading the standard library would take longer
+	// than everything else here.
 	info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
 	conf := types.Config{Importer: archNoImporter{}, Error: func(error) {}}
 	_, _ = conf.Check("p", fset, files, &info)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A scope has every name that a package declares, with the expression that a
-// constant or a variable begins with; nil for others.
+// A scope has every name that a package declares, with the initial expression
+// of a constant or a variable; nil for others.
 type scope map[string]ast.Expr
 
 // scopeOf reads the package in dir, its files for all systems.
@@ -46,7 +46,7 @@ func scopeOf(t *testing.T, dir string) scope {
 	return s
 }
 
-// declare takes what a node of a declaration names.
+// declare adds the names that a node of a declaration declares.
 func (s scope) declare(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.ValueSpec:
@@ -153,12 +153,12 @@ var (
 	// inCode is how the page names a constant or a variable: its package and its name.
 	inCode = regexp.MustCompile("`([a-z][a-z0-9/]*)\\.([a-z][A-Za-z0-9]*|Default[A-Za-z]*)`(?: times `[a-z0-9/]+\\.([a-z][A-Za-z0-9]*)`)?")
 	// exported is how it names what a program can set: in package weir unless it
-	// says which, and of the type before it where it begins with a point.
+	// names another, and of the type before it if it begins with a dot.
 	exported = regexp.MustCompile("`(?:([a-z][a-z0-9/]*)\\.|\\.)?([A-Z][A-Za-z0-9]*)(?:\\.([A-Z][A-Za-z0-9]*))?`")
 )
 
-// TestLimits: each constant that docs/limits.md names is one of the code, and the
-// row that names it has its value; and what can be set there exists.
+// TestLimits: each constant that docs/limits.md names is in the code, and the row
+// that names it has its value; and every setting that it names exists.
 func TestLimits(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(root, "docs", "limits.md"))
 	if err != nil {
@@ -220,8 +220,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// packages are the directories of packages, by the names that the page has for
-// them: the path, or what follows layer/ or internal/backend/ in it.
+// packages are the directories of packages, by the names that the page uses:
+// the path, or what follows layer/ or internal/backend/ in it.
 func packages(t *testing.T) map[string]string {
 	t.Helper()
 	dirs := map[string]string{"weir": root}
@@ -248,7 +248,7 @@ func packages(t *testing.T) map[string]string {
 	return dirs
 }
 
-// TestSays shows that a value which the page does not have is missed.
+// TestSays shows that a value that the page lacks is reported.
 func TestSays(t *testing.T) {
 	for _, c := range []struct {
 		text string

@@ -12,8 +12,8 @@ import (
 	"unicode"
 )
 
-// texts are the files of the repository that one of the given suffixes ends, by
-// their paths below the root. Other people's texts (testdata) are left out.
+// texts are the files of the repository that end in one of the given suffixes,
+// by their paths below the root. Other people's texts (testdata) are left out.
 func texts(t *testing.T, suffixes ...string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -76,8 +76,8 @@ func anchors(text string) []string {
 	return all
 }
 
-// dangling returns the links in a document that lead nowhere. There are no
-// documents but docs.
+// dangling returns the links in a document that lead nowhere. docs are all the
+// documents there are.
 func dangling(name, text string, docs map[string]string, exists func(string) bool) []string {
 	var bad []string
 	for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
@@ -112,7 +112,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestLinksDangle shows which links are taken for dangling.
+// TestLinksDangle shows which links count as dangling.
 func TestLinksDangle(t *testing.T) {
 	docs := map[string]string{"docs/a.md": "# What `a` is: 1st\n", "docs/b.md": ""}
 	has := func(name string) bool { _, ok := docs[name]; return ok }
@@ -121,7 +121,7 @@ func TestLinksDangle(t *testing.T) {
 		"[a](a.md#what-a-is-1st)":          "",
 		"[a](a.md#else)":                   "a.md#else",
 		"[c](c.md)":                        "c.md",
-		"[a](docs/a.md)":                   "docs/a.md", // links count from their file
+		"[a](docs/a.md)":                   "docs/a.md", // links are relative to their file
 		"[elsewhere](https://example.org)": "",
 		"`f[i](x)`":                        "",
 		"```\nf[i](x)\n```\n[c](c.md)":     "c.md",
@@ -132,13 +132,13 @@ func TestLinksDangle(t *testing.T) {
 	}
 }
 
-// document is the name of a document, as a comment or a sentence has it.
+// document is the name of a document, as it appears in a comment or a sentence.
 var document = regexp.MustCompile(`(?:^|[^A-Za-z0-9_./:-])([A-Za-z0-9_./-]*[A-Za-z0-9_]\.md)\b`)
 
 // TestDocumentsNamed: a document that a comment, a script or another document
-// names is in the repository. A name counts from the root, from docs, from
-// docs/bench, where the benches write theirs, or from the directory of the file
-// that has it. The tests here name documents that are not there.
+// names is in the repository. A name is relative to the root, to docs, to
+// docs/bench, where the benchmarks write theirs, or to the directory of the
+// file that names it. The tests here name documents that do not exist.
 func TestDocumentsNamed(t *testing.T) {
 	count := 0
 	for name, text := range texts(t, ".go", ".md", ".sh", ".yml", ".mod", "Makefile", ".ci/run", ".ci/night", ".ci/api") {

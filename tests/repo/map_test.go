@@ -86,7 +86,7 @@ func off(t *testing.T, text string, read func(path string) (string, bool), elsew
 	return bad, rows
 }
 
-// TestMap: what HACKING.md's map says of where things are is so.
+// TestMap: things are where HACKING.md's map says they are.
 func TestMap(t *testing.T) {
 	hacking, err := os.ReadFile(filepath.Join(root, "HACKING.md"))
 	if err != nil {

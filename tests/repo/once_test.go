@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestOneHome: what was written several times, each a little different, has one home in
-// the module, and what is like it there is named here with its reason.
+// TestOneHome: code that was written several times, each a little different, has one
+// home in the module, and similar code elsewhere is listed here with its reason.
 func TestOneHome(t *testing.T) {
 	for _, c := range []struct {
 		what, pattern string
@@ -18,10 +18,10 @@ func TestOneHome(t *testing.T) {
 		{"SplitMix64", `(?i)0x9e3779b97f4a7c15|0xbf58476d1ce4e5b9|0x94d049bb133111eb`, []string{"internal/splitmix/splitmix.go"}},
 		{"an error that always is a timeout", `\) Timeout\(\) bool\s*\{ return true \}`, []string{
 			"internal/timeout/timeout.go",
-			"layer/tls_wire.go", // nothing took too long: crypto/tls goes on after such an error only
+			"layer/tls_wire.go", // nothing took too long: crypto/tls continues only after such an error
 		}},
 		{"a backoff, other than weir.Backoff", `= min\(2 ?\* ?\w+(\.\w+)*, `, []string{
-			"linger.go",         // how often a closed socket is looked at: nothing fails
+			"linger.go",         // how often a closed socket is checked: nothing fails
 			"netconn/attach.go", // a net.Listener that is out of descriptors: it has no loop
 		}},
 	} {

@@ -63,7 +63,7 @@ var (
 )
 
 // cited returns what one line cites. In Go only comments and messages count,
-// where R1 can also be a variable.
+// because R1 can also be a variable.
 func cited(line string, isGo bool) []string {
 	var all []string
 	if isGo {
@@ -88,8 +88,8 @@ func cited(line string, isGo bool) []string {
 	return all
 }
 
-// astray returns what is wrong with the references in a text, and how many there
-// are.
+// astray returns what is wrong with the references in a text, and how many
+// references there are.
 func astray(name, text string, have map[string]bool) (bad []string, count int) {
 	for i, line := range strings.Split(text, "\n") {
 		if strings.HasSuffix(name, ".patch") && !strings.HasPrefix(line, "# ") {
@@ -108,8 +108,8 @@ func astray(name, text string, have map[string]bool) (bad []string, count int) {
 	return bad, count
 }
 
-// TestPromises: the page has every number, and whatever cites one means one that
-// it has.
+// TestPromises: the page has every number, and every citation is of a number
+// that it has.
 func TestPromises(t *testing.T) {
 	have := promises(t)
 	for kind, last := range map[string]int{"R": 81, "G": 10, "behaviour ": 95, "bug ": 25, "L": 16, "C": 10, "N": 5, "S": 15} {
@@ -139,7 +139,7 @@ func TestPromises(t *testing.T) {
 // elsewhere are documents that the repository does not have.
 var elsewhere = regexp.MustCompile(`\b(REQUIREMENTS|BEHAVIOURS|RELIABILITY|COMMAND|ARCHITECTURE|PERFORMANCE|STYLE|FAULTS|HOUSE)(\.md\b|, [A-Z][a-z])`)
 
-// TestPromisesDangle: a reference that dangles is found in every kind of file.
+// TestPromisesDangle: a dangling reference is found in every kind of file.
 func TestPromisesDangle(t *testing.T) {
 	have := promises(t)
 	for _, c := range []struct{ name, text, want string }{
@@ -159,7 +159,7 @@ func TestPromisesDangle(t *testing.T) {
 	}
 }
 
-// TestCited shows that a reference which dangles is seen.
+// TestCited shows that a dangling reference is seen.
 func TestCited(t *testing.T) {
 	for line, want := range map[string]string{
 		"// the tail (R29, behaviours 35 and 36)":  "R29 behaviour 35 behaviour 36",

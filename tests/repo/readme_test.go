@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestReadme holds the README true: its program and its test are the example's, and
-// what it links to is there.
+// TestReadme checks the README: its program and its test are those of the example,
+// and its links lead to something.
 func TestReadme(t *testing.T) {
 	t.Chdir("../..")
 	readme, err := os.ReadFile("README.md")

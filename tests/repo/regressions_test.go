@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// regression is a bug that somebody had, and what would find it here.
+// regression is a bug that someone had, and what would find it here.
 type regression struct {
 	number int    // in docs/promises.md's list; 0: not among the 25
 	whose  string // who had it
 	what   string
 	// scenarios are tests, as file#name.
 	scenarios []string
-	// later is what it concerns, if nothing here does so yet.
+	// later is what it concerns, if that does not exist here yet.
 	later string
 	bugs  []string // patches of tests/bugs that put it back
 }
@@ -167,8 +167,8 @@ var regressions = []regression{
 	},
 }
 
-// TestRegressions holds the list above true: every one of the 25 is in it, and
-// what it names is there.
+// TestRegressions checks the list above: every one of the 25 is in it, and
+// everything that it names exists.
 func TestRegressions(t *testing.T) {
 	t.Chdir("../..")
 	seen := map[int]bool{}
@@ -202,8 +202,8 @@ func TestRegressions(t *testing.T) {
 	}
 }
 
-// declarations finds the tests that a file declares and the strings that it has, as the
-// names of cases are: comments do not count.
+// declarations finds the tests that a file declares and its strings, which include the
+// names of cases: comments do not count.
 func declarations(t *testing.T, path string) (tests map[string]bool, words []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)

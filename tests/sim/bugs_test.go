@@ -11,7 +11,7 @@ import (
 // buggy is a simulated backend with a bug that shows now and then.
 type buggy struct {
 	*sim.Backend
-	bug   func(*buggy, *backend.Completion) bool // changes a result; false: it is never told
+	bug   func(*buggy, *backend.Completion) bool // changes a result; false: it is never reported
 	shut  func(*buggy) bool                      // false: a close is forgotten
 	count int
 }
@@ -52,8 +52,8 @@ func (b *buggy) Shut(h backend.Handle, how backend.How) error {
 	return b.Backend.Shut(h, how)
 }
 
-// The checks of the simulated runs find what they are for: each of these bugs
-// is noticed within some seeds.
+// The checks of the simulated runs find what they are meant to find: each of
+// these bugs is noticed within some seeds.
 func TestSimFindsBugs(t *testing.T) {
 	for _, c := range []struct {
 		name string

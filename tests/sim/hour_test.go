@@ -69,8 +69,8 @@ func (p *simTalker) ConnectionLost(error) {
 	p.c.lost++
 }
 
-// simHour runs conns connections, each with a message every ten seconds, for
-// some of the world's time.
+// simHour runs conns connections, each with a message every ten seconds, for a
+// while in the world's time.
 func simHour(t testing.TB, conns int, span time.Duration) (*sim.World, *simCrowd) {
 	w := sim.New(1, sim.Config{})
 	c := &simCrowd{r: rand.New(rand.NewPCG(1, 2)), every: 10 * time.Second}

@@ -45,11 +45,11 @@ type simRun struct {
 	clients []*simClient
 	network string
 	listen  string
-	made    int // connections of the server that runs now
+	made    int // connections of the current server
 	lost    int
 	crashes int
-	wrap    func(*sim.Backend) backend.Backend // plants a bug, if it is set
-	quits   int                                // servers whose end may come to the client before its bytes do
+	wrap    func(*sim.Backend) backend.Backend // plants a bug, if set
+	quits   int                                // servers whose end may reach the client before their bytes do
 	calls   bytes.Buffer                       // every callback, for the comparison of two runs
 	errs    []string
 }
@@ -81,7 +81,7 @@ type simServer struct {
 	s    *simRun
 	t    weir.Transport
 	n    int
-	quit int // closes or aborts after so many bytes; 0: never
+	quit int // closes or aborts after this many bytes; 0: never
 	how  int
 	made int
 	lost int
@@ -164,7 +164,7 @@ func (p *simClient) ConnectionMade(t weir.Transport) {
 	if p.abort > 0 {
 		t.Loop().After(p.abort, t.Abort)
 	}
-	// Nobody waits for ever for a peer that fell silent.
+	// No one waits forever for a peer that fell silent.
 	t.Loop().After(time.Hour, t.Abort)
 	p.more()
 }
@@ -241,7 +241,7 @@ func (p *simClient) ConnectFailed(err *weir.ConnectError) {
 	}
 }
 
-// serve starts the server; after a crash of its host once more.
+// serve starts the server, and again after a crash of its host.
 func (s *simRun) serve(h *sim.Host) {
 	s.server = s.loop(h)
 	s.made, s.lost = 0, 0
@@ -320,8 +320,8 @@ func simEchoOn(t *testing.T, seed uint64, cfg sim.Config, wrap func(*sim.Backend
 	if err := w.Run(nil); err != nil {
 		s.bad("end: %v", err)
 	}
-	// A peer whose reset was lost, or that crashed, leaves a server behind that
-	// waits for ever: nothing tells it.
+	// A peer whose reset was lost, or that crashed, leaves behind a server that
+	// waits forever: nothing tells it.
 	if n := s.server.Connections(); n != s.made-s.lost {
 		s.bad("server: %d connections, made %d, lost %d", n, s.made, s.lost)
 	}

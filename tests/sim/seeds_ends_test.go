@@ -28,11 +28,11 @@ type loopEnd struct {
 	cut     *weir.CutError
 	posted  int // that were accepted
 	ran     int
-	dropped int // that Close told
+	dropped int // that Close reported
 }
 
-// playLoopEnds: what a loop has accepted when it ends is delivered, or is said to
-// be cut; so are its posts.
+// playLoopEnds: what a loop has accepted when it ends is delivered, or reported
+// as cut; so are its posts.
 func playLoopEnds(s *seedRun) {
 	e := &loopEnd{s: s, after: s.server, calm: s.r.IntN(2) == 0, inside: s.r.IntN(3) == 0}
 	if e.calm {
@@ -97,7 +97,7 @@ func (e *loopEnd) post() {
 	}
 }
 
-// begin begins the end, in a callback of the client's.
+// begin begins the end, in a callback of the client.
 func (e *loopEnd) begin() {
 	s := e.s
 	d := time.Duration(s.r.Int64N(int64(time.Millisecond) << s.r.IntN(24)))
@@ -125,7 +125,7 @@ func (e *loopEnd) begin() {
 	}
 }
 
-// poll closes the loop, when it is time, in a callback of the client's.
+// poll closes the loop, when it is time, in a callback of the client.
 func (e *loopEnd) poll(wait time.Duration) {
 	if e.close(); !e.done {
 		e.s.client.After(wait, func() { e.poll(2 * wait) })
@@ -162,7 +162,7 @@ func (e *loopEnd) close() {
 	e.s.serveAgain(e.mk)
 }
 
-// finish looks at rest at what became of the bytes.
+// finish checks, at rest, what became of the bytes.
 func (e *loopEnd) finish() {
 	if !e.done {
 		e.s.bad("the loop did not end (G10)")
@@ -179,8 +179,8 @@ func (e *loopEnd) finish() {
 			lost -= q.got
 		}
 		accepted, made = accepted+p.accepted, made+1
-		// One that reads nothing when a reset comes, and waits for room to write, is lost
-		// with what its system holds.
+		// A connection that reads nothing when a reset comes, and waits for room to
+		// write, is lost with what its system holds.
 		if lost > 0 && e.calm && e.cut == nil && q != nil && !q.quit && !(q.asleep && q.reason != nil) &&
 			(p.reason == nil || errors.Is(p.reason, weir.ErrLoopClosed)) && !errors.Is(q.reason, syscall.ETIMEDOUT) {
 			e.s.bad("%d of %d bytes that the loop had accepted did not come, and nothing was said to be cut (G2); the ends were lost with %v and %v",
@@ -192,14 +192,14 @@ func (e *loopEnd) finish() {
 	}
 }
 
-// exit is a layer below TLS whose side can leave as TLS never would.
+// exit is a layer below TLS whose side can leave in a way that TLS never would.
 type exit struct {
 	layer.Base
-	deaf bool // nothing more leaves, the end neither
+	deaf bool // nothing more leaves, not even the end
 	bare bool // the end left without a close_notify
 }
 
-// leave ends the stream as TLS never would.
+// leave ends the stream in a way that TLS never would.
 func (x *exit) leave() {
 	x.bare = true
 	_ = x.Below().WriteEOF()
@@ -224,7 +224,7 @@ func (x *exit) CloseWrite() error {
 	return x.Base.CloseWrite()
 }
 
-// Close implements weir.Carrier: one that answers nothing stays for a while.
+// Close implements weir.Carrier: a side that answers nothing stays for a while.
 func (x *exit) Close(abort bool) {
 	if x.deaf && !abort {
 		x.Below().Loop().After(20*time.Minute, x.Below().Abort)
@@ -234,9 +234,9 @@ func (x *exit) Close(abort bool) {
 }
 
 // playTLSEnds: the ends of TLS, with its close_notify, without it and without an
-// answer to it. Some go on writing when the other has left.
+// answer to it. Some sides continue to write when the other has left.
 func playTLSEnds(s *seedRun) {
-	// What makes a handshake longer than it may take is no fault that ends.
+	// A fault that makes a handshake take too long does not count as one that ends.
 	f := s.sim.World().Faults()
 	f.Latency, f.Jitter = min(f.Latency, 200*time.Millisecond), min(f.Jitter, 200*time.Millisecond)
 	f.SendBuffer, f.ReceiveBuffer = max(f.SendBuffer, 512), max(f.ReceiveBuffer, 512)
@@ -286,7 +286,7 @@ func playTLSEnds(s *seedRun) {
 }
 
 // drip writes a little every so often, until the connection is lost or two hours
-// have gone.
+// have passed.
 func (p *talker) drip(every time.Duration) {
 	left := int(2 * time.Hour / every)
 	var next func()
@@ -311,16 +311,16 @@ func (p *talker) drip(every time.Duration) {
 	next()
 }
 
-// seesPeerGone is of one that goes on writing: when the peer has been gone for an
-// hour it must have heard of that.
+// seesPeerGone checks a side that continues to write: when the peer has been gone
+// for an hour it must have been told.
 func seesPeerGone(p *talker) {
 	if q := p.peer(); p.futile > 0 && !p.told && !p.mute && p.s.sim.Now()-p.futileAt > time.Hour {
 		p.s.bad("the peer left %v ago with %v; %d bytes were taken since, and nothing was told (L3)", p.s.sim.Now()-q.lostAt, q.reason, p.futile)
 	}
 }
 
-// playPausedReaders: readers that pause for hours and write meanwhile hear of
-// their peer's end.
+// playPausedReaders: readers that pause for hours and write meanwhile are told
+// of their peer's end.
 func playPausedReaders(s *seedRun) {
 	mk := func() *talker {
 		p := s.talker()

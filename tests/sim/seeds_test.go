@@ -18,7 +18,7 @@ import (
 // seedRun is one seed of one scenario: its world, what checks it, and what went
 // wrong.
 type seedRun struct {
-	testing.TB // for what weirtest asks of a test; failures are collected
+	testing.TB // for what weirtest needs from a test; failures are collected
 	sim        *weirtest.Sim
 	v          *weirtest.Invariants
 	r          *rand.Rand
@@ -31,7 +31,7 @@ type seedRun struct {
 	healed     bool
 	cleanups   []func()
 	ends       map[[2]string]*talker // by local and remote address
-	// What stands under the talkers, if anything does.
+	// The layers under the talkers, if there are any.
 	under      layer.Layer // of clients
 	underServe layer.Layer
 	finish     func() // what a scenario checks at rest
@@ -44,7 +44,7 @@ func (s *seedRun) bad(format string, args ...any) {
 func (s *seedRun) Cleanup(f func())             { s.cleanups = append(s.cleanups, f) }
 func (s *seedRun) Errorf(f string, args ...any) { s.bad(f, args...) }
 func (s *seedRun) Error(args ...any)            { s.bad("%s", fmt.Sprint(args...)) }
-func (s *seedRun) Failed() bool                 { return false } // explained by who runs it
+func (s *seedRun) Failed() bool                 { return false } // explained by the caller
 func (s *seedRun) Log(args ...any)              {}
 func (s *seedRun) Logf(f string, args ...any)   {}
 func (s *seedRun) Helper()                      {}
@@ -59,23 +59,23 @@ type talker struct {
 	sent    int
 	got     int
 	paused  bool
-	lazy    int // leaves bytes unused one time in so many; 0: never
-	slow    int // pauses reading one time in so many
+	lazy    int // leaves bytes unused one time in this many; 0: never
+	slow    int // pauses reading one time in this many
 	end     int // what it does when everything is sent: see ends
-	quits   int // aborts or closes after so many bytes received
+	quits   int // aborts or closes after this many received bytes
 	reply   func(p *talker, b []byte)
 	onEnd   func(p *talker)
 	timer   *weir.Timer
 	resume  *weir.Timer
 	lost    bool
 	closed  bool
-	backlog int  // what was still to be sent hours after the close; -1: not looked at
-	plain   bool // it knows nothing of marks
+	backlog int  // what was still to be sent hours after the close; -1: not checked
+	plain   bool // it has no PauseWriting
 
 	accepted int // bytes that Write has taken
-	futile   int // of them, a minute after the peer had gone and the faults had ended
+	futile   int // of them, those a minute after the peer had gone and the faults had ended
 	futileAt time.Duration
-	quit     bool // it has closed or aborted by itself
+	quit     bool // it closed or aborted by itself
 	ended    bool // WriteEOF was accepted
 	eof      bool // the peer's end has come
 	gotAt    time.Duration
@@ -83,15 +83,15 @@ type talker struct {
 	lostAt   time.Duration
 	asleep   bool // it neither read nor could write when it was lost
 	onMade   func(p *talker)
-	onWork   func(p *talker) bool // what it does when everything is sent; false: as end has it
-	failer   bool                 // it knows WriteFailed
+	onWork   func(p *talker) bool // what it does when everything is sent; false: as end says
+	failer   bool                 // it has WriteFailed
 	told     bool                 // WriteFailed came
 	held     bool                 // it reads nothing for hours
-	mute     bool                 // what it writes gets nowhere
-	late     func(p *talker)      // looks at what is still open after hours
+	mute     bool                 // what it writes goes nowhere
+	late     func(p *talker)      // checks what is still open after hours
 }
 
-// protocol is p with the callbacks that it shall have.
+// protocol is p with the callbacks that it should have.
 func (p *talker) protocol() weir.Protocol {
 	switch {
 	case p.plain:
@@ -102,7 +102,7 @@ func (p *talker) protocol() weir.Protocol {
 	return p
 }
 
-// peer is the other end; nil if it never was.
+// peer is the other end; nil if there never was one.
 func (p *talker) peer() *talker {
 	return p.s.ends[[2]string{p.t.RemoteAddr().String(), p.t.LocalAddr().String()}]
 }
@@ -122,8 +122,8 @@ func (p *talker) write(b []byte) error {
 	return err
 }
 
-// endCame looks hours after p was made whether its end, and what it wrote before,
-// has come to q.
+// endCame checks, hours after p was made, whether its end, and what it wrote
+// before, has reached q.
 func (p *talker) endCame(q *talker) {
 	if p.ended && !p.mute && !p.lost && !q.lost && !q.eof && !q.held && !q.quit && p.s.healed && q.got == p.accepted && p.s.sim.Now()-q.gotAt > time.Hour {
 		p.s.bad("%v to %v: the end was written hours ago and has not come; nothing was told (G2)", p.t.LocalAddr(), p.t.RemoteAddr())
@@ -158,10 +158,10 @@ const (
 func (p *talker) ConnectionMade(t weir.Transport) {
 	p.t = t
 	p.s.ends[[2]string{t.LocalAddr().String(), t.RemoteAddr().String()}] = p
-	// Nobody waits for ever for a peer that fell silent.
+	// No one waits forever for a peer that fell silent.
 	p.timer = t.Loop().After(3*time.Hour, func() {
 		if p.closed && p.s.healed {
-			// A byte a second is progress too, where the buffers are so small.
+			// A byte a second is progress too, if the buffers are so small.
 			if n := t.Buffered(); p.backlog < 0 || n < p.backlog {
 				p.backlog = n
 				p.timer.Set(time.Hour)
@@ -283,8 +283,8 @@ func (s *seedRun) serve(f func() *talker) {
 	s.bad("cannot listen: %v", err)
 }
 
-// serveAgain listens once there is a descriptor for it, which may take until other
-// connections have ended.
+// serveAgain listens as soon as there is a descriptor for it, which may take until
+// other connections have ended.
 func (s *seedRun) serveAgain(f func() *talker) {
 	if s.listen(f) != nil {
 		s.server.After(100*time.Millisecond, func() { s.serveAgain(f) })
@@ -335,7 +335,7 @@ type seedScenario struct {
 	play func(s *seedRun)
 }
 
-// seedScenarios are what runs under drawn faults.
+// seedScenarios are the scenarios that run under drawn faults.
 var seedScenarios = []seedScenario{
 	{"echo", func(s *seedRun) {
 		s.serve(func() *talker {
@@ -437,8 +437,8 @@ var seedScenarios = []seedScenario{
 		s.dial(1+s.r.IntN(6), time.Second, mk)
 	}},
 	{"callbacks that end others", func(s *seedRun) {
-		// Whoever gets bytes may end anyone: its own transport, another's, the listener,
-		// which is opened again. Posts race with all of it.
+		// Every receiver of bytes may end anything: its own transport, another's, the
+		// listener, which is opened again. Posts race with all of it.
 		var all []*talker
 		var mk func() *talker
 		mk = func() *talker {
@@ -568,8 +568,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// seedsEach is how many seeds each scenario gets: they share what -sim.seeds
-// asks for, or have 100 or 10.
+// seedsEach is how many seeds each scenario gets: they share the number from
+// -sim.seeds, or get 100 or 10.
 func seedsEach() uint64 {
 	each := uint64(len(seedScenarios))
 	if *simSeeds == 0 {
@@ -578,9 +578,9 @@ func seedsEach() uint64 {
 	return (seedCount() + each - 1) / each
 }
 
-// TestSeedsAgain runs one seed in a hundred, and a few at least, twice: the same
-// seed is the same run, whatever GOMAXPROCS is (behaviour 94). The hash that it
-// logs is the same with and without the race detector.
+// TestSeedsAgain runs one seed in a hundred, but at least a few, twice: the same
+// seed gives the same run, whatever GOMAXPROCS is (behaviour 94). The hash that
+// it logs is the same with and without the race detector.
 func TestSeedsAgain(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	all := fnv.New64a()

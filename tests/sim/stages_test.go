@@ -23,14 +23,14 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// A connect of these runs has five stages: a name, one of its addresses, a SOCKS5
-// proxy, an HTTP proxy behind it, TLS behind that. One server plays all of them on
-// one connection, as proxies step aside, and a plan says at which stage it fails,
-// and how.
+// A connect in these runs has five stages: a name, one of its addresses, a SOCKS5
+// proxy, an HTTP proxy behind it, and TLS behind that. One server plays all of
+// them on one connection, since proxies step aside, and a plan says at which stage
+// it fails, and how.
 type stagePlan struct {
 	name string // how the name server answers
 	dead bool   // no address leads to the server
-	at   int    // the agreement that fails: see agreements; beyond all of them none
+	at   int    // the agreement that fails: see agreements; beyond them, none fails
 	way  string
 	stop time.Duration // when the connect is stopped; 0: never
 }
@@ -72,11 +72,11 @@ type stageRun struct {
 	good  []netip.Addr // of the server
 	dead  []netip.Addr
 	trust *tls.Config
-	own   [2]*tls.Config // the server's, right and for another name
+	own   [2]*tls.Config // the server's configurations, right and for another name
 	ended []int
 	open  []*stageClient
 	ok    int
-	// faulty says that there are faults beside the plans'.
+	// faulty says that there are faults besides those of the plans.
 	faulty bool
 }
 
@@ -163,7 +163,7 @@ type stageServer struct {
 	plan *stagePlan
 	t    weir.Transport
 	at   int
-	done bool // it says no more
+	done bool // it sends no more
 }
 
 func (p *stageServer) ConnectionMade(t weir.Transport) { p.t = t }
@@ -213,7 +213,7 @@ func (p *stageServer) start(cfg *tls.Config) {
 	}, layer.TLSServer(cfg))
 }
 
-// tls is a TLS server, right or as the plan has it.
+// tls is a TLS server, right or as the plan says.
 func (p *stageServer) tls() {
 	way := "drip"
 	if p.plan.at == tlsHandshake {
@@ -227,7 +227,7 @@ func (p *stageServer) tls() {
 	case "cut":
 		after := time.Duration(p.s.r.IntN(6_000)) * time.Microsecond
 		t := p.t
-		p.start(p.s.own[1]) // or the name is refused before it is cut
+		p.start(p.s.own[1]) // or the name is refused before the cut
 		t.Loop().After(after, t.Abort)
 	default:
 		p.say(way, "\x16\x03\x03", "")
@@ -267,7 +267,7 @@ func (p *stageServer) say(way, reply, no string) {
 	p.done = true // silent
 }
 
-// stageClient sends a little over what was agreed on, and wants it back.
+// stageClient sends a little over the finished connection, and wants it back.
 type stageClient struct {
 	s       *stageRun
 	i       int
@@ -332,7 +332,7 @@ func (p *stageClient) ConnectFailed(err *weir.ConnectError) {
 	case !p.s.faulty && err.Stage != plan.stage():
 		p.s.bad("plan %d: %+v: failed at %s: %v", p.i, *plan, err.Stage, err)
 	}
-	if !p.s.faulty && !p.stopped && err.Stage != weir.StageName { // each address has its say
+	if !p.s.faulty && !p.stopped && err.Stage != weir.StageName { // each address is reported
 		for _, a := range err.Attempts {
 			if a.Addr == nil {
 				p.s.bad("plan %d: an attempt without its address: %v", p.i, err)
@@ -341,7 +341,7 @@ func (p *stageClient) ConnectFailed(err *weir.ConnectError) {
 	}
 }
 
-// chacha8 is chance for a resolver, the seed's.
+// chacha8 is a resolver's randomness, from the seed.
 func chacha8(seed uint64) *rand.ChaCha8 {
 	return rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
 }
@@ -399,7 +399,7 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 	before := here.Host().Usage()
 	if s.faulty = s.r.IntN(2) == 0; s.faulty {
 		f := sim.Draw(seed)
-		// What makes a round trip longer than a stage may take is no fault that ends.
+		// A fault that makes a round trip longer than a stage may take does not count as one that ends.
 		f.Latency, f.Jitter = min(f.Latency, 200*time.Millisecond), min(f.Jitter, 200*time.Millisecond)
 		if f.ReceiveBuffer > 0 {
 			f.ReceiveBuffer = max(f.ReceiveBuffer, 512)
@@ -484,9 +484,9 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 }
 
 // TestSeedsStages: every stage of a connect fails in every way, and is stopped at
-// any moment, without other faults and among them. Each connect ends once, at the
-// stage that failed, with every address listed, and its sockets are closed once
-// (R43, R44, behaviours 66, 69, 70; G1, G2, G6, G9, G10).
+// any moment, with and without other faults. Each connect ends once, at the stage
+// that failed, with every address listed, and its sockets are closed once (R43,
+// R44, behaviours 66, 69, 70; G1, G2, G6, G9, G10).
 func TestSeedsStages(t *testing.T) {
 	own, trust := rig.TLS(t)
 	first, n := *simFirst, seedCount()

@@ -111,7 +111,8 @@ func tortureEcho(p *tortureEnd) {
 }
 
 // torture runs a scenario with whatever rig does to the world and returns the
-// world and what went wrong. A Wait that fails ends its loop's run, and no more.
+// world and what went wrong. A Wait that fails ends its loop's run, and nothing
+// else.
 func torture(t *testing.T, k int, waitFails bool, rig func(*sim.World)) (*sim.World, []string) {
 	sc := tortures[k]
 	w := sim.New(1, sim.Config{})
@@ -155,7 +156,7 @@ func torture(t *testing.T, k int, waitFails bool, rig func(*sim.World)) (*sim.Wo
 		sc.client(cl)
 	}
 	client.Connect(network, to, cl, weir.WithConnectTimeout(time.Minute))
-	// Whoever is left waiting when a call failed gives up after a while.
+	// An end that is left waiting when a call failed gives up after a while.
 	client.After(time.Hour, func() {
 		if cl.t != nil {
 			cl.t.Abort()

@@ -1,13 +1,13 @@
-// Command dnsload asks a name server for one name after the other as fast as it can, with
-// weir's resolver, package net's and miekg/dns's client in turn, and prints what
-// each managed and what it cost. No cache is used: every question is a query.
+// Command dnsload asks a name server for one name after another as fast as it can, with
+// weir's resolver, package net's and miekg/dns's client in turn, and prints the rate
+// and the cost of each. No cache is used: every question is a query.
 //
 //	dnsload -for 5s
 //	dnsload -server 127.0.0.1:5300 -name host.weir.test. -for 5s
 //
-// Without a server it starts one of its own, in a process of its own, that does as
-// little as a server can. Two more clients show what there is to gain: floor makes
-// the system calls of a query with a socket and a port of its own and nothing else;
+// Without a server it starts one in a process of its own, which does as little as a
+// server can. Two more clients show how much could be gained: floor makes the
+// system calls of a query with a socket and a port of its own and nothing else;
 // weir-tcp sends all queries over one connection, which needs neither.
 package main
 
@@ -89,7 +89,7 @@ func run() error {
 	return nil
 }
 
-// cpu is what this process has used.
+// cpu is the CPU time that this process has used.
 func cpu() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {

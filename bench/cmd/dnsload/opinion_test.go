@@ -18,10 +18,10 @@ import (
 	"github.com/weir-io/weir/dns"
 )
 
-// TestSecondOpinion sends replies that are right, and replies with bytes changed
-// at random, to weir's resolver, and compares what it makes of them with what
-// miekg/dns does: what weir believes, the other has to find in the message too,
-// and what is right weir has to believe.
+// TestSecondOpinion sends correct replies, and replies with bytes changed at
+// random, to weir's resolver, and compares its reading with that of miekg/dns:
+// what weir believes, the other has to find in the message too, and weir has to
+// believe correct replies.
 func TestSecondOpinion(t *testing.T) {
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -52,7 +52,7 @@ func TestSecondOpinion(t *testing.T) {
 			s := sent{msg, true}
 			if m := strings.ToLower(q.Question[0].Name); m[0] == 'n' && r.IntN(2) == 0 {
 				s.whole = false
-				// The header and the question stay, or it is nobody's reply.
+				// The header and the question stay unchanged, or it would be no one's reply.
 				first := 12 + len(q.Question[0].Name) + 1 + 4
 				for range 1 + r.IntN(3) {
 					if len(msg) > first {
@@ -94,8 +94,8 @@ func TestSecondOpinion(t *testing.T) {
 			slices.Sort(got)
 			switch {
 			case !readable && foreign(s.msg):
-				// A type that miekg/dns knows and weir does not: to weir its data are
-				// opaque, to the other they are wrong.
+				// A type that miekg/dns knows and weir does not: its data is opaque to
+				// weir, but wrong to the other.
 				refused++
 			case err == nil && !slices.Equal(got, want):
 				t.Errorf("%s: weir believes %v, miekg/dns reads %v, %t: %x", name, got, want, readable, s.msg)
@@ -126,8 +126,8 @@ func TestSecondOpinion(t *testing.T) {
 	}
 }
 
-// answer makes a right reply to q: aliases or none, addresses or none, and
-// records that are beside the point.
+// answer makes a correct reply to q: aliases or none, addresses or none, and
+// irrelevant records.
 func answer(t *testing.T, r *rand.Rand, q *miekg.Msg) []byte {
 	m := new(miekg.Msg)
 	m.SetReply(q)
@@ -142,7 +142,7 @@ func answer(t *testing.T, r *rand.Rand, q *miekg.Msg) []byte {
 	}
 	owner := q.Question[0].Name
 	if strings.ToLower(owner)[0] != 'n' {
-		// An alias whose end is not in the first reply is asked for: there is none.
+		// The end of an alias that is not in the first reply is asked for: there is none.
 		m.Rcode = miekg.RcodeNameError
 		b, err := m.Pack()
 		if err != nil {
@@ -197,8 +197,8 @@ func foreign(msg []byte) bool {
 	return false
 }
 
-// opinion is which addresses miekg/dns finds for a name in a message, following
-// its aliases.
+// opinion is the addresses that miekg/dns finds for a name in a message,
+// following its aliases.
 func opinion(msg []byte, name string) (addrs []string, readable bool) {
 	var m miekg.Msg
 	readable = m.Unpack(msg) == nil

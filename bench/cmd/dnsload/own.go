@@ -44,15 +44,15 @@ func startServer() (at string, stop func(), err error) {
 	return strings.TrimSpace(line), stop, nil
 }
 
-// refuse makes of a query the reply that there is no such name.
+// refuse turns a query into the reply that there is no such name.
 func refuse(msg []byte) {
 	msg[2], msg[3] = msg[2]|0x80, 0x83
 }
 
 const headerSize = 12
 
-// onePort listens on one port for UDP and TCP: what is free for the one may be taken
-// for the other.
+// onePort listens on one port for UDP and TCP: a port that is free for one may be
+// taken for the other.
 func onePort() (udp *net.UDPConn, tcp net.Listener, err error) {
 	for range 20 {
 		if udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
@@ -101,7 +101,7 @@ func serve() error {
 	return errors.Join(err, udp.Close(), tcp.Close())
 }
 
-// serveTCP answers what is there at once with one write.
+// serveTCP answers all queries that are there with one write.
 func serveTCP(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	r := bufio.NewReaderSize(c, 64<<10)
@@ -127,8 +127,8 @@ func serveTCP(c net.Conn) {
 	}
 }
 
-// askFloor makes the calls that a query costs where each has a socket and a port of
-// its own, on one thread, and looks at nothing that comes back.
+// askFloor makes the system calls of a query with a socket and a port of its own,
+// on one thread, and does not look at the replies.
 func askFloor(at netip.AddrPort) (asked, failed int, err error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -1,9 +1,9 @@
 // Command tlsload makes one load of TLS connections and prints what it counted.
-// The bench starts it, one process for each measurement:
+// The benchmark starts it, one process for each measurement:
 //
 //	tlsload SPEC    SPEC is a spec in JSON
 //
-// It prints {"Backend": addr}, where a relay is to connect to, then reads a line
+// It prints {"Backend": addr}, where a relay must connect to, then reads a line
 // with the server's {"Addr": addr, "PIDs": [...]}. The client is the standard
 // library's, whatever the server is.
 package main
@@ -27,7 +27,7 @@ import (
 type spec struct {
 	Kind  string        // up, up-sealed, down, both, sessions, idle, quiet, stall
 	CA    string        // file of the certificate that the server must have
-	Conns int           // connections; of sessions, at one time
+	Conns int           // connections; for sessions, at one time
 	Warm  time.Duration // before what is counted
 	Run   time.Duration // what is counted
 	Nice  int           // how much of the CPU to leave to others
@@ -117,7 +117,7 @@ func run() error {
 	return say(res)
 }
 
-// leave lowers the priority of all threads there are; those to come inherit it.
+// leave lowers the priority of all existing threads; later ones inherit it.
 func leave(by int) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -156,7 +156,7 @@ func suite(c *tls.Conn) string {
 	return tls.VersionName(s.Version) + ", " + tls.CipherSuiteName(s.CipherSuite) + ", " + s.CurveID.String()
 }
 
-// window is the time that is counted: the server's CPU and the clock.
+// window is the counted time: the server's CPU and the clock.
 type window struct {
 	pids []int
 	cpu  int64

@@ -14,9 +14,9 @@ import (
 	"github.com/weir-io/weir/bench/internal/sealed"
 )
 
-// bulk sends through a relay as fast as it goes: "up" from the client, whose
-// bytes the relay decrypts, "down" from the backend, "both" at once. "up-sealed" is
-// "up" with records and no TLS, for the floor.
+// bulk sends through a relay as fast as possible: "up" from the client, whose bytes
+// the relay decrypts, "down" from the backend, "both" at once. "up-sealed" is "up"
+// with records and no TLS, for the floor.
 func (l *loader) bulk() (result, error) {
 	got := make(chan net.Conn, 1)
 	go func() {
@@ -84,7 +84,7 @@ func (l *loader) bulk() (result, error) {
 	}
 	end := func() {
 		stop.Store(true)
-		all.Wait() // the readers go on reading, so the writers are not blocked
+		all.Wait() // the readers continue to read, so the writers are not blocked
 	}
 	defer end()
 	select {
@@ -109,7 +109,7 @@ func (l *loader) bulk() (result, error) {
 	return r, w.shut(&r)
 }
 
-// session is connect, handshake, 64 bytes through and back, close.
+// session is a connect, a handshake, 64 bytes there and back, and a close.
 func (l *loader) session() (string, error) {
 	c, err := l.dial()
 	if err != nil {
@@ -126,7 +126,7 @@ func (l *loader) session() (string, error) {
 	return suite(c), nil
 }
 
-// answer is the backend: it sends back what comes.
+// answer is the backend: it sends everything back.
 func (l *loader) answer() {
 	for {
 		c, err := l.backend.Accept()
@@ -146,7 +146,7 @@ func (l *loader) answer() {
 	}
 }
 
-// sessions keeps Conns sessions going at one time; every handshake is a whole
+// sessions keeps Conns sessions going at one time; every handshake is a full
 // one.
 func (l *loader) sessions() (result, error) {
 	go l.answer()
@@ -203,8 +203,8 @@ func (l *loader) sessions() (result, error) {
 	return r, errors.Join(err, first)
 }
 
-// idle makes Conns connections that each have sent one message and had it back,
-// says so, and keeps them until a line comes.
+// idle makes Conns connections that each send one message and get it back,
+// reports that, and keeps them until a line comes.
 func (l *loader) idle() error {
 	go l.answer()
 	var r result

@@ -12,7 +12,7 @@ import (
 )
 
 // quiet sends 64 bytes and takes them back, over and over, on Conns connections.
-// For each line on standard input it prints what it counted since the last.
+// For each line on standard input it prints what it has counted since the last.
 func (l *loader) quiet() error {
 	var mu sync.Mutex
 	h := &load.Histogram{}
@@ -65,8 +65,8 @@ func (l *loader) quiet() error {
 	return nil
 }
 
-// stall opens Conns connections as fast as it can, says hello on each and nothing
-// more, and keeps them until a line comes.
+// stall opens Conns connections as fast as it can, sends a hello on each and
+// nothing more, and keeps them until a line comes.
 func (l *loader) stall() error {
 	hello := l.hello()
 	began := time.Now()
@@ -91,7 +91,7 @@ func (l *loader) stall() error {
 	return nil
 }
 
-// hello is the first message of a client.
+// hello is a client's first message.
 func (l *loader) hello() []byte {
 	a, b := net.Pipe()
 	first := make(chan []byte)
@@ -101,6 +101,6 @@ func (l *loader) hello() []byte {
 		_ = b.Close()
 		first <- buf[:n]
 	}()
-	_ = tls.Client(a, l.cfg).Handshake() // it fails: nobody answers
+	_ = tls.Client(a, l.cfg).Handshake() // it fails: no one answers
 	return <-first
 }

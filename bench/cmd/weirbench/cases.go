@@ -14,15 +14,15 @@ type testCase struct {
 	Title  string
 	spec   load.Spec
 	loops  int
-	frame  int  // the server answers each message of so many bytes by itself
-	aim    bool // there are aims for it: it gets more rounds
+	frame  int  // the server answers each message of this many bytes separately
+	aim    bool // it has targets, so it gets more rounds
 	count  bool // system calls and allocations too
-	memory bool // what an idle connection takes too
+	memory bool // also the memory of an idle connection
 	quick  bool // in quick runs too
 	unit   unit
 }
 
-// unit is what a case's cost is counted in.
+// unit is the unit of a case's cost.
 type unit int
 
 const (
@@ -35,7 +35,7 @@ func (u unit) String() string {
 	return [...]string{"CPU, µs per message", "CPU, s per GiB", "p50, µs"}[u]
 }
 
-// cases lists everything in the order it is run.
+// cases lists everything in the order in which it is run.
 func cases(warm, run time.Duration) []testCase {
 	echo := func(conns, size, depth int) load.Spec {
 		return load.Spec{Kind: load.Echo, Conns: conns, Size: size, Depth: depth, Warm: warm, Run: run}
@@ -76,17 +76,17 @@ func (c *testCase) peers() []peer {
 	return slices.DeleteFunc(slices.Clone(echoPeers), func(p peer) bool { return p.extra })
 }
 
-// buf is the size of a read buffer: what someone who knows the messages would
-// take.
+// buf is the size of a read buffer: the size that someone who knows the
+// messages would choose.
 func (c *testCase) buf() int { return min(max(c.spec.Size, 4096), 65536) }
 
 func (c *testCase) relays() bool { return c.spec.Kind == load.Relay || c.spec.Kind == load.First }
 
-// floor is the peer that ratios are to.
+// floor is the peer that the ratios refer to.
 func (c *testCase) floor() string { return c.peers()[0].name }
 
-// chosen reports whether a list of names, comma-separated, takes in name: by
-// the whole of it or by its beginning up to a dash. An empty list takes in all.
+// chosen reports whether a comma-separated list of names includes name, by its
+// whole or by its beginning up to a dash. An empty list includes all.
 func chosen(list, name string) bool {
 	if list == "" {
 		return true

@@ -25,7 +25,7 @@ func kind(peer string) plot.Kind {
 	}
 }
 
-// figures are those that this run has something for.
+// figures are those for which this run has data.
 func (r *report) figures() []figure {
 	var all []figure
 	add := func(file, title string, panels ...plot.Panel) {
@@ -117,7 +117,7 @@ func (r *report) memories(title string, get func(*memory) float64) plot.Panel {
 	return p
 }
 
-// micro draws the figures of a micro whose names do not hold without.
+// micro draws the figures of a micro whose names do not contain without.
 func (r *report) micro(name, without string) plot.Panel {
 	p := plot.Panel{Unit: "ns for each operation"}
 	for _, m := range r.Micros {

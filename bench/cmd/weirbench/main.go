@@ -1,13 +1,13 @@
-// Command weirbench measures weir beside what people would pick instead, and
+// Command weirbench compares weir with what people would use instead, and
 // writes a table, plots and the figures of every round to docs/bench.
 //
 //	weirbench -waiting
 //	weirbench [-quick] [-only CASES] [-peers PEERS] [-rounds N] [-out DIR] [-strict] [-beside DIR]
 //
 // Each peer is a process of its own on one CPU, the load another on the other.
-// In every round each peer runs once, in an order that turns around from round
-// to round, so that the drift of the machine meets all alike; ratios are of
-// figures of one round.
+// In every round each peer runs once, in an order that reverses from round to
+// round, so that the drift of the machine affects all alike; ratios are of
+// figures from the same round.
 package main
 
 import (
@@ -122,8 +122,8 @@ func printList(all []testCase) {
 	}
 }
 
-// prepare finds the module, and makes a directory for what is built; the caller
-// calls clean.
+// prepare finds the module, and makes a directory for the built programs; the
+// caller calls clean.
 func (b *bench) prepare(out *string) (clean func(), err error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/weir-io/weir/bench").Output()
 	if err != nil {
@@ -183,7 +183,7 @@ func raiseLimit() {
 	}
 }
 
-// say shows what is going on, in one line that the next replaces.
+// say shows what is going on, in one line that the next one replaces.
 func (b *bench) say(format string, args ...any) {
 	b.line = fmt.Sprintf("%5s  ", time.Since(b.began).Round(time.Second)) + fmt.Sprintf(format, args...)
 	if b.live {
@@ -200,9 +200,9 @@ func (b *bench) done(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, b.line)
 }
 
-// roundsAtLeast is how many rounds a case gets even where it takes much more
-// than its share of the time that is left: a machine that is busy with other
-// things would else leave out the last cases altogether.
+// roundsAtLeast is how many rounds a case gets even if it takes much more than
+// its share of the time left: otherwise a machine that is busy with other
+// things would leave out the last cases altogether.
 const roundsAtLeast = 3
 
 // runCase runs all peers of a case, round by round.
@@ -274,7 +274,7 @@ func (r *report) skip(why string) {
 }
 
 // write puts everything into a directory: what each round measured into
-// samples.json, which git does not keep in docs/bench, and what it amounts to into
+// samples.json, which git does not keep in docs/bench, and the summary into
 // results.json.
 func (r *report) write(dir string) error {
 	if err := writeJSON(dir, "samples.json", r); err != nil {
@@ -289,7 +289,7 @@ func (r *report) write(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "README.md"), []byte(r.markdown()), 0o644)
 }
 
-// writeJSON writes every figure to a file of dir, which it makes if it must.
+// writeJSON writes every figure to a file in dir, which it makes if necessary.
 func writeJSON(dir, name string, v any) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -308,8 +308,8 @@ var (
 )
 
 // brief makes indented JSON shorter: an object that contains no other takes one
-// line, and numbers of more than three decimals have four digits that count, as
-// no figure here repeats to more.
+// line, and numbers with more than three decimals get four significant digits,
+// since no figure here is repeatable to more.
 func brief(text []byte) []byte {
 	text = decimals.ReplaceAllFunc(text, func(b []byte) []byte {
 		m := decimals.FindSubmatch(b)

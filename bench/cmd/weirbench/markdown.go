@@ -150,7 +150,7 @@ func (c *caseResult) table(p printer) {
 	p("\n")
 }
 
-// ratioTable holds one server against each other one, in every case that it
+// ratioTable compares one server with each of the others, in every case that it
 // takes part in.
 func (r *report) ratioTable(p printer, who string) {
 	var with []*caseResult
@@ -191,7 +191,7 @@ func (r *report) ratioTable(p printer, who string) {
 	p("\n")
 }
 
-// countTable shows system calls and allocations of all cases beside each other.
+// countTable shows system calls and allocations of all cases side by side.
 func (r *report) countTable(p printer) {
 	var with []*caseResult
 	var peers []string

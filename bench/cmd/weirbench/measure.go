@@ -24,14 +24,14 @@ type sample struct {
 	Error  string  `json:",omitempty"` // why there are none
 }
 
-// memory is what connections take while nothing happens, in bytes for each.
+// memory is what idle connections take, in bytes for each.
 type memory struct {
-	Heap, Stack float64 // after a garbage collection; of peers in Go
-	RSS         float64 // of the server process, growth since before the load
+	Heap, Stack float64 // after a garbage collection; for peers in Go
+	RSS         float64 // growth of the server process since before the load
 	Kernel      float64 // slab and socket buffers, both ends of the connection
 }
 
-// counts are what a peer's run cost in things that can be counted.
+// counts are the countable costs of a peer's run.
 type counts struct {
 	Syscalls float64            // for each message; -1: not counted
 	ByName   map[string]float64 // the same by system call
@@ -196,7 +196,7 @@ func (b *bench) tryRelay(c *testCase, p peer, s *sample, profile string) error {
 	return endProfile(srv, p, profile)
 }
 
-// memoryReading is what there is at one time, in bytes.
+// memoryReading is the memory in use at one time, in bytes.
 type memoryReading struct {
 	side        side.Stats
 	rss, kernel float64
@@ -235,7 +235,7 @@ func kernelMemory() (float64, error) {
 	sum := 0.0
 	slab, err := os.ReadFile("/proc/slabinfo")
 	if err != nil {
-		return 0, err // it takes root
+		return 0, err // it needs root
 	}
 	for _, line := range strings.Split(string(slab), "\n") {
 		f := strings.Fields(line)
@@ -264,9 +264,9 @@ func kernelMemory() (float64, error) {
 }
 
 // count runs a peer under strace and asks it for its allocations. The figures
-// of the round are of no use for anything else: strace makes calls slow. That
-// makes turns larger, so peers that wait once for many messages look a little
-// better than they are.
+// of that round are of no other use: strace makes calls slow. That makes turns
+// larger, so peers that wait once for many messages look a little better than
+// they are.
 func (b *bench) count(c *testCase, p peer) counts {
 	n := counts{Syscalls: -1, Allocs: -1}
 	if err := b.tryCount(c, p, &n); err != nil {
@@ -343,7 +343,7 @@ func (b *bench) trace(pid int, table string) (*exec.Cmd, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	// It says so when it is attached to all threads, and again for new ones.
+	// It reports when it is attached to all threads, and again for new ones.
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
 		_ = cmd.Process.Kill()
@@ -357,7 +357,7 @@ func (b *bench) trace(pid int, table string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// straceTable reads what strace -c wrote.
+// straceTable parses what strace -c wrote.
 func straceTable(path string, messages float64) (float64, map[string]float64, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

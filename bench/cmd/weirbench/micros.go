@@ -12,7 +12,7 @@ import (
 type micro struct {
 	name, title string
 	prog, arg   string
-	calls       [2]string // arguments whose runs differ by nothing but awake posts
+	calls       [2]string // arguments whose runs differ only in awake posts
 	perCall     float64   // how many
 }
 
@@ -25,8 +25,8 @@ var micros = []micro{
 type microResult struct {
 	Name, Title string
 	Rows        []microRow
-	// WakeCalls is write system calls for each post to a loop that is awake; of
-	// posts alone, -1 where it was not counted.
+	// WakeCalls is write system calls for each post to a loop that is awake; for
+	// posts only, -1 if it was not counted.
 	WakeCalls float64
 }
 

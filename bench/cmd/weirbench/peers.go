@@ -15,8 +15,8 @@ type peer struct {
 	name  string
 	build string // what it is made from: "c/epoll", "servers/gnet"; "" for a program of the system
 	prog  string // of the system
-	extra bool   // in cases of framed messages alone
-	side  bool   // it answers about its memory (package side)
+	extra bool   // only in cases of framed messages
+	side  bool   // it answers questions about its memory (package side)
 	procs int    // its GOMAXPROCS, if not as many as there are CPUs
 	// argv makes the arguments. dir is for files.
 	argv func(s start) []string
@@ -104,7 +104,7 @@ var relayPeers = []peer{
 	{name: "socat", prog: "socat", argv: socat()},
 }
 
-// beside returns weir's servers of another checkout, after those of this one.
+// beside returns weir's servers from another checkout, after those of this one.
 func beside(dir string, peers []peer) []peer {
 	var all []peer
 	for _, p := range peers {
@@ -122,7 +122,7 @@ func haproxy(more string) func(start) []string {
 	return func(s start) []string { return haproxyRelay(s, more, s.addr) }
 }
 
-// haproxyRelay is haproxy with more settings, and what it binds.
+// haproxyRelay is haproxy with further settings, and the address it binds.
 func haproxyRelay(s start, more, bind string) []string {
 	conf := filepath.Join(s.dir, "haproxy.cfg")
 	write(conf, fmt.Sprintf(`global
@@ -143,7 +143,7 @@ listen relay
 
 func nginx(s start) []string { return nginxRelay(s, "", s.addr) }
 
-// nginxRelay is nginx with more settings, and what it listens on.
+// nginxRelay is nginx with further settings, and the address it listens on.
 func nginxRelay(s start, more, listen string) []string {
 	conf := filepath.Join(s.dir, "nginx.conf")
 	module := ""
@@ -188,12 +188,12 @@ func exists(path string) bool {
 // A builder makes each program once.
 type builder struct {
 	root string // of the module
-	dir  string // for what is built
+	dir  string // for the built programs
 	made map[string]string
 	lost map[string]error
 }
 
-// program returns the path of what is built from src, or why there is none.
+// program returns the path of the program built from src, or why there is none.
 func (b *builder) program(src string) (string, error) {
 	if p, ok := b.made[src]; ok {
 		return p, nil

@@ -22,7 +22,7 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
-// A process is a child that talks in lines. It dies with the bench.
+// A process is a child that talks in lines. It dies with the benchmark.
 type process struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
@@ -42,7 +42,7 @@ func spawnOn(cpu, procs int, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), lines: make(chan string, 64)}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	// Go's runtime would take the one CPU that a program is tied to here for the
-	// machine's only one.
+	// machine's only CPU.
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 	p.cmd.Stderr = &p.err
 	p.cmd.WaitDelay = 2 * time.Second // for what its own children hold open
@@ -95,7 +95,7 @@ func (p *process) line(limit time.Duration) (string, error) {
 	}
 }
 
-// runFor lets the process do its work for d; it must say nothing and not end.
+// runFor lets the process do its work for d; it must print nothing and not end.
 func (p *process) runFor(d time.Duration) error {
 	s, err := p.line(d)
 	switch {
@@ -132,7 +132,7 @@ func (p *process) say(s string) error {
 	return err
 }
 
-// end kills the process and whatever it started.
+// end kills the process and everything that it started.
 func (p *process) end() {
 	tree := load.Tree([]int{p.cmd.Process.Pid})
 	_ = p.in.Close()
@@ -153,7 +153,7 @@ func (p *process) stats(verb string) (side.Stats, error) {
 	return s, p.object(&s, 20*time.Second)
 }
 
-// freeAddr is a loopback address that nobody listens on.
+// freeAddr is a loopback address that no one listens on.
 func freeAddr() (string, error) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -164,7 +164,7 @@ func freeAddr() (string, error) {
 }
 
 // listening waits until a process of the system listens on addr: such programs
-// do not say when they do.
+// do not report when they do.
 func listening(addr string, p *process) error {
 	_, port, _ := strings.Cut(addr, ":")
 	n, err := strconv.Atoi(port)

@@ -15,14 +15,14 @@ import (
 )
 
 // report is everything that a run found. samples.json holds all of it, and
-// results.json all but the samples.
+// results.json has everything except the samples.
 type report struct {
 	Date     string
 	Took     string
 	Quick    bool
 	Machine  machine
 	Versions []string
-	Skipped  []string // peers and cases that are not in it, with why
+	Skipped  []string // peers and cases that are not in it, and why
 	Cases    []caseResult
 	Micros   []microResult
 }
@@ -32,7 +32,7 @@ type machine struct {
 	CPUs   int
 	Kernel string
 	Memory string
-	Load   string // the load average before: what else the machine did
+	Load   string // the load average before the run: what else the machine did
 }
 
 type caseResult struct {
@@ -45,7 +45,7 @@ type caseResult struct {
 type row struct {
 	Peer    string
 	Cost    spread  // in the case's unit
-	ToFloor spread  // the cost as a part of the floor's in the same round
+	ToFloor spread  // the cost relative to the floor's in the same round
 	ToStd   spread  // of the standard library's
 	Rate    float64 // messages a second, median
 	MBs     float64 // MB/s (10^6), median
@@ -76,7 +76,7 @@ func spreadOf(v []float64) spread {
 
 func (s spread) none() bool { return s == spread{} }
 
-// good are the samples that hold figures, by round.
+// good are the samples that have figures, by round.
 func (r *row) good() map[int]sample {
 	m := map[int]sample{}
 	for _, s := range r.Samples {
@@ -95,7 +95,7 @@ func (c *testCase) std() string {
 	return "std"
 }
 
-// sum works out what the samples amount to.
+// sum computes the summary of the samples.
 func (r *caseResult) sum() {
 	find := func(name string) map[int]sample {
 		for i := range r.Rows {
@@ -179,7 +179,7 @@ func (r *report) summary() *report {
 	return &short
 }
 
-// failure says what of the run failed or was left out, if anything.
+// failure says what failed or was left out in the run, if anything.
 func (r *report) failure() error {
 	var all []error
 	for _, s := range r.Skipped {
@@ -227,7 +227,7 @@ func fixed(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// short writes a figure with three digits that count.
+// short writes a figure with three significant digits.
 func short(v float64) string {
 	switch a := math.Abs(v); {
 	case v == 0:

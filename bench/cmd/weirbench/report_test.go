@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestSummary: results.json has what the rounds amount to, samples.json the rounds
+// TestSummary: results.json has the summary of the rounds, samples.json the rounds
 // themselves.
 func TestSummary(t *testing.T) {
 	c := testCase{Name: "echo-1", Title: "Echo"}

@@ -5,26 +5,26 @@ import (
 	"strings"
 )
 
-// A verdict is one of the aims with what this run says of it.
+// A verdict is one of the targets and this run's result for it.
 type verdict struct {
 	what, aim, got, least string
 	met                   bool
 }
 
-// A bound is an aim: a figure that shall be at most, or at least, a limit.
+// A bound is a target: a figure that should be at most, or at least, a limit.
 type bound struct {
 	what    string
 	limit   float64
 	atLeast bool
 	get     figureOf
-	least   figureOf // the same of the cheapest rounds alone; may be nil
+	least   figureOf // the same for the cheapest rounds only; may be nil
 }
 
 // figureOf finds a figure in a report, if it was measured.
 type figureOf func(*report) (float64, bool)
 
-// leastRatio is costRatio of each server's cheapest round. What else a machine
-// does only ever adds to a cost, so on a busy one this says more.
+// leastRatio is costRatio of each server's cheapest round. Other work on a
+// machine only ever adds to a cost, so on a busy machine this says more.
 func leastRatio(name, who, to string) figureOf {
 	return func(r *report) (float64, bool) {
 		_, one := r.find(name, who)
@@ -36,7 +36,7 @@ func leastRatio(name, who, to string) figureOf {
 	}
 }
 
-// costRatio is a peer's cost as a part of another's, median over rounds.
+// costRatio is a peer's cost relative to another's, median over rounds.
 func costRatio(name, who, to string) figureOf {
 	return func(r *report) (float64, bool) {
 		c, row := r.find(name, who)
@@ -57,7 +57,7 @@ func costRatio(name, who, to string) figureOf {
 	}
 }
 
-// ratio is the cost of one row as a part of another's: the median over the
+// ratio is the cost of one row relative to another's: the median over the
 // rounds that both have.
 func (c *caseResult) ratio(one, other *row) (float64, bool) {
 	var v []float64
@@ -119,7 +119,7 @@ func inverse(f figureOf) figureOf {
 	}
 }
 
-// bounds are the aims that weir was given.
+// bounds are the targets that weir was given.
 func bounds() []bound {
 	var all []bound
 	for _, who := range []string{"weir-epoll", "weir-epoll-et", "weir-uring"} {
@@ -171,8 +171,8 @@ func bounds() []bound {
 	)
 }
 
-// verdicts holds the run against the aims; those it did not measure are left
-// out.
+// verdicts compares the run with the targets; those that it did not measure are
+// left out.
 func (r *report) verdicts() []verdict {
 	var all []verdict
 	for _, b := range bounds() {

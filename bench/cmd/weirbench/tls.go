@@ -16,17 +16,18 @@ import (
 	"time"
 )
 
-// The bench of TLS (-tls) is a run of its own, with its own page: what it
-// measures are relays that end TLS, and what handshakes do to others.
+// The benchmark of TLS (-tls) is a run of its own, with its own page: it
+// measures relays that terminate TLS, and what handshakes do to other
+// connections.
 
 // tlsPeer is a server of TLS.
 type tlsPeer struct {
 	name  string
 	build string
 	prog  string
-	side  bool // it answers about its memory
+	side  bool // it answers questions about its memory
 	argv  func(s start) []string
-	kind  string // of the load, where it is not the case's
+	kind  string // of the load, if it is not the case's
 }
 
 // tlsSpec and tlsResult are those of cmd/tlsload.
@@ -107,7 +108,7 @@ func tlsArgs(more ...string) func(start) []string {
 	}
 }
 
-// tlsRelays end TLS before a plain backend.
+// tlsRelays terminate TLS in front of a plain backend.
 var tlsRelays = []tlsPeer{
 	{name: "std", build: tlsStd, side: true, argv: tlsArgs()},
 	{name: "weir-epoll", build: tlsServer, side: true, argv: tlsArgs("-backend", "epoll")},
@@ -121,8 +122,8 @@ var tlsRelays = []tlsPeer{
 	{name: "nginx", prog: "nginx", argv: nginxTLS},
 }
 
-// tlsFloor is the least that a relay which decrypts can do in Go: AES and system
-// calls, without TLS.
+// tlsFloor is the least work that a decrypting relay can do in Go: AES and
+// system calls, without TLS.
 var tlsFloor = tlsPeer{name: "floor", build: "servers/floortls", side: true, argv: tlsArgs(), kind: "up-sealed"}
 
 // tlsEchoes are echo servers.
@@ -209,7 +210,7 @@ func (b *bench) tlsStart(p tlsPeer, target string) (*process, string, error) {
 	return b.server(peer{name: p.name, build: p.build, prog: p.prog, side: p.side, argv: p.argv}, &testCase{loops: 1}, target)
 }
 
-// tlsMeet tells a load of its server.
+// tlsMeet tells a load about its server.
 func tlsMeet(ld, srv *process, addr string) error {
 	text, err := json.Marshal(map[string]any{"Addr": addr, "PIDs": []int{srv.pid()}})
 	if err != nil {
@@ -246,7 +247,7 @@ func tlsRelay(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 	return nil
 }
 
-// tlsIdle is what idle connections take.
+// tlsIdle is the memory that idle connections take.
 func tlsIdle(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 	ld, target, err := b.tlsLoad(c.spec)
 	if err != nil {
@@ -279,7 +280,7 @@ func tlsIdle(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 	return nil
 }
 
-// tlsStalled is how others fare while handshakes begin and never end.
+// tlsStalled is how other connections fare while handshakes begin and never end.
 type tlsStalled struct {
 	Quiet, Flood, Held tlsResult // before, while they come, and while they stay
 	Seconds            float64   // that it took to open them
@@ -291,7 +292,7 @@ func (s *tlsStalled) ratio() float64 { return s.Flood.P99 / s.Quiet.P99 }
 
 const quietTime = time.Second
 
-// tlsStall is a round of handshakes that stall.
+// tlsStall is a round of stalled handshakes.
 func tlsStall(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 	srv, addr, err := b.tlsStart(p, "")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/bench/internal/plot"
 )
 
-// tlsCases lists everything in the order it is run.
+// tlsCases lists everything in the order in which it is run.
 func tlsCases(rounds int) []tlsCase {
 	const warm, run = 100 * time.Millisecond, 400 * time.Millisecond
 	perGB := func(s tlsSample) float64 { return s.Result.ServerCPU / (float64(s.Result.Bytes) / 1e9) }
@@ -111,7 +111,7 @@ func (w *tlsRow) good() map[int]tlsSample {
 	return m
 }
 
-// sum works out what the samples amount to; the first row is the standard
+// sum computes the summary of the samples; the first row is the standard
 // library's.
 func (r *tlsCaseResult) sum(c *tlsCase) {
 	std := r.Rows[0].good()
@@ -197,7 +197,7 @@ func (r *tlsReport) find(name, peer string) *tlsRow {
 	return nil
 }
 
-// verdicts holds the run against the aims.
+// verdicts compares the run with the targets.
 func (r *tlsReport) verdicts() []verdict {
 	var all []verdict
 	add := func(name, who, what string, limit float64, get func(*tlsRow) float64) {

@@ -29,20 +29,20 @@ var wayPeers = []wayPeer{
 	{"a goroutine per connection", "servers/std", "", ""},
 }
 
-// surroundings are what a loop has to live with.
+// surroundings are the conditions in which a loop runs.
 type surroundings struct {
 	procs   int
 	collect bool
 }
 
-// wayResult is what one way took in one of the surroundings.
+// wayResult is the cost of one way in one of the surroundings.
 type wayResult struct {
 	cost, p99 []float64 // µs, by round
 	gc        []float64 // ms, of each collection
 }
 
-// waiting compares the ways to wait, with and without collections, on one
-// processor of the runtime's and on two, and writes a table.
+// waiting compares the ways to wait, with and without collections, with a
+// GOMAXPROCS of one and of two, and writes a table.
 func (b *bench) waiting(out string) error {
 	clean, err := b.prepare(&out)
 	if err != nil {

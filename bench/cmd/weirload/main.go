@@ -1,12 +1,12 @@
-// Command weirload makes one load and prints what it counted. The bench starts
-// it, one process for each measurement:
+// Command weirload makes one load and prints what it counted. The benchmark
+// starts it, one process for each measurement:
 //
 //	weirload SPEC    SPEC is a load.Spec in JSON
 //
-// A load through a relay first prints {"Backend": addr}, then reads a line with
-// the relay's {"Addr": addr, "PIDs": [...]}. With Steps it prints
-// {"Primed": true} when all connections are there and waits for a line. After the result the connections of
-// an echo load stay open, idle, until standard input ends or a line comes.
+// A load through a relay first prints {"Backend": addr}, then reads a line with the relay's
+// {"Addr": addr, "PIDs": [...]}. With Steps it prints {"Primed": true} when all connections are
+// there and waits for a line. After the result the connections of an echo load stay open, idle,
+// until standard input ends or a line comes.
 package main
 
 import (

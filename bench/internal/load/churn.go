@@ -7,7 +7,7 @@ import (
 )
 
 // RunChurn keeps Conns sessions going at one time, each of them a connect, one
-// message there and back, and a close. Latencies are of whole sessions but for
+// message there and back, and a close. Latencies are of whole sessions except
 // the close.
 func RunChurn(s *Spec) (Result, error) {
 	poll, err := newPoller()

@@ -16,13 +16,14 @@ func Pin(cpu int) error {
 	return unix.SchedSetaffinity(0, &set)
 }
 
-// CPUTime is what processes have run, user and system, in ns. It is exact: the
-// scheduler's own clock of the process, not ticks. One that is gone is an error.
+// CPUTime is the CPU time of processes, user and system, in ns. It is exact: the
+// scheduler's own clock of the process, not ticks. A process that is gone is an
+// error.
 func CPUTime(pids ...int) (int64, error) {
 	var sum int64
 	for _, pid := range pids {
 		var ts unix.Timespec
-		// The clock of another process, as clock_getcpuclockid(3) makes it.
+		// The clock of another process, in the form that clock_getcpuclockid(3) gives.
 		if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil {
 			return 0, err
 		}
@@ -31,7 +32,7 @@ func CPUTime(pids ...int) (int64, error) {
 	return sum, nil
 }
 
-// Tree lists processes and all that descend from them.
+// Tree lists processes and all their descendants.
 func Tree(roots []int) []int {
 	children := map[int][]int{}
 	entries, err := os.ReadDir("/proc")

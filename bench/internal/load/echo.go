@@ -37,7 +37,7 @@ const (
 	greedyDepth = 16
 )
 
-// errEnded is the server's close of a connection that it had to keep.
+// errEnded means that the server closed a connection that it should have kept.
 var errEnded = fmt.Errorf("the server closed a connection: %w", io.ErrUnexpectedEOF)
 
 // RunEcho connects, warms up, counts, and returns what it counted and a
@@ -102,8 +102,8 @@ func (e *echo) connect() error {
 	return nil
 }
 
-// prime sends one message on each connection and waits for all, so that what
-// follows finds every connection accepted.
+// prime sends one message on each connection and waits for all, so that every
+// connection is accepted before the rest.
 func (e *echo) prime() error {
 	e.w = newWindow(&Spec{Warm: time.Hour})
 	for i := range e.clients {
@@ -183,7 +183,7 @@ func (e *echo) closedLoop() error {
 	return nil
 }
 
-// answer takes what came on a connection and sends as many messages again.
+// answer takes what arrived on a connection and sends the same number of messages again.
 func (e *echo) answer(ev unix.EpollEvent) error {
 	done, err := e.event(ev)
 	if err != nil || done == 0 {
@@ -243,8 +243,8 @@ func (e *echo) openLoop() error {
 	return e.late()
 }
 
-// late gives what the window sent a second to come back; what does not counts
-// with the time it has taken.
+// late gives messages sent in the window a second to come back; one that does
+// not counts with the time it has taken.
 func (e *echo) late() error {
 	end := time.Now().Add(time.Second)
 	count := func() (n uint64) {
@@ -276,7 +276,7 @@ func (e *echo) late() error {
 	return nil
 }
 
-// queue adds a message that is to leave, or should have left, at t.
+// queue adds a message that must leave, or should have left, at t.
 func (e *echo) queue(i int, t int64) {
 	c := &e.clients[i]
 	if c.n == len(c.when) {
@@ -296,7 +296,7 @@ func (e *echo) send(i int, t int64) error {
 	return e.flush(i)
 }
 
-// flush writes up to the goal, as far as the socket takes it.
+// flush writes up to the goal, as far as the socket accepts it.
 func (e *echo) flush(i int) error {
 	c := &e.clients[i]
 	for c.sent < c.goal {
@@ -320,8 +320,8 @@ func (e *echo) flush(i int) error {
 	return nil
 }
 
-// event reads and checks what came on a connection; it returns how many
-// messages are whole now.
+// event reads and checks what arrived on a connection; it returns how many
+// messages are now complete.
 func (e *echo) event(ev unix.EpollEvent) (done int, err error) {
 	i := int(ev.Fd)
 	c := &e.clients[i]
@@ -355,7 +355,7 @@ func (e *echo) event(ev unix.EpollEvent) (done int, err error) {
 	return done, nil
 }
 
-// count accounts for messages that are whole and bytes that came.
+// count accounts for complete messages and received bytes.
 func (e *echo) count(c *client, done, bytes int) {
 	now := e.w.now()
 	counting := e.w.counting()
@@ -373,8 +373,8 @@ func (e *echo) count(c *client, done, bytes int) {
 		if c.greedy {
 			continue
 		}
-		// Closed: what ends in the window. Open: what had to leave in it,
-		// however late it comes.
+		// Closed: messages that end in the window. Open: messages that had to leave
+		// in it, however late they come back.
 		if e.spec.Rate > 0 && e.w.open && left >= e.w.from && (!e.w.shut || left < e.w.to) || e.spec.Rate == 0 && counting {
 			e.w.hist.Add(now - left)
 		}

@@ -8,7 +8,7 @@ type Histogram struct {
 	n, max uint64
 }
 
-// subBits is how many bits below the highest tell buckets apart.
+// subBits is how many bits below the highest one distinguish buckets.
 const subBits = 6
 
 func bucket(v uint64) int {
@@ -40,7 +40,7 @@ func (h *Histogram) Add(ns int64) {
 // Max is the longest.
 func (h *Histogram) Max() float64 { return float64(h.max) }
 
-// Quantile is the value that a part q of all are at or under.
+// Quantile is the value that a fraction q of all durations do not exceed.
 func (h *Histogram) Quantile(q float64) float64 {
 	if h.n == 0 {
 		return 0

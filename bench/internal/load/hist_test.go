@@ -29,8 +29,8 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
-// TestBucketsInOrder checks that no value falls in front of a smaller one and
-// that no bucket is wider than 1/64 of its values.
+// TestBucketsInOrder checks that no value falls into a bucket before a smaller
+// one's and that no bucket is wider than 1/64 of its values.
 func TestBucketsInOrder(t *testing.T) {
 	last := -1
 	for v := uint64(0); v < 1<<20; v++ {

@@ -8,7 +8,7 @@ import (
 
 // Every connection carries one endless stream: the pattern, over and over, from
 // a start of its own. So a byte that is lost, doubled, changed, out of place or
-// another connection's is found where it stands.
+// from another connection is detected where it occurs.
 const (
 	period = 65537   // a prime: no message size divides it
 	chunk  = 1 << 18 // the most that is read or written at once
@@ -32,7 +32,7 @@ func (p pattern) at(start, pos uint64, n int) []byte {
 	return p[i : i+uint64(min(n, chunk))]
 }
 
-// check compares what came with what must come at pos.
+// check compares what arrived with what must arrive at pos.
 func (p pattern) check(start, pos uint64, got []byte) error {
 	want := p.at(start, pos, len(got))
 	if bytes.Equal(want, got) {

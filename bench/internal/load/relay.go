@@ -39,8 +39,8 @@ func (b *Backend) accept() (int, error) {
 	var fd int
 	var err error
 	for {
-		// The runtime's signals interrupt even what would be restarted, where
-		// there is a time limit.
+		// With a time limit, the runtime's signals interrupt even calls that would
+		// otherwise be restarted.
 		if fd, _, err = unix.Accept4(b.fd, unix.SOCK_CLOEXEC); err != unix.EINTR {
 			break
 		}
@@ -60,7 +60,7 @@ type pipe struct {
 	ended      bool
 }
 
-// RunRelay sends Conns streams through a relay as fast as they go, ends them,
+// RunRelay sends Conns streams through a relay as fast as possible, ends them,
 // and checks that everything came out.
 func RunRelay(s *Spec, b *Backend) (Result, error) {
 	poll, err := newPoller()
@@ -193,7 +193,7 @@ func (p *pipe) pull(s *Spec, w *window, pat pattern, buf []byte) (end bool, err 
 
 // RunFirst makes sessions through a relay, one after another: connect, a
 // message to the backend and back, close. Latencies are from before the connect
-// to when the answer is here.
+// until the answer has arrived.
 func RunFirst(s *Spec, b *Backend) (Result, error) {
 	d, err := newDialer(s.Addr, 100)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package load makes load and checks every byte that comes back.
 //
-// It runs on one locked thread over epoll, by bare system calls, so that what
-// it takes itself is small and the same for every server:
+// It runs on one locked thread over epoll, with bare system calls, so that its
+// own cost is small and the same for every server:
 //
 //	closed loop   a connection's next message leaves when its last has come back
 //	pipelined     the same with several messages under way
@@ -25,11 +25,11 @@ const (
 	First = "first"
 )
 
-// Spec is what a run shall do. The zero value of a field means none.
+// Spec is what a run does. The zero value of a field means none.
 type Spec struct {
 	Kind   string
 	Addr   string        // of the server
-	Conns  int           // connections; of Churn, sessions at one time
+	Conns  int           // connections; for Churn, sessions at one time
 	Size   int           // bytes of a message
 	Depth  int           // messages under way on a connection, at least 1
 	Rate   float64       // messages a second of the open loop; 0: closed
@@ -42,11 +42,11 @@ type Spec struct {
 	Trunc  bool          // of Relay: the kernel drops what arrives, unchecked
 }
 
-// Result is what a run counted, in its Run time alone.
+// Result is what a run counted, during its Run time only.
 type Result struct {
-	Messages  uint64  // that came back whole; of Churn and First, sessions
-	All       uint64  // of Echo: messages in all since the connections were there
-	Bytes     uint64  // that came back; of Relay, that came out
+	Messages  uint64  // that came back complete; for Churn and First, sessions
+	All       uint64  // for Echo: messages in all since the connections were there
+	Bytes     uint64  // that came back; for Relay, that came out
 	Seconds   float64 // of the clock
 	ServerCPU float64 // seconds, user and system
 	LoadCPU   float64 // seconds, user and system
@@ -55,5 +55,5 @@ type Result struct {
 	P99       float64
 	P999      float64
 	Max       float64
-	Late      uint64 // of the open loop: messages still missing a second after the end
+	Late      uint64 // for the open loop: messages still missing a second after the end
 }

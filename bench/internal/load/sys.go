@@ -54,10 +54,10 @@ func (p *poller) remove(fd int) error {
 	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
-// wait waits at most ms milliseconds; at 0 it only looks.
+// wait waits at most ms milliseconds; with 0 it only polls.
 func (p *poller) wait(ms int) ([]unix.EpollEvent, error) {
 	if now := time.Now(); now.After(p.yield) {
-		// Else the runtime's monitor takes the processor away at every call.
+		// Otherwise the runtime's monitor takes the processor away at every call.
 		runtime.Gosched()
 		p.yield = now.Add(4 * time.Millisecond)
 	}
@@ -111,8 +111,8 @@ func (d *dialer) dial() (int, error) {
 			return fail("bind", err)
 		}
 	}
-	// A connect over loopback is done when the call returns, unless the
-	// server's queue is full; then it takes as long as the limit.
+	// A connect over loopback is done when the call returns, unless the server's
+	// queue is full; then it takes as long as the limit.
 	limit := unix.Timeval{Sec: 10}
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
 	for {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// window is the time that is counted.
+// window is the counted time.
 type window struct {
 	spec       *Spec
 	base       time.Time

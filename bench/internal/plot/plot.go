@@ -1,4 +1,4 @@
-// Package plot draws bars and ranges as SVG that can be read on a light and on
+// Package plot draws bars and ranges as SVG that is readable on a light and on
 // a dark background.
 //
 //	Figure: a title over panels, two beside each other where labels are short
@@ -103,7 +103,7 @@ func layOut(panels []Panel) layout {
 	return f
 }
 
-// rowHeight is what the panels from i on, side by side, take.
+// rowHeight is the height of the panels from i on, side by side.
 func (f layout) rowHeight(panels []Panel, i int) int {
 	n := 0
 	for k := range min(f.columns, len(panels)-i) {
@@ -210,7 +210,7 @@ func (p *Panel) scale() scale {
 	return s
 }
 
-// niceStep is a round step that parts hi into three to six.
+// niceStep is a round step that divides hi into three to six parts.
 func niceStep(hi float64) float64 {
 	e := math.Pow(10, math.Floor(math.Log10(hi)))
 	for _, m := range []float64{0.2, 0.25, 0.5, 1, 2} {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestFigureParses checks that what is drawn is XML, holds every label, and
-// draws no bar out of its panel, whatever the figures.
+// TestFigureParses checks that the drawing is XML, has every label, and draws
+// no bar outside its panel, whatever the figures.
 func TestFigureParses(t *testing.T) {
 	panels := []Panel{
 		{Title: "a < b & c", Unit: "µs", Mark: 1, Rows: []Row{{Label: `"quoted"`, Kind: Ours, Value: 2, Lo: 1, Hi: 900}}},

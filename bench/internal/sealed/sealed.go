@@ -1,6 +1,6 @@
-// Package sealed is what remains of TLS if only its work is left: records as TLS
-// 1.3 has them, AES-128-GCM with a key that everybody knows, and no handshake. The
-// floor of the relays that end TLS speaks it.
+// Package sealed is TLS reduced to its work: records as in TLS 1.3, AES-128-GCM
+// with a key that everyone knows, and no handshake. The floor of the relays that
+// terminate TLS speaks it.
 package sealed
 
 import (
@@ -10,7 +10,7 @@ import (
 	"io"
 )
 
-// Sizes of a record, in bytes. All are full.
+// Sizes of a record, in bytes. All records are full.
 const (
 	Header = 5
 	Piece  = 16 << 10
@@ -25,7 +25,7 @@ type Sealer struct {
 	seq   uint64
 }
 
-// New makes one that begins with the first record.
+// New makes a Sealer that begins with the first record.
 func New() (*Sealer, error) {
 	block, err := aes.NewCipher(make([]byte, 16))
 	if err != nil {
@@ -41,13 +41,13 @@ func (s *Sealer) next() []byte {
 	return s.nonce[:]
 }
 
-// Open opens a record where it lies and returns the piece in it.
+// Open opens a record in place and returns the piece in it.
 func (s *Sealer) Open(record []byte) ([]byte, error) {
 	head, body := record[:Header], record[Header:]
 	return s.aead.Open(body[:0], s.next(), body, head)
 }
 
-// Writer seals what it is given, a call below for each record, as crypto/tls makes.
+// Writer seals what it is given and makes one call below for each record, as crypto/tls does.
 type Writer struct {
 	s   *Sealer
 	to  io.Writer

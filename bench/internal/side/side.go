@@ -1,6 +1,6 @@
-// Package side is what every Go server of the benches has beside its sockets:
-// the line that says where it listens, and answers about its memory over
-// standard input and output.
+// Package side is what every Go server of the benchmarks has besides its
+// sockets: the line that says where it listens, and answers about its memory
+// over standard input and output.
 package side
 
 import (
@@ -34,8 +34,8 @@ type Config struct {
 	Addr    string // where to listen
 	Loops   int    // event loops, where it has loops
 	Buf     int    // bytes of a read buffer, where it has one for each connection
-	Frame   int    // if not 0: answer each message of so many bytes by itself
-	Join    bool   // the standard library shall join the answers it has at hand
+	Frame   int    // if not 0: answer each message of this many bytes separately
+	Join    bool   // the standard library's server joins the answers it has at hand
 	Backend string // weir's backend
 	Target  string // where a relay connects to
 	Copy    bool   // a relay must not splice
@@ -61,8 +61,8 @@ func Parse() Config {
 	return c
 }
 
-// Serve says that the server listens on addr, then answers lines on standard
-// input until it ends, and ends the process with it:
+// Serve reports that the server listens on addr, then answers lines on standard
+// input until that ends, and then ends the process:
 //
 //	stats         one line of JSON, a Stats
 //	gc            the same after a garbage collection

@@ -7,7 +7,7 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
-// whole is the answers to the whole messages that are there; the rest is kept.
+// whole is the answers to the complete messages that are there; the rest is kept.
 func whole(c evio.Conn, in []byte, frame int) []byte {
 	if tail, ok := c.Context().([]byte); ok && len(tail) > 0 {
 		in = append(tail, in...)

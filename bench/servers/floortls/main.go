@@ -1,8 +1,8 @@
 //go:build linux
 
-// Command floortls is the least that a relay which ends TLS can do in Go: a thread
-// that reads and writes with calls that block, and opens each record where it lies.
-// It has no handshake, no copies and one connection: see package sealed.
+// Command floortls is the least work that a relay which terminates TLS can do in
+// Go: a thread that reads and writes with blocking calls, and opens each record in
+// place. It has no handshake, no copies and one connection: see package sealed.
 package main
 
 import (
@@ -33,14 +33,14 @@ func main() {
 	select {} // until the load has gone
 }
 
-// blocking is a descriptor of c that is set to block.
+// blocking is a descriptor of c in blocking mode.
 func blocking(c net.Conn) int {
 	f, err := c.(*net.TCPConn).File()
 	side.Check(err)
 	return int(f.Fd())
 }
 
-// readSize is what weir reads of such a connection.
+// readSize is how much weir reads at once from such a connection.
 const readSize = 128 << 10
 
 func relay(from, to int) error {

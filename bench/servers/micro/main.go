@@ -1,4 +1,4 @@
-// Command micro measures what has no socket: posts between goroutines and
+// Command micro measures what needs no socket: posts between goroutines, and
 // timers. It prints one line of JSON with ns for each operation, by name.
 //
 //	micro posts|timers
@@ -25,13 +25,13 @@ func (f figures) per(name string, began time.Time, n int) {
 	f[name] = float64(time.Since(began)) / float64(n)
 }
 
-// perCPU notes how much the thread has run for n operations since began. It is
-// what one goroutine's work takes, whatever else the machine does.
+// perCPU notes how long the thread has run for n operations since began: the
+// cost of one goroutine's work, whatever else the machine does.
 func (f figures) perCPU(name string, began time.Duration, n int) {
 	f[name] = float64(threadTime()-began) / float64(n)
 }
 
-// threadTime is what the calling thread has run.
+// threadTime is how long the calling thread has run.
 func threadTime() time.Duration {
 	var ts unix.Timespec
 	side.Check(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts))

@@ -40,7 +40,7 @@ func (r *running) post(f func()) {
 }
 
 // hold keeps the loop inside one callback until release is called: it does not
-// wait for I/O, and nobody else touches its queue.
+// wait for I/O, and no one else touches its queue.
 func (r *running) hold() (release func()) {
 	in, out := make(chan struct{}), make(chan struct{})
 	r.post(func() {
@@ -75,7 +75,7 @@ func postsAwake(n int) time.Duration {
 
 func posts(f figures) {
 	runtime.GC()
-	// Short batches, so that no collection of what is posted falls into most.
+	// Short batches, so that most contain no garbage collection of the posts.
 	const batch, batches = 2000, 51
 	var took []float64
 	for range batches {

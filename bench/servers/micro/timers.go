@@ -12,7 +12,7 @@ import (
 
 const million = 1_000_000
 
-// deadlines are a million durations that do not come during the run.
+// deadlines are a million durations that do not expire during the run.
 func deadlines(seed uint64) []time.Duration {
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	d := make([]time.Duration, million)
@@ -58,7 +58,7 @@ func weirTimers(f figures) {
 	}
 	f.perCPU("weir: stop and set again, a million pending", began, million)
 
-	// Set and stop beside a million that stay, as a timeout that is not needed.
+	// Set and stop a timer beside a million that stay, like a timeout that is not needed.
 	one := l.NewTimer(nothing)
 	began = threadTime()
 	for i := range million {

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
-// answer writes an answer to each whole message and keeps the rest.
+// answer writes an answer to each complete message and keeps the rest.
 func answer(c *nbio.Conn, data []byte, frame int) {
 	if tail, ok := c.Session().([]byte); ok && len(tail) > 0 {
 		data = append(tail, data...)

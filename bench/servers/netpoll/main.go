@@ -9,7 +9,7 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
-// echo sends back what there is, or with a frame each whole message of it.
+// echo sends back what there is or, with a frame, each complete message in it.
 func echo(c netpoll.Connection, frame int) error {
 	r, w := c.Reader(), c.Writer()
 	n := frame

@@ -1,5 +1,5 @@
-// Command stdtls is the standard library's TLS echo server and relay that ends
-// TLS: a goroutine for each connection, or two.
+// Command stdtls is the standard library's TLS echo server and a relay that
+// terminates TLS: a goroutine for each connection, or two.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command tls is a TLS echo server and a relay that ends TLS, on weir.
+// Command tls is a TLS echo server and a relay that terminates TLS, on weir.
 package main
 
 import (
@@ -19,7 +19,7 @@ func main() {
 	cfg := side.Parse()
 	pair, err := tls.LoadX509KeyPair(*cert, *key)
 	side.Check(err)
-	// The loads end connections without a word; nobody wants to read of each.
+	// The loads end connections without a close_notify; no one wants a log line for each.
 	opts := []weir.LoopOption{weir.WithErrorHandler(func(error) {})}
 	if cfg.Backend != "" {
 		opts = append(opts, weir.WithBackendName(cfg.Backend))

@@ -1,5 +1,5 @@
-// Command waiting is an echo server over epoll and nothing else, to compare the
-// ways in which a loop in Go can wait:
+// Command waiting is an echo server over bare epoll, to compare the ways in
+// which a loop in Go can wait:
 //
 //	raw      a raw system call that blocks: the runtime does not know of it
 //	syscall  a system call that the runtime knows of, on a locked thread
@@ -8,8 +8,8 @@
 //	poller   the runtime's poller watches the epoll descriptor
 //	spin     polls for 50 µs before it waits as yield does
 //
-// The raw wait gives up after 10 ms, or a collection would never end where it
-// has the only processor.
+// The raw wait gives up after 10 ms; otherwise a collection would never end if
+// the wait has the only processor.
 package main
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/weir-io/weir/bench/internal/side"
 )
 
-// quantum is how long a loop runs before it lets the scheduler have a look.
+// quantum is how long a loop runs before it yields to the scheduler.
 const quantum = 4 * time.Millisecond
 
 // server is the loop.
@@ -118,8 +118,8 @@ func (s *server) run(listener int, wait func() (int, unix.Errno)) {
 	}
 }
 
-// echo answers what is there. The loads of this comparison are small: what does
-// not fit into the socket ends the connection.
+// echo answers what is there. The loads of this comparison are small: a message
+// that does not fit into the socket ends the connection.
 func (s *server) echo(fd int, buf []byte) {
 	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	if errno == unix.EAGAIN || errno == unix.EINTR {
@@ -134,7 +134,7 @@ func (s *server) echo(fd int, buf []byte) {
 	_ = unix.Close(fd)
 }
 
-// block waits as system calls do.
+// block waits as ordinary system calls do.
 func (s *server) block() (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.ep), uintptr(unsafe.Pointer(&s.events[0])), uintptr(len(s.events)), ^uintptr(0), 0, 0)
 	return count(n, errno)

@@ -31,7 +31,7 @@ func main() {
 	side.Check(g.Run())
 }
 
-// answer writes an answer to each whole message.
+// answer writes an answer to each complete message.
 func answer(t weir.Transport, frame int) func([]byte) (int, error) {
 	return func(p []byte) (n int, err error) {
 		for len(p)-n >= frame {
@@ -44,8 +44,8 @@ func answer(t weir.Transport, frame int) func([]byte) (int, error) {
 	}
 }
 
-// fellBack says that the backend asked for is not the one that serves: its
-// figures would stand under the wrong name.
+// fellBack reports that the backend in use is not the one that was asked for:
+// its figures would appear under the wrong name.
 type fellBack struct{ want, got string }
 
 func (e *fellBack) Error() string { return "asked for " + e.want + ", got " + e.got }

@@ -1,4 +1,4 @@
-// Package chat tests a chat server: the one of callbacks and the one of
+// Package chat tests the chat servers: the one with callbacks and the one with
 // coroutines, which must not differ in anything that a member can see.
 package chat
 
@@ -17,11 +17,11 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// seeds is how many ways the bytes are cut.
+// seeds is in how many ways the bytes are split.
 const seeds = 50
 
 // Test runs conversations with the server that serve starts, in the simulator,
-// with the bytes cut in many ways.
+// with the bytes split in many ways.
 func Test(t *testing.T, serve func(l *weir.Loop, address string) error) {
 	for seed := range uint64(seeds) {
 		f := weirtest.Faults{}
@@ -56,7 +56,7 @@ func Test(t *testing.T, serve func(l *weir.Loop, address string) error) {
 	}
 }
 
-// cast is those who chat.
+// cast is the people who chat.
 type cast struct {
 	*testing.T
 	sim  *weirtest.Sim
@@ -153,7 +153,7 @@ func (c *cast) conversation(t *task.Task) error {
 	if err := errors.Join(carl.Close(), ann.hear("* carl is gone")); err != nil {
 		return err
 	}
-	// Ann says nothing for long.
+	// Ann is silent for a long time.
 	before := c.sim.Now()
 	if err := ann.end(); err != nil {
 		return err

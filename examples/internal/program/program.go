@@ -1,5 +1,5 @@
-// Package program runs the examples for their tests, as they are but for the
-// address they listen on.
+// Package program runs the examples for their tests, unchanged except for the
+// address that they listen on.
 package program
 
 import (
@@ -21,7 +21,7 @@ import (
 const patience = time.Minute
 
 // Source returns the example's main.go, and fails the test unless it is
-// formatted and has exactly so many lines.
+// formatted and has exactly that many lines.
 func Source(tb testing.TB, lines int) []byte {
 	tb.Helper()
 	src, err := os.ReadFile("main.go")
@@ -48,7 +48,7 @@ func Start(tb testing.TB) string {
 	return Run(tb).Addr
 }
 
-// Program is an example that runs.
+// Program is a running example.
 type Program struct {
 	Addr  string // where it listens
 	cmd   *exec.Cmd
@@ -66,7 +66,7 @@ func (p *Program) Terminate(tb testing.TB) {
 }
 
 // Ended waits until the program has ended by itself, and returns what it printed.
-// It fails the test if that was with an error.
+// It fails the test if the program ended with an error.
 func (p *Program) Ended(tb testing.TB) string {
 	tb.Helper()
 	select {
@@ -80,7 +80,7 @@ func (p *Program) Ended(tb testing.TB) string {
 	return p.out.String()
 }
 
-// Run is Start for a program that takes arguments or is to be ended.
+// Run is Start for a program that takes arguments or has to be ended.
 func Run(tb testing.TB, args ...string) *Program {
 	tb.Helper()
 	src, err := os.ReadFile("main.go")

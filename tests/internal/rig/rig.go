@@ -1,4 +1,4 @@
-// Package rig has what several packages of tests use.
+// Package rig has helpers that several packages of tests use.
 package rig
 
 import (
@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// Pattern is byte i of a stream whose bytes tell where they belong.
+// Pattern is byte i of a stream whose bytes show their position.
 func Pattern(i int) byte { return byte(i*7 + i>>8 + i>>16) }
 
-// TLS makes certificates for server.test and other.test, and what trusts them and asks
-// for the first. Their signatures have one length, so that simulated runs do not differ.
+// TLS makes certificates for server.test and other.test, and a client configuration that
+// trusts them and asks for the first. Their signatures all have the same length, so that
+// simulated runs do not differ.
 func TLS(tb testing.TB) (own [2]*tls.Config, trust *tls.Config) {
 	tb.Helper()
 	roots := x509.NewCertPool()

@@ -1,9 +1,9 @@
-// Package advice turns errors into words: what went wrong, what was tried, what
-// was seen beside what was expected, and the next step.
+// Package advice explains errors: what went wrong, what was tried, what was
+// seen and what was expected, and the next step.
 //
-// Why has the reasons, a table that is looked through from its beginning. Connect,
-// Listen, Prepare, Refused and Crowded explain a failure of each kind. None of them
-// does I/O, but for Listen, which asks the system who holds an address.
+// Why has the reasons, a table that is searched from its beginning. Connect,
+// Listen, Prepare, Refused and Crowded explain one kind of failure each. None of
+// them does I/O, except Listen, which asks the system who holds an address.
 package advice
 
 import (
@@ -24,8 +24,8 @@ import (
 )
 
 // Failure is what went wrong, for people: the problem in one line, what was
-// tried, and the next step. Its lines may have what a peer has chosen: whoever
-// prints them escapes them.
+// tried, and the next step. Its lines may contain text that a peer chose: the
+// caller that prints them must escape them.
 type Failure struct {
 	Problem string
 	Tried   []string
@@ -134,7 +134,7 @@ func as[E error](text func(E) string) rule {
 	}
 }
 
-// rules are the reasons; the first that applies is said.
+// rules are the reasons; the first that applies is used.
 var rules = []rule{
 	as((*address.SelfError).Error),
 	whyLimit,
@@ -163,7 +163,7 @@ var rules = []rule{
 	as(syscall.Errno.Error),
 }
 
-// Why says in a word or a few why something failed.
+// Why says in a few words why something failed.
 func Why(err error) string {
 	if err == nil {
 		return "closed"
@@ -176,7 +176,7 @@ func Why(err error) string {
 	return strings.TrimPrefix(deepest(err).Error(), "weir: ")
 }
 
-// deepest is the cause below everything that only says where.
+// deepest is the cause below every wrapper that only says where.
 func deepest(err error) error {
 	for {
 		var op *net.OpError
@@ -231,8 +231,8 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 	return ""
 }
 
-// portsUsedUp reports whether a connect found no local port. An address that is
-// not this machine's fails in bind.
+// portsUsedUp reports whether a connect found no local port. An address of
+// another machine fails in bind.
 func portsUsedUp(err error) bool {
 	var call *os.SyscallError
 	return errors.Is(err, syscall.EADDRNOTAVAIL) && errors.As(err, &call) && call.Syscall == "connect"
@@ -245,7 +245,7 @@ func whyNoPort(err error) string {
 	return ""
 }
 
-// noSocket reports whether something is at path that is no socket.
+// noSocket reports whether there is something at path that is not a socket.
 func noSocket(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode()&fs.ModeSocket == 0

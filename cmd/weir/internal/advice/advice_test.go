@@ -15,8 +15,8 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// TestWhy: what is said of an error does not depend on what is wrapped around it, and
-// where several rules apply the first of the table decides.
+// TestWhy: the reason for an error does not depend on its wrappers, and if several
+// rules apply the first in the table decides.
 func TestWhy(t *testing.T) {
 	silent := &net.DNSError{Err: "no answer", Name: "a.test", IsTimeout: true}
 	for _, c := range []struct {
@@ -36,7 +36,7 @@ func TestWhy(t *testing.T) {
 	} {
 		for i, err := range []error{c.err, fmt.Errorf("around it: %w", c.err)} {
 			if wrapped := i > 0; wrapped && (c.err == nil || c.want == "something else") {
-				continue // there is nothing in it, or nothing that a rule is for
+				continue // it is empty, or no rule applies
 			}
 			if got := Why(err); !strings.HasPrefix(got, c.want) {
 				t.Errorf("%v: %q, want %q", err, got, c.want)
@@ -45,8 +45,8 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// TestPortsUsedUp: that no local port is left is told apart from a local address
-// that is none.
+// TestPortsUsedUp: running out of local ports is told apart from a local address
+// that does not exist.
 func TestPortsUsedUp(t *testing.T) {
 	for call, want := range map[string]string{"connect": "no local port is free", "bind": "not an address of this machine"} {
 		err := &net.OpError{Op: call, Net: "tcp", Err: os.NewSyscallError(call, syscall.EADDRNOTAVAIL)}
@@ -57,7 +57,7 @@ func TestPortsUsedUp(t *testing.T) {
 }
 
 // TestNextForTimeout: a host that does not answer is down, and one whose layer does not
-// is there.
+// answer is up.
 func TestNextForTimeout(t *testing.T) {
 	e, err := address.Default().Parse("localhost:443+tls")
 	if err != nil {
@@ -74,8 +74,8 @@ func TestNextForTimeout(t *testing.T) {
 	}
 }
 
-// TestNextForLocation: a redirect's place as an endpoint, unless it could be more
-// than one word where it is typed.
+// TestNextForLocation: a redirect's target as an endpoint, unless it could be
+// more than one word in a shell.
 func TestNextForLocation(t *testing.T) {
 	for where, want := range map[string]string{
 		"https://h.example/chat": "h.example:443+tls+ws:/chat",

@@ -12,8 +12,8 @@ import (
 	"github.com/weir-io/weir/certs"
 )
 
-// Prepare explains an endpoint that cannot be set up: a certificate that is
-// not there.
+// Prepare explains an endpoint that cannot be set up, for instance because a
+// certificate is missing.
 func Prepare(e *address.Endpoint, err error) *Failure {
 	var (
 		prepared *address.LayerError
@@ -68,7 +68,7 @@ func whyFile(err error) string {
 	return string(cert.Problem)
 }
 
-// nextForOutput says what to do about a file that a recording is not written to.
+// nextForOutput says what to do about a file that a recording cannot be written to.
 func nextForOutput(e *address.OutputFileError) string {
 	switch e.Problem {
 	case address.Link:
@@ -80,8 +80,8 @@ func nextForOutput(e *address.OutputFileError) string {
 	return "It is left alone. Pick another name, or remove it first: rm " + shellWord(e.Path)
 }
 
-// nextForMissing says what to do about a file that is not there, or not for this
-// user; "" for other errors.
+// nextForMissing says what to do about a file that does not exist, or that this
+// user may not read; "" for other errors.
 func nextForMissing(err error) string {
 	var path *fs.PathError
 	switch {
@@ -128,7 +128,7 @@ func nextForFile(e *address.OptionError) string {
 	return "Look at it: openssl x509 -noout -text -in " + file + " for a certificate, openssl pkey -noout -text for a key."
 }
 
-// shellWord is a word as shells take it.
+// shellWord quotes a word for a shell.
 func shellWord(s string) string {
 	plain := !strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-+,:@%=", r)

@@ -14,7 +14,7 @@ import (
 // listening is the state of a listening socket in /proc/net/tcp.
 const listening = "0A"
 
-// holderOfPort names who listens on a TCP port, so far as we may see it.
+// holderOfPort names the process that listens on a TCP port, if we may see it.
 func holderOfPort(host string, port uint16) string {
 	want, err := netip.ParseAddr(host)
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -59,7 +59,7 @@ func procAddr(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, uint16(p)), ok
 }
 
-// holderOfUnix names who listens on a UNIX socket.
+// holderOfUnix names the process that listens on a UNIX socket.
 func holderOfUnix(path string) string {
 	text, err := os.ReadFile("/proc/net/unix")
 	if err != nil {

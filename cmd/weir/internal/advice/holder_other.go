@@ -2,6 +2,6 @@
 
 package advice
 
-// Who holds a port is only asked where the answer is a file away.
+// The holder of a port is looked up only where reading a file tells it.
 func holderOfPort(string, uint16) string { return "" }
 func holderOfUnix(string) string         { return "" }

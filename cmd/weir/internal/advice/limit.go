@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// whyLimit says which layer's limit of time ended a connection, which of its
+// whyLimit says which layer's time limit ended a connection, which of its
 // limits, and after how long; "" for other errors.
 func whyLimit(err error) string {
 	var (
@@ -42,8 +42,8 @@ func whyIdle(e *layer.IdleError) string {
 	return fmt.Sprintf("idle: nothing passed, either way, for %v", e.After)
 }
 
-// Crowded explains that a listener has refused connections for its bounds, or
-// lets them wait.
+// Crowded explains that a listener at its bounds has refused connections, or
+// makes them wait.
 func Crowded(err *weir.AdmissionError) *Failure {
 	what, did := "refused", "refused"
 	if err.Waits {
@@ -74,7 +74,7 @@ func Crowded(err *weir.AdmissionError) *Failure {
 	return f
 }
 
-// peerName writes one address as one, and others as a network.
+// peerName writes a single address as an address, and others as a network.
 func peerName(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
@@ -82,7 +82,7 @@ func peerName(p netip.Prefix) string {
 	return p.String()
 }
 
-// layerOf is the word of the layer that an error comes from, "" for that of none.
+// layerOf is the word of the layer that an error comes from, "" if it comes from none.
 func layerOf(err error) string {
 	var e *layer.Error
 	if errors.As(err, &e) {
@@ -91,7 +91,7 @@ func layerOf(err error) string {
 	return ""
 }
 
-// Reason is why err happened, as fields of JSON: the words, and the layer that gave it.
+// Reason is why err happened, as fields of JSON: the text, and the layer that it came from.
 func Reason(err error) []any {
 	fields := []any{"reason", Why(err)}
 	if word := layerOf(err); word != "" {
@@ -100,7 +100,7 @@ func Reason(err error) []any {
 	return fields
 }
 
-// Connections is n of them, in words.
+// Connections is "n connections", in words.
 func Connections(n int) string {
 	if n == 1 {
 		return "1 connection"

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// whyName says why a name led to no address; "" for other errors.
+// whyName says why a name did not resolve; "" for other errors.
 func whyName(err error) string {
 	e, ok := errors.AsType[*net.DNSError](err)
 	if !ok {
@@ -29,8 +29,8 @@ func whyName(err error) string {
 	return "name not found"
 }
 
-// serversTried are the name servers that were asked in vain, each with what it came
-// to last.
+// serversTried are the name servers that were asked in vain, each with its last
+// result.
 func serversTried(err error) (all []string) {
 	var e *dns.Error
 	if !errors.As(err, &e) {
@@ -46,8 +46,8 @@ func serversTried(err error) (all []string) {
 
 const certificateNamesShown = 6
 
-// certificateNames are the names that a certificate is for. Its CN stands before
-// them where CNs are what was expected, and alone where it has no other.
+// certificateNames are the names that a certificate is for. Its CN comes before
+// them if CNs were expected, and alone if it has no other name.
 func certificateNames(e *layer.CertificateError) string {
 	if len(e.Names) == 0 {
 		return fmt.Sprintf("%.300q", e.Subject)

@@ -11,8 +11,8 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 )
 
-// showProxy says of a proxy's refusal what the proxy was asked for, which is what
-// could not be reached, and what to do; and of the rules for dial which it was.
+// showProxy explains a proxy's refusal: what the proxy was asked for, which could
+// not be reached, and what to do; and, for the rules for dial, which rule it was.
 func (f *Failure) showProxy(e *address.Endpoint, cause error) {
 	var (
 		access   *proxy.AccessError
@@ -27,7 +27,7 @@ func (f *Failure) showProxy(e *address.Endpoint, cause error) {
 	case i < 0:
 	case isRefused:
 		f.Problem = "cannot connect to " + refused.Destination + " through " + through(e, i) + ": " + refused.Error()
-		if len(f.Tried) == 1 { // it was the proxy's address, which is fine
+		if len(f.Tried) == 1 { // it was the proxy's address, which is reachable
 			f.Detail = append(f.Detail, "asked the proxy at "+strings.TrimSuffix(f.Tried[0], " "+cut(Why(cause))))
 			f.Tried = nil
 		}
@@ -60,8 +60,8 @@ func proxyOf(e *address.Endpoint, refused *proxy.Error) int {
 	return at
 }
 
-// sameDestination compares a host:port as it was written to one in the way of
-// package net, which has brackets around IPv6 addresses.
+// sameDestination compares a host:port as it was written with one in package
+// net's notation, which has brackets around IPv6 addresses.
 func sameDestination(written, dest string) bool {
 	bare := strings.NewReplacer("[", "", "]", "")
 	return bare.Replace(written) == bare.Replace(dest)
@@ -104,7 +104,7 @@ func nextForProxy(e *address.Endpoint, p *address.Part, refused *proxy.Error) st
 	return "The proxy could not reach " + dest + ", and says no more: what it logs may."
 }
 
-// nextForPassword is the next step where a proxy does not let us in.
+// nextForPassword is the next step if a proxy does not let us in.
 func nextForPassword(p *address.Part, refused *proxy.Error) string {
 	name := p.Name.Text
 	switch {
@@ -123,7 +123,7 @@ func nextForPassword(p *address.Part, refused *proxy.Error) string {
 	return "The proxy does not take that user with that password: check user=" + p.Value("user") + " and what " + p.Value("password") + " holds."
 }
 
-// NextForAccess is the next step where --allow and --deny, or the lack of them,
+// NextForAccess is the next step if --allow and --deny, or the lack of them,
 // forbid an address.
 func NextForAccess(e *proxy.AccessError) string {
 	switch e.Problem {
@@ -140,7 +140,7 @@ func NextForAccess(e *proxy.AccessError) string {
 	return fmt.Sprintf("It is refused unless it is named: add --allow %v if it is meant, and with it what else is allowed, such as 0.0.0.0/0,::/0", e.Addr)
 }
 
-// whyProxy says what a proxy, or a client of one, did not do; "" for other
+// whyProxy says what a proxy, or a client of one, failed to do; "" for other
 // errors.
 func whyProxy(err error) string {
 	var (

@@ -11,7 +11,7 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 )
 
-// whyTLS says in a word or few why TLS failed; "" if it did not.
+// whyTLS says in a few words why TLS failed; "" if it did not.
 func whyTLS(err error) string {
 	var (
 		cert   *layer.CertificateError
@@ -34,7 +34,7 @@ func whyTLS(err error) string {
 	return ""
 }
 
-// certificateProblems are what is wrong with a certificate, where the problem
+// certificateProblems describe what is wrong with a certificate, if the problem
 // alone says it.
 var certificateProblems = map[layer.CertificateProblem]string{
 	layer.Missing:          "the client sent no certificate",
@@ -59,8 +59,8 @@ func certificateProblem(e *layer.CertificateError) string {
 // noSuchProtocol is the alert no_application_protocol (RFC 7301, 3.2).
 const noSuchProtocol = 120
 
-// Refused explains a connection to a listener on which a layer could not
-// agree with the peer.
+// Refused explains a connection to a listener on which a layer's handshake with
+// the peer failed.
 func Refused(t weir.Transport, err *weir.AttemptError) *Failure {
 	peer := t.RemoteAddr().String()
 	f := &Failure{
@@ -78,7 +78,7 @@ func Refused(t weir.Transport, err *weir.AttemptError) *Failure {
 	return f
 }
 
-// nextForMethod is the next step for a client that takes +connect for another server.
+// nextForMethod is the next step for a client that mistakes +connect for another kind of server.
 func nextForMethod(e *proxy.MethodError) string {
 	if e.Absolute {
 		return "For http:// addresses have the client tunnel (curl -p, or https), or listen with +socks5 and set ALL_PROXY=socks5h://HOST:PORT there instead of http_proxy."
@@ -86,8 +86,8 @@ func nextForMethod(e *proxy.MethodError) string {
 	return "It took the port for a web server: +connect is only for clients that have it set as their proxy."
 }
 
-// showTLS puts the certificate's names and dates beside what was expected, and
-// says what to do.
+// showTLS shows the certificate's names and dates next to what was expected,
+// and says what to do.
 func (f *Failure) showTLS(err error, server bool) {
 	var alert *layer.AlertError
 	if errors.As(err, &alert) && alert.Certificate() {

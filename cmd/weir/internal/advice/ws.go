@@ -9,8 +9,8 @@ import (
 	"github.com/weir-io/weir/layer/ws"
 )
 
-// showUpgrade says what to do about an upgrade to WebSocket that was refused: by the
-// server of e, or, without e, here.
+// showUpgrade says what to do about a refused upgrade to WebSocket: refused by the
+// server of e or, without e, here.
 func (f *Failure) showUpgrade(e *address.Endpoint, err error) {
 	var u *ws.UpgradeError
 	if !errors.As(err, &u) {
@@ -39,8 +39,8 @@ func (f *Failure) showUpgrade(e *address.Endpoint, err error) {
 	}
 }
 
-// nextForLocation says how to connect to where a server's answer leads, if that can
-// be typed as it is: what a server says must not become more than one word of a shell.
+// nextForLocation says how to connect to where a server's answer leads, if that can be
+// typed as it is: a server's text must not become more than one word of a shell.
 func nextForLocation(where string) string {
 	u, err := url.Parse(where)
 	if err != nil || strings.Trim(where, urlLetters) != "" {
