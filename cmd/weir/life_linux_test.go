@@ -87,11 +87,6 @@ func TestTyped(t *testing.T) {
 				t.Errorf("the server got %q", l)
 			}
 			stop(p, person)
-			if how == "SIGTERM" {
-				if code := p.stopped(); code != exitFailure {
-					t.Errorf("code %d", code)
-				}
-			}
 			if code := p.end(); code != exitFailure {
 				t.Errorf("code %d after the connection was cut", code)
 			}
