@@ -6,6 +6,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/packet"
 )
 
 // Role says which end of a connection an endpoint is. Layers follow it: on a
@@ -69,7 +70,7 @@ type Kind struct {
 	// time.
 	Connect func(env *Env, p *Part, to string, proto weir.Protocol) (stop func())
 	// Packets, of a kind that carries datagrams and no stream, says where; such a
-	// kind has neither Listen nor Connect, and takes no layers.
+	// kind has neither Listen nor Connect, and takes the layers that have Packets.
 	Packets func(p *Part) PacketSpec
 }
 
@@ -89,7 +90,13 @@ type Layer struct {
 	Describe func(p *Part, role Role) string
 	// Prepare does once what all connections share, such as reading
 	// certificates, and returns how to make the layer of each.
+	// nil: the layer is for datagrams only.
 	Prepare func(env *Env, p *Part, role Role) (Prepared, error)
+	// Packets makes the layer for datagrams, which counts what it drops in c; nil: the
+	// layer is for streams only.
+	Packets func(env *Env, p *Part, role Role, c *packet.Counts) (packet.Layer, error)
+	// DescribePackets is Describe on datagrams; nil: it is Describe.
+	DescribePackets func(p *Part, role Role) string
 }
 
 // Prepared makes the layer of a connection; asked is what it is made for, and
@@ -123,7 +130,8 @@ type OptionDoc struct {
 	Doc       string   // one line
 	Conflicts []string // options that cannot stand beside it
 	Required  bool
-	Many      bool // it may stand more than once: see Part.Values
+	Many      bool    // it may stand more than once: see Part.Values
+	Only      Carries // what the option is for, where it is not for both
 }
 
 // Fault is what is wrong with a part, before it is known where the part stands.
@@ -177,6 +185,6 @@ func Default() *Table {
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
 			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
 		},
-		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
+		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}
 }

@@ -151,7 +151,9 @@ func TestDatagramsUsage(t *testing.T) {
 		"udp-listen:1 udp-listen:2":                       "one side that listens and one that sends",
 		"udp:a:1 udp:b:2":                                 "one side that listens and one that sends",
 		"udp-listen:1 udp:b:2 udp:c:3":                    "one target",
-		"udp-listen:1 udp:b:2+tls":                        "no layer takes those",
+		"udp-listen:1 udp:b:2+tls":                        `layer "tls" is for streams, and udp carries datagrams`,
+		"udp-listen:1+log,to=f,lossless udp:b:2":          `option "lossless" of log is for streams`,
+		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, and 8080 carries a stream`,
 		"udp-listen:1 udp:b:2,idle=x":                     "idle",
 		"udp-listen:127.0.0.1:1,family=6 udp:127.0.0.1:2": "family=6",
 	} {
