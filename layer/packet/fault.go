@@ -18,8 +18,10 @@ type Faults struct {
 	Corrupt   float64 // one bit of it is changed
 	Duplicate float64 // it comes twice
 	// Reorder holds a datagram until the next one of its flow has passed, or for
-	// 100 ms. One of a flow is held at a time, so 1 exchanges pairs.
-	Reorder float64
+	// ReorderWait, which is 100 ms without it. One of a flow is held at a time, so 1
+	// exchanges pairs.
+	Reorder     float64
+	ReorderWait time.Duration
 	// Latency is added to the way of every datagram, and Jitter, drawn evenly from 0
 	// up to it, to that of each: datagrams overtake each other then.
 	Latency, Jitter time.Duration
@@ -73,6 +75,9 @@ func Fault(c FaultConfig) Layer {
 		for _, d := range []*lane{f.in, f.out} {
 			if d.Window <= 0 {
 				d.Window = windowBytes
+			}
+			if d.ReorderWait <= 0 {
+				d.ReorderWait = reorderWait
 			}
 		}
 		return f
@@ -326,7 +331,7 @@ func (d *lane) take(p []byte, peer weir.PacketAddr) error {
 		waits := d.parcel(p, peer)
 		waits.flow, waits.n = w, n
 		w.data.held[d.dir] = waits
-		d.push(waits, now.Add(reorderWait))
+		d.push(waits, now.Add(d.ReorderWait))
 	}
 	var err error
 	for range copies {
