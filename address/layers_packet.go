@@ -155,6 +155,18 @@ func (e *Endpoint) PacketLayers(env *Env) ([]packet.Layer, error) {
 	return e.packets, nil
 }
 
+// PreparePackets is a kind's Prepare for an endpoint that carries datagrams. The error
+// is a *KindError.
+func (k *Kind) PreparePackets(env *Env, p *Part) error {
+	if k.Prepare == nil {
+		return nil
+	}
+	if err := k.Prepare(env, p); err != nil {
+		return &KindError{Kind: k.Name, Err: err}
+	}
+	return nil
+}
+
 // PacketCounts is what the layers that PacketLayers made have done so far, in their
 // order. A layer that drops nothing has counted nothing.
 func (e *Endpoint) PacketCounts() []*packet.Counts { return e.counts }
@@ -221,12 +233,15 @@ func (p *parser) checkCarries(e *Endpoint, part *Part, l *Layer) *Error {
 	if c := l.Carries(); c != Both && c != what {
 		var there []string
 		for _, other := range p.table.Layers {
-			if c := other.Carries(); c == Both || c == what {
+			if other.Carries() != Streams {
 				there = append(there, other.Name)
 			}
 		}
-		return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q is for %v, and %s carries %s", l.Name, c, e.Base.Name.Text, is),
-			fmt.Sprintf("for %v there are: %s", what, strings.Join(there, " ")), "layers")
+		hint := "for datagrams there are: " + strings.Join(there, " ")
+		if what == Streams {
+			hint = "on streams, latency, bandwidth, slice, reset and blackhole are what can go wrong"
+		}
+		return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q is for %v, and %s carries %s", l.Name, c, e.Base.Name.Text, is), hint, "layers")
 	}
 	for _, o := range part.Options {
 		for _, doc := range l.Options {

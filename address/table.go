@@ -182,7 +182,7 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds: []*Kind{
-			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(),
 			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
 		},
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),

@@ -96,7 +96,11 @@ func (a *packetApp) run() int {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}
 	for _, e := range []*address.Endpoint{a.from, a.to} {
-		if _, err := e.PacketLayers(a.env()); err != nil {
+		err := e.Kind().PreparePackets(a.env(), e.Base)
+		if err == nil {
+			_, err = e.PacketLayers(a.env())
+		}
+		if err != nil {
 			a.rep.fail(slog.LevelError, advice.Prepare(e, err))
 			return exitFailure
 		}
@@ -148,7 +152,13 @@ func (a *packetApp) layered(e *address.Endpoint) relay.ListenPacketFunc {
 		if err != nil {
 			return nil, err
 		}
-		return packet.Listen(a.loop, network, at, p, layers, opts...)
+		open := e.Kind().Packets(e.Base).Open
+		if open == nil {
+			return packet.Listen(a.loop, network, at, p, layers, opts...)
+		}
+		return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+			return open(a.env(), lowest)
+		}, p, layers)
 	}
 }
 
@@ -158,7 +168,7 @@ func (a *packetApp) tellLayers() {
 		for j, c := range e.PacketCounts() {
 			if c.Seen.Load() > 0 {
 				name, side := e.Layers[j].Name.Text, [...]string{"a", "b"}[i]
-				a.rep.line(dim, "layer", e.Label()+": +"+name+": "+c.String(), "side", side, "layer", name, "did", c.String())
+				a.rep.line(dim, "layer", e.Base.Name.Text+"+"+name+": "+c.String(), "side", side, "layer", name, "did", c.String())
 			}
 		}
 	}
@@ -205,7 +215,11 @@ func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 		}
 		a.relays = append(a.relays, r)
 		a.open++
-		names = append(names, r.LocalAddr().String())
+		name := r.LocalAddr().String()
+		if spec.Open != nil {
+			name = a.from.Label() // it has no address
+		}
+		names = append(names, name)
 	}
 	text := strings.Join(names, ", ")
 	a.notify.ready(text + " -> " + target.String())

@@ -154,7 +154,7 @@ func TestDatagramsUsage(t *testing.T) {
 		"udp-listen:1 udp:b:2 udp:c:3":                    "one target",
 		"udp-listen:1 udp:b:2+tls":                        `layer "tls" is for streams, and udp carries datagrams`,
 		"udp-listen:1+log,to=f,lossless udp:b:2":          `option "lossless" of log is for streams`,
-		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, and 8080 carries a stream`,
+		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, and tcp-listen carries a stream`,
 		"udp-listen:1 udp:b:2,idle=x":                     "idle",
 		"udp-listen:127.0.0.1:1,family=6 udp:127.0.0.1:2": "family=6",
 	} {
@@ -236,6 +236,11 @@ func TestDatagramLayers(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), `< 1 "\x00"`) || !strings.HasPrefix(string(text), "1 +0.") {
 		t.Errorf("recorded %q, %v", text, err)
 	}
+	replayed := start(t, "udp-replay:"+file+",fast,linger=10ms", "udp:"+server.LocalAddr().String())
+	if code := replayed.end(); code != exitOK {
+		t.Errorf("replay: code %d", code)
+	}
+	replayed.line("40 datagrams, 40 B out", 1)
 	r := call(t, "explain", "udp-listen:5353+loss:0.05+reorder:0.1+limit:9", "udp:127.0.0.1:53+ratelimit:1m")
 	for _, want := range []string{"drops datagrams with a chance of 0.05", "overtaken", "at most 9 peers at once", "drops what is faster than 1m"} {
 		if r.code != exitOK || !strings.Contains(r.out, want) {

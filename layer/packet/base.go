@@ -19,16 +19,24 @@ type Ends interface {
 // which are in force before the first datagram. It returns the endpoint on top, whose
 // protocol is p. The options are the socket's.
 func Listen(l *weir.Loop, network, address string, p weir.PacketProtocol, layers []Layer, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+	return Stack(l, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+		return l.ListenPacket(network, address, lowest, opts...)
+	}, p, layers)
+}
+
+// Stack is Listen with layers on an endpoint that open makes, for the protocol that it
+// is given, and whose EndpointMade comes later.
+func Stack(l *weir.Loop, open func(weir.PacketProtocol) (*weir.PacketEndpoint, error), p weir.PacketProtocol, layers []Layer) (*weir.PacketEndpoint, error) {
 	ends, lowest := make([]Ends, len(layers)), p
 	for i := len(layers) - 1; i >= 0; i-- {
 		ends[i] = layers[i](l)
 		lowest = ends[i]
 	}
-	e, err := l.ListenPacket(network, address, lowest, opts...)
+	e, err := open(lowest)
 	if err != nil {
 		return nil, err
 	}
-	socket := e
+	bottom := e
 	for i, end := range ends {
 		above := p
 		if i+1 < len(ends) {
@@ -37,7 +45,7 @@ func Listen(l *weir.Loop, network, address string, p weir.PacketProtocol, layers
 		b := end.base()
 		b.below = e
 		if b.feed, err = l.CarryPackets(end, above); err != nil {
-			socket.Abort()
+			bottom.Abort()
 			return nil, err
 		}
 		e = b.feed.Endpoint()
