@@ -228,8 +228,11 @@ func (e *PacketEndpoint) Buffered() int {
 
 // fits reports whether the endpoint's socket can send to an address.
 func (e *PacketEndpoint) fits(to PacketAddr) error {
-	if e.feed != nil && e.feed.below == nil {
-		return nil // the carrier knows
+	if e.feed != nil {
+		if e.feed.below == nil {
+			return nil // the carrier knows
+		}
+		return e.feed.below.fits(to)
 	}
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
@@ -362,8 +365,9 @@ func (w *packetWriter) eased() {
 		e.flushed()
 		return
 	}
-	if e.feed != nil && e.feed.buffered() > 0 {
-		return // Drained says it
+	if e.feed != nil {
+		e.feed.Drained()
+		return
 	}
 	if e.drainer != nil {
 		defer e.guard("WriteDrained")

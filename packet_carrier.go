@@ -50,6 +50,7 @@ type PacketFeed struct {
 
 	full     bool // the carrier did not take the last datagram
 	draining bool // what waits is being handed over
+	owes     bool // something was taken since WriteDrained
 	paused   bool // the carrier was told to pause
 	closed   bool // it was told to close
 	aborted  bool // with abort
@@ -180,7 +181,8 @@ func (f *PacketFeed) Writable() {
 // Drained says that nothing waits any more in the carrier or below it: a protocol that
 // is a Drainer hears of it, if nothing waits in the endpoint either.
 func (f *PacketFeed) Drained() {
-	if e := f.e; e.wr.idle() && !e.ended() && e.drainer != nil && f.buffered() == 0 {
+	if e := f.e; f.owes && e.wr.idle() && !e.ended() && e.drainer != nil && f.buffered() == 0 {
+		f.owes = false
 		defer e.guard("WriteDrained")
 		e.drainer.WriteDrained()
 	}
@@ -213,6 +215,7 @@ func (f *PacketFeed) send(p []byte, to PacketAddr) (taken bool, err error) {
 	}()
 	taken, err = f.c.SendTo(p, to)
 	f.full = !taken
+	f.owes = f.owes || taken
 	return taken, err
 }
 

@@ -255,6 +255,36 @@ func TestCarrierPanics(t *testing.T) {
 	}
 }
 
+// TestMarksThroughLayers: where what is below takes nothing, the writer above layers is
+// told to pause, and hears once that it may go on and that everything has left, in
+// order.
+func TestMarksThroughLayers(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *weir.Loop) {
+		p, g := &ear{}, &gate{}
+		e, err := packet.Stack(l, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+			f, err := l.CarryPackets(g, lowest, weir.WithWriteMarks(100, 20))
+			g.feed = f
+			return f.Endpoint(), err
+		}, p, []packet.Layer{newPlain, newPlain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.feed.Begin()
+		n := 0
+		for ; n < 1000 && err == nil; n++ {
+			err = e.SendTo(fmt.Appendf(nil, "%010d", n), weir.PacketAddr{Path: "x"})
+		}
+		if !errors.Is(err, weir.ErrSendBufferFull) || n > 100 || e.Buffered() != 10*(n-1) {
+			t.Fatalf("%v after %d, %d buffered", err, n, e.Buffered())
+		}
+		g.open = true
+		g.feed.Writable()
+		if got := strings.Join(p.trace, " "); got != "made pause resume drained" || len(g.took) != n-1 || !slices.IsSorted(g.took) || e.Buffered() != 0 {
+			t.Errorf("%s; %d of %d left, %d buffered", got, len(g.took), n-1, e.Buffered())
+		}
+	})
+}
+
 // TestHeldDatagramsLeave: Close waits for what a layer holds.
 func TestHeldDatagramsLeave(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *weir.Loop) {

@@ -148,8 +148,10 @@ func TestRecordReplay(t *testing.T) {
 		var at []time.Duration
 		p.on = func([]byte, weir.PacketAddr) { at = append(at, world.Now()) }
 		l := world.Host("a").Loop()
-		e, err := packet.Replay(l, func(got func([]packet.Event, error)) { got(rec.Piece()) },
-			packet.ReplayConfig{Fast: fast, Linger: 3 * time.Second}, func() { closed++ }, p)
+		e, err := packet.Stack(l, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+			return packet.Replay(l, func(got func([]packet.Event, error)) { got(rec.Piece()) },
+				packet.ReplayConfig{Fast: fast, Linger: 3 * time.Second}, func() { closed++ }, lowest)
+		}, p, []packet.Layer{newPlain})
 		if err != nil {
 			t.Fatal(err)
 		}
