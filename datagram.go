@@ -107,6 +107,7 @@ type PacketEndpoint struct {
 	v6    bool
 	dual  bool
 	proto PacketProtocol // nil once lost
+	feed  *PacketFeed    // of a carrier that moves the datagrams; nil: h does
 
 	failer  PacketFailer
 	cutter  TruncatedReceiver
@@ -148,14 +149,19 @@ func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...Opti
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
 	}
+	e.attach(p)
+	l.endpoints.Add(e, &e.at)
+	l.internalCall(e.begin)
+	return e, nil
+}
+
+// attach gives the endpoint its protocol.
+func (e *PacketEndpoint) attach(p PacketProtocol) {
 	e.proto = p
 	e.failer, _ = p.(PacketFailer)
 	e.cutter, _ = p.(TruncatedReceiver)
 	e.pauser, _ = p.(WritePauser)
 	e.drainer, _ = p.(Drainer)
-	l.endpoints.Add(e, &e.at)
-	l.internalCall(e.begin)
-	return e, nil
 }
 
 func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoint, error) {
@@ -174,7 +180,7 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	e.rd.e, e.wr.e = e, e
 	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd, Max: int32(c.maxDatagram)}
 	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr, Addr: &e.wr.to}
-	e.wr.high, e.wr.low = 64<<10, 16<<10
+	e.wr.high, e.wr.low = packetHigh, packetLow
 	if c.marks {
 		e.wr.high, e.wr.low = int(c.high), int(c.low)
 	}
@@ -216,6 +222,12 @@ func (e *PacketEndpoint) changeGroup(group netip.Addr, device string, join bool)
 }
 
 func (e *PacketEndpoint) group(group netip.Addr, device string, join bool) error {
+	if e.feed != nil {
+		if e.feed.below == nil {
+			return errors.ErrUnsupported
+		}
+		return e.feed.below.group(group, device, join)
+	}
 	m, ok := e.loop.be.(backend.Multicaster)
 	if !ok {
 		return errors.ErrUnsupported
@@ -304,6 +316,10 @@ func (e *PacketEndpoint) PauseReading() {
 		return
 	}
 	e.rd.paused = true
+	if e.feed != nil {
+		e.feed.pause()
+		return
+	}
 	e.loop.be.Cancel(&e.rd.op)
 }
 
@@ -328,9 +344,18 @@ func (e *PacketEndpoint) Close() error {
 	e.closing = true
 	e.rd.stop()
 	if e.wr.idle() {
-		e.lose(nil)
+		e.flushed()
 	}
 	return nil
+}
+
+// flushed ends an endpoint that was closed and has sent everything.
+func (e *PacketEndpoint) flushed() {
+	if e.feed != nil {
+		e.feed.close(false) // and Closed ends it
+		return
+	}
+	e.lose(nil)
 }
 
 // Abort drops what is buffered and closes.
@@ -351,7 +376,11 @@ func (e *PacketEndpoint) lose(err error) {
 	e.lost, e.reason = true, err
 	e.rd.stop()
 	e.wr.drop()
-	e.loop.shutHandle(e.h, backend.CloseFlat)
+	if e.feed != nil {
+		e.feed.close(true)
+	} else {
+		e.loop.shutHandle(e.h, backend.CloseFlat)
+	}
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)
 		p := e.proto

@@ -19,6 +19,9 @@ type packetReader struct {
 	errors int // in a row
 	retry  *Timer
 	held   []heldPacket // came in one batch with the one that paused
+
+	heldBytes int  // in held
+	inside    bool // a carrier's datagram is being delivered
 }
 
 // heldPacket is a datagram that came while reading was paused.
@@ -30,6 +33,10 @@ type heldPacket struct {
 
 // arm makes the backend receive.
 func (r *packetReader) arm() {
+	if r.e.feed != nil {
+		r.e.feed.resume()
+		return
+	}
 	for !r.op.Armed() && !r.paused && !r.e.ended() && r.e.made && len(r.held) == 0 {
 		c, ok := r.e.loop.submit(&r.op)
 		if !ok {
@@ -74,6 +81,7 @@ func (r *packetReader) take(c *backend.Completion) {
 		if r.paused || len(r.held) > 0 {
 			p.data = append([]byte(nil), p.data...)
 			r.held = append(r.held, p)
+			r.heldBytes += len(p.data)
 			return
 		}
 		r.deliver(p)
@@ -107,7 +115,10 @@ func (r *packetReader) resume() {
 	for !r.paused && !r.e.ended() && len(r.held) > 0 {
 		p := r.held[0]
 		r.held = r.held[1:]
+		r.heldBytes -= len(p.data)
+		r.inside = true
 		r.deliver(p)
+		r.inside = false
 	}
 	if len(r.held) == 0 {
 		r.held = nil
@@ -117,7 +128,7 @@ func (r *packetReader) resume() {
 
 // stop ends receiving for good.
 func (r *packetReader) stop() {
-	r.held = nil
+	r.held, r.heldBytes = nil, 0
 	if r.retry != nil {
 		r.retry.Stop()
 	}
@@ -146,6 +157,12 @@ type queuedPacket struct {
 	off, end int
 	to       PacketAddr
 }
+
+// The marks without WithWriteMarks, in bytes.
+const (
+	packetHigh = 64 << 10
+	packetLow  = 16 << 10
+)
 
 // limitMarks is how many times the high mark may be buffered.
 const limitMarks = 4
@@ -179,8 +196,13 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
+	if e.feed != nil && !waited {
+		if taken, err := e.feed.send(p, to); taken {
+			return err
+		}
+	}
 	w.push(p, to)
-	if waited {
+	if waited || e.feed != nil {
 		w.crossed()
 		return nil
 	}
@@ -196,11 +218,22 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	return nil
 }
 
-// Buffered is how many bytes wait to be handed to the system.
-func (e *PacketEndpoint) Buffered() int { return e.wr.bytes }
+// Buffered is how many bytes wait to be handed to the system, in layers too.
+func (e *PacketEndpoint) Buffered() int {
+	if e.feed != nil {
+		return e.wr.bytes + e.feed.buffered()
+	}
+	return e.wr.bytes
+}
 
 // fits reports whether the endpoint's socket can send to an address.
 func (e *PacketEndpoint) fits(to PacketAddr) error {
+	if e.feed != nil {
+		if e.feed.below == nil {
+			return nil // the carrier knows
+		}
+		return e.feed.below.fits(to)
+	}
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
 	switch {
@@ -329,7 +362,11 @@ func (w *packetWriter) eased() {
 		return
 	}
 	if e.closing {
-		e.lose(nil)
+		e.flushed()
+		return
+	}
+	if e.feed != nil {
+		e.feed.Drained()
 		return
 	}
 	if e.drainer != nil {

@@ -59,6 +59,7 @@
 //
 //   - layer, layer/proxy, layer/ws, layer/zstd: what goes between a transport and a
 //     protocol, such as TLS, proxies, limits, WebSocket and compression
+//   - layer/packet: the same for datagrams
 //   - certs: certificates from files that are read again, and rules for peers
 //   - frame: bytes to messages
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like

@@ -158,7 +158,7 @@ func (l *Loop) atRest() bool {
 		return false
 	}
 	for e := range l.endpoints.All() {
-		if !e.wr.idle() {
+		if !e.wr.idle() || e.feed != nil && e.feed.buffered() > 0 {
 			return false
 		}
 	}
@@ -237,7 +237,7 @@ func (l *Loop) unsent() bool {
 		}
 	}
 	for e := range l.endpoints.All() {
-		if !e.lost && !e.wr.idle() {
+		if !e.lost && (!e.wr.idle() || e.feed != nil && e.feed.buffered() > 0) {
 			return true
 		}
 	}

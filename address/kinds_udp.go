@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/weir-io/weir"
 )
 
 // PacketSpec is what an endpoint that carries datagrams says: where, as
@@ -13,6 +15,9 @@ type PacketSpec struct {
 	Network   string        // "udp", "udp4" or "udp6"
 	Addresses []string      // "host:port": all of them to listen on, or the one to send to
 	Idle      time.Duration // how long a peer is remembered when nothing passes
+	// Open makes an endpoint that has no socket, for a protocol; nil: it is listened on
+	// Addresses.
+	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
 }
 
 // packetIdle is how long a peer is remembered unless idle= says otherwise.

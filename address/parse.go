@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/weir-io/weir/layer/packet"
 )
 
 // Endpoint is a parsed endpoint string: a base and the layers on it, nearest
@@ -20,6 +22,8 @@ type Endpoint struct {
 
 	looked   bool       // the base has been prepared
 	prepared []Prepared // of the layers, once Prepare has been called
+	packets  []packet.Layer
+	counts   []*packet.Counts
 }
 
 // Part is a base or a layer.
@@ -366,6 +370,9 @@ func (p *parser) layer(e *Endpoint, pos, end int) *Error {
 		return err
 	}
 	if err := p.options(part, headEnd, layer.Options, layer.Name); err != nil {
+		return err
+	}
+	if err := p.checkCarries(e, part, layer); err != nil {
 		return err
 	}
 	if layer.Check != nil {

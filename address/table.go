@@ -6,6 +6,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/packet"
 )
 
 // Role says which end of a connection an endpoint is. Layers follow it: they
@@ -72,8 +73,8 @@ type Kind struct {
 	// may be called at any time.
 	Connect func(env *Env, p *Part, to string, proto weir.Protocol) (stop func())
 	// Packets, for a kind that carries datagrams instead of a stream, says
-	// where they go; such a kind has neither Listen nor Connect, and takes no
-	// layers.
+	// where they go; such a kind has neither Listen nor Connect, and takes the
+	// layers that have Packets.
 	Packets func(p *Part) PacketSpec
 }
 
@@ -93,7 +94,13 @@ type Layer struct {
 	Describe func(p *Part, role Role) string
 	// Prepare does once the work that all connections share, such as reading
 	// certificates, and returns how to make the layer of each.
+	// nil: the layer is for datagrams only.
 	Prepare func(env *Env, p *Part, role Role) (Prepared, error)
+	// Packets makes the layer for datagrams, which counts what it drops in c; nil: the
+	// layer is for streams only.
+	Packets func(env *Env, p *Part, role Role, c *packet.Counts) (packet.Layer, error)
+	// DescribePackets is Describe on datagrams; nil: it is Describe.
+	DescribePackets func(p *Part, role Role) string
 }
 
 // Prepared makes the layer of a connection; asked says what the connection is
@@ -128,7 +135,8 @@ type OptionDoc struct {
 	Doc       string   // one line
 	Conflicts []string // options that cannot be combined with it
 	Required  bool
-	Many      bool // it may be given more than once: see Part.Values
+	Many      bool    // it may be given more than once: see Part.Values
+	Only      Carries // what the option is for, where it is not for both
 }
 
 // Fault is what is wrong with a part, before the part's position is known.
@@ -179,9 +187,9 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds: []*Kind{
-			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(),
 			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
 		},
-		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
+		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}
 }

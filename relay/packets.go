@@ -42,6 +42,9 @@ type PacketConfig struct {
 	// Options are of the endpoint that is listened on, UpOptions of those that
 	// send on.
 	Options, UpOptions []weir.Option
+	// Listen opens the endpoint that is listened on, UpListen those that send on, with
+	// layers on it for example; nil: Loop.ListenPacket does.
+	Listen, UpListen ListenPacketFunc
 
 	// Began, if set, is called with each new peer, Ended with each that is
 	// forgotten, and Trouble with what the network or the system refused: to is
@@ -53,6 +56,10 @@ type PacketConfig struct {
 	// after Close.
 	Lost func(err error)
 }
+
+// ListenPacketFunc opens an endpoint as Loop.ListenPacket does. The endpoint's protocol
+// is p.
+type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error)
 
 // PacketCount counts what passed, by Side: what A's peers sent and what B, the
 // target, answered.
@@ -87,8 +94,14 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 	if !c.Target.IP.IsValid() || c.Target.IP.Port() == 0 {
 		return nil, &net.AddrError{Err: "not an address to send to", Addr: c.Target.String()}
 	}
+	if c.Listen == nil {
+		c.Listen = l.ListenPacket
+	}
+	if c.UpListen == nil {
+		c.UpListen = l.ListenPacket
+	}
 	p := &Packets{loop: l, config: c, peers: map[weir.PacketAddr]*packetPeer{}}
-	in, err := l.ListenPacket(network, address, (*packetSide)(p), c.Options...)
+	in, err := c.Listen(network, address, (*packetSide)(p), c.Options...)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +206,7 @@ func (p *Packets) welcome(from weir.PacketAddr) *packetPeer {
 	if !p.config.Target.IP.Addr().Unmap().Is4() {
 		network, any = "udp6", "[::]:0"
 	}
-	up, err := p.loop.ListenPacket(network, any, peer, p.config.UpOptions...)
+	up, err := p.config.UpListen(network, any, peer, p.config.UpOptions...)
 	if err != nil {
 		p.trouble(err, p.config.Target)
 		return nil

@@ -18,11 +18,7 @@ func (p *plan) explain() string {
 			base[len(base)-1].word = e.Text
 		}
 		for i, l := range e.Layers {
-			text := e.Layer(i).Summary
-			if d := e.Layer(i).Describe; d != nil {
-				text = d(l, e.Role())
-			}
-			layers = append(layers, row{"│", "+ " + l.Name.Text, text})
+			layers = append(layers, row{"│", "+ " + l.Name.Text, e.DescribeLayer(i)})
 		}
 		return append(base, layers...)
 	}

@@ -106,7 +106,7 @@ func (c *command) helpOn(word string) (string, error) {
 		var b strings.Builder
 		b.WriteString("What can be put on an endpoint with +; weir help NAME says more.\n\n")
 		for _, l := range c.table.Layers {
-			fmt.Fprintf(&b, "  %-12s %s\n", l.Name, l.Summary)
+			fmt.Fprintf(&b, "  %-12s %-10s %s\n", l.Name, l.Carries(), l.Summary)
 		}
 		return b.String(), nil
 	case slices.Contains(verbs(), name):
@@ -120,7 +120,7 @@ func (c *command) helpOn(word string) (string, error) {
 		return partHelp(k.Name, k.Summary, k.Doc, "", k.Arg, k.Options, k.Example), nil
 	}
 	if l := c.table.Layer(name); l != nil {
-		return partHelp(l.Name, l.Summary, l.Doc, "+", l.Arg, l.Options, l.Example), nil
+		return partHelp(l.Name, l.Summary, l.Doc, "+", l.Arg, l.Options, l.Example) + carriesHelp(l), nil
 	}
 	docs := flagDocs()
 	if i := slices.IndexFunc(docs, func(d flagDoc) bool { return d.name == name || d.letter == name }); i >= 0 {
@@ -189,6 +189,18 @@ func (c *command) optionHelp(name string) string {
 	return b.String()
 }
 
+// carriesHelp says what a layer can stand on.
+func carriesHelp(l *address.Layer) string {
+	switch l.Carries() {
+	case address.Streams:
+		return "on streams only\n"
+	case address.Packets:
+		return "on datagrams only: udp, udp-listen\n"
+	default:
+		return "on streams and on datagrams\n"
+	}
+}
+
 func partHelp(name, summary, doc, plus string, arg address.Arg, options []address.OptionDoc, example string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s%s", plus, name)
@@ -220,6 +232,9 @@ func partHelp(name, summary, doc, plus string, arg address.Arg, options []addres
 			word += "=" + o.Type.Name
 		}
 		text := o.Doc
+		if o.Only != address.Both {
+			text += " (" + o.Only.String() + " only)"
+		}
 		if o.Required {
 			text += " (required)"
 		}

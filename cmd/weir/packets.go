@@ -15,7 +15,9 @@ import (
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/layer/packet"
 	"github.com/weir-io/weir/relay"
+	"github.com/weir-io/weir/sink"
 )
 
 // datagrams reports whether the plan relays datagrams.
@@ -33,9 +35,6 @@ func (p *plan) checkDatagrams() error {
 			continue
 		}
 		n++
-		if len(e.Layers) > 0 {
-			return &usageError{problem: fmt.Sprintf("%s carries datagrams, and no layer takes those", e.Label())}
-		}
 	}
 	switch {
 	case n == 0:
@@ -96,6 +95,16 @@ func (a *packetApp) run() int {
 	if err := hear(a.loop, a.stop, a.show); err != nil {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}
+	for _, e := range []*address.Endpoint{a.from, a.to} {
+		err := e.Kind().PreparePackets(a.env(), e.Base)
+		if err == nil {
+			_, err = e.PacketLayers(a.env())
+		}
+		if err != nil {
+			a.rep.fail(slog.LevelError, advice.Prepare(e, err))
+			return exitFailure
+		}
+	}
 	spec := a.to.Kind().Packets(a.to.Base)
 	host, port, err := net.SplitHostPort(spec.Addresses[0])
 	if err != nil {
@@ -123,6 +132,48 @@ func (a *packetApp) run() int {
 	return a.code
 }
 
+// env is what layers are made with.
+func (a *packetApp) env() *address.Env {
+	return &address.Env{
+		Loop: a.loop, Stdin: -1, Stdout: -1, Serves: true, Home: a.c.home, LookupEnv: a.c.lookupEnv,
+		Note:    func(text string) { a.rep.line(dim, "note", text, "text", text) },
+		Stderr:  a.c.sink,
+		Opened:  func(s *sink.Sink) { a.c.opened = append(a.c.opened, s) },
+		Trouble: a.rep.trouble,
+		Warn:    func(text string) { a.rep.always(slog.LevelWarn, yellow, "note", text, nil, "text", text) },
+		JSON:    a.rep.json != nil,
+	}
+}
+
+// layered opens an endpoint with the layers of e, which are made already.
+func (a *packetApp) layered(e *address.Endpoint) relay.ListenPacketFunc {
+	return func(network, at string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+		layers, err := e.PacketLayers(nil)
+		if err != nil {
+			return nil, err
+		}
+		open := e.Kind().Packets(e.Base).Open
+		if open == nil {
+			return packet.Listen(a.loop, network, at, p, layers, opts...)
+		}
+		return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+			return open(a.env(), lowest)
+		}, p, layers)
+	}
+}
+
+// tellLayers says what the layers did.
+func (a *packetApp) tellLayers() {
+	for i, e := range []*address.Endpoint{a.from, a.to} {
+		for j, c := range e.PacketCounts() {
+			if c.Seen.Load() > 0 {
+				name, side := e.Layers[j].Name.Text, [...]string{"a", "b"}[i]
+				a.rep.line(dim, "layer", e.Base.Name.Text+"+"+name+": "+c.String(), "side", side, "layer", name, "did", c.String())
+			}
+		}
+	}
+}
+
 func (a *packetApp) end(code int) {
 	a.code = code
 	a.loop.Stop()
@@ -133,6 +184,7 @@ func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 	spec := a.from.Kind().Packets(a.from.Base)
 	config := relay.PacketConfig{
 		Target: weir.PacketAddr{IP: target}, Idle: idle,
+		Listen: a.layered(a.from), UpListen: a.layered(a.to),
 		Began: func(peer weir.PacketAddr) {
 			a.rep.line(dim, "open", peer.String()+" -> "+target.String(), "a", peer.String(), "b", target.String())
 		},
@@ -163,7 +215,11 @@ func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 		}
 		a.relays = append(a.relays, r)
 		a.open++
-		names = append(names, r.LocalAddr().String())
+		name := r.LocalAddr().String()
+		if spec.Open != nil {
+			name = a.from.Label() // it has no address
+		}
+		names = append(names, name)
 	}
 	text := strings.Join(names, ", ")
 	a.notify.ready(text + " -> " + target.String())
@@ -241,6 +297,7 @@ func (a *packetApp) lost(err error) {
 		}
 		c.Dropped += t.Dropped
 	}
+	a.tellLayers()
 	took := a.loop.Now().Sub(a.began)
 	a.rep.line(green, "done", fmt.Sprintf("%d peers, %s out, %s back, %d dropped, %s", peers, packetSize(c, relay.A), packetSize(c, relay.B), c.Dropped, span(took)),
 		"peers", peers, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],

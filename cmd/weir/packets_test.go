@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -151,7 +152,9 @@ func TestDatagramsUsage(t *testing.T) {
 		"udp-listen:1 udp-listen:2":                       "one side that listens and one that sends",
 		"udp:a:1 udp:b:2":                                 "one side that listens and one that sends",
 		"udp-listen:1 udp:b:2 udp:c:3":                    "one target",
-		"udp-listen:1 udp:b:2+tls":                        "no layer takes those",
+		"udp-listen:1 udp:b:2+tls":                        `layer "tls" is for streams, and udp carries datagrams`,
+		"udp-listen:1+log,to=f,lossless udp:b:2":          `option "lossless" of log is for streams`,
+		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, and tcp-listen carries a stream`,
 		"udp-listen:1 udp:b:2,idle=x":                     "idle",
 		"udp-listen:127.0.0.1:1,family=6 udp:127.0.0.1:2": "family=6",
 	} {
@@ -162,5 +165,104 @@ func TestDatagramsUsage(t *testing.T) {
 	r := call(t, "explain", "udp-listen:5353", "udp:9.9.9.9:53,idle=30s")
 	if r.code != exitOK || !strings.Contains(r.out, "datagrams both ways") || !strings.Contains(r.out, "udp:9.9.9.9:53") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestDatagramLayers: the words of layers work on both sides of a relay of datagrams,
+// from the first datagram on, and what they did is said at the end.
+func TestDatagramLayers(t *testing.T) {
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	_ = server.SetDeadline(time.Now().Add(patience))
+	file := filepath.Join(t.TempDir(), "seen.log")
+	// lost sends 40 datagrams and returns those that did not come.
+	lost := func(seed string) string {
+		t.Helper()
+		p := start(t, "udp-listen:127.0.0.1:0+record:"+file+"+loss:0.3,seed="+seed+",direction=in", "udp:"+server.LocalAddr().String()+"+duplicate:1,direction=out,seed=1+log,to="+file+".out")
+		c, err := net.Dial("udp4", p.listening())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		var gone strings.Builder
+		buf := make([]byte, 10)
+		came := map[byte]int{}
+		n := 0
+		for i := range byte(40) {
+			if _, err := c.Write([]byte{i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(t, "a recording of all", func() bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Count(string(text), " < 1 ") == 40
+		})
+		p.signal(os.Interrupt)
+		if code := p.end(); code != exitOK {
+			t.Errorf("code %d", code)
+		}
+		_ = server.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		for {
+			if _, _, err := server.ReadFrom(buf); err != nil {
+				break
+			}
+			came[buf[0]]++
+			n++
+		}
+		for i := range byte(40) {
+			switch came[i] {
+			case 0:
+				gone.WriteByte('a' + i)
+			case 2:
+			default:
+				t.Errorf("datagram %d came %d times", i, came[i])
+			}
+		}
+		p.line("+loss: of 40 datagrams ", 1)
+		p.line("+duplicate: of ", 1)
+		return gone.String()
+	}
+	first := lost("7")
+	if first == "" || first != lost("7") {
+		t.Errorf("with one seed %q was lost first", first)
+	}
+	if first == lost("8") {
+		t.Error("another seed lost the same")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), `< 1 "\x00"`) || !strings.HasPrefix(string(text), "1 +0.") {
+		t.Errorf("recorded %q, %v", text, err)
+	}
+	replayed := start(t, "udp-replay:"+file+",fast,linger=10ms", "udp:"+server.LocalAddr().String())
+	if code := replayed.end(); code != exitOK {
+		t.Errorf("replay: code %d", code)
+	}
+	replayed.line("40 datagrams, 40 B out", 1)
+	r := call(t, "explain", "udp-listen:5353+loss:0.05+reorder:0.1+limit:9", "udp:127.0.0.1:53+ratelimit:1m")
+	for _, want := range []string{"drops datagrams with a chance of 0.05", "overtaken", "at most 9 peers at once", "drops what is faster than 1m"} {
+		if r.code != exitOK || !strings.Contains(r.out, want) {
+			t.Errorf("no %q in %+v", want, r)
+		}
+	}
+	if r := call(t, "help", "loss"); !strings.Contains(r.out, "on datagrams only") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// await looks until cond holds.
+func await(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	late := time.After(patience)
+	for !cond() {
+		select {
+		case <-look.C:
+		case <-late:
+			t.Fatal("waited in vain for ", what)
+		}
 	}
 }
