@@ -133,6 +133,11 @@ func (c *conn) packetIn(p *packet) {
 	c.heard, c.keepTries, c.refused = now, 0, nil
 	c.keepAt = now + c.ep.keepAlive()
 	if p.kind == kindReset {
+		if c.phase == synReceived {
+			// It has seen our answer, so it is where it says, and had a connection. What
+			// it sent before the reset was overtaken.
+			c.ep.confirmed(c)
+		}
 		c.resetByPeer()
 		return
 	}
@@ -152,6 +157,9 @@ func (c *conn) packetIn(p *packet) {
 		return
 	}
 	c.ackIn(p, now)
+	if c.ln == nil && p.kind == kindState && p.ack == c.synSeq && p.seq == c.ackNr+1 && c.nxt == c.synSeq+1 {
+		c.sendState() // it has not seen that we are where we said, and answers the SYN again
+	}
 	if c.phase == open && (p.kind == kindData || p.kind == kindFin) {
 		c.dataIn(p, now)
 	}
@@ -198,7 +206,8 @@ func (c *conn) answerToSyn(p *packet, now time.Duration) {
 		if c.synTries == 1 {
 			c.roundTrip(now - c.synAt)
 		}
-		c.backoff = 0
+		c.backoff, c.rtoAt = 0, never
+		c.progress = now
 		d := c.dial
 		c.dial = nil
 		d.made(c)
@@ -219,7 +228,8 @@ func (c *conn) refuse(err error) {
 // resetByPeer handles a reset.
 func (c *conn) resetByPeer() {
 	switch {
-	case c.phase == lingering, c.phase == synReceived:
+	case c.phase == gone:
+	case c.phase == lingering:
 		c.remove()
 	case c.ended && c.closing && c.una+1 == c.end && c.finSeq == c.una:
 		// The peer had ended, and it has all but the answer to our end: it has gone.
