@@ -85,7 +85,7 @@ var ErrRole = errors.New("address: this endpoint does not listen")
 // Listeners are what one listening endpoint opened: several where it takes
 // several sockets, such as localhost in both address families. The methods
 // belong to the loop's goroutine.
-type Listeners struct{ all []*weir.Listener }
+type Listeners struct{ all []Listener }
 
 // Addrs are the addresses it listens on.
 func (l *Listeners) Addrs() []net.Addr {

@@ -62,7 +62,7 @@ type Kind struct {
 	Prepare func(env *Env, p *Part) error
 	// Listen starts listening, for a part whose role is Listen. It makes one
 	// or more listeners, all or none, with f as their factory.
-	Listen func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error)
+	Listen func(env *Env, p *Part, f weir.Factory) ([]Listener, error)
 	// Connect starts connecting proto, for the other roles. to is where the other
 	// side asked to be connected to, "host:port", and empty where it did not ask.
 	// It never calls back from inside; stop ends it early and may be called at any
@@ -71,6 +71,15 @@ type Kind struct {
 	// Packets, of a kind that carries datagrams and no stream, says where; such a
 	// kind has neither Listen nor Connect, and takes no layers.
 	Packets func(p *Part) PacketSpec
+}
+
+// Listener is what a kind listens with: a *weir.Listener, for one. Its methods belong to
+// the loop's goroutine.
+type Listener interface {
+	Addr() net.Addr  // where it listens
+	Conns() int      // how many of its connections are open
+	Close() error    // accepts no more; connections stay
+	OnDone(f func()) // f is called from the loop's queue once it is closed and they are gone
 }
 
 // Layer is what can be put on top of a base.
@@ -174,7 +183,7 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds: []*Kind{
-			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), utpKind(), utpListenKind(),
 			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
 		},
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),

@@ -71,9 +71,7 @@ func (p *packet) parse(b []byte) bool {
 		}
 		body := rest[2 : 2+int(rest[1])]
 		if next == extSack {
-			if len(body) == 0 || len(body)%4 != 0 {
-				return false
-			}
+			// BEP 29 wants a multiple of 4 bytes; libtorrent sends as few as it needs.
 			p.sack = body[:min(len(body), sackMax)]
 		}
 		next, rest = rest[0], rest[2+len(body):]
