@@ -416,6 +416,8 @@ func (c *conn) icmp(err error) {
 	switch {
 	case errors.Is(err, syscall.EMSGSIZE):
 		c.tooBig()
+	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+		// It did not leave: that is as good as lost.
 	case c.phase == synSent:
 		c.refuse(underlying(err))
 	default:

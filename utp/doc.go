@@ -7,15 +7,15 @@
 // weir.Carrier, so its Transport keeps what every stream promises, and layers stand on
 // it as on TCP.
 //
-//	   your Protocol, or layers
-//	            ▲ │
-//	        Transport             weir's own stream
-//	            ▲ │
-//	     conn: a weir.Carrier     order, acks, window, LEDBAT
-//	            ▲ │
-//	         Endpoint             ids, set-up, limits  ──▶ Config.Other
-//	            ▲ │
-//	    weir.PacketEndpoint       datagrams
+//	your Protocol, or layers
+//	         ▲ │
+//	     Transport             weir's own stream
+//	         ▲ │
+//	  conn: a weir.Carrier     order, acks, window, LEDBAT
+//	         ▲ │
+//	      Endpoint             ids, set-up, limits  ──▶ Config.Other
+//	         ▲ │
+//	 weir.PacketEndpoint       datagrams
 //
 // The files: packet.go has the wire format and no I/O, ledbat.go the congestion
 // control, send.go and receive.go the two directions of a connection, conn.go its

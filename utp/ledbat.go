@@ -92,7 +92,7 @@ func (d *delays) queueing() time.Duration {
 type ledbat struct {
 	window   float64 // bytes that may be in flight
 	ssthresh float64
-	slow     bool // slow start
+	slow     bool   // slow start
 	ours     delays // of what we send, measured by the peer
 	theirs   delays // of what the peer sends
 	largest  float64

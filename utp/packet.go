@@ -18,7 +18,7 @@ const (
 	version    = 1
 	headerSize = 20
 
-	extSack    = 1   // selective acknowledgement
+	extSack    = 1    // selective acknowledgement
 	extPadding = 0x7f // ours: bytes that mean nothing, which probe the path's MTU
 
 	// extensionsMax is how many extensions one packet may chain. Others use at most

@@ -288,7 +288,7 @@ func (c *conn) sendReset() {
 func (c *conn) sendSyn(now time.Duration) error {
 	c.synAt = now
 	c.synTries++
-	c.rtoAt = now + min(c.rto(), max(c.begun+c.ep.cfg.ConnectTimeout-now, 0))
+	c.rtoAt = now + min(c.patience(c.rto()), max(c.begun+c.ep.cfg.ConnectTimeout-now, 0))
 	return c.send(&packet{kind: kindSyn, id: c.recvID, seq: c.synSeq}, 0)
 }
 
@@ -322,9 +322,9 @@ func (c *conn) ackIn(p *packet, now time.Duration) {
 	if n > uint16(c.nxt-c.una) {
 		return // it is old
 	}
-	shut := c.window
+	told := c.window
 	c.window = int(min(p.window, 1<<30))
-	if c.nxt != c.end && c.inflight == 0 {
+	if c.shut() {
 		c.progress = now // it answers: a window that is shut is no silence
 	}
 	before := c.inflight
@@ -342,7 +342,7 @@ func (c *conn) ackIn(p *packet, now time.Duration) {
 			}
 			*q = outPacket{}
 		}
-	} else if p.kind == kindState && c.una != c.nxt && c.window == shut && len(p.sack) == 0 {
+	} else if p.kind == kindState && c.una != c.nxt && c.window == told && len(p.sack) == 0 {
 		if c.dups++; c.dups == lostAfter {
 			if q := c.slot(c.una); !q.acked && !q.lost {
 				c.missing(c.una, q)
@@ -514,7 +514,7 @@ func (c *conn) timeout(now time.Duration) bool {
 	if c.window > 0 {
 		c.congestion.timedOut(c.mss)
 	}
-	c.rtoAt = now + min(c.rto(), max(c.progress+c.ep.cfg.Timeout-now, time.Millisecond))
+	c.rtoAt = now + min(c.patience(c.rto()), max(c.progress+c.ep.cfg.Timeout-now, time.Millisecond))
 	c.pump(now)
 	return c.phase == open
 }
@@ -522,7 +522,21 @@ func (c *conn) timeout(now time.Duration) bool {
 // probePause is how long a window that is shut is left alone.
 func (c *conn) probePause() time.Duration {
 	d := max(c.srtt+4*c.rvar, rtoMin)
-	return min(d<<min(c.probes, 10), rtoMax)
+	return c.patience(min(d<<min(c.probes, 10), rtoMax))
+}
+
+// shut reports whether the peer has no room for the next packet.
+func (c *conn) shut() bool {
+	return c.una != c.end && c.window < len(c.slot(c.una).data)
+}
+
+// patience is d, or less where the peer's window is shut: its answers to several probes
+// may be lost before it counts as silent.
+func (c *conn) patience(d time.Duration) time.Duration {
+	if c.shut() {
+		return min(d, c.ep.cfg.Timeout/4)
+	}
+	return d
 }
 
 // probe sends one packet into a window that is shut.
