@@ -61,6 +61,7 @@
 //     protocol, such as TLS, proxies, limits, WebSocket and compression
 //   - certs: certificates from files that are read again, and rules for peers
 //   - frame: bytes to messages
+//   - utp: streams over UDP that give way to other traffic (BEP 29, LEDBAT)
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like
 //   - future, task, task/stream: values that come later, and coroutines
 //   - executor: functions that block

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/timeout"
 )
 
 // phase is how far a connection has come. Only become changes it, and never backwards.
@@ -83,17 +84,7 @@ func (c *conn) fails(op string, err error) error {
 
 // ErrSilent is the reason of a connection whose peer sent nothing for Config.HalfClose
 // after our own end had reached it. It is a timeout.
-var ErrSilent error = silentError{}
-
-type silentError struct{}
-
-func (silentError) Error() string {
-	return "the peer neither sent anything nor ended its direction after ours had ended"
-}
-func (silentError) Timeout() bool { return true }
-func (silentError) Is(err error) bool {
-	return err == os.ErrDeadlineExceeded //nolint:errorlint // as package net does it
-}
+var ErrSilent error = timeout.New("the peer neither sent anything nor ended its direction after ours had ended")
 
 // begin makes the transport and its protocol.
 func (c *conn) begin(f weir.Factory) {
