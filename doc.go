@@ -62,6 +62,7 @@
 //   - layer/packet: the same for datagrams
 //   - certs: certificates from files that are read again, and rules for peers
 //   - frame: bytes to messages
+//   - utp: streams over UDP that give way to other traffic (BEP 29, LEDBAT)
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like
 //   - future, task, task/stream: values that come later, and coroutines
 //   - executor: functions that block

@@ -93,7 +93,7 @@ func fdKind() *Kind {
 			}
 			return "uses descriptor " + p.ArgText() + ", which was passed in" + describeBounds(p)
 		},
-		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			fd, err := descriptor(env, p.ArgText())
 			if err != nil {
 				return nil, err
@@ -102,7 +102,7 @@ func fdKind() *Kind {
 			if err != nil {
 				return nil, err
 			}
-			return []*weir.Listener{ln}, nil
+			return []Listener{ln}, nil
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 			return soon(env, "fd", "fd "+p.ArgText(), proto, func() error {

@@ -252,7 +252,7 @@ func loopback(arg string) bool {
 	return !ok || strings.EqualFold(host, "localhost")
 }
 
-func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+func listenTCP(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 	opts := append(tcpOptions(p), admission(p, placeWait))
 	if p.Has("backlog") {
 		opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
@@ -267,7 +267,7 @@ func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*weir.Listener{ln}, nil
+	return []Listener{ln}, nil
 }
 
 // portTries is how often we look for a port that is free in both families.
@@ -275,11 +275,11 @@ const portTries = 32
 
 // listenLoopback listens on both loopback addresses, on the same port. On a
 // machine without one of them it listens on the other.
-func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.Option) ([]*weir.Listener, error) {
+func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.Option) ([]Listener, error) {
 	_, port, _ := splitHostPort(p.ArgText())
 	var err error
 	for range portTries {
-		var all []*weir.Listener
+		var all []Listener
 		var absent error
 		next := port
 		for _, ip := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
@@ -378,7 +378,7 @@ func unixListenKind() *Kind {
 			}
 			return d + describeBounds(p)
 		},
-		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			path := env.Path(p.ArgText())
 			opts := []weir.Option{admission(p, 0)} // see placeWait
 			if p.Has("mode") {
@@ -400,7 +400,7 @@ func unixListenKind() *Kind {
 			if err != nil {
 				return nil, err
 			}
-			return []*weir.Listener{ln}, nil
+			return []Listener{ln}, nil
 		},
 	}
 }

@@ -89,7 +89,7 @@ var ErrRole = errors.New("address: this endpoint does not listen")
 // Listeners holds what one listening endpoint opened: several listeners if it
 // takes several sockets, such as localhost in both address families. The
 // methods belong to the loop's goroutine.
-type Listeners struct{ all []*weir.Listener }
+type Listeners struct{ all []Listener }
 
 // Addrs returns the addresses that the endpoint listens on.
 func (l *Listeners) Addrs() []net.Addr {

@@ -66,7 +66,7 @@ type Kind struct {
 	Prepare func(env *Env, p *Part) error
 	// Listen starts listening, for a part whose role is Listen. It makes one
 	// or more listeners, all or none, with f as their factory.
-	Listen func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error)
+	Listen func(env *Env, p *Part, f weir.Factory) ([]Listener, error)
 	// Connect starts connecting proto, for the other roles. to is where the
 	// other side asked to be connected to, "host:port", or empty if it did not
 	// ask. Connect never calls back before it returns; stop ends it early and
@@ -76,6 +76,15 @@ type Kind struct {
 	// where they go; such a kind has neither Listen nor Connect, and takes the
 	// layers that have Packets.
 	Packets func(p *Part) PacketSpec
+}
+
+// Listener is what a kind listens with: a *weir.Listener, for one. Its methods belong to
+// the loop's goroutine.
+type Listener interface {
+	Addr() net.Addr  // where it listens
+	Conns() int      // how many of its connections are open
+	Close() error    // accepts no more; connections stay
+	OnDone(f func()) // f is called from the loop's queue once it is closed and they are gone
 }
 
 // Layer is what can be put on top of a base.
@@ -187,7 +196,7 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds: []*Kind{
-			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(),
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(), utpKind(), utpListenKind(),
 			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
 		},
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),

@@ -1,0 +1,210 @@
+package utp
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// raceDelay is how long an address is tried before the next one joins (RFC 8305).
+const raceDelay = 250 * time.Millisecond
+
+// Connecting is a connect in progress. Its methods belong to the loop's goroutine.
+type Connecting struct {
+	l        *weir.Loop
+	network  string
+	address  string
+	cfg      Config
+	p        weir.Protocol
+	cancel   func()
+	timer    *weir.Timer
+	left     []netip.AddrPort
+	trying   []*try
+	attempts []*weir.AttemptError
+	over     bool
+}
+
+// try is one address that is being tried, from an endpoint of its own.
+type try struct {
+	ep *Endpoint
+	d  *Dial
+}
+
+// Connect connects p to "host:port" over an endpoint of its own, whose port is picked
+// by the system; network is "udp", or "udp4" or "udp6" for one family. The addresses of
+// a name race: the next one joins after 250 ms, or when one has failed. p gets
+// ConnectionMade, or, if it is a weir.ConnectFailer, ConnectFailed with everything that
+// was tried; never from inside.
+func Connect(l *weir.Loop, network, address string, p weir.Protocol, cfg Config) *Connecting {
+	c := &Connecting{l: l, network: network, address: address, cfg: cfg, p: p}
+	host, portText, err := net.SplitHostPort(address)
+	port, perr := strconv.ParseUint(portText, 10, 16)
+	if err == nil && (perr != nil || port == 0) {
+		err = &net.AddrError{Err: "port must be a number from 1 to 65535", Addr: address}
+	}
+	family := map[string]string{"udp": "ip", "udp4": "ip4", "udp6": "ip6"}[network]
+	if family == "" && err == nil {
+		err = net.UnknownNetworkError(network)
+	}
+	if err != nil {
+		c.soon(func() { c.fail(weir.StageName, err) })
+		return c
+	}
+	if a, aerr := netip.ParseAddr(host); aerr == nil {
+		if family != "ip" && a.Unmap().Is4() != (family == "ip4") {
+			c.soon(func() {
+				c.fail(weir.StageName, &net.AddrError{Err: "address is of another family than " + network, Addr: address})
+			})
+			return c
+		}
+		c.soon(func() { c.start([]netip.Addr{a}, uint16(port)) })
+		return c
+	}
+	r := cfg.Resolver
+	if r == nil {
+		r = l.Resolver()
+	}
+	c.cancel = r.LookupNetIP(l, family, host, func(addrs []netip.Addr, err error) {
+		c.cancel = nil
+		if err == nil && len(addrs) == 0 {
+			err = errors.New("the name has no address")
+		}
+		if err != nil {
+			c.fail(weir.StageName, err)
+			return
+		}
+		c.start(addrs, uint16(port))
+	})
+	return c
+}
+
+func (c *Connecting) soon(f func()) {
+	call := c.l.Soon(f)
+	c.cancel = func() { call.Cancel() }
+}
+
+// Stop ends the connect: nothing is called back. It reports false if it was over.
+func (c *Connecting) Stop() bool {
+	if c.over {
+		return false
+	}
+	c.finish(nil)
+	return true
+}
+
+// finish stops everything but one.
+func (c *Connecting) finish(but *try) {
+	c.over = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	for _, t := range c.trying {
+		if t != but {
+			t.d.Stop()
+			t.ep.Close()
+		}
+	}
+	c.trying, c.left = nil, nil
+}
+
+func (c *Connecting) fail(stage weir.Stage, err error) {
+	c.finish(nil)
+	c.l.TellConnectFailed(c.p, &weir.ConnectError{Network: "utp", Address: c.address, Stage: stage, Attempts: c.attempts, Err: err})
+}
+
+func (c *Connecting) start(addrs []netip.Addr, port uint16) {
+	c.cancel = nil
+	for _, a := range addrs {
+		c.left = append(c.left, netip.AddrPortFrom(a.Unmap(), port))
+	}
+	c.timer = c.l.NewTimer(c.more)
+	c.more()
+}
+
+// more tries the next address.
+func (c *Connecting) more() {
+	for !c.over && len(c.left) > 0 {
+		to := c.left[0]
+		c.left = c.left[1:]
+		if c.try(to) {
+			if len(c.left) > 0 {
+				c.timer.Set(raceDelay)
+			}
+			return
+		}
+	}
+	c.checkFailed()
+}
+
+func (c *Connecting) checkFailed() {
+	if c.over || len(c.left) > 0 || len(c.trying) > 0 {
+		return
+	}
+	stage := weir.StageSocket
+	for _, a := range c.attempts {
+		if a.Stage == weir.StageConnect {
+			stage = a.Stage
+		}
+	}
+	c.fail(stage, nil)
+}
+
+func (c *Connecting) try(to netip.AddrPort) bool {
+	if c.cfg.AddrFilter != nil {
+		if err := c.cfg.AddrFilter(to); err != nil {
+			c.failed(to, weir.StageConnect, err)
+			return false
+		}
+	}
+	network, any := "udp4", "0.0.0.0:0"
+	if to.Addr().Is6() {
+		network, any = "udp6", "[::]:0"
+	}
+	ep, err := Open(c.l, network, any, c.cfg)
+	if err != nil {
+		c.failed(to, weir.StageSocket, err)
+		return false
+	}
+	t := &try{ep: ep}
+	t.d = ep.dial(to,
+		func(conn *conn) {
+			c.finish(t)
+			conn.begin(func(weir.Transport) weir.Protocol { return c.p })
+			ep.Close() // once the connection has ended
+		},
+		func(err error) {
+			ep.Close()
+			for i, o := range c.trying {
+				if o == t {
+					c.trying = append(c.trying[:i], c.trying[i+1:]...)
+					break
+				}
+			}
+			c.failed(to, weir.StageConnect, err)
+			c.more()
+		})
+	c.trying = append(c.trying, t)
+	return true
+}
+
+func (c *Connecting) failed(to netip.AddrPort, stage weir.Stage, err error) {
+	a := &weir.AttemptError{Addr: Addr{to}, Stage: stage, Err: err}
+	c.attempts = append(c.attempts, a)
+	if f, ok := c.p.(weir.AttemptFailer); ok && (len(c.left) > 0 || len(c.trying) > 0) {
+		var next []net.Addr
+		for _, t := range c.trying {
+			next = append(next, Addr{t.d.to})
+		}
+		for _, l := range c.left {
+			next = append(next, Addr{l})
+		}
+		f.AttemptFailed(a, next)
+	}
+}
