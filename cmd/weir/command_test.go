@@ -93,7 +93,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestOptionHelp: an option has its help, also in the form in which it is written in an endpoint.
+// TestOptionHelp: an option has its help, also as it is written in an endpoint.
 func TestOptionHelp(t *testing.T) {
 	for _, word := range []string{"retry", ",retry=", "cert"} {
 		r := call(t, "help", word)

@@ -22,7 +22,7 @@ func crowded(t *testing.T, args ...string) *process {
 	return p
 }
 
-// limited prepares a weir with that limit of descriptors.
+// limited prepares a weir that may have files descriptors at most.
 func limited(t *testing.T, files int, args ...string) *process {
 	t.Helper()
 	p := prepare(t, "weir", args...)

@@ -153,8 +153,9 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 	return false
 }
 
-// asksFor reports whether a failure says nothing about a target, because the
-// target is a proxy and other clients ask it for other destinations.
+// asksFor reports whether a failure says nothing about the target itself: it
+// goes where the client asks to go, and other clients ask for other
+// destinations.
 func (s *session) asksFor(t *target) bool {
 	return s.request != nil && t.endpoint.Asks()
 }
