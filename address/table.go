@@ -48,6 +48,7 @@ type Kind struct {
 	Arg     Arg
 	Options []OptionDoc
 	Example string // a base with its options
+	Command bool   // it runs the program that Endpoint.SetCommand gives it
 
 	// RoleOf says the role of a part where it depends on it; nil: it is Role.
 	RoleOf func(p *Part) Role
@@ -175,7 +176,7 @@ func Default() *Table {
 	return &Table{
 		Kinds: []*Kind{
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
-			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
+			stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
 		},
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
 	}
