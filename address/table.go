@@ -174,10 +174,10 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds: []*Kind{
+		Kinds: append([]*Kind{
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
 			stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
-		},
+		}, endKinds()...),
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/weir-io/weir/address"
-	"github.com/weir-io/weir/process"
+	proc "github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -15,7 +15,7 @@ import (
 const exitSignal = 128
 
 // started is called when a program that is a side of s runs.
-func (s *session) started(c *process.Process) {
+func (s *session) started(c *proc.Process) {
 	s.child = c
 	s.app.children++
 	c.OnExit(s.exited)
@@ -25,7 +25,7 @@ func (s *session) started(c *process.Process) {
 }
 
 // exited is called when the program has exited; its output may go on.
-func (s *session) exited(e process.Exit) {
+func (s *session) exited(e proc.Exit) {
 	a := s.app
 	a.children--
 	s.exit = &e
@@ -54,7 +54,7 @@ func (s *session) childSide() relay.Side {
 
 // takeCode makes the program's exit code ours where it was the one job.
 func (s *session) takeCode() {
-	if s.exit == nil || s.app.p.many() || s.app.draining || !s.made {
+	if s.exit == nil || s.app.p.many() || s.app.draining || !s.made || s.cut {
 		return
 	}
 	switch {
@@ -125,22 +125,22 @@ func (a *app) raw() (restore func()) {
 			wanted = e.Base.Has("raw") || ends[1-i].Kind().Name == "pty"
 		}
 	}
-	if !wanted || !process.IsTerminal(a.env.Stdin) {
+	if !wanted || !proc.IsTerminal(a.env.Stdin) {
 		return nil
 	}
 	fd, err := dup(a.env.Stdin)
 	if err != nil {
 		return nil
 	}
-	back, err := process.Raw(fd)
+	back, err := proc.Raw(fd)
 	if err != nil {
 		closeDup(fd)
 		return nil
 	}
 	a.env.Raw = true
 	a.c.raw.Store(true)
-	size := func() process.Size {
-		w, _ := process.WindowSize(fd) // zero: it stays unset
+	size := func() proc.Size {
+		w, _ := proc.WindowSize(fd) // zero: it stays unset
 		return w
 	}
 	a.env.Window = size()
