@@ -46,6 +46,10 @@ func newRig(t *testing.T, backend string) *rig {
 	return &rig{t: t, l: l, s: future.On(l), e: executor.New("start", 4, 1024)}
 }
 
+func newBench(l *weir.Loop) *rig {
+	return &rig{l: l, s: future.On(l), e: executor.New("start", 4, 1024)}
+}
+
 func (r *rig) close() {
 	r.t.Helper()
 	_ = r.e.Close() // always nil
