@@ -23,7 +23,7 @@ func TestCrowd(t *testing.T) {
 				started++
 				running++
 				most = max(most, running)
-				f := func(weir.Transport) weir.Protocol { return &counted{lost: &lost} }
+				f := func(weir.Transport) weir.Protocol { return &counted{over: func() { lost++ }} }
 				s := Pipes(f)
 				if started%2 == 0 {
 					s = Socket(f)
@@ -54,11 +54,11 @@ func TestCrowd(t *testing.T) {
 }
 
 // counted is a protocol that only tells of its end.
-type counted struct{ lost *int }
+type counted struct{ over func() }
 
 func (c *counted) ConnectionMade(weir.Transport)        {}
 func (c *counted) DataReceived(p []byte) (int, error)   { return len(p), nil }
-func (c *counted) ConnectionLost(error)                 { *c.lost++ }
+func (c *counted) ConnectionLost(error)                 { c.over() }
 func (c *counted) EOFReceived(int) (keep bool, e error) { return false, nil }
 
 // pump writes so many bytes as fast as they are taken, then the end, and checks that
@@ -210,21 +210,25 @@ func BenchmarkStart(b *testing.B) {
 		r := newBench(l)
 		b.ReportAllocs()
 		for b.Loop() {
-			done := false
-			lost := 0
-			s := Pipes(func(weir.Transport) weir.Protocol { return &counted{lost: &lost} })
-			Start(r.s, r.e, &Command{Path: "/bin/true", Files: map[int]File{0: s.In(), 1: s.Out()}}).OnDone(func(p *Process, err error) {
-				if err != nil {
-					b.Error(err)
-					done = true
-					return
+			left := 2 // the exit, and the end of the transport
+			over := func() {
+				if left--; left == 0 {
+					l.Stop()
 				}
-				p.OnExit(func(Exit) { done = true })
+			}
+			l.Soon(func() {
+				s := Pipes(func(weir.Transport) weir.Protocol { return &counted{over: over} })
+				Start(r.s, r.e, &Command{Path: "/bin/true", Files: map[int]File{0: s.In(), 1: s.Out()}}).OnDone(func(p *Process, err error) {
+					if err != nil {
+						b.Error(err)
+						l.Stop()
+						return
+					}
+					p.OnExit(func(Exit) { over() })
+				})
 			})
-			for !done || lost == 0 {
-				if err := l.Turn(-1); err != nil {
-					b.Fatal(err)
-				}
+			if err := l.Run(); err != nil {
+				b.Fatal(err)
 			}
 		}
 		b.StopTimer()
