@@ -63,6 +63,7 @@
 //   - frame: bytes to messages
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like
 //   - future, task, task/stream: values that come later, and coroutines
+//   - process: programs whose descriptors are transports, and terminals
 //   - executor: functions that block
 //   - dns: a resolver for [WithResolver]
 //   - relay, balance: copying both ways, and choosing among several servers

@@ -17,13 +17,14 @@ func (c *command) intro() string {
   weir :9000 /run/app.sock             every interface's port 9000 leads to a UNIX socket
   weir unix-listen:/tmp/db.sock localhost:5432,retry=30s
                                        a socket file in front of a server that may start later
+  weir 2222 pty -- bash -l             a shell on a terminal for each connection
 
   weir demo                            see it work, with no network needed
   weir explain A B                     what a command would do; opens nothing
   weir help                            the grammar, the flags; help kinds, help layers, help NAME`
 }
 
-const grammar = `usage: weir A B [B2 …] [flags]
+const grammar = `usage: weir A B [B2 …] [flags] [-- program and arguments, of exec or pty]
 
   endpoint = base *( "+" layer )
   part     = name [ ":" arg ] *( "," key [ "=" value ] )
@@ -59,7 +60,8 @@ a moment are one; nohup's SIGHUP stays ignored. SIGQUIT (Ctrl-\) says what is op
 A service manager is told (Type=notify, WatchdogSec=).
 
 exit codes: 0 all went well, 1 something failed or was cut, 2 the command line means
-nothing, 3 refused by policy.
+nothing, 3 refused by policy; where nothing listens and exec or pty is a side, its
+program's.
 `
 
 func (c *command) help(words []string) int {
