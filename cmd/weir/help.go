@@ -17,7 +17,6 @@ func (c *command) intro() string {
   weir :9000 /run/app.sock             every interface's port 9000 leads to a UNIX socket
   weir unix-listen:/tmp/db.sock localhost:5432,retry=30s
                                        a socket file in front of a server that may start later
-  weir 2222 pty -- bash -l             a shell on a terminal for each connection
 
   weir demo                            see it work, with no network needed
   weir explain A B                     what a command would do; opens nothing
