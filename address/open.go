@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/proxy"
+	"github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/sink"
 )
 
@@ -23,6 +25,19 @@ type Env struct {
 	// peer has ended its direction has then most likely been given up by the
 	// peer, and is not kept for long.
 	Serves bool
+	// Raw has stdio pass on what is typed on a terminal as it is, until its escape key:
+	// the program has set the terminal so. stdio,raw does the same.
+	Raw bool
+	// Executor starts programs; nil: exec and pty fail.
+	Executor *executor.Executor
+	// Environ is the environment of programs; nil: it is empty. ChildEnv is added to it.
+	Environ  func() []string
+	ChildEnv []string
+	// Window is the size of new terminals; zero: it stays unset.
+	Window process.Size
+	// Child is told of each program that was started, after the ConnectionMade of its
+	// connection; nil: no one is.
+	Child func(*process.Process)
 	// Home is what ~/ stands for; with "" a ~/ stays as it is.
 	Home string
 	// LookupEnv reads an environment variable; nil: there are none.
@@ -383,8 +398,9 @@ func hopeless(err *weir.ConnectError) bool {
 		network net.UnknownNetworkError
 		layer   *LayerError
 		self    *SelfError
+		start   *process.StartError
 	)
-	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) ||
+	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) || errors.As(err, &start) ||
 		errors.Is(err, os.ErrPermission) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
 }
 

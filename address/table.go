@@ -50,6 +50,7 @@ type Kind struct {
 	Arg     Arg
 	Options []OptionDoc
 	Example string // a base with its options
+	Command bool   // it runs the program that Endpoint.SetCommand gives it
 
 	// RoleOf returns the role of a part if it depends on the part; nil: it is
 	// Role.
@@ -195,10 +196,10 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds: []*Kind{
+		Kinds: append([]*Kind{
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(), utpKind(), utpListenKind(),
-			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
-		},
+			stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
+		}, endKinds()...),
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}
 }

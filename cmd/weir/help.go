@@ -23,7 +23,7 @@ func (c *command) intro() string {
   weir help                            the grammar, the flags; help kinds, help layers, help NAME`
 }
 
-const grammar = `usage: weir A B [B2 …] [flags]
+const grammar = `usage: weir A B [B2 …] [flags] [-- program and arguments, of exec or pty]
 
   endpoint = base *( "+" layer )
   part     = name [ ":" arg ] *( "," key [ "=" value ] )
@@ -59,7 +59,8 @@ a moment are one; nohup's SIGHUP stays ignored. SIGQUIT (Ctrl-\) says what is op
 A service manager is told (Type=notify, WatchdogSec=).
 
 exit codes: 0 all went well, 1 something failed or was cut, 2 the command line means
-nothing, 3 refused by policy.
+nothing, 3 refused by policy; where nothing listens and exec or pty is a side, its
+program's.
 `
 
 func (c *command) help(words []string) int {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/layer/proxy"
+	proc "github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -32,8 +34,13 @@ type session struct {
 	since      time.Time
 	request    *proxy.Request // of a proxy's client; nil: there is none
 	asked      address.Asked
-	who        identity // of the peer that was accepted
-	await      func()   // ends the wait for a peer, if the request is for BIND; nil: there is none
+	who        identity      // of the peer that was accepted
+	child      *proc.Process // of exec or pty; nil: it does not run yet, or there is none
+	exit       *proc.Exit    // the child's; nil: it runs
+	grace      *weir.Timer   // after which it is ended; nil: it was not set
+	made, cut  bool          // both sides were there; the relay was ended here
+	over       bool          // the relay is
+	await      func()        // ends the wait for a peer, if the request is for BIND; nil: there is none
 }
 
 func (a *app) newSession() *session {
@@ -83,6 +90,7 @@ func (s *session) connect(side relay.Side) {
 func (s *session) env() *address.Env {
 	env := *s.app.env
 	env.Resolver = s.resolver()
+	env.Child, env.ChildEnv = s.started, s.childEnv()
 	return &env
 }
 
@@ -290,6 +298,9 @@ func (s *session) done(r relay.Result) {
 	if r.Connected {
 		s.closed(r)
 	}
+	s.over, s.made, s.cut = true, r.Connected, r.Local || errors.Is(r.Why, address.ErrEscaped)
+	s.endChild()
+	s.takeCode()
 	a.gone(s, r)
 }
 
