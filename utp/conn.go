@@ -121,6 +121,7 @@ func (c *conn) packetIn(p *packet) {
 	if !c.plausible(p) {
 		return
 	}
+	since := now - c.heard
 	c.heard, c.keepTries, c.refused = now, 0, nil
 	c.keepAt = now + c.ep.keepAlive()
 	if p.kind == kindReset {
@@ -144,7 +145,7 @@ func (c *conn) packetIn(p *packet) {
 		}
 	}
 	if c.phase == lingering {
-		c.whileLingering(p)
+		c.whileLingering(p, now, since)
 		return
 	}
 	c.ackIn(p, now)
@@ -231,7 +232,9 @@ func (c *conn) resetByPeer() {
 }
 
 // whileLingering repeats what the peer has missed.
-func (c *conn) whileLingering(p *packet) {
+func (c *conn) whileLingering(p *packet, now, since time.Duration) {
+	// Its timeouts double, and the answer to the next may be lost too.
+	c.goneAt = max(c.goneAt, now+min(4*since, lingerMost))
 	switch p.kind {
 	case kindData:
 		if p.seq.after(c.ackNr) {
@@ -352,7 +355,7 @@ func (c *conn) linger() {
 	}
 	c.flushAck()
 	c.release()
-	c.goneAt = c.ep.now() + min(max(2*c.rto(), lingerLeast), lingerMost)
+	c.goneAt = c.ep.now() + min(max(4*c.rto(), lingerLeast), lingerMost)
 	c.ep.lingers(c)
 	c.arm()
 	feed := c.feed
