@@ -180,7 +180,7 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	e.rd.e, e.wr.e = e, e
 	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd, Max: int32(c.maxDatagram)}
 	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr, Addr: &e.wr.to}
-	e.wr.high, e.wr.low = packetHigh, packetLow
+	e.wr.high, e.wr.low = 64<<10, 16<<10
 	if c.marks {
 		e.wr.high, e.wr.low = int(c.high), int(c.low)
 	}

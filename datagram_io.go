@@ -19,9 +19,6 @@ type packetReader struct {
 	errors int // in a row
 	retry  *Timer
 	held   []heldPacket // came in one batch with the one that paused
-
-	heldBytes int  // in held
-	inside    bool // a carrier's datagram is being delivered
 }
 
 // heldPacket is a datagram that came while reading was paused.
@@ -81,7 +78,6 @@ func (r *packetReader) take(c *backend.Completion) {
 		if r.paused || len(r.held) > 0 {
 			p.data = append([]byte(nil), p.data...)
 			r.held = append(r.held, p)
-			r.heldBytes += len(p.data)
 			return
 		}
 		r.deliver(p)
@@ -115,10 +111,7 @@ func (r *packetReader) resume() {
 	for !r.paused && !r.e.ended() && len(r.held) > 0 {
 		p := r.held[0]
 		r.held = r.held[1:]
-		r.heldBytes -= len(p.data)
-		r.inside = true
 		r.deliver(p)
-		r.inside = false
 	}
 	if len(r.held) == 0 {
 		r.held = nil
@@ -128,7 +121,7 @@ func (r *packetReader) resume() {
 
 // stop ends receiving for good.
 func (r *packetReader) stop() {
-	r.held, r.heldBytes = nil, 0
+	r.held = nil
 	if r.retry != nil {
 		r.retry.Stop()
 	}
@@ -158,12 +151,6 @@ type queuedPacket struct {
 	to       PacketAddr
 }
 
-// The marks without WithWriteMarks, in bytes.
-const (
-	packetHigh = 64 << 10
-	packetLow  = 16 << 10
-)
-
 // limitMarks is how many times the high mark may be buffered.
 const limitMarks = 4
 
@@ -188,6 +175,9 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	if e.ended() {
 		return ErrClosed
 	}
+	if e.feed != nil {
+		return e.feed.sendTo(p, to)
+	}
 	if err := e.fits(to); err != nil {
 		return e.sendError(err, to)
 	}
@@ -196,13 +186,8 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
-	if e.feed != nil && !waited {
-		if taken, err := e.feed.send(p, to); taken {
-			return err
-		}
-	}
 	w.push(p, to)
-	if waited || e.feed != nil {
+	if waited {
 		w.crossed()
 		return nil
 	}
@@ -228,12 +213,6 @@ func (e *PacketEndpoint) Buffered() int {
 
 // fits reports whether the endpoint's socket can send to an address.
 func (e *PacketEndpoint) fits(to PacketAddr) error {
-	if e.feed != nil {
-		if e.feed.below == nil {
-			return nil // the carrier knows
-		}
-		return e.feed.below.fits(to)
-	}
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
 	switch {

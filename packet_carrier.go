@@ -20,8 +20,7 @@ import "runtime/debug"
 //
 //	Below() *PacketEndpoint
 //
-// gives its endpoint the address, the groups, the marks and the longest datagram of the
-// endpoint below. One that keeps datagrams for a time is a Holder.
+// gives its endpoint the address, the groups and the marks of the endpoint below. One that keeps datagrams for a time is a Holder.
 type PacketCarrier interface {
 	// SendTo takes a datagram, which is lent until it returns. If taken is false, the
 	// endpoint keeps the datagram, and SendTo is not called again before the carrier
@@ -43,10 +42,15 @@ type PacketCarrier interface {
 // PacketFeed is a carrier's side of the endpoint that it carries. Its methods belong to
 // the loop's goroutine.
 type PacketFeed struct {
-	e       *PacketEndpoint
-	c       PacketCarrier
-	below   *PacketEndpoint // nil: nothing of weir's is below
-	dropped uint64
+	e     *PacketEndpoint
+	c     PacketCarrier
+	below *PacketEndpoint // nil: nothing of weir's is below
+	most  int             // bytes of a datagram that are taken; 0: as many as come
+
+	held      []heldPacket // delivered while the protocol could not take them
+	heldBytes int
+	inside    bool // a datagram is being delivered
+	dropped   uint64
 
 	full     bool // the carrier did not take the last datagram
 	draining bool // what waits is being handed over
@@ -59,8 +63,7 @@ type PacketFeed struct {
 
 // CarryPackets makes an endpoint whose datagrams c moves, for p. It can be sent from at
 // once; p's EndpointMade comes with PacketFeed.Begin. Of the options only
-// WithWriteMarks and WithMaxDatagram have an effect; without them the endpoint below
-// decides. A value outside an option's range is an *OptionError.
+// WithWriteMarks and WithMaxDatagram have an effect. A value outside an option's range is an *OptionError.
 func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...Option) (*PacketFeed, error) {
 	if err := l.check("CarryPackets"); err != nil {
 		return nil, err
@@ -74,17 +77,13 @@ func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...Option) (
 	}
 	e := &PacketEndpoint{loop: l, netw: "packets"}
 	e.rd.e, e.wr.e = e, e
-	e.rd.op.Max = int32(cfg.maxDatagram)
-	e.wr.high, e.wr.low = packetHigh, packetLow
-	e.feed = &PacketFeed{e: e, c: c}
+	e.wr.high, e.wr.low = 64<<10, 16<<10
+	e.feed = &PacketFeed{e: e, c: c, most: cfg.maxDatagram}
 	if b, ok := c.(interface{ Below() *PacketEndpoint }); ok && b.Below() != nil {
 		u := b.Below()
 		e.feed.below = u
 		e.netw, e.addr, e.v6, e.dual = u.netw, u.addr, u.v6, u.dual
 		e.wr.high, e.wr.low = u.wr.high, u.wr.low
-		if u.rd.op.Max > 0 && (e.rd.op.Max == 0 || e.rd.op.Max > u.rd.op.Max) {
-			e.rd.op.Max = u.rd.op.Max
-		}
 	}
 	if cfg.marks {
 		e.wr.high, e.wr.low = int(cfg.high), int(cfg.low)
@@ -107,37 +106,51 @@ func (f *PacketFeed) Begin() {
 
 // Deliver hands a datagram to the protocol. p is lent until Deliver returns. Before
 // Begin and after the end it is dropped.
-func (f *PacketFeed) Deliver(p []byte, from PacketAddr) { f.deliver(heldPacket{p, from, false}) }
+func (f *PacketFeed) Deliver(p []byte, from PacketAddr) { f.deliver(heldPacket{data: p, from: from}) }
 
 // DeliverTruncated is Deliver for the beginning of a datagram that was longer.
 func (f *PacketFeed) DeliverTruncated(p []byte, from PacketAddr) {
-	f.deliver(heldPacket{p, from, true})
+	f.deliver(heldPacket{data: p, from: from, truncated: true})
 }
 
 func (f *PacketFeed) deliver(p heldPacket) {
 	e := f.e
-	r := &e.rd
 	if !e.made || e.ended() {
 		return
 	}
-	if most := int(r.op.Max); most > 0 && len(p.data) > most {
-		p.data, p.truncated = p.data[:most], true
+	if f.most > 0 && len(p.data) > f.most {
+		p.data, p.truncated = p.data[:f.most], true
 	}
-	if !r.paused && !r.inside && len(r.held) == 0 {
-		r.inside = true
-		r.deliver(p)
-		r.inside = false
+	if !e.rd.paused && !f.inside && len(f.held) == 0 {
+		f.handOver(p)
 		return
 	}
-	if r.heldBytes+len(p.data) > max(limitMarks*e.wr.high, 1) || len(r.held) >= limitMarks*packetsHigh {
+	if f.heldBytes+len(p.data) > max(limitMarks*e.wr.high, 1) || len(f.held) >= limitMarks*packetsHigh {
 		f.dropped++
 		return
 	}
 	p.data = append([]byte(nil), p.data...)
-	r.held = append(r.held, p)
-	r.heldBytes += len(p.data)
-	if !r.paused && len(r.held) == 1 {
-		e.loop.internalCall(r.resume) // delivered from inside the protocol's own call
+	f.held = append(f.held, p)
+	f.heldBytes += len(p.data)
+	if !e.rd.paused && len(f.held) == 1 {
+		e.loop.internalCall(f.resume) // delivered from inside the protocol's own call
+	}
+}
+
+// handOver calls the protocol.
+func (f *PacketFeed) handOver(p heldPacket) {
+	e := f.e
+	f.inside = true
+	defer func() { f.inside = false }()
+	switch {
+	case !p.truncated:
+		defer e.guard("PacketReceived")
+		e.proto.PacketReceived(p.data, p.from)
+	case e.cutter != nil:
+		defer e.guard("PacketTruncated")
+		e.cutter.PacketTruncated(p.data, p.from)
+	default:
+		e.failed(ErrTruncated, p.from)
 	}
 }
 
@@ -201,6 +214,34 @@ func (f *PacketFeed) Closed(err error) {
 	}
 }
 
+// sendTo is the endpoint's SendTo, which has seen that it is open.
+func (f *PacketFeed) sendTo(p []byte, to PacketAddr) error {
+	e := f.e
+	u := f.below
+	for u != nil && u.feed != nil {
+		u = u.feed.below
+	}
+	if u != nil { // else the carrier knows
+		if err := u.fits(to); err != nil {
+			return e.sendError(err, to)
+		}
+	}
+	w := &e.wr
+	if w.idle() {
+		if taken, err := f.send(p, to); taken {
+			return err
+		}
+	} else if w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh {
+		return ErrSendBufferFull
+	}
+	if e.ended() {
+		return ErrClosed // the carrier ended it
+	}
+	w.push(p, to)
+	w.crossed()
+	return nil
+}
+
 // send has the carrier take a datagram.
 func (f *PacketFeed) send(p []byte, to PacketAddr) (taken bool, err error) {
 	if f.full || f.gone {
@@ -219,7 +260,8 @@ func (f *PacketFeed) send(p []byte, to PacketAddr) (taken bool, err error) {
 	return taken, err
 }
 
-// pause and resume tell the carrier what the protocol wants.
+// pause tells the carrier that the protocol wants nothing; resume hands out what was
+// kept meanwhile, and tells the carrier that more is wanted.
 func (f *PacketFeed) pause() {
 	if !f.paused && !f.gone {
 		f.paused = true
@@ -229,6 +271,15 @@ func (f *PacketFeed) pause() {
 }
 
 func (f *PacketFeed) resume() {
+	for !f.e.rd.paused && !f.e.ended() && len(f.held) > 0 {
+		p := f.held[0]
+		f.held = f.held[1:]
+		f.heldBytes -= len(p.data)
+		f.handOver(p)
+	}
+	if len(f.held) == 0 || f.e.ended() {
+		f.held, f.heldBytes = nil, 0
+	}
 	if f.paused && !f.gone && !f.e.rd.paused && !f.e.ended() {
 		f.paused = false
 		defer f.e.guard("a layer's ResumeReading")

@@ -140,10 +140,10 @@ func packetLimit(_ *Env, p *Part, _ Role, c *packet.Counts) (packet.Layer, error
 	return packet.Limit(packet.LimitConfig{LimitConfig: layer.LimitConfig{Total: n, PerAddress: int(p.Int("per-address"))}, Counts: c}), nil
 }
 
-// PacketLayers makes the layers of an endpoint that carries datagrams, nearest the wire
+// MakePacketLayers makes the layers of an endpoint that carries datagrams, nearest the wire
 // first, once. The error is a *LayerError. Call it on the loop's goroutine, or before
 // the loop runs.
-func (e *Endpoint) PacketLayers(env *Env) ([]packet.Layer, error) {
+func (e *Endpoint) MakePacketLayers(env *Env) ([]packet.Layer, error) {
 	for i := len(e.packets); i < len(e.layers); i++ {
 		c := &packet.Counts{}
 		l, err := e.layers[i].Packets(env, e.Layers[i], e.Role(), c)
@@ -167,7 +167,7 @@ func (k *Kind) PreparePackets(env *Env, p *Part) error {
 	return nil
 }
 
-// PacketCounts is what the layers that PacketLayers made have done so far, in their
+// PacketCounts is what the layers that MakePacketLayers made have done so far, in their
 // order. A layer that drops nothing has counted nothing.
 func (e *Endpoint) PacketCounts() []*packet.Counts { return e.counts }
 

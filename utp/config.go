@@ -31,8 +31,8 @@ const (
 	keepPause = 3 * time.Second
 	// lingerLeast and lingerMost bound how long a connection whose transport is lost
 	// repeats acknowledgements, lingerers how many do so at once.
-	lingerLeast = 2 * time.Second
-	lingerMost  = 10 * time.Second
+	lingerLeast = 5 * time.Second
+	lingerMost  = time.Minute
 	lingerers   = 1024
 	// resetsPerSecond bounds the resets that answer packets of no connection.
 	resetsPerSecond = 100

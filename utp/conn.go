@@ -103,6 +103,14 @@ func (c *conn) begin(f weir.Factory) {
 	}
 }
 
+// silence is why a peer that does not answer is given up.
+func (c *conn) silence() error {
+	if c.refused != nil {
+		return c.refused
+	}
+	return os.NewSyscallError("recvfrom", syscall.ETIMEDOUT)
+}
+
 // packetIn handles a packet that has the connection's address and id.
 func (c *conn) packetIn(p *packet) {
 	now := c.ep.now()
@@ -121,6 +129,7 @@ func (c *conn) packetIn(p *packet) {
 	if !c.plausible(p) {
 		return
 	}
+	since := now - c.heard
 	c.heard, c.keepTries, c.refused = now, 0, nil
 	c.keepAt = now + c.ep.keepAlive()
 	if p.kind == kindReset {
@@ -144,7 +153,7 @@ func (c *conn) packetIn(p *packet) {
 		}
 	}
 	if c.phase == lingering {
-		c.whileLingering(p)
+		c.whileLingering(p, now, since)
 		return
 	}
 	c.ackIn(p, now)
@@ -222,16 +231,23 @@ func (c *conn) resetByPeer() {
 	case c.phase == gone:
 	case c.phase == lingering:
 		c.remove()
-	case c.ended && c.closing && c.una+1 == c.end && c.finSeq == c.una:
-		// The peer had ended, and it has all but the answer to our end: it has gone.
+	case c.onlyEndLeft():
 		c.finish(nil)
 	default:
 		c.finish(c.fails("read", os.NewSyscallError("recvfrom", syscall.ECONNRESET)))
 	}
 }
 
+// onlyEndLeft reports whether the peer has ended and has acknowledged everything but our
+// own end. If it has gone then, the connection had a clean end: TCP would not tell either.
+func (c *conn) onlyEndLeft() bool {
+	return c.ended && c.closing && c.una+1 == c.end && c.finSeq == c.una
+}
+
 // whileLingering repeats what the peer has missed.
-func (c *conn) whileLingering(p *packet) {
+func (c *conn) whileLingering(p *packet, now, since time.Duration) {
+	// Its timeouts double, and the answer to the next may be lost too.
+	c.goneAt = max(c.goneAt, now+min(4*since, lingerMost))
 	switch p.kind {
 	case kindData:
 		if p.seq.after(c.ackNr) {
@@ -352,7 +368,7 @@ func (c *conn) linger() {
 	}
 	c.flushAck()
 	c.release()
-	c.goneAt = c.ep.now() + min(max(2*c.rto(), lingerLeast), lingerMost)
+	c.goneAt = c.ep.now() + min(max(4*c.rto(), lingerLeast), lingerMost)
 	c.ep.lingers(c)
 	c.arm()
 	feed := c.feed
@@ -411,6 +427,8 @@ func (c *conn) icmp(err error) {
 		// It did not leave: that is as good as lost.
 	case c.phase == synSent:
 		c.refuse(underlying(err))
+	case c.phase == open && c.onlyEndLeft() && errors.Is(err, syscall.ECONNREFUSED):
+		c.finish(nil)
 	default:
 		c.refused = underlying(err)
 	}
@@ -522,11 +540,7 @@ func (c *conn) keep(now time.Duration) bool {
 		return true
 	}
 	if c.keepTries++; c.keepTries > keepTries {
-		err := c.refused
-		if err == nil {
-			err = syscall.ETIMEDOUT
-		}
-		c.finish(c.fails("read", os.NewSyscallError("recvfrom", err)))
+		c.finish(c.fails("read", c.silence()))
 		return false
 	}
 	one := [1]byte{}

@@ -2,7 +2,6 @@ package utp
 
 import (
 	"errors"
-	"os"
 	"syscall"
 	"time"
 )
@@ -496,11 +495,11 @@ func (c *conn) tooBig() {
 // connection ended.
 func (c *conn) timeout(now time.Duration) bool {
 	if now-c.progress >= c.ep.cfg.Timeout || c.refused != nil && c.backoff >= refusedTries {
-		err := c.refused
-		if err == nil {
-			err = syscall.ETIMEDOUT
+		if c.onlyEndLeft() {
+			c.finish(nil)
+		} else {
+			c.finish(c.fails("write", c.silence()))
 		}
-		c.finish(c.fails("write", os.NewSyscallError("sendto", err)))
 		return false
 	}
 	for s := c.una; s != c.nxt; s++ {

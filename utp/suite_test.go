@@ -29,7 +29,9 @@ func loopStreams(backend string) weirtest.Maker {
 		s := weirtest.LoopStreams("tcp", weir.WithBackendName(backend))(t)
 		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
 			t.Helper()
-			cfg := utp.Config{Options: opts}
+			// Small windows are full soon, so that a case which fills them does not take a
+			// slow acknowledgement for the end of the room.
+			cfg := utp.Config{Options: opts, SendWindow: 32 << 10, ReceiveWindow: 32 << 10}
 			a, err := utp.Open(s.Server, "udp4", "127.0.0.1:0", cfg)
 			if err != nil {
 				t.Fatal(err)

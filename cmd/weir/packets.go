@@ -98,7 +98,7 @@ func (a *packetApp) run() int {
 	for _, e := range []*address.Endpoint{a.from, a.to} {
 		err := e.Kind().PreparePackets(a.env(), e.Base)
 		if err == nil {
-			_, err = e.PacketLayers(a.env())
+			_, err = e.MakePacketLayers(a.env())
 		}
 		if err != nil {
 			a.rep.fail(slog.LevelError, advice.Prepare(e, err))
@@ -148,7 +148,7 @@ func (a *packetApp) env() *address.Env {
 // layered opens an endpoint with the layers of e, which are made already.
 func (a *packetApp) layered(e *address.Endpoint) relay.ListenPacketFunc {
 	return func(network, at string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
-		layers, err := e.PacketLayers(nil)
+		layers, err := e.MakePacketLayers(nil)
 		if err != nil {
 			return nil, err
 		}
