@@ -85,7 +85,9 @@ func TestExecPeer(t *testing.T) {
 	if err != nil || string(got) != c.LocalAddr().String()+"\n" {
 		t.Errorf("%q, %v; want %s", got, err, c.LocalAddr())
 	}
-	p.line("close #1", 1)
+	if l := p.line("close #1", 1); !strings.Contains(l, "closed by exec sh") {
+		t.Error(l)
+	}
 }
 
 // TestExecCodes: a one-shot ends with its program's exit code.
