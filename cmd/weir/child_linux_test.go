@@ -148,8 +148,18 @@ func TestExecBound(t *testing.T) {
 	}
 	p.signal(syscall.SIGTERM)
 	p.line("draining", 1)
-	p.signal(syscall.SIGUSR1) // nothing hears it: it kills
+	kids := p.children()
+	patiently(t, "end of what counts as one signal", func() bool {
+		p.signal(syscall.SIGTERM)
+		return strings.Contains(p.said(), "quitting")
+	})
 	p.end()
+	for _, kid := range kids {
+		patiently(t, "end of the program", func() bool {
+			st, err := os.ReadFile("/proc/" + kid + "/stat")
+			return err != nil || strings.Contains(string(st), ") Z ")
+		})
+	}
 }
 
 // TestExecInterrupted: a signal ends a one-shot and its program.
