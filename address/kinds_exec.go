@@ -6,7 +6,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -58,7 +57,9 @@ func execKind() *Kind {
 		Name:    "exec",
 		Role:    Dial,
 		Summary: "a program, its standard input and output",
-		Doc:     childDoc,
+		Doc: childDoc + `
+A program that closes its input and then writes nothing for 100 ms is taken for one that
+has gone, and what it writes later is lost; with socket it is not.`,
 		Command: true,
 		Options: append(childOptions(),
 			OptionDoc{Name: "stderr", Type: Choice("ours", "null", "out"), Doc: "where its standard error goes: to weir's, to nowhere, or with its output"},
@@ -78,7 +79,7 @@ func execKind() *Kind {
 			case "out":
 				files[2] = s.Out()
 			default:
-				files[2] = process.Inherit(syscall.Stderr)
+				files[2] = process.Inherit(2)
 			}
 			return startChild(env, p, proto, files)
 		},

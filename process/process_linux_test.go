@@ -95,7 +95,7 @@ func TestExits(t *testing.T) {
 					r.t.Errorf("%s: %s, want %s", script, got, want)
 				}
 			}
-			c := sh("sleep 1000", nil)
+			c := sh("exec sleep 1000", nil) // sh may otherwise leave it behind
 			c.goroutine = goroutine
 			p := r.start(c)
 			if err := p.Signal(syscall.SIGUSR1); err != nil {
@@ -254,8 +254,8 @@ func TestStartFails(t *testing.T) {
 func TestStop(t *testing.T) {
 	onBackends(t, func(r *rig) {
 		for _, script := range []string{
-			"trap '' TERM; (trap '' TERM; while :; do sleep 0.05; done) & echo ready; while :; do sleep 0.05; done",
-			"(trap '' TERM; while :; do sleep 0.05; done) & echo ready; wait", // the child goes, the grandchild would not
+			"trap '' TERM; (trap '' TERM; for i in $(seq 1200); do sleep 0.05; done) & echo ready; for i in $(seq 1200); do sleep 0.05; done",
+			"(trap '' TERM; for i in $(seq 1200); do sleep 0.05; done) & echo ready; wait", // the child goes, the grandchild would not
 		} {
 			out := &sink{keep: true}
 			c := sh(script, nil)

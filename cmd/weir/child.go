@@ -35,13 +35,10 @@ func (s *session) exited(e proc.Exit) {
 	if s.grace != nil {
 		s.grace.Stop()
 	}
-	if !s.over {
-		// There is no one to read what still comes for it.
-		s.relay.EndInput(s.childSide().Other())
-		return
+	if s.over {
+		s.takeCode()
+		a.allGone()
 	}
-	s.takeCode()
-	a.allGone()
 }
 
 // childSide is the side that is a program.

@@ -85,7 +85,9 @@ func TestExecPeer(t *testing.T) {
 	if err != nil || string(got) != c.LocalAddr().String()+"\n" {
 		t.Errorf("%q, %v; want %s", got, err, c.LocalAddr())
 	}
-	p.line("close #1", 1)
+	if l := p.line("close #1", 1); !strings.Contains(l, "closed by exec sh") {
+		t.Error(l)
+	}
 }
 
 // TestExecCodes: a one-shot ends with its program's exit code.
@@ -121,7 +123,7 @@ func TestExecCodes(t *testing.T) {
 // TestExecBound: no more programs run than children= says, and one whose client has
 // gone is asked to end, and killed if it does not.
 func TestExecBound(t *testing.T) {
-	p := start(t, "tcp-listen:127.0.0.1:0", "exec,children=1,grace=50ms", "--", "sh", "-c", "trap '' TERM HUP; echo ready; while :; do sleep 0.02; done")
+	p := start(t, "tcp-listen:127.0.0.1:0", "exec,children=1,grace=50ms", "--", "sh", "-c", "trap '' TERM HUP; echo ready; for i in $(seq 3000); do sleep 0.02; done")
 	addr := p.listening()
 	first := dial(t, addr)
 	if err := readFull(first, make([]byte, 6)); err != nil {
@@ -146,13 +148,23 @@ func TestExecBound(t *testing.T) {
 	}
 	p.signal(syscall.SIGTERM)
 	p.line("draining", 1)
-	p.signal(syscall.SIGUSR1) // nothing hears it: it kills
+	kids := p.children()
+	patiently(t, "end of what counts as one signal", func() bool {
+		p.signal(syscall.SIGTERM)
+		return strings.Contains(p.said(), "quitting")
+	})
 	p.end()
+	for _, kid := range kids {
+		patiently(t, "end of the program", func() bool {
+			st, err := os.ReadFile("/proc/" + kid + "/stat")
+			return err != nil || strings.Contains(string(st), ") Z ")
+		})
+	}
 }
 
 // TestExecInterrupted: a signal ends a one-shot and its program.
 func TestExecInterrupted(t *testing.T) {
-	p := prepare(t, "weir", "-", "exec", "--", "sh", "-c", "trap 'exit 0' TERM; echo $$; while :; do sleep 0.02; done")
+	p := prepare(t, "weir", "-", "exec", "--", "sh", "-c", "trap 'exit 0' TERM; echo $$; for i in $(seq 3000); do sleep 0.02; done")
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +221,7 @@ func TestPtyTyped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty -echo; stty size; while :; do sleep 0.02; done")
+	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty -echo; stty size; for i in $(seq 3000); do sleep 0.02; done")
 	p.Stdin, p.Stdout = program, program
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	p.begin()

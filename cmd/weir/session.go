@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -312,6 +313,9 @@ func (s *session) closed(r relay.Result) {
 	by := s.ends[r.By].Label()
 	if s.ends[r.By].Role() == address.Listen {
 		by = names[r.By] // the peer's address, not ours
+	}
+	if s.ends[r.By].TakesCommand() && errors.Is(r.Why, syscall.EPIPE) {
+		r.Why = nil // a program that exits lets go of its input as of its output
 	}
 	var how string
 	switch {
