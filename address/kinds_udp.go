@@ -23,10 +23,6 @@ type PacketSpec struct {
 // a descriptor of the limit of open files. 0: there is no limit.
 func FlowsMost() int { return 2 * roomFor(files.Limit()) }
 
-// PacketLayers reports whether the layers of an endpoint are ones that carry
-// datagrams.
-func (e *Endpoint) PacketLayers() bool { return len(e.Layers) == 0 }
-
 // packetIdle is how long a peer is remembered unless idle= says otherwise.
 const packetIdle = time.Minute
 

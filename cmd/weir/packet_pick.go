@@ -15,6 +15,7 @@ import (
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -31,8 +32,7 @@ type packetPicker struct {
 func newPacketPicker(a *packetApp, to []*address.Endpoint) *packetPicker {
 	p := &packetPicker{app: a, to: to, away: make([]time.Time, len(to))}
 	for _, e := range to {
-		spec := e.Kind().Packets(e.Base)
-		p.targets = append(p.targets, spec.Addresses[0])
+		p.targets = append(p.targets, e.PacketTarget())
 	}
 	if len(to) == 1 {
 		return p
@@ -65,6 +65,28 @@ func (p *packetPicker) config() (relay.PacketConfig, error) {
 	}
 	if p.b != nil {
 		c.Pick = p.pick
+	}
+	if !p.to[0].ThroughProxy() {
+		return c, nil
+	}
+	var ways []func(proxy.AssociationConfig) *address.PacketWay
+	for _, e := range p.to {
+		way, err := e.Associations(p.app.env)
+		if err != nil {
+			return c, err
+		}
+		ways = append(ways, way)
+	}
+	c.Path = func(f *relay.PacketFlow) (relay.PacketPath, error) {
+		return ways[f.Target()](proxy.AssociationConfig{
+			Received: func(data []byte, _ netip.AddrPort) { f.Received(data) },
+			Trouble:  f.Failing,
+			Lost: func(err error) {
+				if err != nil {
+					f.Failed(err)
+				}
+			},
+		}), nil
 	}
 	return c, nil
 }

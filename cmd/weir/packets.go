@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +36,7 @@ func (p *plan) checkDatagrams() error {
 		}
 		n++
 		if len(e.Layers) > 0 && !e.PacketLayers() {
-			return &usageError{problem: fmt.Sprintf("%s carries datagrams, and no layer takes those", e.Label())}
+			return &usageError{problem: fmt.Sprintf("%s carries datagrams, and no layer takes those but socks5 with a destination", e.Label()), hint: "weir udp-listen:5353 udp:proxy:1080+socks5:9.9.9.9:53"}
 		}
 	}
 	switch {
@@ -43,6 +44,10 @@ func (p *plan) checkDatagrams() error {
 		return nil
 	case n != len(all):
 		return &usageError{problem: "datagrams go to datagrams only: a stream does not keep message boundaries", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
+	case len(p.bs) > 1 && slices.ContainsFunc(p.bs, func(e *address.Endpoint) bool { return e.ThroughProxy() != p.bs[0].ThroughProxy() }):
+		return &usageError{problem: "of several targets for datagrams all go through a proxy, or none"}
+	case p.f.check > 0 && p.bs[0].ThroughProxy():
+		return &usageError{problem: "--check cannot see through a proxy whether a target takes datagrams"}
 	case p.a.Role() == p.bs[0].Role():
 		return &usageError{problem: "datagrams need one side that listens and one that sends", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
 	}
@@ -164,6 +169,15 @@ func (a *packetApp) listen() {
 		a.relays = append(a.relays, r)
 		a.open++
 		names = append(names, r.LocalAddr().String())
+	}
+	for _, text := range config.Targets { // names are looked at when they are found
+		if to, err := netip.ParseAddrPort(text); err == nil && config.Path == nil {
+			if err := a.notOwn(to); err != nil {
+				a.code = a.fail("cannot relay to " + text + ": " + advice.Why(err))
+				a.stop()
+				return
+			}
+		}
 	}
 	text := strings.Join(names, ", ")
 	target := a.pick.label()

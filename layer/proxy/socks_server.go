@@ -20,10 +20,10 @@ const (
 	AnyVersion = Version4 | Version4a | Version5
 )
 
-// SOCKSServer is a SOCKS proxy for the versions that are asked for, CONNECT and
-// (WithBind) BIND. The client's request reaches the protocol above as a Request;
+// SOCKSServer is a SOCKS proxy for the versions that are asked for, CONNECT,
+// (WithBind) BIND and (WithAssociate) SOCKS5's UDP ASSOCIATE. The client's request reaches the protocol above as a Request;
 // nothing of it is looked at, resolved or dialled here, and none is made before
-// the client has authenticated, where it has to. UDP ASSOCIATE is refused. The
+// the client has authenticated, where it has to. The
 // layer steps aside once the request is there.
 func SOCKSServer(v SOCKSVersions, opts ...ServerOption) layer.Layer {
 	c := serverConfigOf(opts)
@@ -201,6 +201,8 @@ func (w *socksServer) ask(protocol string, command byte, host string, port uint1
 		}
 	case command == socksBind && w.c.bind:
 		w.r.command = CommandBind
+	case command == socksAssociate && w.c.associate && protocol == "socks5":
+		w.r.command = CommandAssociate
 	default:
 		return ErrCommand
 	}
