@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -43,7 +44,7 @@ func (d *Dialer) Associate(t weir.Transport, r *Request) weir.Protocol {
 	r.Hold()
 	a := &association{
 		d: d, loop: t.Loop(), t: t, r: r, began: t.Loop().Now(),
-		known: map[string]knownName{}, pending: map[string]*pendingName{}, hosts: map[netip.AddrPort]struct{}{},
+		known: map[string]knownName{}, hosts: map[netip.AddrPort]struct{}{},
 	}
 	if d.Access != nil {
 		a.rules = *d.Access
@@ -79,7 +80,7 @@ type association struct {
 	order   []netip.AddrPort            // the same, in a circle
 	turn    int                         // in order
 	known   map[string]knownName
-	pending map[string]*pendingName
+	pending []*pendingName
 	count   AssociationCount
 }
 
@@ -90,6 +91,7 @@ type knownName struct {
 
 // pendingName is a name that is looked up, with the datagrams that wait for it.
 type pendingName struct {
+	name   string
 	cancel func()
 	held   []heldDatagram
 }
@@ -245,26 +247,29 @@ func (a *association) sendToName(name string, port uint16, data []byte) {
 		a.send(netip.AddrPortFrom(k.addr, port), data)
 		return
 	}
-	n := a.pending[name]
+	var n *pendingName
+	if i := slices.IndexFunc(a.pending, func(n *pendingName) bool { return n.name == name }); i >= 0 {
+		n = a.pending[i]
+	}
 	switch {
 	case n == nil && (len(a.pending) == associateNames || checkName(name) != nil), n != nil && len(n.held) == associateHeld:
 		a.count.Dropped++
 		return
 	case n == nil:
-		n = &pendingName{cancel: func() {}}
-		a.pending[name] = n
-		n.cancel = a.resolver.LookupNetIP(a.loop, "ip", name, func(all []netip.Addr, err error) { a.found(name, n, all) })
+		n = &pendingName{name: name, cancel: func() {}}
+		a.pending = append(a.pending, n)
+		n.cancel = a.resolver.LookupNetIP(a.loop, "ip", name, func(all []netip.Addr, _ error) { a.found(n, all) })
 	}
 	n.held = append(n.held, heldDatagram{port, append([]byte{}, data...)})
 }
 
 // found has the addresses of a name: the first that the rules allow, and that there
 // can be an endpoint for, is used.
-func (a *association) found(name string, n *pendingName, all []netip.Addr) {
+func (a *association) found(n *pendingName, all []netip.Addr) {
 	if a.over {
 		return
 	}
-	delete(a.pending, name)
+	a.pending = slices.DeleteFunc(a.pending, func(o *pendingName) bool { return o == n })
 	var use netip.Addr
 	for _, ip := range all {
 		if ip = ip.Unmap(); a.rules.Check(ip) == nil && a.outFor(ip) != nil {
@@ -283,7 +288,7 @@ func (a *association) found(name string, n *pendingName, all []netip.Addr) {
 	if len(a.known) >= associateKnown {
 		clear(a.known)
 	}
-	a.known[name] = knownName{use, a.loop.Now()}
+	a.known[n.name] = knownName{use, a.loop.Now()}
 	for _, h := range n.held {
 		a.send(netip.AddrPortFrom(use, h.port), h.data)
 	}
