@@ -174,7 +174,7 @@ func (t *Table) LayerNames() []string {
 func Default() *Table {
 	return &Table{
 		Kinds: []*Kind{
-			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), dnsListenKind(), resolverKind(),
 			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
 		},
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),

@@ -31,6 +31,9 @@ func (p *plan) checkDatagrams() error {
 	all := append([]*address.Endpoint{p.a}, p.bs...)
 	n := 0
 	for _, e := range all {
+		if e.Kind().Name == "dns-listen" || e.Kind().Name == "resolver" {
+			return p.checkNames()
+		}
 		if e.Kind().Packets == nil {
 			continue
 		}
