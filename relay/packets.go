@@ -206,6 +206,7 @@ func (p *Packets) Close() {
 // end ends the flows and what was under way for them.
 func (p *Packets) end() {
 	p.closed = true
+	p.sayShort()
 	for f := p.flows.oldest(); f != nil; f = p.flows.oldest() {
 		f.end()
 	}
@@ -214,7 +215,6 @@ func (p *Packets) end() {
 	}
 	p.idle.Stop()
 	p.period.Stop()
-	p.sayShort()
 }
 
 func (p *Packets) trouble(err error, to weir.PacketAddr) {
