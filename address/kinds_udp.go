@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/files"
 )
 
 // PacketSpec is what an endpoint that carries datagrams says: where, as
@@ -18,7 +19,13 @@ type PacketSpec struct {
 	// Open makes an endpoint that has no socket, for a protocol; nil: it is listened on
 	// Addresses.
 	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
+	// Options are those of the endpoint that is listened on.
+	Options []weir.Option
 }
+
+// FlowsMost is how many peers a relay of datagrams may have at once here: each takes
+// a descriptor of the limit of open files. 0: there is no limit.
+func FlowsMost() int { return 2 * roomFor(files.Limit()) }
 
 // packetIdle is how long a peer is remembered unless idle= says otherwise.
 const packetIdle = time.Minute
@@ -40,7 +47,12 @@ func udpKind() *Kind {
 		Role:    Dial,
 		Summary: "send datagrams to a UDP port",
 		Doc: "Datagrams have no end and keep their edges, so the other side is udp-listen. Each\n" +
-			"peer's are sent from a port of its own, and the answers go back to it.",
+			"peer's are sent from a port of its own, and the answers go back to it. A name is\n" +
+			"looked up again when its time is over and when sending fails. Each of its addresses\n" +
+			"is tried: the next one when the network refuses one, and when one that was asked\n" +
+			"is silent for 1 s (5 s if it has answered before). With several, --pick chooses one\n" +
+			"for each peer; --check sends an empty datagram, and leaves out those that the\n" +
+			"network refuses. A multicast or broadcast address has answers from whoever gives one.",
 		Arg:     Arg{Name: "host:port", Type: HostPort},
 		Options: []OptionDoc{idleDoc(), familyDoc()},
 		Example: "udp:9.9.9.9:53,idle=30s",
@@ -62,17 +74,29 @@ func udpListenKind() *Kind {
 		Name:    "udp-listen",
 		Role:    Listen,
 		Summary: "take datagrams on a UDP port",
-		Doc:     "A port alone is loopback only, :port every interface. The other side is udp.",
-		Arg:     Arg{Name: "[host:]port", Type: ListenPort},
-		Options: []OptionDoc{familyDoc()},
+		Doc: "A port alone is loopback only, :port every interface. The other side is udp. A\n" +
+			"multicast group as the host is joined, and what is sent to it is taken. There may be\n" +
+			"as many peers as the limit of open files (ulimit -n) has room for. Beyond that the\n" +
+			"one that has been idle for longest, of the address that has most, is forgotten, and\n" +
+			"weir says so every 10 s.",
+		Arg: Arg{Name: "[host:]port", Type: ListenPort},
+		Options: []OptionDoc{
+			familyDoc(),
+			{Name: "interface", Type: Text, Doc: "of a multicast group: the network interface to join it on"},
+		},
 		Example: "udp-listen:5353",
 		Check: func(p *Part) *Fault {
+			if p.Has("interface") && !listenGroup(p).IsValid() {
+				return &Fault{Token: &p.Option("interface").Key, Problem: "an interface and no multicast group", Hint: "udp-listen:239.1.2.3:5000,interface=eth0"}
+			}
 			host, _, _ := splitHostPort(p.ArgText())
 			return checkFamilies(p, unbracket(host))
 		},
 		Describe: func(p *Part) string {
 			host, port, _ := splitHostPort(p.ArgText())
 			switch {
+			case listenGroup(p).IsValid():
+				return "takes datagrams to the multicast group " + hostPort(p.ArgText())
 			case loopback(p.ArgText()):
 				return fmt.Sprintf("takes datagrams on UDP port %s, loopback only", port)
 			case host == "":
@@ -84,6 +108,9 @@ func udpListenKind() *Kind {
 			s := PacketSpec{Network: "udp" + p.Value("family"), Idle: packetIdle}
 			if !loopback(p.ArgText()) {
 				s.Addresses = []string{hostPort(p.ArgText())}
+				if g := listenGroup(p); g.IsValid() {
+					s.Options = append(s.Options, weir.WithGroups(p.Value("interface"), g))
+				}
 				return s
 			}
 			_, port, _ := splitHostPort(p.ArgText())
@@ -95,4 +122,13 @@ func udpListenKind() *Kind {
 			return s
 		},
 	}
+}
+
+// listenGroup is the multicast group that is listened on; not valid if there is none.
+func listenGroup(p *Part) netip.Addr {
+	host, _, _ := splitHostPort(p.ArgText())
+	if a, err := netip.ParseAddr(unbracket(host)); err == nil && a.IsMulticast() {
+		return a
+	}
+	return netip.Addr{}
 }

@@ -141,9 +141,12 @@ func packetLimit(_ *Env, p *Part, _ Role, c *packet.Counts) (packet.Layer, error
 }
 
 // MakePacketLayers makes the layers of an endpoint that carries datagrams, nearest the wire
-// first, once. The error is a *LayerError. Call it on the loop's goroutine, or before
-// the loop runs.
+// first, once. The error is a *LayerError. A PacketWay is none of them: see
+// Associations. Call it on the loop's goroutine, or before the loop runs.
 func (e *Endpoint) MakePacketLayers(env *Env) ([]packet.Layer, error) {
+	if e.ThroughProxy() {
+		return nil, nil
+	}
 	for i := len(e.packets); i < len(e.layers); i++ {
 		c := &packet.Counts{}
 		l, err := e.layers[i].Packets(env, e.Layers[i], e.Role(), c)
@@ -195,7 +198,7 @@ func (c Carries) String() string {
 // Carries is what the layer can carry.
 func (l *Layer) Carries() Carries {
 	switch {
-	case l.Packets == nil:
+	case l.Packets == nil && !l.PacketWay:
 		return Streams
 	case l.Prepare == nil:
 		return Packets
@@ -233,7 +236,7 @@ func (p *parser) checkCarries(e *Endpoint, part *Part, l *Layer) *Error {
 	if c := l.Carries(); c != Both && c != what {
 		var there []string
 		for _, other := range p.table.Layers {
-			if other.Carries() != Streams {
+			if other.Carries() != Streams && (!other.PacketWay || e.Role() == Dial) {
 				there = append(there, other.Name)
 			}
 		}
@@ -242,6 +245,17 @@ func (p *parser) checkCarries(e *Endpoint, part *Part, l *Layer) *Error {
 			hint = "on streams, latency, bandwidth, slice, reset and blackhole are what can go wrong"
 		}
 		return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q is for %v, and %s carries %s", l.Name, c, e.Base.Name.Text, is), hint, "layers")
+	}
+	if what == Packets && (l.PacketWay || e.ThroughProxy()) {
+		const hint = "udp:proxy:1080+socks5:9.9.9.9:53"
+		switch {
+		case e.Role() != Dial:
+			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot stand on %s", l.Name, e.Base.Name.Text), "its clients ask by TCP: 1080+socks5,udp", l.Name)
+		case len(e.Layers) > 0:
+			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot stand beside the way through a proxy", l.Name), "layers for the datagrams can stand on udp-listen", "layers")
+		case part.Arg == nil:
+			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q on %s needs a destination", l.Name, e.Base.Name.Text), hint, l.Name)
+		}
 	}
 	for _, o := range part.Options {
 		for _, doc := range l.Options {

@@ -109,6 +109,9 @@ type Layer struct {
 	// Packets makes the layer for datagrams, which counts what it drops in c; nil: the
 	// layer is for streams only.
 	Packets func(env *Env, p *Part, role Role, c *packet.Counts) (packet.Layer, error)
+	// PacketWay says that the layer, with an argument, takes the datagrams of an endpoint
+	// that sends to that argument: see Endpoint.ThroughProxy. It stands alone there.
+	PacketWay bool
 	// DescribePackets is Describe on datagrams; nil: it is Describe.
 	DescribePackets func(p *Part, role Role) string
 }
@@ -198,7 +201,7 @@ func Default() *Table {
 	return &Table{
 		Kinds: append([]*Kind{
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(), utpKind(), utpListenKind(),
-			stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
+			dnsListenKind(), resolverKind(), stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
 		}, endKinds()...),
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}

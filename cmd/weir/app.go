@@ -262,6 +262,9 @@ func (a *app) factory(side relay.Side, once *session) weir.Factory {
 			if a.draining {
 				return nil
 			}
+			if r := proxy.RequestOf(t); r != nil && r.Command() == proxy.CommandAssociate {
+				return a.associate(t, r)
+			}
 			s := a.newSession()
 			s.accepted(t)
 			a.loop.Soon(func() { s.connect(side.Other()) })

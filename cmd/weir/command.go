@@ -102,6 +102,9 @@ func (c *command) do() int {
 	if verb == "explain" {
 		return c.print(p.explain())
 	}
+	if p.answersNames() {
+		return c.serveNames(p, f)
+	}
 	if p.datagrams() {
 		return c.packets(p, f)
 	}

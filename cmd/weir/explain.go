@@ -73,6 +73,8 @@ func (p *plan) course() string {
 		checks = " Each is tried every " + p.f.check.String() + "."
 	}
 	switch {
+	case p.answersNames():
+		return "Every question is answered from the cache, or asked once on the other side. It runs until Ctrl-C."
 	case p.datagrams():
 		return "Every peer gets a port of its own on the way out. It runs until Ctrl-C."
 	case a == address.Listen && b == address.Listen:
