@@ -49,7 +49,7 @@ the start, and read again, in pieces, while it is played.`,
 		},
 		Packets: func(p *Part) PacketSpec {
 			return PacketSpec{
-				Addresses: []string{p.ArgText()}, Idle: packetIdle,
+				Addresses: []string{p.ArgText()},
 				Open: func(env *Env, proto weir.PacketProtocol) (*weir.PacketEndpoint, error) {
 					r := &packetReplaying{path: env.Path(p.ArgText()), sent: p.Has("sent")}
 					c := packet.ReplayConfig{Fast: p.Has("fast"), Linger: replayLinger}

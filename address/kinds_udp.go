@@ -15,7 +15,7 @@ import (
 type PacketSpec struct {
 	Network   string        // "udp", "udp4" or "udp6"
 	Addresses []string      // "host:port": all of them to listen on, or the one to send to
-	Idle      time.Duration // how long a peer is remembered when nothing passes
+	Idle      time.Duration // how long a peer is remembered when nothing passes; 0: it does not say
 	// Open makes an endpoint that has no socket, for a protocol; nil: it is listened on
 	// Addresses.
 	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
@@ -64,7 +64,7 @@ func udpKind() *Kind {
 			return fmt.Sprintf("sends to UDP %s, each peer from a port of its own, forgotten after %v of silence", hostPort(p.ArgText()), idle(p))
 		},
 		Packets: func(p *Part) PacketSpec {
-			return PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: idle(p)}
+			return PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
 		},
 	}
 }
@@ -105,7 +105,7 @@ func udpListenKind() *Kind {
 			return "takes datagrams on UDP " + hostPort(p.ArgText())
 		},
 		Packets: func(p *Part) PacketSpec {
-			s := PacketSpec{Network: "udp" + p.Value("family"), Idle: packetIdle}
+			s := PacketSpec{Network: "udp" + p.Value("family")}
 			if !loopback(p.ArgText()) {
 				s.Addresses = []string{hostPort(p.ArgText())}
 				if g := listenGroup(p); g.IsValid() {

@@ -97,11 +97,11 @@ func idleLayer() *Layer {
 	return &Layer{
 		Name:    "idle",
 		Summary: "ends connections on which nothing moves",
-		Doc: `The time begins anew with every byte, either way, and a backlog that leaves slowly is
+		Doc: `The time begins again with every byte, either way, and a backlog that leaves slowly is
 traffic. stall is for peers that do not read; min-rate for peers that send a byte now and
 then, where something is to come all the time: one that sends nothing is too slow. Its
-window's time stands still while the other side takes nothing. On datagrams it ends the
-endpoint; each peer's is forgotten after udp's own idle=.`,
+window's time stands still while the other side takes nothing. On datagrams it forgets the
+peers, each by itself, as idle= of udp does; the shortest time of both sides counts.`,
 		Arg:     Arg{Name: "duration", Type: Duration, Optional: true},
 		Example: "8080+idle:5m,stall=30s",
 		Options: []OptionDoc{
@@ -137,9 +137,12 @@ endpoint; each peer's is forgotten after udp's own idle=.`,
 				Idle: d, WriteStall: p.Duration("stall"), MinRate: p.Rate("min-rate"), Window: p.Duration("window"),
 			})), nil
 		},
-		Packets: packetIdleLayer,
+		PacketIdle: func(p *Part) time.Duration {
+			d, _ := time.ParseDuration(p.ArgText()) // it was checked
+			return d
+		},
 		DescribePackets: func(p *Part, _ Role) string {
-			return "ends after " + p.ArgText() + " without a datagram"
+			return "forgets a peer after " + p.ArgText() + " without a datagram, either way"
 		},
 	}
 }

@@ -130,11 +130,6 @@ func packetRateLimit(_ *Env, p *Part, _ Role, c *packet.Counts) (packet.Layer, e
 	return packet.RateLimit(in, out, c), nil
 }
 
-func packetIdleLayer(_ *Env, p *Part, _ Role, _ *packet.Counts) (packet.Layer, error) {
-	d, err := time.ParseDuration(p.ArgText())
-	return packet.Idle(d), err
-}
-
 func packetLimit(_ *Env, p *Part, _ Role, c *packet.Counts) (packet.Layer, error) {
 	n, _ := strconv.Atoi(p.ArgText()) // 0 without an argument
 	return packet.Limit(packet.LimitConfig{LimitConfig: layer.LimitConfig{Total: n, PerAddress: int(p.Int("per-address"))}, Counts: c}), nil
@@ -147,15 +142,42 @@ func (e *Endpoint) MakePacketLayers(env *Env) ([]packet.Layer, error) {
 	if e.ThroughProxy() {
 		return nil, nil
 	}
-	for i := len(e.packets); i < len(e.layers); i++ {
+	for i := len(e.counts); i < len(e.layers); i++ {
 		c := &packet.Counts{}
-		l, err := e.layers[i].Packets(env, e.Layers[i], e.Role(), c)
-		if err != nil {
-			return nil, &LayerError{Layer: e.layers[i].Name, Err: err}
+		if e.layers[i].Packets != nil {
+			l, err := e.layers[i].Packets(env, e.Layers[i], e.Role(), c)
+			if err != nil {
+				return nil, &LayerError{Layer: e.layers[i].Name, Err: err}
+			}
+			e.packets = append(e.packets, l)
 		}
-		e.packets, e.counts = append(e.packets, l), append(e.counts, c)
+		e.counts = append(e.counts, c)
 	}
 	return e.packets, nil
+}
+
+// PacketIdle is how long a peer of some endpoints that carry datagrams to each other is
+// remembered when nothing passes: the shortest time that their bases and layers say, or a
+// minute if none says one.
+func PacketIdle(all ...*Endpoint) time.Duration {
+	var said time.Duration
+	say := func(d time.Duration) {
+		if d > 0 && (said == 0 || d < said) {
+			said = d
+		}
+	}
+	for _, e := range all {
+		say(e.kind.Packets(e.Base).Idle)
+		for i, l := range e.layers {
+			if l.PacketIdle != nil {
+				say(l.PacketIdle(e.Layers[i]))
+			}
+		}
+	}
+	if said == 0 {
+		return packetIdle
+	}
+	return said
 }
 
 // PreparePackets is a kind's Prepare for an endpoint that carries datagrams. The error
@@ -198,7 +220,7 @@ func (c Carries) String() string {
 // Carries is what the layer can carry.
 func (l *Layer) Carries() Carries {
 	switch {
-	case l.Packets == nil && !l.PacketWay:
+	case l.Packets == nil && l.PacketIdle == nil && !l.PacketWay:
 		return Streams
 	case l.Prepare == nil:
 		return Packets

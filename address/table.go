@@ -3,6 +3,7 @@ package address
 import (
 	"net"
 	"slices"
+	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
@@ -109,6 +110,9 @@ type Layer struct {
 	// Packets makes the layer for datagrams, which counts what it drops in c; nil: the
 	// layer is for streams only.
 	Packets func(env *Env, p *Part, role Role, c *packet.Counts) (packet.Layer, error)
+	// PacketIdle, for a layer without Packets, is how long a peer of an endpoint for
+	// datagrams is remembered when nothing passes: see PacketIdle.
+	PacketIdle func(p *Part) time.Duration
 	// PacketWay says that the layer, with an argument, takes the datagrams of an endpoint
 	// that sends to that argument: see Endpoint.ThroughProxy. It stands alone there.
 	PacketWay bool

@@ -61,7 +61,7 @@ func (p *packetPicker) label() string {
 func (p *packetPicker) config() (relay.PacketConfig, error) {
 	spec := p.to[0].Kind().Packets(p.to[0].Base)
 	c := relay.PacketConfig{
-		Targets: p.targets, Network: spec.Network, Resolver: p.app.names, Idle: spec.Idle, Allow: p.app.notOwn,
+		Targets: p.targets, Network: spec.Network, Resolver: p.app.names, Idle: address.PacketIdle(p.app.ends()...), Allow: p.app.notOwn,
 	}
 	if p.b != nil {
 		c.Pick = p.pick

@@ -295,6 +295,24 @@ func TestDatagramLayersOfTargets(t *testing.T) {
 	p.line("layer udp:"+one+"+duplicate: of 3 datagrams 1 duplicated", 1)
 }
 
+// TestDatagramsIdle: idle on what listens forgets peers, and the relay goes on.
+func TestDatagramsIdle(t *testing.T) {
+	server, _ := echoUDP(t, "re:")
+	p := start(t, "udp-listen:127.0.0.1:0+idle:100ms", "udp:"+server+",idle=1h")
+	c := dialUDP(t, p.listening())
+	for i := range 2 {
+		if got, err := askUDP(t, c, "x", patience); got != "re:x" {
+			t.Errorf("%q, %v", got, err)
+		}
+		p.line("1 datagram, 1 B out, 1 datagram, 4 B back", i+1)
+	}
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+	p.line("done 2 peers", 1)
+}
+
 // TestDatagramsProxyAway: a peer's datagrams without a proxy to take them end its flow
 // with a word of why, and weir stays.
 func TestDatagramsProxyAway(t *testing.T) {
