@@ -79,12 +79,21 @@ const (
 	// longer. Peer is the sender (valid until the next Wait). An error with a
 	// Peer is what the network said of a datagram sent there earlier, where
 	// Caps.PeerErrors says that it can be known; the handle lives on, and the Op
-	// ends as it does with any error.
+	// ends as it does with any error; what it says of the size that fits (EMSGSIZE)
+	// is N. Info is set where Spec.Info asked for something that the system told.
+	// Segment above 0, which only handles of a Spec with Coalesce have, says
+	// that Buf is several datagrams of one sender: each of so many bytes, the last of
+	// as many or fewer.
 	RecvFrom
 	// SendTo sends the pieces of Vec as one datagram to *Addr, and shares the
 	// place of Write: all of it or none. It finishes when the system has taken
 	// it. Vec, its bytes and Addr belong to the backend until then. An error is
 	// about this datagram.
+	//
+	// With Packets set it sends those instead, in order, and finishes when the system
+	// has taken at least one: N is how many. The caller submits the others again; a
+	// backend that sends one by one always says 1. An error is about the first, and
+	// none was sent.
 	SendTo
 )
 
@@ -135,6 +144,8 @@ type Op struct {
 	Buf    []byte   // Read, RecvFrom: where to; nil: the backend lends
 	Vec    [][]byte // Write, SendTo: what
 	Addr   *Addr    // Connect, SendTo: where to
+	// Packets, of a SendTo, are datagrams to send instead of Vec to Addr.
+	Packets []Packet
 	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
 	Max    int32    // SpliceIn, SpliceOut, RecvFrom: at most so many bytes
 
@@ -168,7 +179,48 @@ type Completion struct {
 	Last bool // the loop's: no other result of the Op is behind it in the batch
 	// Truncated, of a RecvFrom, says that the datagram was longer than Buf.
 	Truncated bool
+	Segment   int32       // of a RecvFrom: above 0, Buf is datagrams of this size
+	Info      *PacketInfo // of a RecvFrom: valid as long as Peer; may be nil
 }
+
+// A Packet is one datagram to send.
+type Packet struct {
+	Data []byte
+	To   Addr
+	Info PacketInfo
+}
+
+// PacketInfo is what there is to a datagram beside its bytes and its peer. One that
+// was received has what Spec.Info asked for, as far as the system tells; one to
+// send asks for what is set, and a backend that cannot do it fails with ErrUnsupported.
+type PacketInfo struct {
+	// Local is this machine's address that the datagram came to, or is to leave
+	// from. One that was sent to a group or broadcast came to the address from which
+	// an answer should leave.
+	Local netip.Addr
+	// Dest is what a received datagram was sent to, be it a group.
+	Dest netip.Addr
+	// Interface is the number of the network interface, 0 for none.
+	Interface uint32
+	// Traffic is the byte of TrafficClass, where HasTraffic says so.
+	Traffic    uint8
+	HasTraffic bool
+	// Dropped is how many datagrams the socket's full buffer had lost by then.
+	Dropped uint32
+	// Time is when the system received it, in nanoseconds since 1970; 0: not known.
+	Time int64
+}
+
+// Infos are parts of a PacketInfo.
+type Infos uint8
+
+// The parts of a PacketInfo that a Spec can ask for.
+const (
+	InfoLocal   Infos = 1 << iota // Local, Dest, Interface
+	InfoTraffic                   // Traffic
+	InfoDropped                   // Dropped
+	InfoTime                      // Time
+)
 
 // Family says which fields of an Addr count.
 type Family uint8
@@ -196,6 +248,11 @@ type Spec struct {
 	// socket): unconnected, bound at once where Bind says so. One that is not
 	// bound to a port gets a free one at the latest with its first SendTo.
 	Datagram bool
+	// Info is what RecvFrom should tell of each datagram, as far as Caps.Info goes.
+	Info Infos
+	// Coalesce says that Segment is understood: RecvFrom then has neither a Max nor a
+	// Buf of less than 64 KiB.
+	Coalesce bool
 	// ReuseAddr lets datagram sockets share an address (SO_REUSEADDR), as
 	// receivers of one multicast group do.
 	ReuseAddr bool
@@ -295,6 +352,9 @@ type Caps struct {
 	// PeerErrors is true where RecvFrom reports, with its peer, that the network
 	// refused a datagram (ICMP).
 	PeerErrors bool
+	// Info is what RecvFrom can tell of a datagram, and InfoLocal and InfoTraffic what
+	// a SendTo can ask for.
+	Info Infos
 	// Splice is true where SpliceIn and SpliceOut work.
 	Splice bool
 	// Probed lists what was found out, for people: "multishot-recv: yes".
