@@ -146,8 +146,8 @@ type Op struct {
 	Addr   *Addr    // Connect, SendTo: where to
 	// Packets, of a SendTo, are datagrams to send instead of Vec to Addr.
 	Packets []Packet
-	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
-	Max    int32    // SpliceIn, SpliceOut, RecvFrom: at most so many bytes
+	Peer    Handle // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
+	Max     int32  // SpliceIn, SpliceOut, RecvFrom: at most so many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
 	// not armed.

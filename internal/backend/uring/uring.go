@@ -97,10 +97,10 @@ type Backend struct {
 	details  map[backend.Handle]*detail
 	slabs    [][]byte
 	taken    batch
-	room     int // for results, the one being made included
+	room     int         // for results, the one being made included
 	inbox    *sys.Inbox  // nil until a datagram socket is read
 	outbox   *sys.Outbox // nil until many are sent
-	lent     [][]byte // slabs lent until the next Wait
+	lent     [][]byte    // slabs lent until the next Wait
 	peers    []*backend.Addr
 	peerUsed int
 
