@@ -312,7 +312,11 @@ func (e *PacketEndpoint) fits(p []byte, to PacketAddr) error {
 }
 
 func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
-	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: sysError("sendto", err)}
+	cause := sysError("sendto", err)
+	if errors.Is(err, syscall.EMSGSIZE) {
+		cause = &MTUError{}
+	}
+	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: cause}
 }
 
 func (w *packetWriter) push(p []byte, to PacketAddr, info backend.PacketInfo) {
