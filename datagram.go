@@ -108,6 +108,7 @@ type PacketEndpoint struct {
 	dual  bool
 	proto PacketProtocol // nil once lost
 	feed  *PacketFeed    // of a carrier that moves the datagrams; nil: h does
+	sock  packetSocket
 
 	failer  PacketFailer
 	cutter  TruncatedReceiver
@@ -203,6 +204,12 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*P
 	e.wr.high, e.wr.low = 64<<10, 16<<10
 	if c.marks {
 		e.wr.high, e.wr.low = int(c.high), int(c.low)
+	}
+	if c, ok := l.be.(backend.Controller); ok {
+		if e.sock.of, err = c.Socket(h); err != nil {
+			l.shutHandle(h, backend.CloseFlat)
+			return nil, err
+		}
 	}
 	e.addr = spec.Local
 	if spec.Local.Family != backend.Inet || spec.Local.IP.Port() == 0 { // the system knows more
@@ -403,7 +410,7 @@ func (e *PacketEndpoint) lose(err error) {
 	if e.feed != nil {
 		e.feed.close(true)
 	} else {
-		e.loop.shutHandle(e.h, backend.CloseFlat)
+		e.sock.shut(func() { e.loop.shutHandle(e.h, backend.CloseFlat) })
 	}
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)

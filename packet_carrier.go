@@ -246,11 +246,7 @@ func (f *PacketFeed) Closed(err error) {
 // endpoint is open.
 func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info backend.PacketInfo, explicit bool) error {
 	e := f.e
-	u := f.below
-	for u != nil && u.feed != nil {
-		u = u.feed.below
-	}
-	if u != nil { // else the carrier knows
+	if u := e.bottom(); u != nil { // else the carrier knows
 		if err := u.fits(p, to); err != nil {
 			return e.sendError(err, to)
 		}

@@ -440,6 +440,22 @@ type Multicaster interface {
 	Group(h Handle, group netip.Addr, device string, join bool) error
 }
 
+// Controller is a Backend that gives access to a datagram handle's socket from any
+// goroutine.
+type Controller interface {
+	// Socket returns that access. It is valid until the handle is closed, which the
+	// caller keeps from happening during a call of its methods.
+	Socket(h Handle) (Socket, error)
+}
+
+// Socket is what Controller gives access to.
+type Socket interface {
+	// Control calls f with the socket's descriptor, or the system's equivalent. f must
+	// not close it, read from it or write to it.
+	Control(f func(fd uintptr)) error
+	SetOption(o Option, value int) error
+}
+
 // Mover is a Backend without Descriptors whose handles can still move to another
 // backend of its kind, as connections of package net.
 type Mover interface {

@@ -195,3 +195,15 @@ func Group(fd int, group netip.Addr, device string, join bool) error {
 	}
 	return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index))
 }
+
+// OptionsOf is the descriptor of a socket as a backend.Socket.
+type OptionsOf int
+
+// Control implements backend.Socket.
+func (d OptionsOf) Control(f func(fd uintptr)) error {
+	f(uintptr(d))
+	return nil
+}
+
+// SetOption implements backend.Socket.
+func (d OptionsOf) SetOption(o backend.Option, value int) error { return SetOption(int(d), o, value) }

@@ -159,3 +159,12 @@ func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join 
 	}
 	return sys.Group(int(s.fd), group, device, join)
 }
+
+// Socket gives access to a handle's socket; see backend.Controller.
+func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
+	s, err := b.own(h)
+	if err != nil {
+		return nil, err
+	}
+	return sys.OptionsOf(s.fd), nil
+}

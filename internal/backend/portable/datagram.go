@@ -328,3 +328,29 @@ func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) {
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
 }
+
+// Socket gives access to a datagram handle's socket; see backend.Controller.
+func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
+	e := b.entry(h)
+	if e == nil || e.pkt == nil {
+		return nil, errNotDatagram
+	}
+	return packetSocket{e.pkt.conn}, nil
+}
+
+// packetSocket is a datagram socket as a backend.Socket.
+type packetSocket struct{ conn net.PacketConn }
+
+// Control implements backend.Socket.
+func (s packetSocket) Control(f func(fd uintptr)) error {
+	rc := rawOf(s.conn)
+	if rc == nil {
+		return backend.ErrUnsupported
+	}
+	return rc.Control(f)
+}
+
+// SetOption implements backend.Socket.
+func (s packetSocket) SetOption(o backend.Option, value int) error {
+	return errno(setOption(s.conn, o, value))
+}

@@ -108,3 +108,11 @@ func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join 
 	}
 	return sys.Group(int(h), group, device, join)
 }
+
+// Socket gives access to a handle's socket; see backend.Controller.
+func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
+	if b.class(h) == notOpen {
+		return nil, syscall.EBADF
+	}
+	return sys.OptionsOf(h), nil
+}
