@@ -13,7 +13,7 @@ import (
 // PacketProtocol gives meaning to datagrams. Its methods are called on the
 // loop's goroutine, one at a time: EndpointMade once, PacketReceived any number
 // of times, EndpointLost once and last. It may also be a PacketFailer, a
-// TruncatedReceiver, a WritePauser and a Drainer.
+// TruncatedReceiver, a PacketInfoReceiver, a WritePauser and a Drainer.
 //
 // A panic in PacketReceived, or in one of the optional callbacks, is reported to
 // the loop's error handler and ends nothing: the next datagram comes from
@@ -33,9 +33,9 @@ type PacketProtocol interface {
 // PacketFailer is a PacketProtocol that wants to know what became of datagrams.
 type PacketFailer interface {
 	// PacketFailed reports that the network refused a datagram sent to an
-	// address (ICMP, where the backend can tell: BackendInfo), or that one that
-	// was buffered could not be sent. to is the zero PacketAddr where the system
-	// does not say whom it is about. The endpoint lives on.
+	// address (ICMP, where the backend can tell: BackendInfo; a *MTUError where one
+	// was too long), or that one that was buffered could not be sent. to is the zero
+	// PacketAddr where the system does not say whom it is about. The endpoint lives on.
 	PacketFailed(err error, to PacketAddr)
 }
 
@@ -108,9 +108,11 @@ type PacketEndpoint struct {
 	dual  bool
 	proto PacketProtocol // nil once lost
 	feed  *PacketFeed    // of a carrier that moves the datagrams; nil: h does
+	sock  packetSocket
 
 	failer  PacketFailer
 	cutter  TruncatedReceiver
+	knower  PacketInfoReceiver
 	pauser  WritePauser
 	drainer Drainer
 
@@ -145,7 +147,11 @@ func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...Opti
 		return nil, ErrLoopClosed
 	}
 	c := configOf(opts)
-	e, err := l.listenPacket(netw, address, c)
+	_, infos := p.(PacketInfoReceiver)
+	if m, ok := p.(MaybePacketInfoReceiver); ok {
+		infos = m.TakesPacketInfo()
+	}
+	e, err := l.listenPacket(netw, address, c, infos)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
 	}
@@ -160,11 +166,12 @@ func (e *PacketEndpoint) attach(p PacketProtocol) {
 	e.proto = p
 	e.failer, _ = p.(PacketFailer)
 	e.cutter, _ = p.(TruncatedReceiver)
+	e.knower, _ = p.(PacketInfoReceiver)
 	e.pauser, _ = p.(WritePauser)
 	e.drainer, _ = p.(Drainer)
 }
 
-func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoint, error) {
+func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*PacketEndpoint, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -172,17 +179,37 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	if err != nil {
 		return nil, err
 	}
+	spec.Coalesce = true
+	if infos {
+		spec.Info = backend.InfoLocal | backend.InfoTraffic | backend.InfoDropped
+	} else if ip := spec.Local.IP.Addr(); spec.Family == backend.Inet && (!ip.IsValid() || ip.IsUnspecified()) {
+		spec.Info = backend.InfoLocal // for answers
+	}
+	if c.packetTimes {
+		spec.Info |= backend.InfoTime
+	}
 	h, err := l.openLocal(spec)
 	if err != nil {
 		return nil, err
 	}
 	e := &PacketEndpoint{loop: l, h: h, netw: netw, v6: spec.IPv6, dual: spec.Dual}
 	e.rd.e, e.wr.e = e, e
-	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd, Max: int32(c.maxDatagram)}
-	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr, Addr: &e.wr.to}
+	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd}
+	if e.rd.most = c.maxDatagram; e.rd.most == 0 {
+		e.rd.most = 64 << 10
+	}
+	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr}
+	e.wr.flushing = Call{loop: l, fn: e.wr.flush, internal: true}
+	e.wr.flushing.state.Store(callRan)
 	e.wr.high, e.wr.low = 64<<10, 16<<10
 	if c.marks {
 		e.wr.high, e.wr.low = int(c.high), int(c.low)
+	}
+	if c, ok := l.be.(backend.Controller); ok {
+		if e.sock.of, err = c.Socket(h); err != nil {
+			l.shutHandle(h, backend.CloseFlat)
+			return nil, err
+		}
 	}
 	e.addr = spec.Local
 	if spec.Local.Family != backend.Inet || spec.Local.IP.Port() == 0 { // the system knows more
@@ -373,18 +400,22 @@ func (e *PacketEndpoint) lose(err error) {
 	if e.lost {
 		return
 	}
+	e.wr.last()
+	if e.lost {
+		return
+	}
 	e.lost, e.reason = true, err
 	e.rd.stop()
 	e.wr.drop()
 	if e.feed != nil {
 		e.feed.close(true)
 	} else {
-		e.loop.shutHandle(e.h, backend.CloseFlat)
+		e.sock.shut(func() { e.loop.shutHandle(e.h, backend.CloseFlat) })
 	}
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)
 		p := e.proto
-		e.proto, e.failer, e.cutter, e.pauser, e.drainer = nil, nil, nil, nil, nil
+		e.proto, e.failer, e.cutter, e.knower, e.pauser, e.drainer = nil, nil, nil, nil, nil, nil
 		defer e.guard("EndpointLost")
 		p.EndpointLost(e.reason)
 	})

@@ -74,6 +74,7 @@ type Loop struct {
 	debug     *debugger     // nil unless asked for
 	hosted    bool          // a host watches PollFD
 	turning   bool          // inside turn
+	turns     uint64        // that there were
 	dropped   int           // calls that Close did not run
 	failing   bool          // inside a ConnectFailed with ErrLoopClosed
 	locked    uint64        // the thread that Turn keeps its goroutine locked to; 0: none
@@ -227,6 +228,7 @@ func (l *Loop) leave() {
 // turn is the loop.
 func (l *Loop) turn(wait time.Duration) error {
 	l.turning = true
+	l.turns++
 	l.now = l.be.Now()
 	l.takePosts()
 	if err := l.readFirst(); err != nil {

@@ -104,6 +104,7 @@ type connConfig struct {
 
 	reuseAddr   bool
 	broadcast   int
+	packetTimes bool
 	maxDatagram int
 	groups      []netip.Addr
 	groupDevice string
@@ -369,6 +370,9 @@ func WithGroups(device string, groups ...netip.Addr) Option {
 func WithMaxDatagram(bytes int) Option {
 	return func(c *connConfig) { c.number("WithMaxDatagram", &c.maxDatagram, bytes, 1, 64<<10) }
 }
+
+// WithPacketTimes asks the system when it received each datagram: see PacketInfo.
+func WithPacketTimes() Option { return func(c *connConfig) { c.packetTimes = true } }
 
 // WithTimeout bounds a whole connect; the default, 0, sets no bound.
 func WithTimeout(d time.Duration) Option {

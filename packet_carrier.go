@@ -1,6 +1,12 @@
 package weir
 
-import "runtime/debug"
+import (
+	"errors"
+	"math"
+	"runtime/debug"
+
+	"github.com/weir-io/weir/internal/backend"
+)
 
 // PacketCarrier moves the datagrams of an endpoint that is not one of the loop's own
 // sockets: it is the upper side of a layer, or a foreign source. The endpoint itself,
@@ -20,7 +26,9 @@ import "runtime/debug"
 //
 //	Below() *PacketEndpoint
 //
-// gives its endpoint the address, the groups and the marks of the endpoint below. One that keeps datagrams for a time is a Holder.
+// gives its endpoint the address, the groups and the marks of the endpoint below. One
+// that keeps datagrams for a time is a Holder, and one that can say from where a
+// datagram leaves is a PacketInfoCarrier.
 type PacketCarrier interface {
 	// SendTo takes a datagram, which is lent until it returns. If taken is false, the
 	// endpoint keeps the datagram, and SendTo is not called again before the carrier
@@ -39,13 +47,24 @@ type PacketCarrier interface {
 	Close(abort bool)
 }
 
+// PacketInfoCarrier is a PacketCarrier that takes what else is asked for of a datagram.
+// On an endpoint of another carrier, SendInfo with a PacketInfo that is not zero fails
+// with errors.ErrUnsupported.
+type PacketInfoCarrier interface {
+	PacketCarrier
+	// SendInfo is called instead of SendTo, always: *info is zero if nothing is asked
+	// for. It is lent until the call returns.
+	SendInfo(p []byte, to PacketAddr, info *PacketInfo) (taken bool, err error)
+}
+
 // PacketFeed is a carrier's side of the endpoint that it carries. Its methods belong to
 // the loop's goroutine.
 type PacketFeed struct {
 	e     *PacketEndpoint
 	c     PacketCarrier
-	below *PacketEndpoint // nil: nothing of weir's is below
-	most  int             // bytes of a datagram that are taken; 0: as many as come
+	asker PacketInfoCarrier // the same; nil: it is none
+	below *PacketEndpoint   // nil: nothing of weir's is below
+	info  PacketInfo        // of the datagram that asker takes
 
 	held      []heldPacket // delivered while the protocol could not take them
 	heldBytes int
@@ -78,7 +97,11 @@ func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...Option) (
 	e := &PacketEndpoint{loop: l, netw: "packets"}
 	e.rd.e, e.wr.e = e, e
 	e.wr.high, e.wr.low = 64<<10, 16<<10
-	e.feed = &PacketFeed{e: e, c: c, most: cfg.maxDatagram}
+	e.feed = &PacketFeed{e: e, c: c}
+	e.feed.asker, _ = c.(PacketInfoCarrier)
+	if e.rd.most = cfg.maxDatagram; e.rd.most == 0 {
+		e.rd.most = math.MaxInt
+	}
 	if b, ok := c.(interface{ Below() *PacketEndpoint }); ok && b.Below() != nil {
 		u := b.Below()
 		e.feed.below = u
@@ -106,20 +129,34 @@ func (f *PacketFeed) Begin() {
 
 // Deliver hands a datagram to the protocol. p is lent until Deliver returns. Before
 // Begin and after the end it is dropped.
-func (f *PacketFeed) Deliver(p []byte, from PacketAddr) { f.deliver(heldPacket{data: p, from: from}) }
+func (f *PacketFeed) Deliver(p []byte, from PacketAddr) { f.DeliverInfo(p, from, nil) }
+
+// DeliverInfo is Deliver for a datagram of which more is known: a protocol that is a
+// PacketInfoReceiver gets a copy of *info, and an answer that the protocol sends inside
+// the callback leaves from info.Local. A nil info is what Deliver says.
+func (f *PacketFeed) DeliverInfo(p []byte, from PacketAddr, info *PacketInfo) {
+	h := heldPacket{data: p, from: from}
+	switch {
+	case info != nil:
+		h.info = *info
+	case f.e.knower != nil:
+		h.info = f.e.infoOf(nil)
+	}
+	f.deliver(&h)
+}
 
 // DeliverTruncated is Deliver for the beginning of a datagram that was longer.
 func (f *PacketFeed) DeliverTruncated(p []byte, from PacketAddr) {
-	f.deliver(heldPacket{data: p, from: from, truncated: true})
+	f.deliver(&heldPacket{data: p, from: from, truncated: true})
 }
 
-func (f *PacketFeed) deliver(p heldPacket) {
+func (f *PacketFeed) deliver(p *heldPacket) {
 	e := f.e
 	if !e.made || e.ended() {
 		return
 	}
-	if f.most > 0 && len(p.data) > f.most {
-		p.data, p.truncated = p.data[:f.most], true
+	if most := e.rd.most; len(p.data) > most {
+		p.data, p.truncated = p.data[:most:most], true
 	}
 	if !e.rd.paused && !f.inside && len(f.held) == 0 {
 		f.handOver(p)
@@ -129,29 +166,20 @@ func (f *PacketFeed) deliver(p heldPacket) {
 		f.dropped++
 		return
 	}
-	p.data = append([]byte(nil), p.data...)
-	f.held = append(f.held, p)
-	f.heldBytes += len(p.data)
+	kept := *p
+	kept.data = append([]byte(nil), p.data...)
+	f.held = append(f.held, kept)
+	f.heldBytes += len(kept.data)
 	if !e.rd.paused && len(f.held) == 1 {
 		e.loop.internalCall(f.resume) // delivered from inside the protocol's own call
 	}
 }
 
 // handOver calls the protocol.
-func (f *PacketFeed) handOver(p heldPacket) {
-	e := f.e
+func (f *PacketFeed) handOver(p *heldPacket) {
 	f.inside = true
 	defer func() { f.inside = false }()
-	switch {
-	case !p.truncated:
-		defer e.guard("PacketReceived")
-		e.proto.PacketReceived(p.data, p.from)
-	case e.cutter != nil:
-		defer e.guard("PacketTruncated")
-		e.cutter.PacketTruncated(p.data, p.from)
-	default:
-		e.failed(ErrTruncated, p.from)
-	}
+	f.e.rd.deliver(p)
 }
 
 // Dropped is how many datagrams were delivered while the protocol had paused reading,
@@ -176,7 +204,7 @@ func (f *PacketFeed) Writable() {
 	f.draining = true
 	for !e.lost && !w.idle() {
 		q := w.queue[w.head]
-		taken, err := f.send(w.mem[q.off:q.end:q.end], q.to)
+		taken, err := f.send(w.mem[q.off:q.end:q.end], q.to, &q.info)
 		if e.lost || !taken {
 			break
 		}
@@ -214,21 +242,21 @@ func (f *PacketFeed) Closed(err error) {
 	}
 }
 
-// sendTo is the endpoint's SendTo, which has seen that it is open.
-func (f *PacketFeed) sendTo(p []byte, to PacketAddr) error {
+// sendTo is the endpoint's SendTo, or SendInfo if explicit. Either has seen that the
+// endpoint is open.
+func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info backend.PacketInfo, explicit bool) error {
 	e := f.e
-	u := f.below
-	for u != nil && u.feed != nil {
-		u = u.feed.below
-	}
-	if u != nil { // else the carrier knows
-		if err := u.fits(to); err != nil {
+	if u := e.bottom(); u != nil { // else the carrier knows
+		if err := u.fits(p, to); err != nil {
 			return e.sendError(err, to)
 		}
 	}
+	if explicit && f.asker == nil && info != (backend.PacketInfo{}) {
+		return e.sendError(errors.ErrUnsupported, to)
+	}
 	w := &e.wr
 	if w.idle() {
-		if taken, err := f.send(p, to); taken {
+		if taken, err := f.send(p, to, &info); taken {
 			return err
 		}
 	} else if w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh {
@@ -237,13 +265,13 @@ func (f *PacketFeed) sendTo(p []byte, to PacketAddr) error {
 	if e.ended() {
 		return ErrClosed // the carrier ended it
 	}
-	w.push(p, to)
+	w.push(p, to, info)
 	w.crossed()
 	return nil
 }
 
 // send has the carrier take a datagram.
-func (f *PacketFeed) send(p []byte, to PacketAddr) (taken bool, err error) {
+func (f *PacketFeed) send(p []byte, to PacketAddr, info *backend.PacketInfo) (taken bool, err error) {
 	if f.full || f.gone {
 		return false, nil
 	}
@@ -254,7 +282,16 @@ func (f *PacketFeed) send(p []byte, to PacketAddr) (taken bool, err error) {
 			taken, err = true, e
 		}
 	}()
-	taken, err = f.c.SendTo(p, to)
+	if f.asker == nil {
+		taken, err = f.c.SendTo(p, to)
+	} else {
+		outer := f.info // of a datagram whose SendInfo has led here
+		f.info = PacketInfo{
+			Local: info.Local, Interface: int(info.Interface), Traffic: info.Traffic, HasTraffic: info.HasTraffic,
+		}
+		taken, err = f.asker.SendInfo(p, to, &f.info)
+		f.info = outer
+	}
 	f.full = !taken
 	f.owes = f.owes || taken
 	return taken, err
@@ -275,7 +312,7 @@ func (f *PacketFeed) resume() {
 		p := f.held[0]
 		f.held = f.held[1:]
 		f.heldBytes -= len(p.data)
-		f.handOver(p)
+		f.handOver(&p)
 	}
 	if len(f.held) == 0 || f.e.ended() {
 		f.held, f.heldBytes = nil, 0

@@ -14,6 +14,7 @@ import (
 // asks to be spared what is sent to groups that only others on this machine are
 // in, which a socket bound to every address gets otherwise (IP_MULTICAST_ALL).
 func prepareDatagram(fd int, spec *backend.Spec) error {
+	PrepareInfo(fd, spec)
 	if spec.Family != backend.Inet {
 		return nil
 	}
@@ -31,22 +32,6 @@ func prepareDatagram(fd int, spec *backend.Spec) error {
 		return err
 	}
 	return setInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-}
-
-// RecvFrom takes a datagram without waiting and its sender into from. The count
-// is the datagram's length, which is above len(p) where it was cut.
-func RecvFrom(fd int, p []byte, from *Sockaddr) (int, syscall.Errno) {
-	for {
-		from.Clear()
-		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(base(p)), uintptr(len(p)),
-			unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(from.Pointer()), uintptr(unsafe.Pointer(&from.n)))
-		if errno == 0 {
-			return int(n), 0
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
 }
 
 // SendTo sends the pieces as one datagram without waiting; at most 64 of them
@@ -99,9 +84,9 @@ type ErrorReader struct {
 }
 
 // RecvError takes what the network said of a datagram, and stores in to where
-// that went. The errno is 0 where there is nothing. What the socket told the
-// sender itself is left out.
-func (r *ErrorReader) RecvError(fd int, to *Sockaddr) syscall.Errno {
+// that went. The errno is 0 where there is nothing; mtu, with EMSGSIZE, is the size
+// of packets that would pass. What the socket told the sender itself is left out.
+func (r *ErrorReader) RecvError(fd int, to *Sockaddr) (errno syscall.Errno, mtu int) {
 	for {
 		to.Clear()
 		r.iov.Base = &r.data[0]
@@ -115,11 +100,11 @@ func (r *ErrorReader) RecvError(fd int, to *Sockaddr) syscall.Errno {
 			continue
 		}
 		if errno != 0 {
-			return 0
+			return 0, 0
 		}
 		to.n = r.hdr.Namelen
-		if e := r.cause(int(r.hdr.Controllen)); e != 0 {
-			return e
+		if e, mtu := r.cause(int(r.hdr.Controllen)); e != 0 {
+			return e, mtu
 		}
 	}
 }
@@ -137,28 +122,24 @@ const (
 	originICMP6 = 3
 )
 
-func (r *ErrorReader) cause(n int) syscall.Errno {
+func (r *ErrorReader) cause(n int) (errno syscall.Errno, mtu int) {
 	const size = int(unsafe.Sizeof(extendedError{}))
-	for rest := r.control[:min(n, len(r.control))]; len(rest) >= unix.SizeofCmsghdr; {
-		// The kernel aligns the messages; they may have been cut, so nothing
-		// is taken for granted.
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
-		length := int(h.Len)
-		if length < unix.SizeofCmsghdr || length > len(rest) {
-			return 0
+	controls(r.control[:min(n, len(r.control))], func(level, kind int32, p []byte) {
+		isError := level == unix.IPPROTO_IP && kind == unix.IP_RECVERR ||
+			level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR
+		if !isError || len(p) < size {
+			return
 		}
-		isError := h.Level == unix.IPPROTO_IP && h.Type == unix.IP_RECVERR ||
-			h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_RECVERR
-		if isError && length >= unix.CmsgLen(size) {
-			e := (*extendedError)(unsafe.Pointer(&rest[unix.CmsgLen(0)]))
-			if e.origin == originICMP || e.origin == originICMP6 {
-				return syscall.Errno(e.errno)
-			}
-			return 0
+		e := (*extendedError)(unsafe.Pointer(&p[0]))
+		if e.origin != originICMP && e.origin != originICMP6 {
+			return
 		}
-		rest = rest[min(unix.CmsgSpace(length-unix.CmsgLen(0)), len(rest)):]
-	}
-	return 0
+		errno = syscall.Errno(e.errno)
+		if errno == unix.EMSGSIZE {
+			mtu = int(e.info)
+		}
+	})
+	return errno, mtu
 }
 
 // Source returns the address from which something would be sent to an address,
@@ -214,3 +195,15 @@ func Group(fd int, group netip.Addr, device string, join bool) error {
 	}
 	return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index))
 }
+
+// OptionsOf is the descriptor of a socket as a backend.Socket.
+type OptionsOf int
+
+// Control implements backend.Socket.
+func (d OptionsOf) Control(f func(fd uintptr)) error {
+	f(uintptr(d))
+	return nil
+}
+
+// SetOption implements backend.Socket.
+func (d OptionsOf) SetOption(o backend.Option, value int) error { return SetOption(int(d), o, value) }

@@ -174,12 +174,15 @@ func (f *faulty) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 }
 
 // put hands a datagram on.
-func (f *faulty) put(dir int, p []byte, peer weir.PacketAddr) error {
-	if dir == 0 {
-		f.Deliver(p, peer)
+func (f *faulty) put(dir int, p []byte, peer weir.PacketAddr, info *weir.PacketInfo) error {
+	switch {
+	case dir == 0:
+		f.DeliverInfo(p, peer, info)
 		return nil
+	case info == nil:
+		return f.Below().SendTo(p, peer)
 	}
-	return f.Below().SendTo(p, peer)
+	return f.Below().SendInfo(p, peer, info)
 }
 
 func (f *faulty) pumpIn() {
@@ -274,6 +277,8 @@ type parcel struct {
 	seq  uint64
 	data []byte
 	peer weir.PacketAddr
+	info *weir.PacketInfo // nil: nothing is known; &own
+	own  weir.PacketInfo
 	flow *flow[faultyFlow] // that holds it until the next has passed; nil: none does
 	n    uint64            // its number there
 	i    int               // in the line
@@ -313,11 +318,15 @@ func (d *lane) take(p []byte, peer weir.PacketAddr) error {
 	}
 	if len(p) > 0 && d.happens(d.Corrupt, w, n, drawCorrupt) {
 		c.Corrupted.Add(1)
-		changed := d.parcel(p, peer)
+		changed := d.parcel(p, peer, nil)
 		defer d.release(changed)
 		bit := d.draw(w, n, drawBit) % uint64(8*len(p))
 		changed.data[bit/8] ^= 1 << (bit % 8)
 		p = changed.data
+	}
+	info := d.f.Received()
+	if d.dir == 1 {
+		info = d.f.Asked()
 	}
 	copies := 1
 	if d.happens(d.Duplicate, w, n, drawDuplicate) {
@@ -328,14 +337,14 @@ func (d *lane) take(p []byte, peer weir.PacketAddr) error {
 	if held == nil && d.happens(d.Reorder, w, n, drawReorder) && d.room(len(p)) {
 		c.Reordered.Add(1)
 		copies--
-		waits := d.parcel(p, peer)
+		waits := d.parcel(p, peer, info)
 		waits.flow, waits.n = w, n
 		w.data.held[d.dir] = waits
 		d.push(waits, now.Add(d.ReorderWait))
 	}
 	var err error
 	for range copies {
-		if e := d.send(p, peer, w, n, now); e != nil {
+		if e := d.send(p, peer, info, w, n, now); e != nil {
 			err = e
 		}
 	}
@@ -351,16 +360,16 @@ func (d *lane) unhold(p *parcel) {
 	w := p.flow
 	d.remove(p)
 	w.data.held[d.dir] = nil
-	if err := d.send(p.data, p.peer, w, p.n, d.f.loop.Now()); err != nil {
+	if err := d.send(p.data, p.peer, p.info, w, p.n, d.f.loop.Now()); err != nil {
 		d.f.Failed(err, p.peer)
 	}
 	d.release(p)
 }
 
 // send hands a datagram on, at once or after its time on the line.
-func (d *lane) send(p []byte, peer weir.PacketAddr, w *flow[faultyFlow], n uint64, now time.Time) error {
+func (d *lane) send(p []byte, peer weir.PacketAddr, info *weir.PacketInfo, w *flow[faultyFlow], n uint64, now time.Time) error {
 	if !d.delays() {
-		return d.f.put(d.dir, p, peer)
+		return d.f.put(d.dir, p, peer, info)
 	}
 	if !d.room(len(p)) {
 		d.f.counts.Full.Add(1)
@@ -378,7 +387,7 @@ func (d *lane) send(p []byte, peer weir.PacketAddr, w *flow[faultyFlow], n uint6
 	if d.Jitter > 0 {
 		at = at.Add(time.Duration(d.draw(w, n, drawJitter) % uint64(d.Jitter)))
 	}
-	d.push(d.parcel(p, peer), at)
+	d.push(d.parcel(p, peer, info), at)
 	return nil
 }
 
@@ -398,7 +407,7 @@ func (d *lane) next() bool {
 		return true
 	}
 	d.remove(p)
-	if err := d.f.put(d.dir, p.data, p.peer); err != nil {
+	if err := d.f.put(d.dir, p.data, p.peer, p.info); err != nil {
 		d.f.Failed(err, p.peer)
 	}
 	d.release(p)
@@ -440,7 +449,7 @@ func (d *lane) clear() {
 }
 
 // parcel makes a copy of a datagram.
-func (d *lane) parcel(data []byte, peer weir.PacketAddr) *parcel {
+func (d *lane) parcel(data []byte, peer weir.PacketAddr, info *weir.PacketInfo) *parcel {
 	var p *parcel
 	if n := len(d.free); n > 0 {
 		p = d.free[n-1]
@@ -449,6 +458,10 @@ func (d *lane) parcel(data []byte, peer weir.PacketAddr) *parcel {
 		p = &parcel{}
 	}
 	p.data, p.peer = append(p.data[:0], data...), peer
+	if info != nil {
+		p.own = *info
+		p.info = &p.own
+	}
 	return p
 }
 

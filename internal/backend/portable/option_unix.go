@@ -106,6 +106,7 @@ func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
 		return err
 	}
 	ctl := rc.Control(func(fd uintptr) {
+		prepareInfo(int(fd), spec)
 		if spec.ReuseAddr {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		}

@@ -64,6 +64,8 @@ type inbox struct {
 	bytes     int
 	fullUntil int64 // nothing can be sent before
 	groups    []netip.Addr
+	piece     [1][]byte // of a datagram being sent
+	info      backend.Infos
 }
 
 func (in *inbox) drop(w *World) {
@@ -80,18 +82,35 @@ func (in *inbox) pop() uint32 {
 	return i
 }
 
-// sendTo sends a datagram. It returns false where that has to wait.
+// sendTo sends a datagram, the first where there are many. It returns false where
+// that has to wait.
 func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool {
 	w, r := b.w, &b.w.random[forDatagrams]
+	addr, vec := op.Addr, op.Vec
+	var info backend.PacketInfo
+	many := len(op.Packets) > 0
+	if many && s.inbox != nil {
+		p := &op.Packets[0]
+		addr, info = &p.To, p.Info
+		s.inbox.piece[0] = p.Data
+		vec = s.inbox.piece[:]
+		defer func() { s.inbox.piece[0] = nil }()
+	}
 	if r.chance(w.faults.SendWait) {
 		s.inbox.fullUntil = w.after(1 + r.upTo(waitMax))
 		w.push(s.inbox.fullUntil, event{kind: evRoom, s: s, gen: s.gen})
 		return false
 	}
-	to, errno := s.reach(op.Addr)
-	n := total(op.Vec)
+	to, errno := s.reach(addr)
+	n := total(vec)
+	local := info.Local.Unmap()
 	switch {
 	case errno != 0:
+	case info.HasTraffic:
+		b.result(s, op, c, 0, backend.ErrUnsupported)
+		return true
+	case local.IsValid() && (!s.host.owns(local) || local.Is4() != to.Addr().Is4()):
+		errno = syscall.EINVAL
 	case n > datagramMax:
 		errno = syscall.EMSGSIZE
 	case r.chance(w.faults.SendNoBuffer):
@@ -105,11 +124,17 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 	if own := s.local.IP.Addr().Unmap(); own.IsValid() && !own.IsUnspecified() {
 		src = own
 	}
-	for _, p := range op.Vec {
+	if local.IsValid() {
+		src = local
+	}
+	for _, p := range vec {
 		w.trace.bytes(p)
 	}
 	w.stats.Bytes += n
-	w.launch(s.host, netip.AddrPortFrom(src, s.local.IP.Port()), to, op.Vec)
+	w.launch(s.host, netip.AddrPortFrom(src, s.local.IP.Port()), to, vec)
+	if many {
+		n = 1
+	}
 	b.result(s, op, c, n, nil)
 	return true
 }
@@ -335,6 +360,14 @@ func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) boo
 	*peer = backend.Addr{Family: backend.Inet, IP: p.from}
 	b.result(s, op, c, n, nil)
 	c.Buf, c.Peer, c.Truncated = buf, peer, n < len(p.data)
+	if s.inbox.info&backend.InfoLocal != 0 {
+		info := &b.infos[b.npeers-1]
+		*info = backend.PacketInfo{Local: p.to.Addr().Unmap(), Dest: p.to.Addr().Unmap()}
+		if info.Dest.IsMulticast() {
+			info.Local, _ = s.host.source(p.from.Addr())
+		}
+		c.Info = info
+	}
 	w.packets.drop(i)
 	return true
 }
