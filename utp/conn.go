@@ -246,8 +246,8 @@ func (c *conn) onlyEndLeft() bool {
 
 // whileLingering repeats what the peer has missed.
 func (c *conn) whileLingering(p *packet, now, since time.Duration) {
-	// Its timeouts double, and the answer to the next may be lost too.
-	c.goneAt = max(c.goneAt, now+min(4*since, lingerMost))
+	// Its timeouts double, and its next four tries come within 30 times the last.
+	c.goneAt = max(c.goneAt, now+min(max(30*since, lingerLeast), lingerMost))
 	switch p.kind {
 	case kindData:
 		if p.seq.after(c.ackNr) {
@@ -368,7 +368,7 @@ func (c *conn) linger() {
 	}
 	c.flushAck()
 	c.release()
-	c.goneAt = c.ep.now() + min(max(4*c.rto(), lingerLeast), lingerMost)
+	c.goneAt = c.ep.now() + lingerLeast
 	c.ep.lingers(c)
 	c.arm()
 	feed := c.feed

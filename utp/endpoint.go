@@ -253,7 +253,7 @@ func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
 	if e.halfN >= e.cfg.HalfOpen {
 		e.dropOldest(&e.half, synReceived)
 	}
-	if len(e.all) >= e.cfg.Connections || e.cfg.PerAddress > 0 && e.from[origin(from.Addr())] >= e.cfg.PerAddress {
+	if e.busy() >= e.cfg.Connections || e.cfg.PerAddress > 0 && e.from[origin(from.Addr())] >= e.cfg.PerAddress {
 		ln.refused++
 		e.refuse(p, from)
 		return
@@ -305,9 +305,13 @@ func (e *Endpoint) dropOldest(q *[]*conn, ph phase) {
 	}
 }
 
+// busy is how many connections count towards Config.Connections.
+func (e *Endpoint) busy() int { return len(e.all) - e.lingerN }
+
 // lingers notes a connection that repeats acknowledgements.
 func (e *Endpoint) lingers(c *conn) {
 	e.transportGone(c)
+	e.uncount(c)
 	if e.lingerN >= lingerers {
 		e.dropOldest(&e.lingering, lingering)
 	}
@@ -349,13 +353,21 @@ func (e *Endpoint) forget(c *conn) {
 	e.all[c.at], moved.at = moved, c.at
 	e.all[last] = nil
 	e.all = e.all[:last]
-	if c.ln != nil {
-		o := origin(c.peer.Addr())
-		if e.from[o]--; e.from[o] <= 0 {
-			delete(e.from, o)
-		}
+	if c.was != lingering {
+		e.uncount(c)
 	}
 	e.checkClosed()
+}
+
+// uncount takes a connection out of those of its peer's address.
+func (e *Endpoint) uncount(c *conn) {
+	if c.ln == nil {
+		return
+	}
+	o := origin(c.peer.Addr())
+	if e.from[o]--; e.from[o] <= 0 {
+		delete(e.from, o)
+	}
 }
 
 // transportGone tells the listener.
@@ -431,7 +443,7 @@ func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error))
 	switch {
 	case e.lost || e.closing:
 		err = weir.ErrClosed
-	case len(e.all) >= e.cfg.Connections:
+	case e.busy() >= e.cfg.Connections:
 		err = ErrTooMany
 	}
 	id, free := uint16(0), false
