@@ -67,6 +67,9 @@ func (c *conn) become(p phase) bool {
 	if p <= c.phase {
 		return false
 	}
+	if c.phase == synSent {
+		c.ep.dials--
+	}
 	c.was, c.phase = c.phase, p
 	return true
 }
@@ -321,20 +324,18 @@ func (c *conn) Close(abort bool) {
 	c.closing = true
 	c.queueFin()
 	c.pump(c.ep.now())
-	if c.phase == open && c.ep.loopCloses() {
-		// A loop that closes reads nothing more, so no acknowledgement can come. What
-		// the window has room for has been handed to the system.
-		var err error
-		if c.nxt != c.end {
-			err = weir.ErrLoopClosed
-		}
-		c.finish(err)
-		return
-	}
 	c.maybeDone()
 	if c.phase == open {
 		c.arm()
 	}
+}
+
+// Unsent implements weir.Unsender.
+func (c *conn) Unsent() int {
+	if c.phase != open {
+		return 0
+	}
+	return c.queued
 }
 
 // Reset implements weir.Resetter.

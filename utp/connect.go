@@ -83,8 +83,11 @@ func Connect(l *weir.Loop, network, address string, p weir.Protocol, cfg Config)
 }
 
 func (c *Connecting) soon(f func()) {
-	call := c.l.Soon(f)
-	c.cancel = func() { call.Cancel() }
+	soon(c.l, func() {
+		if !c.over {
+			f()
+		}
+	})
 }
 
 // Stop ends the connect: nothing is called back. It reports false if it was over.

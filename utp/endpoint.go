@@ -54,6 +54,10 @@ type Endpoint struct {
 	lost    bool
 	reason  error
 
+	loopEnds   bool // Loop.Shutdown or Loop.Close has begun
+	loopCloses bool // Loop.Close has
+	dials      int  // connects under way
+
 	bytes   int // that connections keep
 	pool    [][]byte
 	scratch []byte
@@ -126,12 +130,32 @@ func (e *Endpoint) keepAlive() time.Duration {
 	return e.cfg.KeepAlive
 }
 
-// loopCloses reports whether the loop's Close is under way: nothing can be opened on
-// it any more. The network does not exist, so nothing is opened otherwise either.
-func (e *Endpoint) loopCloses() bool {
-	_, err := e.loop.ListenPacket("", "", nil)
-	return errors.Is(err, weir.ErrLoopClosed)
+// LoopEnds implements weir.LoopEnder.
+func (e *Endpoint) LoopEnds(closing bool) {
+	e.loopEnds = true
+	if e.listener != nil {
+		_ = e.listener.Close() // it returns nil
+	}
+	if !closing {
+		return
+	}
+	e.loopCloses = true
+	for i := len(e.all) - 1; i >= 0; i-- {
+		if i >= len(e.all) {
+			continue
+		}
+		switch c := e.all[i]; c.phase {
+		case synSent:
+			c.sendReset()
+			c.refuse(weir.ErrLoopClosed)
+		case synReceived:
+			c.remove()
+		}
+	}
 }
+
+// Connecting implements weir.LoopEnder.
+func (e *Endpoint) Connecting() int { return e.dials }
 
 // hasRoom reports whether connections may keep more.
 func (e *Endpoint) hasRoom() bool { return e.bytes < e.cfg.Memory }
@@ -378,14 +402,16 @@ func (e *Endpoint) transportGone(c *conn) {
 	}
 }
 
+// soon calls f from the loop's queue. It does so while the loop closes, too.
+func soon(l *weir.Loop, f func()) { _ = l.NewNotifier(f).Notify() }
+
 // Dial is a connect in progress. Its methods belong to the loop's goroutine.
 type Dial struct {
-	c       *conn
-	to      netip.AddrPort
-	onMade  func(c *conn)
-	onFail  func(err error)
-	over    bool
-	soonest *weir.Call
+	c      *conn
+	to     netip.AddrPort
+	onMade func(c *conn)
+	onFail func(err error)
+	over   bool
 }
 
 // Dial connects p to a peer. p gets ConnectionMade once the peer has answered, or, if
@@ -407,9 +433,6 @@ func (d *Dial) Stop() bool {
 		return false
 	}
 	d.over = true
-	if d.soonest != nil {
-		d.soonest.Cancel()
-	}
 	if d.c != nil {
 		d.c.sendReset()
 		d.c.remove()
@@ -441,6 +464,8 @@ func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error))
 	d := &Dial{to: to, onMade: made, onFail: failed}
 	var err error
 	switch {
+	case e.loopCloses:
+		err = weir.ErrLoopClosed
 	case e.lost || e.closing:
 		err = weir.ErrClosed
 	case e.busy() >= e.cfg.Connections:
@@ -458,7 +483,7 @@ func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error))
 		err = ErrTooMany
 	}
 	if err != nil {
-		d.soonest = e.loop.Soon(func() { d.failed(err) })
+		soon(e.loop, func() { d.failed(err) })
 		return d
 	}
 	c := &conn{ep: e, peer: to, recvID: id, sendID: id + 1, phase: synSent, dial: d, timed: never}
@@ -468,8 +493,9 @@ func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error))
 	c.initSender(c.synSeq + 1)
 	d.c = c
 	e.add(c)
+	e.dials++
 	if err := c.sendSyn(c.begun); err != nil && !errors.Is(err, weir.ErrSendBufferFull) && !errors.Is(err, syscall.ENOBUFS) {
-		d.soonest = e.loop.Soon(func() {
+		soon(e.loop, func() {
 			if c.phase == synSent {
 				c.refuse(underlying(err))
 			}
