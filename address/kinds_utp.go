@@ -42,8 +42,8 @@ func utpKind() *Kind {
 		Role:    Dial,
 		Summary: "connect over uTP, a stream over UDP that gives way to other traffic",
 		Doc: "The micro transport protocol (BEP 29) with the congestion control LEDBAT (RFC 6817):\n" +
-			"it keeps the queues on its path short, and leaves the line to TCP. Each connection\n" +
-			"has a UDP port of its own. All addresses of a name are tried, both families, racing.\n" +
+			"it keeps the queues on its path short, and leaves the line to TCP. All connections\n" +
+			"share a UDP port, which changes after a pause. All addresses of a name are tried, both families, racing.\n" +
 			"The protocol encrypts nothing: utp:host:port+tls does.",
 		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: append([]OptionDoc{
@@ -71,7 +71,11 @@ func utpKind() *Kind {
 			cfg.ConnectTimeout = p.Duration("connect-timeout")
 			cfg.Resolver = env.Resolver
 			cfg.AddrFilter = env.notItselfUTP
-			c := utp.Connect(env.Loop, "udp"+p.Value("family"), hostPort(p.ArgText()), proto, cfg)
+			dialer := env.UTP
+			if dialer == nil {
+				dialer = utp.NewDialer(env.Loop)
+			}
+			c := dialer.Connect("udp"+p.Value("family"), hostPort(p.ArgText()), proto, cfg)
 			return func() { c.Stop() }
 		},
 	}

@@ -56,8 +56,8 @@ type Config struct {
 	// that wait to be spoken to and do not acknowledge the answer. A SYN can be forged.
 	EarlyAccept bool
 	// Memory is how many bytes all connections together may keep, in both directions;
-	// 64 MiB. At the bound peers are told a window of 0, and Write takes no more than a
-	// packet of each.
+	// 64 MiB. One connection keeps no more than is free. At the bound each may still keep
+	// 6,000 bytes that it got, and Write takes no more than a packet.
 	Memory int
 	// ReceiveWindow is how many bytes one connection keeps that its reader does not
 	// take, and SendWindow how many it has in flight; 1 MiB each.

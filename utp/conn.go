@@ -33,6 +33,7 @@ const never = time.Duration(1<<63 - 1)
 // conn is one connection: the weir.Carrier of its transport.
 type conn struct {
 	ep     *Endpoint
+	cfg    *Config // the endpoint's, or its own
 	peer   netip.AddrPort
 	recvID uint16 // of what comes
 	sendID uint16 // of what leaves
@@ -93,8 +94,8 @@ var ErrSilent error = timeout.New("the peer neither sent anything nor ended its 
 func (c *conn) begin(f weir.Factory) {
 	c.become(open)
 	now := c.ep.now()
-	c.keepAt = now + c.ep.keepAlive()
-	feed, err := c.ep.loop.Carry(c, c.ep.cfg.Options...)
+	c.keepAt = now + c.keepAlive()
+	feed, err := c.ep.loop.Carry(c, c.cfg.Options...)
 	if err != nil {
 		c.remove()
 		return
@@ -134,7 +135,7 @@ func (c *conn) packetIn(p *packet) {
 	}
 	since := now - c.heard
 	c.heard, c.keepTries, c.refused = now, 0, nil
-	c.keepAt = now + c.ep.keepAlive()
+	c.keepAt = now + c.keepAlive()
 	if p.kind == kindReset {
 		if c.phase == synReceived {
 			// It has seen our answer, so it is where it says, and had a connection. What
@@ -483,7 +484,7 @@ func (c *conn) due() {
 		}
 	case synSent:
 		if now >= c.rtoAt {
-			if now-c.begun >= c.ep.cfg.ConnectTimeout {
+			if now-c.begun >= c.cfg.ConnectTimeout {
 				c.refuse(syscall.ETIMEDOUT)
 				return
 			}
@@ -517,7 +518,7 @@ func (c *conn) dueOpen(now time.Duration) {
 	}
 	if c.phase == open && c.fin && c.una == c.end && !c.ended && now >= c.halfAt {
 		if c.blocked() {
-			c.halfAt = now + c.ep.cfg.HalfClose // it cannot send
+			c.halfAt = now + c.cfg.HalfClose // it cannot send
 			return
 		}
 		c.sendReset()
@@ -529,15 +530,18 @@ func (c *conn) dueOpen(now time.Duration) {
 	}
 }
 
+func (c *conn) keepAlive() time.Duration {
+	if c.cfg.KeepAlive < 0 {
+		return never / 2 // now is added to it
+	}
+	return c.cfg.KeepAlive
+}
+
 // keep asks a peer that is silent whether it is there: a packet that it has already
 // makes it answer. It reports false if the connection ended.
 func (c *conn) keep(now time.Duration) bool {
-	if c.ep.keepAlive() == never {
-		c.keepAt = never
-		return true
-	}
 	if c.una != c.nxt {
-		c.keepAt = now + c.ep.keepAlive() // what is in flight asks already
+		c.keepAt = now + c.keepAlive() // what is in flight asks already
 		return true
 	}
 	if c.keepTries++; c.keepTries > keepTries {

@@ -18,7 +18,7 @@ type Addr struct{ netip.AddrPort }
 // Network returns "utp".
 func (Addr) Network() string { return "utp" }
 
-// packetCap is how many bytes a buffer of the pool has.
+// packetCap is how many bytes a buffer of the pool has at least.
 const packetCap = 1500
 
 // poolMax is how many buffers an endpoint keeps for the next packets.
@@ -48,6 +48,7 @@ type Endpoint struct {
 	lingerN   int
 	listener  *Listener
 
+	passing bool // it closes with its last connection
 	paused  bool // the datagrams below have no room
 	waits   bool // and a connection has something to send
 	closing bool
@@ -123,13 +124,6 @@ func (e *Endpoint) micros() uint32 { return uint32(e.now() / time.Microsecond) }
 
 func (e *Endpoint) local() netip.AddrPort { return e.pe.Local().IP }
 
-func (e *Endpoint) keepAlive() time.Duration {
-	if e.cfg.KeepAlive < 0 {
-		return never / 2 // now is added to it
-	}
-	return e.cfg.KeepAlive
-}
-
 // LoopEnds implements weir.LoopEnder.
 func (e *Endpoint) LoopEnds(closing bool) {
 	e.loopEnds = true
@@ -157,18 +151,22 @@ func (e *Endpoint) LoopEnds(closing bool) {
 // Connecting implements weir.LoopEnder.
 func (e *Endpoint) Connecting() int { return e.dials }
 
-// hasRoom reports whether connections may keep more.
-func (e *Endpoint) hasRoom() bool { return e.bytes < e.cfg.Memory }
+// free is how many bytes connections may still keep. One may keep no more than are
+// free, but always keptAlways: those whose readers take nothing leave room for others.
+func (e *Endpoint) free() int { return max(e.cfg.Memory-e.bytes, 0) }
 
-// take lends an empty buffer for a packet.
-func (e *Endpoint) take() []byte {
-	if n := len(e.pool); n > 0 {
+// bufferCap is how many bytes a buffer of the pool has.
+func (e *Endpoint) bufferCap() int { return max(packetCap, e.cfg.MaxPacket) }
+
+// take lends an empty buffer for a packet of at most size bytes.
+func (e *Endpoint) take(size int) []byte {
+	if n := len(e.pool); n > 0 && size <= e.bufferCap() {
 		b := e.pool[n-1]
 		e.pool = e.pool[:n-1]
 		e.bytes += cap(b)
 		return b
 	}
-	b := make([]byte, 0, max(packetCap, e.cfg.MaxPacket))
+	b := make([]byte, 0, max(size, e.bufferCap()))
 	e.bytes += cap(b)
 	return b
 }
@@ -176,7 +174,7 @@ func (e *Endpoint) take() []byte {
 // give takes one back.
 func (e *Endpoint) give(b []byte) {
 	e.bytes -= cap(b)
-	if len(e.pool) < poolMax {
+	if len(e.pool) < poolMax && cap(b) == e.bufferCap() {
 		e.pool = append(e.pool, b[:0])
 	}
 }
@@ -282,7 +280,7 @@ func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
 		e.refuse(p, from)
 		return
 	}
-	c := &conn{ep: e, peer: from, recvID: p.id + 1, sendID: p.id, phase: synReceived, ln: ln, timed: never}
+	c := &conn{ep: e, cfg: &e.cfg, peer: from, recvID: p.id + 1, sendID: p.id, phase: synReceived, ln: ln, timed: never}
 	c.ackAt, c.keepAt, c.halfAt = never, never, never
 	c.begun, c.heard = e.now(), e.now()
 	c.initSender(seq(e.draw()))
@@ -417,7 +415,7 @@ type Dial struct {
 // Dial connects p to a peer. p gets ConnectionMade once the peer has answered, or, if
 // it is a weir.ConnectFailer, ConnectFailed; never from inside.
 func (e *Endpoint) Dial(to netip.AddrPort, p weir.Protocol) *Dial {
-	d := e.dial(to, func(c *conn) { c.begin(func(weir.Transport) weir.Protocol { return p }) }, nil)
+	d := e.dial(to, &e.cfg, func(c *conn) { c.begin(func(weir.Transport) weir.Protocol { return p }) }, nil)
 	d.onFail = func(err error) {
 		e.loop.TellConnectFailed(p, &weir.ConnectError{
 			Network: "utp", Address: to.String(), Stage: weir.StageConnect,
@@ -459,7 +457,7 @@ func (d *Dial) failed(err error) {
 // Config.Connections.
 var ErrTooMany = errors.New("utp: the endpoint has as many connections as Config.Connections allows")
 
-func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error)) *Dial {
+func (e *Endpoint) dial(to netip.AddrPort, cfg *Config, made func(*conn), failed func(error)) *Dial {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	d := &Dial{to: to, onMade: made, onFail: failed}
 	var err error
@@ -486,7 +484,7 @@ func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error))
 		soon(e.loop, func() { d.failed(err) })
 		return d
 	}
-	c := &conn{ep: e, peer: to, recvID: id, sendID: id + 1, phase: synSent, dial: d, timed: never}
+	c := &conn{ep: e, cfg: cfg, peer: to, recvID: id, sendID: id + 1, phase: synSent, dial: d, timed: never}
 	c.ackAt, c.keepAt, c.halfAt = never, never, never
 	c.begun = e.now()
 	c.synSeq = seq(e.draw())
@@ -558,6 +556,9 @@ func (e *Endpoint) Abort() {
 }
 
 func (e *Endpoint) checkClosed() {
+	if e.passing && len(e.all) == 0 {
+		e.closing = true
+	}
 	if e.closing && !e.lost && len(e.all) == 0 && e.pe != nil {
 		_ = e.pe.Close() // it returns nil
 	}

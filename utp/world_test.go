@@ -451,3 +451,101 @@ func TestLastAcks(t *testing.T) {
 		w.atRest(t)
 	}
 }
+
+// TestDialer: connections of one Dialer share a port while there are any, and the one
+// after them gets a new one; each has the Config of its own connect.
+func TestDialer(t *testing.T) {
+	s := weirtest.NewSim(t, 1, weirtest.WithFaults(weirtest.Faults{Latency: 10 * time.Millisecond}))
+	w := newWorld(t, s, utp.Config{PerAddress: 10})
+	var servers []*ear
+	w.listen(t, func(weir.Transport) weir.Protocol {
+		servers = append(servers, &ear{keepOpen: true})
+		return servers[len(servers)-1]
+	})
+	d := utp.NewDialer(s.Host("c").Loop())
+	cfg := utp.Config{Random: chance(3)}
+	var clients []*ear
+	connect := func(n int, cfg utp.Config) {
+		t.Helper()
+		before := len(servers)
+		for range n {
+			c := &ear{send: []byte("hello")}
+			clients = append(clients, c)
+			d.Connect("udp", w.to.String(), c, cfg)
+		}
+		s.Until("the connections", func() bool { return len(servers) == before+n })
+	}
+	port := func(e *ear) string { return e.t.RemoteAddr().String() }
+	connect(8, cfg)
+	hasty := cfg
+	hasty.Timeout = 2 * time.Second
+	connect(1, hasty)
+	for _, e := range servers {
+		if port(e) != port(servers[0]) {
+			t.Errorf("ports %s and %s", port(servers[0]), port(e))
+		}
+	}
+	// Lingering connections do not count towards the bounds of those that are open.
+	for _, c := range clients[:8] {
+		c.t.Loop().Soon(func() { c.t.Close() })
+	}
+	s.Until("the ends", func() bool { return servers[7].ends == 1 })
+	for _, e := range servers[:8] {
+		e.t.Loop().Soon(func() { e.t.Close() })
+	}
+	_ = s.RunFor(time.Second)
+	connect(8, cfg)
+	if port(servers[16]) != port(servers[0]) {
+		t.Error("another port while there was a connection")
+	}
+	s.Partition(s.Host("a"), s.Host("c"))
+	for _, c := range clients[8:] {
+		c.t.Loop().Soon(func() { _, _ = c.t.Write([]byte("more")) })
+	}
+	_ = s.RunFor(5 * time.Second)
+	if clients[8].lost != 1 || clients[9].lost != 0 {
+		t.Errorf("with a Timeout of 2 s it was lost %d times, with 30 s %d times", clients[8].lost, clients[9].lost)
+	}
+	_ = s.RunFor(10 * time.Minute)
+	s.HealAll()
+	connect(1, cfg)
+	if last := servers[len(servers)-1]; port(last) == port(servers[0]) {
+		t.Error("the same port after all had ended")
+	}
+}
+
+// TestMemoryShared: connections whose readers take nothing keep no more than
+// Config.Memory, even if their peers ignore the window, and leave room for others.
+func TestMemoryShared(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	const memory = 400_000
+	w := newWorld(t, s, utp.Config{Memory: memory, ReceiveWindow: 100_000, KeepAlive: -1})
+	var last *ear
+	w.listen(t, func(weir.Transport) weir.Protocol {
+		last = &ear{then: func(t weir.Transport) { t.PauseReading() }}
+		return last
+	})
+	for conn := range uint16(30) {
+		h := newPeer(t, s, w.to)
+		h.send(wire(wSyn, 100*conn, 1<<20, 1, 0))
+		s.Until("the answer", func() bool { return len(h.got) > 0 })
+		_, seq, _ := h.last()
+		for i := range uint16(100) {
+			h.send(wire(wData, 100*conn+1, 1<<20, 2+i, seq-1, noise(1000)...))
+		}
+		_ = s.RunFor(100 * time.Millisecond)
+		if m := w.a.Memory(); m > memory+6000*(int(conn)+1) {
+			t.Fatalf("the endpoint keeps %d bytes", m)
+		}
+	}
+	client := &ear{send: noise(200_000)}
+	w.b.Dial(w.to, client)
+	s.Until("the other connected", func() bool { return client.made == 1 })
+	_ = s.RunFor(time.Second)
+	last.t.Loop().Soon(last.t.ResumeReading)
+	begin := s.Now()
+	s.Until("all of the other's", func() bool { return len(last.got) == 200_000 })
+	if took := s.Now() - begin; took > 30*time.Second {
+		t.Errorf("the other took %v", took)
+	}
+}
