@@ -50,6 +50,7 @@ func utpKind() *Kind {
 			retryDoc(),
 			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that does not answer for so long; 30s without it"},
 			familyDoc(),
+			{Name: "own-port", Type: Flag, Doc: "a UDP port for each connection: BitTorrent's peers close a second one from the same port"},
 		}, utpDocs()...),
 		Example: "utp:seed.example:16881,retry=30s",
 		Check: func(p *Part) *Fault {
@@ -64,6 +65,9 @@ func utpKind() *Kind {
 			if p.Has("retry") {
 				d += ", trying for " + p.Value("retry")
 			}
+			if p.Has("own-port") {
+				d += ", each from a port of its own"
+			}
 			return d + describeUTP(p)
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
@@ -72,7 +76,7 @@ func utpKind() *Kind {
 			cfg.Resolver = env.Resolver
 			cfg.AddrFilter = env.notItselfUTP
 			dialer := env.UTP
-			if dialer == nil {
+			if dialer == nil || p.Has("own-port") {
 				dialer = utp.NewDialer(env.Loop)
 			}
 			c := dialer.Connect("udp"+p.Value("family"), hostPort(p.ArgText()), proto, cfg)

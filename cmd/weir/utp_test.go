@@ -54,14 +54,21 @@ func TestUTPExplain(t *testing.T) {
 	}
 }
 
-// TestUTPShares: the connects of a program come from one port.
+// TestUTPShares: the connects of a program come from one port, unless each is to have
+// its own.
 func TestUTPShares(t *testing.T) {
+	for option, ports := range map[string]int{"": 1, ",own-port": 5} {
+		t.Run(option, func(t *testing.T) { fiveConnects(t, option, ports) })
+	}
+}
+
+func fiveConnects(t *testing.T, option string, ports int) {
 	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	p := start(t, "tcp-listen:127.0.0.1:0", "utp:"+silent.LocalAddr().String())
+	p := start(t, "tcp-listen:127.0.0.1:0", "utp:"+silent.LocalAddr().String()+option)
 	for range 5 {
 		dial(t, p.listening())
 	}
@@ -79,7 +86,7 @@ func TestUTPShares(t *testing.T) {
 			from[peer.String()] = true
 		}
 	}
-	if len(from) != 1 {
+	if len(from) != ports {
 		t.Errorf("5 connects came from %v", from)
 	}
 }
