@@ -274,6 +274,14 @@ func (k *carried) heldHere() int {
 	return 0
 }
 
+// unsent is how many bytes would be lost with an Unsender.
+func (k *carried) unsent() int {
+	if u, ok := k.carrier.(Unsender); ok && !k.isGone && k.phase < phaseShut {
+		return u.Unsent()
+	}
+	return 0
+}
+
 // addr implements lower: the address that a carrier lends.
 func (k *carried) addr(remote bool) net.Addr {
 	type addressed interface {

@@ -13,7 +13,7 @@ import (
 // PacketProtocol gives meaning to datagrams. Its methods are called on the
 // loop's goroutine, one at a time: EndpointMade once, PacketReceived any number
 // of times, EndpointLost once and last. It may also be a PacketFailer, a
-// TruncatedReceiver, a PacketInfoReceiver, a WritePauser and a Drainer.
+// TruncatedReceiver, a PacketInfoReceiver, a WritePauser, a Drainer and a LoopEnder.
 //
 // A panic in PacketReceived, or in one of the optional callbacks, is reported to
 // the loop's error handler and ends nothing: the next datagram comes from
@@ -45,6 +45,21 @@ type PacketFailer interface {
 type TruncatedReceiver interface {
 	// PacketTruncated is PacketReceived for the part of a datagram that fit.
 	PacketTruncated(p []byte, from PacketAddr)
+}
+
+// LoopEnder is a PacketProtocol on which connections stand, as those of uTP do, and that
+// takes part in the end of its loop. Streams of connections that end are the loop's
+// business; the LoopEnder moves their bytes until they have ended.
+type LoopEnder interface {
+	// LoopEnds is called when Loop.Shutdown begins, with closing false, and when
+	// Loop.Close begins, with true. An endpoint that is opened after Shutdown has it
+	// called from inside ListenPacket. No more connections are to be accepted. If
+	// closing, connects under way fail with ErrLoopClosed, and the endpoint goes on
+	// reading until the connections have ended, for as long as Close sends what was
+	// written (WithFlushTime).
+	LoopEnds(closing bool)
+	// Connecting is how many connects are under way. Shutdown waits for them.
+	Connecting() int
 }
 
 var (
@@ -115,6 +130,7 @@ type PacketEndpoint struct {
 	knower  PacketInfoReceiver
 	pauser  WritePauser
 	drainer Drainer
+	ender   LoopEnder
 
 	rd packetReader
 	wr packetWriter
@@ -169,6 +185,27 @@ func (e *PacketEndpoint) attach(p PacketProtocol) {
 	e.knower, _ = p.(PacketInfoReceiver)
 	e.pauser, _ = p.(WritePauser)
 	e.drainer, _ = p.(Drainer)
+	e.ender, _ = p.(LoopEnder)
+	if e.loop.ending != nil {
+		e.loopEnds(false)
+	}
+}
+
+// loopEnds tells a LoopEnder.
+func (e *PacketEndpoint) loopEnds(closing bool) {
+	if e.ender != nil && !e.lost {
+		defer e.guard("LoopEnds")
+		e.ender.LoopEnds(closing)
+	}
+}
+
+// connecting asks a LoopEnder.
+func (e *PacketEndpoint) connecting() int {
+	if e.ender == nil || e.lost {
+		return 0
+	}
+	defer e.guard("Connecting")
+	return e.ender.Connecting()
 }
 
 func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*PacketEndpoint, error) {
@@ -415,7 +452,7 @@ func (e *PacketEndpoint) lose(err error) {
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)
 		p := e.proto
-		e.proto, e.failer, e.cutter, e.knower, e.pauser, e.drainer = nil, nil, nil, nil, nil, nil
+		e.proto, e.failer, e.cutter, e.knower, e.pauser, e.drainer, e.ender = nil, nil, nil, nil, nil, nil, nil
 		defer e.guard("EndpointLost")
 		p.EndpointLost(e.reason)
 	})

@@ -42,14 +42,15 @@ func utpKind() *Kind {
 		Role:    Dial,
 		Summary: "connect over uTP, a stream over UDP that gives way to other traffic",
 		Doc: "The micro transport protocol (BEP 29) with the congestion control LEDBAT (RFC 6817):\n" +
-			"it keeps the queues on its path short, and leaves the line to TCP. Each connection\n" +
-			"has a UDP port of its own. All addresses of a name are tried, both families, racing.\n" +
+			"it keeps the queues on its path short, and leaves the line to TCP. All connections\n" +
+			"share a UDP port, which changes after a pause. All addresses of a name are tried, both families, racing.\n" +
 			"The protocol encrypts nothing: utp:host:port+tls does.",
 		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: append([]OptionDoc{
 			retryDoc(),
 			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that does not answer for so long; 30s without it"},
 			familyDoc(),
+			{Name: "own-port", Type: Flag, Doc: "a UDP port for each connection: BitTorrent's peers close a second one from the same port"},
 		}, utpDocs()...),
 		Example: "utp:seed.example:16881,retry=30s",
 		Check: func(p *Part) *Fault {
@@ -64,6 +65,9 @@ func utpKind() *Kind {
 			if p.Has("retry") {
 				d += ", trying for " + p.Value("retry")
 			}
+			if p.Has("own-port") {
+				d += ", each from a port of its own"
+			}
 			return d + describeUTP(p)
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
@@ -71,7 +75,11 @@ func utpKind() *Kind {
 			cfg.ConnectTimeout = p.Duration("connect-timeout")
 			cfg.Resolver = env.Resolver
 			cfg.AddrFilter = env.notItselfUTP
-			c := utp.Connect(env.Loop, "udp"+p.Value("family"), hostPort(p.ArgText()), proto, cfg)
+			dialer := env.UTP
+			if dialer == nil || p.Has("own-port") {
+				dialer = utp.NewDialer(env.Loop)
+			}
+			c := dialer.Connect("udp"+p.Value("family"), hostPort(p.ArgText()), proto, cfg)
 			return func() { c.Stop() }
 		},
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/sink"
+	"github.com/weir-io/weir/utp"
 )
 
 // Env is the environment that endpoints are opened in. This package only reads
@@ -75,6 +76,9 @@ type Env struct {
 	// because a layer could not agree with the peer; t is the socket's
 	// transport. nil: the loop's error handler is told.
 	Failed func(t weir.Transport, err *weir.AttemptError)
+	// UTP makes the connections of uTP; nil: each comes from a port of its own. Its
+	// loop is Loop.
+	UTP *utp.Dialer
 }
 
 func (env *Env) lookup(key string) (string, bool) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts weir between two libtorrents that speak uTP only, so that both of its ends meet
-# both of theirs. libtorrent checks the file's hashes. Then, if tshark is there, its
-# dissector reads weir's packets. What is not installed is skipped, and named.
+# both of theirs. libtorrent checks the file's hashes. It does so beside 100 peers that
+# stay connected, and over datagrams that are lost, reordered and late. Then, if tshark is
+# there, its dissector reads weir's packets. What is not installed is skipped, and named.
 #
 #   scripts/utppeers.sh           8 MiB, then 50 MiB
 #   MIB=200 scripts/utppeers.sh   one of so many
@@ -23,7 +24,8 @@ done
 }
 go build -o "$tmp/weir" ./cmd/weir || exit 1
 
-start relay utp-listen:16890 utp:127.0.0.1:16881 || exit 1
+# libtorrent takes a second connection from the same port for the same peer.
+start relay utp-listen:16890 utp:127.0.0.1:16881,own-port || exit 1
 shark=
 if have tshark; then
 	tshark -q -i lo -f 'udp port 16890' -c 20000 -w "$tmp/packets" 2>"$tmp/tshark" &
@@ -38,13 +40,22 @@ if have tshark; then
 		sleep 0.05
 	done
 fi
-for mib in ${MIB:-8 50}; do
-	if timeout 100 "$python" "${PEERS:-scripts/utppeers.py}" "$mib" 16890 >"$tmp/out" 2>&1; then
-		say "passed: $(tail -1 "$tmp/out")"
+# transfer WHAT MIB PORT...: one transfer.
+transfer() {
+	local what=$1
+	shift
+	if timeout 100 "$python" "${PEERS:-scripts/utppeers.py}" "$@" >"$tmp/out" 2>&1; then
+		say "passed: $what: $(tail -1 "$tmp/out")"
 	else
-		fail "$mib MiB: $(tail -1 "$tmp/out"); weir: $(tail -1 "$log")"
+		fail "$what, $1 MiB: $(tail -1 "$tmp/out"); weir: $(tail -1 "$log")"
 	fi
+}
+
+for mib in ${MIB:-8 50}; do
+	transfer "alone" "$mib" 16890
 done
+start more tcp-listen:16891 utp:127.0.0.1:16890 && transfer "100 more" 8 16890 16891
+start lossy udp-listen:16895+loss:0.005+reorder:0.05+latency:10ms udp:127.0.0.1:16890 && transfer "0.5 % lost, 5 % reordered, 10 ms late each way" 8 16895
 if [ -n "$shark" ]; then
 	kill -INT "$shark" 2>/dev/null
 	wait "$shark" 2>/dev/null

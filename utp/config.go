@@ -29,10 +29,13 @@ const (
 	// keepTries is how many keep-alives, keepPause apart, a peer may leave unanswered.
 	keepTries = 5
 	keepPause = 3 * time.Second
-	// lingerLeast and lingerMost bound how long a connection whose transport is lost
-	// repeats acknowledgements, lingerers how many do so at once.
-	lingerLeast = 5 * time.Second
-	lingerMost  = time.Minute
+	// lingerLeast is how long a connection whose transport is lost repeats
+	// acknowledgements after the peer was last heard, as TIME_WAIT does: the peer's first
+	// six tries, whose timeouts double, take 63 s if the first was a second. lingerMost
+	// is how long if they have doubled to their most, for four more tries. lingerers is
+	// how many connections do so at once.
+	lingerLeast = 90 * time.Second
+	lingerMost  = 4 * rtoMax
 	lingerers   = 1024
 	// resetsPerSecond bounds the resets that answer packets of no connection.
 	resetsPerSecond = 100
@@ -41,7 +44,7 @@ const (
 // Config is what an endpoint is made with. Each field that is zero has its default.
 type Config struct {
 	// Connections is how many connections there may be at once, those that are being
-	// set up included; 4096. PerAddress is how many of them may have come from one
+	// set up included, but not those that only repeat their last acknowledgements; 4096. PerAddress is how many of them may have come from one
 	// address, or network /64 of IPv6; 256, and below 0 any number. One that is too
 	// many is refused with a reset.
 	Connections, PerAddress int
@@ -53,8 +56,8 @@ type Config struct {
 	// that wait to be spoken to and do not acknowledge the answer. A SYN can be forged.
 	EarlyAccept bool
 	// Memory is how many bytes all connections together may keep, in both directions;
-	// 64 MiB. At the bound peers are told a window of 0, and Write takes no more than a
-	// packet of each.
+	// 64 MiB. One connection keeps no more than is free. At the bound each may still keep
+	// 6,000 bytes that it got, and Write takes no more than a packet.
 	Memory int
 	// ReceiveWindow is how many bytes one connection keeps that its reader does not
 	// take, and SendWindow how many it has in flight; 1 MiB each.

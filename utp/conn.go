@@ -33,6 +33,7 @@ const never = time.Duration(1<<63 - 1)
 // conn is one connection: the weir.Carrier of its transport.
 type conn struct {
 	ep     *Endpoint
+	cfg    *Config // the endpoint's, or its own
 	peer   netip.AddrPort
 	recvID uint16 // of what comes
 	sendID uint16 // of what leaves
@@ -67,6 +68,9 @@ func (c *conn) become(p phase) bool {
 	if p <= c.phase {
 		return false
 	}
+	if c.phase == synSent {
+		c.ep.dials--
+	}
 	c.was, c.phase = c.phase, p
 	return true
 }
@@ -90,8 +94,8 @@ var ErrSilent error = timeout.New("the peer neither sent anything nor ended its 
 func (c *conn) begin(f weir.Factory) {
 	c.become(open)
 	now := c.ep.now()
-	c.keepAt = now + c.ep.keepAlive()
-	feed, err := c.ep.loop.Carry(c, c.ep.cfg.Options...)
+	c.keepAt = now + c.keepAlive()
+	feed, err := c.ep.loop.Carry(c, c.cfg.Options...)
 	if err != nil {
 		c.remove()
 		return
@@ -131,7 +135,7 @@ func (c *conn) packetIn(p *packet) {
 	}
 	since := now - c.heard
 	c.heard, c.keepTries, c.refused = now, 0, nil
-	c.keepAt = now + c.ep.keepAlive()
+	c.keepAt = now + c.keepAlive()
 	if p.kind == kindReset {
 		if c.phase == synReceived {
 			// It has seen our answer, so it is where it says, and had a connection. What
@@ -246,8 +250,8 @@ func (c *conn) onlyEndLeft() bool {
 
 // whileLingering repeats what the peer has missed.
 func (c *conn) whileLingering(p *packet, now, since time.Duration) {
-	// Its timeouts double, and the answer to the next may be lost too.
-	c.goneAt = max(c.goneAt, now+min(4*since, lingerMost))
+	// Its timeouts double, and its next four tries come within 30 times the last.
+	c.goneAt = max(c.goneAt, now+min(max(30*since, lingerLeast), lingerMost))
 	switch p.kind {
 	case kindData:
 		if p.seq.after(c.ackNr) {
@@ -321,20 +325,18 @@ func (c *conn) Close(abort bool) {
 	c.closing = true
 	c.queueFin()
 	c.pump(c.ep.now())
-	if c.phase == open && c.ep.loopCloses() {
-		// A loop that closes reads nothing more, so no acknowledgement can come. What
-		// the window has room for has been handed to the system.
-		var err error
-		if c.nxt != c.end {
-			err = weir.ErrLoopClosed
-		}
-		c.finish(err)
-		return
-	}
 	c.maybeDone()
 	if c.phase == open {
 		c.arm()
 	}
+}
+
+// Unsent implements weir.Unsender.
+func (c *conn) Unsent() int {
+	if c.phase != open {
+		return 0
+	}
+	return c.queued
 }
 
 // Reset implements weir.Resetter.
@@ -368,7 +370,7 @@ func (c *conn) linger() {
 	}
 	c.flushAck()
 	c.release()
-	c.goneAt = c.ep.now() + min(max(4*c.rto(), lingerLeast), lingerMost)
+	c.goneAt = c.ep.now() + lingerLeast
 	c.ep.lingers(c)
 	c.arm()
 	feed := c.feed
@@ -482,7 +484,7 @@ func (c *conn) due() {
 		}
 	case synSent:
 		if now >= c.rtoAt {
-			if now-c.begun >= c.ep.cfg.ConnectTimeout {
+			if now-c.begun >= c.cfg.ConnectTimeout {
 				c.refuse(syscall.ETIMEDOUT)
 				return
 			}
@@ -516,7 +518,7 @@ func (c *conn) dueOpen(now time.Duration) {
 	}
 	if c.phase == open && c.fin && c.una == c.end && !c.ended && now >= c.halfAt {
 		if c.blocked() {
-			c.halfAt = now + c.ep.cfg.HalfClose // it cannot send
+			c.halfAt = now + c.cfg.HalfClose // it cannot send
 			return
 		}
 		c.sendReset()
@@ -528,15 +530,18 @@ func (c *conn) dueOpen(now time.Duration) {
 	}
 }
 
+func (c *conn) keepAlive() time.Duration {
+	if c.cfg.KeepAlive < 0 {
+		return never / 2 // now is added to it
+	}
+	return c.cfg.KeepAlive
+}
+
 // keep asks a peer that is silent whether it is there: a packet that it has already
 // makes it answer. It reports false if the connection ended.
 func (c *conn) keep(now time.Duration) bool {
-	if c.ep.keepAlive() == never {
-		c.keepAt = never
-		return true
-	}
 	if c.una != c.nxt {
-		c.keepAt = now + c.ep.keepAlive() // what is in flight asks already
+		c.keepAt = now + c.keepAlive() // what is in flight asks already
 		return true
 	}
 	if c.keepTries++; c.keepTries > keepTries {

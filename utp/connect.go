@@ -13,8 +13,46 @@ import (
 // raceDelay is how long an address is tried before the next one joins (RFC 8305).
 const raceDelay = 250 * time.Millisecond
 
+// Dialer connects from one endpoint for each address family, so that any number of
+// connections takes one descriptor of each. An endpoint is opened by the connect that
+// needs it, whose Config it has, at a port that the system picks. It is closed when its
+// last connection has ended and has repeated its last acknowledgements for long enough;
+// the next one gets another port. The methods belong to the loop's goroutine.
+type Dialer struct {
+	l         *weir.Loop
+	four, six *Endpoint
+}
+
+// NewDialer makes a Dialer for connections on l.
+func NewDialer(l *weir.Loop) *Dialer { return &Dialer{l: l} }
+
+// Loop is the loop of the connections.
+func (d *Dialer) Loop() *weir.Loop { return d.l }
+
+// endpoint is where connections to a family come from.
+func (d *Dialer) endpoint(six bool, cfg Config) (*Endpoint, error) {
+	at, network, local := &d.four, "udp4", "0.0.0.0:0"
+	if six {
+		at, network, local = &d.six, "udp6", "[::]:0"
+	}
+	if e := *at; e != nil && !e.closing && !e.lost && e.busy() < e.cfg.Connections {
+		return e, nil
+	}
+	e, err := Open(d.l, network, local, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if old := *at; old != nil {
+		old.Close() // it has as many as it may: once they have ended
+	}
+	e.passing = true
+	*at = e
+	return e, nil
+}
+
 // Connecting is a connect in progress. Its methods belong to the loop's goroutine.
 type Connecting struct {
+	d        *Dialer
 	l        *weir.Loop
 	network  string
 	address  string
@@ -23,24 +61,25 @@ type Connecting struct {
 	cancel   func()
 	timer    *weir.Timer
 	left     []netip.AddrPort
-	trying   []*try
+	trying   []*Dial
 	attempts []*weir.AttemptError
 	over     bool
 }
 
-// try is one address that is being tried, from an endpoint of its own.
-type try struct {
-	ep *Endpoint
-	d  *Dial
+// Connect is Dialer.Connect with a Dialer for this connection alone.
+func Connect(l *weir.Loop, network, address string, p weir.Protocol, cfg Config) *Connecting {
+	return NewDialer(l).Connect(network, address, p, cfg)
 }
 
-// Connect connects p to "host:port" over an endpoint of its own, whose port is picked
-// by the system; network is "udp", or "udp4" or "udp6" for one family. The addresses of
-// a name race: the next one joins after 250 ms, or when one has failed. p gets
-// ConnectionMade, or, if it is a weir.ConnectFailer, ConnectFailed with everything that
-// was tried; never from inside.
-func Connect(l *weir.Loop, network, address string, p weir.Protocol, cfg Config) *Connecting {
-	c := &Connecting{l: l, network: network, address: address, cfg: cfg, p: p}
+// Connect connects p to "host:port"; network is "udp", or "udp4" or "udp6" for one
+// family. The addresses of a name race: the next one joins after 250 ms, or when one has
+// failed. p gets ConnectionMade, or, if it is a weir.ConnectFailer, ConnectFailed with
+// everything that was tried; never from inside.
+func (d *Dialer) Connect(network, address string, p weir.Protocol, cfg Config) *Connecting {
+	l := d.l
+	c := &Connecting{d: d, l: l, network: network, address: address, p: p}
+	cfg, cfgErr := cfg.withDefaults()
+	c.cfg = cfg
 	host, portText, err := net.SplitHostPort(address)
 	port, perr := strconv.ParseUint(portText, 10, 16)
 	if err == nil && (perr != nil || port == 0) {
@@ -49,6 +88,9 @@ func Connect(l *weir.Loop, network, address string, p weir.Protocol, cfg Config)
 	family := map[string]string{"udp": "ip", "udp4": "ip4", "udp6": "ip6"}[network]
 	if family == "" && err == nil {
 		err = net.UnknownNetworkError(network)
+	}
+	if err == nil {
+		err = cfgErr
 	}
 	if err != nil {
 		c.soon(func() { c.fail(weir.StageName, err) })
@@ -83,8 +125,11 @@ func Connect(l *weir.Loop, network, address string, p weir.Protocol, cfg Config)
 }
 
 func (c *Connecting) soon(f func()) {
-	call := c.l.Soon(f)
-	c.cancel = func() { call.Cancel() }
+	soon(c.l, func() {
+		if !c.over {
+			f()
+		}
+	})
 }
 
 // Stop ends the connect: nothing is called back. It reports false if it was over.
@@ -97,7 +142,7 @@ func (c *Connecting) Stop() bool {
 }
 
 // finish stops everything but one.
-func (c *Connecting) finish(but *try) {
+func (c *Connecting) finish(but *Dial) {
 	c.over = true
 	if c.cancel != nil {
 		c.cancel()
@@ -107,8 +152,7 @@ func (c *Connecting) finish(but *try) {
 	}
 	for _, t := range c.trying {
 		if t != but {
-			t.d.Stop()
-			t.ep.Close()
+			t.Stop()
 		}
 	}
 	c.trying, c.left = nil, nil
@@ -163,24 +207,18 @@ func (c *Connecting) try(to netip.AddrPort) bool {
 			return false
 		}
 	}
-	network, any := "udp4", "0.0.0.0:0"
-	if to.Addr().Is6() {
-		network, any = "udp6", "[::]:0"
-	}
-	ep, err := Open(c.l, network, any, c.cfg)
+	ep, err := c.d.endpoint(to.Addr().Is6(), c.cfg)
 	if err != nil {
 		c.failed(to, weir.StageSocket, err)
 		return false
 	}
-	t := &try{ep: ep}
-	t.d = ep.dial(to,
+	var t *Dial
+	t = ep.dial(to, &c.cfg,
 		func(conn *conn) {
 			c.finish(t)
 			conn.begin(func(weir.Transport) weir.Protocol { return c.p })
-			ep.Close() // once the connection has ended
 		},
 		func(err error) {
-			ep.Close()
 			for i, o := range c.trying {
 				if o == t {
 					c.trying = append(c.trying[:i], c.trying[i+1:]...)
@@ -200,7 +238,7 @@ func (c *Connecting) failed(to netip.AddrPort, stage weir.Stage, err error) {
 	if f, ok := c.p.(weir.AttemptFailer); ok && (len(c.left) > 0 || len(c.trying) > 0) {
 		var next []net.Addr
 		for _, t := range c.trying {
-			next = append(next, Addr{t.d.to})
+			next = append(next, Addr{t.to})
 		}
 		for _, l := range c.left {
 			next = append(next, Addr{l})

@@ -18,7 +18,7 @@ type Addr struct{ netip.AddrPort }
 // Network returns "utp".
 func (Addr) Network() string { return "utp" }
 
-// packetCap is how many bytes a buffer of the pool has.
+// packetCap is how many bytes a buffer of the pool has at least.
 const packetCap = 1500
 
 // poolMax is how many buffers an endpoint keeps for the next packets.
@@ -48,11 +48,16 @@ type Endpoint struct {
 	lingerN   int
 	listener  *Listener
 
+	passing bool // it closes with its last connection
 	paused  bool // the datagrams below have no room
 	waits   bool // and a connection has something to send
 	closing bool
 	lost    bool
 	reason  error
+
+	loopEnds   bool // Loop.Shutdown or Loop.Close has begun
+	loopCloses bool // Loop.Close has
+	dials      int  // connects under way
 
 	bytes   int // that connections keep
 	pool    [][]byte
@@ -119,32 +124,49 @@ func (e *Endpoint) micros() uint32 { return uint32(e.now() / time.Microsecond) }
 
 func (e *Endpoint) local() netip.AddrPort { return e.pe.Local().IP }
 
-func (e *Endpoint) keepAlive() time.Duration {
-	if e.cfg.KeepAlive < 0 {
-		return never / 2 // now is added to it
+// LoopEnds implements weir.LoopEnder.
+func (e *Endpoint) LoopEnds(closing bool) {
+	e.loopEnds = true
+	if e.listener != nil {
+		_ = e.listener.Close() // it returns nil
 	}
-	return e.cfg.KeepAlive
+	if !closing {
+		return
+	}
+	e.loopCloses = true
+	for i := len(e.all) - 1; i >= 0; i-- {
+		if i >= len(e.all) {
+			continue
+		}
+		switch c := e.all[i]; c.phase {
+		case synSent:
+			c.sendReset()
+			c.refuse(weir.ErrLoopClosed)
+		case synReceived:
+			c.remove()
+		}
+	}
 }
 
-// loopCloses reports whether the loop's Close is under way: nothing can be opened on
-// it any more. The network does not exist, so nothing is opened otherwise either.
-func (e *Endpoint) loopCloses() bool {
-	_, err := e.loop.ListenPacket("", "", nil)
-	return errors.Is(err, weir.ErrLoopClosed)
-}
+// Connecting implements weir.LoopEnder.
+func (e *Endpoint) Connecting() int { return e.dials }
 
-// hasRoom reports whether connections may keep more.
-func (e *Endpoint) hasRoom() bool { return e.bytes < e.cfg.Memory }
+// free is how many bytes connections may still keep. One may keep no more than are
+// free, but always keptAlways: those whose readers take nothing leave room for others.
+func (e *Endpoint) free() int { return max(e.cfg.Memory-e.bytes, 0) }
 
-// take lends an empty buffer for a packet.
-func (e *Endpoint) take() []byte {
-	if n := len(e.pool); n > 0 {
+// bufferCap is how many bytes a buffer of the pool has.
+func (e *Endpoint) bufferCap() int { return max(packetCap, e.cfg.MaxPacket) }
+
+// take lends an empty buffer for a packet of at most size bytes.
+func (e *Endpoint) take(size int) []byte {
+	if n := len(e.pool); n > 0 && size <= e.bufferCap() {
 		b := e.pool[n-1]
 		e.pool = e.pool[:n-1]
 		e.bytes += cap(b)
 		return b
 	}
-	b := make([]byte, 0, max(packetCap, e.cfg.MaxPacket))
+	b := make([]byte, 0, max(size, e.bufferCap()))
 	e.bytes += cap(b)
 	return b
 }
@@ -152,7 +174,7 @@ func (e *Endpoint) take() []byte {
 // give takes one back.
 func (e *Endpoint) give(b []byte) {
 	e.bytes -= cap(b)
-	if len(e.pool) < poolMax {
+	if len(e.pool) < poolMax && cap(b) == e.bufferCap() {
 		e.pool = append(e.pool, b[:0])
 	}
 }
@@ -253,12 +275,12 @@ func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
 	if e.halfN >= e.cfg.HalfOpen {
 		e.dropOldest(&e.half, synReceived)
 	}
-	if len(e.all) >= e.cfg.Connections || e.cfg.PerAddress > 0 && e.from[origin(from.Addr())] >= e.cfg.PerAddress {
+	if e.busy() >= e.cfg.Connections || e.cfg.PerAddress > 0 && e.from[origin(from.Addr())] >= e.cfg.PerAddress {
 		ln.refused++
 		e.refuse(p, from)
 		return
 	}
-	c := &conn{ep: e, peer: from, recvID: p.id + 1, sendID: p.id, phase: synReceived, ln: ln, timed: never}
+	c := &conn{ep: e, cfg: &e.cfg, peer: from, recvID: p.id + 1, sendID: p.id, phase: synReceived, ln: ln, timed: never}
 	c.ackAt, c.keepAt, c.halfAt = never, never, never
 	c.begun, c.heard = e.now(), e.now()
 	c.initSender(seq(e.draw()))
@@ -305,9 +327,13 @@ func (e *Endpoint) dropOldest(q *[]*conn, ph phase) {
 	}
 }
 
+// busy is how many connections count towards Config.Connections.
+func (e *Endpoint) busy() int { return len(e.all) - e.lingerN }
+
 // lingers notes a connection that repeats acknowledgements.
 func (e *Endpoint) lingers(c *conn) {
 	e.transportGone(c)
+	e.uncount(c)
 	if e.lingerN >= lingerers {
 		e.dropOldest(&e.lingering, lingering)
 	}
@@ -349,13 +375,21 @@ func (e *Endpoint) forget(c *conn) {
 	e.all[c.at], moved.at = moved, c.at
 	e.all[last] = nil
 	e.all = e.all[:last]
-	if c.ln != nil {
-		o := origin(c.peer.Addr())
-		if e.from[o]--; e.from[o] <= 0 {
-			delete(e.from, o)
-		}
+	if c.was != lingering {
+		e.uncount(c)
 	}
 	e.checkClosed()
+}
+
+// uncount takes a connection out of those of its peer's address.
+func (e *Endpoint) uncount(c *conn) {
+	if c.ln == nil {
+		return
+	}
+	o := origin(c.peer.Addr())
+	if e.from[o]--; e.from[o] <= 0 {
+		delete(e.from, o)
+	}
 }
 
 // transportGone tells the listener.
@@ -366,20 +400,22 @@ func (e *Endpoint) transportGone(c *conn) {
 	}
 }
 
+// soon calls f from the loop's queue. It does so while the loop closes, too.
+func soon(l *weir.Loop, f func()) { _ = l.NewNotifier(f).Notify() }
+
 // Dial is a connect in progress. Its methods belong to the loop's goroutine.
 type Dial struct {
-	c       *conn
-	to      netip.AddrPort
-	onMade  func(c *conn)
-	onFail  func(err error)
-	over    bool
-	soonest *weir.Call
+	c      *conn
+	to     netip.AddrPort
+	onMade func(c *conn)
+	onFail func(err error)
+	over   bool
 }
 
 // Dial connects p to a peer. p gets ConnectionMade once the peer has answered, or, if
 // it is a weir.ConnectFailer, ConnectFailed; never from inside.
 func (e *Endpoint) Dial(to netip.AddrPort, p weir.Protocol) *Dial {
-	d := e.dial(to, func(c *conn) { c.begin(func(weir.Transport) weir.Protocol { return p }) }, nil)
+	d := e.dial(to, &e.cfg, func(c *conn) { c.begin(func(weir.Transport) weir.Protocol { return p }) }, nil)
 	d.onFail = func(err error) {
 		e.loop.TellConnectFailed(p, &weir.ConnectError{
 			Network: "utp", Address: to.String(), Stage: weir.StageConnect,
@@ -395,9 +431,6 @@ func (d *Dial) Stop() bool {
 		return false
 	}
 	d.over = true
-	if d.soonest != nil {
-		d.soonest.Cancel()
-	}
 	if d.c != nil {
 		d.c.sendReset()
 		d.c.remove()
@@ -424,14 +457,16 @@ func (d *Dial) failed(err error) {
 // Config.Connections.
 var ErrTooMany = errors.New("utp: the endpoint has as many connections as Config.Connections allows")
 
-func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error)) *Dial {
+func (e *Endpoint) dial(to netip.AddrPort, cfg *Config, made func(*conn), failed func(error)) *Dial {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	d := &Dial{to: to, onMade: made, onFail: failed}
 	var err error
 	switch {
+	case e.loopCloses:
+		err = weir.ErrLoopClosed
 	case e.lost || e.closing:
 		err = weir.ErrClosed
-	case len(e.all) >= e.cfg.Connections:
+	case e.busy() >= e.cfg.Connections:
 		err = ErrTooMany
 	}
 	id, free := uint16(0), false
@@ -446,18 +481,19 @@ func (e *Endpoint) dial(to netip.AddrPort, made func(*conn), failed func(error))
 		err = ErrTooMany
 	}
 	if err != nil {
-		d.soonest = e.loop.Soon(func() { d.failed(err) })
+		soon(e.loop, func() { d.failed(err) })
 		return d
 	}
-	c := &conn{ep: e, peer: to, recvID: id, sendID: id + 1, phase: synSent, dial: d, timed: never}
+	c := &conn{ep: e, cfg: cfg, peer: to, recvID: id, sendID: id + 1, phase: synSent, dial: d, timed: never}
 	c.ackAt, c.keepAt, c.halfAt = never, never, never
 	c.begun = e.now()
 	c.synSeq = seq(e.draw())
 	c.initSender(c.synSeq + 1)
 	d.c = c
 	e.add(c)
+	e.dials++
 	if err := c.sendSyn(c.begun); err != nil && !errors.Is(err, weir.ErrSendBufferFull) && !errors.Is(err, syscall.ENOBUFS) {
-		d.soonest = e.loop.Soon(func() {
+		soon(e.loop, func() {
 			if c.phase == synSent {
 				c.refuse(underlying(err))
 			}
@@ -520,6 +556,9 @@ func (e *Endpoint) Abort() {
 }
 
 func (e *Endpoint) checkClosed() {
+	if e.passing && len(e.all) == 0 {
+		e.closing = true
+	}
 	if e.closing && !e.lost && len(e.all) == 0 && e.pe != nil {
 		_ = e.pe.Close() // it returns nil
 	}

@@ -31,6 +31,8 @@ func (e *Endpoint) Listen(f weir.Factory) (*Listener, error) {
 	switch {
 	case e.lost || e.closing:
 		return nil, weir.ErrClosed
+	case e.loopEnds:
+		return nil, weir.ErrLoopClosed
 	case e.listener != nil:
 		return nil, ErrListening
 	}

@@ -7,6 +7,9 @@ const (
 	ackDelay = 100 * time.Millisecond
 	// ackEvery is how many packets are acknowledged at once.
 	ackEvery = 2
+	// keptAlways is how many bytes a connection may keep though the endpoint has no
+	// memory left.
+	keptAlways = 4 * packetCap
 )
 
 // inPacket is a packet that came before one that is missing.
@@ -31,10 +34,12 @@ type receiver struct {
 
 // room is the window that the peer is told.
 func (c *conn) room() int {
-	if !c.ep.hasRoom() {
-		return 0
-	}
-	return max(c.ep.cfg.ReceiveWindow-len(c.kept)-c.earlyN, 0)
+	return max(min(c.cfg.ReceiveWindow, max(c.ep.free(), keptAlways))-len(c.kept)-c.earlyN, 0)
+}
+
+// crowded reports whether it keeps as much as it may.
+func (c *conn) crowded() bool {
+	return len(c.kept)+c.earlyN >= min(c.cfg.ReceiveWindow, max(c.ep.free(), keptAlways))
 }
 
 // dataIn handles a packet that has bytes, or is the end.
@@ -46,7 +51,7 @@ func (c *conn) dataIn(p *packet, now time.Duration) {
 		return
 	case ahead > packetsMax:
 		return
-	case len(p.data) > 0 && len(c.kept)+c.earlyN >= c.ep.cfg.ReceiveWindow && (ahead > 1 || c.blocked()):
+	case len(p.data) > 0 && (ahead > 1 || c.blocked()) && c.crowded():
 		c.ackNow() // it ignores the window, or probes it
 		return
 	case ahead > 1:
@@ -84,7 +89,7 @@ func (c *conn) dataIn(p *packet, now time.Duration) {
 
 // keepEarly keeps a packet that came before one that is missing.
 func (c *conn) keepEarly(p *packet, ahead int) {
-	if !c.ep.hasRoom() || len(p.data) > packetCap {
+	if len(c.kept)+c.early*packetCap >= c.ep.free() {
 		return
 	}
 	if c.in == nil {
@@ -96,7 +101,7 @@ func (c *conn) keepEarly(p *packet, ahead int) {
 	}
 	*q = inPacket{here: true, fin: p.kind == kindFin}
 	if len(p.data) > 0 {
-		q.data = append(c.ep.take(), p.data...)
+		q.data = append(c.ep.take(len(p.data)), p.data...)
 	}
 	c.early++
 	c.earlyN += len(p.data)
@@ -108,7 +113,7 @@ func (c *conn) blocked() bool { return c.paused || c.feed.Paused() || len(c.kept
 // take hands over bytes that are next in order.
 func (c *conn) take(p []byte, fin bool) {
 	if len(p) > 0 {
-		c.halfAt = c.ep.now() + c.ep.cfg.HalfClose
+		c.halfAt = c.ep.now() + c.cfg.HalfClose
 		if c.blocked() {
 			c.keepBytes(p)
 		} else {
@@ -144,7 +149,7 @@ func (c *conn) drain() {
 		c.feed.Deliver(kept) // it keeps what the protocol leaves
 	}
 	c.endIfDue()
-	if c.phase == open && c.told < c.ep.cfg.ReceiveWindow/2 && c.room() > c.told {
+	if c.phase == open && c.told < c.cfg.ReceiveWindow/2 && c.room() > c.told {
 		c.sendState()
 	}
 }

@@ -93,12 +93,12 @@ func (c *conn) initSender(s seq) {
 	if !c.peer.Addr().Unmap().Is4() {
 		c.mtuFloor, c.mtuCeil = mtuLeast6, mtuMost6
 	}
-	if m := c.ep.cfg.MaxPacket; m > 0 {
+	if m := c.cfg.MaxPacket; m > 0 {
 		c.mtuCeil = m
 		c.mtuFloor = min(c.mtuFloor, m)
 	}
 	c.mss = c.mtuFloor - headerSize
-	c.congestion.init(c.mss, c.ep.cfg.SendWindow)
+	c.congestion.init(c.mss, c.cfg.SendWindow)
 	c.recover = s - 1
 }
 
@@ -131,13 +131,13 @@ func (c *conn) queue(bufs [][]byte) (n int) {
 				q = c.slot(c.end - 1)
 			}
 			if q == nil || q.kind != kindData || len(q.data) >= c.mss {
-				if int(uint16(c.end-c.una)) >= packetsMax-1 || !c.ep.hasRoom() && c.end != c.una {
+				if int(uint16(c.end-c.una)) >= packetsMax-1 || c.queued >= c.ep.free() && c.end != c.una {
 					c.full = true
 					return n
 				}
 				c.grow()
 				q = c.slot(c.end)
-				*q = outPacket{kind: kindData, data: c.ep.take()}
+				*q = outPacket{kind: kindData, data: c.ep.take(c.mtuTop())}
 				c.end++
 			}
 			k := min(c.mss-len(q.data), len(p), cap(q.data)-len(q.data))
@@ -230,7 +230,7 @@ func (c *conn) maySend(q *outPacket) bool {
 	if c.inflight > 0 && c.inflight+n > int(c.congestion.window) {
 		return false
 	}
-	if c.ep.cfg.Nagle && n < c.mss && c.inflight > 0 && c.nxt+1 == c.end {
+	if c.cfg.Nagle && n < c.mss && c.inflight > 0 && c.nxt+1 == c.end {
 		return false
 	}
 	return true
@@ -287,7 +287,7 @@ func (c *conn) sendReset() {
 func (c *conn) sendSyn(now time.Duration) error {
 	c.synAt = now
 	c.synTries++
-	c.rtoAt = now + min(c.patience(c.rto()), max(c.begun+c.ep.cfg.ConnectTimeout-now, 0))
+	c.rtoAt = now + min(c.patience(c.rto()), max(c.begun+c.cfg.ConnectTimeout-now, 0))
 	return c.send(&packet{kind: kindSyn, id: c.recvID, seq: c.synSeq}, 0)
 }
 
@@ -360,10 +360,10 @@ func (c *conn) ackIn(p *packet, now time.Duration) {
 			c.rtoAt = now + c.rto()
 		}
 		if c.fin && c.una == c.end {
-			c.halfAt = now + c.ep.cfg.HalfClose
+			c.halfAt = now + c.cfg.HalfClose
 		}
 	}
-	if c.full && !c.fin && c.queued < int(c.congestion.window)+unsentMax/2 && int(uint16(c.end-c.una)) < packetsMax/2 && (c.ep.hasRoom() || c.una == c.end) {
+	if c.full && !c.fin && c.queued < int(c.congestion.window)+unsentMax/2 && int(uint16(c.end-c.una)) < packetsMax/2 && (c.queued < c.ep.free() || c.una == c.end) {
 		c.full = false
 		c.feed.Writable()
 	}
@@ -402,7 +402,7 @@ func (c *conn) searched(now time.Duration) {
 }
 
 func (c *conn) mtuTop() int {
-	switch m := c.ep.cfg.MaxPacket; {
+	switch m := c.cfg.MaxPacket; {
 	case m > 0:
 		return m
 	case c.peer.Addr().Unmap().Is4():
@@ -494,7 +494,7 @@ func (c *conn) tooBig() {
 // timeout handles packets that were not acknowledged in time. It reports false if the
 // connection ended.
 func (c *conn) timeout(now time.Duration) bool {
-	if now-c.progress >= c.ep.cfg.Timeout || c.refused != nil && c.backoff >= refusedTries {
+	if now-c.progress >= c.cfg.Timeout || c.refused != nil && c.backoff >= refusedTries {
 		if c.onlyEndLeft() {
 			c.finish(nil)
 		} else {
@@ -513,7 +513,7 @@ func (c *conn) timeout(now time.Duration) bool {
 	if c.window > 0 {
 		c.congestion.timedOut(c.mss)
 	}
-	c.rtoAt = now + min(c.patience(c.rto()), max(c.progress+c.ep.cfg.Timeout-now, time.Millisecond))
+	c.rtoAt = now + min(c.patience(c.rto()), max(c.progress+c.cfg.Timeout-now, time.Millisecond))
 	c.pump(now)
 	return c.phase == open
 }
@@ -533,7 +533,7 @@ func (c *conn) shut() bool {
 // may be lost before it counts as silent.
 func (c *conn) patience(d time.Duration) time.Duration {
 	if c.shut() {
-		return min(d, c.ep.cfg.Timeout/4)
+		return min(d, c.cfg.Timeout/4)
 	}
 	return d
 }

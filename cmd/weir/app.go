@@ -19,6 +19,7 @@ import (
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 	"github.com/weir-io/weir/sink"
+	"github.com/weir-io/weir/utp"
 )
 
 // app runs a plan.
@@ -101,6 +102,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		},
 		Warn: func(text string) { rep.always(slog.LevelWarn, yellow, "note", text, nil, "text", text) },
 		JSON: rep.json != nil,
+		UTP:  utp.NewDialer(loop),
 	}
 	a.starter = executor.New("start", startsAtOnce, startsQueued)
 	a.env.Executor, a.env.Environ = a.starter, c.environ

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -49,5 +51,42 @@ func TestUTPExplain(t *testing.T) {
 	}
 	if r := call(t, "help", "utp"); !strings.Contains(r.out, "LEDBAT") || r.code != 0 {
 		t.Errorf("help says %q", r.out)
+	}
+}
+
+// TestUTPShares: the connects of a program come from one port, unless each is to have
+// its own.
+func TestUTPShares(t *testing.T) {
+	for option, ports := range map[string]int{"": 1, ",own-port": 5} {
+		t.Run(option, func(t *testing.T) { fiveConnects(t, option, ports) })
+	}
+}
+
+func fiveConnects(t *testing.T, option string, ports int) {
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	p := start(t, "tcp-listen:127.0.0.1:0", "utp:"+silent.LocalAddr().String()+option)
+	for range 5 {
+		dial(t, p.listening())
+	}
+	if err := silent.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	ids, from := map[string]bool{}, map[string]bool{}
+	for buf := make([]byte, 2000); len(ids) < 5; {
+		n, peer, err := silent.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n >= 20 {
+			ids[string(buf[2:4])] = true
+			from[peer.String()] = true
+		}
+	}
+	if len(from) != ports {
+		t.Errorf("5 connects came from %v", from)
 	}
 }
