@@ -104,6 +104,9 @@ func (k *carried) flush() {
 		case k.phase == phaseBroken:
 			k.dropOut() // writing failed meanwhile
 			return
+		case k.x.noReader != nil:
+			k.dropUnwanted()
+			return
 		case errors.Is(err, ErrClosed):
 			// The transport below is lost already: Feed.Closed or Feed.WriteFailed will
 			// say why.

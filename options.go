@@ -95,6 +95,7 @@ type connConfig struct {
 	sndbuf    int
 	rcvbuf    int
 
+	apart     bool // AttachPair's two descriptors end separately
 	local     netip.AddrPort
 	reusePort bool
 	backlog   int
@@ -248,6 +249,15 @@ func WithTailLimit(bytes int) Option {
 		c.tail = int32(n)
 	}
 }
+
+// WithSeparateEnds makes the two descriptors of AttachPair end separately, as those of a
+// program do that closes its input and goes on with its output. When the reader of the
+// one that is written to has gone, only writing ends: what is buffered is dropped, Write
+// returns ErrReaderGone, a WriteFailer is told, and reading goes on to the end of the
+// stream, however late that comes. ConnectionLost then gets nil if nothing was dropped,
+// and otherwise the failure. Without this option the connection is lost, and it has no
+// effect on a single descriptor.
+func WithSeparateEnds() Option { return func(c *connConfig) { c.apart = true } }
 
 // WithDelay turns Nagle's algorithm on (RFC 896), which weir turns off.
 func WithDelay() Option { return func(c *connConfig) { c.delay = true } }

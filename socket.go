@@ -27,6 +27,7 @@ type socket struct {
 	spliceOut bool // another stream's bytes are being spliced into this one
 	watched   bool // it is in the loop's list of unacked
 	isCut     bool // close was called, to end now
+	apart     bool // WithSeparateEnds
 
 	local, remote endpoint
 }
@@ -55,7 +56,7 @@ func (e *endpoint) ip() netip.Addr {
 
 // newSocket makes a stream over open handles and puts it in the loop's list.
 func newSocket(l *Loop, rh, wh backend.Handle, n network, c *connConfig) *socket {
-	k := &socket{rh: rh, wh: wh, net: n}
+	k := &socket{rh: rh, wh: wh, net: n, apart: c.apart && rh != wh && rh != backend.None && wh != backend.None}
 	k.rop.Owner = k
 	k.init(l, k, c)
 	if wh == backend.None {
@@ -371,6 +372,8 @@ func (k *socket) writeDone(c *backend.Completion) {
 	case k.phase >= phaseLost:
 	case len(k.out.vec) == 0 && c.Err == nil: // the empty write of flushed
 		k.dropOut()
+	case k.x.noReader != nil:
+		k.dropUnwanted()
 	case c.Err == nil:
 		k.wrote()
 		k.sent(c.N)
@@ -392,18 +395,33 @@ func (k *socket) writeFailed(err error) {
 	if k.phase == phaseBroken {
 		reason = k.reason // the hang-up's, which consumed the system's only report of a reset
 	}
-	if k.rh != k.wh || k.phase == phaseClosing {
+	switch {
+	case k.apart && k.phase < phaseClosing && errors.Is(err, syscall.EPIPE):
+		k.readerGone()
+	case k.rh != k.wh || k.phase == phaseClosing:
 		k.lose(reason)
-		return
+	default:
+		k.broke(reason)
 	}
-	k.broke(reason)
+}
+
+// readerGone ends writing alone: the reader of what is written has gone.
+func (k *socket) readerGone() {
+	reason := k.opError("write", errReaderGone)
+	if p := k.x.spliceFrom; p != nil {
+		p.end(reason)
+	}
+	if k.out != nil {
+		k.cancel(&k.out.op)
+	}
+	k.endWriting(reason)
 }
 
 // flushed reports whether the system has taken everything that the backend was given to
 // write. If not, the result of an empty write says when it has, or that it never will,
 // for example because the connection is lost.
 func (k *socket) flushed() bool {
-	if !k.loop.caps.Behind || k.wh == backend.None {
+	if !k.loop.caps.Behind || k.wh == backend.None || k.x.noReader != nil {
 		return true
 	}
 	if k.out == nil {
@@ -616,6 +634,10 @@ func (k *socket) writeEndDone(c *backend.Completion) {
 	err := c.Err
 	if err == nil {
 		err = syscall.EPIPE
+	}
+	if k.apart && errors.Is(err, syscall.EPIPE) {
+		k.readerGone()
+		return
 	}
 	reason := k.opError("write", err)
 	if k.flags&fEOFDone != 0 {

@@ -86,6 +86,8 @@ type extras struct {
 	splice         *splice   // a socket's: where its bytes go
 	spliceFrom     *splice   // a socket's: whose bytes come here
 	writeEnd       *writeEnd // a socket's: what watches the other handle
+	noReader       error     // why only writing has ended: no one reads what is written
+	dropped        bool      // something was buffered then
 }
 
 type flags uint32
@@ -554,6 +556,9 @@ func (s *stream) closeWith(reason error) {
 	case s.phase == phaseBroken:
 		s.lose(s.reason) // not everything was delivered
 	default:
+		if reason == nil && s.x.dropped {
+			reason = s.x.noReader
+		}
 		s.become(phaseClosing)
 		s.reason = reason
 		s.dropTail()

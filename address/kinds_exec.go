@@ -57,9 +57,7 @@ func execKind() *Kind {
 		Name:    "exec",
 		Role:    Dial,
 		Summary: "a program, its standard input and output",
-		Doc: childDoc + `
-A program that closes its input and then writes nothing for 100 ms is taken for one that
-has gone, and what it writes later is lost; with socket it is not.`,
+		Doc:     childDoc,
 		Command: true,
 		Options: append(childOptions(),
 			OptionDoc{Name: "stderr", Type: Choice("ours", "null", "out"), Doc: "where its standard error goes: to weir's, to nowhere, or with its output"},

@@ -100,7 +100,9 @@ const (
 )
 
 // Pipes is a transport over one pipe for each direction that is used: In is what the
-// child reads, Out what it writes. Its WriteEOF closes the one and leaves the other.
+// child reads, Out what it writes. Its WriteEOF closes the one and leaves the other. A
+// child that closes its input goes on with its output in the same way: see
+// weir.WithSeparateEnds.
 // f runs on the loop's goroutine before Start's future settles, as for all streams.
 func Pipes(f weir.Factory, opts ...weir.Option) *Stream {
 	return &Stream{kind: pipes, factory: f, opts: opts}

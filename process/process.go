@@ -195,7 +195,8 @@ func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Pr
 	for i := range ch.ends {
 		e := &ch.ends[i]
 		r, w := e.r, e.w
-		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, e.stream.opts...)
+		opts := append([]weir.Option{weir.WithSeparateEnds()}, e.stream.opts...)
+		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, opts...)
 		if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
 			h.closed = nil
 			ch.discard()

@@ -120,6 +120,22 @@ func TestExecCodes(t *testing.T) {
 	}
 }
 
+// TestExecInputClosed: a program may close its input and answer later; what its client
+// goes on to send is dropped.
+func TestExecInputClosed(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0", "exec", "--", "sh", "-c", "exec <&-; sleep 0.4; echo late")
+	c := dial(t, p.listening())
+	if err := write(c, strings.Repeat("unwanted ", 50_000)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || string(got) != "late\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if l := p.line("close #1", 1); !strings.Contains(l, "closed by exec sh") {
+		t.Error(l)
+	}
+}
+
 // TestExecBound: no more programs run than children= says, and one whose client has
 // gone is asked to end, and killed if it does not.
 func TestExecBound(t *testing.T) {
