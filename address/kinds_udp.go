@@ -23,9 +23,17 @@ type PacketSpec struct {
 	Options []weir.Option
 }
 
-// FlowsMost is how many peers a relay of datagrams may have at once here: each takes
-// a descriptor of the limit of open files. 0: there is no limit.
-func FlowsMost() int { return 2 * roomFor(files.Limit()) }
+// FlowsMost is how many peers a relay of datagrams to e may have at once here: each takes
+// a descriptor of the limit of open files, and through a proxy another one for its
+// connection to that. 0: there is no limit.
+func (e *Endpoint) FlowsMost() int { return e.flowsMost(files.Limit()) }
+
+func (e *Endpoint) flowsMost(limit uint64) int {
+	if e.ThroughProxy() {
+		return roomFor(limit)
+	}
+	return 2 * roomFor(limit) // a connection's room is for its two sides
+}
 
 // packetIdle is how long a peer is remembered unless idle= says otherwise.
 const packetIdle = time.Minute
