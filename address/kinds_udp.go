@@ -23,22 +23,23 @@ type PacketSpec struct {
 	Options []weir.Option
 }
 
-// FlowsMost is how many peers a relay of datagrams may have at once here: each takes
-// a descriptor of the limit of open files. 0: there is no limit.
-func FlowsMost() int { return 2 * roomFor(files.Limit()) }
+// FlowsMost is how many peers a relay of datagrams to e may have at once here: each takes
+// a descriptor of the limit of open files, and through a proxy another one for its
+// connection to that. 0: there is no limit.
+func (e *Endpoint) FlowsMost() int { return e.flowsMost(files.Limit()) }
+
+func (e *Endpoint) flowsMost(limit uint64) int {
+	if e.ThroughProxy() {
+		return roomFor(limit)
+	}
+	return 2 * roomFor(limit) // a connection's room is for its two sides
+}
 
 // packetIdle is how long a peer is remembered unless idle= says otherwise.
 const packetIdle = time.Minute
 
 func idleDoc() OptionDoc {
 	return OptionDoc{Name: "idle", Type: Duration, Doc: "forget a peer when nothing has passed for so long; 1m without it"}
-}
-
-func idle(p *Part) time.Duration {
-	if p.Has("idle") {
-		return p.Duration("idle")
-	}
-	return packetIdle
 }
 
 func udpKind() *Kind {
@@ -61,7 +62,7 @@ func udpKind() *Kind {
 			return checkFamilies(p, unbracket(host))
 		},
 		Describe: func(p *Part) string {
-			return fmt.Sprintf("sends to UDP %s, each peer from a port of its own, forgotten after %v of silence", hostPort(p.ArgText()), idle(p))
+			return "sends to UDP " + hostPort(p.ArgText()) + ", each peer from a port of its own"
 		},
 		Packets: func(p *Part) PacketSpec {
 			return PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
@@ -96,7 +97,11 @@ func udpListenKind() *Kind {
 			host, port, _ := splitHostPort(p.ArgText())
 			switch {
 			case listenGroup(p).IsValid():
-				return "takes datagrams to the multicast group " + hostPort(p.ArgText())
+				d := "takes datagrams to the multicast group " + hostPort(p.ArgText())
+				if p.Has("interface") {
+					d += ", on " + p.Value("interface")
+				}
+				return d
 			case loopback(p.ArgText()):
 				return fmt.Sprintf("takes datagrams on UDP port %s, loopback only", port)
 			case host == "":

@@ -105,6 +105,9 @@ func proxyLayer(e proxyEntry) *Layer {
 		Name: e.name, Summary: e.title, Doc: doc, Example: e.example, Options: options,
 		Arg:       Arg{Name: "host:port", Type: HostPort, Optional: true},
 		PacketWay: e.udp,
+		DescribePackets: func(p *Part, _ Role) string {
+			return "has the " + p.Name.Text + " proxy send to " + hostPort(p.ArgText()) + " (UDP ASSOCIATE); the proxy resolves the name"
+		},
 		Check: func(p *Part, role Role) *Fault {
 			return checkProxy(p, role, e)
 		},
@@ -156,10 +159,15 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 func describeProxy(p *Part, role Role) string {
 	name := p.Name.Text
 	switch {
-	case role.Server() && authenticates(p):
-		return name + " proxy for clients that have a password; goes where they ask"
 	case role.Server():
-		return name + " proxy for everyone who can connect; goes where its clients ask"
+		d := name + " proxy for everyone who can connect; goes where its clients ask"
+		if authenticates(p) {
+			d = name + " proxy for clients that have a password; goes where they ask"
+		}
+		if p.Has("udp") {
+			d += ", and sends their datagrams"
+		}
+		return d
 	case p.Arg == nil:
 		return "asks the " + name + " proxy for what the other side asked for; the proxy resolves names"
 	}

@@ -21,7 +21,8 @@ type asked struct {
 	question dnsmessage.Question
 	has      bool // there is a question
 	edns     bool
-	size     int // of the answer over UDP, at most
+	size     int    // of the answer over UDP, at most
+	zone     Record // the SOA of a negative answer (RFC 2308, 2); Type 0: none
 }
 
 // readQuestion reads a message as a question. code is what to answer if it cannot be
@@ -95,11 +96,14 @@ func (q *asked) reply(code dnsmessage.RCode, a Answer, most int) []byte {
 			}
 		}
 	}
+	if r, ok := packed(&q.zone); ok && q.zone.Type == SOA {
+		m.Authorities = []dnsmessage.Resource{r}
+	}
 	b, err := m.Pack()
 	if err == nil && len(b) <= most {
 		return b
 	}
-	m.Answers, m.Truncated = nil, err == nil
+	m.Answers, m.Authorities, m.Truncated = nil, nil, err == nil
 	if err != nil {
 		m.RCode = dnsmessage.RCodeServerFailure
 	}

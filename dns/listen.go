@@ -3,8 +3,10 @@ package dns
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -164,9 +166,13 @@ func (s *Server) ask(msg []byte, from netip.Addr, most int, answer func([]byte))
 		return true
 	}
 	w := s.client.ask(askerOf(from), name, t, func(a Answer, err *Error) {
-		if end() {
-			answer(q.reply(serverCode(err), a, most))
+		if !end() {
+			return
 		}
+		if err != nil && err.none != nil {
+			a.Aliases, q.zone = err.none.at(s.client.l.Now())
+		}
+		answer(q.reply(serverCode(err), a, most))
 	})
 	return func() {
 		if end() {
@@ -308,10 +314,8 @@ func (c *serverConn) EOFReceived(int) (bool, error) {
 // ConnectionLost implements weir.Protocol.
 func (c *serverConn) ConnectionLost(error) {
 	c.idle.Stop()
-	for id := range c.n { // in their order
-		if cancel := c.open[id]; cancel != nil {
-			cancel()
-		}
+	for _, id := range slices.Sorted(maps.Keys(c.open)) { // in their order
+		c.open[id]()
 	}
 	c.open = map[int]func(){}
 }

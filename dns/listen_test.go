@@ -207,6 +207,82 @@ func TestServerPipeline(t *testing.T) {
 	})
 }
 
+// TestServerNegative: a negative answer has the SOA that came with it, whose TTL is what
+// is left of its time, also from the cache, and the aliases that lead to the name; a
+// resolver that asks keeps it for so long (RFC 2308).
+func TestServerNegative(t *testing.T) {
+	lb := simLab(t, sim.Faults{})
+	lb.s.soa = 40 * time.Second
+	lb.s.add("host.test. 60 A 192.0.2.1", "alias.test. 60 CNAME gone.test.")
+	s, _ := newListening(t, lb, ServerConfig{})
+	r := &rawAsker{}
+	var err error
+	if r.e, err = lb.l.ListenPacket("udp4", "0.0.0.0:0", r); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(name string, typ Type) (m dnsmessage.Message) {
+		t.Helper()
+		q := dnsmessage.Message{
+			Header:    dnsmessage.Header{ID: 7, RecursionDesired: true},
+			Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: dnsmessage.Type(typ), Class: dnsmessage.ClassINET}},
+		}
+		p, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.got = nil
+		if err := r.e.SendTo(p, weir.PacketAddr{IP: s.Addr()}); err != nil {
+			t.Fatal(err)
+		}
+		lb.until(name, func() bool { return len(r.got) == 1 })
+		if err := m.Unpack(r.got[0]); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	check := func(name string, typ Type, code dnsmessage.RCode, answers int, least, most uint32) {
+		t.Helper()
+		m := ask(name, typ)
+		if m.RCode != code || len(m.Answers) != answers || len(m.Authorities) != 1 {
+			t.Fatalf("%s: %+v", name, m)
+		}
+		soa, ok := m.Authorities[0].Body.(*dnsmessage.SOAResource)
+		if ttl := m.Authorities[0].Header.TTL; !ok || ttl < least || ttl > most || soa.MinTTL != 40 {
+			t.Errorf("%s: a TTL of %d, %+v", name, ttl, soa)
+		}
+	}
+	check("none.test.", A, dnsmessage.RCodeNameError, 0, 39, 40)
+	check("host.test.", MX, dnsmessage.RCodeSuccess, 0, 39, 40)
+	check("alias.test.", A, dnsmessage.RCodeNameError, 1, 39, 40)
+	if err := lb.world.RunFor(10 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	asked := len(lb.s.queries)
+	check("none.test.", A, dnsmessage.RCodeNameError, 0, 29, 30)
+	check("alias.test.", A, dnsmessage.RCodeNameError, 1, 29, 30)
+	if n := len(lb.s.queries); n != asked {
+		t.Errorf("the server was asked %d times more", n-asked)
+	}
+	if m := ask("host.test.", A); len(m.Answers) != 1 || len(m.Authorities) != 0 {
+		t.Errorf("%+v", m)
+	}
+	// A resolver above keeps it as well.
+	above := New(WithServers(s.Addr()), WithHosts(nil), WithTimeout(10*time.Second, 1))
+	for range 2 {
+		done := false
+		above.Lookup(lb.l, "none.test.", A, func(_ Answer, e error) {
+			done = true
+			if !errors.Is(e, ErrNotFound) {
+				t.Error(e)
+			}
+		})
+		lb.until("none.test.", func() bool { return done })
+	}
+	if n := s.Count().Questions; n != 7 {
+		t.Errorf("%d questions of 7 that a resolver with a cache has", n)
+	}
+}
+
 // TestServerStale: the cache's old answers serve others while the servers are silent.
 func TestServerStale(t *testing.T) {
 	lb := simLab(t, sim.Faults{})

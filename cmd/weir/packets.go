@@ -192,7 +192,7 @@ func (a *packetApp) listen() {
 		a.end(a.fail(advice.Why(err)))
 		return
 	}
-	config.Most = address.FlowsMost()
+	config.Most = a.pick.to[0].FlowsMost() // all go through a proxy, or none
 	config.Listen, config.Options = a.layered(a.from), spec.Options
 	config.Began = func(peer weir.PacketAddr, target string) {
 		a.rep.line(dim, "open", peer.String()+" -> "+target, "a", peer.String(), "b", target)
@@ -268,9 +268,13 @@ func (a *packetApp) full(s relay.PacketShortage) {
 	if s.Refused > 0 {
 		what = append(what, fmt.Sprintf("%d datagrams of new peers were dropped", s.Refused))
 	}
+	each := "a descriptor"
+	if a.pick.to[0].ThroughProxy() {
+		each = "two descriptors"
+	}
 	f := &advice.Failure{
 		Problem: fmt.Sprintf("too many peers: there are %d; %s", s.Flows, strings.Join(what, ", ")),
-		Next:    "Each takes a descriptor: raise the limit of open files (ulimit -n), or have them forgotten sooner with idle= on udp.",
+		Next:    "Each takes " + each + ": raise the limit of open files (ulimit -n), or have them forgotten sooner with idle= on udp.",
 	}
 	a.rep.fail(slog.LevelWarn, f)
 }

@@ -395,9 +395,27 @@ func TestDatagramsUsage(t *testing.T) {
 			t.Errorf("weir %s: %+v, want %q", args, r, want)
 		}
 	}
-	r := call(t, "explain", "udp-listen:5353", "udp:9.9.9.9:53,idle=30s")
-	if r.code != exitOK || !strings.Contains(r.out, "datagrams both ways") || !strings.Contains(r.out, "udp:9.9.9.9:53") {
-		t.Errorf("%+v", r)
+}
+
+// TestDatagramsExplain: what explain says of datagrams, and of names, is what they do.
+func TestDatagramsExplain(t *testing.T) {
+	for args, wants := range map[string][]string{
+		"udp-listen:5353 udp:9.9.9.9:53,idle=30s":                                   {"datagrams both ways", "udp:9.9.9.9:53", "passed for 30s", "until Ctrl-C"},
+		"udp:9.9.9.9:53 udp-listen:5353":                                            {"passed for 1m", "until Ctrl-C"},
+		"udp-listen:5353+idle:5s udp:a:53,idle=1h udp:b:53 --pick peer --check 10s": {"passed for 5s", "always the same for one address", "tried every 10s"},
+		"udp-listen:5353+loss:0.1 udp:proxy:1080+socks5:9.9.9.9:53":                 {"connects to TCP proxy:1080", "send to 9.9.9.9:53", "an association of its own", "chance of 0.1"},
+		"udp-listen:239.1.2.3:5000,interface=eth0 udp:a:9":                          {"group 239.1.2.3:5000, on eth0"},
+		"udp-replay:x udp:a:1":                                                      {"ends with the recording"},
+		"1080+socks5,udp dial":                                                      {"and sends their datagrams"},
+		"dns-listen:5353 9.9.9.9:853+tls":                                           {"answer", "a cache", "Every question"},
+		"dns-listen:5353 resolver":                                                  {"answer", "a cache", "Every question"},
+	} {
+		r := call(t, append([]string{"explain"}, strings.Fields(args)...)...)
+		for _, want := range wants {
+			if r.code != exitOK || !strings.Contains(r.out, want) {
+				t.Errorf("weir explain %s: %+v, want %q", args, r, want)
+			}
+		}
 	}
 }
 

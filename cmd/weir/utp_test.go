@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -8,6 +9,22 @@ import (
 
 	"github.com/weir-io/weir"
 )
+
+// echoing sends back what comes.
+func echoing(t *testing.T) string {
+	return server(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+}
+
+// alive sends a byte through a connection and waits for it to come back.
+func alive(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := write(c, "x"); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+}
 
 // TestUTP: a request and its reply over uTP, each direction ended by itself, plain and
 // with a layer on top, on every backend (R52).
