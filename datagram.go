@@ -278,6 +278,7 @@ func packetSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 		{Option: backend.SendBuffer, Value: c.sndbuf},
 		{Option: backend.ReceiveBuffer, Value: c.rcvbuf},
 		{Option: backend.Broadcast, Value: c.broadcast},
+		{Option: backend.DontFragment, Value: c.noFragments},
 	} {
 		if o.Value > 0 {
 			spec.Options = append(spec.Options, o)

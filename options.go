@@ -104,6 +104,7 @@ type connConfig struct {
 
 	reuseAddr   bool
 	broadcast   int
+	noFragments int
 	packetTimes bool
 	maxDatagram int
 	groups      []netip.Addr
@@ -353,6 +354,15 @@ func WithMode(m fs.FileMode) Option {
 // of one multicast group do. Without it the second endpoint is refused, so that no
 // other server can hijack the port.
 func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
+
+// WithDontFragment has no datagram cut up on its way. One that is longer than a link
+// takes is lost there, and a PacketFailer gets a *MTUError with the size that fits, if the
+// network says so and the backend hears it (portable does not). The system remembers that
+// size for some minutes: until then SendTo fails with a *MTUError for longer datagrams to
+// that address. Without this option they are sent in fragments, and a datagram is lost
+// with any one of them. ListenPacket fails with errors.ErrUnsupported where there is no
+// such option (other systems than Linux).
+func WithDontFragment() Option { return func(c *connConfig) { c.noFragments = 1 } }
 
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
 func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }

@@ -303,6 +303,9 @@ const (
 	// in it, as others may share the file; SpliceIn and SpliceOut then end with
 	// ErrUnsupported.
 	Blocks
+	// DontFragment of a datagram socket has what is longer than a link on its way takes
+	// fail with EMSGSIZE instead of being cut up (IP_MTU_DISCOVER).
+	DontFragment
 	FastOpen // TCP_FASTOPEN with the queue's length on a listener, otherwise TCP_FASTOPEN_CONNECT
 )
 

@@ -67,6 +67,11 @@ const (
 
 // openPacket makes a datagram socket.
 func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
+	for _, o := range spec.Options {
+		if o.Option == backend.DontFragment && !mayDontFragment {
+			return backend.None, backend.ErrUnsupported
+		}
+	}
 	e := &entry{spec: spec}
 	p := &packets{b: b, e: e}
 	p.room.L = &p.mu

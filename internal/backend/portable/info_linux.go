@@ -12,6 +12,9 @@ import (
 // infos is what can be told of a datagram here.
 const infos = backend.InfoLocal | backend.InfoTraffic | backend.InfoDropped | backend.InfoTime
 
+// mayDontFragment says that DontFragment can be set here.
+const mayDontFragment = true
+
 // control is memory for control messages.
 type control struct {
 	send    sys.SendControl

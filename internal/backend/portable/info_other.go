@@ -12,6 +12,9 @@ import (
 // infos is what can be told of a datagram here.
 const infos backend.Infos = 0
 
+// mayDontFragment says that DontFragment can be set here.
+const mayDontFragment = false
+
 type control struct{}
 
 func prepareInfo(int, *backend.Spec) {}

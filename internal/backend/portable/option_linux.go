@@ -22,5 +22,7 @@ func setUserTimeout(fd, ms int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 }
 
+func setDontFragment(fd, value int) error { return sys.SetOption(fd, backend.DontFragment, value) }
+
 func unanswered(fd int) (int, error) { return sys.GetOption(fd, backend.Unanswered) }
 func patience(fd int) (int, error)   { return sys.GetOption(fd, backend.Patience) }

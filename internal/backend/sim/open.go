@@ -321,6 +321,11 @@ func (s *socket) setOption(o backend.Option, value int) error {
 		s.opts.class = value
 	case backend.Mark: // nor at this
 		s.opts.mark = value
+	case backend.DontFragment: // nothing there cuts datagrams up
+		if s.kind != udp {
+			return syscall.EOPNOTSUPP
+		}
+		s.opts.dontFragment = value != 0
 	case backend.FastOpen: // a connect without a cookie is one as ever
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
@@ -382,6 +387,11 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 		return s.opts.class, nil
 	case backend.Mark:
 		return s.opts.mark, nil
+	case backend.DontFragment:
+		if s.opts.dontFragment {
+			return 1, nil
+		}
+		return 0, nil
 	case backend.FastOpen:
 		return s.opts.fastOpen, nil
 	case backend.Unanswered:

@@ -146,6 +146,8 @@ type options struct {
 	class       int // the traffic class's byte
 	mark        int
 	fastOpen    int
+
+	dontFragment bool
 }
 
 // flow is one direction of a connection: what a socket has been given to write,
