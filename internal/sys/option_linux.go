@@ -27,6 +27,10 @@ func SetOption(fd int, o backend.Option, value int) error {
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, truth(value))
 	case backend.TrafficClass:
 		return setBoth(fd, unix.IPV6_TCLASS, value, unix.IP_TOS, value)
+	case backend.MulticastHops:
+		return setBoth(fd, unix.IPV6_MULTICAST_HOPS, value, unix.IP_MULTICAST_TTL, value)
+	case backend.MulticastLoop:
+		return setBoth(fd, unix.IPV6_MULTICAST_LOOP, truth(value), unix.IP_MULTICAST_LOOP, truth(value))
 	case backend.DontFragment:
 		if value == 0 {
 			return setBoth(fd, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_WANT, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_WANT)
@@ -102,6 +106,16 @@ func GetOption(fd int, o backend.Option) (int, error) {
 			return v, nil
 		}
 		return getInt(fd, unix.IPPROTO_IP, unix.IP_TOS)
+	case backend.MulticastHops:
+		if v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS); err == nil {
+			return v, nil
+		}
+		return getInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL)
+	case backend.MulticastLoop:
+		if v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP); err == nil {
+			return v, nil
+		}
+		return getInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP)
 	case backend.DontFragment:
 		v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER)
 		if err != nil {

@@ -68,8 +68,11 @@ const (
 // openPacket makes a datagram socket.
 func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
 	for _, o := range spec.Options {
-		if o.Option == backend.DontFragment && !mayDontFragment {
-			return backend.None, backend.ErrUnsupported
+		switch o.Option { //nolint:exhaustive // these only
+		case backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
+			if !linuxOptions {
+				return backend.None, backend.ErrUnsupported
+			}
 		}
 	}
 	e := &entry{spec: spec}

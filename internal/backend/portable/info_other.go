@@ -12,8 +12,8 @@ import (
 // infos is what can be told of a datagram here.
 const infos backend.Infos = 0
 
-// mayDontFragment says that DontFragment can be set here.
-const mayDontFragment = false
+// linuxOptions says that the options of datagrams that only Linux has can be set here.
+const linuxOptions = false
 
 type control struct{}
 

@@ -66,8 +66,8 @@ func setRaw(rc syscall.RawConn, o backend.Option, value int) (err error) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, value)
 		case backend.UserTimeout:
 			err = setUserTimeout(int(fd), value)
-		case backend.DontFragment:
-			err = setDontFragment(int(fd), value)
+		case backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
+			err = setLinux(int(fd), o, value)
 		case backend.Broadcast:
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, min(value, 1))
 		default:
@@ -130,7 +130,7 @@ func prepareDialer(rc syscall.RawConn, spec *backend.Spec) error { return setBuf
 func setBuffers(rc syscall.RawConn, spec *backend.Spec) error {
 	for _, o := range spec.Options {
 		switch o.Option { //nolint:exhaustive // the others are set later, or by package net
-		case backend.SendBuffer, backend.ReceiveBuffer, backend.DontFragment:
+		case backend.SendBuffer, backend.ReceiveBuffer, backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
 			if err := setRaw(rc, o.Option, o.Value); err != nil {
 				return err
 			}

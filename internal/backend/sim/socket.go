@@ -148,6 +148,8 @@ type options struct {
 	fastOpen    int
 
 	dontFragment bool
+	hops         int  // of what is sent to groups, and 1 more; 0: as many as the system says
+	quiet        bool // the own host gets nothing of that
 }
 
 // flow is one direction of a connection: what a socket has been given to write,
