@@ -255,7 +255,18 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*P
 		}
 	}
 	for _, g := range c.groups {
-		if err := e.group(g, c.groupDevice, true); err != nil {
+		if err := e.group(g, netip.Addr{}, c.groupDevice, true); err != nil {
+			l.shutHandle(h, backend.CloseFlat)
+			return nil, err
+		}
+	}
+	if c.groupSender != "" {
+		m, ok := l.be.(backend.Multicaster)
+		err := errors.ErrUnsupported
+		if ok {
+			err = sysError("setsockopt", m.GroupDevice(h, c.groupSender))
+		}
+		if err != nil {
 			l.shutHandle(h, backend.CloseFlat)
 			return nil, err
 		}
@@ -265,38 +276,58 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*P
 
 // JoinGroup puts the endpoint into a multicast group on a network device, or on
 // one of the system's choice for "". What it sends to groups then goes out there.
-// errors.ErrUnsupported where the backend has no groups (portable).
+// errors.ErrUnsupported where the backend has no groups (portable on other systems than
+// Linux).
 func (e *PacketEndpoint) JoinGroup(group netip.Addr, device string) error {
-	return e.changeGroup(group, device, true)
+	return e.changeGroup("JoinGroup", group, netip.Addr{}, device, true)
 }
 
 // LeaveGroup undoes JoinGroup.
 func (e *PacketEndpoint) LeaveGroup(group netip.Addr, device string) error {
-	return e.changeGroup(group, device, false)
+	return e.changeGroup("LeaveGroup", group, netip.Addr{}, device, false)
 }
 
-func (e *PacketEndpoint) changeGroup(group netip.Addr, device string, join bool) error {
-	if err := e.loop.check("JoinGroup"); err != nil {
+// JoinSource is JoinGroup for what one source sends to the group (source-specific
+// multicast, RFC 4607). It may be called for several sources, but not for a group that the
+// endpoint is in as a whole (EINVAL).
+func (e *PacketEndpoint) JoinSource(group, source netip.Addr, device string) error {
+	return e.changeSource("JoinSource", group, source, device, true)
+}
+
+// LeaveSource undoes JoinSource.
+func (e *PacketEndpoint) LeaveSource(group, source netip.Addr, device string) error {
+	return e.changeSource("LeaveSource", group, source, device, false)
+}
+
+func (e *PacketEndpoint) changeSource(method string, group, source netip.Addr, device string, join bool) error {
+	if !source.IsValid() {
+		return &net.AddrError{Err: "no address of a source of multicast", Addr: source.String()}
+	}
+	return e.changeGroup(method, group, source, device, join)
+}
+
+func (e *PacketEndpoint) changeGroup(method string, group, source netip.Addr, device string, join bool) error {
+	if err := e.loop.check(method); err != nil {
 		return err
 	}
 	if e.ended() {
 		return ErrClosed
 	}
-	return e.group(group, device, join)
+	return e.group(group, source, device, join)
 }
 
-func (e *PacketEndpoint) group(group netip.Addr, device string, join bool) error {
+func (e *PacketEndpoint) group(group, source netip.Addr, device string, join bool) error {
 	if e.feed != nil {
 		if e.feed.below == nil {
 			return errors.ErrUnsupported
 		}
-		return e.feed.below.group(group, device, join)
+		return e.feed.below.group(group, source, device, join)
 	}
 	m, ok := e.loop.be.(backend.Multicaster)
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return sysError("setsockopt", m.Group(e.h, group, device, join))
+	return sysError("setsockopt", m.Group(e.h, group, source, device, join))
 }
 
 // packetSpec turns an address into a datagram socket to open.
@@ -315,10 +346,17 @@ func packetSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 		{Option: backend.SendBuffer, Value: c.sndbuf},
 		{Option: backend.ReceiveBuffer, Value: c.rcvbuf},
 		{Option: backend.Broadcast, Value: c.broadcast},
+		{Option: backend.DontFragment, Value: c.noFragments},
 	} {
 		if o.Value > 0 {
 			spec.Options = append(spec.Options, o)
 		}
+	}
+	if c.groupHops > 0 {
+		spec.Options = append(spec.Options, backend.OptionValue{Option: backend.MulticastHops, Value: c.groupHops - 1})
+	}
+	if c.groupLoop > 0 {
+		spec.Options = append(spec.Options, backend.OptionValue{Option: backend.MulticastLoop, Value: c.groupLoop - 1})
 	}
 	return spec, nil
 }

@@ -105,6 +105,10 @@ type connConfig struct {
 
 	reuseAddr   bool
 	broadcast   int
+	noFragments int
+	groupSender string // the device to send to groups by
+	groupHops   int    // and 1 more; 0: unset
+	groupLoop   int    // likewise
 	packetTimes bool
 	maxDatagram int
 	groups      []netip.Addr
@@ -364,6 +368,15 @@ func WithMode(m fs.FileMode) Option {
 // other server can hijack the port.
 func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
 
+// WithDontFragment has no datagram cut up on its way. One that is longer than a link
+// takes is lost there, and a PacketFailer gets a *MTUError with the size that fits, if the
+// network says so and the backend hears it (portable does not). The system remembers that
+// size for some minutes: until then SendTo fails with a *MTUError for longer datagrams to
+// that address. Without this option they are sent in fragments, and a datagram is lost
+// with any one of them. ListenPacket fails with errors.ErrUnsupported where there is no
+// such option (other systems than Linux).
+func WithDontFragment() Option { return func(c *connConfig) { c.noFragments = 1 } }
+
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
 func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
 
@@ -372,6 +385,36 @@ func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
 // (SO_REUSEADDR), as groups are meant to be shared.
 func WithGroups(device string, groups ...netip.Addr) Option {
 	return func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true }
+}
+
+// WithMulticastDevice has datagrams to groups leave by a network device, without
+// joining any group. The default is the last device on which a group was joined, or the
+// system's choice. A device that does not exist makes ListenPacket fail with ENODEV.
+func WithMulticastDevice(device string) Option {
+	return func(c *connConfig) { c.groupSender = device }
+}
+
+// WithMulticastHops sets how many hops a datagram to a group may make, from 0 to 255: 1,
+// the default, keeps it on its network, 0 on this machine (IP_MULTICAST_TTL). ListenPacket
+// fails with errors.ErrUnsupported if the system lacks it.
+func WithMulticastHops(hops int) Option {
+	return func(c *connConfig) {
+		var n int
+		c.number("WithMulticastHops", &n, hops, 0, 255)
+		c.groupHops = n + 1
+	}
+}
+
+// WithMulticastLoop says whether members of a group on this machine, the endpoint
+// itself among them, get what the endpoint sends there (IP_MULTICAST_LOOP). By default
+// they do. ListenPacket fails with errors.ErrUnsupported if the system lacks it.
+func WithMulticastLoop(on bool) Option {
+	return func(c *connConfig) {
+		c.groupLoop = 1
+		if on {
+			c.groupLoop = 2
+		}
+	}
 }
 
 // WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer ones

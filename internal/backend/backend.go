@@ -303,7 +303,12 @@ const (
 	// in it, as others may share the file; SpliceIn and SpliceOut then end with
 	// ErrUnsupported.
 	Blocks
-	FastOpen // TCP_FASTOPEN with the queue's length on a listener, otherwise TCP_FASTOPEN_CONNECT
+	// DontFragment of a datagram socket has what is longer than a link on its way takes
+	// fail with EMSGSIZE instead of being cut up (IP_MTU_DISCOVER).
+	DontFragment
+	MulticastHops // IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS
+	MulticastLoop // IP_MULTICAST_LOOP
+	FastOpen      // TCP_FASTOPEN with the queue's length on a listener, otherwise TCP_FASTOPEN_CONNECT
 )
 
 // OptionValue is an option with its value.
@@ -436,8 +441,11 @@ type Router interface {
 // Multicaster is a Backend whose datagram sockets can be in multicast groups.
 type Multicaster interface {
 	// Group makes a handle join a group, or leave it, on the named network device, from
-	// which it then also sends to groups, or on one that the system chooses.
-	Group(h Handle, group netip.Addr, device string, join bool) error
+	// which it then also sends to groups, or on one that the system chooses. If source is
+	// valid it is of group's family, and only what that address sends is meant.
+	Group(h Handle, group, source netip.Addr, device string, join bool) error
+	// GroupDevice chooses the network device by which a handle sends to groups.
+	GroupDevice(h Handle, device string) error
 }
 
 // Controller is a Backend that gives access to a datagram handle's socket from any

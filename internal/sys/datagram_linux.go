@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -10,26 +11,22 @@ import (
 )
 
 // prepareDatagram asks for what the network says of datagrams that were sent:
-// an error queue with the address each error is about (ip(7), IP_RECVERR). And it
-// asks to be spared what is sent to groups that only others on this machine are
-// in, which a socket bound to every address gets otherwise (IP_MULTICAST_ALL).
+// an error queue with the address each error is about (ip(7), IP_RECVERR).
 func prepareDatagram(fd int, spec *backend.Spec) error {
 	PrepareInfo(fd, spec)
 	if spec.Family != backend.Inet {
 		return nil
 	}
+	if err := OwnGroups(fd, spec); err != nil {
+		return err
+	}
 	if spec.IPv6 {
 		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1); err != nil {
 			return err
 		}
-		// Since Linux 4.20; without it there is more to ignore.
-		_ = setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0)
 		if !spec.Dual {
 			return nil
 		}
-	}
-	if err := setInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0); err != nil {
-		return err
 	}
 	return setInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
 }
@@ -160,11 +157,24 @@ func Source(to netip.Addr) (netip.Addr, bool) {
 	return own.IP.Addr(), err == nil
 }
 
+// OwnGroups asks to be spared what is sent to groups that only others on this machine
+// are in, which an IP socket bound to every address gets otherwise (IP_MULTICAST_ALL).
+func OwnGroups(fd int, spec *backend.Spec) error {
+	if spec.IPv6 {
+		// Since Linux 4.20; without it there is more to ignore.
+		_ = setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0)
+		if !spec.Dual {
+			return nil
+		}
+	}
+	return setInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
+}
+
 // Group puts a datagram socket into a multicast group, or takes it out; see
 // backend.Multicaster.
-func Group(fd int, group netip.Addr, device string, join bool) error {
-	group = group.Unmap().WithZone("")
-	if !group.IsMulticast() {
+func Group(fd int, group, source netip.Addr, device string, join bool) error {
+	group, source = group.Unmap().WithZone(""), source.Unmap().WithZone("")
+	if !group.IsMulticast() || source.IsValid() && (source.Is4() != group.Is4() || source.IsMulticast() || source.IsUnspecified()) {
 		return unix.EINVAL
 	}
 	var index uint32
@@ -174,26 +184,82 @@ func Group(fd int, group netip.Addr, device string, join bool) error {
 			return err
 		}
 	}
-	if group.Is4() {
+	var err error
+	switch {
+	case source.IsValid():
+		err = groupSource(fd, group, source, index, join)
+	case group.Is4():
 		name := unix.IP_DROP_MEMBERSHIP
-		m := unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)}
 		if join {
 			name = unix.IP_ADD_MEMBERSHIP
 		}
-		if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, name, &m); err != nil || !join || index == 0 {
-			return err
+		err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, name, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)})
+	default:
+		name := unix.IPV6_LEAVE_GROUP
+		if join {
+			name = unix.IPV6_JOIN_GROUP
 		}
-		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+		err = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, name, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: index})
 	}
-	name := unix.IPV6_LEAVE_GROUP
-	if join {
-		name = unix.IPV6_JOIN_GROUP
-	}
-	err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, name, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: index})
 	if err != nil || !join || index == 0 {
 		return err
 	}
-	return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index))
+	return groupDevice(fd, index, !group.Is4(), group.Is4())
+}
+
+// groupSource joins what one source sends to a group (RFC 3678).
+func groupSource(fd int, group, source netip.Addr, index uint32, join bool) error {
+	// struct group_source_req has the index of the interface and two struct
+	// sockaddr_storage, which are aligned as pointers are.
+	const align, storage = int(unsafe.Sizeof(uintptr(0))), 128
+	req := make([]byte, align+2*storage)
+	binary.NativeEndian.PutUint32(req, index)
+	put := func(at []byte, a netip.Addr) {
+		if a.Is4() { // struct sockaddr_in: family, port, address
+			binary.NativeEndian.PutUint16(at, unix.AF_INET)
+			copy(at[4:], a.AsSlice())
+			return
+		}
+		binary.NativeEndian.PutUint16(at, unix.AF_INET6) // struct sockaddr_in6: family, port, flow, address
+		copy(at[8:], a.AsSlice())
+	}
+	put(req[align:], group)
+	put(req[align+storage:], source)
+	level, name := unix.IPPROTO_IPV6, unix.MCAST_LEAVE_SOURCE_GROUP
+	if group.Is4() {
+		level = unix.IPPROTO_IP
+	}
+	if join {
+		name = unix.MCAST_JOIN_SOURCE_GROUP
+	}
+	return unix.SetsockoptString(fd, level, name, string(req))
+}
+
+// GroupDevice chooses the device by which a datagram socket sends to groups.
+func GroupDevice(fd int, device string) error {
+	index, err := zoneIndex(fd, device)
+	if err != nil {
+		return err
+	}
+	domain, err := getInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return err
+	}
+	four := domain == unix.AF_INET
+	if !four {
+		only, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		four = err == nil && only == 0
+	}
+	return groupDevice(fd, index, domain == unix.AF_INET6, four)
+}
+
+func groupDevice(fd int, index uint32, six, four bool) error {
+	if six {
+		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index)); err != nil || !four {
+			return err
+		}
+	}
+	return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
 }
 
 // OptionsOf is the descriptor of a socket as a backend.Socket.

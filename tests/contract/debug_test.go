@@ -150,6 +150,7 @@ func TestWrongGoroutine(t *testing.T) {
 		"Connector.Stop":               func() { conn.Stop() },
 		"SignalHandler.Remove":         func() { handler.Remove() },
 		"PacketEndpoint.JoinGroup":     func() { _ = pk.JoinGroup(netip.MustParseAddr("239.1.1.1"), "") },
+		"PacketEndpoint.JoinSource":    func() { _ = pk.JoinSource(netip.MustParseAddr("232.1.1.1"), netip.MustParseAddr("127.0.0.1"), "") },
 		"PacketEndpoint.SendTo":        func() { _ = pk.SendTo([]byte("x"), pk.Local()) },
 		"PacketEndpoint.PauseReading":  func() { pk.PauseReading() },
 		"PacketEndpoint.ResumeReading": func() { pk.ResumeReading() },

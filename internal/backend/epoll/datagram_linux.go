@@ -152,12 +152,21 @@ func (b *Backend) serveSendTo(s *slot) {
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }
 
 // Group puts a handle into a multicast group; see backend.Multicaster.
-func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join bool) error {
+func (b *Backend) Group(h backend.Handle, group, source netip.Addr, device string, join bool) error {
 	s, err := b.own(h)
 	if err != nil {
 		return err
 	}
-	return sys.Group(int(s.fd), group, device, join)
+	return sys.Group(int(s.fd), group, source, device, join)
+}
+
+// GroupDevice chooses the device by which a handle sends to groups; see backend.Multicaster.
+func (b *Backend) GroupDevice(h backend.Handle, device string) error {
+	s, err := b.own(h)
+	if err != nil {
+		return err
+	}
+	return sys.GroupDevice(int(s.fd), device)
 }
 
 // Socket gives access to a handle's socket; see backend.Controller.

@@ -67,6 +67,14 @@ const (
 
 // openPacket makes a datagram socket.
 func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
+	for _, o := range spec.Options {
+		switch o.Option { //nolint:exhaustive // these only
+		case backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
+			if !linuxOptions {
+				return backend.None, backend.ErrUnsupported
+			}
+		}
+	}
 	e := &entry{spec: spec}
 	p := &packets{b: b, e: e}
 	p.room.L = &p.mu

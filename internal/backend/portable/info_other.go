@@ -12,6 +12,9 @@ import (
 // infos is what can be told of a datagram here.
 const infos backend.Infos = 0
 
+// linuxOptions says that the options of datagrams that only Linux has can be set here.
+const linuxOptions = false
+
 type control struct{}
 
 func prepareInfo(int, *backend.Spec) {}

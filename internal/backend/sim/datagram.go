@@ -63,10 +63,14 @@ type inbox struct {
 	waiting   []uint32 // packets, in the order they came
 	bytes     int
 	fullUntil int64 // nothing can be sent before
-	groups    []netip.Addr
+	groups    []membership
 	piece     [1][]byte // of a datagram being sent
 	info      backend.Infos
 }
+
+// membership is a group that a socket is in: what every source sends there, or what one
+// does.
+type membership struct{ group, source netip.Addr }
 
 func (in *inbox) drop(w *World) {
 	for _, i := range in.waiting {
@@ -131,7 +135,7 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 		w.trace.bytes(p)
 	}
 	w.stats.Bytes += n
-	w.launch(s.host, netip.AddrPortFrom(src, s.local.IP.Port()), to, vec)
+	w.launch(s, netip.AddrPortFrom(src, s.local.IP.Port()), to, vec)
 	if many {
 		n = 1
 	}
@@ -182,12 +186,16 @@ func (s *socket) reach(a *backend.Addr) (netip.AddrPort, syscall.Errno) {
 }
 
 // launch puts a datagram on its way, with what befalls it there.
-func (w *World) launch(h *Host, from, to netip.AddrPort, vec [][]byte) {
+func (w *World) launch(s *socket, from, to netip.AddrPort, vec [][]byte) {
+	h := s.host
 	f, r := &w.faults, &w.random[forDatagrams]
 	if to.Addr().IsMulticast() {
 		// A copy for each host that has somebody in the group, its own too.
 		for _, dest := range w.hosts {
-			if dest.member(to) != nil && !w.hostsCut(h, dest) && !r.chance(f.Drop) {
+			if dest == h && s.opts.quiet || dest != h && s.opts.hops == 1 {
+				continue
+			}
+			if dest.member(from, to) != nil && !w.hostsCut(h, dest) && !r.chance(f.Drop) {
 				w.pushPacket(w.after(w.delay(h, dest)), evDatagram, dest, w.packets.put(from, to, vec))
 			}
 		}
@@ -390,21 +398,29 @@ func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return b.host.sourc
 
 // Group puts a handle into a multicast group; see backend.Multicaster. All hosts
 // are on one network, whatever the device.
-func (b *Backend) Group(h backend.Handle, group netip.Addr, _ string, join bool) error {
+func (b *Backend) Group(h backend.Handle, group, source netip.Addr, _ string, join bool) error {
 	s, err := b.socket(h)
 	switch {
 	case err != nil:
 		return err
-	case s.inbox == nil || !group.IsMulticast():
+	case s.inbox == nil || !group.IsMulticast(),
+		source.IsValid() && (source.Unmap().Is4() != group.Unmap().Is4() || source.IsMulticast() || source.IsUnspecified()):
 		return syscall.EINVAL
 	}
-	group = group.Unmap().WithZone("")
-	i := slices.Index(s.inbox.groups, group)
-	switch {
-	case join && i >= 0:
+	m := membership{group.Unmap().WithZone(""), source.Unmap().WithZone("")}
+	i := slices.Index(s.inbox.groups, m)
+	other := slices.ContainsFunc(s.inbox.groups, func(o membership) bool {
+		return o.group == m.group && o.source.IsValid() != m.source.IsValid()
+	})
+	switch { // the errors are Linux's
+	case join && other && source.IsValid():
+		return syscall.EINVAL
+	case join && i >= 0 && source.IsValid():
+		return syscall.EADDRNOTAVAIL
+	case join && (other || i >= 0):
 		return syscall.EADDRINUSE
 	case join:
-		s.inbox.groups = append(s.inbox.groups, group)
+		s.inbox.groups = append(s.inbox.groups, m)
 	case i < 0:
 		return syscall.EADDRNOTAVAIL
 	default:
@@ -413,9 +429,25 @@ func (b *Backend) Group(h backend.Handle, group netip.Addr, _ string, join bool)
 	return nil
 }
 
+// GroupDevice chooses the device by which a handle sends to groups; see
+// backend.Multicaster. There is one network.
+func (b *Backend) GroupDevice(h backend.Handle, _ string) error {
+	s, err := b.socket(h)
+	if err == nil && s.inbox == nil {
+		return syscall.EINVAL
+	}
+	return err
+}
+
 // in reports whether s takes what is sent to a group.
-func (s *socket) in(to netip.AddrPort) bool {
-	if s.inbox == nil || !slices.Contains(s.inbox.groups, to.Addr().Unmap().WithZone("")) {
+func (s *socket) in(from, to netip.AddrPort) bool {
+	if s.inbox == nil {
+		return false
+	}
+	group, source := to.Addr().Unmap().WithZone(""), from.Addr().Unmap().WithZone("")
+	if !slices.ContainsFunc(s.inbox.groups, func(m membership) bool {
+		return m.group == group && (!m.source.IsValid() || m.source == source)
+	}) {
 		return false
 	}
 	own := s.local.IP.Addr().Unmap()
@@ -423,9 +455,9 @@ func (s *socket) in(to netip.AddrPort) bool {
 }
 
 // member returns the first socket of the host that takes what is sent to a group.
-func (h *Host) member(to netip.AddrPort) *socket {
+func (h *Host) member(from, to netip.AddrPort) *socket {
 	for _, s := range h.ports[to.Port()] {
-		if s.in(to) {
+		if s.in(from, to) {
 			return s
 		}
 	}
@@ -436,7 +468,7 @@ func (h *Host) member(to netip.AddrPort) *socket {
 func (w *World) spread(h *Host, i uint32) {
 	for _, s := range h.ports[w.packets.slab[i].to.Port()] {
 		p := &w.packets.slab[i] // where it is after put
-		if s.in(p.to) {
+		if s.in(p.from, p.to) {
 			s.take(w.packets.put(p.from, p.to, [][]byte{p.data}), len(p.data))
 		}
 	}

@@ -102,11 +102,19 @@ func (b *Backend) sendTo(op *backend.Op, c *backend.Completion) bool {
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }
 
 // Group puts a handle into a multicast group; see backend.Multicaster.
-func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join bool) error {
+func (b *Backend) Group(h backend.Handle, group, source netip.Addr, device string, join bool) error {
 	if b.class(h) == notOpen {
 		return syscall.EBADF
 	}
-	return sys.Group(int(h), group, device, join)
+	return sys.Group(int(h), group, source, device, join)
+}
+
+// GroupDevice chooses the device by which a handle sends to groups; see backend.Multicaster.
+func (b *Backend) GroupDevice(h backend.Handle, device string) error {
+	if b.class(h) == notOpen {
+		return syscall.EBADF
+	}
+	return sys.GroupDevice(int(h), device)
 }
 
 // Socket gives access to a handle's socket; see backend.Controller.
