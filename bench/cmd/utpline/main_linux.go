@@ -236,18 +236,22 @@ type scene struct {
 	Long  float64 // seconds
 	Flows []flow
 	Rates map[string][]float64 // Mbit/s of each flow, every half second: "utp 0"
+	Took  []float64            // seconds that each of them is for, which a busy machine makes differ
 	Queue []float64            // ms
 	Drops []int
 }
 
 // mean is the mean of values from second a to b.
-func mean(v []float64, a, b float64) float64 {
-	i, k := int(a/step.Seconds()), min(int(b/step.Seconds()), len(v))
-	sum := 0.0
-	for _, x := range v[i:k] {
-		sum += x
+func (s *scene) mean(v []float64, a, b float64) float64 {
+	at, sum, long := 0.0, 0.0, 0.0
+	for i, x := range v {
+		if at >= a && at < b {
+			sum += x * s.Took[i]
+			long += s.Took[i]
+		}
+		at += s.Took[i]
 	}
-	return sum / float64(k-i)
+	return sum / long
 }
 
 func (s *scene) run() error {
@@ -335,6 +339,7 @@ func (s *scene) run() error {
 		}
 		s.Queue = append(s.Queue, float64(waits)*8/(mbit*1e6)*1e3)
 		s.Drops = append(s.Drops, dropped)
+		s.Took = append(s.Took, now.Sub(last).Seconds())
 		before, last = counts, now
 	}
 	return nil

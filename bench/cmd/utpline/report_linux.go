@@ -34,16 +34,16 @@ func write(out string, scenes []*scene) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# uTP beside TCP\n\nWritten by `go run ./cmd/utpline` in `bench` (root; ip and tc), %s. %s\n\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"), machine())
 	fmt.Fprintf(&b, "A line of %d Mbit/s (tbf) in a network namespace between two others, with a queue of %d ms and\nno other delay. TCP is the kernel's, with cubic. Rates are of payload, in Mbit/s.\n\n", mbit, holds)
-	line := mean(tcp.Rates["tcp 0"], 10, 40)
+	line := tcp.mean(tcp.Rates["tcp 0"], 10, 40)
 	fmt.Fprintf(&b, "| scene | seconds | uTP | the other uTP | TCP | queue, ms |\n|---|---|---|---|---|---|\n")
 	row := func(s *scene, from, until float64) {
 		cell := func(k string) string {
 			if s.Rates[k] == nil {
 				return "–"
 			}
-			return fmt.Sprintf("%.1f", mean(s.Rates[k], from, until))
+			return fmt.Sprintf("%.1f", s.mean(s.Rates[k], from, until))
 		}
-		fmt.Fprintf(&b, "| %s | %g to %g | %s | %s | %s | %.0f |\n", s.Title, from, until, cell("utp 0"), cell("utp 1"), cell("tcp 0"), mean(s.Queue, from, until))
+		fmt.Fprintf(&b, "| %s | %g to %g | %s | %s | %s | %.0f |\n", s.Title, from, until, cell("utp 0"), cell("utp 1"), cell("tcp 0"), s.mean(s.Queue, from, until))
 	}
 	row(alone, 10, 40)
 	row(tcp, 10, 40)
@@ -51,9 +51,9 @@ func write(out string, scenes []*scene) error {
 	row(both, 30, 60)
 	row(both, 70, 80)
 	row(two, 20, 60)
-	beside := mean(both.Rates["tcp 0"], 30, 60)
-	x, y := mean(two.Rates["utp 0"], 20, 60), mean(two.Rates["utp 1"], 20, 60)
-	fmt.Fprintf(&b, "\n- Alone, uTP has %.0f %% of what TCP has alone, and keeps %.0f ms in the queue (its target is 100).\n", 100*mean(alone.Rates["utp 0"], 10, 40)/line, mean(alone.Queue, 10, 40))
+	beside := both.mean(both.Rates["tcp 0"], 30, 60)
+	x, y := two.mean(two.Rates["utp 0"], 20, 60), two.mean(two.Rates["utp 1"], 20, 60)
+	fmt.Fprintf(&b, "\n- Alone, uTP has %.0f %% of what TCP has alone, and keeps %.0f ms in the queue (its target is 100).\n", 100*alone.mean(alone.Rates["utp 0"], 10, 40)/line, alone.mean(alone.Queue, 10, 40))
 	fmt.Fprintf(&b, "- Beside uTP, TCP keeps %.0f %% of its rate.\n", 100*beside/line)
 	fmt.Fprintf(&b, "- Two that start together share the line %.2f to 1.\n\n![the rates and the queue over time](ledbat.svg)\n", max(x, y)/min(x, y))
 	return os.WriteFile(filepath.Join(out, "ledbat.md"), []byte(b.String()), 0o644)
