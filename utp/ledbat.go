@@ -14,6 +14,10 @@ const (
 	currentFilter = 4
 	// driftMax is how far one correction for clocks that run apart may go.
 	driftMax = 10 * time.Millisecond
+	// restEvery is the least time from one rest to the next, and restShare how many times
+	// as long as a rest it is at least.
+	restEvery = 10 * time.Second
+	restShare = 9
 	// windowMin is how small the window may get, in packets.
 	windowMin = 2
 	// windowFirst is how large it is at first, in packets.
@@ -96,6 +100,16 @@ type ledbat struct {
 	ours     delays // of what we send, measured by the peer
 	theirs   delays // of what the peer sends
 	largest  float64
+
+	// Now and then the window shrinks to its least, so that a queue of our own making
+	// empties and the path's own delay is seen. One who came while others had filled the
+	// queue, and takes that for the path's delay, would else leave them nothing
+	// (LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus, section 4.4).
+	rtt     time.Duration // the last round trip
+	restAt  time.Duration // when the next rest begins; 0: not set
+	resting bool
+	rested  time.Duration // when the last one began
+	before  float64       // what the window was
 }
 
 func (c *ledbat) init(mss, largest int) {
@@ -134,7 +148,7 @@ func (c *ledbat) acked(bytes, mss int, sample uint32, rtt, now time.Duration, fu
 	if rtt > 0 {
 		queue = min(queue, rtt)
 	}
-	if bytes == 0 {
+	if bytes == 0 || c.rest(mss, rtt, now, full) {
 		return
 	}
 	if c.slow && queue > target*9/10 {
@@ -151,16 +165,47 @@ func (c *ledbat) acked(bytes, mss int, sample uint32, rtt, now time.Duration, fu
 	default:
 		off := float64(target-queue) / float64(target)
 		off = max(off, -1)
-		gain := gainMax * off * float64(bytes) / max(c.window, float64(bytes))
-		if gain < 0 || full {
-			c.window += gain
+		switch {
+		case off < 0:
+			// By a share of itself, so that of two the larger one gives more.
+			c.window += off * float64(bytes) / 2
+		case full:
+			c.window += gainMax * off * float64(bytes) / max(c.window, float64(bytes))
 		}
 	}
 	c.clamp(mss)
 }
 
+// rest begins and ends rests, and reports whether there is one.
+func (c *ledbat) rest(mss int, rtt, now time.Duration, full bool) bool {
+	if rtt > 0 {
+		c.rtt = rtt
+	}
+	switch {
+	case c.resting && now-c.rested < 2*c.rtt:
+		return true
+	case c.resting:
+		c.resting, c.restAt = false, 0
+		c.ssthresh, c.slow = c.before, true
+	case c.slow:
+	case c.restAt == 0 && c.rested == 0:
+		c.restAt = now + 2*c.rtt // after the first slow start
+	case c.restAt == 0:
+		c.restAt = now + max(restEvery, restShare*(now-c.rested))
+	case now >= c.restAt && full:
+		c.resting, c.rested, c.before = true, now, c.window
+		c.window = float64(windowMin * mss)
+		return true
+	}
+	return false
+}
+
 // lost halves the window, once for what one round trip lost.
 func (c *ledbat) lost(mss int) {
+	if c.resting {
+		c.before /= 2
+		return
+	}
 	c.window /= 2
 	c.ssthresh = c.window
 	c.slow = false
@@ -171,7 +216,7 @@ func (c *ledbat) lost(mss int) {
 func (c *ledbat) timedOut(mss int) {
 	c.ssthresh = max(c.window/2, float64(windowMin*mss))
 	c.window = float64(mss)
-	c.slow = true
+	c.slow, c.resting = true, false
 }
 
 // idle is called when nothing was sent for a while: what the window was says nothing
