@@ -44,6 +44,7 @@ type Loop struct {
 	scratch backend.Completion // where Submit puts a result: on the stack it would escape
 	gather  gather
 	one     [1][]byte            // what a direct write sends
+	rights  []byte               // memory for descriptors that come; nil until one may
 	early   []backend.Completion // results that Submit returned at once; part of the next turn's I/O
 	taken   []backend.Completion // the same while they are handed out
 	posts   atomic.Pointer[Call]

@@ -89,6 +89,12 @@ func (k *socket) want(w wish) {
 		k.x.splice.step()
 	case k.phase == phaseBroken:
 		k.drain()
+	case k.x.room && w == wantBytes:
+		k.armReady(backend.Readable | backend.Writable)
+	case k.x.room:
+		k.armReady(backend.Writable)
+	case w == wantBytes && k.receives():
+		k.armReady(backend.Readable)
 	case w == wantBytes:
 		k.armRead()
 	case w == wantDrop && k.rh == k.wh:
@@ -196,6 +202,9 @@ func (k *socket) readDone(c *backend.Completion) {
 	if k.phase >= phaseLost {
 		return
 	}
+	if k.x.room {
+		k.x.room = false // flush tries again
+	}
 	op := "read"
 	if k.rh == backend.None {
 		op = "write"
@@ -225,6 +234,8 @@ func (k *socket) readDone(c *backend.Completion) {
 		k.lose(k.opError(op, syscall.EPIPE))
 	case hangup:
 		k.hungUp = true
+	case c.Op.Kind == backend.Ready:
+		k.readyDone()
 	case c.N == 0:
 		k.ended(nil)
 	default:
@@ -293,6 +304,20 @@ func (k *socket) drain() {
 			k.lose(k.reason)
 			return
 		}
+		if k.receives() {
+			switch n, err := k.receiveOnce(); {
+			case err == backend.ErrAgain:
+				k.lose(k.reason)
+			case err != nil:
+				k.brokenEnd()
+			default:
+				k.extra().drained += n
+			}
+			if k.phase >= phaseClosing {
+				return
+			}
+			continue
+		}
 		buf := k.loop.pool.Get()
 		k.rop.Kind, k.rop.Flags, k.rop.Handle, k.rop.Buf = backend.Read, backend.Now, k.rh, buf
 		c, ok := k.loop.submit(&k.rop)
@@ -350,11 +375,20 @@ func (k *socket) flush() {
 	for k.out != nil && k.out.n > 0 && !k.out.op.Armed() && !k.spliceOut && k.phase != phaseBroken && k.phase < phaseLost {
 		o := k.out
 		o.vec = append(o.vec[:0], o.chunks[:min(len(o.chunks), vecMax)]...)
-		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec, o.op.Owner = backend.Write, 0, k.wh, o.vec, k
 		o.asked = o.n
 		if len(o.chunks) > vecMax {
 			o.asked = 0
 		}
+		if len(k.x.passing) > 0 {
+			if k.x.passing[0].after == 0 {
+				if !k.pass() {
+					return
+				}
+				continue
+			}
+			o.limit(k.x.passing[0].after)
+		}
+		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec, o.op.Owner = backend.Write, 0, k.wh, o.vec, k
 		if k.quiet() {
 			o.op.Flags = backend.Quiet
 		}
@@ -376,6 +410,7 @@ func (k *socket) writeDone(c *backend.Completion) {
 		k.dropUnwanted()
 	case c.Err == nil:
 		k.wrote()
+		k.took(c.N)
 		k.sent(c.N)
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
 		k.sent(0)

@@ -88,6 +88,10 @@ type extras struct {
 	writeEnd       *writeEnd // a socket's: what watches the other handle
 	noReader       error     // why only writing has ended: no one reads what is written
 	dropped        bool      // something was buffered then
+	passing        []passage // a socket's: descriptors that wait for their bytes to be sent
+	passes         int       // how many they are
+	passLater      bool      // the system takes no more for the moment
+	room           bool      // they wait for room in the socket
 }
 
 type flags uint32
@@ -124,6 +128,7 @@ const (
 	capDrain
 	capBuffer
 	capFail
+	capDescriptors
 )
 
 func capsOf(p Protocol) (c protoCaps) {
@@ -141,6 +146,9 @@ func capsOf(p Protocol) (c protoCaps) {
 	}
 	if _, ok := p.(WriteFailer); ok {
 		c |= capFail
+	}
+	if _, ok := p.(DescriptorReceiver); ok {
+		c |= capDescriptors
 	}
 	return c
 }
@@ -474,6 +482,7 @@ func (s *stream) shut(how closeHow) {
 
 // dropOut gives back the write buffer, unless the lower half is using it.
 func (s *stream) dropOut() {
+	s.dropPassing()
 	if s.out != nil && !s.out.busy() {
 		s.out.release(&s.loop.pool)
 		s.out = nil

@@ -362,8 +362,10 @@ func unixListenKind() *Kind {
 		Options: []OptionDoc{
 			{Name: "mode", Type: Mode, Doc: "permission bits of the file, from the first moment on"},
 			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
+			{Name: "allow-user", Type: Text, Many: true, Doc: "accept only clients that run as this user: a name or a number"},
 			boundDocs()[0],
 		},
+		Prepare: preparePeers,
 		Example: "unix-listen:/run/app.sock,mode=0660",
 		Check: func(p *Part) *Fault {
 			if m := p.Option("mode"); m != nil && strings.HasPrefix(p.ArgText(), "@") {
@@ -375,6 +377,9 @@ func unixListenKind() *Kind {
 			d := "listens on UNIX socket " + p.ArgText()
 			if p.Has("mode") {
 				d += ", mode " + p.Value("mode")
+			}
+			if users := p.Values("allow-user"); len(users) > 0 {
+				d += ", only for " + strings.Join(users, ", ")
 			}
 			return d + describeBounds(p)
 		},
@@ -396,7 +401,7 @@ func unixListenKind() *Kind {
 					env.note("replaced " + path + ", a socket on which nothing answered")
 				}
 			}
-			ln, err := env.Loop.Listen("unix", path, f, opts...)
+			ln, err := env.Loop.Listen("unix", path, onlyPeers(env, p, f), opts...)
 			if err != nil {
 				return nil, err
 			}

@@ -2,6 +2,7 @@ package process
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,10 +12,12 @@ import (
 	"github.com/weir-io/weir"
 )
 
+var crowd = flag.Int("crowd", 1000, "how many children TestCrowd starts, a tenth of them at once, but at most 200")
+
 // TestCrowd: a thousand children, a hundred at once, leave no descriptor, zombie or
 // goroutine.
 func TestCrowd(t *testing.T) {
-	const all, atOnce = 1000, 100
+	all, atOnce := *crowd, min(*crowd/10, 200)
 	onBackends(t, func(r *rig) {
 		started, ended, running, most, lost := 0, 0, 0, 0, 0
 		var next func()

@@ -424,6 +424,13 @@ type Backend interface {
 	Close() error
 }
 
+// Controller is a Backend without Descriptors some of whose handles still have one.
+type Controller interface {
+	// Control calls f with the descriptor behind a handle, for calls that do not block.
+	// f must not keep it. ErrUnsupported means that there is none.
+	Control(h Handle, f func(fd int)) error
+}
+
 // Sweeper is a Backend whose Wait may not report everything that is ready: it relies on
 // other goroutines, which may not have had a processor yet.
 type Sweeper interface {

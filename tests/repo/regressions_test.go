@@ -76,7 +76,11 @@ var regressions = []regression{
 		scenarios: []string{"weirtest/streams_flow.go#44 Close after WriteEOF"},
 		bugs:      []string{"closed-stays"},
 	},
-	{number: 12, whose: "libuv", what: "descriptors leak when passing them fails", later: "passing descriptors (R28)"},
+	{
+		number: 12, whose: "libuv", what: "descriptors leak when passing them fails",
+		scenarios: []string{"tests/contract/passing_linux_test.go#TestPassedUnwanted", "tests/contract/passing_linux_test.go#TestPassedRefused"},
+		bugs:      []string{"passing-dead-leaks"},
+	},
 	{
 		number: 13, whose: "libuv", what: "overflowed completions never collected",
 		scenarios: []string{"internal/backend/uring/hazard_test.go#TestOverflow"},
