@@ -100,7 +100,7 @@ func (k *socket) passes() bool {
 	if k.net != netUnix || k.rh != k.wh || k.wh == backend.None {
 		return false
 	}
-	_, is := k.loop.be.(backend.Controller)
+	_, is := k.loop.be.(backend.DescriptorLender)
 	return is || k.loop.caps.Descriptors
 }
 
@@ -109,7 +109,7 @@ func (k *socket) control(f func(fd int) error) error {
 	if k.loop.caps.Descriptors {
 		return f(int(k.rh))
 	}
-	c, ok := k.loop.be.(backend.Controller)
+	c, ok := k.loop.be.(backend.DescriptorLender)
 	if !ok {
 		return errors.ErrUnsupported
 	}
@@ -286,7 +286,7 @@ func (s *stream) Detach() (int, error) {
 		return -1, err
 	}
 	k, ok := s.lower.(*socket)
-	_, is := s.loop.be.(backend.Controller)
+	_, is := s.loop.be.(backend.DescriptorLender)
 	switch {
 	case !ok || k.rh != k.wh || !is && !s.loop.caps.Descriptors:
 		return -1, fmt.Errorf("weir: the descriptor of %s: %w", s.name(), errors.ErrUnsupported)

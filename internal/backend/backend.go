@@ -424,8 +424,8 @@ type Backend interface {
 	Close() error
 }
 
-// Controller is a Backend without Descriptors some of whose handles still have one.
-type Controller interface {
+// DescriptorLender is a Backend without Descriptors some of whose handles still have one.
+type DescriptorLender interface {
 	// Control calls f with the descriptor behind a handle, for calls that do not block.
 	// f must not keep it. ErrUnsupported means that there is none.
 	Control(h Handle, f func(fd int)) error

@@ -65,7 +65,7 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	return b.add(e), nil
 }
 
-// Control calls f with the descriptor behind h; see backend.Controller.
+// Control calls f with the descriptor behind h; see backend.DescriptorLender.
 func (b *Backend) Control(h backend.Handle, f func(fd int)) error {
 	e := b.entry(h)
 	if e == nil {
