@@ -43,7 +43,7 @@ func (l *Loop) Attach(fd int, name string, f Factory, opts ...Option) (Transport
 // is written to. If both are one socket, as inetd passes it, the transport uses that
 // socket: its WriteEOF ends only the writing, and w is closed. The connection is lost
 // when the reader of w has gone, even while nothing is being written (except for a
-// terminal that is still being read).
+// terminal that is still being read); with WithSeparateEnds only writing ends then.
 func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Transport, error) {
 	if err := l.check("Attach"); err != nil {
 		return nil, err

@@ -104,6 +104,9 @@ func (k *carried) flush() {
 		case k.phase == phaseBroken:
 			k.dropOut() // writing failed meanwhile
 			return
+		case k.x.noReader != nil:
+			k.dropUnwanted()
+			return
 		case errors.Is(err, ErrClosed):
 			// The transport below is lost already: Feed.Closed or Feed.WriteFailed will
 			// say why.
@@ -270,6 +273,14 @@ func (k *carried) heldBelow() int {
 func (k *carried) heldHere() int {
 	if h, ok := k.carrier.(Holder); ok && !k.isGone && k.phase < phaseShut {
 		return h.Held()
+	}
+	return 0
+}
+
+// unsent is how many bytes would be lost with an Unsender.
+func (k *carried) unsent() int {
+	if u, ok := k.carrier.(Unsender); ok && !k.isGone && k.phase < phaseShut {
+		return u.Unsent()
 	}
 	return 0
 }

@@ -58,6 +58,14 @@ type Holder interface {
 	Held() int
 }
 
+// Unsender is a Carrier whose bytes no system sends once the loop has ended: a
+// connection over datagrams.
+type Unsender interface {
+	// Unsent is how many bytes the carrier has taken that the peer has not
+	// acknowledged. They do not count as Buffered, and do in a CutError.
+	Unsent() int
+}
+
 // Feed is the carrier's side of the transport that it carries. Its methods belong to
 // the loop's goroutine.
 type Feed struct{ k *carried }

@@ -13,7 +13,7 @@ import (
 // PacketProtocol gives meaning to datagrams. Its methods are called on the
 // loop's goroutine, one at a time: EndpointMade once, PacketReceived any number
 // of times, EndpointLost once and last. It may also be a PacketFailer, a
-// TruncatedReceiver, a WritePauser and a Drainer.
+// TruncatedReceiver, a PacketInfoReceiver, a WritePauser, a Drainer and a LoopEnder.
 //
 // A panic in PacketReceived, or in one of the optional callbacks, is reported to
 // the loop's error handler and ends nothing: the next datagram comes from
@@ -33,9 +33,9 @@ type PacketProtocol interface {
 // PacketFailer is a PacketProtocol that wants to know what became of datagrams.
 type PacketFailer interface {
 	// PacketFailed reports that the network refused a datagram sent to an
-	// address (ICMP, where the backend can tell: BackendInfo), or that one that
-	// was buffered could not be sent. to is the zero PacketAddr where the system
-	// does not say whom it is about. The endpoint lives on.
+	// address (ICMP, where the backend can tell: BackendInfo; a *MTUError where one
+	// was too long), or that one that was buffered could not be sent. to is the zero
+	// PacketAddr where the system does not say whom it is about. The endpoint lives on.
 	PacketFailed(err error, to PacketAddr)
 }
 
@@ -45,6 +45,21 @@ type PacketFailer interface {
 type TruncatedReceiver interface {
 	// PacketTruncated is PacketReceived for the part of a datagram that fit.
 	PacketTruncated(p []byte, from PacketAddr)
+}
+
+// LoopEnder is a PacketProtocol on which connections stand, as those of uTP do, and that
+// takes part in the end of its loop. Streams of connections that end are the loop's
+// business; the LoopEnder moves their bytes until they have ended.
+type LoopEnder interface {
+	// LoopEnds is called when Loop.Shutdown begins, with closing false, and when
+	// Loop.Close begins, with true. An endpoint that is opened after Shutdown has it
+	// called from inside ListenPacket. No more connections are to be accepted. If
+	// closing, connects under way fail with ErrLoopClosed, and the endpoint goes on
+	// reading until the connections have ended, for as long as Close sends what was
+	// written (WithFlushTime).
+	LoopEnds(closing bool)
+	// Connecting is how many connects are under way. Shutdown waits for them.
+	Connecting() int
 }
 
 var (
@@ -107,11 +122,15 @@ type PacketEndpoint struct {
 	v6    bool
 	dual  bool
 	proto PacketProtocol // nil once lost
+	feed  *PacketFeed    // of a carrier that moves the datagrams; nil: h does
+	sock  packetSocket
 
 	failer  PacketFailer
 	cutter  TruncatedReceiver
+	knower  PacketInfoReceiver
 	pauser  WritePauser
 	drainer Drainer
+	ender   LoopEnder
 
 	rd packetReader
 	wr packetWriter
@@ -144,21 +163,52 @@ func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...Opti
 		return nil, ErrLoopClosed
 	}
 	c := configOf(opts)
-	e, err := l.listenPacket(netw, address, c)
+	_, infos := p.(PacketInfoReceiver)
+	if m, ok := p.(MaybePacketInfoReceiver); ok {
+		infos = m.TakesPacketInfo()
+	}
+	e, err := l.listenPacket(netw, address, c, infos)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
 	}
-	e.proto = p
-	e.failer, _ = p.(PacketFailer)
-	e.cutter, _ = p.(TruncatedReceiver)
-	e.pauser, _ = p.(WritePauser)
-	e.drainer, _ = p.(Drainer)
+	e.attach(p)
 	l.endpoints.Add(e, &e.at)
 	l.internalCall(e.begin)
 	return e, nil
 }
 
-func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoint, error) {
+// attach gives the endpoint its protocol.
+func (e *PacketEndpoint) attach(p PacketProtocol) {
+	e.proto = p
+	e.failer, _ = p.(PacketFailer)
+	e.cutter, _ = p.(TruncatedReceiver)
+	e.knower, _ = p.(PacketInfoReceiver)
+	e.pauser, _ = p.(WritePauser)
+	e.drainer, _ = p.(Drainer)
+	e.ender, _ = p.(LoopEnder)
+	if e.loop.ending != nil {
+		e.loopEnds(false)
+	}
+}
+
+// loopEnds tells a LoopEnder.
+func (e *PacketEndpoint) loopEnds(closing bool) {
+	if e.ender != nil && !e.lost {
+		defer e.guard("LoopEnds")
+		e.ender.LoopEnds(closing)
+	}
+}
+
+// connecting asks a LoopEnder.
+func (e *PacketEndpoint) connecting() int {
+	if e.ender == nil || e.lost {
+		return 0
+	}
+	defer e.guard("Connecting")
+	return e.ender.Connecting()
+}
+
+func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*PacketEndpoint, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -166,17 +216,37 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 	if err != nil {
 		return nil, err
 	}
+	spec.Coalesce = true
+	if infos {
+		spec.Info = backend.InfoLocal | backend.InfoTraffic | backend.InfoDropped
+	} else if ip := spec.Local.IP.Addr(); spec.Family == backend.Inet && (!ip.IsValid() || ip.IsUnspecified()) {
+		spec.Info = backend.InfoLocal // for answers
+	}
+	if c.packetTimes {
+		spec.Info |= backend.InfoTime
+	}
 	h, err := l.openLocal(spec)
 	if err != nil {
 		return nil, err
 	}
 	e := &PacketEndpoint{loop: l, h: h, netw: netw, v6: spec.IPv6, dual: spec.Dual}
 	e.rd.e, e.wr.e = e, e
-	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd, Max: int32(c.maxDatagram)}
-	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr, Addr: &e.wr.to}
+	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd}
+	if e.rd.most = c.maxDatagram; e.rd.most == 0 {
+		e.rd.most = 64 << 10
+	}
+	e.wr.op = backend.Op{Kind: backend.SendTo, Handle: h, Owner: &e.wr}
+	e.wr.flushing = Call{loop: l, fn: e.wr.flush, internal: true}
+	e.wr.flushing.state.Store(callRan)
 	e.wr.high, e.wr.low = 64<<10, 16<<10
 	if c.marks {
 		e.wr.high, e.wr.low = int(c.high), int(c.low)
+	}
+	if c, ok := l.be.(backend.Controller); ok {
+		if e.sock.of, err = c.Socket(h); err != nil {
+			l.shutHandle(h, backend.CloseFlat)
+			return nil, err
+		}
 	}
 	e.addr = spec.Local
 	if spec.Local.Family != backend.Inet || spec.Local.IP.Port() == 0 { // the system knows more
@@ -185,7 +255,18 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 		}
 	}
 	for _, g := range c.groups {
-		if err := e.group(g, c.groupDevice, true); err != nil {
+		if err := e.group(g, netip.Addr{}, c.groupDevice, true); err != nil {
+			l.shutHandle(h, backend.CloseFlat)
+			return nil, err
+		}
+	}
+	if c.groupSender != "" {
+		m, ok := l.be.(backend.Multicaster)
+		err := errors.ErrUnsupported
+		if ok {
+			err = sysError("setsockopt", m.GroupDevice(h, c.groupSender))
+		}
+		if err != nil {
 			l.shutHandle(h, backend.CloseFlat)
 			return nil, err
 		}
@@ -195,32 +276,58 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig) (*PacketEndpoin
 
 // JoinGroup puts the endpoint into a multicast group on a network device, or on
 // one of the system's choice for "". What it sends to groups then goes out there.
-// errors.ErrUnsupported where the backend has no groups (portable).
+// errors.ErrUnsupported where the backend has no groups (portable on other systems than
+// Linux).
 func (e *PacketEndpoint) JoinGroup(group netip.Addr, device string) error {
-	return e.changeGroup(group, device, true)
+	return e.changeGroup("JoinGroup", group, netip.Addr{}, device, true)
 }
 
 // LeaveGroup undoes JoinGroup.
 func (e *PacketEndpoint) LeaveGroup(group netip.Addr, device string) error {
-	return e.changeGroup(group, device, false)
+	return e.changeGroup("LeaveGroup", group, netip.Addr{}, device, false)
 }
 
-func (e *PacketEndpoint) changeGroup(group netip.Addr, device string, join bool) error {
-	if err := e.loop.check("JoinGroup"); err != nil {
+// JoinSource is JoinGroup for what one source sends to the group (source-specific
+// multicast, RFC 4607). It may be called for several sources, but not for a group that the
+// endpoint is in as a whole (EINVAL).
+func (e *PacketEndpoint) JoinSource(group, source netip.Addr, device string) error {
+	return e.changeSource("JoinSource", group, source, device, true)
+}
+
+// LeaveSource undoes JoinSource.
+func (e *PacketEndpoint) LeaveSource(group, source netip.Addr, device string) error {
+	return e.changeSource("LeaveSource", group, source, device, false)
+}
+
+func (e *PacketEndpoint) changeSource(method string, group, source netip.Addr, device string, join bool) error {
+	if !source.IsValid() {
+		return &net.AddrError{Err: "no address of a source of multicast", Addr: source.String()}
+	}
+	return e.changeGroup(method, group, source, device, join)
+}
+
+func (e *PacketEndpoint) changeGroup(method string, group, source netip.Addr, device string, join bool) error {
+	if err := e.loop.check(method); err != nil {
 		return err
 	}
 	if e.ended() {
 		return ErrClosed
 	}
-	return e.group(group, device, join)
+	return e.group(group, source, device, join)
 }
 
-func (e *PacketEndpoint) group(group netip.Addr, device string, join bool) error {
+func (e *PacketEndpoint) group(group, source netip.Addr, device string, join bool) error {
+	if e.feed != nil {
+		if e.feed.below == nil {
+			return errors.ErrUnsupported
+		}
+		return e.feed.below.group(group, source, device, join)
+	}
 	m, ok := e.loop.be.(backend.Multicaster)
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return sysError("setsockopt", m.Group(e.h, group, device, join))
+	return sysError("setsockopt", m.Group(e.h, group, source, device, join))
 }
 
 // packetSpec turns an address into a datagram socket to open.
@@ -239,10 +346,17 @@ func packetSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 		{Option: backend.SendBuffer, Value: c.sndbuf},
 		{Option: backend.ReceiveBuffer, Value: c.rcvbuf},
 		{Option: backend.Broadcast, Value: c.broadcast},
+		{Option: backend.DontFragment, Value: c.noFragments},
 	} {
 		if o.Value > 0 {
 			spec.Options = append(spec.Options, o)
 		}
+	}
+	if c.groupHops > 0 {
+		spec.Options = append(spec.Options, backend.OptionValue{Option: backend.MulticastHops, Value: c.groupHops - 1})
+	}
+	if c.groupLoop > 0 {
+		spec.Options = append(spec.Options, backend.OptionValue{Option: backend.MulticastLoop, Value: c.groupLoop - 1})
 	}
 	return spec, nil
 }
@@ -304,6 +418,10 @@ func (e *PacketEndpoint) PauseReading() {
 		return
 	}
 	e.rd.paused = true
+	if e.feed != nil {
+		e.feed.pause()
+		return
+	}
 	e.loop.be.Cancel(&e.rd.op)
 }
 
@@ -328,9 +446,18 @@ func (e *PacketEndpoint) Close() error {
 	e.closing = true
 	e.rd.stop()
 	if e.wr.idle() {
-		e.lose(nil)
+		e.flushed()
 	}
 	return nil
+}
+
+// flushed ends an endpoint that was closed and has sent everything.
+func (e *PacketEndpoint) flushed() {
+	if e.feed != nil {
+		e.feed.close(false) // and Closed ends it
+		return
+	}
+	e.lose(nil)
 }
 
 // Abort drops what is buffered and closes.
@@ -348,14 +475,22 @@ func (e *PacketEndpoint) lose(err error) {
 	if e.lost {
 		return
 	}
+	e.wr.last()
+	if e.lost {
+		return
+	}
 	e.lost, e.reason = true, err
 	e.rd.stop()
 	e.wr.drop()
-	e.loop.shutHandle(e.h, backend.CloseFlat)
+	if e.feed != nil {
+		e.feed.close(true)
+	} else {
+		e.sock.shut(func() { e.loop.shutHandle(e.h, backend.CloseFlat) })
+	}
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)
 		p := e.proto
-		e.proto, e.failer, e.cutter, e.pauser, e.drainer = nil, nil, nil, nil, nil
+		e.proto, e.failer, e.cutter, e.knower, e.pauser, e.drainer, e.ender = nil, nil, nil, nil, nil, nil, nil
 		defer e.guard("EndpointLost")
 		p.EndpointLost(e.reason)
 	})

@@ -19,6 +19,16 @@ type packetReader struct {
 	errors int // in a row
 	retry  *Timer
 	held   []heldPacket // came in one batch with the one that paused
+	most   int          // bytes of a datagram that are taken
+	info   PacketInfo   // of the one being handed over
+
+	// asked is the datagram that is being handed over: who sent it, and which of
+	// this machine's addresses was asked, where that is not the endpoint's only one.
+	asked struct {
+		from   PacketAddr
+		local  netip.Addr
+		device int
+	}
 }
 
 // heldPacket is a datagram that came while reading was paused.
@@ -26,10 +36,15 @@ type heldPacket struct {
 	data      []byte
 	from      PacketAddr
 	truncated bool
+	info      PacketInfo
 }
 
 // arm makes the backend receive.
 func (r *packetReader) arm() {
+	if r.e.feed != nil {
+		r.e.feed.resume()
+		return
+	}
 	for !r.op.Armed() && !r.paused && !r.e.ended() && r.e.made && len(r.held) == 0 {
 		c, ok := r.e.loop.submit(&r.op)
 		if !ok {
@@ -67,17 +82,23 @@ func (r *packetReader) take(c *backend.Completion) {
 	case e.ended():
 	case c.Err == nil:
 		r.errors = 0
-		p := heldPacket{c.Buf, PacketAddr{}, c.Truncated}
+		p := heldPacket{data: c.Buf, truncated: c.Truncated, info: e.infoOf(c.Info)}
 		if c.Peer != nil {
 			p.from = packetAddr(c.Peer)
 		}
-		if r.paused || len(r.held) > 0 {
-			p.data = append([]byte(nil), p.data...)
-			r.held = append(r.held, p)
+		size := int(c.Segment)
+		if size <= 0 {
+			r.arrived(&p)
 			return
 		}
-		r.deliver(p)
+		for rest := c.Buf; len(rest) > 0 && !e.ended(); {
+			n := min(size, len(rest))
+			p.data, rest = rest[:n:n], rest[n:]
+			r.arrived(&p)
+		}
 	case errors.Is(c.Err, backend.ErrAgain) || errors.Is(c.Err, backend.ErrCanceled):
+	case c.Peer != nil && errors.Is(c.Err, syscall.EMSGSIZE):
+		e.failed(&MTUError{MTU: c.N}, packetAddr(c.Peer))
 	case c.Peer != nil:
 		e.failed(sysError("recvfrom", c.Err), packetAddr(c.Peer))
 	case errors.Is(c.Err, syscall.EBADF) || errors.Is(c.Err, os.ErrClosed) || errors.Is(c.Err, net.ErrClosed):
@@ -88,9 +109,36 @@ func (r *packetReader) take(c *backend.Completion) {
 	}
 }
 
-func (r *packetReader) deliver(p heldPacket) {
+// arrived hands over p, or keeps a copy of it.
+func (r *packetReader) arrived(p *heldPacket) {
+	if r.paused || len(r.held) > 0 {
+		kept := *p
+		kept.data = append([]byte(nil), p.data...)
+		r.held = append(r.held, kept)
+		return
+	}
+	r.deliver(p)
+}
+
+// delivered forgets whose datagram was handed over; it is deferred around that.
+func (r *packetReader) delivered() { r.asked.local = netip.Addr{} }
+
+func (r *packetReader) deliver(p *heldPacket) {
 	e := r.e
+	if len(p.data) > r.most {
+		cut := *p
+		cut.data, cut.truncated = p.data[:r.most:r.most], true
+		p = &cut
+	}
+	if own := e.addr.IP.Addr(); own.IsUnspecified() && p.info.Local.IsValid() {
+		r.asked.from, r.asked.local, r.asked.device = p.from, p.info.Local, p.info.Interface
+		defer r.delivered()
+	}
 	switch {
+	case !p.truncated && e.knower != nil:
+		defer e.guard("PacketInfoReceived")
+		r.info = p.info
+		e.knower.PacketInfoReceived(p.data, p.from, &r.info)
 	case !p.truncated:
 		defer e.guard("PacketReceived")
 		e.proto.PacketReceived(p.data, p.from)
@@ -107,7 +155,7 @@ func (r *packetReader) resume() {
 	for !r.paused && !r.e.ended() && len(r.held) > 0 {
 		p := r.held[0]
 		r.held = r.held[1:]
-		r.deliver(p)
+		r.deliver(&p)
 	}
 	if len(r.held) == 0 {
 		r.held = nil
@@ -126,26 +174,42 @@ func (r *packetReader) stop() {
 	}
 }
 
-// packetWriter is an endpoint's sending half: at most one datagram is with the
-// backend, others wait behind it.
+// packetWriter is an endpoint's sending half: some datagrams at most are with the
+// backend, others wait behind them. What is sent after another datagram in the same turn
+// waits for its end, so that one call can send all of it.
 type packetWriter struct {
 	e         *PacketEndpoint
 	op        backend.Op
-	to        backend.Addr // of op
-	vec       [1][]byte
-	queue     []queuedPacket // from head on; the first is op's while that is armed
+	packets   []backend.Packet // of op
+	queue     []queuedPacket   // from head on; op's are the first of them
 	head      int
 	mem       []byte
 	bytes     int // in the queue
 	high, low int
 	paused    bool // PauseWriting was called, ResumeWriting was not
+
+	turn     uint64 // of the loop, in which a datagram was sent last
+	held     bool   // what is in the queue waits for flushing
+	flushing Call
+	failures []packetFailure // that SendTo found out about others
+}
+
+// packetFailure is a datagram that could not be sent.
+type packetFailure struct {
+	err error
+	to  PacketAddr
 }
 
 // queuedPacket is a datagram that waits to be sent: mem[off:end].
 type queuedPacket struct {
 	off, end int
 	to       PacketAddr
+	info     backend.PacketInfo
 }
+
+// packetBatch is how many datagrams a backend is given at once, and how many wait
+// for the end of a turn.
+const packetBatch = 64
 
 // limitMarks is how many times the high mark may be buffered.
 const limitMarks = 4
@@ -164,25 +228,55 @@ func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
 // this datagram, which is dropped, and the endpoint lives on: the system's own
 // as a *net.OpError, ErrSendBufferFull past four times the high mark (64 KiB, see
 // WithWriteMarks) or 4096 datagrams, or ErrClosed after the close.
+//
+// The first datagram of a turn leaves at once. Those after it wait until the
+// callbacks of the turn are through, or some are there (64 of them, or what the high
+// mark allows), and leave by one system call; what the system says against those
+// goes to a PacketFailer.
+//
+// On an endpoint without an address of its own (":53") the system chooses from which
+// of this machine's a datagram leaves, with one exception: inside
+// PacketReceived, or the callbacks that stand for it, a datagram to the sender of the one being
+// handed over leaves from the address that the sender asked, as it expects. An
+// answer that is given later needs SendInfo with the PacketInfo's Local.
 func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
-	if err := e.loop.check("SendTo"); err != nil {
+	return e.send("SendTo", p, to, e.answer(to))
+}
+
+func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info backend.PacketInfo) error {
+	if err := e.loop.check(method); err != nil {
 		return err
 	}
 	if e.ended() {
 		return ErrClosed
 	}
-	if err := e.fits(to); err != nil {
+	if e.feed != nil {
+		return e.feed.sendTo(p, to, info, method == "SendInfo")
+	}
+	if err := e.fits(p, to); err != nil {
 		return e.sendError(err, to)
 	}
 	w := &e.wr
+	if w.held && (w.bytes+len(p) > w.high || w.waiting() >= packetBatch) {
+		w.pump()
+	}
 	waited := !w.idle()
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
-	w.push(p, to)
-	if waited {
+	w.push(p, to, info)
+	switch l := e.loop; {
+	case w.held:
+		return nil
+	case waited:
 		w.crossed()
 		return nil
+	case l.turning && w.turn == l.turns && len(p) <= w.high:
+		w.held = true
+		w.call()
+		return nil
+	default:
+		w.turn = l.turns
 	}
 	c, done := w.submit()
 	if !done {
@@ -196,11 +290,23 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	return nil
 }
 
-// Buffered is how many bytes wait to be handed to the system.
-func (e *PacketEndpoint) Buffered() int { return e.wr.bytes }
+// Buffered is how many bytes wait to be handed to the system, in layers too.
+func (e *PacketEndpoint) Buffered() int {
+	if e.feed != nil {
+		return e.wr.bytes + e.feed.buffered()
+	}
+	return e.wr.bytes
+}
 
-// fits reports whether the endpoint's socket can send to an address.
-func (e *PacketEndpoint) fits(to PacketAddr) error {
+// The largest payloads of UDP datagrams, over IPv4 and over IPv6 (RFC 768 with RFC
+// 791 and RFC 8200).
+const (
+	maxUDP4 = 65535 - 20 - 8
+	maxUDP6 = 65535 - 8
+)
+
+// fits reports whether the endpoint's socket can send p to an address.
+func (e *PacketEndpoint) fits(p []byte, to PacketAddr) error {
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
 	switch {
@@ -211,15 +317,21 @@ func (e *PacketEndpoint) fits(to PacketAddr) error {
 	case unix:
 	case ip.Unmap().Is4() == e.v6 && !e.dual:
 		return &net.AddrError{Err: "address is of another family than the endpoint", Addr: to.String()}
+	case len(p) > maxUDP6, len(p) > maxUDP4 && ip.Unmap().Is4():
+		return &MTUError{}
 	}
 	return nil
 }
 
 func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
-	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: sysError("sendto", err)}
+	cause := sysError("sendto", err)
+	if errors.Is(err, syscall.EMSGSIZE) {
+		cause = &MTUError{}
+	}
+	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: cause}
 }
 
-func (w *packetWriter) push(p []byte, to PacketAddr) {
+func (w *packetWriter) push(p []byte, to PacketAddr, info backend.PacketInfo) {
 	if w.idle() {
 		w.queue, w.head, w.mem = w.queue[:0], 0, w.mem[:0]
 	} else if len(w.mem) > 2*limitMarks*w.high+chunk.Size || w.head > limitMarks*packetsHigh {
@@ -227,7 +339,7 @@ func (w *packetWriter) push(p []byte, to PacketAddr) {
 	}
 	off := len(w.mem)
 	w.mem = append(w.mem, p...)
-	w.queue = append(w.queue, queuedPacket{off, len(w.mem), to})
+	w.queue = append(w.queue, queuedPacket{off, len(w.mem), to, info})
 	w.bytes += len(p)
 }
 
@@ -244,16 +356,25 @@ func (w *packetWriter) compact() {
 	}
 }
 
-// submit hands the first of the queue to the backend.
+// submit hands the first of the queue to the backend. The result is of one datagram
+// that was sent or failed, at least; of as many as N says else.
 func (w *packetWriter) submit() (backend.Completion, bool) {
-	q := &w.queue[w.head]
-	w.vec[0] = w.mem[q.off:q.end:q.end]
-	w.op.Vec = w.vec[:]
-	if q.to.IP.IsValid() {
-		w.to = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(q.to.IP.Addr().Unmap(), q.to.IP.Port())}
-	} else {
-		w.to = backend.Addr{Family: backend.Unix, Path: q.to.Path}
+	n := min(w.waiting(), packetBatch)
+	if cap(w.packets) < n {
+		w.packets = make([]backend.Packet, 0, min(max(4, 2*n), packetBatch))
 	}
+	w.packets = w.packets[:n]
+	for i := range w.packets {
+		q, k := &w.queue[w.head+i], &w.packets[i]
+		k.Data = w.mem[q.off:q.end:q.end]
+		k.Info = q.info
+		if q.to.IP.IsValid() {
+			k.To = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(q.to.IP.Addr().Unmap(), q.to.IP.Port())}
+		} else {
+			k.To = backend.Addr{Family: backend.Unix, Path: q.to.Path}
+		}
+	}
+	w.op.Packets = w.packets
 	return w.e.loop.submit(&w.op)
 }
 
@@ -262,7 +383,80 @@ func (w *packetWriter) pop() {
 	w.bytes -= q.end - q.off
 	q.to = PacketAddr{}
 	w.head++
-	w.vec[0] = nil
+}
+
+// settle takes a result: as many datagrams as it says are gone, or the first
+// has failed.
+func (w *packetWriter) settle(c *backend.Completion) {
+	switch {
+	case errors.Is(c.Err, backend.ErrAgain), errors.Is(c.Err, backend.ErrCanceled):
+	case c.Err != nil:
+		to := w.queue[w.head].to
+		w.pop()
+		w.failures = append(w.failures, packetFailure{w.e.sendError(c.Err, to), to})
+	default:
+		for range max(1, min(c.N, len(w.packets), w.waiting())) {
+			w.pop()
+		}
+	}
+}
+
+// pump hands the queue to the backend until that has enough or nothing is left.
+// It calls no one.
+func (w *packetWriter) pump() {
+	w.held = false
+	for !w.e.lost && !w.idle() && !w.op.Armed() {
+		c, done := w.submit()
+		if !done {
+			break
+		}
+		w.settle(&c)
+	}
+	if len(w.failures) > 0 {
+		w.call()
+	}
+}
+
+// call has flush called in the next turn.
+func (w *packetWriter) call() {
+	if w.flushing.state.CompareAndSwap(callRan, callQueued) {
+		w.e.loop.enqueue(&w.flushing)
+	}
+}
+
+// flush sends what waited for the end of a turn, and tells what came of it.
+func (w *packetWriter) flush() {
+	e := w.e
+	if e.lost {
+		return
+	}
+	if w.held {
+		w.pump()
+	}
+	w.tell()
+	if !e.lost {
+		w.crossed()
+		w.eased()
+	}
+}
+
+// tell reports what failed.
+func (w *packetWriter) tell() {
+	for len(w.failures) > 0 && !w.e.lost {
+		f := w.failures[0]
+		if w.failures = w.failures[1:]; len(w.failures) == 0 {
+			w.failures = nil
+		}
+		w.e.failed(f.err, f.to)
+	}
+}
+
+// last sends what waits for the end of a turn although the endpoint ends now: that is
+// not what Abort drops.
+func (w *packetWriter) last() {
+	if w.held {
+		w.pump()
+	}
 }
 
 // drop forgets what waits.
@@ -270,37 +464,18 @@ func (w *packetWriter) drop() {
 	if w.op.Armed() {
 		w.e.loop.be.Cancel(&w.op)
 	}
-	w.queue, w.head, w.bytes = nil, 0, 0
+	w.queue, w.head, w.bytes, w.held, w.failures = nil, 0, 0, false, nil
 }
 
 // OpDone implements backend.Owner.
 func (w *packetWriter) OpDone(c *backend.Completion) {
-	e := w.e
-	if e.lost {
+	if w.e.lost {
 		return
 	}
-	for {
-		to := w.queue[w.head].to
-		again := errors.Is(c.Err, backend.ErrAgain) || errors.Is(c.Err, backend.ErrCanceled)
-		if !again {
-			w.pop()
-		}
-		if c.Err != nil && !again {
-			e.failed(e.sendError(c.Err, to), to)
-		}
-		if e.lost || w.idle() {
-			break
-		}
-		if w.op.Armed() {
-			break // a callback sent
-		}
-		next, done := w.submit()
-		if !done {
-			break
-		}
-		*c = next
-	}
-	if !e.lost {
+	w.settle(c)
+	w.pump()
+	w.tell()
+	if !w.e.lost {
 		w.eased()
 	}
 }
@@ -329,7 +504,11 @@ func (w *packetWriter) eased() {
 		return
 	}
 	if e.closing {
-		e.lose(nil)
+		e.flushed()
+		return
+	}
+	if e.feed != nil {
+		e.feed.Drained()
 		return
 	}
 	if e.drainer != nil {

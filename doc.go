@@ -59,10 +59,13 @@
 //
 //   - layer, layer/proxy, layer/ws, layer/zstd: what goes between a transport and a
 //     protocol, such as TLS, proxies, limits, WebSocket and compression
+//   - layer/packet: the same for datagrams
 //   - certs: certificates from files that are read again, and rules for peers
 //   - frame: bytes to messages
+//   - utp: streams over UDP that give way to other traffic (BEP 29, LEDBAT)
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like
 //   - future, task, task/stream: values that come later, and coroutines
+//   - process: programs whose descriptors are transports, and terminals
 //   - executor: functions that block
 //   - dns: a resolver for [WithResolver]
 //   - relay, balance: copying both ways, and choosing among several servers

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // netError is a sentinel that is also another error, so that errors.Is(err,
@@ -27,6 +28,10 @@ var (
 	ErrAborted = errors.New("weir: connection aborted here")
 	// ErrWriteAfterEOF is returned by Write after WriteEOF.
 	ErrWriteAfterEOF = errors.New("weir: write after WriteEOF")
+	// ErrReaderGone is returned by Write once the reader of what is written has gone,
+	// where that ends one direction alone: see WithSeparateEnds. It is net.ErrClosed
+	// too, and what WriteFailed is told then is ErrReaderGone and syscall.EPIPE.
+	ErrReaderGone error = &netError{"weir: no one reads what is written", ErrClosed}
 	// ErrNoHalfClose is returned by WriteEOF where the transport cannot end
 	// one direction alone.
 	ErrNoHalfClose = errors.New("weir: transport cannot half-close")
@@ -45,6 +50,19 @@ var (
 	// ErrStopped is the reason for a connect that was stopped here.
 	ErrStopped = errors.New("weir: connect stopped here")
 )
+
+// readerGoneError is EPIPE where only writing has ended because of it.
+type readerGoneError struct{}
+
+var errReaderGone error = readerGoneError{}
+
+func (readerGoneError) Error() string { return syscall.EPIPE.Error() }
+
+// Is makes errors.Is find ErrReaderGone and syscall.EPIPE, but not ErrClosed: nothing
+// was closed here.
+func (readerGoneError) Is(target error) bool {
+	return target == ErrReaderGone || target == syscall.EPIPE //nolint:errorlint // it is what errors.Is asks
+}
 
 // ErrGoexit is reported to a caller waiting for a function's result if the function
 // ended the loop's goroutine with runtime.Goexit, as testing's FailNow does.

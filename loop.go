@@ -44,6 +44,7 @@ type Loop struct {
 	scratch backend.Completion // where Submit puts a result: on the stack it would escape
 	gather  gather
 	one     [1][]byte            // what a direct write sends
+	rights  []byte               // memory for descriptors that come; nil until one may
 	early   []backend.Completion // results that Submit returned at once; part of the next turn's I/O
 	taken   []backend.Completion // the same while they are handed out
 	posts   atomic.Pointer[Call]
@@ -74,6 +75,7 @@ type Loop struct {
 	debug     *debugger     // nil unless asked for
 	hosted    bool          // a host watches PollFD
 	turning   bool          // inside turn
+	turns     uint64        // that there were
 	dropped   int           // calls that Close did not run
 	failing   bool          // inside a ConnectFailed with ErrLoopClosed
 	locked    uint64        // the thread that Turn keeps its goroutine locked to; 0: none
@@ -227,6 +229,7 @@ func (l *Loop) leave() {
 // turn is the loop.
 func (l *Loop) turn(wait time.Duration) error {
 	l.turning = true
+	l.turns++
 	l.now = l.be.Now()
 	l.takePosts()
 	if err := l.readFirst(); err != nil {

@@ -83,9 +83,12 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 	l.listeners.Each(func(ln *Listener) { _ = ln.Close() })
 	connects := l.attempts.Len()
 	l.attempts.Each(func(c *Connector) { c.fail(ErrLoopClosed) })
+	l.endpoints.Each(func(e *PacketEndpoint) {
+		connects += e.connecting()
+		e.loopEnds(true)
+	})
 	l.flushOut(l.flush)
 	cut = l.toCut(connects)
-	l.endpoints.Each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
 	// From the bottom up: a layer that is told of a clean end below does not reset what
 	// the system still has to send.
 	for s := l.conns.first; s != nil; s = s.next {
@@ -93,6 +96,8 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 			s.lose(ErrLoopClosed)
 		}
 	}
+	// After the connections that stand on them, which tell their peers.
+	l.endpoints.Each(func(e *PacketEndpoint) { e.lose(ErrLoopClosed) })
 	l.lingerers.Each((*lingerer).end)
 	// ConnectionLost callbacks may open more connections, which are ended too. Posts
 	// from other goroutines may never cease, so the number of rounds is bounded.

@@ -57,11 +57,13 @@ func (l *Loop) Readied() { l.readied = true }
 type BackendInfo struct {
 	Name   string   // "epoll", "epoll-et", "uring", "portable", "sim"
 	Probed []string // what was found out when it started, in words
+	// Packets says what is told of datagrams.
+	Packets PacketFields
 }
 
 // Backend says which backend serves the loop. Any goroutine may call it.
 func (l *Loop) Backend() BackendInfo {
-	return BackendInfo{Name: l.caps.Name, Probed: append([]string(nil), l.caps.Probed...)}
+	return BackendInfo{Name: l.caps.Name, Probed: append([]string(nil), l.caps.Probed...), Packets: packetFields(l.caps.Info, l.caps.Name)}
 }
 
 // ErrNoPollFD is returned by Guest if the backend has no descriptor to watch.

@@ -95,6 +95,7 @@ type connConfig struct {
 	sndbuf    int
 	rcvbuf    int
 
+	apart     bool // AttachPair's two descriptors end separately
 	local     netip.AddrPort
 	reusePort bool
 	backlog   int
@@ -104,6 +105,11 @@ type connConfig struct {
 
 	reuseAddr   bool
 	broadcast   int
+	noFragments int
+	groupSender string // the device to send to groups by
+	groupHops   int    // and 1 more; 0: unset
+	groupLoop   int    // likewise
+	packetTimes bool
 	maxDatagram int
 	groups      []netip.Addr
 	groupDevice string
@@ -248,6 +254,15 @@ func WithTailLimit(bytes int) Option {
 	}
 }
 
+// WithSeparateEnds makes the two descriptors of AttachPair end separately, as those of a
+// program do that closes its input and goes on with its output. When the reader of the
+// one that is written to has gone, only writing ends: what is buffered is dropped, Write
+// returns ErrReaderGone, a WriteFailer is told, and reading goes on to the end of the
+// stream, however late that comes. ConnectionLost then gets nil if nothing was dropped,
+// and otherwise the failure. Without this option the connection is lost, and it has no
+// effect on a single descriptor.
+func WithSeparateEnds() Option { return func(c *connConfig) { c.apart = true } }
+
 // WithDelay turns Nagle's algorithm on (RFC 896), which weir turns off.
 func WithDelay() Option { return func(c *connConfig) { c.delay = true } }
 
@@ -353,6 +368,15 @@ func WithMode(m fs.FileMode) Option {
 // other server can hijack the port.
 func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
 
+// WithDontFragment has no datagram cut up on its way. One that is longer than a link
+// takes is lost there, and a PacketFailer gets a *MTUError with the size that fits, if the
+// network says so and the backend hears it (portable does not). The system remembers that
+// size for some minutes: until then SendTo fails with a *MTUError for longer datagrams to
+// that address. Without this option they are sent in fragments, and a datagram is lost
+// with any one of them. ListenPacket fails with errors.ErrUnsupported where there is no
+// such option (other systems than Linux).
+func WithDontFragment() Option { return func(c *connConfig) { c.noFragments = 1 } }
+
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
 func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
 
@@ -363,12 +387,45 @@ func WithGroups(device string, groups ...netip.Addr) Option {
 	return func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true }
 }
 
+// WithMulticastDevice has datagrams to groups leave by a network device, without
+// joining any group. The default is the last device on which a group was joined, or the
+// system's choice. A device that does not exist makes ListenPacket fail with ENODEV.
+func WithMulticastDevice(device string) Option {
+	return func(c *connConfig) { c.groupSender = device }
+}
+
+// WithMulticastHops sets how many hops a datagram to a group may make, from 0 to 255: 1,
+// the default, keeps it on its network, 0 on this machine (IP_MULTICAST_TTL). ListenPacket
+// fails with errors.ErrUnsupported if the system lacks it.
+func WithMulticastHops(hops int) Option {
+	return func(c *connConfig) {
+		var n int
+		c.number("WithMulticastHops", &n, hops, 0, 255)
+		c.groupHops = n + 1
+	}
+}
+
+// WithMulticastLoop says whether members of a group on this machine, the endpoint
+// itself among them, get what the endpoint sends there (IP_MULTICAST_LOOP). By default
+// they do. ListenPacket fails with errors.ErrUnsupported if the system lacks it.
+func WithMulticastLoop(on bool) Option {
+	return func(c *connConfig) {
+		c.groupLoop = 1
+		if on {
+			c.groupLoop = 2
+		}
+	}
+}
+
 // WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer ones
 // are truncated (TruncatedReceiver). The default, which is also the maximum, is 64 KiB,
 // which no datagram exceeds.
 func WithMaxDatagram(bytes int) Option {
 	return func(c *connConfig) { c.number("WithMaxDatagram", &c.maxDatagram, bytes, 1, 64<<10) }
 }
+
+// WithPacketTimes asks the system when it received each datagram: see PacketInfo.
+func WithPacketTimes() Option { return func(c *connConfig) { c.packetTimes = true } }
 
 // WithTimeout bounds a whole connect; the default, 0, sets no bound.
 func WithTimeout(d time.Duration) Option {

@@ -38,6 +38,19 @@ func (o *outbuf) append(pool *outPool, p []byte) {
 	}
 }
 
+// limit shortens vec to n bytes.
+func (o *outbuf) limit(n int) {
+	for i, p := range o.vec {
+		if n <= len(p) {
+			o.vec[i] = p[:n]
+			o.vec = o.vec[:i+1]
+			o.asked = 0 // not all there is
+			return
+		}
+		n -= len(p)
+	}
+}
+
 // sent takes n bytes off the front.
 func (o *outbuf) sent(pool *outPool, n int) {
 	o.n -= n

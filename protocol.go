@@ -82,7 +82,9 @@ type WriteFailer interface {
 	// delivered (once reading resumes, if it is paused), and ConnectionLost follows
 	// them with the same error; so a protocol that pauses reading has to resume it, or
 	// to close. WriteFailed is called at most once, and not at all if ConnectionLost
-	// comes at once. Producers have been stopped by then.
+	// comes at once. Producers have been stopped by then. If err is ErrReaderGone only
+	// writing has ended: the peer may go on for as long as it likes, and EOFReceived
+	// comes before ConnectionLost.
 	//
 	// If a protocol without this method has paused reading, its connection is lost at
 	// once if its writer is paused too or nothing is left to be read, and otherwise

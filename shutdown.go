@@ -72,8 +72,8 @@ type ending struct {
 // before until they end by themselves. Run returns nil when none is left, or after d;
 // below 0 counts as 0. Then call Close, which ends what is left at once and returns a
 // *CutError that counts it. Timers, posts, watched descriptors and datagram endpoints
-// keep working until then and do not hold up the end, except for queued datagrams and
-// posts.
+// keep working until then and do not hold up the end, except for queued datagrams,
+// posts, and the connections and connects of a LoopEnder.
 //
 // Any goroutine may call it; it does not wait. The channel is closed when the end has
 // come, before Run returns: a host that calls Turn checks it, and a goroutine other
@@ -121,6 +121,7 @@ func (l *Loop) end(d time.Duration, closed func()) {
 				}
 			})
 		})
+		l.endpoints.Each(func(e *PacketEndpoint) { e.loopEnds(false) })
 	}
 }
 
@@ -158,7 +159,7 @@ func (l *Loop) atRest() bool {
 		return false
 	}
 	for e := range l.endpoints.All() {
-		if !e.wr.idle() {
+		if !e.wr.idle() || e.feed != nil && e.feed.buffered() > 0 || e.connecting() > 0 {
 			return false
 		}
 	}
@@ -172,7 +173,21 @@ func (l *Loop) flushOut(patience time.Duration) {
 		return // there was time enough
 	}
 	until := l.be.Now() + patience
-	l.endpoints.Each(func(e *PacketEndpoint) { e.rd.stop() })
+	reads := map[*PacketEndpoint]bool{} // what comes acknowledges what connections have sent
+	for e := range l.endpoints.All() {
+		for u := e; e.ender != nil && u != nil; {
+			reads[u] = true
+			if u.feed == nil {
+				break
+			}
+			u = u.feed.below
+		}
+	}
+	l.endpoints.Each(func(e *PacketEndpoint) {
+		if !reads[e] {
+			e.rd.stop()
+		}
+	})
 	for first := true; ; first = false {
 		l.now = l.be.Now()
 		l.runOwn()
@@ -237,7 +252,7 @@ func (l *Loop) unsent() bool {
 		}
 	}
 	for e := range l.endpoints.All() {
-		if !e.lost && !e.wr.idle() {
+		if !e.lost && (!e.wr.idle() || e.feed != nil && e.feed.buffered() > 0) {
 			return true
 		}
 	}
@@ -346,7 +361,7 @@ func (l *Loop) toCut(connects int) *CutError {
 func (s *stream) unsentBytes() int {
 	n := s.waiting()
 	if k, ok := s.lower.(*carried); ok {
-		n += k.heldHere()
+		n += k.heldHere() + k.unsent()
 	}
 	if s.x.splice != nil {
 		n += s.x.splice.held

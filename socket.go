@@ -27,6 +27,7 @@ type socket struct {
 	spliceOut bool // another stream's bytes are being spliced into this one
 	watched   bool // it is in the loop's list of unacked
 	isCut     bool // close was called, to end now
+	apart     bool // WithSeparateEnds
 
 	local, remote endpoint
 }
@@ -55,7 +56,7 @@ func (e *endpoint) ip() netip.Addr {
 
 // newSocket makes a stream over open handles and puts it in the loop's list.
 func newSocket(l *Loop, rh, wh backend.Handle, n network, c *connConfig) *socket {
-	k := &socket{rh: rh, wh: wh, net: n}
+	k := &socket{rh: rh, wh: wh, net: n, apart: c.apart && rh != wh && rh != backend.None && wh != backend.None}
 	k.rop.Owner = k
 	k.init(l, k, c)
 	if wh == backend.None {
@@ -88,6 +89,12 @@ func (k *socket) want(w wish) {
 		k.x.splice.step()
 	case k.phase == phaseBroken:
 		k.drain()
+	case k.x.room && w == wantBytes:
+		k.armReady(backend.Readable | backend.Writable)
+	case k.x.room:
+		k.armReady(backend.Writable)
+	case w == wantBytes && k.receives():
+		k.armReady(backend.Readable)
 	case w == wantBytes:
 		k.armRead()
 	case w == wantDrop && k.rh == k.wh:
@@ -195,6 +202,9 @@ func (k *socket) readDone(c *backend.Completion) {
 	if k.phase >= phaseLost {
 		return
 	}
+	if k.x.room {
+		k.x.room = false // flush tries again
+	}
 	op := "read"
 	if k.rh == backend.None {
 		op = "write"
@@ -224,6 +234,8 @@ func (k *socket) readDone(c *backend.Completion) {
 		k.lose(k.opError(op, syscall.EPIPE))
 	case hangup:
 		k.hungUp = true
+	case c.Op.Kind == backend.Ready:
+		k.readyDone()
 	case c.N == 0:
 		k.ended(nil)
 	default:
@@ -292,6 +304,20 @@ func (k *socket) drain() {
 			k.lose(k.reason)
 			return
 		}
+		if k.receives() {
+			switch n, err := k.receiveOnce(); {
+			case err == backend.ErrAgain:
+				k.lose(k.reason)
+			case err != nil:
+				k.brokenEnd()
+			default:
+				k.extra().drained += n
+			}
+			if k.phase >= phaseClosing {
+				return
+			}
+			continue
+		}
 		buf := k.loop.pool.Get()
 		k.rop.Kind, k.rop.Flags, k.rop.Handle, k.rop.Buf = backend.Read, backend.Now, k.rh, buf
 		c, ok := k.loop.submit(&k.rop)
@@ -349,11 +375,20 @@ func (k *socket) flush() {
 	for k.out != nil && k.out.n > 0 && !k.out.op.Armed() && !k.spliceOut && k.phase != phaseBroken && k.phase < phaseLost {
 		o := k.out
 		o.vec = append(o.vec[:0], o.chunks[:min(len(o.chunks), vecMax)]...)
-		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec, o.op.Owner = backend.Write, 0, k.wh, o.vec, k
 		o.asked = o.n
 		if len(o.chunks) > vecMax {
 			o.asked = 0
 		}
+		if len(k.x.passing) > 0 {
+			if k.x.passing[0].after == 0 {
+				if !k.pass() {
+					return
+				}
+				continue
+			}
+			o.limit(k.x.passing[0].after)
+		}
+		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec, o.op.Owner = backend.Write, 0, k.wh, o.vec, k
 		if k.quiet() {
 			o.op.Flags = backend.Quiet
 		}
@@ -371,8 +406,11 @@ func (k *socket) writeDone(c *backend.Completion) {
 	case k.phase >= phaseLost:
 	case len(k.out.vec) == 0 && c.Err == nil: // the empty write of flushed
 		k.dropOut()
+	case k.x.noReader != nil:
+		k.dropUnwanted()
 	case c.Err == nil:
 		k.wrote()
+		k.took(c.N)
 		k.sent(c.N)
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
 		k.sent(0)
@@ -392,18 +430,33 @@ func (k *socket) writeFailed(err error) {
 	if k.phase == phaseBroken {
 		reason = k.reason // the hang-up's, which consumed the system's only report of a reset
 	}
-	if k.rh != k.wh || k.phase == phaseClosing {
+	switch {
+	case k.apart && k.phase < phaseClosing && errors.Is(err, syscall.EPIPE):
+		k.readerGone()
+	case k.rh != k.wh || k.phase == phaseClosing:
 		k.lose(reason)
-		return
+	default:
+		k.broke(reason)
 	}
-	k.broke(reason)
+}
+
+// readerGone ends writing alone: the reader of what is written has gone.
+func (k *socket) readerGone() {
+	reason := k.opError("write", errReaderGone)
+	if p := k.x.spliceFrom; p != nil {
+		p.end(reason)
+	}
+	if k.out != nil {
+		k.cancel(&k.out.op)
+	}
+	k.endWriting(reason)
 }
 
 // flushed reports whether the system has taken everything that the backend was given to
 // write. If not, the result of an empty write says when it has, or that it never will,
 // for example because the connection is lost.
 func (k *socket) flushed() bool {
-	if !k.loop.caps.Behind || k.wh == backend.None {
+	if !k.loop.caps.Behind || k.wh == backend.None || k.x.noReader != nil {
 		return true
 	}
 	if k.out == nil {
@@ -616,6 +669,10 @@ func (k *socket) writeEndDone(c *backend.Completion) {
 	err := c.Err
 	if err == nil {
 		err = syscall.EPIPE
+	}
+	if k.apart && errors.Is(err, syscall.EPIPE) {
+		k.readerGone()
+		return
 	}
 	reason := k.opError("write", err)
 	if k.flags&fEOFDone != 0 {

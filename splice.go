@@ -81,7 +81,7 @@ func (s *stream) SpliceTo(dst Transport, done func(int64, error)) error {
 	case k.x.splice != nil, d.x.spliceFrom != nil:
 		return ErrSourceRegistered
 	}
-	if k.blocks(k.rh) || d.blocks(d.wh) {
+	if k.blocks(k.rh) || d.blocks(d.wh) || k.receives() || k.x.passes > 0 {
 		return ErrNoSplice
 	}
 	p := &splice{src: k, dst: d, done: done}

@@ -86,6 +86,12 @@ type extras struct {
 	splice         *splice   // a socket's: where its bytes go
 	spliceFrom     *splice   // a socket's: whose bytes come here
 	writeEnd       *writeEnd // a socket's: what watches the other handle
+	noReader       error     // why only writing has ended: no one reads what is written
+	dropped        bool      // something was buffered then
+	passing        []passage // a socket's: descriptors that wait for their bytes to be sent
+	passes         int       // how many they are
+	passLater      bool      // the system takes no more for the moment
+	room           bool      // they wait for room in the socket
 }
 
 type flags uint32
@@ -122,6 +128,7 @@ const (
 	capDrain
 	capBuffer
 	capFail
+	capDescriptors
 )
 
 func capsOf(p Protocol) (c protoCaps) {
@@ -139,6 +146,9 @@ func capsOf(p Protocol) (c protoCaps) {
 	}
 	if _, ok := p.(WriteFailer); ok {
 		c |= capFail
+	}
+	if _, ok := p.(DescriptorReceiver); ok {
+		c |= capDescriptors
 	}
 	return c
 }
@@ -472,6 +482,7 @@ func (s *stream) shut(how closeHow) {
 
 // dropOut gives back the write buffer, unless the lower half is using it.
 func (s *stream) dropOut() {
+	s.dropPassing()
 	if s.out != nil && !s.out.busy() {
 		s.out.release(&s.loop.pool)
 		s.out = nil
@@ -554,6 +565,9 @@ func (s *stream) closeWith(reason error) {
 	case s.phase == phaseBroken:
 		s.lose(s.reason) // not everything was delivered
 	default:
+		if reason == nil && s.x.dropped {
+			reason = s.x.noReader
+		}
 		s.become(phaseClosing)
 		s.reason = reason
 		s.dropTail()

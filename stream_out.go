@@ -1,6 +1,7 @@
 package weir
 
 import (
+	"errors"
 	"time"
 )
 
@@ -38,6 +39,8 @@ func (s *stream) writable(method string) error {
 	switch {
 	case s.phase == phaseBroken || s.phase != phaseOpen && !s.producing():
 		return ErrClosed
+	case s.x.noReader != nil:
+		return ErrReaderGone
 	case s.flags&fWriteEOF != 0:
 		return ErrWriteAfterEOF
 	case s.flags&fReadOnly != 0:
@@ -252,6 +255,9 @@ func (s *stream) breakWriting(reason error) {
 	case s.flags&fEOF != 0 && !s.held():
 		s.lose(reason) // there is nothing left to be read
 		return
+	case s.phase == phaseOpen && errors.Is(reason, ErrReaderGone):
+		s.endWriting(reason)
+		return
 	}
 	s.reason = reason
 	s.flags &^= fAutoPaused | fWritePaused | fResumeDue | fDrainDue
@@ -264,6 +270,34 @@ func (s *stream) breakWriting(reason error) {
 	}
 	s.dropOut()
 	s.touch()
+}
+
+// endWriting ends writing, because no one reads what is written, and nothing else: what
+// comes is delivered to its end, however late.
+func (s *stream) endWriting(reason error) {
+	if s.phase >= phaseClosing || s.x.noReader != nil {
+		return
+	}
+	x := s.extra()
+	x.noReader, x.dropped, x.breakDue = reason, s.waiting() > 0, true
+	s.flags &^= fDrainDue
+	s.flags |= fWriteEOF
+	if s.loop.gather.to == s {
+		s.loop.gather.drop()
+	}
+	s.dropUnwanted()
+	s.queue()
+	s.touch()
+}
+
+// dropUnwanted drops what no one would read, and lets a writer that waits go on: it finds
+// out when it writes.
+func (s *stream) dropUnwanted() {
+	s.dropOut()
+	if s.out == nil && s.flags&fWritePaused != 0 {
+		s.flags |= fResumeDue
+		s.queue()
+	}
 }
 
 // patienceTime is how long a protocol that has paused reading, and has no WriteFailed,
@@ -281,7 +315,7 @@ func (s *stream) tellBroken() {
 		s.callWriteFailed()
 		return
 	}
-	if s.flags&fPaused == 0 {
+	if s.flags&fPaused == 0 || s.x.noReader != nil {
 		return // what is left is being delivered
 	}
 	if s.flags&fTold != 0 || s.unread() == 0 {
@@ -306,7 +340,11 @@ func (s *stream) tellBroken() {
 
 func (s *stream) callWriteFailed() {
 	defer s.guard("WriteFailed")
-	s.proto.(WriteFailer).WriteFailed(s.reason)
+	reason := s.reason
+	if s.x.noReader != nil {
+		reason = s.x.noReader
+	}
+	s.proto.(WriteFailer).WriteFailed(reason)
 }
 
 // unread is how many bytes are still to be read. It may be inexact, but it is 0 only if

@@ -5,28 +5,51 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
 )
 
 func stdioKind() *Kind {
 	return &Kind{
-		Name:     "stdio",
-		Role:     Open,
-		Summary:  "standard input and output",
-		Doc:      "- alone is short for it.",
-		Example:  "-",
+		Name:    "stdio",
+		Role:    Open,
+		Summary: "standard input and output",
+		Doc: "- alone is short for it. Where it is a terminal and the other side is pty, or with\n" +
+			"raw, every byte that is typed is passed on as it is, Ctrl-C too, and the escape key\n" +
+			"ends weir.",
+		Options: []OptionDoc{
+			{Name: "raw", Type: Flag, Doc: "set the terminal raw, and back at the end"},
+			{Name: "escape", Type: Choice(slices.Concat([]string{"none"}, controlKeys())...), Doc: "the key that ends a raw terminal's connection; without it ^]"},
+		},
+		Example:  "-,raw",
 		Describe: func(*Part) string { return "is standard input and output" },
-		Connect: func(env *Env, _ *Part, _ string, proto weir.Protocol) func() {
+		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
+			if key := p.Value("escape"); (env.Raw || p.Has("raw")) && key != "none" {
+				end := byte(']' & 0x1f)
+				if key != "" {
+					end = key[1] & 0x1f
+				}
+				proto = layer.Client(proto, escapes(end))
+			}
 			return soon(env, "fd", "stdio", proto, func() error {
 				_, err := env.Loop.AttachPair(env.Stdin, env.Stdout, "stdio", func(weir.Transport) weir.Protocol { return proto })
 				return err
 			})
 		},
 	}
+}
+
+// controlKeys are the keys that can be an escape, as ^] is.
+func controlKeys() (all []string) {
+	for c := byte('A'); c <= '_'; c++ {
+		all = append(all, "^"+string(c))
+	}
+	return all
 }
 
 // descriptorType is the type of a descriptor, given by number or by the name
@@ -93,7 +116,7 @@ func fdKind() *Kind {
 			}
 			return "uses descriptor " + p.ArgText() + ", which was passed in" + describeBounds(p)
 		},
-		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			fd, err := descriptor(env, p.ArgText())
 			if err != nil {
 				return nil, err
@@ -102,7 +125,7 @@ func fdKind() *Kind {
 			if err != nil {
 				return nil, err
 			}
-			return []*weir.Listener{ln}, nil
+			return []Listener{ln}, nil
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 			return soon(env, "fd", "fd "+p.ArgText(), proto, func() error {

@@ -252,7 +252,7 @@ func loopback(arg string) bool {
 	return !ok || strings.EqualFold(host, "localhost")
 }
 
-func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+func listenTCP(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 	opts := append(tcpOptions(p), admission(p, placeWait))
 	if p.Has("backlog") {
 		opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
@@ -267,7 +267,7 @@ func listenTCP(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*weir.Listener{ln}, nil
+	return []Listener{ln}, nil
 }
 
 // portTries is how often we look for a port that is free in both families.
@@ -275,11 +275,11 @@ const portTries = 32
 
 // listenLoopback listens on both loopback addresses, on the same port. On a
 // machine without one of them it listens on the other.
-func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.Option) ([]*weir.Listener, error) {
+func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.Option) ([]Listener, error) {
 	_, port, _ := splitHostPort(p.ArgText())
 	var err error
 	for range portTries {
-		var all []*weir.Listener
+		var all []Listener
 		var absent error
 		next := port
 		for _, ip := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
@@ -362,8 +362,10 @@ func unixListenKind() *Kind {
 		Options: []OptionDoc{
 			{Name: "mode", Type: Mode, Doc: "permission bits of the file, from the first moment on"},
 			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
+			{Name: "allow-user", Type: Text, Many: true, Doc: "accept only clients that run as this user: a name or a number"},
 			boundDocs()[0],
 		},
+		Prepare: preparePeers,
 		Example: "unix-listen:/run/app.sock,mode=0660",
 		Check: func(p *Part) *Fault {
 			if m := p.Option("mode"); m != nil && strings.HasPrefix(p.ArgText(), "@") {
@@ -376,9 +378,12 @@ func unixListenKind() *Kind {
 			if p.Has("mode") {
 				d += ", mode " + p.Value("mode")
 			}
+			if users := p.Values("allow-user"); len(users) > 0 {
+				d += ", only for " + strings.Join(users, ", ")
+			}
 			return d + describeBounds(p)
 		},
-		Listen: func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error) {
+		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			path := env.Path(p.ArgText())
 			opts := []weir.Option{admission(p, 0)} // see placeWait
 			if p.Has("mode") {
@@ -396,11 +401,11 @@ func unixListenKind() *Kind {
 					env.note("replaced " + path + ", a socket on which nothing answered")
 				}
 			}
-			ln, err := env.Loop.Listen("unix", path, f, opts...)
+			ln, err := env.Loop.Listen("unix", path, onlyPeers(env, p, f), opts...)
 			if err != nil {
 				return nil, err
 			}
-			return []*weir.Listener{ln}, nil
+			return []Listener{ln}, nil
 		},
 	}
 }

@@ -11,13 +11,14 @@ import (
 
 // faultLayers returns the entries for faults made on purpose.
 func faultLayers() []*Layer {
-	window := OptionDoc{Name: "window", Type: SizeUpTo(1 << 30), Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second"}
-	seed := OptionDoc{Name: "seed", Type: Int, Doc: "makes what is chance the same in every run"}
+	window := OptionDoc{Name: "window", Type: SizeUpTo(1 << 30), Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second, and for datagrams 1m; those that have no room are dropped"}
+	seed := seedDoc()
 	return []*Layer{
 		{
 			Name:    "latency",
 			Summary: "makes everything come later",
-			Doc:     "Bytes never overtake each other, and the end of the stream comes last.",
+			Doc: `Bytes never overtake each other, and the end of the stream comes last. Datagrams overtake
+each other where jitter has it so.`,
 			Arg:     Arg{Name: "duration", Type: Duration},
 			Example: "8080+latency:200ms,jitter=50ms",
 			Options: []OptionDoc{
@@ -35,6 +36,7 @@ func faultLayers() []*Layer {
 				d, _ := time.ParseDuration(p.ArgText())
 				return faults(env, p, layer.Faults{Latency: d, Jitter: p.Duration("jitter"), Window: int(p.Size("window"))}), nil
 			},
+			Packets: packetLatency,
 		},
 		{
 			Name:    "bandwidth",
@@ -49,6 +51,10 @@ func faultLayers() []*Layer {
 			Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
 				n, _ := parseUnits(p.ArgText(), rateUnits)
 				return faults(env, p, layer.Faults{Bandwidth: n, Window: int(p.Size("window"))}), nil
+			},
+			Packets: packetBandwidth,
+			DescribePackets: func(p *Part, _ Role) string {
+				return "a line of " + p.ArgText() + " a second for each peer" + describeWays(p)
 			},
 		},
 		{
@@ -117,6 +123,14 @@ so many bytes have passed, and chance says how many connections are.`,
 			},
 			Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
 				return faults(env, p, layer.Faults{BlackHole: true, BlackHoleAfter: p.Size("after")}), nil
+			},
+			Packets: packetBlackHole,
+			DescribePackets: func(p *Part, _ Role) string {
+				d := "swallows every datagram" + describeWays(p)
+				if p.Has("after") {
+					d += " after " + p.Value("after") + " bytes of a peer"
+				}
+				return d
 			},
 		},
 	}

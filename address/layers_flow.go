@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/packet"
 	"github.com/weir-io/weir/sink"
 )
 
@@ -49,7 +50,8 @@ func rateLimitLayer() *Layer {
 		Name:    "ratelimit",
 		Summary: "lets bytes pass no faster than a rate",
 		Doc: `A token bucket for each connection, or one for all with "shared". Nothing is dropped: a
-sender that is too fast is made to wait.`,
+sender that is too fast is made to wait. That cannot be done to the sender of datagrams:
+there each peer has a bucket, and what is too fast is dropped.`,
 		Arg:     Arg{Name: "rate", Type: Rate},
 		Example: "8080+ratelimit:10mbit,burst=64k",
 		Options: []OptionDoc{
@@ -73,6 +75,14 @@ sender that is too fast is made to wait.`,
 			}
 			return Always(layer.RateLimit(ways(p, r))), nil
 		},
+		Packets: packetRateLimit,
+		DescribePackets: func(p *Part, _ Role) string {
+			whose := " from and to a peer"
+			if p.Has("shared") {
+				whose = " of all peers together"
+			}
+			return "drops what is faster than " + p.ArgText() + " a second" + describeWays(p) + "," + whose
+		},
 	}
 }
 
@@ -87,16 +97,17 @@ func idleLayer() *Layer {
 	return &Layer{
 		Name:    "idle",
 		Summary: "ends connections on which nothing moves",
-		Doc: `The time begins anew with every byte, either way, and a backlog that leaves slowly is
+		Doc: `The time begins again with every byte, either way, and a backlog that leaves slowly is
 traffic. stall is for peers that do not read; min-rate for peers that send a byte now and
 then, where something is to come all the time: one that sends nothing is too slow. Its
-window's time stands still while the other side takes nothing.`,
+window's time stands still while the other side takes nothing. On datagrams it forgets the
+peers, each by itself, as idle= of udp does; the shortest time of both sides counts.`,
 		Arg:     Arg{Name: "duration", Type: Duration, Optional: true},
 		Example: "8080+idle:5m,stall=30s",
 		Options: []OptionDoc{
-			{Name: "stall", Type: Duration, Doc: "how long bytes may wait while the peer takes none"},
-			{Name: "min-rate", Type: Rate, Doc: "how much must come from the peer, on average over each window"},
-			{Name: "window", Type: Duration, Doc: "over which min-rate is taken; the default is 10s"},
+			{Name: "stall", Type: Duration, Only: Streams, Doc: "how long bytes may wait while the peer takes none"},
+			{Name: "min-rate", Type: Rate, Only: Streams, Doc: "how much must come from the peer, on average over each window"},
+			{Name: "window", Type: Duration, Only: Streams, Doc: "over which min-rate is taken; the default is 10s"},
 		},
 		Check: func(p *Part, _ Role) *Fault {
 			if p.Arg == nil && !p.Has("stall") && !p.Has("min-rate") {
@@ -126,6 +137,13 @@ window's time stands still while the other side takes nothing.`,
 				Idle: d, WriteStall: p.Duration("stall"), MinRate: p.Rate("min-rate"), Window: p.Duration("window"),
 			})), nil
 		},
+		PacketIdle: func(p *Part) time.Duration {
+			d, _ := time.ParseDuration(p.ArgText()) // it was checked
+			return d
+		},
+		DescribePackets: func(p *Part, _ Role) string {
+			return "forgets a peer after " + p.ArgText() + " without a datagram, either way"
+		},
 	}
 }
 
@@ -134,7 +152,8 @@ func limitLayer() *Layer {
 		Name:    "limit",
 		Roles:   []Role{Listen},
 		Summary: "refuses connections beyond a number",
-		Doc:     "An IPv6 address counts with all others of its /64.",
+		Doc: `An IPv6 address counts with all others of its /64. On datagrams, peers are counted, each
+until nothing has passed for a minute, and what comes from further ones is dropped.`,
 		Arg:     Arg{Name: "number", Type: Int, Optional: true},
 		Example: "8080+limit:1000,per-address=20",
 		Options: []OptionDoc{
@@ -146,21 +165,27 @@ func limitLayer() *Layer {
 			}
 			return nil
 		},
-		Describe: func(p *Part, _ Role) string {
-			var d []string
-			if p.Arg != nil {
-				d = append(d, "at most "+p.ArgText()+" connections at once")
-			}
-			if p.Has("per-address") {
-				d = append(d, "at most "+p.Value("per-address")+" from one address")
-			}
-			return strings.Join(d, ", ")
-		},
+		Describe: describeLimit,
 		Prepare: func(_ *Env, p *Part, _ Role) (Prepared, error) {
 			n, _ := strconv.Atoi(p.ArgText())
 			return Always(layer.Limit(layer.LimitConfig{Total: n, PerAddress: int(p.Int("per-address"))})), nil
 		},
+		Packets: packetLimit,
+		DescribePackets: func(p *Part, role Role) string {
+			return strings.ReplaceAll(describeLimit(p, role), "connections", "peers")
+		},
 	}
+}
+
+func describeLimit(p *Part, _ Role) string {
+	var d []string
+	if p.Arg != nil {
+		d = append(d, "at most "+p.ArgText()+" connections at once")
+	}
+	if p.Has("per-address") {
+		d = append(d, "at most "+p.Value("per-address")+" from one address")
+	}
+	return strings.Join(d, ", ")
 }
 
 func logLayer() *Layer {
@@ -191,30 +216,43 @@ All but printable ASCII is escaped.`,
 			return "logs what passes to " + to
 		},
 		Prepare: func(env *Env, p *Part, _ Role) (Prepared, error) {
-			c := layer.LogConfig{Limit: 1 << 10}
-			if p.Has("limit") {
-				c.Limit = int(p.Size("limit"))
+			s, c, err := logSink(env, p)
+			if err != nil {
+				return nil, err
 			}
-			switch p.Value("format") {
-			case "hex":
-				c.Format = layer.LogHex
-			case "count":
-				c.Format = layer.LogCount
-			}
-			s := env.Stderr
-			switch {
-			case p.Has("to"):
-				var err error
-				if s, err = openSink(env, p.Value("to"), openLog, sink.Config{Lossless: p.Has("lossless")}); err != nil {
-					return nil, err
-				}
-			case s == nil:
-				s = startSink(env, os.Stderr, sink.Config{Name: "stderr"})
-			}
-			c.JSON = env.JSON && !p.Has("to")
 			return Always(layer.Log(s, c)), nil
 		},
+		Packets: func(env *Env, p *Part, _ Role, _ *packet.Counts) (packet.Layer, error) {
+			s, c, err := logSink(env, p)
+			if err != nil {
+				return nil, err
+			}
+			return packet.Log(s, c), nil
+		},
 	}
+}
+
+// logSink is where the part log writes, and how.
+func logSink(env *Env, p *Part) (s *sink.Sink, c layer.LogConfig, err error) {
+	c.Limit = 1 << 10
+	if p.Has("limit") {
+		c.Limit = int(p.Size("limit"))
+	}
+	switch p.Value("format") {
+	case "hex":
+		c.Format = layer.LogHex
+	case "count":
+		c.Format = layer.LogCount
+	}
+	s = env.Stderr
+	switch {
+	case p.Has("to"):
+		s, err = openSink(env, p.Value("to"), openLog, sink.Config{Lossless: p.Has("lossless")})
+	case s == nil:
+		s = startSink(env, os.Stderr, sink.Config{Name: "stderr"})
+	}
+	c.JSON = env.JSON && !p.Has("to")
+	return s, c, err
 }
 
 // openSink starts a sink in front of a file that records what passed.
@@ -266,7 +304,7 @@ func (w *fifo) Write(p []byte) (n int, err error) {
 }
 
 // lossless is the option that makes connections wait for a file.
-var lossless = OptionDoc{Name: "lossless", Type: Flag, Doc: "connections wait while the file does not keep up or its disk is full, and end if it cannot be written to; without it they go on, and the file says what is missing"}
+var lossless = OptionDoc{Name: "lossless", Type: Flag, Only: Streams, Doc: "connections wait while the file does not keep up or its disk is full, and end if it cannot be written to; without it they go on, and the file says what is missing"}
 
 func recordLayer() *Layer {
 	return &Layer{
@@ -287,6 +325,13 @@ the disk was full or did not keep up, a line of the file says how much is missin
 				return nil, err
 			}
 			return Always(layer.Record(s)), nil
+		},
+		Packets: func(env *Env, p *Part, _ Role, _ *packet.Counts) (packet.Layer, error) {
+			s, err := openSink(env, p.ArgText(), openRecording, sink.Config{Gap: layer.RecordingGap})
+			if err != nil {
+				return nil, err
+			}
+			return packet.Record(s), nil
 		},
 	}
 }

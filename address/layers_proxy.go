@@ -18,7 +18,7 @@ func proxyLayers() []*Layer {
 			name: "socks5", example: "localhost:1080+socks5:example.com:80",
 			title:  "a SOCKS5 proxy: on a listener it is one, elsewhere it asks one",
 			server: func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version5, o...) },
-			client: proxy.SOCKS5, password: true, bind: true,
+			client: proxy.SOCKS5, password: true, bind: true, udp: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4a", example: "localhost:1080+socks4a:example.com:80",
@@ -52,6 +52,7 @@ type proxyEntry struct {
 	password             bool // it has passwords
 	noColon              bool // a colon ends the user's name
 	bind                 bool // it has BIND
+	udp                  bool // it has UDP ASSOCIATE
 	only4                bool // its addresses are IPv4
 }
 
@@ -65,6 +66,13 @@ const bindDoc = `
 With bind=ADDR a client may also wait for a connection (BIND, as active FTP needs):
 a port is opened on that address for one connection from the host that the client
 names, within a minute or dial's timeout. --allow and --deny apply to the host that connects.`
+
+const associateDoc = `
+
+With udp a client may also send datagrams (UDP ASSOCIATE) while its connection lasts: a
+port for them is opened on the address that it has connected to. --allow and --deny apply
+to where each of them goes. On udp it is a client: the datagrams of each peer go through
+an association of its own to its argument: udp:proxy:1080+socks5:9.9.9.9:53.`
 
 func proxyLayer(e proxyEntry) *Layer {
 	options := []OptionDoc{
@@ -85,13 +93,21 @@ func proxyLayer(e proxyEntry) *Layer {
 		options = append(options, OptionDoc{Name: "header", Type: headerType, Many: true, Doc: "client: a header to send, NAME:VALUE; NAME:env:VARIABLE and NAME:file:PATH read the value from there"})
 	}
 	doc := proxyDoc
+	if e.udp {
+		doc += associateDoc
+		options = append(options, OptionDoc{Name: "udp", Type: Flag, Doc: "server: relay datagrams too (UDP ASSOCIATE)"})
+	}
 	if e.bind {
 		doc += bindDoc
 		options = append(options, OptionDoc{Name: "bind", Type: IP, Doc: "server: serve BIND too, and wait for its peers on this address of this machine"})
 	}
 	return &Layer{
 		Name: e.name, Summary: e.title, Doc: doc, Example: e.example, Options: options,
-		Arg: Arg{Name: "host:port", Type: HostPort, Optional: true},
+		Arg:       Arg{Name: "host:port", Type: HostPort, Optional: true},
+		PacketWay: e.udp,
+		DescribePackets: func(p *Part, _ Role) string {
+			return "has the " + p.Name.Text + " proxy send to " + hostPort(p.ArgText()) + " (UDP ASSOCIATE); the proxy resolves the name"
+		},
 		Check: func(p *Part, role Role) *Fault {
 			return checkProxy(p, role, e)
 		},
@@ -132,6 +148,8 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 		return &Fault{Token: &p.Option("guesses").Key, Problem: `option "guesses" is for a server that asks for passwords`, Hint: "add users=file:PATH to one that listens"}
 	case !role.Server() && p.Has("bind"):
 		return &Fault{Token: &p.Option("bind").Key, Problem: `option "bind" is for a server`, Hint: "on the base it is the address to connect from"}
+	case !role.Server() && p.Has("udp"):
+		return &Fault{Token: &p.Option("udp").Key, Problem: `option "udp" is for a server`, Hint: "a client of UDP is udp:proxy:1080+socks5:9.9.9.9:53"}
 	case e.only4 && p.Has("bind") && !p.IP("bind").Unmap().Is4():
 		return &Fault{Token: p.Option("bind").Value, Problem: "SOCKS4 cannot say an IPv6 address", Hint: "socks5 can"}
 	}
@@ -141,10 +159,15 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 func describeProxy(p *Part, role Role) string {
 	name := p.Name.Text
 	switch {
-	case role.Server() && authenticates(p):
-		return name + " proxy for clients that have a password; goes where they ask"
 	case role.Server():
-		return name + " proxy for everyone who can connect; goes where its clients ask"
+		d := name + " proxy for everyone who can connect; goes where its clients ask"
+		if authenticates(p) {
+			d = name + " proxy for clients that have a password; goes where they ask"
+		}
+		if p.Has("udp") {
+			d += ", and sends their datagrams"
+		}
+		return d
 	case p.Arg == nil:
 		return "asks the " + name + " proxy for what the other side asked for; the proxy resolves names"
 	}
@@ -175,11 +198,24 @@ func prepareProxyServer(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 	if p.Has("bind") {
 		opts = append(opts, proxy.WithBind())
 	}
+	if p.Has("udp") {
+		opts = append(opts, proxy.WithAssociate())
+	}
 	return Always(e.server(opts...)), nil
 }
 
 func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
-	var opts []proxy.ClientOption
+	opts, err := proxyClientOptions(env, p, e.password)
+	if err != nil {
+		return nil, err
+	}
+	if p.Arg != nil {
+		return Always(e.client(hostPort(p.ArgText()), opts...)), nil
+	}
+	return func(asked Asked) layer.Layer { return e.client(asked.To, opts...) }, nil
+}
+
+func proxyClientOptions(env *Env, p *Part, passwords bool) (opts []proxy.ClientOption, err error) {
 	if d := p.Duration("timeout"); d > 0 {
 		opts = append(opts, proxy.WithTimeout(d))
 	}
@@ -187,8 +223,7 @@ func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 		password := ""
 		if p.Has("empty-password") {
 			opts = append(opts, proxy.WithEmptyPassword())
-		} else if e.password {
-			var err error
+		} else if passwords {
 			if password, err = proxyPassword(env, p); err != nil {
 				return nil, err
 			}
@@ -199,11 +234,7 @@ func prepareProxyClient(env *Env, p *Part, e proxyEntry) (Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, proxy.WithHeader(fields...))
-	if p.Arg != nil {
-		return Always(e.client(hostPort(p.ArgText()), opts...)), nil
-	}
-	return func(asked Asked) layer.Layer { return e.client(asked.To, opts...) }, nil
+	return append(opts, proxy.WithHeader(fields...)), nil
 }
 
 // networkType is the type of a network or an address of trusted peers.

@@ -8,9 +8,12 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/proxy"
+	"github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/sink"
+	"github.com/weir-io/weir/utp"
 )
 
 // Env is the environment that endpoints are opened in. This package only reads
@@ -23,6 +26,19 @@ type Env struct {
 	// peer has ended its direction has then most likely been given up by the
 	// peer, and is not kept for long.
 	Serves bool
+	// Raw has stdio pass on what is typed on a terminal as it is, until its escape key:
+	// the program has set the terminal so. stdio,raw does the same.
+	Raw bool
+	// Executor starts programs; nil: exec and pty fail.
+	Executor *executor.Executor
+	// Environ is the environment of programs; nil: it is empty. ChildEnv is added to it.
+	Environ  func() []string
+	ChildEnv []string
+	// Window is the size of new terminals; zero: it stays unset.
+	Window process.Size
+	// Child is told of each program that was started, after the ConnectionMade of its
+	// connection; nil: no one is.
+	Child func(*process.Process)
 	// Home is what ~/ stands for; with "" a ~/ stays as it is.
 	Home string
 	// LookupEnv reads an environment variable; nil: there are none.
@@ -60,6 +76,9 @@ type Env struct {
 	// because a layer could not agree with the peer; t is the socket's
 	// transport. nil: the loop's error handler is told.
 	Failed func(t weir.Transport, err *weir.AttemptError)
+	// UTP makes the connections of uTP; nil: each comes from a port of its own. Its
+	// loop is Loop.
+	UTP *utp.Dialer
 }
 
 func (env *Env) lookup(key string) (string, bool) {
@@ -89,7 +108,7 @@ var ErrRole = errors.New("address: this endpoint does not listen")
 // Listeners holds what one listening endpoint opened: several listeners if it
 // takes several sockets, such as localhost in both address families. The
 // methods belong to the loop's goroutine.
-type Listeners struct{ all []*weir.Listener }
+type Listeners struct{ all []Listener }
 
 // Addrs returns the addresses that the endpoint listens on.
 func (l *Listeners) Addrs() []net.Addr {
@@ -383,8 +402,9 @@ func hopeless(err *weir.ConnectError) bool {
 		network net.UnknownNetworkError
 		layer   *LayerError
 		self    *SelfError
+		start   *process.StartError
 	)
-	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) ||
+	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) || errors.As(err, &start) ||
 		errors.Is(err, os.ErrPermission) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
 }
 

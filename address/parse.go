@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/weir-io/weir/layer/packet"
 )
 
 // Endpoint is a parsed endpoint string: a base and the layers on it, nearest
@@ -20,6 +22,8 @@ type Endpoint struct {
 
 	looked   bool       // the base has been prepared
 	prepared []Prepared // of the layers, once Prepare has been called
+	packets  []packet.Layer
+	counts   []*packet.Counts
 }
 
 // Part is a base or a layer.
@@ -38,6 +42,12 @@ type Part struct {
 	target      string
 	targetAsked bool
 	overTLS     bool
+
+	// Of a base that runs programs: what to run, as whom, and how many run.
+	argv     []string
+	account  *account
+	peers    map[uint32]bool // the users that may connect; nil: all
+	children int
 }
 
 // Option is a key with its value. Value is nil for a flag.
@@ -70,6 +80,8 @@ func (e *Endpoint) String() string {
 func (e *Endpoint) Label() string {
 	var b strings.Builder
 	switch {
+	case len(e.Base.argv) > 0:
+		b.WriteString(e.Base.Name.Text + " " + programName(e.Base))
 	case e.Base.Arg == nil || e.Base.Arg.Text == "":
 		b.WriteString(e.Base.Name.Text)
 	case e.kind.Packets != nil && e.kind.Arg.Type == HostPort:
@@ -310,9 +322,9 @@ func (p *parser) unknownBase(head, name string, pos int) *Error {
 	case name == "*":
 		_, port, _ := strings.Cut(head, ":")
 		err.Hint = "for every interface write :" + port
-	case name == "exec", name == "system", name == "shell", name == "cmd", name == "pty":
-		err.Hint = "weir starts no programs; it joins them by pipes, on - or with pipe:IN,out=OUT"
-		err.Topic = "pipe"
+	case name == "system", name == "shell", name == "cmd":
+		err.Hint = "to start a program write exec, and the program after --"
+		err.Topic = "exec"
 	case p.table.Layer(name) != nil:
 		err.Problem = fmt.Sprintf("%q is a layer, not a kind", name)
 		err.Hint = "put it behind an endpoint: host:port+" + name
@@ -368,6 +380,9 @@ func (p *parser) layer(e *Endpoint, pos, end int) *Error {
 	if err := p.options(part, headEnd, layer.Options, layer.Name); err != nil {
 		return err
 	}
+	if err := p.checkCarries(e, part, layer); err != nil {
+		return err
+	}
 	if layer.Check != nil {
 		if err := p.fault(part, layer.Check(part, role), layer.Name); err != nil {
 			return err
@@ -380,6 +395,8 @@ func (p *parser) layer(e *Endpoint, pos, end int) *Error {
 
 func (p *parser) checkArg(part *Part, doc Arg, name string) *Error {
 	switch {
+	case part.Arg != nil && doc.Name == "" && (name == "exec" || name == "pty"):
+		return p.fail(part.Arg.Pos-1, part.Arg.End, name+" takes its program after --", "write "+name+" -- "+part.Arg.Text, name)
 	case part.Arg != nil && doc.Name == "":
 		return p.fail(part.Arg.Pos-1, part.Arg.End, fmt.Sprintf("%s takes nothing after the colon", name), "", name)
 	case part.Arg == nil && doc.Name != "" && !doc.Optional:

@@ -372,7 +372,7 @@ func TestPasswordInURL(t *testing.T) {
 		}
 	}
 	_, err := Default().Parse("exec:cat")
-	if err == nil || !strings.Contains(err.Error(), "weir starts no programs; it joins them by pipes") {
+	if err == nil || !strings.Contains(err.Error(), "write exec -- cat") {
 		t.Errorf("%v", err)
 	}
 }

@@ -3,9 +3,11 @@ package address
 import (
 	"net"
 	"slices"
+	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/packet"
 )
 
 // Role says which end of a connection an endpoint is. Layers follow it: they
@@ -49,6 +51,7 @@ type Kind struct {
 	Arg     Arg
 	Options []OptionDoc
 	Example string // a base with its options
+	Command bool   // it runs the program that Endpoint.SetCommand gives it
 
 	// RoleOf returns the role of a part if it depends on the part; nil: it is
 	// Role.
@@ -65,16 +68,25 @@ type Kind struct {
 	Prepare func(env *Env, p *Part) error
 	// Listen starts listening, for a part whose role is Listen. It makes one
 	// or more listeners, all or none, with f as their factory.
-	Listen func(env *Env, p *Part, f weir.Factory) ([]*weir.Listener, error)
+	Listen func(env *Env, p *Part, f weir.Factory) ([]Listener, error)
 	// Connect starts connecting proto, for the other roles. to is where the
 	// other side asked to be connected to, "host:port", or empty if it did not
 	// ask. Connect never calls back before it returns; stop ends it early and
 	// may be called at any time.
 	Connect func(env *Env, p *Part, to string, proto weir.Protocol) (stop func())
 	// Packets, for a kind that carries datagrams instead of a stream, says
-	// where they go; such a kind has neither Listen nor Connect, and takes no
-	// layers.
+	// where they go; such a kind has neither Listen nor Connect, and takes the
+	// layers that have Packets.
 	Packets func(p *Part) PacketSpec
+}
+
+// Listener is what a kind listens with: a *weir.Listener, for one. Its methods belong to
+// the loop's goroutine.
+type Listener interface {
+	Addr() net.Addr  // where it listens
+	Conns() int      // how many of its connections are open
+	Close() error    // accepts no more; connections stay
+	OnDone(f func()) // f is called from the loop's queue once it is closed and they are gone
 }
 
 // Layer is what can be put on top of a base.
@@ -93,7 +105,19 @@ type Layer struct {
 	Describe func(p *Part, role Role) string
 	// Prepare does once the work that all connections share, such as reading
 	// certificates, and returns how to make the layer of each.
+	// nil: the layer is for datagrams only.
 	Prepare func(env *Env, p *Part, role Role) (Prepared, error)
+	// Packets makes the layer for datagrams, which counts what it drops in c; nil: the
+	// layer is for streams only.
+	Packets func(env *Env, p *Part, role Role, c *packet.Counts) (packet.Layer, error)
+	// PacketIdle, for a layer without Packets, is how long a peer of an endpoint for
+	// datagrams is remembered when nothing passes: see PacketIdle.
+	PacketIdle func(p *Part) time.Duration
+	// PacketWay says that the layer, with an argument, takes the datagrams of an endpoint
+	// that sends to that argument: see Endpoint.ThroughProxy. It stands alone there.
+	PacketWay bool
+	// DescribePackets is Describe on datagrams; nil: it is Describe.
+	DescribePackets func(p *Part, role Role) string
 }
 
 // Prepared makes the layer of a connection; asked says what the connection is
@@ -128,7 +152,8 @@ type OptionDoc struct {
 	Doc       string   // one line
 	Conflicts []string // options that cannot be combined with it
 	Required  bool
-	Many      bool // it may be given more than once: see Part.Values
+	Many      bool    // it may be given more than once: see Part.Values
+	Only      Carries // what the option is for, where it is not for both
 }
 
 // Fault is what is wrong with a part, before the part's position is known.
@@ -178,10 +203,10 @@ func (t *Table) LayerNames() []string {
 // Default returns a new table of everything this package knows.
 func Default() *Table {
 	return &Table{
-		Kinds: []*Kind{
-			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(),
-			stdioKind(), fdKind(), pipeKind(), replayKind(), dialKind(),
-		},
-		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers()),
+		Kinds: append([]*Kind{
+			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(), utpKind(), utpListenKind(),
+			dnsListenKind(), resolverKind(), stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
+		}, endKinds()...),
+		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}
 }

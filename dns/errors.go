@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // What can be wrong with a name or a question, for use with errors.Is.
@@ -35,6 +36,27 @@ type Error struct {
 	NoName bool
 	// Tried lists the servers that were asked, in order, and how each failed.
 	Tried []Attempt
+
+	none *absence // with ErrNotFound, what the server said; nil: it said no more
+}
+
+// absence is what a negative answer says besides its code. It does not change.
+type absence struct {
+	aliases []Record // that lead to the name that does not exist
+	zone    Record   // the SOA, whose TTL says how long there is none (RFC 2308, 3); Type 0: none came
+	since   time.Time
+}
+
+// at is the absence with what is left of its TTLs.
+func (n *absence) at(now time.Time) (aliases []Record, zone Record) {
+	left := func(r Record) Record {
+		r.TTL = max(r.TTL-now.Sub(n.since), 0)
+		return r
+	}
+	for _, r := range n.aliases {
+		aliases = append(aliases, left(r))
+	}
+	return aliases, left(n.zone)
 }
 
 // Attempt is one query that failed.

@@ -94,6 +94,7 @@ type response struct {
 	circle    bool   // they lead back to one of them
 	foreign   bool   // there are records, but none of them is about the question
 	soa       bool   // the authority section has the SOA of a negative answer
+	zone      Record // that SOA
 	negative  time.Duration
 	referral  bool
 }
@@ -285,7 +286,7 @@ func (r *response) readAuthority(p *dnsmessage.Parser) error {
 		switch a.Type {
 		case SOA:
 			// How long a negative answer is valid (RFC 2308, 5).
-			r.soa, r.negative = true, min(a.TTL, a.SOA.Minimum)
+			r.soa, r.zone, r.negative = true, a, min(a.TTL, a.SOA.Minimum)
 		case NS:
 			r.referral = true
 		default:

@@ -254,6 +254,8 @@ func (q *question) none(r *response) {
 			ttl = min(ttl, all.ttl())
 		}
 	}
+	err.none = &absence{aliases: q.aliases, zone: r.zone, since: q.c.l.Now()}
+	err.none.zone.TTL = ttl
 	// What was known before is out of date, even if this answer may not be
 	// kept.
 	q.c.cache.put(&entry{key: q.key, err: err}, ttl, q.c.l.Now())

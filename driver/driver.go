@@ -35,6 +35,11 @@ type (
 	Spec = backend.Spec
 	// Addr is the address of a socket.
 	Addr = backend.Addr
+	// Packet is one datagram to send, PacketInfo what there is to one beside its
+	// bytes and its peer, Infos are parts of that.
+	Packet     = backend.Packet
+	PacketInfo = backend.PacketInfo
+	Infos      = backend.Infos
 	// Option names a socket option, OptionValue is one with its value.
 	Option      = backend.Option
 	OptionValue = backend.OptionValue
@@ -71,6 +76,14 @@ const (
 	Multi = backend.Multi
 	Now   = backend.Now
 	Quiet = backend.Quiet
+)
+
+// The parts of a PacketInfo.
+const (
+	InfoLocal   = backend.InfoLocal
+	InfoTraffic = backend.InfoTraffic
+	InfoDropped = backend.InfoDropped
+	InfoTime    = backend.InfoTime
 )
 
 // None is the Handle of nothing.

@@ -6,12 +6,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/netconn"
@@ -22,7 +25,7 @@ import (
 func TestQUIC(t *testing.T) {
 	onBackends(t, func(t *testing.T, l *weir.Loop) {
 		server, client := quicConfigs()
-		serverConn, clientConn := listenPacket(t, l), listenPacket(t, l)
+		serverConn, clientConn := listenPacket(t, l, "127.0.0.1:0"), listenPacket(t, l, "127.0.0.1:0")
 		st, ct := &quic.Transport{Conn: serverConn}, &quic.Transport{Conn: clientConn}
 		ln, err := st.Listen(server, nil)
 		if err != nil {
@@ -79,6 +82,122 @@ func TestQUIC(t *testing.T) {
 	})
 }
 
+// TestQUICEveryAddress: quic-go's server on a socket for every address answers from the
+// one that each client asked, which a connected client needs, and finds the socket's buffers (R77).
+func TestQUICEveryAddress(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		if !l.Backend().Packets.Local {
+			t.Skip("the backend does not tell local addresses (BackendInfo.Packets)")
+		}
+		server, client := quicConfigs()
+		conn := listenPacket(t, l, ":0")
+		st := &quic.Transport{Conn: conn}
+		ln, err := st.Listen(server, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- echoStreams(ln) }()
+		ctx := within(t, 30*time.Second)
+		for _, host := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+			at := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), uint16(conn.LocalAddr().(*net.UDPAddr).Port)))
+			connected, err := net.DialUDP("udp4", nil, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ct := &quic.Transport{Conn: peerOnly{connected}}
+			c, err := ct.Dial(ctx, at, client, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", host, err)
+			}
+			s, err := c.OpenStreamSync(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Write([]byte(host)); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.Close()
+			if got, err := io.ReadAll(s); err != nil || string(got) != host {
+				t.Errorf("%s: %q came back, %v", host, got, err)
+			}
+			_ = c.CloseWithError(0, "")
+			_, _ = ct.Close(), connected.Close()
+		}
+		_ = ln.Close()
+		if err := <-served; !errors.Is(err, quic.ErrServerClosed) {
+			t.Error(err)
+		}
+		_ = st.Close()
+	})
+}
+
+// peerOnly is a connected socket, which hears nothing but its peer, as a
+// net.PacketConn.
+type peerOnly struct{ *net.UDPConn }
+
+func (c peerOnly) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, err := c.Read(p)
+	return n, c.RemoteAddr(), err
+}
+
+func (c peerOnly) WriteTo(p []byte, _ net.Addr) (int, error) { return c.Write(p) }
+
+// ReadMsgUDP has other results than quic-go looks for, so that it uses the two above.
+func (c peerOnly) ReadMsgUDP() {}
+
+// TestHTTP3: net/http's handlers and clients over HTTP/3, which is over netconn's
+// datagrams on both sides (R57).
+func TestHTTP3(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		server, client := quicConfigs()
+		serverConn, clientConn := listenPacket(t, l, "127.0.0.1:0"), listenPacket(t, l, "127.0.0.1:0")
+		body := pattern(1 << 20)
+		s := &http3.Server{TLSConfig: http3.ConfigureTLSConfig(server), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got, err := io.ReadAll(r.Body)
+			if err != nil || !bytes.Equal(got, body) {
+				t.Errorf("the server got %d bytes of %d, %v", len(got), len(body), err)
+			}
+			_, _ = w.Write(got)
+		})}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(serverConn) }()
+
+		qt := &quic.Transport{Conn: clientConn}
+		client.NextProtos = []string{http3.NextProtoH3}
+		rt := &http3.Transport{
+			TLSClientConfig: client,
+			Dial: func(ctx context.Context, address string, config *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+				to, err := net.ResolveUDPAddr("udp4", address)
+				if err != nil {
+					return nil, err
+				}
+				return qt.DialEarly(ctx, to, config, qc)
+			},
+		}
+		ctx := within(t, 30*time.Second)
+		for range 3 {
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+serverConn.LocalAddr().String()+"/", bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := rt.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(res.Body)
+			if err != nil || !bytes.Equal(got, body) || res.ProtoMajor != 3 {
+				t.Errorf("%s: %d bytes came back of %d, %v", res.Proto, len(got), len(body), err)
+			}
+			_ = res.Body.Close()
+		}
+		_, _, _ = rt.Close(), qt.Close(), s.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+}
+
 // quicStream has the methods that Attach looks for: quic-go's Close ends only
 // writing.
 type quicStream struct{ *quic.Stream }
@@ -90,10 +209,10 @@ func (s quicStream) Close() error {
 	return s.Stream.Close()
 }
 
-func listenPacket(t *testing.T, l *weir.Loop) *netconn.PacketConn {
+func listenPacket(t *testing.T, l *weir.Loop, address string) *netconn.PacketConn {
 	t.Helper()
 	c, err := netconn.Call(within(t, 20*time.Second), l, func() (*netconn.PacketConn, error) {
-		return netconn.ListenPacket(l, "udp4", "127.0.0.1:0")
+		return netconn.ListenPacket(l, "udp4", address)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -60,6 +60,23 @@ func (b *Bucket) reserve(n int64, now time.Time) time.Duration {
 	}
 }
 
+// Take hands out n bytes if some may pass at now, and reports whether. One that is
+// longer than what is left is owed, so that no length is too long to ever pass.
+func (b *Bucket) Take(n int64, now time.Time) bool {
+	at := now.UnixNano()
+	full, cost := at-b.rate.cost(b.rate.burst()), b.rate.cost(n)
+	for {
+		old := b.paid.Load()
+		from := max(old, full)
+		if from >= at {
+			return false
+		}
+		if b.paid.CompareAndSwap(old, from+cost) {
+			return true
+		}
+	}
+}
+
 // refund takes back bytes that did not pass.
 func (b *Bucket) refund(n int64) { b.paid.Add(-b.rate.cost(n)) }
 

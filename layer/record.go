@@ -161,6 +161,16 @@ func (r *Recording) over() error {
 	return io.EOF
 }
 
+// ParseTraffic reads a line of a recording, without its newline. The error is a
+// *RecordingError without the line's number.
+func ParseTraffic(line string) (Traffic, error) {
+	t, problem := parseTraffic(line)
+	if problem != "" {
+		return Traffic{}, &RecordingError{Problem: problem}
+	}
+	return t, nil
+}
+
 func parseTraffic(line string) (t Traffic, problem string) {
 	number, rest, _ := strings.Cut(line, " ")
 	after, rest, _ := strings.Cut(rest, " ")

@@ -305,6 +305,13 @@ func Log(s *sink.Sink, c LogConfig) Layer {
 	return observe(l.see, nil)
 }
 
+// LogTraffic is what Log writes with: a function that any goroutine may call with an
+// event, which is then one entry of s. It never waits for s.
+func LogTraffic(s *sink.Sink, c LogConfig) func(Traffic) {
+	l := &logger{s: s, c: c}
+	return l.see
+}
+
 type logger struct {
 	c    LogConfig
 	mu   sync.Mutex

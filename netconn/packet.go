@@ -31,6 +31,12 @@ const (
 // datagrams wait in the system's buffer and are lost when that is full, as with
 // any socket. Writes wait while too much is queued; a datagram that the system
 // or the network refuses later is lost without a word, as with the network.
+//
+// An endpoint for every address (":53") answers from an address of the system's
+// choice, unless its reader takes a weir.PacketInfo along with each datagram
+// (ReadPacketInfo) and gives its Local to the answer (WritePacketInfo). On Linux the
+// methods of *net.UDPConn that do so by control messages, ReadMsgUDP and WriteMsgUDP, are
+// there too, and with ReadBatch and SyscallConn all that QUIC libraries look for.
 type PacketConn struct {
 	loop   *weir.Loop
 	notice *weir.Notifier
@@ -41,8 +47,9 @@ type PacketConn struct {
 
 	// Of the loop's goroutine.
 	e      *weir.PacketEndpoint
-	full   bool // the endpoint asked to write no more
-	closed bool // Close was called, or the endpoint is lost
+	full   bool            // the endpoint asked to write no more
+	closed bool            // Close was called, or the endpoint is lost
+	info   weir.PacketInfo // of the datagram that is being sent
 }
 
 type packetInbox struct {
@@ -68,6 +75,7 @@ type packets struct {
 type packetRecord struct {
 	addr weir.PacketAddr
 	n    int
+	info weir.PacketInfo
 }
 
 func (q *packets) empty() bool { return q.first == len(q.recs) }
@@ -78,7 +86,7 @@ func (q *packets) roomy() bool {
 	return q.empty() || len(q.buf)-q.off < packetBytes && len(q.recs)-q.first < packetCount
 }
 
-func (q *packets) put(p []byte, a weir.PacketAddr) {
+func (q *packets) put(p []byte, a weir.PacketAddr, info *weir.PacketInfo) {
 	if q.off > 0 && len(q.buf)+len(p) > cap(q.buf) {
 		q.buf = q.buf[:copy(q.buf, q.buf[q.off:])]
 		q.off = 0
@@ -86,13 +94,18 @@ func (q *packets) put(p []byte, a weir.PacketAddr) {
 		q.first = 0
 	}
 	q.buf = append(q.buf, p...)
-	q.recs = append(q.recs, packetRecord{a, len(p)})
+	r := packetRecord{addr: a, n: len(p)}
+	if info != nil {
+		r.info = *info
+	}
+	q.recs = append(q.recs, r)
 }
 
-// peek returns the first datagram; its bytes are valid until the next put.
-func (q *packets) peek() ([]byte, weir.PacketAddr) {
-	r := q.recs[q.first]
-	return q.buf[q.off : q.off+r.n], r.addr
+// peek returns the first datagram; its bytes are valid until the next put, its record
+// until drop.
+func (q *packets) peek() ([]byte, *packetRecord) {
+	r := &q.recs[q.first]
+	return q.buf[q.off : q.off+r.n], r
 }
 
 func (q *packets) drop() {
@@ -143,9 +156,25 @@ func (c *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 
 // ReadPacket is ReadFrom without an object for the address.
 func (c *PacketConn) ReadPacket(p []byte) (int, weir.PacketAddr, error) {
+	return c.ReadPacketInfo(p, nil)
+}
+
+// ReadPacketInfo is ReadPacket that also stores in *info what is known of the datagram:
+// weir.BackendInfo says what that is.
+func (c *PacketConn) ReadPacketInfo(p []byte, info *weir.PacketInfo) (int, weir.PacketAddr, error) {
 	in := &c.in
 	in.mu.Lock()
-	n, from, err := in.read(p, c.mayRead)
+	n, _, from, err := in.read(p, info, c.mayRead)
+	c.unlockIn()
+	if err != nil {
+		err = c.opError("read", nil, err)
+	}
+	return n, from, err
+}
+
+// unlockIn unlocks the inbox, and has reading go on if there is room again.
+func (c *PacketConn) unlockIn() {
+	in := &c.in
 	resume := in.paused && !in.resume && in.q.roomy()
 	if resume {
 		in.resume = true
@@ -154,32 +183,40 @@ func (c *PacketConn) ReadPacket(p []byte) (int, weir.PacketAddr, error) {
 	if resume {
 		_ = c.notice.Notify()
 	}
-	if err != nil {
-		err = c.opError("read", nil, err)
-	}
-	return n, from, err
 }
 
 // mayRead and mayWrite are debug mode's: see weir.Loop.MayWait.
 func (c *PacketConn) mayRead() error  { return c.loop.MayWait("netconn.PacketConn.ReadFrom") }
 func (c *PacketConn) mayWrite() error { return c.loop.MayWait("netconn.PacketConn.WriteTo") }
 
-func (in *packetInbox) read(p []byte, mayWait func() error) (int, weir.PacketAddr, error) {
+// read takes a datagram, and returns how much of it p holds and how long it was.
+func (in *packetInbox) read(p []byte, info *weir.PacketInfo, mayWait func() error) (n, whole int, from weir.PacketAddr, err error) {
+	if err := in.await(mayWait); err != nil {
+		return 0, 0, weir.PacketAddr{}, err
+	}
+	data, r := in.q.peek()
+	n, whole, from = copy(p, data), len(data), r.addr
+	if info != nil {
+		*info = r.info
+	}
+	in.q.drop()
+	return n, whole, from, nil
+}
+
+// await waits until there is a datagram.
+func (in *packetInbox) await(mayWait func() error) error {
 	for {
 		if err := in.ended(); err != nil {
-			return 0, weir.PacketAddr{}, err
+			return err
 		}
 		if !in.q.empty() {
-			data, from := in.q.peek()
-			n := copy(p, data)
-			in.q.drop()
-			return n, from, nil
+			return nil
 		}
 		if in.err != nil {
-			return 0, weir.PacketAddr{}, in.err
+			return in.err
 		}
 		if err := mayWait(); err != nil {
-			return 0, weir.PacketAddr{}, err
+			return err
 		}
 		in.wait()
 	}
@@ -209,10 +246,23 @@ func addrString(a net.Addr) string {
 
 // WritePacket is WriteTo without an object for the address.
 func (c *PacketConn) WritePacket(p []byte, to weir.PacketAddr) (int, error) {
-	err := c.fits(p, to)
+	return c.WritePacketInfo(p, to, nil)
+}
+
+// WritePacketInfo is WritePacket with what else is asked for, as SendInfo of a
+// weir.PacketEndpoint has it: from which address the datagram leaves, by which
+// interface, with which traffic class. What the system refuses of that is lost, as the
+// datagram is.
+func (c *PacketConn) WritePacketInfo(p []byte, to weir.PacketAddr, info *weir.PacketInfo) (int, error) {
+	return c.write(p, max(1, len(p)), to, info)
+}
+
+// write sends p as datagrams of size bytes, of which the last may be shorter.
+func (c *PacketConn) write(p []byte, size int, to weir.PacketAddr, info *weir.PacketInfo) (int, error) {
+	err := c.fits(p[:min(size, len(p))], to)
 	if err == nil {
 		c.out.mu.Lock()
-		err = c.out.write(p, to, c.mayWrite, func() { _ = c.notice.Notify() })
+		err = c.out.write(p, size, to, info, c.mayWrite, func() { _ = c.notice.Notify() })
 		c.out.mu.Unlock()
 	}
 	if err != nil {
@@ -222,7 +272,7 @@ func (c *PacketConn) WritePacket(p []byte, to weir.PacketAddr) (int, error) {
 	return len(p), nil
 }
 
-func (out *packetOutbox) write(p []byte, to weir.PacketAddr, mayWait func() error, notify func()) error {
+func (out *packetOutbox) write(p []byte, size int, to weir.PacketAddr, info *weir.PacketInfo, mayWait func() error, notify func()) error {
 	for {
 		if err := out.ended(); err != nil {
 			return err
@@ -231,7 +281,10 @@ func (out *packetOutbox) write(p []byte, to weir.PacketAddr, mayWait func() erro
 			return out.err
 		}
 		if out.q.roomy() {
-			out.q.put(p, to)
+			out.q.put(p[:min(size, len(p))], to, info)
+			for rest := p[min(size, len(p)):]; len(rest) > 0; rest = rest[min(size, len(rest)):] {
+				out.q.put(rest[:min(size, len(rest))], to, info)
+			}
 			return nil
 		}
 		if err := mayWait(); err != nil {
@@ -275,6 +328,21 @@ func (c *PacketConn) Close() error {
 	return nil
 }
 
+// SetReadBuffer sets how many bytes of datagrams the system keeps, as
+// weir.PacketEndpoint's SetReadBuffer does.
+func (c *PacketConn) SetReadBuffer(bytes int) error { return c.setError(c.e.SetReadBuffer(bytes)) }
+
+// SetWriteBuffer sets how many bytes of datagrams the system takes before they have
+// left, as weir.PacketEndpoint's SetWriteBuffer does.
+func (c *PacketConn) SetWriteBuffer(bytes int) error { return c.setError(c.e.SetWriteBuffer(bytes)) }
+
+func (c *PacketConn) setError(err error) error {
+	if err != nil {
+		err = c.opError("set", nil, err)
+	}
+	return err
+}
+
 // SetDeadline implements net.PacketConn.
 func (c *PacketConn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
@@ -290,10 +358,7 @@ func (c *PacketConn) SetReadDeadline(t time.Time) error { return c.setDeadline(&
 func (c *PacketConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out.half, t) }
 
 func (c *PacketConn) setDeadline(h *half, t time.Time) error {
-	if err := h.setDeadline(t); err != nil {
-		return c.opError("set", nil, err)
-	}
-	return nil
+	return c.setError(h.setDeadline(t))
 }
 
 func (c *PacketConn) opError(op string, to net.Addr, err error) error {
@@ -305,20 +370,28 @@ func (c *PacketConn) opError(op string, to net.Addr, err error) error {
 // loop's goroutine.
 type packetSide PacketConn
 
-var _ weir.WritePauser = (*packetSide)(nil)
+var (
+	_ weir.WritePauser        = (*packetSide)(nil)
+	_ weir.PacketInfoReceiver = (*packetSide)(nil)
+)
 
 // EndpointMade implements weir.PacketProtocol.
 func (c *packetSide) EndpointMade(*weir.PacketEndpoint) { c.noticed() }
 
 // PacketReceived implements weir.PacketProtocol.
 func (c *packetSide) PacketReceived(p []byte, from weir.PacketAddr) {
+	c.PacketInfoReceived(p, from, nil)
+}
+
+// PacketInfoReceived implements weir.PacketInfoReceiver.
+func (c *packetSide) PacketInfoReceived(p []byte, from weir.PacketAddr, info *weir.PacketInfo) {
 	in := &c.in
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
 		return
 	}
-	in.q.put(p, from)
+	in.q.put(p, from, info)
 	if in.waiters > 0 {
 		in.wake()
 		c.loop.Readied()
@@ -372,10 +445,11 @@ func (c *packetSide) flush() {
 	out.mu.Lock()
 	defer out.mu.Unlock()
 	for !out.q.empty() && (!c.full || out.closed) {
-		p, to := out.q.peek()
+		p, r := out.q.peek()
+		c.info = r.info
 		// The endpoint copies what it cannot send, and calls nobody but
 		// PauseWriting. A datagram that it refuses is lost.
-		_ = c.e.SendTo(p, to)
+		_ = c.e.SendInfo(p, r.addr, &c.info)
 		out.q.drop()
 	}
 	if out.waiters > 0 && out.q.roomy() {

@@ -3,56 +3,105 @@ package relay
 import (
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
 )
 
-// Packets relays datagrams: what peers send to its endpoint goes on to one
-// target, each peer's from an endpoint of its own, so that the target's answers
-// find their way back. A peer is forgotten when nothing has passed for a while,
-// since datagrams have no end.
+// Packets relays datagrams. What a peer sends to its endpoint goes on to a target
+// from an endpoint of that peer's own, a flow, so that the target's answers find
+// their way back. A flow ends when nothing has passed for a while, since datagrams
+// have no end, or when it makes room for another.
 //
-//	peer 1 ──▶┌──────────┐──▶ endpoint 1 ──▶┐
-//	peer 2 ──▶│ endpoint │──▶ endpoint 2 ──▶│ target
-//	       ◀──└──────────┘◀── … ◀───────────┘
+//	peer 1 ──▶┌──────────┐──▶ flow 1 ──▶┐
+//	peer 2 ──▶│ endpoint │──▶ flow 2 ──▶│ target, one of its addresses
+//	       ◀──└──────────┘◀── … ◀───────┘
+//
+// There are as many flows as descriptors, or Most. When there is no room for one
+// more, the flow that has been idle for longest of the address that holds most
+// ends (a /64 counts as one address in IPv6), so that no address keeps others out.
+//
+// A target may be a name. It is looked up again as flows begin and fail, and each
+// of its addresses is tried: the next one when the network refuses one, and when
+// one stays silent.
+//
+// What the network refuses (ICMP) has the effect that it would have without the
+// relay, as far as a socket can have it: a peer that is gone ends its flow, so what
+// the target sends then is refused in its turn; a target that refuses is told to
+// Trouble, and the flow's next datagram goes to the next address.
 //
 // Its methods belong to the loop's goroutine.
 type Packets struct {
-	loop   *weir.Loop
-	config PacketConfig
-	in     *weir.PacketEndpoint
-	peers  map[weir.PacketAddr]*packetPeer
-	order  []*packetPeer // the same, by place
-	closed bool
-	served int
-	total  PacketCount
+	loop    *weir.Loop
+	config  PacketConfig
+	in      *weir.PacketEndpoint
+	flows   flowTable
+	targets []*packetTarget
+	idle    *weir.Timer
+	closed  bool
+	served  int
+	total   PacketCount
+	waiting int // bytes of datagrams that wait for a lookup
+
+	short  PacketShortage // since Full was called
+	period *weir.Timer    // runs for shortPeriod after each call of Full
 }
 
 // PacketConfig says what a Packets does.
 type PacketConfig struct {
-	// Target is where datagrams go.
-	Target weir.PacketAddr
-	// Idle is how long a peer is remembered when nothing passes; 0 is a minute.
+	// Target is where datagrams go: one address. Targets, instead, may be several,
+	// "host:port" each, and their hosts may be names, of which the addresses that
+	// Network says are used: "udp", "udp4" or "udp6"; "" is "udp".
+	Target  weir.PacketAddr
+	Targets []string
+	Network string
+	// Resolver turns names into addresses; nil: the loop's does.
+	Resolver weir.Resolver
+	// Allow, if set, is asked about each address before it is used; an error leaves
+	// it out, and is told to Trouble.
+	Allow func(netip.AddrPort) error
+	// Pick, if set, chooses the target of a flow by its place in Targets. done, which
+	// may be nil, is called once, when the flow ends, with nil, or when no address of
+	// the target could be used, with the reason; then Pick is called again.
+	Pick func(peer weir.PacketAddr) (target int, done func(err error))
+	// Path, if set, opens the way of each flow in the place of an endpoint of its own,
+	// such as through a proxy: Target and Targets are names for it then, which no one
+	// looks up. An error refuses the flow.
+	Path func(f *PacketFlow) (PacketPath, error)
+	// Idle is how long a flow is kept when nothing passes; 0 is a minute.
 	Idle time.Duration
-	// Most is how many peers there may be at once; 0 is 1024. Datagrams of others
-	// are dropped until one is forgotten.
+	// Most is how many flows there may be at once; 0 is 65,536. The system's limit of
+	// descriptors has the same effect.
 	Most int
 	// Options are of the endpoint that is listened on, UpOptions of those that
 	// send on.
 	Options, UpOptions []weir.Option
+	// Listen opens the endpoint that is listened on, UpListen those that send on for a
+	// flow, with layers on it for example; nil: Loop.ListenPacket does.
+	Listen   ListenPacketFunc
+	UpListen func(f *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error)
 
-	// Began, if set, is called with each new peer, Ended with each that is
-	// forgotten, and Trouble with what the network or the system refused: to is
-	// whom it is about, zero where nobody knows.
-	Began   func(peer weir.PacketAddr)
-	Ended   func(peer weir.PacketAddr, count PacketCount)
+	// Began, if set, is called with each new flow's peer and target, as Targets has
+	// it; Ended with each that is over; and Trouble with what the network or the
+	// system refused: to is the address it is about, zero where the system does not
+	// say.
+	Began   func(peer weir.PacketAddr, target string)
+	Ended   func(peer weir.PacketAddr, target string, count PacketCount)
 	Trouble func(err error, to weir.PacketAddr)
+	// Full, if set, hears that there was no room: at the first flow that was evicted
+	// or refused, and then every 10 s, and at the end, of those since.
+	Full func(PacketShortage)
 	// Lost, if set, is called once when the endpoint is gone, last of all: nil
 	// after Close.
 	Lost func(err error)
 }
+
+// ListenPacketFunc opens an endpoint as Loop.ListenPacket does. The endpoint's protocol
+// is p.
+type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error)
 
 // PacketCount counts what passed, by Side: what A's peers sent and what B, the
 // target, answered.
@@ -70,9 +119,28 @@ func (c *PacketCount) add(o *PacketCount) {
 	c.Dropped += o.Dropped
 }
 
+// PacketShortage says what happened for want of room.
+type PacketShortage struct {
+	Flows   int   // that there are
+	Evicted int64 // flows that ended to make room
+	Refused int64 // datagrams of new peers for which there was none
+	Err     error // what the system said; nil: Most was reached
+}
+
+// PacketPath is the way of a flow to its target, where that is no endpoint of the
+// relay's own. Its methods are called on the loop's goroutine.
+type PacketPath interface {
+	// Send sends p, which is lent for the call. An error drops the datagram.
+	Send(p []byte) error
+	// Close ends the path, which calls no method of the flow afterwards.
+	Close()
+}
+
 const (
 	packetIdle = time.Minute
-	packetMost = 1024
+	packetMost = 1 << 16
+	// shortPeriod is how often Full is called.
+	shortPeriod = 10 * time.Second
 )
 
 // NewPackets listens for datagrams on an address, as Loop.ListenPacket names it,
@@ -84,15 +152,40 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 	if c.Most <= 0 {
 		c.Most = packetMost
 	}
-	if !c.Target.IP.IsValid() || c.Target.IP.Port() == 0 {
-		return nil, &net.AddrError{Err: "not an address to send to", Addr: c.Target.String()}
+	if c.Resolver == nil {
+		c.Resolver = l.Resolver()
 	}
-	p := &Packets{loop: l, config: c, peers: map[weir.PacketAddr]*packetPeer{}}
-	in, err := l.ListenPacket(network, address, (*packetSide)(p), c.Options...)
+	// SO_BROADCAST only allows what is asked for by a target's address.
+	c.UpOptions = append([]weir.Option{weir.WithBroadcast()}, c.UpOptions...)
+	if len(c.Targets) == 0 {
+		if !c.Target.IP.IsValid() || c.Target.IP.Port() == 0 {
+			return nil, &net.AddrError{Err: "not an address to send to", Addr: c.Target.String()}
+		}
+		c.Targets = []string{c.Target.IP.String()}
+	}
+	if c.Listen == nil {
+		c.Listen = l.ListenPacket
+	}
+	if c.UpListen == nil {
+		c.UpListen = func(_ *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+			return l.ListenPacket(network, address, p, opts...)
+		}
+	}
+	p := &Packets{loop: l, config: c, flows: newFlowTable()}
+	for _, text := range c.Targets {
+		t, err := newPacketTarget(p, text)
+		if err != nil {
+			return nil, err
+		}
+		p.targets = append(p.targets, t)
+	}
+	in, err := c.Listen(network, address, (*packetSide)(p), c.Options...)
 	if err != nil {
 		return nil, err
 	}
 	p.in = in
+	p.idle = l.NewTimer(p.expire)
+	p.period = l.NewTimer(p.periodOver)
 	return p, nil
 }
 
@@ -102,36 +195,42 @@ func (p *Packets) LocalAddr() net.Addr { return p.in.LocalAddr() }
 // Local is LocalAddr as a PacketAddr.
 func (p *Packets) Local() weir.PacketAddr { return p.in.Local() }
 
-// Peers is how many there are now.
-func (p *Packets) Peers() int { return len(p.peers) }
+// Peers is how many flows there are now.
+func (p *Packets) Peers() int { return p.flows.len() }
 
-// Served is how many peers there have been.
+// Served is how many flows there have been.
 func (p *Packets) Served() int { return p.served }
 
-// Total is what has passed so far, of those that are forgotten and those that
-// are not.
+// Total is what has passed so far, in flows that are over and those that are not.
 func (p *Packets) Total() PacketCount {
 	t := p.total
-	for _, peer := range p.order {
-		t.add(&peer.count)
+	for _, f := range p.flows.byPeer {
+		t.add(&f.count)
 	}
 	return t
 }
 
-// Close forgets all peers and closes the endpoints. Lost comes later.
+// Close ends all flows and closes the endpoints. Lost comes later.
 func (p *Packets) Close() {
 	if p.closed {
 		return
 	}
-	p.closed = true
-	p.forgetAll()
+	p.end()
 	_ = p.in.Close() // returns nil on its own loop
 }
 
-func (p *Packets) forgetAll() {
-	for len(p.order) > 0 {
-		p.order[len(p.order)-1].forget()
+// end ends the flows and what was under way for them.
+func (p *Packets) end() {
+	p.closed = true
+	p.sayShort()
+	for f := p.flows.oldest(); f != nil; f = p.flows.oldest() {
+		f.end()
 	}
+	for _, t := range p.targets {
+		t.stop()
+	}
+	p.idle.Stop()
+	p.period.Stop()
 }
 
 func (p *Packets) trouble(err error, to weir.PacketAddr) {
@@ -152,22 +251,22 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	if p.closed {
 		return
 	}
-	peer := p.peers[from]
-	if peer == nil {
-		if peer = p.welcome(from); peer == nil {
+	f := p.flows.byPeer[from]
+	if f == nil {
+		if f = p.begin(from); f == nil {
 			p.total.Dropped++
 			return
 		}
 	}
-	peer.pass(A, data)
+	f.send(data)
 }
 
 // PacketFailed implements weir.PacketFailer: a peer that refuses its answers is
 // gone.
 func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	p := (*Packets)(s)
-	if peer := p.peers[to]; peer != nil && errors.Is(err, syscall.ECONNREFUSED) {
-		peer.forget()
+	if f := p.flows.byPeer[to]; f != nil && errors.Is(err, syscall.ECONNREFUSED) {
+		f.end()
 		return
 	}
 	p.trouble(err, to)
@@ -176,121 +275,115 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 // EndpointLost implements weir.PacketProtocol.
 func (s *packetSide) EndpointLost(err error) {
 	p := (*Packets)(s)
-	p.closed = true
-	p.forgetAll()
+	p.end()
 	if p.config.Lost != nil {
 		p.config.Lost(err)
 	}
 }
 
-// welcome makes a new peer, or returns nil where there is no room for one.
-func (p *Packets) welcome(from weir.PacketAddr) *packetPeer {
-	if len(p.peers) >= p.config.Most {
-		return nil
+// begin makes a new flow, or returns nil where there is no room for one.
+func (p *Packets) begin(from weir.PacketAddr) *PacketFlow {
+	if p.flows.len() >= p.config.Most {
+		p.makeRoom(nil)
 	}
-	peer := &packetPeer{p: p, addr: from, at: len(p.order), began: p.loop.Now(), last: p.loop.Now()}
-	network, any := "udp4", "0.0.0.0:0"
-	if !p.config.Target.IP.Addr().Unmap().Is4() {
-		network, any = "udp6", "[::]:0"
-	}
-	up, err := p.loop.ListenPacket(network, any, peer, p.config.UpOptions...)
-	if err != nil {
-		p.trouble(err, p.config.Target)
-		return nil
-	}
-	peer.up = up
-	p.peers[from] = peer
-	p.order = append(p.order, peer)
-	p.served++
-	peer.idle = p.loop.After(p.config.Idle, peer.checkIdle)
-	if p.config.Began != nil {
-		p.config.Began(from)
-	}
-	return peer
-}
-
-// packetPeer is somebody who sends, and the protocol of the endpoint that sends
-// on for them.
-type packetPeer struct {
-	p     *Packets
-	addr  weir.PacketAddr
-	up    *weir.PacketEndpoint
-	at    int // in Packets.order
-	count PacketCount
-	idle  *weir.Timer
-	began time.Time
-	last  time.Time // when something passed
-	gone  bool
-}
-
-// pass sends on what came from a side.
-func (r *packetPeer) pass(from Side, data []byte) {
-	r.last = r.p.loop.Now()
-	e, to := r.up, r.p.config.Target
-	if from == B {
-		e, to = r.p.in, r.addr
-	}
-	if err := e.SendTo(data, to); err != nil {
-		r.count.Dropped++
-		if !errors.Is(err, weir.ErrSendBufferFull) {
-			r.p.trouble(err, to)
+	f := &PacketFlow{p: p, peer: from, began: p.loop.Now()}
+	f.choose()
+	if p.config.Path != nil {
+		path, err := p.config.Path(f)
+		if descriptorsOut(err) && p.makeRoom(err) {
+			path, err = p.config.Path(f)
 		}
-		return
+		if err != nil {
+			f.refuse(err)
+			return nil
+		}
+		f.path = path
+	} else if a := f.target.first(); a.IsValid() {
+		f.to, f.wide = a, f.target.wide(a)
+		// No other address would have a descriptor. Other failures belong to the
+		// address, and send looks for another one.
+		if err := f.open(); descriptorsOut(err) {
+			f.refuse(err)
+			return nil
+		}
 	}
-	r.count.Packets[from]++
-	r.count.Bytes[from] += int64(len(data))
+	f.last = f.began
+	p.flows.add(f)
+	p.served++
+	if p.flows.len() == 1 {
+		p.idle.Set(p.config.Idle)
+	}
+	f.target.look(false)
+	if p.config.Began != nil {
+		p.config.Began(from, f.target.text)
+	}
+	return f
 }
 
-// checkIdle forgets the peer, or looks again when it would be time to.
-func (r *packetPeer) checkIdle() {
-	if left := r.p.config.Idle - r.p.loop.Now().Sub(r.last); left > 0 {
-		r.idle.Set(left)
-		return
+// makeRoom ends the flow whose turn it is, for want of what err says. It reports
+// false if there is none.
+func (p *Packets) makeRoom(err error) bool {
+	f := p.flows.victim()
+	if f == nil {
+		return false
 	}
-	r.forget()
+	f.end()
+	p.short.Evicted++
+	p.beShort(err)
+	return true
 }
 
-func (r *packetPeer) forget() {
-	if r.gone {
-		return
-	}
-	r.gone = true
-	r.idle.Stop()
-	_ = r.up.Close() // what is buffered still goes out
-	p := r.p
-	delete(p.peers, r.addr)
-	last := p.order[len(p.order)-1]
-	p.order[r.at], last.at = last, r.at
-	p.order = p.order[:len(p.order)-1]
-	r.count.Took = p.loop.Now().Sub(r.began)
-	p.total.add(&r.count)
-	if p.config.Ended != nil {
-		p.config.Ended(r.addr, r.count)
-	}
-}
-
-// EndpointMade implements weir.PacketProtocol.
-func (r *packetPeer) EndpointMade(*weir.PacketEndpoint) {}
-
-// PacketReceived implements weir.PacketProtocol. What does not come from the
-// target is not for the peer.
-func (r *packetPeer) PacketReceived(data []byte, from weir.PacketAddr) {
-	if !r.gone && from.IP == r.p.config.Target.IP {
-		r.pass(B, data)
-	}
-}
-
-// PacketFailed implements weir.PacketFailer.
-func (r *packetPeer) PacketFailed(err error, to weir.PacketAddr) {
-	if !r.gone {
-		r.p.trouble(err, to)
+// beShort has Full hear of a shortage, now or when the period is over.
+func (p *Packets) beShort(err error) {
+	p.short.Err = err
+	if !p.period.Running() {
+		p.sayShort()
+		p.period.Set(shortPeriod)
 	}
 }
 
-// EndpointLost implements weir.PacketProtocol.
-func (r *packetPeer) EndpointLost(err error) {
-	if err != nil && !r.gone {
-		r.p.trouble(err, r.p.config.Target)
+func (p *Packets) sayShort() {
+	s := p.short
+	p.short = PacketShortage{}
+	if s.Evicted+s.Refused > 0 && p.config.Full != nil {
+		s.Flows = p.flows.len()
+		p.config.Full(s)
 	}
-	r.forget()
+}
+
+func (p *Packets) periodOver() {
+	if p.short.Evicted+p.short.Refused > 0 {
+		p.sayShort()
+		p.period.Set(shortPeriod)
+	}
+}
+
+// expire ends the flows that have been idle for long enough, and waits for the
+// next one.
+func (p *Packets) expire() {
+	now := p.loop.Now()
+	for f := p.flows.oldest(); f != nil; f = p.flows.oldest() {
+		if left := p.config.Idle - now.Sub(f.last); left > 0 {
+			p.idle.Set(left)
+			return
+		}
+		f.end()
+	}
+}
+
+// descriptorsOut reports whether the system has no room for one more endpoint:
+// descriptors, memory or ports.
+func descriptorsOut(err error) bool {
+	return isAny(err, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRINUSE)
+}
+
+// addressFails reports whether an error says that an address cannot be reached, so
+// that another one may be.
+func addressFails(err error) bool {
+	return isAny(err, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN,
+		syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM, syscall.EINVAL)
+}
+
+func isAny(err error, all ...error) bool {
+	return err != nil && slices.ContainsFunc(all, func(e error) bool { return errors.Is(err, e) })
 }

@@ -58,12 +58,14 @@ func TestPackets(t *testing.T) {
 			target := &box{answer: true}
 			open(target)
 			var ended []relay.PacketCount
+			var short []relay.PacketShortage
 			began, lost := 0, 0
 			const idle = 2 * time.Second // much more than what comes before takes
 			r, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", relay.PacketConfig{
 				Target: target.e.Local(), Idle: idle, Most: 3,
-				Began:   func(weir.PacketAddr) { began++ },
-				Ended:   func(_ weir.PacketAddr, c relay.PacketCount) { ended = append(ended, c) },
+				Began:   func(weir.PacketAddr, string) { began++ },
+				Ended:   func(_ weir.PacketAddr, _ string, c relay.PacketCount) { ended = append(ended, c) },
+				Full:    func(s relay.PacketShortage) { short = append(short, s) },
 				Trouble: func(err error, _ weir.PacketAddr) { troubles = append(troubles, err) },
 				Lost: func(err error) {
 					if lost++; err != nil {
@@ -107,7 +109,11 @@ func TestPackets(t *testing.T) {
 			if err := fourth.e.SendTo([]byte("x"), at); err != nil {
 				t.Fatal(err)
 			}
-			until("a drop", func() bool { return r.Total().Dropped == 1 })
+			// It takes the place of the one that has been idle for longest, which is told.
+			until("the fourth's answer", func() bool { return len(fourth.got) == 1 })
+			if len(short) != 1 || short[0].Evicted != 1 || r.Peers() != 3 || len(ended) != 1 || began != 4 {
+				t.Errorf("%+v, %d peers, %d ended, %d began", short, r.Peers(), len(ended), began)
+			}
 			// What somebody else sends to a peer's endpoint is not the target's.
 			for from := range seen {
 				if err := fourth.e.SendTo([]byte("forged"), from); err != nil {
@@ -121,7 +127,7 @@ func TestPackets(t *testing.T) {
 				}
 			}
 			total := r.Total()
-			if len(ended) != 3 || total.Packets != [2]int64{9, 9} || total.Bytes[relay.B] != total.Bytes[relay.A]+27 || ended[0].Took < idle {
+			if len(ended) != 4 || total.Packets != [2]int64{10, 10} || total.Bytes[relay.B] != total.Bytes[relay.A]+30 || ended[3].Took < idle {
 				t.Errorf("ended %+v, in all %+v", ended, total)
 			}
 			if len(troubles) != 0 {

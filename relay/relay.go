@@ -392,6 +392,9 @@ func (s *side) DataReceived(p []byte) (int, error) {
 	switch {
 	case errors.Is(err, weir.ErrNotWritable):
 		return 0, err
+	case errors.Is(err, weir.ErrReaderGone):
+		o.failed = true // WriteFailed follows
+		return len(p), nil
 	case err != nil:
 		// The other side is about to be lost, and the reason will follow. What
 		// it had sent is still being delivered, perhaps to a peer that does not
@@ -449,9 +452,12 @@ func (s *side) WriteFailed(err error) {
 	if s.state != open || s.closing {
 		return
 	}
-	s.r.end(s.id, err)
-	s.failed = true
 	o := s.other()
+	if s.failed = true; errors.Is(err, weir.ErrReaderGone) {
+		o.flow() // its own direction goes on for as long as it likes
+		return
+	}
+	s.r.end(s.id, err)
 	if o.state == waiting {
 		s.t.Abort() // there is no one to deliver it to
 		return

@@ -349,6 +349,31 @@ func TestReaderGone(t *testing.T) {
 	}
 }
 
+// TestReplyWithoutReader: a program that reads no more may take its time over its reply,
+// and what the other side sends is dropped meanwhile.
+func TestReplyWithoutReader(t *testing.T) {
+	p := connected(t)
+	p.Protocol(relay.B).(weir.WriteFailer).WriteFailed(weir.ErrReaderGone)
+	p.a.DeliverString("unwanted")
+	p.settle()
+	p.a.Pass(time.Hour)
+	p.b.Pass(time.Hour)
+	p.settle()
+	if p.res != nil || p.a.ReadingPaused() {
+		t.Fatalf("it ended: %+v", p.res)
+	}
+	p.b.DeliverString("late")
+	p.b.DeliverEOF()
+	p.settle()
+	if p.a.TakeWritten() != "late" || !p.a.EOFWritten() || p.b.TakeWritten() != "" {
+		t.Errorf("A has its end %v, aborted %v", p.a.EOFWritten(), p.a.Aborted())
+	}
+	p.a.DeliverEOF()
+	p.b.Lose(nil)
+	p.settle()
+	p.wantDone(relay.B, nil, 0, int64(len("late")))
+}
+
 // TestLostWhileClosing: if a side fails while it sends its last bytes, as
 // standard output does on a full disk, the relay has failed; this is not a
 // clean end.

@@ -197,7 +197,9 @@ var producerTests = []streamTest{
 	{"42 registered while the buffer is over the mark", 0, func(c *streamCase) {
 		server, client := c.pair()
 		fill(c, server, client)
-		client.write(message(200_000))
+		for client.pauses == 0 {
+			client.write(message(200_000))
+		}
 		p := &pusher{c: c, e: client, left: 1000, piece: 1000}
 		if err := client.tr.RegisterProducer(p); err != nil {
 			c.Fatal(err)

@@ -14,10 +14,12 @@ import (
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/executor"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 	"github.com/weir-io/weir/sink"
+	"github.com/weir-io/weir/utp"
 )
 
 // app runs a plan.
@@ -35,7 +37,9 @@ type app struct {
 	loop *weir.Loop
 	env  *address.Env
 
-	names     *dns.Resolver // the loop's
+	names     *dns.Resolver      // the loop's
+	starter   *executor.Executor // of programs
+	children  int                // programs that run
 	pick      *picker
 	notify    *notifier
 	listeners []*address.Listeners
@@ -52,6 +56,12 @@ type app struct {
 	observe   func(*session, relay.Result) // the demo's; nil: none
 }
 
+// How many programs are being started at once, and how many more wait for that.
+const (
+	startsAtOnce = 4
+	startsQueued = 1024
+)
+
 // relay runs a plan to its end and returns the exit code.
 func (c *command) relay(p *plan, f flags) int {
 	rep := newReporter(c, f)
@@ -61,6 +71,7 @@ func (c *command) relay(p *plan, f flags) int {
 		return exitFailure
 	}
 	code := a.run()
+	_ = a.starter.Close() // always nil
 	if err := a.loop.Close(); err != nil {
 		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
 		return exitFailure
@@ -91,7 +102,10 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		},
 		Warn: func(text string) { rep.always(slog.LevelWarn, yellow, "note", text, nil, "text", text) },
 		JSON: rep.json != nil,
+		UTP:  utp.NewDialer(loop),
 	}
+	a.starter = executor.New("start", startsAtOnce, startsQueued)
+	a.env.Executor, a.env.Environ = a.starter, c.environ
 	a.notify = newNotifier(loop, c.lookupEnv)
 	if f.drains {
 		a.notify.extend = true // the service manager's own limit may be shorter
@@ -157,6 +171,9 @@ func (a *app) run() int {
 		if a.env.Stdin, a.env.Stdout, err = takeStdio(a.c.stdin, a.c.stdout); err != nil {
 			a.rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot use standard input and output: " + advice.Why(err)})
 			return exitFailure
+		}
+		if restore := a.raw(); restore != nil {
+			defer restore()
 		}
 	}
 	if err := hear(a.loop, a.interrupted, a.show); err != nil {
@@ -246,6 +263,9 @@ func (a *app) factory(side relay.Side, once *session) weir.Factory {
 		return func(t weir.Transport) weir.Protocol {
 			if a.draining {
 				return nil
+			}
+			if r := proxy.RequestOf(t); r != nil && r.Command() == proxy.CommandAssociate {
+				return a.associate(t, r)
 			}
 			s := a.newSession()
 			s.accepted(t)
@@ -344,7 +364,13 @@ func (a *app) gone(s *session, r relay.Result) {
 	if a.observe != nil {
 		a.observe(s, r)
 	}
-	if len(a.open) > 0 || a.p.many() && !a.draining {
+	a.allGone()
+}
+
+// allGone ends the command if nothing is open, no program runs, and nothing more is to
+// come.
+func (a *app) allGone() {
+	if len(a.open) > 0 || a.children > 0 || a.p.many() && !a.draining {
 		return
 	}
 	a.finish()

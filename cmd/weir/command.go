@@ -29,7 +29,8 @@ const flushMost = time.Second
 // run does what the command line says and returns the exit code. All its
 // messages go through a sink, so an unread standard error stops nothing.
 func (c *command) run() int {
-	c.sink = sink.New(c.stderr, sink.Config{Name: "stderr", Gap: func(b []byte, g sink.Gap) []byte {
+	c.plainErr = c.stderr
+	c.sink = sink.New(linesRaw{c}, sink.Config{Name: "stderr", Gap: func(b []byte, g sink.Gap) []byte {
 		if slices.Contains(c.args, "json") || slices.Contains(c.args, "--log=json") {
 			return fmt.Appendf(b, `{"level":"WARN","msg":"left out","entries":%d,"bytes":%d,"reason":%q}`+"\n", g.Entries, g.Bytes, g.String())
 		}
@@ -80,7 +81,7 @@ func (c *command) do() int {
 	case verb == "quote":
 		// Text to be quoted may begin with a dash: then it comes after --.
 		return c.quote(append(words, argv...))
-	case argv != nil && verb != "":
+	case argv != nil && verb != "" && verb != "explain":
 		return c.usage(&usageError{problem: verb + " takes nothing after --"})
 	case verb == "demo":
 		return c.demo(words, f)
@@ -100,6 +101,9 @@ func (c *command) do() int {
 	}
 	if verb == "explain" {
 		return c.print(p.explain())
+	}
+	if p.answersNames() {
+		return c.serveNames(p, f)
 	}
 	if p.datagrams() {
 		return c.packets(p, f)
@@ -154,10 +158,34 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 			p.bs = append(p.bs, e)
 		}
 	}
-	if argv != nil {
-		return nil, &usageError{problem: "a command stands behind --, and no endpoint here runs one", topic: "kinds"}
+	if err := p.command(argv); err != nil {
+		return nil, err
 	}
 	return p, p.check()
+}
+
+// command gives what stands after -- to the endpoint that runs it.
+func (p *plan) command(argv []string) error {
+	var runs *address.Endpoint
+	for _, e := range append([]*address.Endpoint{p.a}, p.bs...) {
+		if !e.TakesCommand() {
+			continue
+		}
+		if runs != nil {
+			return &usageError{problem: "two endpoints would run the program after --", hint: "join two programs by two weirs, or by a pipe of the shell", topic: e.Kind().Name}
+		}
+		runs = e
+	}
+	switch {
+	case runs == nil && argv != nil:
+		return &usageError{problem: "a program stands after --, and no endpoint here runs one", hint: "exec and pty do: weir 8080 exec -- cat", topic: "exec"}
+	case runs == nil:
+		return nil
+	case len(argv) == 0 || argv[0] == "":
+		return &usageError{problem: runs.Kind().Name + " has no program to run", hint: "put it after --, with its arguments: weir 8080 " + runs.Kind().Name + " -- cat", topic: runs.Kind().Name}
+	}
+	runs.SetCommand(argv)
+	return nil
 }
 
 // check finds what is wrong with the endpoints together.

@@ -72,7 +72,7 @@ func TestUsage(t *testing.T) {
 		{"8080 a:1 :90", "weir: :90 cannot be one of several endpoints to choose from"},
 		{"- -", "weir: standard input and output cannot stand on both sides"},
 		{"fd:3 fd:3", "weir: fd:3 cannot stand on both sides"},
-		{"8080 a:1 -- ls", "weir: a command stands behind --, and no endpoint here runs one"},
+		{"8080 a:1 -- ls", "weir: a program stands after --, and no endpoint here runs one"},
 		{"demo -- ls", "weir: demo takes nothing after --"},
 		{"demo now", "weir: demo takes no words, such as \"now\""},
 		{"explain 8080", "weir: one endpoint is given, and two are needed"},

@@ -13,25 +13,29 @@ func (p *plan) explain() string {
 	type row struct{ mark, word, text string }
 	var rows []row
 	end := func(mark string, e *address.Endpoint, base, layers []row) []row {
-		base = append(base, row{mark, e.Label(), e.Kind().Describe(e.Base)})
+		text := e.Kind().Describe(e.Base)
+		if e.ThroughProxy() {
+			text = "connects to TCP " + e.Base.ArgText() + ", for each peer by itself"
+		}
+		base = append(base, row{mark, e.Label(), text})
 		if len(e.Layers) > 0 {
 			base[len(base)-1].word = e.Text
 		}
 		for i, l := range e.Layers {
-			text := e.Layer(i).Summary
-			if d := e.Layer(i).Describe; d != nil {
-				text = d(l, e.Role())
-			}
-			layers = append(layers, row{"│", "+ " + l.Name.Text, text})
+			layers = append(layers, row{"│", "+ " + l.Name.Text, e.DescribeLayer(i)})
 		}
 		return append(base, layers...)
 	}
 	rows = end("A", p.a, nil, nil)
 	how := "bytes both ways, the end of each direction by itself, no timer"
-	if p.datagrams() {
+	what := "relay"
+	switch {
+	case p.answersNames():
+		what, how = "answer", "from the hosts file and a cache; what they do not have is asked for"
+	case p.datagrams():
 		how = "datagrams both ways, each whole"
 	}
-	rows = append(rows, row{"│", "relay", how})
+	rows = append(rows, row{"│", what, how})
 	for i, b := range p.bs {
 		mark := "B"
 		if len(p.bs) > 1 {
@@ -58,11 +62,42 @@ func (p *plan) explain() string {
 	return b.String()
 }
 
+// packetCourse is course for datagrams.
+func (p *plan) packetCourse(choice, checks string) string {
+	from, to := p.a, p.bs
+	if from.Role() != address.Listen {
+		from, to = p.bs[0], []*address.Endpoint{p.a}
+	}
+	s := "Every peer gets a port of its own on the way out"
+	if to[0].ThroughProxy() {
+		s = "Every peer gets an association of its own with the proxy"
+	}
+	if choice != "" {
+		s += ", and a target: " + choice + ", and another if the network refuses it"
+	}
+	idle := address.PacketIdle(append([]*address.Endpoint{from}, to...)...)
+	s += "." + checks + " A peer is forgotten when nothing has passed for " + span(idle) + ". "
+	if from.Kind().Packets(from.Base).Open != nil {
+		return s + "It ends with the recording."
+	}
+	return s + "It runs until Ctrl-C."
+}
+
 // course says in a sentence how often the plan relays and when it ends.
 func (p *plan) course() string {
 	a, b := p.a.Role(), p.bs[0].Role()
 	choice, checks := "", ""
-	if len(p.bs) > 1 {
+	if len(p.bs) > 1 && p.datagrams() {
+		choice = map[string]string{
+			"":       "each in turn",
+			"turn":   "each in turn",
+			"least":  "the one with the fewest peers",
+			"two":    "the less busy of two drawn at random",
+			"peer":   "always the same for one address",
+			"first":  "the first",
+			"random": "any",
+		}[p.f.pick]
+	} else if len(p.bs) > 1 {
 		choice = map[string]string{
 			"":       ": each in turn",
 			"turn":   ": each in turn",
@@ -77,8 +112,10 @@ func (p *plan) course() string {
 		checks = " Each is tried every " + p.f.check.String() + "."
 	}
 	switch {
+	case p.answersNames():
+		return "Every question is answered from the cache, or asked once on the other side. It runs until Ctrl-C."
 	case p.datagrams():
-		return "Every peer gets a port of its own on the way out. It runs until Ctrl-C."
+		return p.packetCourse(choice, checks)
 	case a == address.Listen && b == address.Listen:
 		return "It waits for one peer on each side, relays between the two, and ends with them."
 	case p.many() && a == address.Listen:

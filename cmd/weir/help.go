@@ -23,7 +23,7 @@ func (c *command) intro() string {
   weir help                            the grammar, the flags; help kinds, help layers, help NAME`
 }
 
-const grammar = `usage: weir A B [B2 …] [flags]
+const grammar = `usage: weir A B [B2 …] [flags] [-- program and arguments, of exec or pty]
 
   endpoint = base *( "+" layer )
   part     = name [ ":" arg ] *( "," key [ "=" value ] )
@@ -59,7 +59,8 @@ a moment are one; nohup's SIGHUP stays ignored. SIGQUIT (Ctrl-\) says what is op
 A service manager is told (Type=notify, WatchdogSec=).
 
 exit codes: 0 all went well, 1 something failed or was cut, 2 the command line means
-nothing, 3 refused by policy.
+nothing, 3 refused by policy; where nothing listens and exec or pty is a side, its
+program's.
 `
 
 func (c *command) help(words []string) int {
@@ -106,7 +107,7 @@ func (c *command) helpOn(word string) (string, error) {
 		var b strings.Builder
 		b.WriteString("What can be put on an endpoint with +; weir help NAME says more.\n\n")
 		for _, l := range c.table.Layers {
-			fmt.Fprintf(&b, "  %-12s %s\n", l.Name, l.Summary)
+			fmt.Fprintf(&b, "  %-12s %-10s %s\n", l.Name, l.Carries(), l.Summary)
 		}
 		return b.String(), nil
 	case slices.Contains(verbs(), name):
@@ -120,7 +121,7 @@ func (c *command) helpOn(word string) (string, error) {
 		return partHelp(k.Name, k.Summary, k.Doc, "", k.Arg, k.Options, k.Example), nil
 	}
 	if l := c.table.Layer(name); l != nil {
-		return partHelp(l.Name, l.Summary, l.Doc, "+", l.Arg, l.Options, l.Example), nil
+		return partHelp(l.Name, l.Summary, l.Doc, "+", l.Arg, l.Options, l.Example) + carriesHelp(l), nil
 	}
 	docs := flagDocs()
 	if i := slices.IndexFunc(docs, func(d flagDoc) bool { return d.name == name || d.letter == name }); i >= 0 {
@@ -189,6 +190,18 @@ func (c *command) optionHelp(name string) string {
 	return b.String()
 }
 
+// carriesHelp says what a layer can stand on.
+func carriesHelp(l *address.Layer) string {
+	switch l.Carries() {
+	case address.Streams:
+		return "on streams only\n"
+	case address.Packets:
+		return "on datagrams only: udp, udp-listen\n"
+	default:
+		return "on streams and on datagrams\n"
+	}
+}
+
 func partHelp(name, summary, doc, plus string, arg address.Arg, options []address.OptionDoc, example string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s%s", plus, name)
@@ -220,6 +233,9 @@ func partHelp(name, summary, doc, plus string, arg address.Arg, options []addres
 			word += "=" + o.Type.Name
 		}
 		text := o.Doc
+		if o.Only != address.Both {
+			text += " (" + o.Only.String() + " only)"
+		}
 		if o.Required {
 			text += " (required)"
 		}

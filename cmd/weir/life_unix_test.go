@@ -146,22 +146,6 @@ func startIdle(t *testing.T, args ...string) *process {
 	return p
 }
 
-// echoing sends back what comes.
-func echoing(t *testing.T) string {
-	return server(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
-}
-
-// alive sends a byte through a connection and waits for it to come back.
-func alive(t *testing.T, c net.Conn) {
-	t.Helper()
-	if err := write(c, "x"); err != nil {
-		t.Error(err)
-	}
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestDrainTime: --drain is how long open connections may continue, and 0 cuts at once.
 func TestDrainTime(t *testing.T) {
 	for drain, says := range map[string]string{

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/weir-io/weir/address"
@@ -39,6 +40,7 @@ func main() {
 		stdout:    os.Stdout,
 		stderr:    os.Stderr,
 		lookupEnv: os.LookupEnv,
+		lookupAll: os.Environ,
 		home:      home,
 		terminal:  isTerminal(os.Stderr),
 		table:     address.Default(),
@@ -52,6 +54,9 @@ type command struct {
 	stdin, stdout *os.File
 	stderr        io.Writer
 	lookupEnv     func(string) (string, bool)
+	lookupAll     func() []string // the environment of programs; nil: it is empty
+	raw           atomic.Bool     // standard input is a terminal, and raw
+	plainErr      io.Writer       // stderr without anything before it
 	home          string
 	terminal      bool // stderr is one
 	table         *address.Table

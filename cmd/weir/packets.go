@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,7 +16,10 @@ import (
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/layer/packet"
+	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
+	"github.com/weir-io/weir/sink"
 )
 
 // datagrams reports whether the plan relays datagrams.
@@ -29,21 +33,23 @@ func (p *plan) checkDatagrams() error {
 	all := append([]*address.Endpoint{p.a}, p.bs...)
 	n := 0
 	for _, e := range all {
+		if e.Kind().Name == "dns-listen" || e.Kind().Name == "resolver" {
+			return p.checkNames()
+		}
 		if e.Kind().Packets == nil {
 			continue
 		}
 		n++
-		if len(e.Layers) > 0 {
-			return &usageError{problem: fmt.Sprintf("%s carries datagrams, and no layer takes those", e.Label())}
-		}
 	}
 	switch {
 	case n == 0:
 		return nil
 	case n != len(all):
 		return &usageError{problem: "datagrams go to datagrams only: a stream does not keep message boundaries", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
-	case len(all) > 2:
-		return &usageError{problem: "datagrams go to one target", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
+	case len(p.bs) > 1 && slices.ContainsFunc(p.bs, func(e *address.Endpoint) bool { return e.ThroughProxy() != p.bs[0].ThroughProxy() }):
+		return &usageError{problem: "of several targets for datagrams all go through a proxy, or none"}
+	case p.f.check > 0 && p.bs[0].ThroughProxy():
+		return &usageError{problem: "--check cannot see through a proxy whether a target takes datagrams"}
 	case p.a.Role() == p.bs[0].Role():
 		return &usageError{problem: "datagrams need one side that listens and one that sends", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
 	}
@@ -53,32 +59,48 @@ func (p *plan) checkDatagrams() error {
 // packetApp runs a plan that relays datagrams. It belongs to its loop's
 // goroutine.
 type packetApp struct {
-	c        *command
-	rep      *reporter
-	loop     *weir.Loop
-	from, to *address.Endpoint
-	relays   []*relay.Packets
-	open     int // of them
-	notify   *notifier
-	began    time.Time
-	code     int
-	told     map[string]time.Time // troubles, by their text
+	c      *command
+	rep    *reporter
+	f      flags
+	loop   *weir.Loop
+	env    *address.Env
+	names  *dns.Resolver
+	from   *address.Endpoint
+	pick   *packetPicker
+	relays []*relay.Packets
+	open   int // of them
+	notify *notifier
+	began  time.Time
+	code   int
+	told   map[string]time.Time // troubles, by their text
 }
 
 // packets runs a plan to its end and returns the exit code.
 func (c *command) packets(p *plan, f flags) int {
-	a := &packetApp{c: c, rep: newReporter(c, f), from: p.a, to: p.bs[0], told: map[string]time.Time{}}
+	a := &packetApp{c: c, rep: newReporter(c, f), f: f, from: p.a, told: map[string]time.Time{}}
+	to := p.bs
 	if p.a.Role() != address.Listen {
-		a.from, a.to = a.to, a.from
+		a.from, to = p.bs[0], []*address.Endpoint{p.a}
 	}
-	l, err := weir.New(weir.WithLogger(a.rep.logger()), weir.WithErrorHandler(func(err error) {
+	a.names = dns.New(dns.WithStale(f.stale))
+	l, err := weir.New(weir.WithLogger(a.rep.logger()), weir.WithResolver(a.names), weir.WithErrorHandler(func(err error) {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}))
 	if err != nil {
 		return a.fail("cannot start: " + advice.Why(err))
 	}
 	a.loop = l
+	a.env = &address.Env{
+		Loop: l, Stdin: -1, Stdout: -1, Serves: true, Home: c.home, LookupEnv: c.lookupEnv,
+		Note:    func(text string) { a.rep.line(dim, "note", text, "text", text) },
+		Stderr:  c.sink,
+		Opened:  func(s *sink.Sink) { c.opened = append(c.opened, s) },
+		Trouble: a.rep.trouble,
+		Warn:    func(text string) { a.rep.always(slog.LevelWarn, yellow, "note", text, nil, "text", text) },
+		JSON:    a.rep.json != nil,
+	}
 	a.notify = newNotifier(l, c.lookupEnv)
+	a.pick = newPacketPicker(a, to)
 	code := a.run()
 	if err := l.Close(); err != nil {
 		return a.fail("while ending: " + advice.Why(err))
@@ -96,54 +118,91 @@ func (a *packetApp) run() int {
 	if err := hear(a.loop, a.stop, a.show); err != nil {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}
-	spec := a.to.Kind().Packets(a.to.Base)
-	host, port, err := net.SplitHostPort(spec.Addresses[0])
-	if err != nil {
-		return a.fail(advice.Why(err))
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return a.fail("cannot send to " + a.to.Label() + ": the port is no number")
-	}
-	family := "ip" + strings.TrimPrefix(spec.Network, "udp")
-	dns.New().LookupNetIP(a.loop, family, host, func(addrs []netip.Addr, err error) {
-		if err != nil {
-			a.rep.fail(slog.LevelError, &advice.Failure{Problem: "cannot send to " + a.to.Label() + ": " + advice.Why(err), Next: "weir dns " + host + " -v shows who was asked, and what they said."})
-			a.end(exitFailure)
-			return
+	for _, e := range a.ends() {
+		err := e.Kind().PreparePackets(a.env, e.Base)
+		if err == nil {
+			_, err = e.MakePacketLayers(a.env)
 		}
-		a.listen(netip.AddrPortFrom(addrs[0].Unmap(), uint16(number)), spec.Idle)
-	})
-	if a.c.started != nil {
-		a.loop.Soon(a.c.started)
+		if err != nil {
+			a.rep.fail(slog.LevelError, advice.Prepare(e, err))
+			return exitFailure
+		}
 	}
+	a.loop.Soon(func() {
+		a.listen()
+		if a.c.started != nil {
+			a.c.started()
+		}
+	})
 	if err := a.loop.Run(); err != nil {
 		return a.fail("the loop failed: " + advice.Why(err))
 	}
 	return a.code
 }
 
+// ends are the side that listens and the targets.
+func (a *packetApp) ends() []*address.Endpoint {
+	return append([]*address.Endpoint{a.from}, a.pick.to...)
+}
+
+// layered opens an endpoint with the layers of e, which are made already.
+func (a *packetApp) layered(e *address.Endpoint) relay.ListenPacketFunc {
+	open := e.Kind().Packets(e.Base).Open
+	return func(network, at string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+		layers, err := e.MakePacketLayers(nil)
+		if err != nil {
+			return nil, err
+		}
+		if open == nil {
+			return packet.Listen(a.loop, network, at, p, layers, opts...)
+		}
+		return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+			return open(a.env, lowest)
+		}, p, layers)
+	}
+}
+
+// tellLayers says what the layers did.
+func (a *packetApp) tellLayers() {
+	for i, e := range a.ends() {
+		for j, c := range e.PacketCounts() {
+			if c.Seen.Load() > 0 {
+				name, side := e.Layers[j].Name.Text, [...]string{"a", "b"}[min(i, 1)]
+				label := e.Base.Name.Text
+				if len(a.pick.to) > 1 {
+					label += ":" + e.Base.ArgText()
+				}
+				a.rep.line(dim, "layer", label+"+"+name+": "+c.String(), "side", side, "endpoint", e.Label(), "layer", name, "did", c.String())
+			}
+		}
+	}
+}
+
 func (a *packetApp) end(code int) {
 	a.code = code
+	a.pick.stop()
 	a.loop.Stop()
 }
 
 // listen opens the listening endpoints, and reports them.
-func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
+func (a *packetApp) listen() {
 	spec := a.from.Kind().Packets(a.from.Base)
-	config := relay.PacketConfig{
-		Target: weir.PacketAddr{IP: target}, Idle: idle,
-		Began: func(peer weir.PacketAddr) {
-			a.rep.line(dim, "open", peer.String()+" -> "+target.String(), "a", peer.String(), "b", target.String())
-		},
-		Ended: func(peer weir.PacketAddr, c relay.PacketCount) {
-			a.rep.line(dim, "closed", fmt.Sprintf("%s -> %s: %s out, %s back, %s", peer, target, packetSize(c, relay.A), packetSize(c, relay.B), span(c.Took)),
-				"a", peer.String(), "b", target.String(), "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
-				"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", c.Took.Seconds())
-		},
-		Trouble: a.trouble,
-		Lost:    a.lost,
+	config, err := a.pick.config()
+	if err != nil {
+		a.end(a.fail(advice.Why(err)))
+		return
 	}
+	config.Most = a.pick.to[0].FlowsMost() // all go through a proxy, or none
+	config.Listen, config.Options = a.layered(a.from), spec.Options
+	config.Began = func(peer weir.PacketAddr, target string) {
+		a.rep.line(dim, "open", peer.String()+" -> "+target, "a", peer.String(), "b", target)
+	}
+	config.Ended = func(peer weir.PacketAddr, target string, c relay.PacketCount) {
+		a.rep.line(dim, "closed", fmt.Sprintf("%s -> %s: %s out, %s back, %s", peer, target, packetSize(c, relay.A), packetSize(c, relay.B), span(c.Took)),
+			"a", peer.String(), "b", target, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
+			"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", c.Took.Seconds())
+	}
+	config.Trouble, config.Full, config.Lost = a.trouble, a.full, a.lost
 	var names []string
 	for i, at := range spec.Addresses {
 		if i > 0 && len(a.relays) > 0 { // the port that the first one got
@@ -163,12 +222,61 @@ func (a *packetApp) listen(target netip.AddrPort, idle time.Duration) {
 		}
 		a.relays = append(a.relays, r)
 		a.open++
-		names = append(names, r.LocalAddr().String())
+		name := r.LocalAddr().String()
+		if spec.Open != nil {
+			name = a.from.Label() // it has no address
+		}
+		names = append(names, name)
+	}
+	for _, text := range config.Targets { // names are looked at when they are found
+		if to, err := netip.ParseAddrPort(text); err == nil && config.Path == nil {
+			if err := a.notOwn(to); err != nil {
+				a.code = a.fail("cannot relay to " + text + ": " + advice.Why(err))
+				a.stop()
+				return
+			}
+		}
 	}
 	text := strings.Join(names, ", ")
-	a.notify.ready(text + " -> " + target.String())
-	a.rep.line(green, "ready", text+" -> "+target.String(),
-		"a", text, "b", target.String(), "listening", names, "backend", a.loop.Backend().Name)
+	target := a.pick.label()
+	a.notify.ready(text + " -> " + target)
+	a.rep.line(green, "ready", text+" -> "+target,
+		"a", text, "b", target, "listening", names, "backend", a.loop.Backend().Name)
+}
+
+// notOwn refuses the addresses that the relay itself listens on: what it sends
+// there would come back, for ever.
+func (a *packetApp) notOwn(to netip.AddrPort) error {
+	var own []net.Addr
+	for _, r := range a.relays {
+		if at := r.Local().IP; at.IsValid() { // udp-replay has no address
+			own = append(own, net.TCPAddrFromAddrPort(at))
+		}
+	}
+	if l := proxy.Reached(to, own); l != nil {
+		return &address.SelfError{Listener: l}
+	}
+	return nil
+}
+
+// full says that there was no room for all flows.
+func (a *packetApp) full(s relay.PacketShortage) {
+	var what []string
+	if s.Evicted > 0 {
+		what = append(what, fmt.Sprintf("%d that were idle for longest ended to make room", s.Evicted))
+	}
+	if s.Refused > 0 {
+		what = append(what, fmt.Sprintf("%d datagrams of new peers were dropped", s.Refused))
+	}
+	each := "a descriptor"
+	if a.pick.to[0].ThroughProxy() {
+		each = "two descriptors"
+	}
+	f := &advice.Failure{
+		Problem: fmt.Sprintf("too many peers: there are %d; %s", s.Flows, strings.Join(what, ", ")),
+		Next:    "Each takes " + each + ": raise the limit of open files (ulimit -n), or have them forgotten sooner with idle= on udp.",
+	}
+	a.rep.fail(slog.LevelWarn, f)
 }
 
 func packetSize(c relay.PacketCount, s relay.Side) string {
@@ -241,6 +349,7 @@ func (a *packetApp) lost(err error) {
 		}
 		c.Dropped += t.Dropped
 	}
+	a.tellLayers()
 	took := a.loop.Now().Sub(a.began)
 	a.rep.line(green, "done", fmt.Sprintf("%d peers, %s out, %s back, %d dropped, %s", peers, packetSize(c, relay.A), packetSize(c, relay.B), c.Dropped, span(took)),
 		"peers", peers, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],

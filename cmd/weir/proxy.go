@@ -45,6 +45,9 @@ func (p *plan) checkProxies() error {
 	if err := p.checkBind(); err != nil {
 		return err
 	}
+	if err := p.checkAssociate(); err != nil {
+		return err
+	}
 	if asks < 0 && answers {
 		for i, e := range ends {
 			if e.Answers() {

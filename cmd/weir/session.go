@@ -2,11 +2,13 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -14,6 +16,7 @@ import (
 	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/layer/proxy"
+	proc "github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -32,8 +35,13 @@ type session struct {
 	since      time.Time
 	request    *proxy.Request // of a proxy's client; nil: there is none
 	asked      address.Asked
-	who        identity // of the peer that was accepted
-	await      func()   // ends the wait for a peer, if the request is for BIND; nil: there is none
+	who        identity      // of the peer that was accepted
+	child      *proc.Process // of exec or pty; nil: it does not run yet, or there is none
+	exit       *proc.Exit    // the child's; nil: it runs
+	grace      *weir.Timer   // after which it is ended; nil: it was not set
+	made, cut  bool          // both sides were there; the relay was ended here
+	over       bool          // the relay is
+	await      func()        // ends the wait for a peer, if the request is for BIND; nil: there is none
 }
 
 func (a *app) newSession() *session {
@@ -83,6 +91,7 @@ func (s *session) connect(side relay.Side) {
 func (s *session) env() *address.Env {
 	env := *s.app.env
 	env.Resolver = s.resolver()
+	env.Child, env.ChildEnv = s.started, s.childEnv()
 	return &env
 }
 
@@ -290,6 +299,9 @@ func (s *session) done(r relay.Result) {
 	if r.Connected {
 		s.closed(r)
 	}
+	s.over, s.made, s.cut = true, r.Connected, r.Local || errors.Is(r.Why, address.ErrEscaped)
+	s.endChild()
+	s.takeCode()
 	a.gone(s, r)
 }
 
@@ -301,6 +313,9 @@ func (s *session) closed(r relay.Result) {
 	by := s.ends[r.By].Label()
 	if s.ends[r.By].Role() == address.Listen {
 		by = names[r.By] // the peer's address, not ours
+	}
+	if s.ends[r.By].TakesCommand() && errors.Is(r.Why, syscall.EPIPE) {
+		r.Why = nil // a program that exits lets go of its input as of its output
 	}
 	var how string
 	switch {

@@ -76,12 +76,21 @@ const (
 	// is valid. Truncated says that the datagram was longer. Peer is the sender (valid
 	// until the next Wait). An error with a Peer is what the network reported about a
 	// datagram sent there earlier, on backends with Caps.PeerErrors; the handle stays
-	// usable, and the Op ends as it does with any error.
+	// usable, and the Op ends as it does with any error. N of EMSGSIZE is the size of
+	// the packets that fit, or 0 if the system does not say. Info is set if Spec.Info
+	// asked for something that the system told. A Segment above 0, which only handles
+	// of a Spec with Coalesce have, says that Buf is several datagrams of one sender:
+	// each has that many bytes, and the last one that many or fewer.
 	RecvFrom
 	// SendTo sends the pieces of Vec as one datagram to *Addr, all of it or none; it
 	// takes the place of Write. It finishes when the system has taken the datagram.
 	// Vec, its bytes and Addr belong to the backend until then. An error concerns this
 	// datagram only.
+	//
+	// With Packets set it sends those instead, in order, and finishes when the system
+	// has taken at least one: N is how many. The caller submits the others again; a
+	// backend that sends one by one always says 1. An error concerns the first of them,
+	// and then none was sent.
 	SendTo
 )
 
@@ -132,8 +141,10 @@ type Op struct {
 	Buf    []byte   // Read, RecvFrom: where to; if nil the backend lends memory
 	Vec    [][]byte // Write, SendTo: what
 	Addr   *Addr    // Connect, SendTo: where to
-	Peer   Handle   // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
-	Max    int32    // SpliceIn, SpliceOut, RecvFrom: at most this many bytes
+	// Packets, of a SendTo, are datagrams to send instead of Vec to Addr.
+	Packets []Packet
+	Peer    Handle // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
+	Max     int32  // SpliceIn, SpliceOut, RecvFrom: at most this many bytes
 
 	// Slot and State belong to the backend. State is 0 exactly when the Op is
 	// not armed.
@@ -165,7 +176,48 @@ type Completion struct {
 	Last bool // the loop's: no other result of the Op follows it in the batch
 	// Truncated, of a RecvFrom, says that the datagram was longer than Buf.
 	Truncated bool
+	Segment   int32       // of a RecvFrom: above 0, Buf is datagrams of this size
+	Info      *PacketInfo // of a RecvFrom: valid as long as Peer; may be nil
 }
+
+// A Packet is one datagram to send.
+type Packet struct {
+	Data []byte
+	To   Addr
+	Info PacketInfo
+}
+
+// PacketInfo is what there is to a datagram beside its bytes and its peer. One that
+// was received has what Spec.Info asked for, as far as the system tells; one to
+// send asks for what is set, and a backend that cannot do it fails with ErrUnsupported.
+type PacketInfo struct {
+	// Local is this machine's address that the datagram came to, or is to leave
+	// from. One that was sent to a group or broadcast came to the address from which
+	// an answer should leave.
+	Local netip.Addr
+	// Dest is what a received datagram was sent to, be it a group.
+	Dest netip.Addr
+	// Interface is the number of the network interface, 0 for none.
+	Interface uint32
+	// Traffic is the byte of TrafficClass, where HasTraffic says so.
+	Traffic    uint8
+	HasTraffic bool
+	// Dropped is how many datagrams the socket's full buffer had lost by then.
+	Dropped uint32
+	// Time is when the system received it, in nanoseconds since 1970; 0: not known.
+	Time int64
+}
+
+// Infos are parts of a PacketInfo.
+type Infos uint8
+
+// The parts of a PacketInfo that a Spec can ask for.
+const (
+	InfoLocal   Infos = 1 << iota // Local, Dest, Interface
+	InfoTraffic                   // Traffic
+	InfoDropped                   // Dropped
+	InfoTime                      // Time
+)
 
 // Family says which fields of an Addr count.
 type Family uint8
@@ -193,6 +245,11 @@ type Spec struct {
 	// unconnected, bound at once if Bind is set. One that is not bound to a port gets a
 	// free one at the latest with its first SendTo.
 	Datagram bool
+	// Info is what RecvFrom should tell of each datagram, as far as Caps.Info goes.
+	Info Infos
+	// Coalesce says that Segment is understood: RecvFrom then has neither a Max nor a
+	// Buf of less than 64 KiB.
+	Coalesce bool
 	// ReuseAddr lets datagram sockets share an address (SO_REUSEADDR), as
 	// receivers of one multicast group do.
 	ReuseAddr bool
@@ -246,7 +303,12 @@ const (
 	// in it, as others may share the file; SpliceIn and SpliceOut then end with
 	// ErrUnsupported.
 	Blocks
-	FastOpen // TCP_FASTOPEN with the queue's length on a listener, otherwise TCP_FASTOPEN_CONNECT
+	// DontFragment of a datagram socket has what is longer than a link on its way takes
+	// fail with EMSGSIZE instead of being cut up (IP_MTU_DISCOVER).
+	DontFragment
+	MulticastHops // IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS
+	MulticastLoop // IP_MULTICAST_LOOP
+	FastOpen      // TCP_FASTOPEN with the queue's length on a listener, otherwise TCP_FASTOPEN_CONNECT
 )
 
 // OptionValue is an option with its value.
@@ -292,6 +354,9 @@ type Caps struct {
 	// PeerErrors is true if RecvFrom reports, with the peer, that the network refused a
 	// datagram (ICMP).
 	PeerErrors bool
+	// Info is what RecvFrom can tell of a datagram, and InfoLocal and InfoTraffic what
+	// a SendTo can ask for.
+	Info Infos
 	// Splice is true if SpliceIn and SpliceOut work.
 	Splice bool
 	// Probed lists what was found out, in words: "multishot-recv: yes".
@@ -359,6 +424,13 @@ type Backend interface {
 	Close() error
 }
 
+// DescriptorLender is a Backend without Descriptors some of whose handles still have one.
+type DescriptorLender interface {
+	// Control calls f with the descriptor behind a handle, for calls that do not block.
+	// f must not keep it. ErrUnsupported means that there is none.
+	Control(h Handle, f func(fd int)) error
+}
+
 // Sweeper is a Backend whose Wait may not report everything that is ready: it relies on
 // other goroutines, which may not have had a processor yet.
 type Sweeper interface {
@@ -376,8 +448,27 @@ type Router interface {
 // Multicaster is a Backend whose datagram sockets can be in multicast groups.
 type Multicaster interface {
 	// Group makes a handle join a group, or leave it, on the named network device, from
-	// which it then also sends to groups, or on one that the system chooses.
-	Group(h Handle, group netip.Addr, device string, join bool) error
+	// which it then also sends to groups, or on one that the system chooses. If source is
+	// valid it is of group's family, and only what that address sends is meant.
+	Group(h Handle, group, source netip.Addr, device string, join bool) error
+	// GroupDevice chooses the network device by which a handle sends to groups.
+	GroupDevice(h Handle, device string) error
+}
+
+// Controller is a Backend that gives access to a datagram handle's socket from any
+// goroutine.
+type Controller interface {
+	// Socket returns that access. It is valid until the handle is closed, which the
+	// caller keeps from happening during a call of its methods.
+	Socket(h Handle) (Socket, error)
+}
+
+// Socket is what Controller gives access to.
+type Socket interface {
+	// Control calls f with the socket's descriptor, or the system's equivalent. f must
+	// not close it, read from it or write to it.
+	Control(f func(fd uintptr)) error
+	SetOption(o Option, value int) error
 }
 
 // Mover is a Backend without Descriptors whose handles can still move to another

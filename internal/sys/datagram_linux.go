@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -10,43 +11,24 @@ import (
 )
 
 // prepareDatagram asks for what the network says of datagrams that were sent:
-// an error queue with the address each error is about (ip(7), IP_RECVERR). And it
-// asks to be spared what is sent to groups that only others on this machine are
-// in, which a socket bound to every address gets otherwise (IP_MULTICAST_ALL).
+// an error queue with the address each error is about (ip(7), IP_RECVERR).
 func prepareDatagram(fd int, spec *backend.Spec) error {
+	PrepareInfo(fd, spec)
 	if spec.Family != backend.Inet {
 		return nil
+	}
+	if err := OwnGroups(fd, spec); err != nil {
+		return err
 	}
 	if spec.IPv6 {
 		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1); err != nil {
 			return err
 		}
-		// Since Linux 4.20; without it there is more to ignore.
-		_ = setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0)
 		if !spec.Dual {
 			return nil
 		}
 	}
-	if err := setInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0); err != nil {
-		return err
-	}
 	return setInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-}
-
-// RecvFrom takes a datagram without waiting and its sender into from. The count
-// is the datagram's length, which is above len(p) where it was cut.
-func RecvFrom(fd int, p []byte, from *Sockaddr) (int, syscall.Errno) {
-	for {
-		from.Clear()
-		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(base(p)), uintptr(len(p)),
-			unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(from.Pointer()), uintptr(unsafe.Pointer(&from.n)))
-		if errno == 0 {
-			return int(n), 0
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
 }
 
 // SendTo sends the pieces as one datagram without waiting; at most 64 of them
@@ -99,9 +81,9 @@ type ErrorReader struct {
 }
 
 // RecvError takes what the network said of a datagram, and stores in to where
-// that went. The errno is 0 where there is nothing. What the socket told the
-// sender itself is left out.
-func (r *ErrorReader) RecvError(fd int, to *Sockaddr) syscall.Errno {
+// that went. The errno is 0 where there is nothing; mtu, with EMSGSIZE, is the size
+// of packets that would pass. What the socket told the sender itself is left out.
+func (r *ErrorReader) RecvError(fd int, to *Sockaddr) (errno syscall.Errno, mtu int) {
 	for {
 		to.Clear()
 		r.iov.Base = &r.data[0]
@@ -115,11 +97,11 @@ func (r *ErrorReader) RecvError(fd int, to *Sockaddr) syscall.Errno {
 			continue
 		}
 		if errno != 0 {
-			return 0
+			return 0, 0
 		}
 		to.n = r.hdr.Namelen
-		if e := r.cause(int(r.hdr.Controllen)); e != 0 {
-			return e
+		if e, mtu := r.cause(int(r.hdr.Controllen)); e != 0 {
+			return e, mtu
 		}
 	}
 }
@@ -137,28 +119,24 @@ const (
 	originICMP6 = 3
 )
 
-func (r *ErrorReader) cause(n int) syscall.Errno {
+func (r *ErrorReader) cause(n int) (errno syscall.Errno, mtu int) {
 	const size = int(unsafe.Sizeof(extendedError{}))
-	for rest := r.control[:min(n, len(r.control))]; len(rest) >= unix.SizeofCmsghdr; {
-		// The kernel aligns the messages; they may have been cut, so nothing
-		// is taken for granted.
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
-		length := int(h.Len)
-		if length < unix.SizeofCmsghdr || length > len(rest) {
-			return 0
+	controls(r.control[:min(n, len(r.control))], func(level, kind int32, p []byte) {
+		isError := level == unix.IPPROTO_IP && kind == unix.IP_RECVERR ||
+			level == unix.IPPROTO_IPV6 && kind == unix.IPV6_RECVERR
+		if !isError || len(p) < size {
+			return
 		}
-		isError := h.Level == unix.IPPROTO_IP && h.Type == unix.IP_RECVERR ||
-			h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_RECVERR
-		if isError && length >= unix.CmsgLen(size) {
-			e := (*extendedError)(unsafe.Pointer(&rest[unix.CmsgLen(0)]))
-			if e.origin == originICMP || e.origin == originICMP6 {
-				return syscall.Errno(e.errno)
-			}
-			return 0
+		e := (*extendedError)(unsafe.Pointer(&p[0]))
+		if e.origin != originICMP && e.origin != originICMP6 {
+			return
 		}
-		rest = rest[min(unix.CmsgSpace(length-unix.CmsgLen(0)), len(rest)):]
-	}
-	return 0
+		errno = syscall.Errno(e.errno)
+		if errno == unix.EMSGSIZE {
+			mtu = int(e.info)
+		}
+	})
+	return errno, mtu
 }
 
 // Source returns the address from which something would be sent to an address,
@@ -179,11 +157,24 @@ func Source(to netip.Addr) (netip.Addr, bool) {
 	return own.IP.Addr(), err == nil
 }
 
+// OwnGroups asks to be spared what is sent to groups that only others on this machine
+// are in, which an IP socket bound to every address gets otherwise (IP_MULTICAST_ALL).
+func OwnGroups(fd int, spec *backend.Spec) error {
+	if spec.IPv6 {
+		// Since Linux 4.20; without it there is more to ignore.
+		_ = setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0)
+		if !spec.Dual {
+			return nil
+		}
+	}
+	return setInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
+}
+
 // Group puts a datagram socket into a multicast group, or takes it out; see
 // backend.Multicaster.
-func Group(fd int, group netip.Addr, device string, join bool) error {
-	group = group.Unmap().WithZone("")
-	if !group.IsMulticast() {
+func Group(fd int, group, source netip.Addr, device string, join bool) error {
+	group, source = group.Unmap().WithZone(""), source.Unmap().WithZone("")
+	if !group.IsMulticast() || source.IsValid() && (source.Is4() != group.Is4() || source.IsMulticast() || source.IsUnspecified()) {
 		return unix.EINVAL
 	}
 	var index uint32
@@ -193,24 +184,92 @@ func Group(fd int, group netip.Addr, device string, join bool) error {
 			return err
 		}
 	}
-	if group.Is4() {
+	var err error
+	switch {
+	case source.IsValid():
+		err = groupSource(fd, group, source, index, join)
+	case group.Is4():
 		name := unix.IP_DROP_MEMBERSHIP
-		m := unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)}
 		if join {
 			name = unix.IP_ADD_MEMBERSHIP
 		}
-		if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, name, &m); err != nil || !join || index == 0 {
-			return err
+		err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, name, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)})
+	default:
+		name := unix.IPV6_LEAVE_GROUP
+		if join {
+			name = unix.IPV6_JOIN_GROUP
 		}
-		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+		err = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, name, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: index})
 	}
-	name := unix.IPV6_LEAVE_GROUP
-	if join {
-		name = unix.IPV6_JOIN_GROUP
-	}
-	err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, name, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: index})
 	if err != nil || !join || index == 0 {
 		return err
 	}
-	return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index))
+	return groupDevice(fd, index, !group.Is4(), group.Is4())
 }
+
+// groupSource joins what one source sends to a group (RFC 3678).
+func groupSource(fd int, group, source netip.Addr, index uint32, join bool) error {
+	// struct group_source_req has the index of the interface and two struct
+	// sockaddr_storage, which are aligned as pointers are.
+	const align, storage = int(unsafe.Sizeof(uintptr(0))), 128
+	req := make([]byte, align+2*storage)
+	binary.NativeEndian.PutUint32(req, index)
+	put := func(at []byte, a netip.Addr) {
+		if a.Is4() { // struct sockaddr_in: family, port, address
+			binary.NativeEndian.PutUint16(at, unix.AF_INET)
+			copy(at[4:], a.AsSlice())
+			return
+		}
+		binary.NativeEndian.PutUint16(at, unix.AF_INET6) // struct sockaddr_in6: family, port, flow, address
+		copy(at[8:], a.AsSlice())
+	}
+	put(req[align:], group)
+	put(req[align+storage:], source)
+	level, name := unix.IPPROTO_IPV6, unix.MCAST_LEAVE_SOURCE_GROUP
+	if group.Is4() {
+		level = unix.IPPROTO_IP
+	}
+	if join {
+		name = unix.MCAST_JOIN_SOURCE_GROUP
+	}
+	return unix.SetsockoptString(fd, level, name, string(req))
+}
+
+// GroupDevice chooses the device by which a datagram socket sends to groups.
+func GroupDevice(fd int, device string) error {
+	index, err := zoneIndex(fd, device)
+	if err != nil {
+		return err
+	}
+	domain, err := getInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return err
+	}
+	four := domain == unix.AF_INET
+	if !four {
+		only, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		four = err == nil && only == 0
+	}
+	return groupDevice(fd, index, domain == unix.AF_INET6, four)
+}
+
+func groupDevice(fd int, index uint32, six, four bool) error {
+	if six {
+		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(index)); err != nil || !four {
+			return err
+		}
+	}
+	return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+}
+
+// OptionsOf is the descriptor of a socket as a backend.Socket.
+type OptionsOf int
+
+// Control implements backend.Socket.
+func (d OptionsOf) Control(f func(fd uintptr)) error {
+	f(uintptr(d))
+	return nil
+}
+
+// SetOption implements backend.Socket.
+func (d OptionsOf) SetOption(o backend.Option, value int) error { return SetOption(int(d), o, value) }

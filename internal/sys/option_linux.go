@@ -26,7 +26,16 @@ func SetOption(fd int, o backend.Option, value int) error {
 	case backend.Broadcast:
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, truth(value))
 	case backend.TrafficClass:
-		return setTrafficClass(fd, value)
+		return setBoth(fd, unix.IPV6_TCLASS, value, unix.IP_TOS, value)
+	case backend.MulticastHops:
+		return setBoth(fd, unix.IPV6_MULTICAST_HOPS, value, unix.IP_MULTICAST_TTL, value)
+	case backend.MulticastLoop:
+		return setBoth(fd, unix.IPV6_MULTICAST_LOOP, truth(value), unix.IP_MULTICAST_LOOP, truth(value))
+	case backend.DontFragment:
+		if value == 0 {
+			return setBoth(fd, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_WANT, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_WANT)
+		}
+		return setBoth(fd, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
 	case backend.Mark:
 		return setInt(fd, unix.SOL_SOCKET, unix.SO_MARK, value)
 	case backend.FastOpen:
@@ -41,21 +50,22 @@ func SetOption(fd int, o backend.Option, value int) error {
 	return backend.ErrUnsupported
 }
 
-// setTrafficClass sets the class for both families if the socket serves both.
-func setTrafficClass(fd, value int) error {
+// setBoth sets the option name6 of IPv6, or name4 of IPv4, or both if the socket serves
+// both.
+func setBoth(fd, name6, value6, name4, value4 int) error {
 	domain, err := getInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return err
 	}
 	if domain == unix.AF_INET6 {
-		if err := setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, value); err != nil {
+		if err := setInt(fd, unix.IPPROTO_IPV6, name6, value6); err != nil {
 			return err
 		}
 		if only, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err != nil || only != 0 {
 			return err
 		}
 	}
-	return setInt(fd, unix.IPPROTO_IP, unix.IP_TOS, value)
+	return setInt(fd, unix.IPPROTO_IP, name4, value4)
 }
 
 func setKeepAlive(fd, value int) error {
@@ -96,6 +106,22 @@ func GetOption(fd int, o backend.Option) (int, error) {
 			return v, nil
 		}
 		return getInt(fd, unix.IPPROTO_IP, unix.IP_TOS)
+	case backend.MulticastHops:
+		if v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS); err == nil {
+			return v, nil
+		}
+		return getInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL)
+	case backend.MulticastLoop:
+		if v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP); err == nil {
+			return v, nil
+		}
+		return getInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP)
+	case backend.DontFragment:
+		v, err := getInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER)
+		if err != nil {
+			v, err = getInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER)
+		}
+		return truth(v - unix.IP_PMTUDISC_WANT), err // IPv6 has the same numbers
 	case backend.Mark:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
 	case backend.FastOpen:

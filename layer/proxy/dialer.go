@@ -48,6 +48,12 @@ type Dialer struct {
 	// BIND is refused with ErrCommand. The server layer has to let BIND
 	// through: see WithBind.
 	Bind netip.Addr
+	// Associated is told of each client whose datagrams are relayed from now on,
+	// and Dissociated of each that has ended its connection, which ends that too.
+	// The server layer has to let UDP ASSOCIATE through: see WithAssociate. They
+	// may be nil.
+	Associated  func(r *Request, at net.Addr)
+	Dissociated func(r *Request, count AssociationCount)
 	// Waits is told of each port that is opened for BIND. It may be nil.
 	Waits func(r *Request, at net.Addr)
 	// Turned is told of each peer that connected to such a port and was turned
@@ -79,14 +85,17 @@ func Serve(d *Dialer, layers ...layer.Layer) weir.Factory {
 var errNoRequest = errors.New("proxy: Dialer.Join: the transport has no Request: SOCKSServer or ConnectServer must be the layer below")
 
 // Join is the weir.Factory to use above a proxy's server layer: its protocol
-// connects to where the client asked to go, or serves BIND, and passes
-// everything on. If t has no Request, the connection is refused, which is
+// connects to where the client asked to go, or serves BIND or UDP ASSOCIATE, and
+// passes everything on. If t has no Request, the connection is refused, which is
 // reported to the loop.
 func (d *Dialer) Join(t weir.Transport) weir.Protocol {
 	request := RequestOf(t)
 	if request == nil {
 		t.Loop().Report(errNoRequest)
 		return nil
+	}
+	if request.Command() == CommandAssociate {
+		return d.Associate(t, request)
 	}
 	j := &joint{d: d, loop: t.Loop(), request: request}
 	j.relay = relay.New(relay.Config{

@@ -15,13 +15,18 @@ type Command uint8
 
 // The commands.
 const (
-	CommandConnect Command = iota // connect to the destination
-	CommandBind                   // wait for one connection from the destination
+	CommandConnect   Command = iota // connect to the destination
+	CommandBind                     // wait for one connection from the destination
+	CommandAssociate                // relay datagrams; the destination is where the client sends from, or 0.0.0.0:0
 )
 
 func (c Command) String() string {
-	if c == CommandBind {
+	switch c {
+	case CommandBind:
 		return "bind"
+	case CommandAssociate:
+		return "associate"
+	case CommandConnect:
 	}
 	return "connect"
 }
@@ -209,6 +214,7 @@ type ServerOption func(*serverConfig)
 type serverConfig struct {
 	users     *Users
 	bind      bool
+	associate bool
 	limit     time.Duration
 	perMinute int
 	guesses   *guesses // nil: no bound, or no passwords
@@ -238,6 +244,11 @@ func WithUsers(u *Users) ServerOption { return func(c *serverConfig) { c.users =
 
 // WithBind makes a proxy serve BIND too, which is refused otherwise.
 func WithBind() ServerOption { return func(c *serverConfig) { c.bind = true } }
+
+// WithAssociate makes a proxy serve SOCKS5's UDP ASSOCIATE too, which is refused
+// otherwise. The protocol above accepts with the address that it takes the
+// client's datagrams on, as a Dialer does.
+func WithAssociate() ServerOption { return func(c *serverConfig) { c.associate = true } }
 
 // WithRequestTimeout bounds how long a client may take to say what it wants;
 // the default is 10 s, and a negative value means no bound.

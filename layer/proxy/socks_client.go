@@ -21,6 +21,7 @@ type clientConfig struct {
 	limit          time.Duration
 	bind           bool
 	bound          func(net.Addr)
+	associate      bool
 	emptyPassword  bool
 	header         [][2]string
 }
@@ -113,7 +114,7 @@ func clientOf(name string, c *clientConfig, dest string, newWire func(host strin
 			o := &opening{name: name, wire: w, above: a, stage: weir.StageProxy, limit: c.limit}
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {
 				top := &overlay{Transport: t, remote: destAddr(host, port)}
-				if c.bind {
+				if c.bind || c.associate {
 					if a := w.answered(); a != nil {
 						top.remote = a
 					}
@@ -252,6 +253,9 @@ func (w *client5) request() []byte {
 	command := byte(socksConnect)
 	if w.c.bind {
 		command = socksBind
+	}
+	if w.c.associate {
+		command = socksAssociate
 	}
 	return putAddr5([]byte{socks5, command, 0}, w.host, w.port)
 }

@@ -22,10 +22,11 @@ const (
 )
 
 // SOCKSServer returns a SOCKS proxy for the given versions, with CONNECT and,
-// given WithBind, BIND. The client's request reaches the protocol above as a
-// Request. The layer itself does not check, resolve or dial the destination,
-// and it makes no Request before the client has authenticated, if it has to.
-// UDP ASSOCIATE is refused. The layer steps aside once the request has come.
+// given WithBind, BIND and, given WithAssociate, SOCKS5's UDP ASSOCIATE. The
+// client's request reaches the protocol above as a Request. The layer itself
+// does not check, resolve or dial the destination, and it makes no Request
+// before the client has authenticated, if it has to. The layer steps aside once
+// the request has come.
 func SOCKSServer(v SOCKSVersions, opts ...ServerOption) layer.Layer {
 	c := serverConfigOf(opts)
 	return server("socks", c, func() serverWire { return &socksServer{c: c, versions: v} })
@@ -202,6 +203,8 @@ func (w *socksServer) ask(protocol string, command byte, host string, port uint1
 		}
 	case command == socksBind && w.c.bind:
 		w.r.command = CommandBind
+	case command == socksAssociate && w.c.associate && protocol == "socks5":
+		w.r.command = CommandAssociate
 	default:
 		return ErrCommand
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"testing"
 )
 
@@ -180,4 +181,68 @@ func FuzzHeader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzUDPHead: what stands in front of a datagram is read to its last byte or not at all,
+// and is written back the same (RFC 1928, 7).
+func FuzzUDPHead(f *testing.F) {
+	for _, s := range []string{
+		"\x00\x00\x00\x01\x7f\x00\x00\x01\x00\x35data",
+		"\x00\x00\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x35",
+		"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x7f\x00\x00\x01\x00\x35mapped",
+		"\x00\x00\x00\x03\x09localhost\x00\x35q",
+		"\x00\x00\x00\x03\x00\x00\x35",
+		"\x00\x00\x01\x01\x7f\x00\x00\x01\x00\x35a fragment",
+		"\x00\x00\x00\x02\x00\x00\x00\x00",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		to, name, data, ok := udpHead(p)
+		if !ok {
+			if to.IsValid() || name != nil || data != nil {
+				t.Fatalf("%q is refused, and gives %v, %q, %q", p, to, name, data)
+			}
+			return
+		}
+		if !bytes.HasSuffix(p, data) || to.Addr().IsValid() == (name != nil) || name != nil && len(name) == 0 {
+			t.Fatalf("%q: %v, name %q, data %q", p, to, name, data)
+		}
+		head := p[:len(p)-len(data)]
+		for n := range head {
+			if _, _, _, ok := udpHead(p[:n]); ok {
+				t.Fatalf("%q is taken when it ends after %d bytes", p, n)
+			}
+		}
+		for i := range 3 { // reserved, and the number of a fragment
+			other := bytes.Clone(p)
+			other[i]++
+			if _, _, _, ok := udpHead(other); ok {
+				t.Fatalf("%q is taken", other)
+			}
+		}
+		var again []byte
+		switch {
+		case name == nil:
+			again = putUDPHead(nil, to)
+		case checkName(string(name)) == nil && len(name) < 256:
+			again = putAddr5([]byte{0, 0, 0}, string(name), to.Port())
+		default:
+			return
+		}
+		mapped := p[3] == atypIPv6 && to.Addr().Is4()
+		if !mapped && !literal(string(name)) && !bytes.Equal(again, head) {
+			t.Fatalf("%q is written back as %q", head, again)
+		}
+		to2, name2, rest, ok := udpHead(append(again, data...))
+		if !ok || to2.Port() != to.Port() || !literal(string(name)) && (to2 != to || !bytes.Equal(name2, name)) || !bytes.Equal(rest, data) {
+			t.Fatalf("%q came back as %v, %q, %q", p, to2, name2, rest)
+		}
+	})
+}
+
+// literal reports whether a name is an address, which is written as one.
+func literal(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
 }

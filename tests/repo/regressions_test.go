@@ -69,14 +69,18 @@ var regressions = []regression{
 	},
 	{
 		number: 10, whose: "libuv", what: "PTY hang-up with a short read taken for the end",
-		scenarios: []string{"internal/backend/epoll/adopt_linux_test.go#TestTerminal"},
+		scenarios: []string{"internal/backend/epoll/adopt_linux_test.go#TestTerminal", "process/process_linux_test.go#TestTerminal"},
 	},
 	{
 		number: 11, whose: "libuv", what: "shutdown complete but the loop is kept alive",
 		scenarios: []string{"weirtest/streams_flow.go#44 Close after WriteEOF"},
 		bugs:      []string{"closed-stays"},
 	},
-	{number: 12, whose: "libuv", what: "descriptors leak when passing them fails", later: "passing descriptors (R28)"},
+	{
+		number: 12, whose: "libuv", what: "descriptors leak when passing them fails",
+		scenarios: []string{"tests/contract/passing_linux_test.go#TestPassedUnwanted", "tests/contract/passing_linux_test.go#TestPassedRefused"},
+		bugs:      []string{"passing-dead-leaks"},
+	},
 	{
 		number: 13, whose: "libuv", what: "overflowed completions never collected",
 		scenarios: []string{"internal/backend/uring/hazard_test.go#TestOverflow"},
@@ -95,7 +99,11 @@ var regressions = []regression{
 		number: 16, whose: "uvloop", what: "writing to another transport in ResumeWriting fails",
 		scenarios: []string{"weirtest/streams_flow.go#40 ResumeWriting that writes to another transport"},
 	},
-	{number: 17, whose: "uvloop", what: "a failed spawn leaks or closes twice", later: "subprocesses (R58)"},
+	{
+		number: 17, whose: "uvloop", what: "a failed spawn leaks or closes twice",
+		scenarios: []string{"process/process_linux_test.go#TestStartFails", "process/crowd_linux_test.go#TestInjected"},
+		bugs:      []string{"process-failed-leaks"},
+	},
 	{
 		number: 18, whose: "Twisted", what: "close after half-close does nothing",
 		scenarios: []string{"weirtest/streams_flow.go#44 Close after WriteEOF", "weirtest/streams_flow.go#44 Close long after WriteEOF"},
@@ -120,7 +128,8 @@ var regressions = []regression{
 	},
 	{
 		number: 23, whose: "gnet, libxev", what: "descriptors without CLOEXEC reach children",
-		scenarios: []string{"tests/contract/cloexec_linux_test.go#TestChildrenInheritNothing"},
+		scenarios: []string{"tests/contract/cloexec_linux_test.go#TestChildrenInheritNothing", "process/process_linux_test.go#TestPermuted"},
+		bugs:      []string{"process-inherits"},
 	},
 	{
 		number: 24, whose: "liburing, netty, TigerBeetle", what: "closing with operations in flight",

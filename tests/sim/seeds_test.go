@@ -28,6 +28,9 @@ type seedRun struct {
 	problems   []string
 	failed     int // connects
 	served     int // connections that reached the factory
+	answered   int // datagrams
+	cut        int // datagrams that came truncated
+	refused    int // datagrams that failed
 	healed     bool
 	cleanups   []func()
 	ends       map[[2]string]*talker // by local and remote address
@@ -481,6 +484,7 @@ var seedScenarios = []seedScenario{
 	{"a loop ends", playLoopEnds},
 	{"TLS ends", playTLSEnds},
 	{"readers that pause for hours", playPausedReaders},
+	{"datagrams", playPackets},
 }
 
 // runSeed plays a scenario under the faults of a seed: first with them, for
@@ -548,10 +552,11 @@ func TestSeeds(t *testing.T) {
 			if seed, ok := weirtest.Seed(); ok {
 				first, n = seed, 1
 			}
-			made, failed := 0, 0
+			made, failed, cut, refused := 0, 0, 0, 0
 			for seed := first; seed < first+n; seed++ {
 				s := runSeed(t, i, seed)
-				made, failed = made+s.v.Made(), failed+s.failed
+				made, failed = made+s.v.Made()+s.answered, failed+s.failed
+				cut, refused = cut+s.cut, refused+s.refused
 				if len(s.problems) > 0 {
 					for _, p := range s.problems[:min(len(s.problems), 10)] {
 						t.Error(p)
@@ -560,9 +565,12 @@ func TestSeeds(t *testing.T) {
 					return
 				}
 			}
-			t.Logf("%d seeds: %d ends connected, %d connects failed", n, made, failed)
+			t.Logf("%d seeds: %d ends connected or datagrams answered, %d connects and %d datagrams failed, %d datagrams were cut", n, made, failed, refused, cut)
 			if n > 50 && made == 0 {
 				t.Error("nothing was ever connected")
+			}
+			if n > 50 && sc.name == "datagrams" && (cut == 0 || refused == 0) {
+				t.Error("no datagram was ever cut, or none ever failed")
 			}
 		})
 	}

@@ -47,6 +47,38 @@ var datagramChecks = []check{
 		run:    onEach(datagramNetworks, checkManyDatagrams),
 	},
 	{
+		name:   "ManyPackets",
+		reason: "many datagrams in one SendTo leave in order, with their edges, joined or not (R51)",
+		run:    onEach(datagramNetworks, checkManyPackets),
+	},
+	{
+		name:   "PacketRefused",
+		reason: "an error of a SendTo of many is about the first, and the others can be sent",
+		run:    onEach([]network{udp4}, checkPacketRefused),
+	},
+	{
+		name:   "DatagramLocal",
+		reason: "a socket for every address hears which was asked, and sends from the one it names (R77)",
+		need: func(c backend.Caps) string {
+			if c.Info&backend.InfoLocal == 0 {
+				return "local addresses (Caps.Info)"
+			}
+			return ""
+		},
+		run: onEach([]network{udp4, udp6}, checkDatagramLocal),
+	},
+	{
+		name:   "DatagramTraffic",
+		reason: "the traffic class of each datagram passes, ECN with it (RFC 3168)",
+		need: func(c backend.Caps) string {
+			if c.Info&backend.InfoTraffic == 0 {
+				return "traffic classes (Caps.Info)"
+			}
+			return ""
+		},
+		run: onEach([]network{udp4, udp6}, checkDatagramTraffic),
+	},
+	{
 		name:   "DatagramPieces",
 		reason: "the pieces of a SendTo are one datagram",
 		run:    onEach(datagramNetworks, checkDatagramPieces),
@@ -221,6 +253,131 @@ func checkManyDatagrams(r *rig, n network) {
 	}
 	r.until("datagrams", func() bool { take(); return got == total })
 	r.cancel(op)
+}
+
+func checkManyPackets(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n, func(s *backend.Spec) { s.Coalesce = true })
+	var all []backend.Packet
+	for i := range 200 {
+		size := 20
+		if i%10 == 9 {
+			size = i % 3 * 7
+		}
+		all = append(all, backend.Packet{Data: pattern(size, uint32(i)), To: ba})
+	}
+	op := recvOp(b, backend.Multi)
+	r.submit(op)
+	got := 0
+	take := func() {
+		for len(r.got[op]) > 0 {
+			res := r.take(op)
+			if errors.Is(res.err, backend.ErrAgain) {
+				continue
+			}
+			if res.err != nil || res.truncated || res.peer != aa {
+				r.t.Fatalf("datagram %d: %+v", got, res)
+			}
+			for first := true; first || len(res.data) > 0; first = false {
+				p := res.data
+				if res.segment > 0 {
+					p = p[:min(res.segment, len(p))]
+				}
+				res.data = res.data[len(p):]
+				if !bytes.Equal(p, all[got].Data) {
+					r.t.Fatalf("datagram %d has %d bytes, want %d", got, len(p), len(all[got].Data))
+				}
+				got++
+			}
+		}
+		if !r.out[op] {
+			r.submit(op)
+		}
+	}
+	for rest := all; len(rest) > 0; {
+		// What a socket's default buffer takes.
+		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: rest[:min(8, len(rest))]})
+		if res.err != nil || res.n < 1 || res.n > 8 {
+			r.t.Fatalf("SendTo of many: %d, %v", res.n, res.err)
+		}
+		rest = rest[res.n:]
+		r.until("datagrams", func() bool { take(); return got == len(all)-len(rest) })
+	}
+	r.cancel(op)
+}
+
+func checkPacketRefused(r *rig, n network) {
+	a, aa := r.packet(n)
+	b, ba := r.packet(n)
+	all := []backend.Packet{
+		{Data: []byte("x"), To: backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(netip.IPv6Loopback(), 9)}},
+		{Data: []byte("y"), To: ba},
+	}
+	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: all}); res.err == nil {
+		r.t.Fatalf("SendTo of an IPv6 address first on an IPv4 socket: %d, no error", res.n)
+	}
+	all[0], all[1] = all[1], all[0]
+	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: all}); res.err != nil || res.n != 1 {
+		r.t.Fatalf("SendTo of an IPv6 address second: %d, %v, want 1", res.n, res.err)
+	}
+	r.wantPacket(b, []byte("y"), aa)
+}
+
+func checkDatagramLocal(r *rig, n network) {
+	any, asked := netip.IPv4Unspecified(), []string{"127.0.0.1", "127.0.0.2"}
+	if n.spec.IPv6 {
+		any, asked = netip.IPv6Unspecified(), []string{"::1"}
+	}
+	for _, dual := range []bool{false, n.spec.IPv6} {
+		if dual {
+			asked = append(asked, "127.0.0.2")
+		}
+		a, aa := r.packet(n, func(s *backend.Spec) {
+			s.Info, s.Dual = backend.InfoLocal, dual
+			s.Local.IP = netip.AddrPortFrom(any, 0)
+		})
+		for _, host := range asked {
+			ip := netip.MustParseAddr(host)
+			from := udp4
+			if ip.Is6() {
+				from = udp6
+			}
+			b, ba := r.packet(from)
+			at := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip, aa.IP.Port())}
+			r.send(b, at, []byte("which?"))
+			res := r.do(recvOp(a, 0))
+			if res.err != nil || string(res.data) != "which?" || res.info == nil || res.info.Local != ip || res.info.Dest != ip {
+				r.t.Fatalf("asked at %v: %+v, info %+v", ip, res, res.info)
+			}
+			reply := backend.Packet{Data: []byte("this"), To: ba, Info: backend.PacketInfo{Local: ip}}
+			if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: []backend.Packet{reply}}); res.err != nil || res.n != 1 {
+				r.t.Fatalf("SendTo from %v: %d, %v", ip, res.n, res.err)
+			}
+			r.wantPacket(b, []byte("this"), at)
+			reply.Info.Local = netip.MustParseAddr("192.0.2.1")
+			if ip.Is6() {
+				reply.Info.Local = netip.MustParseAddr("2001:db8::77")
+			}
+			if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: []backend.Packet{reply}}); res.err == nil {
+				r.t.Errorf("SendTo from %v, which is not ours: no error", reply.Info.Local)
+			}
+		}
+	}
+}
+
+func checkDatagramTraffic(r *rig, n network) {
+	a, _ := r.packet(n)
+	b, ba := r.packet(n, func(s *backend.Spec) { s.Info = backend.InfoTraffic })
+	for _, class := range []uint8{0x03, 0xb8 | 1, 0} { // congested; expedited, ECT(1); none
+		p := backend.Packet{Data: []byte("t"), To: ba, Info: backend.PacketInfo{Traffic: class, HasTraffic: true}}
+		if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: []backend.Packet{p}}); res.err != nil {
+			r.t.Fatalf("SendTo with class %#x: %v", class, res.err)
+		}
+		res := r.do(recvOp(b, 0))
+		if res.err != nil || res.info == nil || !res.info.HasTraffic || res.info.Traffic != class {
+			r.t.Errorf("class %#x: %+v, info %+v", class, res, res.info)
+		}
+	}
 }
 
 func checkDatagramPieces(r *rig, n network) {

@@ -39,6 +39,8 @@ type result struct {
 	more bool
 
 	truncated bool
+	segment   int
+	info      *backend.PacketInfo
 }
 
 // submit arms op and keeps its result if it is there at once.
@@ -80,6 +82,11 @@ func (r *rig) keep(c *backend.Completion) {
 	res := result{n: c.N, err: c.Err, data: bytes.Clone(c.Buf), more: c.More, truncated: c.Truncated}
 	if c.Peer != nil {
 		res.peer = *c.Peer
+	}
+	res.segment = int(c.Segment)
+	if c.Info != nil {
+		info := *c.Info
+		res.info = &info
 	}
 	if (op.Kind == backend.Read || op.Kind == backend.RecvFrom) && c.Err == nil && len(c.Buf) != c.N {
 		r.t.Fatalf("read of %d bytes with a Buf of %d", c.N, len(c.Buf))

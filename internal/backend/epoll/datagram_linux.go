@@ -9,50 +9,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recvFrom tries to take a datagram, or what the network said of one, and fills
-// c in but for its Op. It returns false where there is neither, and keeps the
-// hints of s up to date. Room for a peer must be there.
-func (b *Backend) recvFrom(s *slot, op *backend.Op, c *backend.Completion) bool {
+// recvFrom tries to take datagrams, as many as done has room for, or what the
+// network said of one, and fills done in but for More. It returns 0 where there is
+// neither, and keeps the hints of s up to date. Room for a peer must be there.
+func (b *Backend) recvFrom(s *slot, op *backend.Op, done []backend.Completion) int {
 	fd := int(s.fd)
-	*c = backend.Completion{}
-	if s.ready&erred != 0 && b.recvError(s, c) {
-		return true
+	if s.ready&erred != 0 && b.recvError(s, op, &done[0]) {
+		return 1
 	}
-	p := b.buffer(op, readSize)
-	if op.Buf == nil && op.Max > 0 {
-		p = p[:min(len(p), int(op.Max))]
+	if b.inbox == nil {
+		b.inbox = new(sys.Inbox)
 	}
 	b.calls.Read++
-	n, errno := sys.RecvFrom(fd, p, &b.sockaddr)
+	n, errno := b.inbox.Receive(fd, op, done)
 	switch {
 	case errno == unix.EAGAIN:
 		s.ready &^= canRead | tail | erred
-		return false
+		return 0
 	case errno != 0:
 		// The kernel tells whoever calls first that there is an error, but only
 		// the queue tells whom it is about.
-		if !b.recvError(s, c) {
-			c.Err = errno
+		if !b.recvError(s, op, &done[0]) {
+			done[0] = backend.Completion{Op: op, Err: errno}
 		}
-		return true
+		return 1
+	case n < min(len(done), sys.InboxBatch) && op.Buf == nil:
+		s.ready &^= canRead | tail // the call itself found no more
 	}
-	c.Truncated = n > len(p)
-	c.N = min(n, len(p))
-	c.Buf = b.filled(op, c.N)
-	c.Peer = b.peer(fd)
-	return true
+	return n
 }
 
 // recvError takes an entry of the error queue.
-func (b *Backend) recvError(s *slot, c *backend.Completion) bool {
+func (b *Backend) recvError(s *slot, op *backend.Op, c *backend.Completion) bool {
 	b.calls.Read++
-	errno := b.errors.RecvError(int(s.fd), &b.sockaddr)
+	errno, mtu := b.errors.RecvError(int(s.fd), &b.sockaddr)
 	if errno == 0 {
 		s.ready &^= erred
 		return false
 	}
 	s.ready |= erred | canRead // there may be more
-	c.Err, c.Peer = errno, b.peer(int(s.fd))
+	*c = backend.Completion{Op: op, N: mtu, Err: errno, Peer: b.peer(int(s.fd))}
 	return true
 }
 
@@ -71,43 +67,69 @@ func (b *Backend) peer(fd int) *backend.Addr {
 
 // recvNow is a RecvFrom with Now.
 func (b *Backend) recvNow(s *slot, op *backend.Op, c *backend.Completion) {
-	switch {
-	case op.Buf != nil && len(op.Buf) == 0:
-		*c = backend.Completion{Err: unix.EINVAL}
-	case !b.recvFrom(s, op, c):
-		c.Err = backend.ErrAgain
+	if op.Buf != nil && len(op.Buf) == 0 {
+		*c = backend.Completion{Op: op, Err: unix.EINVAL}
+		return
 	}
-	c.Op = op
+	var one [1]backend.Completion
+	if b.recvFrom(s, op, one[:]) == 0 {
+		one[0] = backend.Completion{Op: op, Err: backend.ErrAgain}
+	}
+	*c = one[0]
 }
 
 func (b *Backend) serveRecvFrom(s *slot) {
-	for i := 0; i < datagramsPerWait && b.room() && b.npeers < len(b.peers) && arenaSize-b.lent >= readSize; i++ {
-		var c backend.Completion
-		if !b.recvFrom(s, s.rd, &c) {
-			return
+	op := s.rd
+	most := 1
+	if op.Flags&backend.Multi != 0 && op.Buf == nil {
+		most = min(datagramsPerWait, len(b.out)-b.n)
+		if b.inbox != nil {
+			most = min(most, messagesPerWait-b.inbox.Lent())
 		}
-		if c.Err != nil || s.rd.Flags&backend.Multi == 0 || s.rd.Buf != nil {
-			b.end(&s.rd, c)
-			return
-		}
-		c.Op, c.More = s.rd, true
-		b.emit(c)
 	}
+	if most <= 0 || b.npeers == len(b.peers) {
+		return
+	}
+	done := b.out[b.n : b.n+most]
+	n := b.recvFrom(s, op, done)
+	if n == 0 {
+		return
+	}
+	if done[0].Err != nil || op.Flags&backend.Multi == 0 || op.Buf != nil {
+		b.end(&s.rd, done[0])
+		return
+	}
+	for i := range n {
+		done[i].More = true
+	}
+	b.n += n
 }
 
-// sendTo tries to send a datagram.
-func (b *Backend) sendTo(s *slot, op *backend.Op) (int, syscall.Errno) {
-	if op.Addr == nil {
+// sendTo tries to send datagrams, and returns the bytes of one or the number of
+// many.
+func (b *Backend) sendTo(s *slot, op *backend.Op) (n int, errno syscall.Errno) {
+	if op.Addr == nil && len(op.Packets) == 0 {
 		return 0, unix.EINVAL
 	}
 	if s.class != sys.Socket {
 		return 0, unix.ENOTSOCK
 	}
-	if err := b.sockaddr.Encode(op.Addr, s.flags&ipv6 != 0, int(s.fd)); err != nil {
-		return 0, asErrno(err)
+	if len(op.Packets) > 0 {
+		if b.outbox == nil {
+			b.outbox = new(sys.Outbox)
+		}
+		b.calls.Write++
+		var err error
+		if n, err = b.outbox.Send(int(s.fd), s.flags&ipv6 != 0, op.Packets); err != nil {
+			errno = asErrno(err)
+		}
+	} else {
+		if err := b.sockaddr.Encode(op.Addr, s.flags&ipv6 != 0, int(s.fd)); err != nil {
+			return 0, asErrno(err)
+		}
+		b.calls.Write++
+		n, errno = sys.SendTo(int(s.fd), op.Vec, &b.sockaddr, &b.vector)
 	}
-	b.calls.Write++
-	n, errno := sys.SendTo(int(s.fd), op.Vec, &b.sockaddr, &b.vector)
 	if errno == unix.EAGAIN {
 		s.ready &^= canWrite
 	}
@@ -130,10 +152,28 @@ func (b *Backend) serveSendTo(s *slot) {
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }
 
 // Group puts a handle into a multicast group; see backend.Multicaster.
-func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join bool) error {
+func (b *Backend) Group(h backend.Handle, group, source netip.Addr, device string, join bool) error {
 	s, err := b.own(h)
 	if err != nil {
 		return err
 	}
-	return sys.Group(int(s.fd), group, device, join)
+	return sys.Group(int(s.fd), group, source, device, join)
+}
+
+// GroupDevice chooses the device by which a handle sends to groups; see backend.Multicaster.
+func (b *Backend) GroupDevice(h backend.Handle, device string) error {
+	s, err := b.own(h)
+	if err != nil {
+		return err
+	}
+	return sys.GroupDevice(int(s.fd), device)
+}
+
+// Socket gives access to a handle's socket; see backend.Controller.
+func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
+	s, err := b.own(h)
+	if err != nil {
+		return nil, err
+	}
+	return sys.OptionsOf(s.fd), nil
 }

@@ -46,9 +46,11 @@ const (
 	// acceptsPerWait bounds what one listener takes per Wait, so that a burst of
 	// connections does not starve the existing ones.
 	acceptsPerWait = 16
-	// datagramsPerWait bounds what one socket takes per Wait.
+	// datagramsPerWait bounds what one socket takes per Wait, and messagesPerWait
+	// what all do.
 	datagramsPerWait = 32
-	peersPerWait     = 64 // of all listeners and datagram sockets together
+	messagesPerWait  = 128
+	peersPerWait     = 64 // of what listeners accept, and of errors with a peer
 	eventsPerWait    = 512
 )
 
@@ -79,6 +81,8 @@ type Backend struct {
 	events   [eventsPerWait]unix.EpollEvent
 	sockaddr sys.Sockaddr
 	vector   sys.Vector
+	inbox    *sys.Inbox  // nil until a datagram socket is read
+	outbox   *sys.Outbox // nil until many are sent
 	errors   sys.ErrorReader
 
 	pwait2 bool // epoll_pwait2 exists: timeouts can be finer than milliseconds
@@ -140,6 +144,7 @@ func (b *Backend) Caps() backend.Caps {
 		Descriptors: true,
 		Splice:      true,
 		PeerErrors:  true,
+		Info:        backend.InfoLocal | backend.InfoTraffic | backend.InfoDropped | backend.InfoTime,
 		Probed:      []string{fmt.Sprintf("epoll_pwait2: %t", b.pwait2)},
 	}
 }

@@ -16,6 +16,9 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		return 0, unix.EBADF
 	}
 	b.lent, b.npeers = 0, 0
+	if b.inbox != nil {
+		b.inbox.Reset()
+	}
 	b.out, b.n = done, 0
 	b.verify.touched()
 

@@ -65,6 +65,19 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	return b.add(e), nil
 }
 
+// Control calls f with the descriptor behind h; see backend.DescriptorLender.
+func (b *Backend) Control(h backend.Handle, f func(fd int)) error {
+	e := b.entry(h)
+	if e == nil {
+		return errBadHandle
+	}
+	p, ok := e.port.(*polled)
+	if !ok {
+		return backend.ErrUnsupported
+	}
+	return p.raw.Control(func(fd uintptr) { f(int(fd)) })
+}
+
 // sameFile returns a function that reports whether fd is still open and still refers to
 // the same file.
 func sameFile(fd int) (func() bool, error) {

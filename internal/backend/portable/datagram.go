@@ -24,8 +24,12 @@ type packets struct {
 	unix *net.UnixConn
 	also func() // removes the file of a Unix socket; may be nil
 
+	tells   bool    // udp was asked for a PacketInfo
+	control control // of the goroutine that receives
+	ask     control // of the loop
+
 	gather []byte
-	peers  []backend.Addr
+	peers  []lentPeer
 	lent   int // of peers
 	used   int // Backend.waits when they were lent
 
@@ -38,12 +42,19 @@ type packets struct {
 	closed  bool
 }
 
+// lentPeer is what is lent of a datagram beside its bytes.
+type lentPeer struct {
+	addr backend.Addr
+	info backend.PacketInfo
+}
+
 // datagram is one that was received, or an error.
 type datagram struct {
 	from   netip.AddrPort
 	path   string
 	off, n int
 	err    error
+	info   backend.PacketInfo
 }
 
 const (
@@ -56,6 +67,14 @@ const (
 
 // openPacket makes a datagram socket.
 func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
+	for _, o := range spec.Options {
+		switch o.Option { //nolint:exhaustive // these only
+		case backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
+			if !linuxOptions {
+				return backend.None, backend.ErrUnsupported
+			}
+		}
+	}
 	e := &entry{spec: spec}
 	p := &packets{b: b, e: e}
 	p.room.L = &p.mu
@@ -71,6 +90,7 @@ func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
 	switch c := conn.(type) {
 	case *net.UDPConn:
 		p.udp = c
+		p.tells = infos&spec.Info != 0
 	case *net.UnixConn:
 		p.unix = c
 		if isFile(spec.Local.Path) {
@@ -119,7 +139,7 @@ func (p *packets) run() {
 	buf := make([]byte, packetSize)
 	for {
 		var d datagram
-		d.n, d.from, d.path, d.err = p.receive(buf)
+		p.receive(buf, &d)
 		p.mu.Lock()
 		for len(p.queue)-p.head >= queuePackets || len(p.mem) > 0 && len(p.mem)+d.n > queueBytes {
 			if p.closed {
@@ -142,17 +162,18 @@ func (p *packets) run() {
 	}
 }
 
-func (p *packets) receive(buf []byte) (n int, from netip.AddrPort, path string, err error) {
+func (p *packets) receive(buf []byte, d *datagram) {
 	switch {
+	case p.tells:
+		d.n, d.from, d.err = receiveInfo(p.udp, buf, &p.control, &d.info)
 	case p.udp != nil:
-		n, from, err = p.udp.ReadFromUDPAddrPort(buf)
+		d.n, d.from, d.err = p.udp.ReadFromUDPAddrPort(buf)
 	case p.unix != nil:
 		var a *net.UnixAddr
-		if n, a, err = p.unix.ReadFromUnix(buf); a != nil && a.Name != "@" {
-			path = a.Name
+		if d.n, a, d.err = p.unix.ReadFromUnix(buf); a != nil && a.Name != "@" {
+			d.path = a.Name
 		}
 	}
-	return n, from, path, err
 }
 
 func (p *packets) close() {
@@ -225,41 +246,57 @@ func (p *packets) hand(d *datagram, op *backend.Op, c *backend.Completion) {
 		c.Buf = p.b.lent.copy(data[:c.N])
 	}
 	c.Truncated = c.N < len(data)
-	c.Peer = p.lend()
+	lent := p.lend()
+	c.Peer = &lent.addr
 	if p.unix != nil {
-		*c.Peer = backend.Addr{Family: backend.Unix, Path: d.path}
+		lent.addr = backend.Addr{Family: backend.Unix, Path: d.path}
 	} else {
-		*c.Peer = backend.Addr{Family: backend.Inet, IP: unmap(d.from)}
+		lent.addr = backend.Addr{Family: backend.Inet, IP: unmap(d.from)}
+	}
+	if p.tells {
+		lent.info = d.info
+		c.Info = &lent.info
 	}
 }
 
-// lend returns memory for an address that lasts until the next Wait.
-func (p *packets) lend() *backend.Addr {
+// lend returns memory for what comes along with a datagram, which lasts until the next Wait.
+func (p *packets) lend() *lentPeer {
 	if p.used != p.b.waits {
 		p.used, p.lent = p.b.waits, 0
 	}
 	if p.lent == len(p.peers) {
 		// What is out stays with its borrowers.
-		p.peers, p.lent = make([]backend.Addr, 64), 0
+		p.peers, p.lent = make([]lentPeer, 64), 0
 	}
 	p.lent++
 	return &p.peers[p.lent-1]
 }
 
-// send sends a datagram. It returns false where that has to wait.
+// send sends a datagram, the first where there are many. It returns false where
+// that has to wait.
 func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
-	buf := op.Vec
-	var data []byte
-	if len(buf) == 1 {
+	buf, to := op.Vec, op.Addr
+	var (
+		data []byte
+		info *backend.Packet
+	)
+	switch {
+	case len(op.Packets) > 0:
+		info = &op.Packets[0]
+		data, to = info.Data, &info.To
+		if info.Info == (backend.PacketInfo{}) {
+			info = nil
+		}
+	case len(buf) == 1:
 		data = buf[0]
-	} else {
+	default:
 		p.gather = p.gather[:0]
 		for _, piece := range buf {
 			p.gather = append(p.gather, piece...)
 		}
 		data = p.gather
 	}
-	if op.Addr == nil || op.Addr.Family != p.e.spec.Family {
+	if to == nil || to.Family != p.e.spec.Family {
 		c.Err = errInvalid
 		return true
 	}
@@ -269,16 +306,22 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 		return true
 	}
 	var err error
-	if p.udp != nil {
-		c.N, err = p.udp.WriteToUDPAddrPort(data, op.Addr.IP)
-	} else {
-		c.N, err = p.unix.WriteToUnix(data, &net.UnixAddr{Net: "unixgram", Name: op.Addr.Path})
+	switch {
+	case p.udp == nil:
+		c.N, err = p.unix.WriteToUnix(data, &net.UnixAddr{Net: "unixgram", Name: to.Path})
+	case info != nil:
+		c.N, err = sendInfo(p.udp, info, &p.ask)
+	default:
+		c.N, err = p.udp.WriteToUDPAddrPort(data, to.IP)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		time.AfterFunc(sendRetry, func() { p.b.notify(p.e) })
 		return false
 	}
 	c.Err = errno(err)
+	if err == nil && len(op.Packets) > 0 {
+		c.N = 1
+	}
 	return true
 }
 
@@ -292,4 +335,30 @@ func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) {
 	}
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
+}
+
+// Socket gives access to a datagram handle's socket; see backend.Controller.
+func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
+	e := b.entry(h)
+	if e == nil || e.pkt == nil {
+		return nil, errNotDatagram
+	}
+	return packetSocket{e.pkt.conn}, nil
+}
+
+// packetSocket is a datagram socket as a backend.Socket.
+type packetSocket struct{ conn net.PacketConn }
+
+// Control implements backend.Socket.
+func (s packetSocket) Control(f func(fd uintptr)) error {
+	rc := rawOf(s.conn)
+	if rc == nil {
+		return backend.ErrUnsupported
+	}
+	return rc.Control(f)
+}
+
+// SetOption implements backend.Socket.
+func (s packetSocket) SetOption(o backend.Option, value int) error {
+	return errno(setOption(s.conn, o, value))
 }

@@ -22,5 +22,8 @@ func setUserTimeout(fd, ms int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 }
 
+// setLinux sets an option that other systems lack, or name differently.
+func setLinux(fd int, o backend.Option, value int) error { return sys.SetOption(fd, o, value) }
+
 func unanswered(fd int) (int, error) { return sys.GetOption(fd, backend.Unanswered) }
 func patience(fd int) (int, error)   { return sys.GetOption(fd, backend.Patience) }

@@ -66,6 +66,8 @@ func setRaw(rc syscall.RawConn, o backend.Option, value int) (err error) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, value)
 		case backend.UserTimeout:
 			err = setUserTimeout(int(fd), value)
+		case backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
+			err = setLinux(int(fd), o, value)
 		case backend.Broadcast:
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, min(value, 1))
 		default:
@@ -106,6 +108,7 @@ func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
 		return err
 	}
 	ctl := rc.Control(func(fd uintptr) {
+		prepareInfo(int(fd), spec)
 		if spec.ReuseAddr {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		}
@@ -123,10 +126,11 @@ func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
 func prepareDialer(rc syscall.RawConn, spec *backend.Spec) error { return setBuffers(rc, spec) }
 
 // setBuffers sets the buffer sizes, which have to be known before the first segment
-// offers a window.
+// offers a window, and what only datagram sockets have.
 func setBuffers(rc syscall.RawConn, spec *backend.Spec) error {
 	for _, o := range spec.Options {
-		if o.Option == backend.SendBuffer || o.Option == backend.ReceiveBuffer {
+		switch o.Option { //nolint:exhaustive // the others are set later, or by package net
+		case backend.SendBuffer, backend.ReceiveBuffer, backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
 			if err := setRaw(rc, o.Option, o.Value); err != nil {
 				return err
 			}

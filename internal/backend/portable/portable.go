@@ -93,6 +93,7 @@ func (b *Backend) Caps() backend.Caps {
 		PollFD: -1,
 		Adopts: polls,
 		Behind: true,
+		Info:   infos,
 		Probed: []string{"poller: package net's on " + runtime.GOOS, "ports: " + port},
 	}
 }

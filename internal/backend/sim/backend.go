@@ -49,6 +49,7 @@ type Backend struct {
 	failed []failure
 	lent   lender
 	peers  [peersMax]backend.Addr
+	infos  [peersMax]backend.PacketInfo // of the datagrams of peers
 	npeers int
 }
 
@@ -87,7 +88,7 @@ func (b *Backend) Wall() time.Time { return b.w.wall }
 
 // Caps says what a simulated backend can do. Inline depends on the faults.
 func (b *Backend) Caps() backend.Caps {
-	return backend.Caps{Name: "sim", Inline: !b.w.faults.NoInline, PollFD: -1, PeerErrors: true, Probed: []string{"host: " + b.host.name}}
+	return backend.Caps{Name: "sim", Inline: !b.w.faults.NoInline, PollFD: -1, PeerErrors: true, Info: backend.InfoLocal, Probed: []string{"host: " + b.host.name}}
 }
 
 // Adopt is not possible: there are no descriptors.

@@ -63,8 +63,14 @@ type inbox struct {
 	waiting   []uint32 // packets, in the order they came
 	bytes     int
 	fullUntil int64 // nothing can be sent before
-	groups    []netip.Addr
+	groups    []membership
+	piece     [1][]byte // of a datagram being sent
+	info      backend.Infos
 }
+
+// membership is a group that a socket is in: what every source sends there, or what one
+// does.
+type membership struct{ group, source netip.Addr }
 
 func (in *inbox) drop(w *World) {
 	for _, i := range in.waiting {
@@ -80,18 +86,35 @@ func (in *inbox) pop() uint32 {
 	return i
 }
 
-// sendTo sends a datagram. It returns false where that has to wait.
+// sendTo sends a datagram, the first where there are many. It returns false where
+// that has to wait.
 func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool {
 	w, r := b.w, &b.w.random[forDatagrams]
+	addr, vec := op.Addr, op.Vec
+	var info backend.PacketInfo
+	many := len(op.Packets) > 0
+	if many && s.inbox != nil {
+		p := &op.Packets[0]
+		addr, info = &p.To, p.Info
+		s.inbox.piece[0] = p.Data
+		vec = s.inbox.piece[:]
+		defer func() { s.inbox.piece[0] = nil }()
+	}
 	if r.chance(w.faults.SendWait) {
 		s.inbox.fullUntil = w.after(1 + r.upTo(waitMax))
 		w.push(s.inbox.fullUntil, event{kind: evRoom, s: s, gen: s.gen})
 		return false
 	}
-	to, errno := s.reach(op.Addr)
-	n := total(op.Vec)
+	to, errno := s.reach(addr)
+	n := total(vec)
+	local := info.Local.Unmap()
 	switch {
 	case errno != 0:
+	case info.HasTraffic:
+		b.result(s, op, c, 0, backend.ErrUnsupported)
+		return true
+	case local.IsValid() && (!s.host.owns(local) || local.Is4() != to.Addr().Is4()):
+		errno = syscall.EINVAL
 	case n > datagramMax:
 		errno = syscall.EMSGSIZE
 	case r.chance(w.faults.SendNoBuffer):
@@ -105,11 +128,17 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 	if own := s.local.IP.Addr().Unmap(); own.IsValid() && !own.IsUnspecified() {
 		src = own
 	}
-	for _, p := range op.Vec {
+	if local.IsValid() {
+		src = local
+	}
+	for _, p := range vec {
 		w.trace.bytes(p)
 	}
 	w.stats.Bytes += n
-	w.launch(s.host, netip.AddrPortFrom(src, s.local.IP.Port()), to, op.Vec)
+	w.launch(s, netip.AddrPortFrom(src, s.local.IP.Port()), to, vec)
+	if many {
+		n = 1
+	}
 	b.result(s, op, c, n, nil)
 	return true
 }
@@ -157,12 +186,16 @@ func (s *socket) reach(a *backend.Addr) (netip.AddrPort, syscall.Errno) {
 }
 
 // launch puts a datagram on its way, with what befalls it there.
-func (w *World) launch(h *Host, from, to netip.AddrPort, vec [][]byte) {
+func (w *World) launch(s *socket, from, to netip.AddrPort, vec [][]byte) {
+	h := s.host
 	f, r := &w.faults, &w.random[forDatagrams]
 	if to.Addr().IsMulticast() {
 		// A copy for each host that has somebody in the group, its own too.
 		for _, dest := range w.hosts {
-			if dest.member(to) != nil && !w.hostsCut(h, dest) && !r.chance(f.Drop) {
+			if dest == h && s.opts.quiet || dest != h && s.opts.hops == 1 {
+				continue
+			}
+			if dest.member(from, to) != nil && !w.hostsCut(h, dest) && !r.chance(f.Drop) {
 				w.pushPacket(w.after(w.delay(h, dest)), evDatagram, dest, w.packets.put(from, to, vec))
 			}
 		}
@@ -335,6 +368,14 @@ func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) boo
 	*peer = backend.Addr{Family: backend.Inet, IP: p.from}
 	b.result(s, op, c, n, nil)
 	c.Buf, c.Peer, c.Truncated = buf, peer, n < len(p.data)
+	if s.inbox.info&backend.InfoLocal != 0 {
+		info := &b.infos[b.npeers-1]
+		*info = backend.PacketInfo{Local: p.to.Addr().Unmap(), Dest: p.to.Addr().Unmap()}
+		if info.Dest.IsMulticast() {
+			info.Local, _ = s.host.source(p.from.Addr())
+		}
+		c.Info = info
+	}
 	w.packets.drop(i)
 	return true
 }
@@ -357,21 +398,29 @@ func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return b.host.sourc
 
 // Group puts a handle into a multicast group; see backend.Multicaster. All hosts
 // are on one network, whatever the device.
-func (b *Backend) Group(h backend.Handle, group netip.Addr, _ string, join bool) error {
+func (b *Backend) Group(h backend.Handle, group, source netip.Addr, _ string, join bool) error {
 	s, err := b.socket(h)
 	switch {
 	case err != nil:
 		return err
-	case s.inbox == nil || !group.IsMulticast():
+	case s.inbox == nil || !group.IsMulticast(),
+		source.IsValid() && (source.Unmap().Is4() != group.Unmap().Is4() || source.IsMulticast() || source.IsUnspecified()):
 		return syscall.EINVAL
 	}
-	group = group.Unmap().WithZone("")
-	i := slices.Index(s.inbox.groups, group)
-	switch {
-	case join && i >= 0:
+	m := membership{group.Unmap().WithZone(""), source.Unmap().WithZone("")}
+	i := slices.Index(s.inbox.groups, m)
+	other := slices.ContainsFunc(s.inbox.groups, func(o membership) bool {
+		return o.group == m.group && o.source.IsValid() != m.source.IsValid()
+	})
+	switch { // the errors are Linux's
+	case join && other && source.IsValid():
+		return syscall.EINVAL
+	case join && i >= 0 && source.IsValid():
+		return syscall.EADDRNOTAVAIL
+	case join && (other || i >= 0):
 		return syscall.EADDRINUSE
 	case join:
-		s.inbox.groups = append(s.inbox.groups, group)
+		s.inbox.groups = append(s.inbox.groups, m)
 	case i < 0:
 		return syscall.EADDRNOTAVAIL
 	default:
@@ -380,9 +429,25 @@ func (b *Backend) Group(h backend.Handle, group netip.Addr, _ string, join bool)
 	return nil
 }
 
+// GroupDevice chooses the device by which a handle sends to groups; see
+// backend.Multicaster. There is one network.
+func (b *Backend) GroupDevice(h backend.Handle, _ string) error {
+	s, err := b.socket(h)
+	if err == nil && s.inbox == nil {
+		return syscall.EINVAL
+	}
+	return err
+}
+
 // in reports whether s takes what is sent to a group.
-func (s *socket) in(to netip.AddrPort) bool {
-	if s.inbox == nil || !slices.Contains(s.inbox.groups, to.Addr().Unmap().WithZone("")) {
+func (s *socket) in(from, to netip.AddrPort) bool {
+	if s.inbox == nil {
+		return false
+	}
+	group, source := to.Addr().Unmap().WithZone(""), from.Addr().Unmap().WithZone("")
+	if !slices.ContainsFunc(s.inbox.groups, func(m membership) bool {
+		return m.group == group && (!m.source.IsValid() || m.source == source)
+	}) {
 		return false
 	}
 	own := s.local.IP.Addr().Unmap()
@@ -390,9 +455,9 @@ func (s *socket) in(to netip.AddrPort) bool {
 }
 
 // member returns the first socket of the host that takes what is sent to a group.
-func (h *Host) member(to netip.AddrPort) *socket {
+func (h *Host) member(from, to netip.AddrPort) *socket {
 	for _, s := range h.ports[to.Port()] {
-		if s.in(to) {
+		if s.in(from, to) {
 			return s
 		}
 	}
@@ -403,7 +468,7 @@ func (h *Host) member(to netip.AddrPort) *socket {
 func (w *World) spread(h *Host, i uint32) {
 	for _, s := range h.ports[w.packets.slab[i].to.Port()] {
 		p := &w.packets.slab[i] // where it is after put
-		if s.in(p.to) {
+		if s.in(p.from, p.to) {
 			s.take(w.packets.put(p.from, p.to, [][]byte{p.data}), len(p.data))
 		}
 	}

@@ -45,7 +45,7 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	s := w.newSocket(h, kind)
 	s.v6, s.dual, s.reuse = spec.IPv6, spec.Dual, spec.ReusePort || spec.Datagram && spec.ReuseAddr
 	if kind == udp {
-		s.inbox = &inbox{}
+		s.inbox = &inbox{info: spec.Info}
 	}
 	s.local.Family, s.remote.Family = spec.Family, spec.Family
 	call, err := s.prepare(spec)
@@ -321,6 +321,18 @@ func (s *socket) setOption(o backend.Option, value int) error {
 		s.opts.class = value
 	case backend.Mark: // nor at this
 		s.opts.mark = value
+	case backend.DontFragment, backend.MulticastHops, backend.MulticastLoop:
+		if s.kind != udp {
+			return syscall.EOPNOTSUPP
+		}
+		switch o { //nolint:exhaustive // these only
+		case backend.DontFragment: // nothing there cuts datagrams up
+			s.opts.dontFragment = value != 0
+		case backend.MulticastHops:
+			s.opts.hops = value + 1
+		default:
+			s.opts.quiet = value == 0
+		}
 	case backend.FastOpen: // a connect without a cookie is one as ever
 		if s.kind != tcp {
 			return syscall.EOPNOTSUPP
@@ -382,6 +394,21 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 		return s.opts.class, nil
 	case backend.Mark:
 		return s.opts.mark, nil
+	case backend.DontFragment:
+		if s.opts.dontFragment {
+			return 1, nil
+		}
+		return 0, nil
+	case backend.MulticastHops:
+		if s.opts.hops == 0 {
+			return 1, nil
+		}
+		return s.opts.hops - 1, nil
+	case backend.MulticastLoop:
+		if s.opts.quiet {
+			return 0, nil
+		}
+		return 1, nil
 	case backend.FastOpen:
 		return s.opts.fastOpen, nil
 	case backend.Unanswered:

@@ -146,6 +146,10 @@ type options struct {
 	class       int // the traffic class's byte
 	mark        int
 	fastOpen    int
+
+	dontFragment bool
+	hops         int  // of what is sent to groups, and 1 more; 0: as many as the system says
+	quiet        bool // the own host gets nothing of that
 }
 
 // flow is one direction of a connection: what a socket has been given to write,

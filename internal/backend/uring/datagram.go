@@ -10,80 +10,43 @@ import (
 	"github.com/weir-io/weir/internal/sys"
 )
 
-// Datagrams are sent by a call of their own, which hardly ever has to wait, and
-// taken by such calls once a poll says that there are some: then as many as
+// Datagrams are sent by calls of their own, which hardly ever have to wait, and
+// taken by such calls once a poll says that there are some: each takes as many as
 // there are, up to datagramsMax. Only a call like that can also read the error
 // queue, which knows whom an error is about.
 
-const (
-	datagramsMax = 32      // that one socket hands out per Wait
-	datagramSize = 1 << 16 // no datagram is longer
-	packetsSize  = 4 * datagramSize
-)
+const datagramsMax = 32 // that one socket hands out per Wait
 
-// packets is the memory of the datagrams that one Wait lends: each is received
-// into scratch and then put behind the last one.
-type packets struct {
-	scratch []byte
-	mem     []byte
-	used    int
-}
-
-// lend returns a copy of p that lasts until the next Wait.
-func (m *packets) lend(p []byte) []byte {
-	if len(m.mem)-m.used < len(p) {
-		m.mem, m.used = make([]byte, packetsSize), 0 // what is out stays with its borrowers
-	}
-	q := m.mem[m.used : m.used+len(p) : m.used+len(p)]
-	m.used += copy(q, p)
-	return q
+// batch is where the datagrams go that one call takes beside the first.
+type batch struct {
+	n    int // that are there after the first
+	done [datagramsMax]backend.Completion
 }
 
 // recvFrom tries to take a datagram, or what the network said of one. It
-// returns false where there is neither.
-func (b *Backend) recvFrom(op *backend.Op, c *backend.Completion) bool {
-	errno := b.take(op, c)
-	if errno == 0 {
-		return true
+// returns false where there is neither. Others that came by the same call are
+// left for more.
+func (b *Backend) recvFrom(op *backend.Op, c *backend.Completion, most int) bool {
+	if b.inbox == nil {
+		b.inbox = new(sys.Inbox)
 	}
-	// The kernel tells whoever calls first that there is an error, but only the
-	// queue tells whom it is about.
 	fd := int(op.Handle)
 	b.stats.Calls++
-	if e := b.errors.RecvError(fd, &b.sockaddr); e != 0 {
-		c.Err, c.Peer = e, b.lendPeer(fd)
+	n, errno := b.inbox.Receive(fd, op, b.taken.done[:max(1, min(most, datagramsMax))])
+	if errno == 0 {
+		*c, b.taken.n = b.taken.done[0], n-1
+		return true
+	}
+	*c = backend.Completion{Op: op}
+	// The kernel tells whoever calls first that there is an error, but only the
+	// queue tells whom it is about.
+	b.stats.Calls++
+	if e, mtu := b.errors.RecvError(fd, &b.sockaddr); e != 0 {
+		c.N, c.Err, c.Peer = mtu, e, b.lendPeer(fd)
 		return true
 	}
 	c.Err = errno
 	return errno != syscall.EAGAIN
-}
-
-// take tries to take a datagram.
-func (b *Backend) take(op *backend.Op, c *backend.Completion) syscall.Errno {
-	*c = backend.Completion{Op: op}
-	buf := op.Buf
-	if buf == nil {
-		if b.packets.scratch == nil {
-			b.packets.scratch = make([]byte, datagramSize)
-		}
-		buf = b.packets.scratch
-		if op.Max > 0 {
-			buf = buf[:min(len(buf), int(op.Max))]
-		}
-	}
-	b.stats.Calls++
-	n, errno := sys.RecvFrom(int(op.Handle), buf, &b.sockaddr)
-	if errno != 0 {
-		return errno
-	}
-	c.Truncated = n > len(buf)
-	c.N = min(n, len(buf))
-	c.Buf = buf[:c.N:c.N]
-	if op.Buf == nil {
-		c.Buf = b.packets.lend(c.Buf)
-	}
-	c.Peer = b.lendPeer(int(op.Handle))
-	return 0
 }
 
 // lendPeer lends the address that the last call has stored.
@@ -97,39 +60,40 @@ func (b *Backend) lendPeer(fd int) *backend.Addr {
 	return peer
 }
 
-// more adds to done, whose n-th entry is next, the other datagrams of the
-// socket that the last entry is about. Errors are left to the next poll.
-func (b *Backend) more(done []backend.Completion, n int) int {
-	last := &done[n-1]
-	if last.Op.Kind != backend.RecvFrom || !last.More || last.Op.State != queued {
-		return 0
+// more adds to done the datagrams that came with the last result.
+func (b *Backend) more(done []backend.Completion) int {
+	n := copy(done, b.taken.done[1:1+b.taken.n])
+	for i := range n {
+		done[i].More = true
 	}
-	op, first := last.Op, n
-	for ; n < len(done) && n-first < datagramsMax-1; n++ {
-		// An error is told again by the poll that comes next: the error queue
-		// still has it.
-		if b.take(op, &done[n]) != 0 {
-			done[n] = backend.Completion{}
-			break
-		}
-		done[n].More = true
-	}
-	return n - first
+	b.taken.n = 0
+	return n
 }
 
-// sendTo tries to send a datagram. It returns false where that has to wait.
+// sendTo tries to send datagrams. It returns false where that has to wait.
 func (b *Backend) sendTo(op *backend.Op, c *backend.Completion) bool {
 	d := b.detail(op.Handle)
-	if err := b.sockaddr.Encode(op.Addr, d != nil && d.ipv6, int(op.Handle)); err != nil {
-		*c = backend.Completion{Op: op, Err: err}
-		return true
+	six, fd := d != nil && d.ipv6, int(op.Handle)
+	var (
+		n   int
+		err error
+	)
+	if len(op.Packets) > 0 {
+		if b.outbox == nil {
+			b.outbox = new(sys.Outbox)
+		}
+		b.stats.Calls++
+		n, err = b.outbox.Send(fd, six, op.Packets)
+	} else if err = b.sockaddr.Encode(op.Addr, six, fd); err == nil {
+		b.stats.Calls++
+		var errno syscall.Errno
+		n, errno = sys.SendTo(fd, op.Vec, &b.sockaddr, &b.vector)
+		err = failed(errno)
 	}
-	b.stats.Calls++
-	n, errno := sys.SendTo(int(op.Handle), op.Vec, &b.sockaddr, &b.vector)
-	if errno == syscall.EAGAIN {
+	if err == syscall.EAGAIN { //nolint:errorlint // as the calls return it
 		return false
 	}
-	*c = backend.Completion{Op: op, N: n, Err: failed(errno)}
+	*c = backend.Completion{Op: op, N: n, Err: err}
 	return true
 }
 
@@ -138,9 +102,25 @@ func (b *Backend) sendTo(op *backend.Op, c *backend.Completion) bool {
 func (b *Backend) Source(to netip.Addr) (netip.Addr, bool) { return sys.Source(to) }
 
 // Group puts a handle into a multicast group; see backend.Multicaster.
-func (b *Backend) Group(h backend.Handle, group netip.Addr, device string, join bool) error {
+func (b *Backend) Group(h backend.Handle, group, source netip.Addr, device string, join bool) error {
 	if b.class(h) == notOpen {
 		return syscall.EBADF
 	}
-	return sys.Group(int(h), group, device, join)
+	return sys.Group(int(h), group, source, device, join)
+}
+
+// GroupDevice chooses the device by which a handle sends to groups; see backend.Multicaster.
+func (b *Backend) GroupDevice(h backend.Handle, device string) error {
+	if b.class(h) == notOpen {
+		return syscall.EBADF
+	}
+	return sys.GroupDevice(int(h), device)
+}
+
+// Socket gives access to a handle's socket; see backend.Controller.
+func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
+	if b.class(h) == notOpen {
+		return nil, syscall.EBADF
+	}
+	return sys.OptionsOf(h), nil
 }

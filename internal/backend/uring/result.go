@@ -235,7 +235,11 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 		b.writeNow(op, c)
 		ready = c.Err != backend.ErrAgain
 	case backend.RecvFrom:
-		ready = b.recvFrom(op, c)
+		most := 1
+		if op.Flags&backend.Multi != 0 && op.Buf == nil && op.State == flying {
+			most = b.room // the next of them are added by more
+		}
+		ready = b.recvFrom(op, c, most)
 	case backend.SendTo:
 		ready = b.sendTo(op, c)
 	case backend.SpliceIn, backend.SpliceOut:

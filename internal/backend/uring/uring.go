@@ -96,8 +96,11 @@ type Backend struct {
 	handles  []handle // the open ones, by number
 	details  map[backend.Handle]*detail
 	slabs    [][]byte
-	packets  packets
-	lent     [][]byte // slabs lent until the next Wait
+	taken    batch
+	room     int         // for results, the one being made included
+	inbox    *sys.Inbox  // nil until a datagram socket is read
+	outbox   *sys.Outbox // nil until many are sent
+	lent     [][]byte    // slabs lent until the next Wait
 	peers    []*backend.Addr
 	peerUsed int
 
@@ -175,6 +178,7 @@ func (b *Backend) Caps() backend.Caps {
 	return backend.Caps{
 		Name: "uring", PollFD: b.waker.host, Thread: b.has&SingleIssuer != 0,
 		Descriptors: true, PeerErrors: true, Splice: true, Probed: b.probed,
+		Info: backend.InfoLocal | backend.InfoTraffic | backend.InfoDropped | backend.InfoTime,
 	}
 }
 
@@ -230,7 +234,7 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 		poll = b.class(op.Handle) == polled
 	case backend.RecvFrom:
 		if op.Flags&(backend.Now|backend.Multi) == backend.Now {
-			if !b.recvFrom(op, c) {
+			if !b.recvFrom(op, c, 1) {
 				*c = backend.Completion{Op: op, Err: backend.ErrAgain}
 			}
 			return true
@@ -295,7 +299,7 @@ func (b *Backend) check(op *backend.Op) syscall.Errno {
 	case b.closed, b.class(op.Handle) == notOpen && (op.Kind != backend.Ready || !isOpen(op.Handle)):
 		return syscall.EBADF
 	case bit == 0, (op.Kind == backend.Read || op.Kind == backend.RecvFrom) && op.Buf != nil && len(op.Buf) == 0,
-		op.Kind == backend.SendTo && op.Addr == nil:
+		op.Kind == backend.SendTo && op.Addr == nil && len(op.Packets) == 0:
 		return syscall.EINVAL
 	case b.handle(op.Handle).busy&bit != 0:
 		return syscall.EBUSY

@@ -205,7 +205,9 @@ func (b *Backend) takeBack() {
 		}
 		b.lent = b.lent[:0]
 	}
-	b.packets.used = 0
+	if b.inbox != nil {
+		b.inbox.Reset()
+	}
 	b.peerUsed = 0
 }
 
@@ -276,6 +278,7 @@ func (b *Backend) collect(done []backend.Completion) int {
 	n := b.report(done)
 	for n < len(done) && b.spilled < len(b.spill) {
 		b.stats.Completions++
+		b.room = 1
 		if b.result(&b.spill[b.spilled], &done[n]) {
 			n++
 		}
@@ -292,9 +295,10 @@ func (b *Backend) collect(done []backend.Completion) int {
 	ready := b.ring.ready()
 	var taken uint32
 	for taken < ready && n < len(done) {
+		b.room = len(done) - n
 		if b.result(b.ring.peek(taken), &done[n]) {
 			n++
-			n += b.more(done, n)
+			n += b.more(done[n:])
 		}
 		taken++
 	}

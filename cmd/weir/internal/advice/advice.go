@@ -21,6 +21,7 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/process"
 )
 
 // Failure is what went wrong, for people: the problem in one line, what was
@@ -91,7 +92,12 @@ func ConnectTo(label string, e *address.Endpoint, err *weir.ConnectError) *Failu
 	if err.Stage == weir.StageName && errors.Is(cause, os.ErrDeadlineExceeded) {
 		cause = &net.DNSError{Err: "timed out", Name: label, IsTimeout: true, IsTemporary: true}
 	}
-	f.Problem += ": " + Why(cause)
+	start, isStart := errors.AsType[*process.StartError](cause)
+	if isStart {
+		f.Problem = start.Error()
+	} else {
+		f.Problem += ": " + Why(cause)
+	}
 	f.Facts = append([]any{"endpoint", label}, Reason(cause)...)
 	if err.Stage != "" {
 		f.Facts = append(f.Facts, "stage", string(err.Stage))
@@ -137,6 +143,8 @@ func as[E error](text func(E) string) rule {
 // rules are the reasons; the first that applies is used.
 var rules = []rule{
 	as((*address.SelfError).Error),
+	as((*process.StartError).Error),
+	as((*address.ChildrenError).Error),
 	whyLimit,
 	whyTLS,
 	whyProxy,
@@ -195,7 +203,15 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 	}
 	var dns *net.DNSError
 	var self *address.SelfError
+	var start *process.StartError
+	var children *address.ChildrenError
 	switch {
+	case errors.As(cause, &children):
+		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
+	case errors.As(cause, &start) && start.Op == "find":
+		return "Is it installed? A program elsewhere is written with its path."
+	case errors.As(cause, &start):
+		return ""
 	case errors.As(cause, &self):
 		return "Each connection would make another one, without end. Is another port, or another machine, meant?"
 	case errors.Is(cause, syscall.ECONNREFUSED) && unix && noSocket(e.Base.ArgText()):

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// children are the programs that a process has started and not reaped.
+func (p *process) children() []string {
+	p.t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		p.t.Skip("the kernel does not say which children there are")
+	}
+	var all []string
+	for _, f := range tasks {
+		text, err := os.ReadFile(f)
+		if err == nil { // else the thread has ended
+			all = append(all, strings.Fields(string(text))...)
+		}
+	}
+	return all
+}
+
+// asked writes to a server, ends its direction, and returns the whole reply.
+func asked(t *testing.T, addr, text string) string {
+	t.Helper()
+	c := dial(t, addr)
+	if err := write(c, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(got)
+}
+
+// TestExec: a server starts a program for each connection, says who its peer is, and
+// keeps its reply after the client has ended its direction.
+func TestExec(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0", "exec,stderr=out", "--", "sh", "-c", "echo $WEIR_LOCAL $NOTIFY_SOCKET >&2; sort -r; echo $1", "sh", "a b+c,%")
+	addr := p.listening()
+	if got, want := asked(t, addr, "1\n2\n"), addr+"\n2\n1\na b+c,%\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	c := dial(t, addr)
+	if err := write(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	p.line("open #2", 1)
+	if kids := p.children(); len(kids) == 0 {
+		t.Error("no program runs")
+	}
+	p.signal(syscall.SIGTERM)
+	p.line("draining", 1)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || !strings.Contains(string(got), "a b+c,%") {
+		t.Errorf("while draining: %q, %v", got, err)
+	}
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+}
+
+// TestExecPeer: WEIR_PEER is the client's address.
+func TestExecPeer(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0", "exec,shell", "--", "echo $WEIR_PEER")
+	c := dial(t, p.listening())
+	// The program has ended: so does the connection, though the client has not.
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != c.LocalAddr().String()+"\n" {
+		t.Errorf("%q, %v; want %s", got, err, c.LocalAddr())
+	}
+	if l := p.line("close #1", 1); !strings.Contains(l, "closed by exec sh") {
+		t.Error(l)
+	}
+}
+
+// TestExecCodes: a one-shot ends with its program's exit code.
+func TestExecCodes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"-", "exec", "--", "cat"}, 0, "close #1"},
+		{[]string{"-", "exec", "--", "head", "-n", "1"}, 0, "close #1"},
+		{[]string{"exec", "-", "--", "sh", "-c", "exit 7"}, 7, "exit code 7"},
+		{[]string{"-", "exec", "--", "sh", "-c", "exec >&-; read x; kill -9 $$"}, 137, "signal: killed"},
+		{[]string{"-", "exec", "--", "no-such-program"}, exitFailure, "cannot start no-such-program: no such file or directory (looked in"},
+		{[]string{"-", "exec,dir=/no/such", "--", "cat"}, exitFailure, "cannot start"},
+		{[]string{"-", "exec,user=no-such-user", "--", "cat"}, exitFailure, "unknown user"},
+		{[]string{"-", "exec"}, exitUsage, "has no program to run"},
+		{[]string{"-", "exec", "--"}, exitUsage, "has no program to run"},
+		{[]string{"exec", "pty", "--", "cat"}, exitUsage, "two endpoints would run the program"},
+		{[]string{"-", "localhost:1", "--", "cat"}, exitUsage, "no endpoint here runs one"},
+		{[]string{"-", "exec:cat"}, exitUsage, "write exec -- cat"},
+		{[]string{"127.0.0.1:1", "exec", "--", "cat"}, exitFailure, "cannot connect"},
+	} {
+		p := prepare(t, "weir", c.args...)
+		p.Stdin = strings.NewReader(strings.Repeat("in\n", 100_000))
+		p.begin()
+		if code := p.end(); code != c.code || !strings.Contains(p.said(), c.says) {
+			t.Errorf("%q: code %d, want %d; it said\n%s", c.args, code, c.code, p.said())
+		}
+	}
+}
+
+// TestExecInputClosed: a program may close its input and answer later; what its client
+// goes on to send is dropped.
+func TestExecInputClosed(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0", "exec", "--", "sh", "-c", "exec <&-; sleep 0.4; echo late")
+	c := dial(t, p.listening())
+	if err := write(c, strings.Repeat("unwanted ", 50_000)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || string(got) != "late\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if l := p.line("close #1", 1); !strings.Contains(l, "closed by exec sh") {
+		t.Error(l)
+	}
+}
+
+// TestExecBound: no more programs run than children= says, and one whose client has
+// gone is asked to end, and killed if it does not.
+func TestExecBound(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0", "exec,children=1,grace=50ms", "--", "sh", "-c", "trap '' TERM HUP; echo ready; for i in $(seq 3000); do sleep 0.02; done")
+	addr := p.listening()
+	first := dial(t, addr)
+	if err := readFull(first, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	second := dial(t, addr)
+	if got, err := io.ReadAll(second); err == nil || len(got) > 0 {
+		t.Errorf("the second got %q, %v", got, err)
+	}
+	p.line("1 programs of this endpoint run already", 1)
+	if err := first.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.line("signal: killed", 1)
+	patiently(t, "end of the program", func() bool { return len(p.children()) == 0 })
+	third := dial(t, addr)
+	if err := readFull(third, make([]byte, 6)); err != nil {
+		t.Errorf("after it has ended: %v", err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.line("draining", 1)
+	kids := p.children()
+	patiently(t, "end of what counts as one signal", func() bool {
+		p.signal(syscall.SIGTERM)
+		return strings.Contains(p.said(), "quitting")
+	})
+	p.end()
+	for _, kid := range kids {
+		patiently(t, "end of the program", func() bool {
+			st, err := os.ReadFile("/proc/" + kid + "/stat")
+			return err != nil || strings.Contains(string(st), ") Z ")
+		})
+	}
+}
+
+// TestExecInterrupted: a signal ends a one-shot and its program.
+func TestExecInterrupted(t *testing.T) {
+	p := prepare(t, "weir", "-", "exec", "--", "sh", "-c", "trap 'exit 0' TERM; echo $$; for i in $(seq 3000); do sleep 0.02; done")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = r.Close(), w.Close() }()
+	p.Stdout = w
+	p.begin()
+	buf := make([]byte, 20)
+	n, err := r.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.end(); code != exitFailure {
+		t.Errorf("code %d", code)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(buf[:n]), &pid); err != nil {
+		t.Fatal(err)
+	}
+	patiently(t, "end of the program", func() bool { return unix.Kill(pid, 0) != nil })
+}
+
+// TestPtyServer: a program on a terminal, to a client that ends its direction.
+func TestPtyServer(t *testing.T) {
+	p := start(t, "tcp-listen:127.0.0.1:0", "pty", "--", "sh", "-c", "test -t 0 && test -t 2 && stty -echo && echo terminal; cat; tty </dev/tty >/dev/null && echo end")
+	c := dial(t, p.listening())
+	if got := make([]byte, len("terminal\r\n")); readFull(c, got) != nil || string(got) != "terminal\r\n" {
+		t.Fatalf("got %q", got)
+	}
+	if err := write(c, "a\nb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || string(got) != "a\r\nbend\r\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestPtyTyped: standard input that is a terminal goes raw, its window's size is the
+// program's and follows, the escape key ends weir, and the terminal is as before.
+func TestPtyTyped(t *testing.T) {
+	person, program := terminal(t)
+	size := func(rows, cols uint16) {
+		t.Helper()
+		if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size(12, 34)
+	before, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty -echo; stty size; for i in $(seq 3000); do sleep 0.02; done")
+	p.Stdin, p.Stdout = program, program
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.begin()
+	var seen bytes.Buffer
+	see := func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen.String(), text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen.String())
+			}
+			seen.Write(buf[:n])
+		}
+	}
+	see("12 34\r\n")
+	size(56, 78)
+	see("56 78\r\n")
+	enter(t, person, "\x03")
+	see("interrupted\r\n")
+	if raw, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || raw.Lflag&unix.ICANON != 0 {
+		t.Errorf("the terminal is not raw: %+v, %v", raw, err)
+	}
+	enter(t, person, "\x1d")
+	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), "ended by its escape key") {
+		t.Errorf("code %d; it said\n%s", code, p.said())
+	}
+	if after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || *after != *before {
+		t.Errorf("the terminal is %+v, was %+v; %v", after, before, err)
+	}
+}
+
+// TestExplainExec: explain names the program and starts none.
+func TestExplainExec(t *testing.T) {
+	r := call(t, "explain", ":2323", "pty,user=nobody", "--", "bash", "-l")
+	if r.code != exitOK || !strings.Contains(r.out, "starts bash as nobody on a terminal of its own") {
+		t.Errorf("%+v", r)
+	}
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/balance"
+	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/layer/proxy"
+	"github.com/weir-io/weir/relay"
+)
+
+// packetPicker chooses the target of each flow, as picker does for connections.
+type packetPicker struct {
+	app     *packetApp
+	to      []*address.Endpoint
+	targets []string // "host:port" of each
+	network string
+	b       *balance.Balancer // nil: there is one target
+	away    []time.Time       // since when each has failed; zero: it has not
+}
+
+func newPacketPicker(a *packetApp, to []*address.Endpoint) *packetPicker {
+	p := &packetPicker{app: a, to: to, away: make([]time.Time, len(to))}
+	for _, e := range to {
+		p.targets = append(p.targets, e.PacketTarget())
+	}
+	if len(to) == 1 {
+		return p
+	}
+	c := balance.Config{Policy: picks()[a.f.pick], Every: a.f.check, Rand: rand.Float64, Changed: p.changed}
+	if a.f.check > 0 {
+		c.Check = p.check
+	}
+	p.b = balance.New(a.loop, len(to), c)
+	return p
+}
+
+// label names the targets for people.
+func (p *packetPicker) label() string {
+	if len(p.to) == 1 && len(p.to[0].Layers) == 0 {
+		return p.targets[0]
+	}
+	var all []string
+	for _, e := range p.to {
+		all = append(all, e.Label())
+	}
+	return strings.Join(all, " | ")
+}
+
+// config is what the targets say of a relay.
+func (p *packetPicker) config() (relay.PacketConfig, error) {
+	spec := p.to[0].Kind().Packets(p.to[0].Base)
+	c := relay.PacketConfig{
+		Targets: p.targets, Network: spec.Network, Resolver: p.app.names, Idle: address.PacketIdle(p.app.ends()...), Allow: p.app.notOwn,
+	}
+	if p.b != nil {
+		c.Pick = p.pick
+	}
+	if !p.to[0].ThroughProxy() {
+		var layered []relay.ListenPacketFunc
+		for _, e := range p.to {
+			layered = append(layered, p.app.layered(e))
+		}
+		c.UpListen = func(f *relay.PacketFlow, network, at string, proto weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+			return layered[f.Target()](network, at, proto, opts...)
+		}
+		return c, nil
+	}
+	var ways []func(proxy.AssociationConfig) *address.PacketWay
+	for _, e := range p.to {
+		way, err := e.Associations(p.app.env)
+		if err != nil {
+			return c, err
+		}
+		ways = append(ways, way)
+	}
+	c.Path = func(f *relay.PacketFlow) (relay.PacketPath, error) {
+		return ways[f.Target()](proxy.AssociationConfig{
+			Received: func(data []byte, _ netip.AddrPort) { f.Received(data) },
+			Trouble:  f.Failing,
+			Lost: func(err error) {
+				if err != nil {
+					f.Failed(err)
+				}
+			},
+		}), nil
+	}
+	return c, nil
+}
+
+// pick leases a target for a flow.
+func (p *packetPicker) pick(peer weir.PacketAddr) (int, func(error)) {
+	h := fnv.New64a()
+	ip := peer.IP.Addr().As16()
+	_, _ = h.Write(ip[:]) // a hash takes everything
+	l, err := p.b.Pick(h.Sum64())
+	if err != nil {
+		return 0, nil
+	}
+	return l.Target(), func(err error) {
+		if err != nil {
+			l.Failed(err)
+			return
+		}
+		l.Release()
+	}
+}
+
+// changed says that a target is away, or back.
+func (p *packetPicker) changed(id int, up bool, err error) {
+	now, label := p.app.loop.Now(), p.to[id].Label()
+	switch {
+	case !up && p.away[id].IsZero():
+		p.away[id] = now
+		p.app.rep.fail(slog.LevelWarn, &advice.Failure{Problem: "cannot send to " + label + ": " + advice.Why(err), Also: "weir stays, and says when it is back."})
+	case up && !p.away[id].IsZero():
+		took := now.Sub(p.away[id])
+		p.away[id] = time.Time{}
+		p.app.rep.line(green, "back", label+", after "+span(took), "endpoint", label, "seconds", took.Seconds())
+	}
+}
+
+func (p *packetPicker) stop() {
+	if p.b != nil {
+		p.b.Stop()
+	}
+}
+
+// check finds out whether the network refuses an empty datagram to the first address
+// of a target. No answer is needed: what answers to what is not known here.
+func (p *packetPicker) check(id int, done func(error)) (stop func()) {
+	host, port, err := net.SplitHostPort(p.targets[id])
+	if err != nil {
+		call := p.app.loop.Soon(func() { done(err) })
+		return func() { call.Cancel() }
+	}
+	number, _ := strconv.ParseUint(port, 10, 16) // NewPackets has checked it
+	c := &packetProbe{p: p, listen: p.app.layered(p.to[id]), done: done}
+	c.late = p.app.loop.After(min(max(p.app.f.check, checkLeast), checkMost), func() { c.end(os.ErrDeadlineExceeded) })
+	c.cancel = p.app.names.LookupNetIP(p.app.loop, "ip", host, func(all []netip.Addr, err error) {
+		c.cancel = func() {}
+		if err == nil {
+			err = c.send(all, uint16(number))
+		}
+		if err != nil {
+			c.end(err)
+		}
+	})
+	return c.stop
+}
+
+// packetProbe is a check under way.
+type packetProbe struct {
+	p      *packetPicker
+	listen relay.ListenPacketFunc
+	done   func(error)
+	cancel func() // ends the lookup
+	late   *weir.Timer
+	up     *weir.PacketEndpoint
+	over   bool
+}
+
+// probeWait is how long a refusal is waited for.
+const probeWait = 500 * time.Millisecond
+
+// send sends to the first address that takes it.
+func (c *packetProbe) send(all []netip.Addr, port uint16) (err error) {
+	for _, a := range all {
+		network, any := "udp6", "[::]:0"
+		if a.Unmap().Is4() {
+			network, any = "udp4", "0.0.0.0:0"
+		}
+		var up *weir.PacketEndpoint
+		if up, err = c.listen(network, any, c, weir.WithBroadcast()); err != nil {
+			continue
+		}
+		if err = up.SendTo(nil, weir.PacketAddr{IP: netip.AddrPortFrom(a.Unmap(), port)}); err != nil {
+			up.Abort()
+			continue
+		}
+		c.up = up
+		c.late.Stop()
+		c.late = c.p.app.loop.After(probeWait, func() { c.end(nil) })
+		return nil
+	}
+	return err
+}
+
+func (c *packetProbe) stop() {
+	c.over = true
+	c.cancel()
+	c.late.Stop()
+	if c.up != nil {
+		c.up.Abort()
+	}
+}
+
+func (c *packetProbe) end(err error) {
+	if !c.over {
+		c.stop()
+		c.done(err)
+	}
+}
+
+// EndpointMade implements weir.PacketProtocol.
+func (c *packetProbe) EndpointMade(*weir.PacketEndpoint) {}
+
+// PacketReceived implements weir.PacketProtocol: who answers is there.
+func (c *packetProbe) PacketReceived([]byte, weir.PacketAddr) { c.end(nil) }
+
+// PacketFailed implements weir.PacketFailer.
+func (c *packetProbe) PacketFailed(err error, _ weir.PacketAddr) { c.end(err) }
+
+// EndpointLost implements weir.PacketProtocol.
+func (c *packetProbe) EndpointLost(err error) {
+	if err != nil {
+		c.end(err)
+	}
+}

@@ -1,0 +1,157 @@
+package sys
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/weir-io/weir/internal/backend"
+	"golang.org/x/sys/unix"
+)
+
+// datagramPair returns a socket that sends and one that receives, with its
+// address.
+func datagramPair(t *testing.T, proto int, spec backend.Spec) (from, to int, at backend.Addr) {
+	t.Helper()
+	var fds [2]int
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, proto)
+		if err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		fds[i] = fd
+	}
+	spec.Family = backend.Inet
+	PrepareInfo(fds[1], &spec)
+	at, err := Name(fds[1], false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds[0], fds[1], at
+}
+
+func packetsTo(to backend.Addr, sizes ...int) (all []backend.Packet) {
+	for i, n := range sizes {
+		all = append(all, backend.Packet{To: to, Data: bytes.Repeat([]byte{byte(i + 1)}, n)})
+	}
+	return all
+}
+
+// received takes what is there, message by message: its bytes and its segments.
+func received(t *testing.T, fd int) (all []string) {
+	t.Helper()
+	var (
+		in   Inbox
+		done [8]backend.Completion
+	)
+	for {
+		n, errno := in.Receive(fd, &backend.Op{Kind: backend.RecvFrom}, done[:])
+		if errno == unix.EAGAIN {
+			return all
+		}
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		for _, c := range done[:n] {
+			all = append(all, fmt.Sprintf("%d/%d", c.N, c.Segment))
+		}
+		if n < len(done) {
+			return all
+		}
+	}
+}
+
+// TestJoined: datagrams of one size to one place are one message, with a shorter
+// one at its end; what differs in anything is none of it (R51).
+func TestJoined(t *testing.T) {
+	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
+	var o Outbox
+	all := packetsTo(at, 100, 100, 100, 40, 100, 100, 0, 7, 200)
+	n, err := o.Send(from, false, all)
+	if err != nil || n != len(all) {
+		t.Fatalf("sent %d of %d, %v", n, len(all), err)
+	}
+	if !o.Joins() {
+		t.Skip("no UDP GSO")
+	}
+	if got, want := fmt.Sprint(received(t, to)), "[340/100 200/100 0/0 7/0 200/0]"; got != want {
+		t.Errorf("messages %s, want %s", got, want)
+	}
+	all = packetsTo(at, 100, 100)
+	all[1].Info.Local = netip.MustParseAddr("127.0.0.1")
+	if n, err := o.Send(from, false, all); n != 2 || err != nil {
+		t.Fatalf("sent %d, %v", n, err)
+	}
+	if got, want := fmt.Sprint(received(t, to)), "[100/0 100/0]"; got != want {
+		t.Errorf("messages %s, want %s", got, want)
+	}
+}
+
+// TestJoinedRefused: where the kernel cannot take datagrams as one message, they
+// leave one by one, and EIO ends the joining for good (R51).
+func TestJoinedRefused(t *testing.T) {
+	t.Run("without checksums", func(t *testing.T) {
+		from, to, at := datagramPair(t, 0, backend.Spec{})
+		if err := unix.SetsockoptInt(from, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
+			t.Fatal(err)
+		}
+		var o Outbox
+		for range 2 {
+			if n, err := o.Send(from, false, packetsTo(at, 9, 9, 9)); n != 3 || err != nil {
+				t.Fatalf("sent %d, %v", n, err)
+			}
+			if got, want := fmt.Sprint(received(t, to)), "[9/0 9/0 9/0]"; got != want {
+				t.Errorf("messages %s, want %s", got, want)
+			}
+		}
+		if o.Joins() && o.most != 9 {
+			t.Errorf("datagrams up to %d bytes are still joined", o.most)
+		}
+	})
+	t.Run("EIO", func(t *testing.T) {
+		from, to, at := datagramPair(t, unix.IPPROTO_UDPLITE, backend.Spec{})
+		var o Outbox
+		n, err := o.Send(from, false, packetsTo(at, 9, 9, 9))
+		if n != 3 || err != nil || o.Joins() {
+			t.Fatalf("sent %d, %v; joins: %t", n, err, o.Joins())
+		}
+		if got, want := fmt.Sprint(received(t, to)), "[9/0 9/0 9/0]"; got != want {
+			t.Errorf("messages %s, want %s", got, want)
+		}
+	})
+}
+
+// TestInboxMemory: what is lent is used again after Reset, and is bounded.
+func TestInboxMemory(t *testing.T) {
+	from, to, at := datagramPair(t, 0, backend.Spec{})
+	var (
+		o    Outbox
+		in   Inbox
+		done [InboxBatch]backend.Completion
+	)
+	op := &backend.Op{Kind: backend.RecvFrom}
+	all := packetsTo(at, 10, 20, 30, 40)
+	round := func() {
+		if n, err := o.Send(from, false, all); n != len(all) || err != nil {
+			t.Fatalf("sent %d, %v", n, err)
+		}
+		if n, errno := in.Receive(to, op, done[:]); n != len(all) || errno != 0 {
+			t.Fatalf("received %d, %v", n, errno)
+		}
+	}
+	round()
+	if n := testing.AllocsPerRun(100, func() { in.Reset(); round() }); n != 0 {
+		t.Errorf("4 datagrams cost %v allocations", n)
+	}
+	for range 1000 { // without Reset
+		round()
+		if len(in.slots) > inboxMost || in.Lent() > inboxMost {
+			t.Fatalf("memory of %d, %d lent", len(in.slots), in.Lent())
+		}
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !linux && !darwin && !freebsd
+
+package sys
+
+import "errors"
+
+// PeerOf fails.
+func PeerOf(int) (User, error) { return User{}, errors.ErrUnsupported }

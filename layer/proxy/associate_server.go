@@ -1,0 +1,343 @@
+package proxy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// AssociationCount counts the datagrams of a UDP association.
+type AssociationCount struct {
+	Out, Back           int64 // passed on, to destinations and to the client
+	BytesOut, BytesBack int64 // of their data
+	Dropped             int64 // could not be sent, or could not be read
+	Refused             int64 // fragments, and those that the rules forbid
+	Took                time.Duration
+}
+
+// The bounds of one association.
+const (
+	associateHosts = 1024 // destinations that may answer; the first of them is forgotten
+	associateNames = 16   // names that are looked up at once
+	associateHeld  = 8    // datagrams that wait for one of them
+	associateKnown = 256  // names that were found
+	// associateFresh is how long a name is not looked up again.
+	associateFresh = 5 * time.Second
+)
+
+// Associate serves a request for CommandAssociate: datagrams of the client, which come
+// to a port of its own, go to where each says, within the rules, and what those
+// destinations answer goes back. r is t's, and was not answered yet. The protocol that
+// is returned is to be t's. The association lasts as long as t; a port is opened on
+// t's local address.
+//
+//	client ── TCP ───────── open as long as the association ──────┐
+//	client ◀─ datagrams ──▶ port on t's address ◀──▶ ports ◀──▶ destinations
+//
+// Datagrams are taken from the address of the client's connection only, and from one
+// port: the one that the client has announced, or that of the first datagram. Answers
+// are taken from addresses and ports that the client has sent to. Names are resolved
+// here. Fragments are refused, as RFC 1928 allows.
+func (d *Dialer) Associate(t weir.Transport, r *Request) weir.Protocol {
+	r.Hold()
+	a := &association{
+		d: d, loop: t.Loop(), t: t, r: r, began: t.Loop().Now(),
+		known: map[string]knownName{}, hosts: map[netip.AddrPort]struct{}{},
+	}
+	if d.Access != nil {
+		a.rules = *d.Access
+	}
+	if a.rules.Own == nil {
+		a.rules.Own = a.loop.ListenAddrs
+	}
+	a.resolver = d.Resolver
+	if a.resolver == nil {
+		a.resolver = a.loop.Resolver()
+	}
+	return a
+}
+
+// association is the protocol of a client's connection with an association.
+type association struct {
+	d        *Dialer
+	loop     *weir.Loop
+	t        weir.Transport
+	r        *Request
+	rules    Access
+	resolver weir.Resolver
+	began    time.Time
+	over     bool
+	made     bool // the client was told
+
+	in     *weir.PacketEndpoint
+	client netip.AddrPort // port 0: not known yet
+	out    [2]*weir.PacketEndpoint
+	buf    []byte
+
+	hosts   map[netip.AddrPort]struct{} // that may answer
+	order   []netip.AddrPort            // the same, in a circle
+	turn    int                         // in order
+	known   map[string]knownName
+	pending []*pendingName
+	count   AssociationCount
+}
+
+type knownName struct {
+	addr netip.Addr
+	at   time.Time
+}
+
+// pendingName is a name that is looked up, with the datagrams that wait for it.
+type pendingName struct {
+	name   string
+	cancel func()
+	held   []heldDatagram
+}
+
+type heldDatagram struct {
+	port uint16
+	data []byte
+}
+
+// ConnectionMade implements weir.Protocol.
+func (a *association) ConnectionMade(weir.Transport) {
+	local, ok := addrPortOf(a.t.LocalAddr())
+	remote, ok2 := addrPortOf(a.t.RemoteAddr())
+	if !ok || !ok2 { // a UNIX socket has no address for datagrams
+		a.refuse(ErrCommand)
+		return
+	}
+	a.client = netip.AddrPortFrom(remote.Addr(), 0)
+	host, port, err := splitDestination(a.r.Destination())
+	if ip, e := netip.ParseAddr(host); err == nil && e == nil && ip.Unmap() == remote.Addr() {
+		a.client = netip.AddrPortFrom(remote.Addr(), port) // no one has translated it on the way
+	}
+	in, err := a.loop.ListenPacket(networkOf(local.Addr()), netip.AddrPortFrom(local.Addr(), 0).String(), (*associationIn)(a))
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	a.in, a.made = in, true
+	a.r.Accept(in.LocalAddr())
+	if a.d.Associated != nil {
+		a.d.Associated(a.r, in.LocalAddr())
+	}
+}
+
+func networkOf(a netip.Addr) string {
+	if a.Is4() {
+		return "udp4"
+	}
+	return "udp6"
+}
+
+func (a *association) refuse(err error) {
+	a.end()
+	a.r.Refuse(err)
+	if a.d.Failed != nil {
+		a.d.Failed(a.r, err)
+	}
+}
+
+// DataReceived implements weir.Protocol: the client has nothing to say there.
+func (a *association) DataReceived(p []byte) (int, error) { return len(p), nil }
+
+// ConnectionLost implements weir.Protocol.
+func (a *association) ConnectionLost(error) { a.end() }
+
+// end ends the association, and hears no more.
+func (a *association) end() {
+	if a.over {
+		return
+	}
+	a.over = true
+	for _, e := range [...]*weir.PacketEndpoint{a.in, a.out[0], a.out[1]} {
+		if e != nil {
+			e.Abort()
+		}
+	}
+	for _, n := range a.pending {
+		n.cancel()
+	}
+	if a.made && a.d.Dissociated != nil {
+		a.count.Took = a.loop.Now().Sub(a.began)
+		a.d.Dissociated(a.r, a.count)
+	}
+}
+
+// fromClient passes a datagram on that the client has sent.
+func (a *association) fromClient(p []byte, from netip.AddrPort) {
+	if from.Addr() != a.client.Addr() || a.client.Port() != 0 && from.Port() != a.client.Port() {
+		a.count.Refused++
+		return
+	}
+	to, name, data, ok := udpHead(p)
+	if !ok {
+		if len(p) > 2 && p[2] != 0 {
+			a.count.Refused++ // a fragment
+		} else {
+			a.count.Dropped++
+		}
+		return
+	}
+	a.client = from
+	if name != nil {
+		a.sendToName(string(name), to.Port(), data)
+		return
+	}
+	a.send(to, data)
+}
+
+// send sends to a destination, within the rules.
+func (a *association) send(to netip.AddrPort, data []byte) {
+	if a.rules.CheckAddrPort(to) != nil {
+		a.count.Refused++
+		return
+	}
+	e := a.outFor(to.Addr())
+	if e == nil || e.SendTo(data, weir.PacketAddr{IP: to}) != nil {
+		a.count.Dropped++
+		return
+	}
+	a.answers(to)
+	a.count.Out++
+	a.count.BytesOut += int64(len(data))
+}
+
+// outFor is the endpoint that sends to an address; nil if there can be none.
+func (a *association) outFor(to netip.Addr) *weir.PacketEndpoint {
+	i, any := 0, "0.0.0.0:0"
+	if to.Is6() {
+		i, any = 1, "[::]:0"
+	}
+	if a.out[i] == nil {
+		e, err := a.loop.ListenPacket(networkOf(to), any, (*associationOut)(a))
+		if err != nil {
+			return nil
+		}
+		a.out[i] = e
+	}
+	return a.out[i]
+}
+
+// answers lets a destination answer.
+func (a *association) answers(to netip.AddrPort) {
+	if _, ok := a.hosts[to]; ok {
+		return
+	}
+	if len(a.order) < associateHosts {
+		a.order = append(a.order, to)
+	} else {
+		delete(a.hosts, a.order[a.turn])
+		a.order[a.turn] = to
+		a.turn = (a.turn + 1) % associateHosts
+	}
+	a.hosts[to] = struct{}{}
+}
+
+// sendToName sends to a name, once it is resolved.
+func (a *association) sendToName(name string, port uint16, data []byte) {
+	if ip, err := netip.ParseAddr(name); err == nil {
+		a.send(netip.AddrPortFrom(ip.Unmap().WithZone(""), port), data)
+		return
+	}
+	if k, ok := a.known[name]; ok && a.loop.Now().Sub(k.at) < associateFresh {
+		a.send(netip.AddrPortFrom(k.addr, port), data)
+		return
+	}
+	var n *pendingName
+	if i := slices.IndexFunc(a.pending, func(n *pendingName) bool { return n.name == name }); i >= 0 {
+		n = a.pending[i]
+	}
+	switch {
+	case n == nil && (len(a.pending) == associateNames || checkName(name) != nil), n != nil && len(n.held) == associateHeld:
+		a.count.Dropped++
+		return
+	case n == nil:
+		n = &pendingName{name: name, cancel: func() {}}
+		a.pending = append(a.pending, n)
+		n.cancel = a.resolver.LookupNetIP(a.loop, "ip", name, func(all []netip.Addr, _ error) { a.found(n, all) })
+	}
+	n.held = append(n.held, heldDatagram{port, append([]byte{}, data...)})
+}
+
+// found has the addresses of a name: the first that the rules allow, and that there
+// can be an endpoint for, is used.
+func (a *association) found(n *pendingName, all []netip.Addr) {
+	if a.over {
+		return
+	}
+	a.pending = slices.DeleteFunc(a.pending, func(o *pendingName) bool { return o == n })
+	var use netip.Addr
+	for _, ip := range all {
+		if ip = ip.Unmap(); a.rules.Check(ip) == nil && a.outFor(ip) != nil {
+			use = ip
+			break
+		}
+	}
+	if !use.IsValid() {
+		if len(all) > 0 {
+			a.count.Refused += int64(len(n.held))
+		} else {
+			a.count.Dropped += int64(len(n.held))
+		}
+		return
+	}
+	if len(a.known) >= associateKnown {
+		clear(a.known)
+	}
+	a.known[n.name] = knownName{use, a.loop.Now()}
+	for _, h := range n.held {
+		a.send(netip.AddrPortFrom(use, h.port), h.data)
+	}
+}
+
+// associationIn is the protocol of the endpoint that the client sends to.
+type associationIn association
+
+// EndpointMade implements weir.PacketProtocol.
+func (a *associationIn) EndpointMade(*weir.PacketEndpoint) {}
+
+// PacketReceived implements weir.PacketProtocol.
+func (a *associationIn) PacketReceived(p []byte, from weir.PacketAddr) {
+	(*association)(a).fromClient(p, from.IP)
+}
+
+// EndpointLost implements weir.PacketProtocol.
+func (a *associationIn) EndpointLost(err error) {
+	if !a.over {
+		(*association)(a).end()
+		a.t.Abort()
+	}
+}
+
+// associationOut is the protocol of the endpoints that send to destinations.
+type associationOut association
+
+// EndpointMade implements weir.PacketProtocol.
+func (a *associationOut) EndpointMade(*weir.PacketEndpoint) {}
+
+// PacketReceived implements weir.PacketProtocol.
+func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
+	if _, ok := a.hosts[from.IP]; !ok || a.over {
+		a.count.Refused++
+		return
+	}
+	a.buf = append(putUDPHead(a.buf[:0], from.IP), p...)
+	if err := a.in.SendTo(a.buf, weir.PacketAddr{IP: a.client}); err != nil {
+		a.count.Dropped++
+		return
+	}
+	a.count.Back++
+	a.count.BytesBack += int64(len(p))
+}
+
+// EndpointLost implements weir.PacketProtocol.
+func (a *associationOut) EndpointLost(error) {
+	if !a.over {
+		(*association)(a).end()
+		a.t.Abort()
+	}
+}

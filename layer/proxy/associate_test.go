@@ -1,0 +1,230 @@
+package proxy_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer/proxy"
+	"github.com/weir-io/weir/weirtest"
+)
+
+// datagrams is a packet protocol that keeps what comes, or answers it.
+type datagrams struct {
+	e      *weir.PacketEndpoint
+	got    []string
+	from   []netip.AddrPort
+	answer bool
+}
+
+func (d *datagrams) EndpointMade(e *weir.PacketEndpoint) { d.e = e }
+func (d *datagrams) EndpointLost(error)                  {}
+func (d *datagrams) PacketReceived(p []byte, from weir.PacketAddr) {
+	d.got, d.from = append(d.got, string(p)), append(d.from, from.IP)
+	if d.answer {
+		_ = d.e.SendTo(append([]byte("re:"), p...), from)
+	}
+}
+
+func openDatagrams(t *testing.T, l *weir.Loop, network, at string, answer bool) *datagrams {
+	t.Helper()
+	d := &datagrams{answer: answer}
+	e, err := l.ListenPacket(network, at, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.e = e
+	return d
+}
+
+// table is a resolver of a few names.
+type table map[string][]netip.Addr
+
+func (n table) LookupNetIP(l *weir.Loop, _, host string, done func([]netip.Addr, error)) func() {
+	c := l.Soon(func() {
+		if n[host] == nil {
+			done(nil, errors.New("no such name"))
+			return
+		}
+		done(n[host], nil)
+	})
+	return func() { c.Cancel() }
+}
+
+// associated is a proxy, a client with an association, and what both heard.
+type associated struct {
+	a     *proxy.Association
+	got   []string
+	from  []netip.AddrPort
+	lost  []error
+	at    net.Addr
+	count []proxy.AssociationCount
+}
+
+func associate(t *testing.T, server, client *weir.Loop, at string, access *proxy.Access, so []proxy.ServerOption, co []proxy.ClientOption) *associated {
+	t.Helper()
+	r := &associated{}
+	d := &proxy.Dialer{
+		Access: access, Resolver: table{"one.test": {netip.MustParseAddr("127.0.0.1")}},
+		Associated:  func(_ *proxy.Request, at net.Addr) { r.at = at },
+		Dissociated: func(_ *proxy.Request, c proxy.AssociationCount) { r.count = append(r.count, c) },
+	}
+	ln, err := server.Listen("tcp", at, proxy.Serve(d, proxy.SOCKSServer(proxy.AnyVersion, so...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.a = proxy.NewAssociation(client, proxy.AssociationConfig{
+		Connect: func(l *weir.Loop, p weir.Protocol) func() {
+			c := l.Connect("tcp", ln.Addr().String(), p)
+			return func() { c.Stop() }
+		},
+		Client: co,
+		Received: func(data []byte, from netip.AddrPort) {
+			r.got, r.from = append(r.got, string(data)), append(r.from, from)
+		},
+		Lost: func(err error) { r.lost = append(r.lost, err) },
+	})
+	return r
+}
+
+// TestAssociate: datagrams through a proxy, to addresses and to a name, on every
+// backend; the association ends with its connection.
+func TestAssociate(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Run(name, func(t *testing.T) {
+			l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			target := openDatagrams(t, l, "udp4", "127.0.0.1:0", true)
+			users := proxy.NewUsers(map[string]string{"u": "p"})
+			r := associate(t, l, l, "127.0.0.1:0", &proxy.Access{Private: true},
+				[]proxy.ServerOption{proxy.WithAssociate(), proxy.WithUsers(users)}, []proxy.ClientOption{proxy.WithCredentials("u", "p")})
+			to := target.e.Local().IP
+			// What is sent before the proxy has answered waits for it.
+			for _, p := range []string{"one", ""} {
+				if err := r.a.SendTo([]byte(p), to); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.a.SendToHost([]byte("three"), "one.test", to.Port()); err != nil {
+				t.Fatal(err)
+			}
+			weirtest.Until(t, l, "answers", func() bool { return len(r.got) == 3 })
+			slices.Sort(r.got)
+			if !slices.Equal(r.got, []string{"re:", "re:one", "re:three"}) || r.from[0] != to {
+				t.Errorf("%q from %v", r.got, r.from)
+			}
+			if err := r.a.SendToHost(nil, "bad name", 1); err == nil {
+				t.Error("a bad name was taken")
+			}
+			// What others send to either end is dropped.
+			outside := openDatagrams(t, l, "udp4", "127.0.0.1:0", false)
+			for _, at := range []netip.AddrPort{target.from[0], netip.MustParseAddrPort(r.at.String())} {
+				if err := outside.e.SendTo([]byte{0, 0, 0, 1, 127, 0, 0, 1, byte(to.Port() >> 8), byte(to.Port()), 'x'}, weir.PacketAddr{IP: at}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.a.SendTo([]byte("last"), to); err != nil {
+				t.Fatal(err)
+			}
+			weirtest.Until(t, l, "the last", func() bool { return len(r.got) == 4 })
+			r.a.Close()
+			weirtest.Until(t, l, "the end", func() bool { return len(r.lost) == 1 && len(r.count) == 1 })
+			if c := r.count[0]; r.lost[0] != nil || c.Out != 4 || c.Back != 4 || c.Refused != 2 || c.BytesOut != 12 || c.BytesBack != 24 || len(target.got) != 4 {
+				t.Errorf("lost %v, %+v, the target got %q", r.lost, c, target.got)
+			}
+			if err := r.a.SendTo(nil, to); !errors.Is(err, weir.ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+		})
+	}
+}
+
+// TestAssociateRules: each datagram's address is held to the rules, also one that a
+// name stands for; fragments and what is no datagram of SOCKS5 are refused.
+func TestAssociateRules(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	a := netip.MustParseAddr
+	client := s.Host("client", a("203.0.113.1")).Loop()
+	server := s.Host("proxy", a("203.0.113.2")).Loop()
+	hosts := s.Host("hosts", a("203.0.113.3"), a("10.0.0.3"), a("169.254.169.254")).Loop()
+	public := openDatagrams(t, hosts, "udp4", "203.0.113.3:7", true)
+	private := openDatagrams(t, hosts, "udp4", "10.0.0.3:7", true)
+	metadata := openDatagrams(t, hosts, "udp4", "169.254.169.254:7", true)
+	r := associate(t, server, client, "203.0.113.2:1080", nil, []proxy.ServerOption{proxy.WithAssociate()}, nil)
+	for _, to := range []string{"10.0.0.3:7", "169.254.169.254:7", "[::ffff:10.0.0.3]:7", "203.0.113.3:7"} {
+		if err := r.a.SendTo([]byte("x"), netip.MustParseAddrPort(to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.a.SendToHost([]byte("x"), "one.test", 7); err != nil { // loopback
+		t.Fatal(err)
+	}
+	s.Until("an answer", func() bool { return len(r.got) == 1 })
+	at := weir.PacketAddr{IP: netip.MustParseAddrPort(r.at.String())}
+	raw := openDatagrams(t, client, "udp4", "203.0.113.1:0", false) // another port of the client's
+	bad := [][]byte{{}, {0, 0, 0}, {0, 0, 1, 1, 203, 0, 113, 3, 0, 7, 'f'}, {0, 0, 0, 9, 1, 2, 3, 4, 0, 7}, {0, 0, 0, 3, 0, 0, 7}, {0, 0, 0, 4, 1, 2, 0, 7}}
+	for _, p := range bad {
+		if err := raw.e.SendTo(p, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RunFor(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	r.a.Close()
+	s.Until("the end", func() bool { return len(r.count) == 1 })
+	if len(public.got) != 1 || len(private.got)+len(metadata.got) != 0 {
+		t.Errorf("public %q, private %q, metadata %q", public.got, private.got, metadata.got)
+	}
+	if c := r.count[0]; c.Out != 1 || c.Refused != 4+int64(len(bad)) {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestAssociateFragments: a client's own fragments are refused and counted apart from
+// what cannot be read.
+func TestAssociateFragments(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	a := netip.MustParseAddr
+	client := s.Host("client", a("203.0.113.1")).Loop()
+	server := s.Host("proxy", a("203.0.113.2")).Loop()
+	target := openDatagrams(t, s.Host("host", a("203.0.113.3")).Loop(), "udp4", "203.0.113.3:7", true)
+	r := associate(t, server, client, "203.0.113.2:1080", nil, []proxy.ServerOption{proxy.WithAssociate()}, nil)
+	s.Until("it", func() bool { return r.at != nil })
+	raw := openDatagrams(t, client, "udp4", "203.0.113.1:0", false)
+	at := weir.PacketAddr{IP: netip.MustParseAddrPort(r.at.String())}
+	for _, p := range [][]byte{{0, 0, 1, 1, 203, 0, 113, 3, 0, 7, 'f'}, {0, 0}, {0, 0, 0, 1, 203, 0, 113, 3, 0, 7, 'w'}} {
+		if err := raw.e.SendTo(p, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Until("an answer", func() bool { return len(raw.got) == 1 })
+	if raw.got[0] != "\x00\x00\x00\x01\xcb\x00\x71\x03\x00\x07re:w" || !slices.Equal(target.got, []string{"w"}) {
+		t.Errorf("%q, the target got %q", raw.got, target.got)
+	}
+	r.a.Close()
+	s.Until("the end", func() bool { return len(r.count) == 1 })
+	if c := r.count[0]; c.Refused != 1 || c.Dropped != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestAssociateRefused: a proxy that does not serve it says so, and so does the
+// association.
+func TestAssociateRefused(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	a := netip.MustParseAddr
+	client, server := s.Host("client", a("203.0.113.1")).Loop(), s.Host("proxy", a("203.0.113.2")).Loop()
+	r := associate(t, server, client, "203.0.113.2:1080", nil, nil, nil)
+	s.Until("the end", func() bool { return len(r.lost) == 1 })
+	if !errors.Is(r.lost[0], proxy.ErrCommand) {
+		t.Error(r.lost[0])
+	}
+}

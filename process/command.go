@@ -1,0 +1,214 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/weir-io/weir"
+)
+
+// filesMost is how many descriptors of a child Files can name: 0 to 1023.
+const filesMost = 1024
+
+// filesClosed is below which number descriptors are closed in the child that Files
+// does not name, whether they are close-on-exec or not.
+const filesClosed = 256
+
+// Command is what to start, and how. Start reads it until its future settles;
+// nothing may change meanwhile.
+type Command struct {
+	// Path is the program. Without a slash it is looked for in the absolute
+	// directories of PATH, that of Env if Env has one; with one it is taken as it
+	// is, relative to Dir.
+	Path string
+	// Args is argv, with the program's name first; nil: Path alone.
+	Args []string
+	// Dir is where the program starts; "": where we are.
+	Dir string
+	// Env is its environment, "KEY=value" each, of equal keys the last; nil: ours.
+	Env []string
+	// Files is what the child's descriptors are, by their numbers from 0 to 1023.
+	// Of 0, 1 and 2 those that are not in it are the null device. Others below 256 are
+	// closed; above that, as with any exec, those of ours are that are close-on-exec, as
+	// all are which weir opens.
+	Files map[int]File
+	// Credential is whom it runs as; nil: as we do.
+	Credential *Credential
+	// Session starts it in a session of its own, without a controlling terminal. A
+	// Terminal among Files implies it, and controls that session.
+	Session bool
+	// Group starts it in a process group of its own; Session implies it. Stop and
+	// SignalGroup then reach what it has started too.
+	Group bool
+	// Limits are its resource limits, set before its first instruction (Linux). The
+	// child is traced until they are set, so that it gains no privileges by a
+	// set-user-ID bit.
+	Limits []Limit
+	// DeathSignal is sent to the child when we die, however that happens (Linux);
+	// 0: none. The kernel sends it when the thread ends that started the child, so
+	// each such child keeps a goroutine and its thread until it has exited.
+	DeathSignal syscall.Signal
+	// AtClose is what becomes of the child when the loop is closed.
+	AtClose AtClose
+
+	goroutine bool // wait on a goroutine although the kernel has pidfds, for tests
+}
+
+// Credential is whom a program runs as. Changing it takes privileges.
+type Credential struct {
+	UID, GID uint32
+	Groups   []uint32 // the supplementary groups: no others
+}
+
+// Limit is a resource limit, as setrlimit(2) has it: RLIMIT_CPU in seconds, RLIMIT_AS
+// in bytes and so on.
+type Limit struct {
+	Resource   int
+	Soft, Hard uint64
+}
+
+// AtClose is what becomes of a child when its loop is closed.
+type AtClose uint8
+
+const (
+	// End kills the child, and its process group if it has one of its own.
+	End AtClose = iota
+	// Leave lets it run. A goroutine, blocked in the kernel, reaps it.
+	Leave
+)
+
+// Size is that of a terminal, in characters.
+type Size struct{ Rows, Columns uint16 }
+
+// Stream is a transport between us and a child. Its File goes into Command.Files,
+// under one number or several; each Start makes a transport of its own.
+type Stream struct {
+	kind    streamKind
+	size    Size
+	factory weir.Factory
+	opts    []weir.Option
+}
+
+type streamKind uint8
+
+const (
+	pipes streamKind = iota
+	socket
+	terminal
+)
+
+// Pipes is a transport over one pipe for each direction that is used: In is what the
+// child reads, Out what it writes. Its WriteEOF closes the one and leaves the other. A
+// child that closes its input goes on with its output in the same way: see
+// weir.WithSeparateEnds.
+// f runs on the loop's goroutine before Start's future settles, as for all streams.
+func Pipes(f weir.Factory, opts ...weir.Option) *Stream {
+	return &Stream{kind: pipes, factory: f, opts: opts}
+}
+
+// Socket is a transport over a pair of UNIX sockets. In and Out are the same.
+func Socket(f weir.Factory, opts ...weir.Option) *Stream {
+	return &Stream{kind: socket, factory: f, opts: opts}
+}
+
+// Terminal is a transport over a new pseudo-terminal, which controls the child's
+// session. In and Out are the same. Its end of stream comes when no process has the
+// terminal open. It has no WriteEOF. A zero size stays unset.
+func Terminal(size Size, f weir.Factory, opts ...weir.Option) *Stream {
+	return &Stream{kind: terminal, size: size, factory: f, opts: opts}
+}
+
+// In is the end that the child reads.
+func (s *Stream) In() File { return File{how: fromStream, stream: s} }
+
+// Out is the end that the child writes.
+func (s *Stream) Out() File { return File{how: fromStream, stream: s, out: true} }
+
+// File is what a descriptor of a child is. The zero File is Null.
+type File struct {
+	how    source
+	fd     int
+	stream *Stream
+	out    bool
+}
+
+type source uint8
+
+const (
+	fromNull source = iota
+	fromOurs
+	fromStream
+	fromNothing
+)
+
+// Null is the null device.
+func Null() File { return File{} }
+
+// Closed is no descriptor at all.
+func Closed() File { return File{how: fromNothing} }
+
+// Inherit is descriptor fd of ours, which stays ours and must stay open until Start's
+// future has settled. Numbers may be exchanged: the child's 3 may be our 4 and its 4
+// our 3.
+func Inherit(fd int) File { return File{how: fromOurs, fd: fd} }
+
+// StartError is why a program could not be started. Nothing of it is left then.
+type StartError struct {
+	Op    string   // what failed: "find", "chdir", "pipe", "socketpair", "terminal", "exec", "limit", "attach", "descriptors"
+	Path  string   // the program, as far as it was found
+	Dir   string   // of "chdir"
+	Tried []string // the directories of "find"
+	Err   error    // an errno, mostly
+}
+
+func (e *StartError) Error() string {
+	switch {
+	case e.Op == "find" && len(e.Tried) > 0:
+		return fmt.Sprintf("cannot start %s: %v (looked in %s)", e.Path, e.Err, strings.Join(e.Tried, ", "))
+	case e.Op == "chdir":
+		return fmt.Sprintf("cannot start %s in %s: %v", e.Path, e.Dir, e.Err)
+	case e.Op == "exec" && errors.Is(e.Err, syscall.ENOEXEC):
+		return fmt.Sprintf("cannot start %s: it is no program, and does not begin with #!", e.Path)
+	case e.Op == "exec" || e.Op == "find":
+		return fmt.Sprintf("cannot start %s: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("cannot start %s: %s: %v", e.Path, e.Op, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// check finds what is wrong with a command before anything is opened.
+func (c *Command) check() error {
+	bad := func(text string) error { return &StartError{Op: "descriptors", Path: c.Path, Err: errors.New(text)} }
+	if c.Path == "" {
+		return bad("the command has no program")
+	}
+	terminals := map[*Stream]bool{}
+	for n, f := range c.Files {
+		if n < 0 || n >= filesMost {
+			return bad(fmt.Sprintf("descriptor %d is not between 0 and %d", n, filesMost-1))
+		}
+		if f.how == fromStream && f.stream.kind == terminal {
+			terminals[f.stream] = true
+		}
+		if f.how == fromOurs && f.fd < 0 {
+			return bad(fmt.Sprintf("descriptor %d would be %d of ours", n, f.fd))
+		}
+	}
+	if len(terminals) > 1 {
+		return bad("a session has one terminal")
+	}
+	return nil
+}
+
+// numbers is how many descriptors from 0 up the child's table describes.
+func (c *Command) numbers() int {
+	n := filesClosed
+	for fd := range c.Files { // any order: it is the greatest
+		n = max(n, fd+1)
+	}
+	return n
+}

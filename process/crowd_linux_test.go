@@ -1,0 +1,266 @@
+package process
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/weir-io/weir"
+)
+
+var crowd = flag.Int("crowd", 1000, "how many children TestCrowd starts, a tenth of them at once, but at most 200")
+
+// TestCrowd: a thousand children, a hundred at once, leave no descriptor, zombie or
+// goroutine.
+func TestCrowd(t *testing.T) {
+	all, atOnce := *crowd, min(*crowd/10, 200)
+	onBackends(t, func(r *rig) {
+		started, ended, running, most, lost := 0, 0, 0, 0, 0
+		var next func()
+		next = func() {
+			for started < all && running < atOnce {
+				started++
+				running++
+				most = max(most, running)
+				f := func(weir.Transport) weir.Protocol { return &counted{over: func() { lost++ }} }
+				s := Pipes(f)
+				if started%2 == 0 {
+					s = Socket(f)
+				}
+				c := &Command{Path: "/bin/true", Files: map[int]File{0: s.In(), 1: s.Out()}}
+				Start(r.s, r.e, c).OnDone(func(p *Process, err error) {
+					if err != nil {
+						r.t.Error(err)
+						ended, running = ended+1, running-1
+						return
+					}
+					p.OnExit(func(e Exit) {
+						if !e.Success() {
+							r.t.Error(e)
+						}
+						ended, running = ended+1, running-1
+						next()
+					})
+				})
+			}
+		}
+		next()
+		r.until("all children", func() bool { return ended == all && lost == all })
+		if most != atOnce {
+			r.t.Errorf("at most %d ran at once", most)
+		}
+	})
+}
+
+// counted is a protocol that only tells of its end.
+type counted struct{ over func() }
+
+func (c *counted) ConnectionMade(weir.Transport)        {}
+func (c *counted) DataReceived(p []byte) (int, error)   { return len(p), nil }
+func (c *counted) ConnectionLost(error)                 { c.over() }
+func (c *counted) EOFReceived(int) (keep bool, e error) { return false, nil }
+
+// pump writes so many bytes as fast as they are taken, then the end, and checks that
+// they come back.
+type pump struct {
+	t          weir.Transport
+	left, back int
+	bad, lost  bool
+	err        error
+	full       bool
+}
+
+// pattern is bytes whose place in the stream shows; a piece is a prime number of them.
+var pattern = bytes.Repeat([]byte("the quick brown fox jumps over the lazy dog;"), 1490)[:65521]
+
+func (p *pump) ConnectionMade(t weir.Transport) { p.t = t; p.write() }
+
+func (p *pump) write() {
+	for p.left > 0 && !p.full {
+		n := min(p.left, len(pattern))
+		if _, err := p.t.Write(pattern[:n]); err != nil {
+			return
+		}
+		if p.left -= n; p.left == 0 {
+			p.err = p.t.WriteEOF()
+		}
+	}
+}
+
+func (p *pump) PauseWriting()  { p.full = true }
+func (p *pump) ResumeWriting() { p.full = false; p.write() }
+
+func (p *pump) DataReceived(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		want := pattern[p.back%len(pattern):]
+		n := min(len(want), len(rest))
+		p.bad = p.bad || !bytes.Equal(want[:n], rest[:n])
+		p.back += n
+		rest = rest[n:]
+	}
+	return len(b), nil
+}
+
+func (p *pump) EOFReceived(int) (bool, error) { return false, nil }
+
+func (p *pump) ConnectionLost(err error) { p.lost = true; p.err = err }
+
+// TestBulk: 100 MiB go through a child, both ways at once, and the end of one direction
+// leaves the other.
+func TestBulk(t *testing.T) {
+	size := 100 << 20
+	if testing.Short() {
+		size = 4 << 20
+	}
+	onBackends(t, func(r *rig) {
+		p := &pump{left: size}
+		s := Pipes(func(weir.Transport) weir.Protocol { return p })
+		c := r.start(&Command{Path: "cat", Files: map[int]File{0: s.In(), 1: s.Out()}})
+		r.until("the bytes", func() bool { return p.lost })
+		if p.bad || p.back != size || p.err != nil {
+			r.t.Errorf("%d of %d bytes came back, wrong %v, %v", p.back, size, p.bad, p.err)
+		}
+		if e := r.exit(c); !e.Success() {
+			r.t.Error(e)
+		}
+	})
+}
+
+// TestInjected runs TestInjectedHere under strace, which has one call after another
+// fail once.
+func TestInjected(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ call, errno string }{
+		{"clone", "EAGAIN"}, {"clone", "ENOMEM"}, {"clone", "EMFILE"},
+		{"clone3", "EAGAIN"}, {"pipe2", "EMFILE"}, {"socketpair", "ENFILE"},
+		{"dup3", "EMFILE"}, {"execve", "ENOMEM"}, {"execve", "E2BIG"},
+	} {
+		for _, when := range []string{"1", "2", "3"} {
+			t.Run(c.call+"/"+c.errno+"/"+when, func(t *testing.T) {
+				log := filepath.Join(t.TempDir(), "log")
+				cmd := exec.Command(strace, "-f", "-qq", "-o", log, "-e", "trace="+c.call, "-e", "inject="+c.call+":error="+c.errno+":when="+when,
+					exe, "-test.run=^TestInjectedHere$", "-test.count=1")
+				cmd.Env = append(os.Environ(), "WEIR_TEST_INJECTED="+c.call, "GOMAXPROCS=1")
+				out, err := cmd.CombinedOutput()
+				said := string(out)
+				if strings.Contains(said, "Operation not permitted") && strings.Contains(said, "ptrace") {
+					t.Skip("strace may not trace here")
+				}
+				text, readErr := os.ReadFile(log)
+				if readErr != nil {
+					t.Skip("strace does not know the call here")
+				}
+				if strings.Contains(said, "failed to create new OS thread") {
+					t.Skip("it hit a thread of Go's runtime")
+				}
+				if err != nil {
+					t.Errorf("%v\n%s\n%s", err, said, text)
+				}
+				if !strings.Contains(string(text), "(INJECTED)") {
+					t.Skipf("%s was not called so often", c.call)
+				}
+			})
+		}
+	}
+}
+
+// TestInjectedHere starts programs of each kind, of which some may fail, and leaves
+// nothing.
+func TestInjectedHere(t *testing.T) {
+	if os.Getenv("WEIR_TEST_INJECTED") == "" {
+		t.Skip("TestInjected runs it")
+	}
+	if _, err := os.ReadFile("/proc/self/stat"); err != nil { // opens the runtime's own poller
+		t.Fatal(err)
+	}
+	r := newRig(t, "epoll")
+	for range 4 {
+		a, b := &sink{}, &sink{}
+		pipes, sock := Pipes(a.factory()), Socket(b.factory())
+		p, err := r.try(&Command{Path: "/bin/true", Files: map[int]File{0: pipes.In(), 1: pipes.Out(), 5: sock.In()}})
+		if err != nil {
+			t.Log(err)
+			if a.t != nil || b.t != nil {
+				t.Error("a stream was made of what did not start")
+			}
+			continue
+		}
+		r.exit(p)
+		r.until("the ends", func() bool { return a.lost && b.lost })
+	}
+	r.close()
+	noChildren(t)
+}
+
+// BenchmarkStart is a start with two pipes to the exit, beside os/exec.
+func BenchmarkStart(b *testing.B) {
+	b.Run("weir", func(b *testing.B) {
+		l, err := weir.New()
+		if err != nil {
+			b.Fatal(err)
+		}
+		r := newBench(l)
+		b.ReportAllocs()
+		for b.Loop() {
+			left := 2 // the exit, and the end of the transport
+			over := func() {
+				if left--; left == 0 {
+					l.Stop()
+				}
+			}
+			l.Soon(func() {
+				s := Pipes(func(weir.Transport) weir.Protocol { return &counted{over: over} })
+				Start(r.s, r.e, &Command{Path: "/bin/true", Files: map[int]File{0: s.In(), 1: s.Out()}}).OnDone(func(p *Process, err error) {
+					if err != nil {
+						b.Error(err)
+						l.Stop()
+						return
+					}
+					p.OnExit(func(Exit) { over() })
+				})
+			})
+			if err := l.Run(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StopTimer()
+		if err := l.Close(); err != nil {
+			b.Fatal(err)
+		}
+	})
+	b.Run("os-exec", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c := exec.Command("/bin/true")
+			in, err := c.StdinPipe()
+			if err != nil {
+				b.Fatal(err)
+			}
+			out, err := c.StdoutPipe()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := c.Start(); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 1)); err == nil {
+				b.Fatal("it wrote")
+			}
+			_ = in.Close() // it has gone
+			if err := c.Wait(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,353 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
+	"github.com/weir-io/weir/future"
+)
+
+// ErrExited is what signals return once the child has been reaped.
+var ErrExited = errors.New("process: it has exited")
+
+// ErrUnknownExit is in an Exit whose status other code has taken: one that waits for
+// every child, or a SIGCHLD that is ignored.
+var ErrUnknownExit = errors.New("process: other code has taken the exit status")
+
+// Exit is how a child ended.
+type Exit struct {
+	Code         int            // what it passed to exit, and -1 if a signal ended it
+	Signal       syscall.Signal // that signal, or 0
+	Core         bool           // it left a core dump
+	User, System time.Duration  // processor time, its children's included if it waited for them
+	MaxRSS       int64          // the most memory that it had resident, in bytes (Linux)
+	Err          error          // ErrUnknownExit, and then nothing else is known
+}
+
+// Success reports whether it exited with 0.
+func (e Exit) Success() bool { return e.Err == nil && e.Code == 0 && e.Signal == 0 }
+
+// String says it in a few words: "exit code 1", "signal: killed".
+func (e Exit) String() string {
+	switch {
+	case e.Err != nil:
+		return "unknown exit status"
+	case e.Signal != 0 && e.Core:
+		return "signal: " + e.Signal.String() + ", core dumped"
+	case e.Signal != 0:
+		return "signal: " + e.Signal.String()
+	}
+	return fmt.Sprintf("exit code %d", e.Code)
+}
+
+// Process is a child that runs or has run. Its methods belong to the loop's
+// goroutine.
+type Process struct {
+	c       *Command
+	loop    *weir.Loop
+	hook    *hook
+	child   *child
+	promise future.Promise[Exit]
+	exited  *future.Future[Exit]
+
+	watch    *weir.Watch // of the pidfd; nil: a goroutine waits
+	timer    *weir.Timer // of Stop; nil: it was not called
+	killAt   time.Time   // when it is due
+	stopping bool        // the rest of the group goes with it
+	done     bool        // reaped
+}
+
+// Start starts a program on a goroutine of e, and has it once it runs and its streams
+// are attached: their ConnectionMade comes first. s must be made of a *weir.Loop. The
+// failure is a *StartError, or e's. Canceling it before it has settled ends the child.
+// If the loop is closed meanwhile, so is everything that was opened, and the child
+// killed. It belongs to the loop's goroutine.
+func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future[*Process] {
+	f, p := future.New[*Process](s)
+	l, ok := s.Loop().(*weir.Loop)
+	if !ok {
+		p.Reject(errors.New("process: the scheduler is not of a weir.Loop"))
+		return f
+	}
+	if err := c.check(); err != nil {
+		p.Reject(err)
+		return f
+	}
+	b := &beginning{}
+	h := &hook{closed: func() {
+		b.abandon()
+		p.Reject(weir.ErrLoopClosed)
+	}}
+	if err := l.AddSource(h); err != nil {
+		p.Reject(err)
+		return f
+	}
+	canceled := false
+	job := executor.Go(context.Background(), e, s, func(context.Context) (struct{}, error) {
+		ch, err := spawn(c)
+		if err != nil {
+			return struct{}{}, err
+		}
+		if !b.offer(ch) {
+			ch.discard() // the loop is closed
+		}
+		return struct{}{}, nil
+	})
+	p.OnCancel(func() {
+		canceled = true
+		job.Cancel()
+	})
+	job.OnDone(func(_ struct{}, err error) {
+		ch := b.take()
+		switch {
+		case ch != nil && canceled:
+			ch.discard()
+			err = future.ErrCanceled
+		case ch == nil && err == nil:
+			err = weir.ErrLoopClosed
+		case ch != nil:
+			var proc *Process
+			if proc, err = run(l, s, h, c, ch); err == nil {
+				if !p.Resolve(proc) {
+					proc.end()
+				}
+				return
+			}
+		}
+		h.closed = nil
+		_ = l.RemoveSource(h) // it may be removed already
+		p.Reject(err)
+	})
+	return f
+}
+
+// beginning is where a child is between the goroutine that started it and the loop.
+type beginning struct {
+	mu    sync.Mutex
+	child *child
+	over  bool // it was taken, or nobody will take it
+}
+
+// offer leaves a child for the loop; false: the loop is closed.
+func (b *beginning) offer(c *child) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return false
+	}
+	b.child = c
+	return true
+}
+
+// take gets the child, once.
+func (b *beginning) take() *child {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	c := b.child
+	b.child = nil
+	return c
+}
+
+// abandon is called when the loop is closed.
+func (b *beginning) abandon() {
+	if c := b.take(); c != nil {
+		c.discard()
+	}
+}
+
+// hook is a weir.Source: it is told when the loop is closed, and wakes it from the
+// goroutine that waits for the child.
+type hook struct {
+	wake     func()
+	closed   func() // nil: no one is to be told
+	dispatch func()
+}
+
+// Attach implements weir.Source.
+func (h *hook) Attach(wake func()) error { h.wake = wake; return nil }
+
+// Dispatch implements weir.Source.
+func (h *hook) Dispatch() {
+	if h.dispatch != nil {
+		h.dispatch()
+	}
+}
+
+// Detach implements weir.Source.
+func (h *hook) Detach() {
+	if h.closed != nil {
+		h.closed()
+	}
+}
+
+// run makes a Process of a child that was started.
+func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Process, error) {
+	p := &Process{c: c, loop: l, hook: h, child: ch}
+	p.exited, p.promise = future.New[Exit](s)
+	h.closed, h.dispatch = p.closed, p.reap
+	for i := range ch.ends {
+		e := &ch.ends[i]
+		r, w := e.r, e.w
+		opts := append([]weir.Option{weir.WithSeparateEnds()}, e.stream.opts...)
+		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, opts...)
+		if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
+			h.closed = nil
+			ch.discard()
+			return nil, &StartError{Op: "attach", Path: c.Path, Err: err}
+		}
+		e.r, e.w = -1, -1
+	}
+	if ch.pidfd >= 0 && !c.goroutine {
+		var err error
+		if p.watch, err = l.Watch(ch.pidfd, weir.Readable, func(weir.Events) { p.reap() }); err == nil {
+			return p, nil
+		}
+	}
+	go func() {
+		ch.awaitExit()
+		h.wake()
+	}()
+	return p, nil
+}
+
+// PID is the child's process id. After it has exited it means nothing.
+func (p *Process) PID() int { return p.child.pid }
+
+// Path is the program that was started, as it was found.
+func (p *Process) Path() string { return p.child.path }
+
+// Exited has how the child ended, once it has been reaped. It does not wait for the
+// end of its output. It fails with weir.ErrLoopClosed if the loop is closed before.
+// Canceling it changes nothing for the child.
+func (p *Process) Exited() *future.Future[Exit] { return p.exited }
+
+// OnExit calls f from the loop's queue when the child has exited.
+func (p *Process) OnExit(f func(Exit)) {
+	p.exited.OnDone(func(e Exit, err error) {
+		if err == nil {
+			f(e)
+		}
+	})
+}
+
+// Running reports whether the child has not been reaped.
+func (p *Process) Running() bool { return !p.done }
+
+// Signal sends a signal to the child alone; ErrExited once it has been reaped.
+func (p *Process) Signal(sig syscall.Signal) error {
+	if p.done {
+		return ErrExited
+	}
+	return p.child.signal(sig)
+}
+
+// SignalGroup sends a signal to the child's process group, if it has one of its own,
+// and else to the child; ErrExited once it has been reaped.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
+	if p.done {
+		return ErrExited
+	}
+	return p.child.signalGroup(sig)
+}
+
+// Stop asks the child and its process group to end, with SIGTERM, or SIGHUP where it
+// has a terminal, and kills what is left of them after grace. When the child exits,
+// the rest of its group is killed too. Calling it again shortens the grace, but never
+// lengthens it. Once the child has been reaped it has no effect.
+func (p *Process) Stop(grace time.Duration) {
+	if p.done {
+		return
+	}
+	at := p.loop.Now().Add(grace)
+	switch {
+	case p.timer == nil:
+		p.stopping = true
+		sig := syscall.SIGTERM
+		if p.child.tty >= 0 {
+			sig = syscall.SIGHUP
+		}
+		// That it has gone by itself is seen in its exit.
+		_ = p.child.signalGroup(sig)
+		_ = p.child.signalGroup(resume) // one that is stopped does not hear the first
+		p.timer = p.loop.After(grace, p.kill)
+	case at.Before(p.killAt):
+		p.timer.Set(grace)
+	default:
+		return
+	}
+	p.killAt = at
+}
+
+// Resize sets the size of the child's terminal, whose foreground processes get
+// SIGWINCH if it differs. Where it has none, the error is errors.ErrUnsupported.
+func (p *Process) Resize(size Size) error {
+	if p.done {
+		return ErrExited
+	}
+	return resizePath(p.child.tty, size)
+}
+
+func (p *Process) kill() {
+	if !p.done {
+		_ = p.child.signalGroup(syscall.SIGKILL) // it may have ended just now
+	}
+}
+
+// reap is called when the child may have exited. It is a zombie until then, and its
+// numbers, also that of its group, belong to no other.
+func (p *Process) reap() {
+	if p.done || !p.child.hasExited() {
+		return
+	}
+	if p.stopping {
+		p.kill()
+	}
+	exit, ok := p.child.reap()
+	if !ok {
+		return
+	}
+	p.over()
+	p.hook.closed = nil
+	_ = p.loop.RemoveSource(p.hook) // it is there until here
+	p.promise.Resolve(exit)
+}
+
+// over lets go of what is kept for a child that runs.
+func (p *Process) over() {
+	p.done = true
+	if p.watch != nil {
+		p.watch.Remove()
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.child.letGo()
+}
+
+// end kills a child that nobody wants.
+func (p *Process) end() {
+	p.stopping = true
+	p.kill()
+}
+
+// closed is called when the loop is closed.
+func (p *Process) closed() {
+	if p.watch != nil {
+		p.watch.Remove()
+		p.watch = nil
+	}
+	p.done = true
+	if p.c.AtClose == Leave {
+		p.child.leave()
+	} else {
+		p.child.discard()
+	}
+	p.promise.Reject(weir.ErrLoopClosed)
+}

@@ -1,0 +1,480 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
+	"github.com/weir-io/weir/future"
+	"golang.org/x/sys/unix"
+)
+
+// noChildren fails if this process has a child, a zombie or not.
+func noChildren(t *testing.T) {
+	t.Helper()
+	var left []string
+	for end := time.Now().Add(5 * time.Second); ; {
+		left = children(t)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("children are left: %v", left)
+		}
+		// Those of a closed loop are reaped on goroutines, which CheckLeaks waits for.
+		_, _ = unix.Poll(nil, 1)
+	}
+}
+
+func children(t *testing.T) (all []string) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil || len(tasks) == 0 {
+		t.Skip("the kernel does not say which children there are")
+	}
+	for _, f := range tasks {
+		text, err := os.ReadFile(f)
+		if err == nil { // else the thread has ended
+			all = append(all, strings.Fields(string(text))...)
+		}
+	}
+	return all
+}
+
+// TestPipes: bytes go in, and out, and the end of each direction is its own.
+func TestPipes(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for _, make := range []func(weir.Factory, ...weir.Option) *Stream{Pipes, Socket} {
+			out := &sink{keep: true}
+			s := make(out.factory())
+			p := r.start(&Command{Path: "cat", Files: map[int]File{0: s.In(), 1: s.Out()}})
+			if _, err := out.t.Write([]byte("hello")); err != nil {
+				r.t.Fatal(err)
+			}
+			r.until("an echo", func() bool { return string(out.got) == "hello" })
+			if err := out.t.WriteEOF(); err != nil {
+				r.t.Fatal(err)
+			}
+			if e := r.exit(p); !e.Success() {
+				r.t.Fatal(e)
+			}
+			r.until("the end", func() bool { return out.lost })
+			if !out.eof || out.err != nil {
+				r.t.Errorf("end of stream %v, lost with %v", out.eof, out.err)
+			}
+			if err := p.Signal(syscall.SIGTERM); !errors.Is(err, ErrExited) {
+				r.t.Errorf("a signal to a reaped child: %v", err)
+			}
+		}
+	})
+}
+
+// TestExits: codes and signals are told apart, whoever waits for them.
+func TestExits(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for _, goroutine := range []bool{false, true} {
+			for script, want := range map[string]string{
+				"exit 7":       "exit code 7",
+				"exit 0":       "exit code 0",
+				"kill -9 $$":   "signal: killed",
+				"exec sleep 0": "exit code 0",
+			} {
+				c := sh(script, nil)
+				c.goroutine = goroutine
+				if got := r.exit(r.start(c)).String(); got != want {
+					r.t.Errorf("%s: %s, want %s", script, got, want)
+				}
+			}
+			c := sh("exec sleep 1000", nil) // sh may otherwise leave it behind
+			c.goroutine = goroutine
+			p := r.start(c)
+			if err := p.Signal(syscall.SIGUSR1); err != nil {
+				r.t.Fatal(err)
+			}
+			if e := r.exit(p); e.Signal != syscall.SIGUSR1 {
+				r.t.Errorf("after SIGUSR1: %v", e)
+			}
+		}
+	})
+}
+
+// TestGrandchild: an exit is reported although a grandchild holds the output, and the
+// output goes on (behaviour 62).
+func TestGrandchild(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		out, in := &sink{keep: true}, &sink{}
+		so, si := Pipes(out.factory()), Pipes(in.factory())
+		// The grandchild ends with descriptor 3.
+		p := r.start(sh("(read x <&3; echo late) & exit 3", map[int]File{1: so.Out(), 3: si.In()}))
+		if e := r.exit(p); e.Code != 3 {
+			r.t.Fatal(e)
+		}
+		if out.eof || out.lost {
+			r.t.Error("the output ended with the child")
+		}
+		if err := in.t.Close(); err != nil {
+			r.t.Fatal(err)
+		}
+		r.until("the end of the output", func() bool { return out.lost })
+		if string(out.got) != "late\n" {
+			r.t.Errorf("got %q", out.got)
+		}
+	})
+}
+
+// TestBeforeRun: a child that ends before the loop turns is reaped (behaviour 63).
+func TestBeforeRun(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		var p *Process
+		Start(r.s, r.e, sh("exit 4", nil)).OnDone(func(got *Process, err error) {
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			p = got
+		})
+		for n := 0; ; n++ { // until it is a zombie
+			if kids := children(r.t); len(kids) == 1 {
+				if st, err := os.ReadFile("/proc/" + kids[0] + "/stat"); err == nil && strings.Contains(string(st), ") Z ") {
+					break
+				}
+			}
+			if n > 30000 {
+				r.t.Fatal("no zombie")
+			}
+			_, _ = unix.Poll(nil, 1)
+		}
+		r.until("a process", func() bool { return p != nil })
+		if e := r.exit(p); e.Code != 4 {
+			r.t.Error(e)
+		}
+	})
+}
+
+// TestPermuted: descriptors are exchanged, doubled and closed (behaviour 64).
+func TestPermuted(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		dir := r.t.TempDir()
+		var fds []int
+		for i := range 4 {
+			f, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			defer func() { _ = f.Close() }()
+			fds = append(fds, int(f.Fd()))
+		}
+		// Each of four numbers of ours is another one of these four in the child.
+		files := map[int]File{}
+		for i := range fds {
+			files[fds[i]] = Inherit(fds[(i+1)%4])
+		}
+		// One that any child would get (bug 23).
+		open, err := unix.Open("/dev/null", unix.O_RDWR, 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer closeAll(open)
+		has := map[string]bool{"0": true, "1": true, "2": true, "3": true, "100": true} // 3 is that of ls for the directory
+		for _, fd := range fds {
+			has[strconv.Itoa(fd)] = true
+		}
+		out := &sink{keep: true}
+		s := Pipes(out.factory())
+		files[1], files[2] = s.Out(), s.Out()
+		files[100], files[101] = Inherit(fds[2]), Closed()
+		script := "echo both >&2; readlink /proc/self/fd/100 >&2;"
+		for _, fd := range fds {
+			script += fmt.Sprintf("readlink /proc/self/fd/%d;", fd)
+		}
+		p := r.start(sh(script+"ls /proc/self/fd | LC_ALL=C sort", files))
+		r.until("the output", func() bool { return out.lost })
+		want := "both\n" + filepath.Join(dir, "2") + "\n"
+		for i := range fds {
+			want += filepath.Join(dir, strconv.Itoa((i+1)%4)) + "\n"
+		}
+		want += strings.Join(slices.Sorted(maps.Keys(has)), "\n") + "\n"
+		if string(out.got) != want {
+			r.t.Errorf("got\n%s\nwant\n%s", out.got, want)
+		}
+		r.exit(p)
+	})
+}
+
+// TestStartFails: a failed start says why, and leaves nothing (behaviour 63, bug 17).
+func TestStartFails(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		dir := r.t.TempDir()
+		plain, text := filepath.Join(dir, "plain"), filepath.Join(dir, "text")
+		if err := os.WriteFile(plain, []byte("x"), 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := os.WriteFile(text, []byte("no program"), 0o700); err != nil { //nolint:gosec // it is to be executable
+			r.t.Fatal(err)
+		}
+		for _, c := range []struct {
+			cmd   Command
+			op    string
+			errno error
+			says  string
+		}{
+			{Command{Path: "no-such-program"}, "find", syscall.ENOENT, "looked in"},
+			{Command{Path: "/no/such"}, "exec", syscall.ENOENT, "cannot start /no/such"},
+			{Command{Path: plain}, "exec", syscall.EACCES, plain},
+			{Command{Path: text}, "exec", syscall.ENOEXEC, "no program"},
+			{Command{Path: "plain", Env: []string{"PATH=" + dir}}, "find", syscall.EACCES, dir},
+			{Command{Path: "true", Dir: "/no/such"}, "chdir", syscall.ENOENT, "in /no/such"},
+		} {
+			a, b, tty := &sink{}, &sink{}, &sink{}
+			pipes, sock, term := Pipes(a.factory()), Socket(b.factory()), Terminal(Size{}, tty.factory())
+			c.cmd.Files = map[int]File{0: pipes.In(), 1: pipes.Out(), 2: sock.Out(), 5: term.In()}
+			p, err := r.try(&c.cmd)
+			se, ok := errors.AsType[*StartError](err)
+			if p != nil || !ok || se.Op != c.op || !errors.Is(err, c.errno) || !strings.Contains(err.Error(), c.says) {
+				r.t.Errorf("%s: %v, %v; want %s, %v, %q", c.cmd.Path, p, err, c.op, c.errno, c.says)
+			}
+			if a.t != nil || b.t != nil || tty.t != nil {
+				r.t.Errorf("%s: a stream was made", c.cmd.Path)
+			}
+		}
+		noChildren(r.t)
+	})
+}
+
+// TestStop: a child that ignores SIGTERM is killed after the grace, and its group with it.
+func TestStop(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for _, script := range []string{
+			"trap '' TERM; (trap '' TERM; for i in $(seq 1200); do sleep 0.05; done) & echo ready; for i in $(seq 1200); do sleep 0.05; done",
+			"(trap '' TERM; for i in $(seq 1200); do sleep 0.05; done) & echo ready; wait", // the child goes, the grandchild would not
+		} {
+			out := &sink{keep: true}
+			c := sh(script, nil)
+			c.Group = true
+			c.Files = map[int]File{1: Pipes(out.factory()).Out()}
+			p := r.start(c)
+			r.until("the child", func() bool { return len(out.got) > 0 })
+			p.Stop(time.Hour)
+			p.Stop(20 * time.Millisecond)
+			p.Stop(time.Hour)
+			if e := r.exit(p); e.Signal != syscall.SIGKILL && e.Signal != syscall.SIGTERM {
+				r.t.Errorf("it ended by %v", e)
+			}
+			// Both held the pipe.
+			r.until("the end of the group", func() bool { return out.lost })
+		}
+	})
+}
+
+// TestClosedLoop: the children of a loop that is closed are ended, or left.
+func TestClosedLoop(t *testing.T) {
+	for _, at := range []AtClose{End, Leave} {
+		for _, goroutine := range []bool{false, true} {
+			onBackends(t, func(r *rig) {
+				c := sh("echo ready; read x; echo read; exec sleep 0.01", nil)
+				out := &sink{keep: true}
+				var ours [2]int
+				if err := unix.Pipe2(ours[:], unix.O_CLOEXEC); err != nil {
+					r.t.Fatal(err)
+				}
+				c.Group, c.AtClose, c.goroutine = true, at, goroutine
+				c.Files = map[int]File{0: Inherit(ours[0]), 1: Pipes(out.factory()).Out()}
+				p := r.start(c)
+				closeAll(ours[0])
+				r.until("the child", func() bool { return len(out.got) > 0 })
+				var err error
+				p.Exited().OnDone(func(_ Exit, e error) { err = e })
+				pid := p.PID()
+				if e := r.l.Close(); e != nil {
+					r.t.Fatal(e)
+				}
+				if at == Leave && unix.Kill(pid, 0) != nil {
+					r.t.Error("a child that was to be left is gone")
+				}
+				closeAll(ours[1])
+				if p.Signal(syscall.SIGTERM) == nil {
+					r.t.Error("a signal after the loop's end")
+				}
+				_ = err // whether callbacks still run after Close is the loop's affair
+			})
+		}
+	}
+}
+
+// TestCloseWhileStarting: a child that was started when nobody wants it any more is
+// killed and reaped.
+func TestCloseWhileStarting(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for range 8 {
+			out := &sink{}
+			c := sh("sleep 1000", nil)
+			c.Group = true
+			c.Files = map[int]File{1: Pipes(out.factory()).Out()}
+			Start(r.s, r.e, c)
+		}
+		if err := r.l.Close(); err != nil {
+			r.t.Fatal(err)
+		}
+		r.e.Wait()
+		noChildren(r.t)
+	})
+}
+
+// TestCancelStart: a start that is canceled leaves nothing.
+func TestCancelStart(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for turns := range 3 {
+			out := &sink{}
+			c := sh("sleep 1000", nil)
+			c.Group = true
+			c.Files = map[int]File{1: Pipes(out.factory()).Out()}
+			f := Start(r.s, r.e, c)
+			if turns > 0 {
+				r.l.Turn(0)
+			}
+			var err error
+			done := false
+			f.OnDone(func(p *Process, e error) {
+				if p != nil {
+					p.end()
+				}
+				err, done = e, true
+			})
+			f.Cancel()
+			r.until("the end of the start", func() bool { return done })
+			if err != nil && !errors.Is(err, future.ErrCanceled) {
+				r.t.Error(err)
+			}
+		}
+		r.until("the end of all", func() bool { return len(children(r.t)) == 0 })
+	})
+}
+
+// TestFullExecutor: a start that finds no place says so.
+func TestFullExecutor(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		_ = r.e.Close()
+		if _, err := r.try(sh("exit", nil)); !errors.Is(err, executor.ErrClosed) {
+			r.t.Error(err)
+		}
+	})
+}
+
+// TestSurroundings: directory, environment, session, limits and the parent's death.
+func TestSurroundings(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		out := &sink{keep: true}
+		c := sh("pwd; echo $A$B; ulimit -n; ps -o sid= -p $$ | tr -d ' '; echo $$", nil)
+		c.Dir, c.Session = "/", true
+		c.Env = []string{"A=1", "B=2", "A=3", "PATH=" + os.Getenv("PATH")}
+		c.Limits = []Limit{{Resource: unix.RLIMIT_NOFILE, Soft: 77, Hard: 78}}
+		c.DeathSignal = syscall.SIGKILL
+		c.Files = map[int]File{1: Pipes(out.factory()).Out()}
+		p := r.start(c)
+		pid := strconv.Itoa(p.PID())
+		r.until("the output", func() bool { return out.lost })
+		if want := "/\n32\n77\n" + pid + "\n" + pid + "\n"; string(out.got) != want {
+			r.t.Errorf("got %q, want %q", out.got, want)
+		}
+		if e := r.exit(p); !e.Success() {
+			r.t.Error(e)
+		}
+		bad := sh("exit", nil)
+		bad.Limits = []Limit{{Resource: 1000}}
+		if _, err := r.try(bad); !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "limit") {
+			r.t.Errorf("a limit that there is not: %v", err)
+		}
+		noChildren(r.t)
+	})
+}
+
+// TestStderr: it is the null device unless it is asked for.
+func TestStderr(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		out := &sink{keep: true}
+		p := r.start(sh("readlink /proc/self/fd/0; readlink /proc/self/fd/2", map[int]File{1: Pipes(out.factory()).Out()}))
+		r.exit(p)
+		r.until("the output", func() bool { return out.lost })
+		if want := "/dev/null\n/dev/null\n"; string(out.got) != want {
+			r.t.Errorf("got %q", out.got)
+		}
+	})
+}
+
+// TestTerminal: the child has a terminal that controls it, with our size, which can be
+// changed, and 20 KB that it wrote last come before the end (behaviour 60, bug 10).
+func TestTerminal(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		out := &sink{keep: true}
+		s := Terminal(Size{Rows: 11, Columns: 22}, out.factory())
+		p := r.start(sh("trap 'stty size' WINCH; stty -opost; stty size; tty </dev/tty >/dev/null && echo controls; while ! read x; do :; done; head -c 20480 /dev/zero | tr '\\0' x; exit 5",
+			map[int]File{0: s.In(), 1: s.Out(), 2: s.Out()}))
+		r.until("the size", func() bool { return strings.Contains(string(out.got), "11 22\ncontrols\n") })
+		if err := p.Resize(Size{Rows: 33, Columns: 44}); err != nil {
+			r.t.Fatal(err)
+		}
+		r.until("the new size", func() bool { return strings.Contains(string(out.got), "33 44\n") })
+		before := len(out.got)
+		out.t.PauseReading()
+		if _, err := out.t.Write([]byte("\n")); err != nil {
+			r.t.Fatal(err)
+		}
+		if !out.t.CanWriteEOF() {
+			out.t.ResumeReading()
+		}
+		r.until("the end", func() bool { return out.lost })
+		if !out.eof || out.err != nil {
+			r.t.Errorf("end of stream %v, lost with %v", out.eof, out.err)
+		}
+		if n := strings.Count(string(out.got[before:]), "x"); n != 20480 {
+			r.t.Errorf("%d of 20480 bytes came before the end", n)
+		}
+		if e := r.exit(p); e.Code != 5 {
+			r.t.Error(e)
+		}
+		if err := p.Resize(Size{Rows: 1, Columns: 1}); !errors.Is(err, ErrExited) {
+			r.t.Error(err)
+		}
+	})
+}
+
+// TestRaw: a terminal is set raw and back.
+func TestRaw(t *testing.T) {
+	master, slave, tty, err := openTerminal(Size{Rows: 5, Columns: 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(master, slave, tty)
+	before, err := unix.IoctlGetTermios(slave, unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore, err := Raw(slave)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := unix.IoctlGetTermios(slave, unix.TCGETS); err != nil || raw.Lflag&(unix.ECHO|unix.ICANON|unix.ISIG) != 0 {
+		t.Errorf("it is not raw: %+v, %v", raw, err)
+	}
+	if err := restore(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := unix.IoctlGetTermios(slave, unix.TCGETS); err != nil || *after != *before {
+		t.Errorf("it is %+v, was %+v, %v", after, before, err)
+	}
+	if size, err := WindowSize(slave); err != nil || size != (Size{Rows: 5, Columns: 6}) {
+		t.Error(size, err)
+	}
+	if IsTerminal(int(os.Stdin.Fd())+1000) || !IsTerminal(slave) {
+		t.Error("IsTerminal")
+	}
+}

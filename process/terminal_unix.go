@@ -1,0 +1,53 @@
+//go:build unix
+
+package process
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsTerminal reports whether descriptor fd is a terminal.
+func IsTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, getTermios)
+	return err == nil
+}
+
+// Raw sets a terminal to pass every byte on as it is, without echo, lines, signals or
+// translation, and returns what sets it back to what it was. The setting is the
+// terminal's: all who have it open share it, and it outlives the process.
+func Raw(fd int) (restore func() error, err error) {
+	was, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return nil, os.NewSyscallError("tcgetattr", err)
+	}
+	raw := *was
+	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	raw.Oflag &^= unix.OPOST
+	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	raw.Cflag &^= unix.CSIZE | unix.PARENB
+	raw.Cflag |= unix.CS8
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(fd, setTermios, &raw); err != nil {
+		return nil, os.NewSyscallError("tcsetattr", err)
+	}
+	return func() error {
+		return os.NewSyscallError("tcsetattr", unix.IoctlSetTermios(fd, setTermios, was))
+	}, nil
+}
+
+// WindowSize is the size of a terminal.
+func WindowSize(fd int) (Size, error) {
+	w, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+	if err != nil {
+		return Size{}, os.NewSyscallError("ioctl", err)
+	}
+	return Size{Rows: w.Row, Columns: w.Col}, nil
+}
+
+// SetWindowSize sets the size of a terminal, whose foreground processes get SIGWINCH
+// if it differs.
+func SetWindowSize(fd int, s Size) error {
+	return os.NewSyscallError("ioctl", unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: s.Rows, Col: s.Columns}))
+}

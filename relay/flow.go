@@ -1,0 +1,370 @@
+package relay
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/weir-io/weir"
+)
+
+// PacketFlow is what one peer and its target say to each other, and the protocol of
+// the endpoint that sends on for the peer.
+type PacketFlow struct {
+	p      *Packets
+	peer   weir.PacketAddr
+	target *packetTarget
+	picked func(error) // PacketConfig.Pick's done; nil: it has none, or was called
+	over   bool
+
+	path PacketPath           // nil: there is an endpoint
+	up   *weir.PacketEndpoint // nil: it is not open yet
+	v4   bool                 // up is of IPv4
+	to   netip.AddrPort       // not valid: no address is known yet
+	wide bool                 // answers come from other addresses than to
+	held [][]byte             // that wait for an address
+
+	count PacketCount
+	began time.Time
+	last  time.Time // when something passed
+	// Since when the address has been silent: zero when it has answered the last
+	// datagram, or once all of them were tried: then no one answers here at all, or
+	// nothing is to be answered.
+	asked    time.Time
+	settled  bool
+	answered bool
+	moves    int // to other addresses, since an answer
+
+	byAge, ofHolder link[PacketFlow]
+	holder          *holder
+}
+
+const (
+	// silentFirst is how long an address that has never answered a flow may be silent
+	// before the next one is tried, silentLater one that has.
+	silentFirst = time.Second
+	silentLater = 5 * time.Second
+	// heldMost is how many datagrams of a flow wait for a lookup, heldBytes how many
+	// bytes of all flows.
+	heldMost  = 8
+	heldBytes = 256 << 10
+)
+
+// Peer is where the flow's datagrams come from.
+func (f *PacketFlow) Peer() weir.PacketAddr { return f.peer }
+
+// Target is the place of the flow's target in PacketConfig.Targets.
+func (f *PacketFlow) Target() int { return f.target.at }
+
+// Received is called by a PacketPath with what came from the target; data is lent
+// for the call.
+func (f *PacketFlow) Received(data []byte) {
+	if !f.over {
+		f.answer(data)
+	}
+}
+
+// Failed is called by a PacketPath that has failed: err is told to
+// PacketConfig.Trouble, and the flow ends.
+func (f *PacketFlow) Failed(err error) {
+	if f.over {
+		return
+	}
+	f.p.trouble(err, weir.PacketAddr{})
+	f.leave(err)
+	f.end()
+}
+
+// Failing is called by a PacketPath that could not send a datagram and goes on.
+func (f *PacketFlow) Failing(err error) {
+	if !f.over {
+		f.count.Dropped++
+		f.p.trouble(err, weir.PacketAddr{})
+	}
+}
+
+// choose picks the flow's target.
+func (f *PacketFlow) choose() {
+	f.target, f.picked = f.p.targets[0], nil
+	if f.p.config.Pick != nil {
+		n, done := f.p.config.Pick(f.peer)
+		f.target, f.picked = f.p.targets[n], done
+	}
+}
+
+// leave says how it went with the target that was picked.
+func (f *PacketFlow) leave(err error) {
+	if done := f.picked; done != nil {
+		f.picked = nil
+		done(err)
+	}
+}
+
+// refuse ends a flow that could not begin.
+func (f *PacketFlow) refuse(err error) {
+	f.over = true
+	f.leave(nil) // it is not the target's doing
+	if descriptorsOut(err) {
+		f.p.short.Refused++
+		f.p.beShort(err)
+		return
+	}
+	f.p.trouble(err, weir.PacketAddr{})
+}
+
+// open opens the endpoint that sends to f.to, unless that is done.
+func (f *PacketFlow) open() error {
+	v4 := f.to.Addr().Is4()
+	if f.up != nil {
+		if f.v4 == v4 {
+			return nil
+		}
+		f.shut()
+	}
+	network, any := "udp6", "[::]:0"
+	if v4 {
+		network, any = "udp4", "0.0.0.0:0"
+	}
+	up, err := f.p.config.UpListen(f, network, any, &flowEnd{f: f}, f.p.config.UpOptions...)
+	if descriptorsOut(err) && f.p.makeRoom(err) && !f.over {
+		up, err = f.p.config.UpListen(f, network, any, &flowEnd{f: f}, f.p.config.UpOptions...)
+	}
+	if err != nil {
+		return err
+	}
+	f.up, f.v4 = up, v4
+	return nil
+}
+
+// shut closes the endpoint.
+func (f *PacketFlow) shut() {
+	if f.up != nil {
+		_ = f.up.Close() // nil on its own loop; what is buffered still goes out
+		f.up = nil
+	}
+}
+
+func (f *PacketFlow) passed(from Side, n int) {
+	f.count.Packets[from]++
+	f.count.Bytes[from] += int64(n)
+}
+
+// send sends on what the peer sent.
+func (f *PacketFlow) send(data []byte) {
+	now := f.p.loop.Now()
+	f.last = now
+	f.p.flows.touch(f)
+	if f.path != nil {
+		f.sent(f.path.Send(data), len(data))
+		return
+	}
+	if f.isSilent(now) {
+		f.move(nil)
+	}
+	if !f.to.IsValid() && !f.aim(data) {
+		return
+	}
+	// Each address at most once, also those of a target that is picked meanwhile.
+	for range 1 + f.target.count() + len(f.p.targets) {
+		err := f.open()
+		if err == nil {
+			err = f.up.SendTo(data, weir.PacketAddr{IP: f.to})
+		}
+		if err == nil && f.asked.IsZero() && !f.settled {
+			f.asked = now
+		}
+		if f.over {
+			return
+		}
+		if !addressFails(err) || !f.move(err) {
+			f.sent(err, len(data))
+			return
+		}
+		if !f.to.IsValid() && !f.aim(data) {
+			return
+		}
+	}
+	f.count.Dropped++
+}
+
+// sent counts a datagram to the target.
+func (f *PacketFlow) sent(err error, n int) {
+	if err == nil {
+		f.passed(A, n)
+		return
+	}
+	f.count.Dropped++
+	if descriptorsOut(err) && f.up == nil && f.path == nil {
+		f.p.short.Refused++
+		f.p.beShort(err)
+	} else if !errors.Is(err, weir.ErrSendBufferFull) {
+		f.p.trouble(err, weir.PacketAddr{IP: f.to})
+	}
+}
+
+// aim finds an address to send to; while there is none, data waits for one. It
+// reports false if there is none.
+func (f *PacketFlow) aim(data []byte) bool {
+	if a := f.target.first(); a.IsValid() {
+		f.to, f.wide = a, f.target.wide(a)
+		return true
+	}
+	if len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes || !f.target.look(true) {
+		f.count.Dropped++
+		return false
+	}
+	f.held = append(f.held, append([]byte{}, data...))
+	f.p.waiting += len(data)
+	f.target.waiters = append(f.target.waiters, f)
+	return false
+}
+
+// release sends what has waited for an address, or drops it.
+func (f *PacketFlow) release(send bool) {
+	held := f.held
+	f.held = nil
+	for _, data := range held {
+		f.p.waiting -= len(data)
+		if send && !f.over {
+			f.send(data)
+		} else {
+			f.count.Dropped++
+		}
+	}
+}
+
+// isSilent reports whether the address has had its time to answer.
+func (f *PacketFlow) isSilent(now time.Time) bool {
+	if f.asked.IsZero() || f.wide {
+		return false
+	}
+	patience := silentFirst
+	if f.answered {
+		patience = silentLater
+	}
+	return now.Sub(f.asked) >= patience
+}
+
+// move goes on to the target's next address, for a reason, or for silence (nil).
+// Once all of them were tried, the target has failed: another one is picked, where
+// there are several. It reports false if there is nowhere else to go.
+func (f *PacketFlow) move(err error) bool {
+	f.target.look(true)
+	f.asked = time.Time{}
+	f.moves++
+	next := f.target.after(f.to)
+	if f.moves < f.target.count() {
+		f.to, f.wide = next, f.target.wide(next)
+		return true
+	}
+	f.moves = 0
+	if err == nil { // one that only sends is not to be led around for ever
+		f.settled = !f.answered
+		if f.answered {
+			f.to, f.wide = next, f.target.wide(next)
+		}
+		return true
+	}
+	f.to, f.wide = next, f.target.wide(next)
+	if f.picked == nil {
+		return false
+	}
+	before := f.target
+	f.leave(err)
+	f.choose()
+	if f.target == before {
+		return false
+	}
+	f.shut() // the other target's endpoints may have other layers
+	a := f.target.first()
+	f.to, f.wide = a, a.IsValid() && f.target.wide(a)
+	if !a.IsValid() {
+		f.target.look(true)
+	}
+	return true
+}
+
+// answer passes on what the target sent. It is the one place that sends to peers:
+// the address that the peer asked, which an answer has to come from, belongs here.
+func (f *PacketFlow) answer(data []byte) {
+	f.last = f.p.loop.Now()
+	f.p.flows.touch(f)
+	f.asked, f.answered, f.settled, f.moves = time.Time{}, true, false, 0
+	if err := f.p.in.SendTo(data, f.peer); err != nil {
+		f.count.Dropped++
+		if !errors.Is(err, weir.ErrSendBufferFull) {
+			f.p.trouble(err, f.peer)
+		}
+		return
+	}
+	f.passed(B, len(data))
+}
+
+// end ends the flow.
+func (f *PacketFlow) end() {
+	if f.over {
+		return
+	}
+	f.over = true
+	f.release(false)
+	p := f.p
+	if f.holder != nil {
+		p.flows.remove(f)
+	}
+	f.shut()
+	if f.path != nil {
+		f.path.Close()
+	}
+	f.leave(nil)
+	f.count.Took = p.loop.Now().Sub(f.began)
+	p.total.add(&f.count)
+	if p.config.Ended != nil && f.holder != nil {
+		p.config.Ended(f.peer, f.target.text, f.count)
+	}
+}
+
+// flowEnd is the protocol of an endpoint of a flow, which may have another one by
+// now.
+type flowEnd struct {
+	f  *PacketFlow
+	up *weir.PacketEndpoint
+}
+
+func (e *flowEnd) current() bool { return !e.f.over && e.up != nil && e.f.up == e.up }
+
+// EndpointMade implements weir.PacketProtocol.
+func (e *flowEnd) EndpointMade(up *weir.PacketEndpoint) { e.up = up }
+
+// PacketReceived implements weir.PacketProtocol. What does not come from the
+// target is not for the peer.
+func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
+	f := e.f
+	if !e.current() || from.IP != f.to && !(f.wide && f.target.answersFor(f.to, from.IP)) {
+		return
+	}
+	f.target.best = f.to
+	f.answer(data)
+}
+
+// PacketFailed implements weir.PacketFailer.
+func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
+	f := e.f
+	if !e.current() {
+		return
+	}
+	f.p.trouble(err, to)
+	if to.IP == f.to && addressFails(err) {
+		f.move(err)
+	}
+}
+
+// EndpointLost implements weir.PacketProtocol.
+func (e *flowEnd) EndpointLost(err error) {
+	if e.current() {
+		e.f.up = nil
+		if err != nil {
+			e.f.p.trouble(err, weir.PacketAddr{IP: e.f.to})
+		}
+		e.f.end()
+	}
+}
