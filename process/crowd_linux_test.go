@@ -142,9 +142,15 @@ func TestInjected(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ call, errno string }{
-		{"clone", "EAGAIN"}, {"clone", "ENOMEM"}, {"clone", "EMFILE"},
-		{"clone3", "EAGAIN"}, {"pipe2", "EMFILE"}, {"socketpair", "ENFILE"},
-		{"dup3", "EMFILE"}, {"execve", "ENOMEM"}, {"execve", "E2BIG"},
+		{"clone", "EAGAIN"},
+		{"clone", "ENOMEM"},
+		{"clone", "EMFILE"},
+		{"clone3", "EAGAIN"},
+		{"pipe2", "EMFILE"},
+		{"socketpair", "ENFILE"},
+		{"dup3", "EMFILE"},
+		{"execve", "ENOMEM"},
+		{"execve", "E2BIG"},
 	} {
 		for _, when := range []string{"1", "2", "3"} {
 			t.Run(c.call+"/"+c.errno+"/"+when, func(t *testing.T) {

@@ -26,9 +26,13 @@ func (c *Counts) String() string {
 		n    int64
 		word string
 	}{
-		{c.Lost.Load(), "lost"}, {c.Duplicated.Load(), "duplicated"}, {c.Reordered.Load(), "reordered"},
-		{c.Corrupted.Load(), "corrupted"}, {c.Swallowed.Load(), "swallowed"},
-		{c.Full.Load(), "dropped for want of room"}, {c.Refused.Load(), "refused"},
+		{c.Lost.Load(), "lost"},
+		{c.Duplicated.Load(), "duplicated"},
+		{c.Reordered.Load(), "reordered"},
+		{c.Corrupted.Load(), "corrupted"},
+		{c.Swallowed.Load(), "swallowed"},
+		{c.Full.Load(), "dropped for want of room"},
+		{c.Refused.Load(), "refused"},
 	} {
 		if x.n > 0 {
 			what = append(what, fmt.Sprintf("%d %s", x.n, x.word))
