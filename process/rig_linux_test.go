@@ -103,7 +103,6 @@ type sink struct {
 	keep      bool // got, and not only n
 	eof, lost bool
 	err       error
-	echo      bool
 }
 
 func (s *sink) factory() weir.Factory {
