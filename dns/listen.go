@@ -77,9 +77,11 @@ func NewServer(l *weir.Loop, network, address string, c ServerConfig) (*Server, 
 		tries = 20 // the port that UDP gets may be taken for TCP
 	}
 	for range tries {
-		if s.udp, err = l.ListenPacket(network, address, (*serverPackets)(s)); err != nil {
+		sp := &serverPackets{s: s}
+		if s.udp, err = l.ListenPacket(network, address, sp); err != nil {
 			return nil, err
 		}
+		sp.ep = s.udp
 		_, got, _ := net.SplitHostPort(s.udp.LocalAddr().String())
 		if s.tcp, err = l.Listen("tcp"+network[len("udp"):], net.JoinHostPort(host, got), s.connected); err == nil {
 			return s, nil
@@ -192,18 +194,23 @@ func serverCode(err *Error) dnsmessage.RCode {
 	return dnsmessage.RCodeServerFailure
 }
 
-// serverPackets is a Server as the protocol of its UDP endpoint.
-type serverPackets Server
+// serverPackets is the protocol of a UDP endpoint of a Server: of the one that it has, or
+// of one that it gave up because TCP had no such port.
+type serverPackets struct {
+	s  *Server
+	ep *weir.PacketEndpoint
+}
 
 // EndpointMade implements weir.PacketProtocol.
-func (s *serverPackets) EndpointMade(*weir.PacketEndpoint) {}
+func (sp *serverPackets) EndpointMade(*weir.PacketEndpoint) {}
 
 // PacketReceived implements weir.PacketProtocol.
-func (s *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
-	if s.closed {
+func (sp *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
+	s := sp.s
+	if s.closed || s.udp != sp.ep {
 		return
 	}
-	(*Server)(s).ask(p, from.IP.Addr(), 0, func(reply []byte) {
+	s.ask(p, from.IP.Addr(), 0, func(reply []byte) {
 		if reply != nil && !s.closed {
 			_ = s.udp.SendTo(reply, from) // the client asks again
 		}
@@ -211,8 +218,8 @@ func (s *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 }
 
 // EndpointLost implements weir.PacketProtocol.
-func (s *serverPackets) EndpointLost(err error) {
-	if !s.closed && s.udp != nil && s.c.Lost != nil {
+func (sp *serverPackets) EndpointLost(err error) {
+	if s := sp.s; !s.closed && s.udp == sp.ep && s.c.Lost != nil {
 		s.c.Lost(err)
 	}
 }

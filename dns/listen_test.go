@@ -93,6 +93,35 @@ func TestServer(t *testing.T) {
 	})
 }
 
+// TestServerPortTaken: where TCP has the port that UDP got, NewServer takes another one and
+// gives that endpoint up, whose end, told later, is not the server's.
+func TestServerPortTaken(t *testing.T) {
+	onLabs(t, func(t *testing.T, lb *lab) {
+		s, _ := newListening(t, lb, ServerConfig{Lost: func(err error) { t.Error("lost:", err) }})
+		lost := false
+		given := &givenUp{serverPackets: serverPackets{s: s}, lost: &lost}
+		udp, err := lb.l.ListenPacket("udp4", netip.AddrPortFrom(s.Addr().Addr(), 0).String(), given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given.ep = udp
+		udp.Abort()
+		lb.until("the end of the endpoint", func() bool { return lost })
+		s.Close()
+	})
+}
+
+// givenUp is a serverPackets whose endpoint's end is seen.
+type givenUp struct {
+	serverPackets
+	lost *bool
+}
+
+func (g *givenUp) EndpointLost(err error) {
+	g.serverPackets.EndpointLost(err)
+	*g.lost = true
+}
+
 // TestServerRefuses: what is not served is said to be so, what is no question gets no
 // answer, and neither do clients that are not to be served.
 func TestServerRefuses(t *testing.T) {
