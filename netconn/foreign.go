@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // The buffers between a foreign connection's goroutines and the loop, in bytes.
@@ -340,7 +341,7 @@ func (c *foreign) noticed() {
 		c.outside(func() { c.feed.Deliver(p) })
 		c.arrived = nil
 		c.changed.Broadcast()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	if c.short && len(c.buf) < foreignWrite && !c.ended {
 		c.short = false
@@ -453,7 +454,7 @@ func (c *foreign) wakeWriter() {
 		go c.write()
 	}
 	c.changed.Broadcast()
-	c.loop.Readied()
+	inner.Of(c.loop).Readied()
 }
 
 // CloseWrite implements weir.Carrier.

@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // loopSide is a Conn as the loop sees it. All its methods run on the loop's
@@ -65,7 +66,7 @@ func (c *loopSide) DataReceived(p []byte) (int, error) {
 		in.got = copy(in.dst, p)
 		p = p[in.got:]
 		in.wake()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	p = p[in.q.put(p):]
 	if len(p) > 0 {
@@ -174,7 +175,7 @@ func (c *loopSide) flush() {
 		out.buf, out.n = nil, 0
 		if out.waiters > 0 {
 			out.wake()
-			c.loop.Readied()
+			inner.Of(c.loop).Readied()
 		}
 		out.mu.Unlock()
 		_, err := c.t.Write(buf[:n])

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // How many datagrams a PacketConn keeps for its readers, and for the endpoint,
@@ -394,7 +395,7 @@ func (c *packetSide) PacketInfoReceived(p []byte, from weir.PacketAddr, info *we
 	in.q.put(p, from, info)
 	if in.waiters > 0 {
 		in.wake()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	if !in.q.roomy() {
 		in.paused = true
@@ -454,7 +455,7 @@ func (c *packetSide) flush() {
 	}
 	if out.waiters > 0 && out.q.roomy() {
 		out.wake()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	if out.closed && !c.closed {
 		c.closed = true

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"github.com/weir-io/weir/future"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 var (
@@ -85,16 +86,9 @@ type world struct {
 	s       *future.Scheduler
 	root    *Scope
 	current *Task
-	loop    coroutineLoop // nil if the loop does not care
+	loop    inner.Loop // nil if it is not a weir.Loop
 	trace   bool
 	idle    []*coroutine
-}
-
-// coroutineLoop is a loop that ties coroutines to a thread, or wants to know
-// when they are switched; weir.Loop is one, and says more.
-type coroutineLoop interface {
-	Thread() uint64
-	Switched(task string)
 }
 
 func (w *world) tied() uint64 {
