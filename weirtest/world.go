@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
@@ -112,15 +111,12 @@ type SimEvent struct {
 	Local, Remote netip.AddrPort
 	N             uint64 // Arrival, Ack: bytes of the stream until then
 	End           bool   // Arrival: the end of the stream comes with it
-
-	Handle backend.Handle // for tests of backends
-	Kind   backend.Kind   // of a ResultEvent's Op; for tests of backends
 }
 
 func simEvent(e sim.Event) SimEvent {
 	return SimEvent{
 		At: e.At, What: e.What, Host: e.Host, Socket: e.Socket, Local: e.Local.IP, Remote: e.Remote.IP,
-		N: e.N, End: e.End, Handle: e.Handle, Kind: e.Kind,
+		N: e.N, End: e.End,
 	}
 }
 
