@@ -204,9 +204,10 @@ func (r *Redialer) Stop() {
 
 // redialed records how an attempt went and gives way to its protocol.
 type redialed struct {
-	r      *Redialer
-	p      Protocol
-	agrees bool // its protocol is an Agreer
+	NopProtocol // until the connection is made
+	r           *Redialer
+	p           Protocol
+	agrees      bool // its protocol is an Agreer
 }
 
 // redialedAgreer is redialed for a protocol that has something to agree on.
@@ -251,9 +252,3 @@ func (d *redialed) AttemptFailed(err *AttemptError, next []net.Addr) {
 		f.AttemptFailed(err, next)
 	}
 }
-
-// DataReceived implements Protocol; the protocol is replaced before data comes.
-func (d *redialed) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements Protocol; the protocol is replaced before that.
-func (d *redialed) ConnectionLost(error) {}

@@ -73,9 +73,10 @@ func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
 
 // client waits for the connect, and then makes way for the lowest layer.
 type client struct {
-	p      weir.Protocol
-	stack  Layer
-	agreed func(*weir.AttemptError) // nil: no one asked
+	weir.NopProtocol // until the connection is made
+	p                weir.Protocol
+	stack            Layer
+	agreed           func(*weir.AttemptError) // nil: no one asked
 }
 
 // OnAgreed implements weir.Agreer.
@@ -121,12 +122,6 @@ func (c *client) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 		f.AttemptFailed(err, next)
 	}
 }
-
-// DataReceived implements Protocol. No data comes before ConnectionMade.
-func (c *client) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements Protocol: the lowest layer was refused.
-func (c *client) ConnectionLost(error) {}
 
 // Start puts layers, the one nearest the wire first, on an open connection, and
 // above on top of them. The next byte that t reads, including any that its

@@ -57,10 +57,11 @@ func TestCrowd(t *testing.T) {
 }
 
 // counted is a protocol that only tells of its end.
-type counted struct{ over func() }
+type counted struct {
+	weir.NopProtocol
+	over func()
+}
 
-func (c *counted) ConnectionMade(weir.Transport)        {}
-func (c *counted) DataReceived(p []byte) (int, error)   { return len(p), nil }
 func (c *counted) ConnectionLost(error)                 { c.over() }
 func (c *counted) EOFReceived(int) (keep bool, e error) { return false, nil }
 
@@ -142,9 +143,15 @@ func TestInjected(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ call, errno string }{
-		{"clone", "EAGAIN"}, {"clone", "ENOMEM"}, {"clone", "EMFILE"},
-		{"clone3", "EAGAIN"}, {"pipe2", "EMFILE"}, {"socketpair", "ENFILE"},
-		{"dup3", "EMFILE"}, {"execve", "ENOMEM"}, {"execve", "E2BIG"},
+		{"clone", "EAGAIN"},
+		{"clone", "ENOMEM"},
+		{"clone", "EMFILE"},
+		{"clone3", "EAGAIN"},
+		{"pipe2", "EMFILE"},
+		{"socketpair", "ENFILE"},
+		{"dup3", "EMFILE"},
+		{"execve", "ENOMEM"},
+		{"execve", "E2BIG"},
 	} {
 		for _, when := range []string{"1", "2", "3"} {
 			t.Run(c.call+"/"+c.errno+"/"+when, func(t *testing.T) {

@@ -329,7 +329,7 @@ func (s *side) flow() {
 func (s *side) ConnectionMade(t weir.Transport) {
 	if s.state != waiting {
 		// The relay ended while this was being connected.
-		t.SetProtocol(refused{})
+		t.SetProtocol(weir.NopProtocol{})
 		t.Abort()
 		return
 	}
@@ -349,13 +349,6 @@ func (s *side) ConnectionMade(t weir.Transport) {
 		}
 	}
 }
-
-// refused is the protocol of a connection that was made too late.
-type refused struct{}
-
-func (refused) ConnectionMade(weir.Transport)            {}
-func (refused) DataReceived(p []byte) (n int, err error) { return len(p), nil }
-func (refused) ConnectionLost(error)                     {}
 
 // ConnectFailed implements weir.ConnectFailer.
 func (s *side) ConnectFailed(err *weir.ConnectError) {

@@ -169,6 +169,7 @@ func timedOut(e *address.Endpoint) *weir.ConnectError {
 
 // probe is a connection that only shows that connecting works.
 type probe struct {
+	weir.NopProtocol
 	done func(error)
 	over bool
 }
@@ -185,12 +186,6 @@ func (p *probe) ConnectionMade(t weir.Transport) {
 	p.end(nil)
 	_ = t.Close() // always nil
 }
-
-// DataReceived implements weir.Protocol.
-func (p *probe) DataReceived(b []byte) (int, error) { return len(b), nil }
-
-// ConnectionLost implements weir.Protocol.
-func (p *probe) ConnectionLost(error) {}
 
 // ConnectFailed implements weir.ConnectFailer.
 func (p *probe) ConnectFailed(err *weir.ConnectError) { p.end(err) }

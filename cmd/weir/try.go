@@ -20,6 +20,7 @@ const tryTime = 2 * time.Second
 // No target is given up for being slow, and none holds up the next one,
 // whatever it waits for: an answer, a handshake, a name, or its retry=.
 type try struct {
+	weir.NopProtocol
 	s      *session
 	target *target
 	lease  *balance.Lease
@@ -94,12 +95,6 @@ func (y *try) ConnectionMade(t weir.Transport) {
 	t.SetProtocol(p)
 	p.ConnectionMade(t)
 }
-
-// DataReceived implements weir.Protocol; it cannot be called.
-func (y *try) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements weir.Protocol; it cannot be called.
-func (y *try) ConnectionLost(error) {}
 
 // ConnectFailed implements weir.ConnectFailer.
 func (y *try) ConnectFailed(err *weir.ConnectError) {

@@ -18,18 +18,13 @@ const (
 // calls again while there are more, and stops doing so by itself while the
 // client does not read its replies.
 type conn struct {
+	weir.NopProtocol
 	store *store
 	t     weir.Transport
 	req   request
 	held  []byte // an unfinished command
 	out   []byte // the reply being made
 }
-
-// ConnectionMade implements weir.Protocol.
-func (c *conn) ConnectionMade(weir.Transport) {}
-
-// ConnectionLost implements weir.Protocol.
-func (c *conn) ConnectionLost(error) {}
 
 // DataReceived implements weir.Protocol.
 func (c *conn) DataReceived(p []byte) (n int, err error) {

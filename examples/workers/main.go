@@ -131,7 +131,10 @@ func (a *acceptor) end() {
 }
 
 // guest is the protocol of a connection that has just been accepted.
-type guest struct{ a *acceptor }
+type guest struct {
+	weir.NopProtocol
+	a *acceptor
+}
 
 func (g *guest) ConnectionMade(t weir.Transport) {
 	d, _ := weir.As[weir.Detacher](t)
@@ -142,8 +145,6 @@ func (g *guest) ConnectionMade(t weir.Transport) {
 	}
 	g.a.pass(fd)
 }
-func (g *guest) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (g *guest) ConnectionLost(error)               {}
 
 // worker is the accepting process's end of the socket to a worker.
 type worker struct {
@@ -194,6 +195,7 @@ func work() error {
 
 // taker is a worker's end of its socket.
 type taker struct {
+	weir.NopProtocol
 	t    weir.Transport
 	open int
 	end  bool
@@ -214,9 +216,6 @@ func (k *taker) DescriptorsReceived(fds []int, err error) {
 		}
 	}
 }
-
-// DataReceived gets the byte that each descriptor came with.
-func (k *taker) DataReceived(p []byte) (int, error) { return len(p), nil }
 
 // EOFReceived comes when the accepting process ends, in whatever way.
 func (k *taker) EOFReceived(int) (bool, error) {
@@ -242,11 +241,10 @@ func (k *taker) over() {
 
 // client answers one request.
 type client struct {
+	weir.NopProtocol
 	k *taker
 	t weir.Transport
 }
-
-func (c *client) ConnectionMade(weir.Transport) {}
 
 func (c *client) DataReceived(p []byte) (int, error) {
 	end := bytes.Index(p, []byte("\r\n\r\n"))

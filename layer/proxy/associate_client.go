@@ -179,8 +179,9 @@ func (a *Association) trouble(err error) {
 
 // associationEnd is the protocol of the connection to the proxy.
 type associationEnd struct {
-	a     *Association
-	proxy net.Addr
+	weir.NopProtocol // the proxy has nothing to say there
+	a                *Association
+	proxy            net.Addr
 }
 
 // ConnectionMade implements weir.Protocol.
@@ -194,9 +195,6 @@ func (p *associationEnd) ConnectionMade(t weir.Transport) {
 		p.a.end(err)
 	}
 }
-
-// DataReceived implements weir.Protocol: the proxy has nothing to say there.
-func (p *associationEnd) DataReceived(b []byte) (int, error) { return len(b), nil }
 
 // ConnectionLost implements weir.Protocol: it ends the association.
 func (p *associationEnd) ConnectionLost(err error) {

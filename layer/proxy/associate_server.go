@@ -61,15 +61,16 @@ func (d *Dialer) Associate(t weir.Transport, r *Request) weir.Protocol {
 
 // association is the protocol of a client's connection with an association.
 type association struct {
-	d        *Dialer
-	loop     *weir.Loop
-	t        weir.Transport
-	r        *Request
-	rules    Access
-	resolver weir.Resolver
-	began    time.Time
-	over     bool
-	made     bool // the client was told
+	weir.NopProtocol // the client has nothing to say there
+	d                *Dialer
+	loop             *weir.Loop
+	t                weir.Transport
+	r                *Request
+	rules            Access
+	resolver         weir.Resolver
+	began            time.Time
+	over             bool
+	made             bool // the client was told
 
 	in     *weir.PacketEndpoint
 	client netip.AddrPort // port 0: not known yet
@@ -140,9 +141,6 @@ func (a *association) refuse(err error) {
 		a.d.Failed(a.r, err)
 	}
 }
-
-// DataReceived implements weir.Protocol: the client has nothing to say there.
-func (a *association) DataReceived(p []byte) (int, error) { return len(p), nil }
 
 // ConnectionLost implements weir.Protocol.
 func (a *association) ConnectionLost(error) { a.end() }

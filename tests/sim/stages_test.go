@@ -140,12 +140,12 @@ func (s *stageRun) answerName(query []byte, stream bool) [][]byte {
 
 // nameStream is the name server over TCP.
 type nameStream struct {
+	weir.NopProtocol
 	s *stageRun
 	t weir.Transport
 }
 
 func (p *nameStream) ConnectionMade(t weir.Transport) { p.t = t }
-func (p *nameStream) ConnectionLost(error)            {}
 func (p *nameStream) DataReceived(b []byte) (int, error) {
 	if len(b) < 2 || len(b) < 2+int(b[0])<<8+int(b[1]) {
 		return 0, nil
