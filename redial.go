@@ -210,13 +210,21 @@ type redialed struct {
 	agrees      bool // its protocol is an Agreer
 }
 
+var (
+	_ Protocol           = (*redialed)(nil)
+	_ ConnectFailer      = (*redialed)(nil)
+	_ MaybeConnectFailer = (*redialed)(nil)
+	_ AttemptFailer      = (*redialed)(nil)
+)
+
 // redialedAgreer is redialed for a protocol that has something to agree on.
 type redialedAgreer struct {
 	*redialed
 	a Agreer
 }
 
-// OnAgreed implements Agreer.
+var _ Agreer = (*redialedAgreer)(nil)
+
 func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
 	d.a.OnAgreed(func(err *AttemptError) {
 		d.r.stop = nil
@@ -224,7 +232,6 @@ func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
 	})
 }
 
-// ConnectionMade implements Protocol.
 func (d *redialed) ConnectionMade(t Transport) {
 	d.r.made = d.r.loop.Now()
 	if !d.agrees {
@@ -234,7 +241,6 @@ func (d *redialed) ConnectionMade(t Transport) {
 	d.p.ConnectionMade(t)
 }
 
-// ConnectFailed implements ConnectFailer.
 func (d *redialed) ConnectFailed(err *ConnectError) {
 	d.r.stop = nil
 	err.Attempt = d.r.attempt
@@ -243,10 +249,8 @@ func (d *redialed) ConnectFailed(err *ConnectError) {
 	}
 }
 
-// TakesConnectFailed implements MaybeConnectFailer.
 func (d *redialed) TakesConnectFailed() bool { return TakesConnectFailed(d.p) }
 
-// AttemptFailed implements AttemptFailer.
 func (d *redialed) AttemptFailed(err *AttemptError, next []net.Addr) {
 	if f, ok := d.p.(AttemptFailer); ok {
 		f.AttemptFailed(err, next)

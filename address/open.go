@@ -342,7 +342,12 @@ type attempt struct {
 	c *Connecting
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*attempt)(nil)
+	_ weir.AttemptFailer = (*attempt)(nil)
+	_ weir.ConnectFailer = (*attempt)(nil)
+)
+
 func (a *attempt) ConnectionMade(t weir.Transport) {
 	if a.c.over {
 		t.SetProtocol(weir.NopProtocol{}) // it was made too late
@@ -354,14 +359,12 @@ func (a *attempt) ConnectionMade(t weir.Transport) {
 	a.c.proto.ConnectionMade(t)
 }
 
-// AttemptFailed implements weir.AttemptFailer.
 func (a *attempt) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 	if f, ok := a.c.proto.(weir.AttemptFailer); ok && !a.c.over {
 		f.AttemptFailed(err, next)
 	}
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (a *attempt) ConnectFailed(err *weir.ConnectError) {
 	c := a.c
 	if c.over {

@@ -195,10 +195,10 @@ func serverCode(err *Error) dnsmessage.RCode {
 // serverPackets is a Server as the protocol of its UDP endpoint.
 type serverPackets Server
 
-// EndpointMade implements weir.PacketProtocol.
+var _ weir.PacketProtocol = (*serverPackets)(nil)
+
 func (s *serverPackets) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (s *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 	if s.closed {
 		return
@@ -210,7 +210,6 @@ func (s *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 	})
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (s *serverPackets) EndpointLost(err error) {
 	if !s.closed && s.udp != nil && s.c.Lost != nil {
 		s.c.Lost(err)
@@ -239,7 +238,12 @@ type serverConn struct {
 	paused bool
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol    = (*serverConn)(nil)
+	_ weir.WritePauser = (*serverConn)(nil)
+	_ weir.EOFReceiver = (*serverConn)(nil)
+)
+
 func (c *serverConn) ConnectionMade(t weir.Transport) {
 	c.t, c.open = t, map[int]func(){}
 	if a, ok := t.RemoteAddr().(*net.TCPAddr); ok {
@@ -248,7 +252,6 @@ func (c *serverConn) ConnectionMade(t weir.Transport) {
 	c.idle = t.Loop().After(serverIdle, t.Abort)
 }
 
-// DataReceived implements weir.Protocol.
 func (c *serverConn) DataReceived(p []byte) (int, error) {
 	used := 0
 	for !c.paused && len(p)-used >= 2 {
@@ -299,19 +302,15 @@ func (c *serverConn) settle() {
 	}
 }
 
-// PauseWriting implements weir.WritePauser.
 func (c *serverConn) PauseWriting() { c.full = true; c.settle() }
 
-// ResumeWriting implements weir.WritePauser.
 func (c *serverConn) ResumeWriting() { c.full = false; c.settle() }
 
-// EOFReceived implements weir.EOFReceiver.
 func (c *serverConn) EOFReceived(int) (bool, error) {
 	c.ended = true
 	return len(c.open) > 0, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (c *serverConn) ConnectionLost(error) {
 	c.idle.Stop()
 	for _, id := range slices.Sorted(maps.Keys(c.open)) { // in their order

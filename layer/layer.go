@@ -79,10 +79,16 @@ type client struct {
 	agreed           func(*weir.AttemptError) // nil: no one asked
 }
 
-// OnAgreed implements weir.Agreer.
+var (
+	_ weir.Agreer             = (*client)(nil)
+	_ weir.Protocol           = (*client)(nil)
+	_ weir.ConnectFailer      = (*client)(nil)
+	_ weir.MaybeConnectFailer = (*client)(nil)
+	_ weir.AttemptFailer      = (*client)(nil)
+)
+
 func (c *client) OnAgreed(f func(err *weir.AttemptError)) { c.agreed = f }
 
-// ConnectionMade implements Protocol.
 func (c *client) ConnectionMade(t weir.Transport) {
 	p := c.p
 	Start(t, Above{
@@ -106,17 +112,14 @@ func (c *client) ConnectionMade(t weir.Transport) {
 	}, c.stack)
 }
 
-// ConnectFailed implements ConnectFailer.
 func (c *client) ConnectFailed(err *weir.ConnectError) {
 	if f, ok := c.p.(weir.ConnectFailer); ok {
 		f.ConnectFailed(err)
 	}
 }
 
-// TakesConnectFailed implements weir.MaybeConnectFailer.
 func (c *client) TakesConnectFailed() bool { return weir.TakesConnectFailed(c.p) }
 
-// AttemptFailed implements weir.AttemptFailer.
 func (c *client) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 	if f, ok := c.p.(weir.AttemptFailer); ok {
 		f.AttemptFailed(err, next)

@@ -206,10 +206,11 @@ func (t *Task) leave(sc *Scope, err error) error {
 // tasksOf is the Waitable of a body that waits for the tasks at the end of its scope.
 type tasksOf Scope
 
+var _ Waitable = (*tasksOf)(nil)
+
 // Abandon implements Waitable; the wait is never cut short.
 func (sc *tasksOf) Abandon(*Task) {}
 
-// WaitingFor implements Waitable.
 func (sc *tasksOf) WaitingFor() string { return "tasks of " + sc.name }
 
 func (sc *Scope) link(c *Scope) {

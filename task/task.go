@@ -81,6 +81,11 @@ type Task struct {
 	where      []uintptr // the stack of the wait, if it is kept
 }
 
+var (
+	_ future.Job    = (*Task)(nil)
+	_ future.Waiter = (*Task)(nil)
+)
+
 // world is the state that the tasks of one root share.
 type world struct {
 	s       *future.Scheduler
@@ -202,7 +207,7 @@ func (w *world) stopIdle() {
 	w.idle = nil
 }
 
-// Run implements future.Job.
+// Run resumes the task, if it is due; the Scheduler calls it.
 func (t *Task) Run() {
 	if t.state == stateQueued {
 		t.resume()
@@ -400,7 +405,7 @@ func (t *Task) interrupt() {
 	t.Wake(future.ErrCanceled)
 }
 
-// FutureSettled implements future.Waiter.
+// FutureSettled resumes the task, if it still waits for that future.
 func (t *Task) FutureSettled(tag int) {
 	if tag == t.tag {
 		t.Resume(nil)

@@ -249,7 +249,8 @@ func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
 // simNames resolves the names of hosts.
 type simNames struct{ s *Sim }
 
-// LookupNetIP implements weir.Resolver.
+var _ weir.Resolver = simNames{}
+
 func (n simNames) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) func() {
 	var addrs []netip.Addr
 	for _, a := range n.s.world.Lookup(host) {

@@ -174,6 +174,11 @@ type probe struct {
 	over bool
 }
 
+var (
+	_ weir.Protocol      = (*probe)(nil)
+	_ weir.ConnectFailer = (*probe)(nil)
+)
+
 func (p *probe) end(err error) {
 	if !p.over {
 		p.over = true
@@ -181,11 +186,9 @@ func (p *probe) end(err error) {
 	}
 }
 
-// ConnectionMade implements weir.Protocol.
 func (p *probe) ConnectionMade(t weir.Transport) {
 	p.end(nil)
 	_ = t.Close() // always nil
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (p *probe) ConnectFailed(err *weir.ConnectError) { p.end(err) }

@@ -31,6 +31,11 @@ type try struct {
 	over   bool
 }
 
+var (
+	_ weir.Protocol      = (*try)(nil)
+	_ weir.ConnectFailer = (*try)(nil)
+)
+
 // try begins to connect to the target of a lease.
 func (s *session) try(l *balance.Lease) {
 	y := &try{s: s, target: s.app.pick.bs[l.Target()], lease: l}
@@ -82,7 +87,6 @@ func (y *try) giveUp(beaten bool) {
 	y.lease.Failed(err)
 }
 
-// ConnectionMade implements weir.Protocol.
 func (y *try) ConnectionMade(t weir.Transport) {
 	s := y.s
 	y.over = true
@@ -96,7 +100,6 @@ func (y *try) ConnectionMade(t weir.Transport) {
 	p.ConnectionMade(t)
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (y *try) ConnectFailed(err *weir.ConnectError) {
 	if y.over {
 		return

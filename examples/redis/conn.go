@@ -26,7 +26,8 @@ type conn struct {
 	out   []byte // the reply being made
 }
 
-// DataReceived implements weir.Protocol.
+var _ weir.Protocol = (*conn)(nil)
+
 func (c *conn) DataReceived(p []byte) (n int, err error) {
 	had := len(c.held)
 	b := p

@@ -201,9 +201,10 @@ type taker struct {
 	end  bool
 }
 
+var _ weir.DescriptorReceiver = (*taker)(nil)
+
 func (k *taker) ConnectionMade(t weir.Transport) { k.t = t }
 
-// DescriptorsReceived implements weir.DescriptorReceiver.
 func (k *taker) DescriptorsReceived(fds []int, err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "worker:", err) // those that did not come were closed

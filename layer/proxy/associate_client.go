@@ -184,7 +184,11 @@ type associationEnd struct {
 	proxy            net.Addr
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*associationEnd)(nil)
+	_ weir.ConnectFailer = (*associationEnd)(nil)
+)
+
 func (p *associationEnd) ConnectionMade(t weir.Transport) {
 	p.a.t = t
 	if p.a.over {
@@ -204,13 +208,16 @@ func (p *associationEnd) ConnectionLost(err error) {
 	p.a.end(err)
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (p *associationEnd) ConnectFailed(err *weir.ConnectError) { p.a.end(err) }
 
 // associationUp is the protocol of the endpoint that sends to the proxy.
 type associationUp Association
 
-// EndpointMade implements weir.PacketProtocol.
+var (
+	_ weir.PacketProtocol = (*associationUp)(nil)
+	_ weir.PacketFailer   = (*associationUp)(nil)
+)
+
 func (a *associationUp) EndpointMade(*weir.PacketEndpoint) {}
 
 // PacketReceived implements weir.PacketProtocol. What does not come from the proxy, or
@@ -229,10 +236,8 @@ func (a *associationUp) PacketReceived(p []byte, from weir.PacketAddr) {
 	a.c.Received(data, source)
 }
 
-// PacketFailed implements weir.PacketFailer.
 func (a *associationUp) PacketFailed(err error, _ weir.PacketAddr) { (*Association)(a).trouble(err) }
 
-// EndpointLost implements weir.PacketProtocol.
 func (a *associationUp) EndpointLost(err error) {
 	if !a.over {
 		(*Association)(a).end(err)

@@ -85,6 +85,8 @@ type association struct {
 	count   AssociationCount
 }
 
+var _ weir.Protocol = (*association)(nil)
+
 type knownName struct {
 	addr netip.Addr
 	at   time.Time
@@ -102,7 +104,6 @@ type heldDatagram struct {
 	data []byte
 }
 
-// ConnectionMade implements weir.Protocol.
 func (a *association) ConnectionMade(weir.Transport) {
 	local, ok := addrPortOf(a.t.LocalAddr())
 	remote, ok2 := addrPortOf(a.t.RemoteAddr())
@@ -142,7 +143,6 @@ func (a *association) refuse(err error) {
 	}
 }
 
-// ConnectionLost implements weir.Protocol.
 func (a *association) ConnectionLost(error) { a.end() }
 
 // end ends the association, and hears no more.
@@ -295,15 +295,14 @@ func (a *association) found(n *pendingName, all []netip.Addr) {
 // associationIn is the protocol of the endpoint that the client sends to.
 type associationIn association
 
-// EndpointMade implements weir.PacketProtocol.
+var _ weir.PacketProtocol = (*associationIn)(nil)
+
 func (a *associationIn) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (a *associationIn) PacketReceived(p []byte, from weir.PacketAddr) {
 	(*association)(a).fromClient(p, from.IP)
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (a *associationIn) EndpointLost(err error) {
 	if !a.over {
 		(*association)(a).end()
@@ -314,10 +313,10 @@ func (a *associationIn) EndpointLost(err error) {
 // associationOut is the protocol of the endpoints that send to destinations.
 type associationOut association
 
-// EndpointMade implements weir.PacketProtocol.
+var _ weir.PacketProtocol = (*associationOut)(nil)
+
 func (a *associationOut) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
 	if _, ok := a.hosts[from.IP]; !ok || a.over {
 		a.count.Refused++
@@ -332,7 +331,6 @@ func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
 	a.count.BytesBack += int64(len(p))
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (a *associationOut) EndpointLost(error) {
 	if !a.over {
 		(*association)(a).end()

@@ -106,7 +106,8 @@ type heading struct {
 	above  layer.Above
 }
 
-// ConnectionMade implements weir.Protocol.
+var _ weir.Protocol = (*heading)(nil)
+
 func (h *heading) ConnectionMade(t weir.Transport) {
 	_, _ = t.Write(h.header) // if it is lost, the protocol above is told why
 	above := h.above

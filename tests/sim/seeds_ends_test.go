@@ -199,13 +199,14 @@ type exit struct {
 	bare bool // the end left without a close_notify
 }
 
+var _ weir.Carrier = (*exit)(nil)
+
 // leave ends the stream in a way that TLS never would.
 func (x *exit) leave() {
 	x.bare = true
 	_ = x.Below().WriteEOF()
 }
 
-// Write implements weir.Carrier.
 func (x *exit) Write(bufs [][]byte) (n int, err error) {
 	if !x.deaf && !x.bare {
 		return x.Base.Write(bufs)
@@ -216,7 +217,6 @@ func (x *exit) Write(bufs [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// CloseWrite implements weir.Carrier.
 func (x *exit) CloseWrite() error {
 	if x.deaf || x.bare {
 		return nil
