@@ -111,10 +111,6 @@ func newSim(tb testing.TB, seed uint64, opts []SimOption, last bool) *Sim {
 	return s
 }
 
-// World is the backend of the world, for tests inside this module. Everything
-// that a test of an application needs is a method of Sim or SimHost.
-func (s *Sim) World() *sim.World { return s.world }
-
 // Seed is the seed that the world was made with.
 func (s *Sim) Seed() uint64 { return s.seed }
 
@@ -204,9 +200,6 @@ func (s *Sim) Host(name string, addrs ...netip.Addr) *SimHost {
 	s.hosts = append(s.hosts, h)
 	return h
 }
-
-// Host is the machine in the world's backend, for tests inside this module.
-func (h *SimHost) Host() *sim.Host { return h.host }
 
 // Addr is the host's first address with a port.
 func (h *SimHost) Addr(port uint16) string {

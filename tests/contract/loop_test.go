@@ -666,7 +666,7 @@ func TestTimers(t *testing.T) {
 		rep := l.NewTimer(func() {
 			at = append(at, l.Now().Sub(start))
 			if len(at) == 2 {
-				s.World().Stall(35 * time.Millisecond)
+				s.Stall(35 * time.Millisecond)
 			}
 		})
 		rep.Repeat(10 * time.Millisecond)

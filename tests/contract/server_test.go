@@ -203,13 +203,13 @@ func TestAcceptShortage(t *testing.T) {
 			short := true
 			fail := func() {
 				if short {
-					server.Host().Fail(weirtest.AcceptCall, 1, errno)
+					server.Fail(weirtest.AcceptCall, 1, errno)
 				}
 			}
-			calls := s.World().Calls(weirtest.AcceptCall)
+			calls := s.Calls(weirtest.AcceptCall)
 			fail()
 			s.OnStep(func() {
-				if now := s.World().Calls(weirtest.AcceptCall); now != calls {
+				if now := s.Calls(weirtest.AcceptCall); now != calls {
 					calls = now
 					fail()
 				}
@@ -256,7 +256,7 @@ func TestAcceptShortage(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			server.Host().Fail(weirtest.AcceptCall, 1, errno)
+			server.Fail(weirtest.AcceptCall, 1, errno)
 			client.Loop().Connect("tcp", "server:7000", &lastWords{lost: func(error) {}})
 			s.Until("the connection", func() bool { return made == 1 })
 			if s.Now() > 50*time.Millisecond {
