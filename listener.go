@@ -479,7 +479,7 @@ func oneConnection(err error) bool {
 // ListenAndServe makes a loop, listens and runs until the loop fails. A small server
 // needs nothing else.
 func ListenAndServe(netw, address string, f Factory, opts ...Option) error {
-	l, err := New()
+	l, err := NewLoop()
 	if err != nil {
 		return err
 	}

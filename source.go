@@ -111,7 +111,7 @@ type Watch struct {
 // while it holds. The descriptor stays the caller's: it must be non-blocking, and
 // Remove must come before its close. A second watch on one descriptor is
 // ErrSourceRegistered, and the first stays. If the descriptor is closed behind the
-// loop's back, fn gets Failed and the watch ends.
+// loop's back, fn gets EventError and the watch ends.
 func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if err := l.check("Watch"); err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (o *watched) OpDone(c *backend.Completion) {
 		w.forget()
 		w.letGo()
 		w.loop.report(sysError("watch", c.Err))
-		w.call(Failed)
+		w.call(EventError)
 		return
 	}
 	if c.Err == nil && c.N != 0 {

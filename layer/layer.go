@@ -80,14 +80,14 @@ type client struct {
 }
 
 var (
-	_ weir.Agreer             = (*client)(nil)
+	_ weir.Handshaker         = (*client)(nil)
 	_ weir.Protocol           = (*client)(nil)
 	_ weir.ConnectFailer      = (*client)(nil)
 	_ weir.MaybeConnectFailer = (*client)(nil)
 	_ weir.AttemptFailer      = (*client)(nil)
 )
 
-func (c *client) OnAgreed(f func(err *weir.AttemptError)) { c.agreed = f }
+func (c *client) OnHandshake(f func(err *weir.AttemptError)) { c.agreed = f }
 
 func (c *client) ConnectionMade(t weir.Transport) {
 	p := c.p

@@ -28,7 +28,7 @@ func (s *sorter) ConnectionMade(t weir.Transport) {
 func (s *sorter) DataReceived(p []byte) (int, error) { return s.out.Write(p) }
 
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

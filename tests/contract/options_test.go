@@ -84,7 +84,7 @@ func TestOptionRanges(t *testing.T) {
 		turns(t, l, "the connect has ended", func() bool { return p.ended > 0 })
 		check("Connect", p.err)
 	}
-	if _, err := weir.New(weir.WithDebug(-1)); err == nil || !strings.Contains(err.Error(), "WithDebug") {
+	if _, err := weir.NewLoop(weir.WithDebug(-1)); err == nil || !strings.Contains(err.Error(), "WithDebug") {
 		t.Errorf("WithDebug(-1): %v", err)
 	}
 }

@@ -82,7 +82,7 @@ func (c *counted) make(weir.Transport) weir.Protocol {
 }
 
 func receive() error {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func send(network string) error {
 	if network == "tcp" {
 		return sendTCP()
 	}
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}
