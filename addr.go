@@ -38,15 +38,15 @@ type FileAddr struct {
 	Name string // such as "stdin" or "fd 3"
 }
 
-// Network implements net.Addr.
+var _ net.Addr = (*FileAddr)(nil)
+
+// Network is the kind of stream: "pipe", "tty", "conn".
 func (a *FileAddr) Network() string { return a.Net }
 
 func (a *FileAddr) String() string { return a.Name }
 
-// LocalAddr implements Transport.
 func (s *stream) LocalAddr() net.Addr { return s.lower.addr(false) }
 
-// RemoteAddr implements Transport.
 func (s *stream) RemoteAddr() net.Addr { return s.lower.addr(true) }
 
 // unmap turns an IPv4 address that came through an IPv6 socket back into a plain one.

@@ -181,7 +181,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: err}
 	}
 	ln := &Listener{loop: l, h: h, net: networkOf(&d), config: c, factory: f}
-	ln.op.Owner = ln
+	ln.op.Owner = (*accepting)(ln)
 	if ln.addr, err = l.be.Name(h, false); err != nil {
 		l.shutHandle(h, backend.Forget)
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: sysError("getsockname", err)}

@@ -7,6 +7,7 @@ import (
 )
 
 type pinger struct {
+	weir.NopProtocol
 	n, max int
 	t      weir.Transport
 	msg    [64]byte
@@ -23,7 +24,6 @@ func (p *pinger) DataReceived(b []byte) (int, error) {
 	p.t.Write(b)
 	return len(b), nil
 }
-func (p *pinger) ConnectionLost(error) {}
 
 func BenchmarkEcho(b *testing.B) {
 	l, err := weir.NewLoop()

@@ -24,6 +24,8 @@ type carried struct {
 	isGone               bool // it is closed
 }
 
+var _ lower = (*carried)(nil)
+
 // newCarried makes a stream whose bytes c moves. It has the bounds of the stream below,
 // unless the options set others.
 func newCarried(l *Loop, c Carrier, cfg *connConfig) *carried {
@@ -89,7 +91,6 @@ func (k *carried) memory() []byte {
 	return k.buf
 }
 
-// flush implements lower.
 func (k *carried) flush() {
 	for k.out != nil && k.out.n > 0 && k.phase != phaseBroken && k.phase < phaseLost && !k.full && !k.isGone && !k.isWriting {
 		o, had := k.out, k.out.n // Write may add more
@@ -121,7 +122,6 @@ func (k *carried) flush() {
 	}
 }
 
-// write implements lower.
 func (k *carried) write(p []byte) int {
 	if k.full || k.isGone || k.isWriting || k.one[0] != nil {
 		return 0
@@ -151,10 +151,8 @@ func (k *carried) callWrite(bufs [][]byte) (n int, err error) {
 	return k.carrier.Write(bufs)
 }
 
-// canCloseWrite implements lower.
 func (k *carried) canCloseWrite() bool { return k.carrier.CanCloseWrite() }
 
-// closeWrite implements lower.
 func (k *carried) closeWrite() bool {
 	if !k.isGone {
 		k.callCloseWrite()
@@ -243,7 +241,6 @@ func (k *carried) call(where string, f func()) {
 	f()
 }
 
-// count implements lower.
 func (k *carried) count(what measure) int {
 	if what == bytesHeld {
 		return k.heldBelow()

@@ -68,6 +68,13 @@ type Unsender interface {
 
 // Feed is the carrier's side of the transport that it carries. Its methods belong to
 // the loop's goroutine.
+//
+// Four of them tell of an end, each of a different one:
+//
+//	End          the peer's direction is over; what was delivered is offered first
+//	WriteFailed  our direction is over; what the peer sent is still delivered
+//	Fail         both are over, and nothing more is offered
+//	Closed       the carrier itself is closed: asked to by Close, or by itself
 type Feed struct{ k *carried }
 
 // Transport is the transport that is carried. It can still be read after the end.

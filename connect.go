@@ -70,6 +70,8 @@ type attempt struct {
 	how   backend.How
 }
 
+var _ backend.Owner = (*attempt)(nil)
+
 // Connect connects p to an address, named as net.Dial names them: "tcp", "tcp4" or
 // "tcp6" with "host:port", "unix" with a path or "@name". The protocol exists first: it
 // gets ConnectionMade, or ConnectFailed if it is a ConnectFailer, never from inside
@@ -349,7 +351,6 @@ func (c *Connector) start(addr backend.Addr) bool {
 	return !a.over
 }
 
-// OpDone implements backend.Owner.
 func (a *attempt) OpDone(c *backend.Completion) {
 	if a.over {
 		a.shut()

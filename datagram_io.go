@@ -31,6 +31,8 @@ type packetReader struct {
 	}
 }
 
+var _ backend.Owner = (*packetReader)(nil)
+
 // heldPacket is a datagram that came while reading was paused.
 type heldPacket struct {
 	data      []byte
@@ -57,7 +59,6 @@ func (r *packetReader) arm() {
 	}
 }
 
-// OpDone implements backend.Owner.
 func (r *packetReader) OpDone(c *backend.Completion) {
 	r.take(c)
 	switch {
@@ -193,6 +194,8 @@ type packetWriter struct {
 	flushing Call
 	failures []packetFailure // that SendTo found out about others
 }
+
+var _ backend.Owner = (*packetWriter)(nil)
 
 // packetFailure is a datagram that could not be sent.
 type packetFailure struct {
@@ -467,7 +470,6 @@ func (w *packetWriter) drop() {
 	w.queue, w.head, w.bytes, w.held, w.failures = nil, 0, 0, false, nil
 }
 
-// OpDone implements backend.Owner.
 func (w *packetWriter) OpDone(c *backend.Completion) {
 	if w.e.lost {
 		return

@@ -133,8 +133,8 @@ func describe(who any) string {
 		return "callback " + funcName(w.fn)
 	case *Timer:
 		return "timer " + funcName(w.fn)
-	case *Listener:
-		return "accepting on " + w.Addr().String()
+	case *accepting:
+		return "accepting on " + (*Listener)(w).Addr().String()
 	case *packetReader:
 		return w.e.describe()
 	case *packetWriter:
@@ -145,7 +145,7 @@ func describe(who any) string {
 		return "splice from " + w.src.name() + " to " + w.dst.name()
 	case *lingerer:
 		return "ending a connection that was closed"
-	case *Watch:
+	case *watched:
 		return "watch of descriptor " + itoa(w.fd)
 	}
 	return fmt.Sprintf("%T", who)

@@ -23,7 +23,8 @@
 //
 // is an echo. Optional interfaces tell a protocol more (the peer's end of stream, when
 // it writes too much, when everything was sent): [EOFReceiver], [WritePauser],
-// [Drainer], [BufferedProtocol], [ConnectFailer].
+// [Drainer], [BufferedProtocol], [ConnectFailer]. A type that needs only some of the
+// three methods embeds [NopProtocol].
 //
 // # Datagrams
 //

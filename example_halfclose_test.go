@@ -8,13 +8,13 @@ import (
 
 // counter waits until the peer has said everything and answers with how much that was.
 type counter struct {
+	weir.NopProtocol
 	t     weir.Transport
 	bytes int
 }
 
 func (c *counter) ConnectionMade(t weir.Transport)    { c.t = t }
 func (c *counter) DataReceived(p []byte) (int, error) { c.bytes += len(p); return len(p), nil }
-func (c *counter) ConnectionLost(error)               {}
 
 func (c *counter) EOFReceived(int) (keepOpen bool, err error) {
 	fmt.Fprintf(c.t, "%d bytes\n", c.bytes)

@@ -12,6 +12,7 @@ import (
 // adder answers each line, a number, with the sum so far. It keeps no buffer of its
 // own: whatever it does not use is offered again.
 type adder struct {
+	weir.NopProtocol
 	t   weir.Transport
 	sum int
 }
@@ -31,8 +32,6 @@ func (a *adder) DataReceived(p []byte) (int, error) {
 	fmt.Fprintln(a.t, a.sum)
 	return len(line) + 1, nil // the next line is offered at once
 }
-
-func (a *adder) ConnectionLost(err error) {}
 
 // A line protocol written by hand. Package frame has one ready-made, which the client
 // here uses.

@@ -38,11 +38,10 @@ func (teller) ConnectionMade(t weir.Transport) {
 
 // listener prints everything it was told, once there is no more.
 type listener struct {
+	weir.NopProtocol
 	l    *weir.Loop
 	told []byte
 }
-
-func (h *listener) ConnectionMade(weir.Transport) {}
 
 func (h *listener) DataReceived(p []byte) (int, error) {
 	h.told = append(h.told, p...)

@@ -52,7 +52,6 @@ func lastByte(p []byte) *byte {
 	return &p[:cap(p)][cap(p)-1]
 }
 
-// Forward implements Forwarder.
 func (s *stream) Forward(p []byte) (int, error) {
 	if err := s.writable("Forward"); err != nil {
 		return 0, err

@@ -35,6 +35,8 @@ type lingerer struct {
 	at     int           // in the loop's bag
 }
 
+var _ backend.Owner = (*lingerer)(nil)
+
 // linger takes over h, whose write buffer is empty and from which nothing reads.
 func linger(l *Loop, h backend.Handle, ended bool) {
 	if !ended {
@@ -99,7 +101,6 @@ func (g *lingerer) next() {
 	}
 }
 
-// OpDone implements backend.Owner.
 func (g *lingerer) OpDone(c *backend.Completion) {
 	switch {
 	case g.ending || c.Err != nil && c.Err != backend.ErrAgain:

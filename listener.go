@@ -129,7 +129,7 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 		return nil, err
 	}
 	ln := &Listener{loop: l, h: h, config: c}
-	ln.op.Owner = ln
+	ln.op.Owner = (*accepting)(ln)
 	if spec.Family == backend.Unix {
 		ln.net = netUnix
 	}
@@ -379,12 +379,19 @@ func (ln *Listener) accept() {
 		ln.op.Flags = 0
 	}
 	if c, ok := ln.loop.submit(&ln.op); ok {
-		ln.OpDone(&c)
+		ln.acceptDone(&c)
 	}
 }
 
-// OpDone implements backend.Owner.
-func (ln *Listener) OpDone(c *backend.Completion) {
+// accepting is a Listener as the backend sees it.
+type accepting Listener
+
+var _ backend.Owner = (*accepting)(nil)
+
+func (a *accepting) OpDone(c *backend.Completion) { (*Listener)(a).acceptDone(c) }
+
+// acceptDone handles the result of an accept.
+func (ln *Listener) acceptDone(c *backend.Completion) {
 	switch {
 	case c.Err == nil && (ln.closed && !ln.draining || ln.paused && ln.gone):
 		// The listener was closed or paused between the accept and now: no one will serve

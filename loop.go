@@ -80,14 +80,14 @@ type Loop struct {
 	failing   bool          // inside a ConnectFailed with ErrLoopClosed
 	locked    uint64        // the thread that Turn keeps its goroutine locked to; 0: none
 	held      bool          // the goroutine is locked to its thread for the call in progress
-	readied   bool          // see Readied
+	readied   bool          // see inner.Loop
 	ending    *ending       // since Shutdown
 	ended     chan struct{} // closed when that is over, or by Close
 	told      bool          // ended has been closed
 	closed    chan struct{} // closed by Close
 	away      int           // connections that listeners here placed on other loops
 	flush     time.Duration // see WithFlushTime
-	thread    uint64        // see Thread
+	thread    uint64        // that the loop's goroutine is locked to; 0: none
 }
 
 // The states of a Loop.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/choice"
+	"github.com/weir-io/weir/internal/inner"
 	"github.com/weir-io/weir/internal/sys"
 )
 
@@ -46,12 +47,6 @@ func (l *Loop) PollFD() int {
 	}
 	return l.caps.PollFD
 }
-
-// Readied tells the loop that a callback made a goroutine ready to run, so that the
-// loop lets goroutines run before it next waits. The runtime does not notice at once
-// that a loop sleeps in the kernel; until it does, a goroutine that was made ready on
-// the loop's processor would have to wait.
-func (l *Loop) Readied() { l.readied = true }
 
 // BackendInfo says which backend serves a loop.
 type BackendInfo struct {
@@ -138,15 +133,27 @@ func (l *Loop) Guest(post func(turn func())) (stop func(), err error) {
 // locked; so code that resumes a coroutine asks first, and the loop locks once, never
 // twice.
 
-// Thread identifies the thread that callbacks run on now: equal values mean the same
-// thread. It is 0 if the loop's goroutine is not locked to a thread, and while the loop
-// does not run.
-func (l *Loop) Thread() uint64 { return l.thread }
+// innerLoop is a Loop as packages task and netconn see it.
+type innerLoop Loop
 
-// Switched tells debug mode that the calling goroutine is the loop's from now on: the
-// loop has switched to a coroutine that runs the named task, or back, with "". Without
-// debug mode it does nothing.
-func (l *Loop) Switched(task string) {
+var _ inner.Loop = (*innerLoop)(nil)
+
+func init() {
+	inner.Provide(func(loop any) inner.Loop {
+		if l, ok := loop.(interface{ itself() *Loop }); ok {
+			return (*innerLoop)(l.itself())
+		}
+		return nil
+	})
+}
+
+// itself finds the loop in a value of another package that embeds it.
+func (l *Loop) itself() *Loop { return l }
+
+func (l *innerLoop) Thread() uint64 { return l.thread }
+func (l *innerLoop) Readied()       { l.readied = true }
+
+func (l *innerLoop) Switched(task string) {
 	if l.debug != nil && l.debug.owner.Load() != 0 {
 		l.debug.enter()
 		l.debug.switched(task)

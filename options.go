@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/weir-io/weir/driver"
 	"github.com/weir-io/weir/internal/backend"
 )
 
@@ -32,7 +33,7 @@ func WithBackendName(name string) LoopOption { return func(c *loopConfig) { c.na
 
 // WithBackend runs the loop on a backend that was made already. The loop owns
 // it from then on.
-func WithBackend(b backend.Backend) LoopOption { return func(c *loopConfig) { c.backend = b } }
+func WithBackend(b driver.Backend) LoopOption { return func(c *loopConfig) { c.backend = b } }
 
 // WithErrorHandler sets the function that gets failures that belong to no caller:
 // panics in callbacks, refused accepts, dropped posts. f runs on the loop's goroutine.

@@ -61,7 +61,6 @@ type passage struct {
 	fds   []int
 }
 
-// WriteDescriptors implements DescriptorWriter.
 func (s *stream) WriteDescriptors(p []byte, fds ...int) (int, error) {
 	if err := s.writable("WriteDescriptors"); err != nil {
 		return 0, err
@@ -280,7 +279,6 @@ type Detacher interface {
 
 var errLate = errors.New("weir: Detach works only inside ConnectionMade, before the first write")
 
-// Detach implements Detacher.
 func (s *stream) Detach() (int, error) {
 	if err := s.loop.check("Detach"); err != nil {
 		return -1, err
@@ -325,7 +323,6 @@ type Peered interface {
 	PeerCredentials() (Credentials, error)
 }
 
-// PeerCredentials implements Peered.
 func (s *stream) PeerCredentials() (c Credentials, err error) {
 	if err := s.loop.check("PeerCredentials"); err != nil {
 		return c, err

@@ -5,7 +5,6 @@ func (s *stream) producing() bool {
 	return s.phase < phaseLost && s.x.producer != nil
 }
 
-// RegisterProducer implements Transport.
 func (s *stream) RegisterProducer(p Producer) error {
 	if err := s.loop.check("RegisterProducer"); err != nil {
 		return err
@@ -29,7 +28,6 @@ func (s *stream) RegisterProducer(p Producer) error {
 	return nil
 }
 
-// UnregisterProducer implements Transport.
 func (s *stream) UnregisterProducer() {
 	if s.loop.check("UnregisterProducer") != nil || s.x.producer == nil {
 		return

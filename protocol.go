@@ -155,6 +155,25 @@ type AttemptFailer interface {
 	AttemptFailed(err *AttemptError, next []net.Addr)
 }
 
+// NopProtocol is a Protocol that does nothing and drops what it gets. Types that need
+// only some of the three methods embed it and write those. It has no size; a struct
+// embeds it first, since Go pads a struct that ends with a field of no size.
+//
+// On its own it is the protocol of a connection that no one wants any more, until that
+// is closed.
+type NopProtocol struct{}
+
+var _ Protocol = NopProtocol{}
+
+// ConnectionMade does nothing.
+func (NopProtocol) ConnectionMade(Transport) {}
+
+// DataReceived uses all of p and does nothing with it.
+func (NopProtocol) DataReceived(p []byte) (int, error) { return len(p), nil }
+
+// ConnectionLost does nothing.
+func (NopProtocol) ConnectionLost(error) {}
+
 // DataFunc is a Protocol that does nothing but receive: DataFunc(t.Write) is an echo,
 // and any io.Writer's Write method will do.
 type DataFunc func(p []byte) (n int, err error)

@@ -204,10 +204,18 @@ func (r *Redialer) Stop() {
 
 // redialed records how an attempt went and gives way to its protocol.
 type redialed struct {
-	r      *Redialer
-	p      Protocol
-	agrees bool // its protocol is a Handshaker
+	NopProtocol // until the connection is made
+	r           *Redialer
+	p           Protocol
+	agrees      bool // its protocol is a Handshaker
 }
+
+var (
+	_ Protocol           = (*redialed)(nil)
+	_ ConnectFailer      = (*redialed)(nil)
+	_ MaybeConnectFailer = (*redialed)(nil)
+	_ AttemptFailer      = (*redialed)(nil)
+)
 
 // redialedHandshaker is redialed for a protocol that has something to agree on.
 type redialedHandshaker struct {
@@ -215,7 +223,8 @@ type redialedHandshaker struct {
 	a Handshaker
 }
 
-// OnHandshake implements Handshaker.
+var _ Handshaker = (*redialedHandshaker)(nil)
+
 func (d *redialedHandshaker) OnHandshake(f func(err *AttemptError)) {
 	d.a.OnHandshake(func(err *AttemptError) {
 		d.r.stop = nil
@@ -223,7 +232,6 @@ func (d *redialedHandshaker) OnHandshake(f func(err *AttemptError)) {
 	})
 }
 
-// ConnectionMade implements Protocol.
 func (d *redialed) ConnectionMade(t Transport) {
 	d.r.made = d.r.loop.Now()
 	if !d.agrees {
@@ -233,7 +241,6 @@ func (d *redialed) ConnectionMade(t Transport) {
 	d.p.ConnectionMade(t)
 }
 
-// ConnectFailed implements ConnectFailer.
 func (d *redialed) ConnectFailed(err *ConnectError) {
 	d.r.stop = nil
 	err.Attempt = d.r.attempt
@@ -242,18 +249,10 @@ func (d *redialed) ConnectFailed(err *ConnectError) {
 	}
 }
 
-// TakesConnectFailed implements MaybeConnectFailer.
 func (d *redialed) TakesConnectFailed() bool { return TakesConnectFailed(d.p) }
 
-// AttemptFailed implements AttemptFailer.
 func (d *redialed) AttemptFailed(err *AttemptError, next []net.Addr) {
 	if f, ok := d.p.(AttemptFailer); ok {
 		f.AttemptFailed(err, next)
 	}
 }
-
-// DataReceived implements Protocol; the protocol is replaced before data comes.
-func (d *redialed) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements Protocol; the protocol is replaced before that.
-func (d *redialed) ConnectionLost(error) {}

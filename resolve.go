@@ -28,7 +28,8 @@ func (l *Loop) Resolver() Resolver { return l.resolver }
 // hostsResolver knows the hosts file.
 type hostsResolver struct{}
 
-// LookupNetIP implements Resolver.
+var _ Resolver = hostsResolver{}
+
 func (hostsResolver) LookupNetIP(l *Loop, network, host string, done func([]netip.Addr, error)) func() {
 	addrs, err := hosts.Lookup(network, host)
 	c := l.Soon(func() { done(addrs, err) })

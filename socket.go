@@ -32,6 +32,11 @@ type socket struct {
 	local, remote endpoint
 }
 
+var (
+	_ backend.Owner = (*socket)(nil)
+	_ lower         = (*socket)(nil)
+)
+
 // endpoint is an IP address and a port, in less memory than a netip.AddrPort. A zone
 // is in the extras.
 type endpoint struct {
@@ -66,7 +71,6 @@ func newSocket(l *Loop, rh, wh backend.Handle, n network, c *connConfig) *socket
 	return k
 }
 
-// OpDone implements backend.Owner.
 func (k *socket) OpDone(c *backend.Completion) {
 	switch {
 	case c.Op == &k.rop:
@@ -334,7 +338,6 @@ func (k *socket) drain() {
 	k.queue()
 }
 
-// write implements lower.
 func (k *socket) write(p []byte) int {
 	if k.spliceOut {
 		return 0
@@ -367,7 +370,6 @@ func (k *socket) direct(vec [][]byte) int {
 	return c.N
 }
 
-// flush implements lower.
 func (k *socket) flush() {
 	if k.out.op.Flags&backend.Quiet != 0 && k.out.op.Armed() && !k.quiet() {
 		k.out.op.Flags &^= backend.Quiet
@@ -472,7 +474,6 @@ func (k *socket) flushed() bool {
 	return ok && c.Err == nil
 }
 
-// canCloseWrite implements lower.
 func (k *socket) canCloseWrite() bool {
 	if k.wh == backend.None && k.phase < phaseShut {
 		return k.flags&fWriteEOFSent != 0
@@ -480,7 +481,6 @@ func (k *socket) canCloseWrite() bool {
 	return k.net != netTTY
 }
 
-// closeWrite implements lower.
 func (k *socket) closeWrite() bool {
 	if k.spliceOut || !k.leavePair() || !k.flushed() {
 		return false // its last result calls sync again
@@ -701,7 +701,6 @@ func (w *writeEnd) late(reason error) {
 	}
 }
 
-// count implements lower.
 func (k *socket) count(what measure) int {
 	var o backend.Option
 	h := k.wh
@@ -740,7 +739,6 @@ func (k *socket) remoteIP() netip.Addr {
 	return k.remote.ip().WithZone(k.x.remote)
 }
 
-// addr implements lower.
 func (k *socket) addr(remote bool) net.Addr {
 	e, text := &k.remote, k.x.remote
 	if !remote {

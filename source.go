@@ -89,10 +89,13 @@ type Events uint8
 
 // The conditions of a descriptor.
 const (
-	EventRead  = Events(backend.Readable) // bytes, a connection or the end can be read
-	EventWrite = Events(backend.Writable) // at least one byte can be written
-	EventError = Events(backend.Failed)   // error or hang-up; always watched for
+	EventRead  Events = 1 << iota // bytes, a connection or the end can be read
+	EventWrite                    // at least one byte can be written
+	EventError                    // error or hang-up; always watched for
 )
+
+// The backends' conditions have the same values: anything else does not compile.
+const _ = -uint(EventRead ^ Events(backend.Readable) | EventWrite ^ Events(backend.Writable) | EventError ^ Events(backend.Failed))
 
 // Watch is a descriptor that the loop watches and its owner reads and writes.
 type Watch struct {
@@ -130,7 +133,7 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 		}
 	}
 	w := &Watch{loop: l, fd: fd, fn: fn}
-	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: w}
+	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: (*watched)(w)}
 	if c, ok := l.submit(&w.op); ok && c.Err != nil {
 		w.letGo()
 		return nil, sysError("watch", c.Err)
@@ -140,8 +143,13 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	return w, nil
 }
 
-// OpDone implements backend.Owner.
-func (w *Watch) OpDone(c *backend.Completion) {
+// watched is a Watch as the backend sees it.
+type watched Watch
+
+var _ backend.Owner = (*watched)(nil)
+
+func (o *watched) OpDone(c *backend.Completion) {
+	w := (*Watch)(o)
 	if w.removed {
 		return
 	}

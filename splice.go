@@ -56,10 +56,11 @@ type splice struct {
 	done     func(int64, error)
 }
 
+var _ backend.Owner = (*splice)(nil)
+
 // kernelPipe is a pipe that bytes pass through.
 type kernelPipe struct{ r, w int }
 
-// SpliceTo implements Splicer.
 func (s *stream) SpliceTo(dst Transport, done func(int64, error)) error {
 	if err := s.loop.check("SpliceTo"); err != nil {
 		return err
@@ -181,7 +182,6 @@ func (p *splice) submit(op *backend.Op, k backend.Kind, f backend.Flags, h backe
 	}
 }
 
-// OpDone implements backend.Owner.
 func (p *splice) OpDone(c *backend.Completion) {
 	p.result(c)
 	p.src.sync()

@@ -15,6 +15,7 @@ import (
 
 // pingPong sends back what it gets.
 type pingPong struct {
+	NopProtocol
 	t     Transport
 	count int
 	first []byte
@@ -31,7 +32,6 @@ func (p *pingPong) DataReceived(b []byte) (int, error) {
 	p.count++
 	return p.t.Write(b)
 }
-func (p *pingPong) ConnectionLost(error) {}
 
 // TestSteadyEcho counts what a message costs once traffic is steady: one read,
 // one write, no epoll_ctl and no allocation (R6, R20).

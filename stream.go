@@ -40,6 +40,18 @@ type stream struct {
 	reason     error
 }
 
+var (
+	_ Transport        = (*stream)(nil)
+	_ Forwarder        = (*stream)(nil)
+	_ DescriptorWriter = (*stream)(nil)
+	_ Detacher         = (*stream)(nil)
+	_ Peered           = (*stream)(nil)
+	_ Splicer          = (*stream)(nil)
+	_ Handover         = (*stream)(nil)
+	_ Unreader         = (*stream)(nil)
+	_ Resetter         = (*stream)(nil)
+)
+
 // phase is how far a stream has come.
 type phase uint8
 
@@ -275,7 +287,6 @@ func (s *stream) callLost(p Protocol, err error) {
 	p.ConnectionLost(err)
 }
 
-// SetProtocol implements Transport.
 func (s *stream) SetProtocol(p Protocol) {
 	if s.loop.check("SetProtocol") != nil || s.phase >= phaseLost && s.proto == nil {
 		return
@@ -320,7 +331,6 @@ type Handover interface {
 	Handover(p Protocol, made func())
 }
 
-// Handover implements Handover.
 func (s *stream) Handover(p Protocol, made func()) {
 	s.SetProtocol(p)
 	s.ResumeReading()
@@ -342,7 +352,6 @@ type Unreader interface {
 	Unread(p []byte)
 }
 
-// Unread implements Unreader.
 func (s *stream) Unread(p []byte) {
 	if s.loop.check("Unread") != nil || len(p) == 0 || s.phase >= phaseClosing {
 		return
@@ -360,10 +369,8 @@ func (s *stream) Unread(p []byte) {
 	s.queue()
 }
 
-// Protocol implements Transport.
 func (s *stream) Protocol() Protocol { return s.proto }
 
-// Loop implements Transport.
 func (s *stream) Loop() *Loop { return s.loop }
 
 // touch makes the loop call sync when the callback has returned.
@@ -434,7 +441,6 @@ func (s *stream) sync() {
 	}
 }
 
-// Reset implements Resetter.
 func (s *stream) Reset() {
 	if s.loop.check("Reset") != nil || s.phase >= phaseClosing {
 		return
@@ -443,7 +449,6 @@ func (s *stream) Reset() {
 	s.closeWith(ErrAborted)
 }
 
-// Abort implements Transport.
 func (s *stream) Abort() {
 	if s.loop.check("Abort") != nil {
 		return
@@ -549,7 +554,6 @@ func (s *stream) gone() {
 	}
 }
 
-// Close implements Transport.
 func (s *stream) Close() error {
 	if err := s.loop.check("Close"); err != nil {
 		return err

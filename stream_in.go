@@ -11,7 +11,6 @@ var errNoBuffer = errors.New("weir: ReadBuffer returned no memory")
 
 func (s *stream) paused() bool { return s.flags&(fPaused|fAutoPaused) != 0 }
 
-// PauseReading implements Transport.
 func (s *stream) PauseReading() {
 	if s.loop.check("PauseReading") != nil || s.flags&fPaused != 0 || s.phase >= phaseClosing {
 		return
@@ -20,7 +19,6 @@ func (s *stream) PauseReading() {
 	s.touch()
 }
 
-// ResumeReading implements Transport.
 func (s *stream) ResumeReading() {
 	if s.loop.check("ResumeReading") != nil || s.flags&fPaused == 0 || s.phase >= phaseClosing {
 		return

@@ -11,7 +11,6 @@ const directMin = 16 << 10
 // writing reports whether bytes wait to be sent or are being sent.
 func (s *stream) writing() bool { return s.out != nil && (s.out.n > 0 || s.out.busy()) }
 
-// Buffered implements Transport.
 func (s *stream) Buffered() int {
 	return s.waiting() + s.lower.count(bytesHeld)
 }
@@ -49,7 +48,6 @@ func (s *stream) writable(method string) error {
 	return s.loop.check(method)
 }
 
-// Write implements Transport.
 func (s *stream) Write(p []byte) (int, error) {
 	if err := s.writable("Write"); err != nil {
 		return 0, err
@@ -74,7 +72,6 @@ func (s *stream) send(p []byte) {
 	s.overflow()
 }
 
-// Writev implements Transport.
 func (s *stream) Writev(bufs [][]byte) (int, error) {
 	if err := s.writable("Writev"); err != nil {
 		return 0, err
@@ -405,7 +402,6 @@ func (s *stream) drained() {
 	}
 }
 
-// SetWriteMarks implements Transport.
 func (s *stream) SetWriteMarks(high, low int) error {
 	if err := s.loop.check("SetWriteMarks"); err != nil {
 		return err
@@ -422,7 +418,6 @@ func (s *stream) SetWriteMarks(high, low int) error {
 	return nil
 }
 
-// WriteEOF implements Transport.
 func (s *stream) WriteEOF() error {
 	if err := s.loop.check("WriteEOF"); err != nil {
 		return err
@@ -440,7 +435,6 @@ func (s *stream) WriteEOF() error {
 	return nil
 }
 
-// CanWriteEOF implements Transport.
 func (s *stream) CanWriteEOF() bool { return s.lower.canCloseWrite() }
 
 // sendEOF sends the end of writing once everything before it has been sent.

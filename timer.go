@@ -36,7 +36,7 @@ func (l *Loop) NewTimer(fn func()) *Timer { return l.newTimer(fn, nil) }
 
 func (l *Loop) newTimer(fn func(), tn *Tenant) *Timer {
 	t := &Timer{loop: l, fn: fn, tenant: tn}
-	t.node.Owner = t
+	t.node.Owner = (*dueTimer)(t)
 	return t
 }
 
@@ -164,8 +164,13 @@ func (t *Timer) unbind() {
 	}
 }
 
-// Due implements timers.Owner.
-func (t *Timer) Due(*timers.Timer) {
+// dueTimer is a Timer as the heap sees it.
+type dueTimer Timer
+
+var _ timers.Owner = (*dueTimer)(nil)
+
+func (d *dueTimer) Due(*timers.Timer) {
+	t := (*Timer)(d)
 	t.queued = true
 	t.loop.enqueue(t)
 }

@@ -23,7 +23,8 @@ type share struct {
 	asker netip.Prefix
 }
 
-// LookupNetIP implements weir.Resolver.
+var _ weir.Resolver = share{}
+
 func (s share) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
 	return s.r.lookupNetIP(l, s.asker, network, host, done)
 }

@@ -181,10 +181,14 @@ func (ex *exchange) message(p []byte) {
 // datagrams is the exchange in its role as the protocol of its endpoint.
 type datagrams exchange
 
-// EndpointMade implements weir.PacketProtocol.
+var (
+	_ weir.PacketProtocol    = (*datagrams)(nil)
+	_ weir.TruncatedReceiver = (*datagrams)(nil)
+	_ weir.PacketFailer      = (*datagrams)(nil)
+)
+
 func (d *datagrams) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (d *datagrams) PacketReceived(p []byte, from weir.PacketAddr) {
 	ex := (*exchange)(d)
 	if ex.over || ex.tcp {
@@ -197,21 +201,18 @@ func (d *datagrams) PacketReceived(p []byte, from weir.PacketAddr) {
 	ex.message(p)
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (d *datagrams) PacketTruncated(_ []byte, from weir.PacketAddr) {
 	if ex := (*exchange)(d); !ex.over && !ex.tcp && from.IP == ex.server {
 		ex.overTCP("too long for a datagram", ex.q.patience)
 	}
 }
 
-// PacketFailed implements weir.PacketFailer.
 func (d *datagrams) PacketFailed(err error, to weir.PacketAddr) {
 	if ex := (*exchange)(d); !ex.tcp && to.IP == ex.server {
 		ex.failed(err)
 	}
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (d *datagrams) EndpointLost(err error) {
 	if ex := (*exchange)(d); !ex.tcp && err != nil && !errors.Is(err, weir.ErrAborted) {
 		ex.failed(err)

@@ -201,10 +201,10 @@ type serverPackets struct {
 	ep *weir.PacketEndpoint
 }
 
-// EndpointMade implements weir.PacketProtocol.
+var _ weir.PacketProtocol = (*serverPackets)(nil)
+
 func (sp *serverPackets) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (sp *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 	s := sp.s
 	if s.closed || s.udp != sp.ep {
@@ -217,7 +217,6 @@ func (sp *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 	})
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (sp *serverPackets) EndpointLost(err error) {
 	if s := sp.s; !s.closed && s.udp == sp.ep && s.c.Lost != nil {
 		s.c.Lost(err)
@@ -246,7 +245,12 @@ type serverConn struct {
 	paused bool
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol    = (*serverConn)(nil)
+	_ weir.WritePauser = (*serverConn)(nil)
+	_ weir.EOFReceiver = (*serverConn)(nil)
+)
+
 func (c *serverConn) ConnectionMade(t weir.Transport) {
 	c.t, c.open = t, map[int]func(){}
 	if a, ok := t.RemoteAddr().(*net.TCPAddr); ok {
@@ -255,7 +259,6 @@ func (c *serverConn) ConnectionMade(t weir.Transport) {
 	c.idle = t.Loop().After(serverIdle, t.Abort)
 }
 
-// DataReceived implements weir.Protocol.
 func (c *serverConn) DataReceived(p []byte) (int, error) {
 	used := 0
 	for !c.paused && len(p)-used >= 2 {
@@ -306,19 +309,15 @@ func (c *serverConn) settle() {
 	}
 }
 
-// PauseWriting implements weir.WritePauser.
 func (c *serverConn) PauseWriting() { c.full = true; c.settle() }
 
-// ResumeWriting implements weir.WritePauser.
 func (c *serverConn) ResumeWriting() { c.full = false; c.settle() }
 
-// EOFReceived implements weir.EOFReceiver.
 func (c *serverConn) EOFReceived(int) (bool, error) {
 	c.ended = true
 	return len(c.open) > 0, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (c *serverConn) ConnectionLost(error) {
 	c.idle.Stop()
 	for _, id := range slices.Sorted(maps.Keys(c.open)) { // in their order

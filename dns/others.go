@@ -26,7 +26,8 @@ func Static(names map[string][]netip.Addr) weir.Resolver {
 
 type static struct{ hosts *Hosts }
 
-// LookupNetIP implements weir.Resolver.
+var _ weir.Resolver = static{}
+
 func (s static) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
 	addrs, known := s.hosts.lookup(network, host)
 	var err error
@@ -50,7 +51,8 @@ func System(timeout time.Duration) weir.Resolver {
 
 type system struct{ timeout time.Duration }
 
-// LookupNetIP implements weir.Resolver.
+var _ weir.Resolver = system{}
+
 func (s system) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) (cancel func()) {
 	ctx, stop := context.WithTimeout(context.Background(), s.timeout)
 	over := false // belongs to the loop's goroutine

@@ -129,11 +129,10 @@ func TestConnectByName(t *testing.T) {
 }
 
 type connected struct {
+	weir.NopProtocol
 	made   bool
 	failed *weir.ConnectError
 }
 
 func (c *connected) ConnectionMade(weir.Transport)        { c.made = true }
-func (c *connected) DataReceived(p []byte) (int, error)   { return len(p), nil }
-func (c *connected) ConnectionLost(error)                 {}
 func (c *connected) ConnectFailed(err *weir.ConnectError) { c.failed = err }

@@ -21,6 +21,8 @@ type Resolver struct {
 	clients map[*weir.Loop]*client
 }
 
+var _ weir.Resolver = (*Resolver)(nil)
+
 // Option is an option of New.
 type Option func(*options)
 

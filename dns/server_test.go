@@ -195,12 +195,12 @@ func (s *testServer) PacketReceived(p []byte, from weir.PacketAddr) {
 }
 
 type testStream struct {
+	weir.NopProtocol
 	s *testServer
 	t weir.Transport
 }
 
 func (p *testStream) ConnectionMade(t weir.Transport) { p.t = t }
-func (p *testStream) ConnectionLost(error)            {}
 func (p *testStream) DataReceived(b []byte) (int, error) {
 	if len(b) < 2 || len(b) < 2+int(binary.BigEndian.Uint16(b)) {
 		return 0, nil

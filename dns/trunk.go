@@ -28,6 +28,11 @@ type trunk struct {
 	over   bool // nothing goes over it any more
 }
 
+var (
+	_ weir.Protocol      = (*trunk)(nil)
+	_ weir.ConnectFailer = (*trunk)(nil)
+)
+
 // trunkIdle is how long an unused connection is kept: a server keeps it
 // about as long (RFC 7766, 6.2.3).
 const trunkIdle = 10 * time.Second
@@ -147,7 +152,6 @@ func (t *trunk) lost(err error) {
 	}
 }
 
-// ConnectionMade implements weir.Protocol.
 func (t *trunk) ConnectionMade(conn weir.Transport) {
 	t.conn = conn
 	if t.over {
@@ -159,7 +163,6 @@ func (t *trunk) ConnectionMade(conn weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol.
 func (t *trunk) DataReceived(p []byte) (int, error) {
 	if t.over {
 		return len(p), nil
@@ -180,10 +183,8 @@ func (t *trunk) DataReceived(p []byte) (int, error) {
 	return n, nil
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (t *trunk) ConnectFailed(err *weir.ConnectError) { t.lost(err) }
 
-// ConnectionLost implements weir.Protocol.
 func (t *trunk) ConnectionLost(err error) {
 	if err == nil {
 		err = io.ErrUnexpectedEOF

@@ -118,6 +118,8 @@ type ending struct {
 	paused, done, over bool
 }
 
+var _ weir.Carrier = (*ending)(nil)
+
 // turn delivers a piece.
 func (e *ending) turn() {
 	if e.over || e.done || e.paused || e.feed.Paused() {
@@ -160,7 +162,6 @@ func (e *ending) turn() {
 	}
 }
 
-// Write implements weir.Carrier.
 func (e *ending) Write(bufs [][]byte) (n int, err error) {
 	for _, b := range bufs {
 		if e.echo {
@@ -175,10 +176,8 @@ func (e *ending) Write(bufs [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// CanCloseWrite implements weir.Carrier.
 func (e *ending) CanCloseWrite() bool { return true }
 
-// CloseWrite implements weir.Carrier.
 func (e *ending) CloseWrite() error {
 	if e.ends {
 		e.left = 0
@@ -187,16 +186,13 @@ func (e *ending) CloseWrite() error {
 	return nil
 }
 
-// PauseReading implements weir.Carrier.
 func (e *ending) PauseReading() { e.paused = true }
 
-// ResumeReading implements weir.Carrier.
 func (e *ending) ResumeReading() {
 	e.paused = false
 	e.timer.Set(0)
 }
 
-// Close implements weir.Carrier.
 func (e *ending) Close(bool) {
 	if e.over {
 		return

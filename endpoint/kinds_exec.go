@@ -253,7 +253,8 @@ type typing struct {
 	open bool // what was written last does not end a line
 }
 
-// Write implements weir.Carrier.
+var _ weir.Carrier = (*typing)(nil)
+
 func (t *typing) Write(bufs [][]byte) (int, error) {
 	n, err := t.Base.Write(bufs)
 	left := n
@@ -266,7 +267,6 @@ func (t *typing) Write(bufs [][]byte) (int, error) {
 	return n, err
 }
 
-// CanCloseWrite implements weir.Carrier.
 func (t *typing) CanCloseWrite() bool { return true }
 
 // CloseWrite implements weir.Carrier. Ctrl-D ends a line that is not empty, and, where
@@ -295,10 +295,11 @@ type escape struct {
 	end byte
 }
 
+var _ weir.Protocol = (*escape)(nil)
+
 // ErrEscaped is the reason of a connection whose user has typed the key that ends it.
 var ErrEscaped = errors.New("ended by its escape key")
 
-// DataReceived implements weir.Protocol.
 func (e *escape) DataReceived(p []byte) (int, error) {
 	for i, b := range p {
 		if b == e.end {

@@ -337,12 +337,20 @@ func (c *Connecting) connect(p weir.Protocol) (stop func()) {
 
 // attempt is the protocol on top of one attempt; it gives way to the real one
 // when the connection is made. Each attempt gets new layers.
-type attempt struct{ c *Connecting }
+type attempt struct {
+	weir.NopProtocol
+	c *Connecting
+}
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*attempt)(nil)
+	_ weir.AttemptFailer = (*attempt)(nil)
+	_ weir.ConnectFailer = (*attempt)(nil)
+)
+
 func (a *attempt) ConnectionMade(t weir.Transport) {
 	if a.c.over {
-		t.SetProtocol(discard{})
+		t.SetProtocol(weir.NopProtocol{}) // it was made too late
 		t.Abort()
 		return
 	}
@@ -351,27 +359,12 @@ func (a *attempt) ConnectionMade(t weir.Transport) {
 	a.c.proto.ConnectionMade(t)
 }
 
-// AttemptFailed implements weir.AttemptFailer.
 func (a *attempt) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 	if f, ok := a.c.proto.(weir.AttemptFailer); ok && !a.c.over {
 		f.AttemptFailed(err, next)
 	}
 }
 
-// DataReceived implements weir.Protocol; it cannot be called.
-func (a *attempt) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements weir.Protocol; it cannot be called.
-func (a *attempt) ConnectionLost(error) {}
-
-// discard is the protocol of a connection that was made too late.
-type discard struct{}
-
-func (discard) ConnectionMade(weir.Transport)          {}
-func (discard) DataReceived(p []byte) (n int, e error) { return len(p), nil }
-func (discard) ConnectionLost(error)                   {}
-
-// ConnectFailed implements weir.ConnectFailer.
 func (a *attempt) ConnectFailed(err *weir.ConnectError) {
 	c := a.c
 	if c.over {

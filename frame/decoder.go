@@ -117,7 +117,7 @@ var (
 	_ weir.ConnectFailer = (*Decoder)(nil)
 )
 
-// ConnectionMade implements weir.Protocol.
+// ConnectionMade calls the function that OnMade set.
 func (d *Decoder) ConnectionMade(t weir.Transport) {
 	if d.onMade != nil {
 		d.onMade(t)
@@ -133,7 +133,7 @@ func (d *Decoder) ConnectFailed(err *weir.ConnectError) {
 	d.onFailed(err)
 }
 
-// ConnectionLost implements weir.Protocol.
+// ConnectionLost drops an unfinished frame and calls the function that OnLost set.
 func (d *Decoder) ConnectionLost(err error) {
 	d.held, d.need = nil, 0
 	if d.onLost != nil {

@@ -17,6 +17,13 @@ type Pair[A, B any] struct {
 	B B
 }
 
+var (
+	_ Waiter = (*gather[int])(nil)
+	_ Waiter = (*gatherAll[int])(nil)
+	_ Waiter = (*race[int])(nil)
+	_ Waiter = (*asCompleted[int])(nil)
+)
+
 // gather waits for many.
 type gather[T any] struct {
 	fs     []*Future[T]
@@ -50,7 +57,6 @@ func newGather[T any](s *Scheduler, fs []*Future[T], strict bool) *Future[[]T] {
 	return f
 }
 
-// FutureSettled implements Waiter.
 func (g *gather[T]) FutureSettled(i int) {
 	v, err, _ := g.fs[i].Result()
 	g.out[i] = v
@@ -95,7 +101,6 @@ func GatherAll[T any](s *Scheduler, fs ...*Future[T]) *Future[[]Result[T]] {
 	return f
 }
 
-// FutureSettled implements Waiter.
 func (g *gatherAll[T]) FutureSettled(i int) {
 	v, err, _ := g.fs[i].Result()
 	g.out[i] = Result[T]{v, err}
@@ -144,7 +149,6 @@ func newRace[T any](s *Scheduler, fs []*Future[T], success bool) *Future[T] {
 	return f
 }
 
-// FutureSettled implements Waiter.
 func (r *race[T]) FutureSettled(i int) {
 	v, err, _ := r.fs[i].Result()
 	r.left--
@@ -192,7 +196,6 @@ func AsCompleted[T any](s *Scheduler, fs ...*Future[T]) []*Future[Completed[T]] 
 	return row
 }
 
-// FutureSettled implements Waiter.
 func (a *asCompleted[T]) FutureSettled(i int) {
 	v, err, _ := a.fs[i].Result()
 	for a.n < len(a.out) {

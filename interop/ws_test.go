@@ -23,16 +23,18 @@ import (
 var wsSizes = []int{0, 1, 125, 126, 65535, 65536, 1 << 20, 10 << 20}
 
 // wsEcho sends messages back as they came.
-type wsEcho struct{ m ws.Messenger }
+type wsEcho struct {
+	weir.NopProtocol
+	m ws.Messenger
+}
 
 func (e *wsEcho) ConnectionMade(t weir.Transport)           { e.m, _ = weir.As[ws.Messenger](t) }
-func (*wsEcho) DataReceived(p []byte) (int, error)          { return len(p), nil }
-func (*wsEcho) ConnectionLost(error)                        {}
 func (e *wsEcho) MessageReceived(k ws.Kind, p []byte) error { return e.m.SendMessage(k, p) }
 
 // wsAsker sends messages of every size, one after another, and checks that each
 // comes back; then it closes.
 type wsAsker struct {
+	weir.NopProtocol
 	m    ws.Messenger
 	next int
 	done chan error
@@ -59,8 +61,6 @@ func (a *wsAsker) finish(err error) {
 		a.done = nil
 	}
 }
-
-func (*wsAsker) DataReceived(p []byte) (int, error) { return len(p), nil }
 
 func (a *wsAsker) MessageReceived(_ ws.Kind, p []byte) error {
 	if !bytes.Equal(p, pattern(wsSizes[a.next])) {

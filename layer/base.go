@@ -35,6 +35,15 @@ type Base struct {
 	paused  bool        // what is above wants no bytes
 }
 
+var (
+	_ weir.Protocol    = (*Base)(nil)
+	_ weir.EOFReceiver = (*Base)(nil)
+	_ weir.WriteFailer = (*Base)(nil)
+	_ weir.WritePauser = (*Base)(nil)
+	_ weir.Carrier     = (*Base)(nil)
+	_ weir.Resetter    = (*Base)(nil)
+)
+
 // Ends are the two ends of a layer.
 type Ends interface {
 	weir.Protocol
@@ -83,7 +92,7 @@ func (b *Base) SetDeadline(d time.Duration) {
 // first.
 func (b *Base) Begin(t weir.Transport) { b.below = t }
 
-// ConnectionMade implements weir.Protocol.
+// ConnectionMade calls Begin and Ready.
 func (b *Base) ConnectionMade(t weir.Transport) {
 	b.Begin(t)
 	b.Ready()
@@ -273,7 +282,7 @@ func (b *Base) EOFReceived(int) (bool, error) {
 	return true, nil
 }
 
-// ConnectionLost implements weir.Protocol.
+// ConnectionLost calls Lost.
 func (b *Base) ConnectionLost(err error) { b.Lost(err) }
 
 // WriteFailed implements weir.WriteFailer: what is above is told at once, and
@@ -302,10 +311,10 @@ func (b *Base) Waiting() int {
 	return b.feed.Waiting()
 }
 
-// PauseWriting implements weir.WritePauser.
+// PauseWriting notes that the transport below has enough: see Blocked.
 func (b *Base) PauseWriting() { b.blocked = true }
 
-// ResumeWriting implements weir.WritePauser.
+// ResumeWriting lets what is above write again.
 func (b *Base) ResumeWriting() {
 	b.blocked = false
 	if b.feed != nil {
@@ -325,19 +334,19 @@ func (b *Base) Write(bufs [][]byte) (int, error) {
 	return b.below.Writev(bufs)
 }
 
-// CanCloseWrite implements weir.Carrier.
+// CanCloseWrite reports whether the transport below can end one direction alone.
 func (b *Base) CanCloseWrite() bool { return b.below.CanWriteEOF() }
 
-// CloseWrite implements weir.Carrier.
+// CloseWrite ends the writing of the transport below.
 func (b *Base) CloseWrite() error { return b.below.WriteEOF() }
 
-// PauseReading implements weir.Carrier.
+// PauseReading pauses the transport below on behalf of what is above.
 func (b *Base) PauseReading() {
 	b.paused = true
 	b.below.PauseReading()
 }
 
-// ResumeReading implements weir.Carrier.
+// ResumeReading undoes PauseReading, unless HoldReading holds it too.
 func (b *Base) ResumeReading() {
 	if b.paused = false; !b.held {
 		b.below.ResumeReading()
@@ -355,7 +364,7 @@ func (b *Base) Reset() {
 	}
 }
 
-// Close implements weir.Carrier.
+// Close closes the transport below, or aborts it.
 func (b *Base) Close(abort bool) {
 	if abort {
 		b.below.Abort()

@@ -86,7 +86,15 @@ type faulty struct {
 	starved bool // Write did not take everything
 }
 
-// DataReceived implements weir.Protocol.
+var (
+	_ weir.Protocol    = (*faulty)(nil)
+	_ weir.Carrier     = (*faulty)(nil)
+	_ weir.Holder      = (*faulty)(nil)
+	_ weir.Resetter    = (*faulty)(nil)
+	_ weir.EOFReceiver = (*faulty)(nil)
+	_ weir.WritePauser = (*faulty)(nil)
+)
+
 func (f *faulty) DataReceived(p []byte) (int, error) {
 	if f.closing {
 		return len(p), nil
@@ -111,7 +119,6 @@ func (f *faulty) DataReceived(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write implements weir.Carrier.
 func (f *faulty) Write(bufs [][]byte) (int, error) {
 	total := 0
 	for _, p := range bufs {
@@ -224,16 +231,13 @@ func (f *faulty) pumpOut() {
 	}
 }
 
-// Held implements weir.Holder.
 func (f *faulty) Held() int { return f.out.len() }
 
-// Reset implements weir.Resetter.
 func (f *faulty) Reset() {
 	f.resets = true
 	f.Close(false)
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (f *faulty) EOFReceived(unused int) (bool, error) {
 	if !f.in.swallows() {
 		f.in.ended = true
@@ -242,7 +246,6 @@ func (f *faulty) EOFReceived(unused int) (bool, error) {
 	return true, nil
 }
 
-// CloseWrite implements weir.Carrier.
 func (f *faulty) CloseWrite() error {
 	if !f.out.swallows() {
 		f.out.ended = true
@@ -251,19 +254,16 @@ func (f *faulty) CloseWrite() error {
 	return nil
 }
 
-// ResumeReading implements weir.Carrier.
 func (f *faulty) ResumeReading() {
 	f.Base.ResumeReading()
 	f.pumpIn()
 }
 
-// ResumeWriting implements weir.WritePauser.
 func (f *faulty) ResumeWriting() {
 	f.Base.ResumeWriting()
 	f.pumpOut()
 }
 
-// Close implements weir.Carrier.
 func (f *faulty) Close(abort bool) {
 	if f.gone && !f.over {
 		f.over = true

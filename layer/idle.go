@@ -82,7 +82,12 @@ type watcher struct {
 	over     bool      // the peer has ended its direction: it need not be fast
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol    = (*watcher)(nil)
+	_ weir.EOFReceiver = (*watcher)(nil)
+	_ weir.Carrier     = (*watcher)(nil)
+)
+
 func (w *watcher) ConnectionMade(t weir.Transport) {
 	w.Begin(t)
 	now := t.Loop().Now()
@@ -92,21 +97,18 @@ func (w *watcher) ConnectionMade(t weir.Transport) {
 	w.Ready()
 }
 
-// DataReceived implements weir.Protocol.
 func (w *watcher) DataReceived(p []byte) (int, error) {
 	w.last = w.Below().Loop().Now()
 	w.in += int64(len(p))
 	return w.Base.DataReceived(p)
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (w *watcher) EOFReceived(unused int) (bool, error) {
 	w.over = true
 	w.last = w.Below().Loop().Now()
 	return w.Base.EOFReceived(unused)
 }
 
-// Write implements weir.Carrier.
 func (w *watcher) Write(bufs [][]byte) (int, error) {
 	idle := w.Below().Buffered() == 0
 	n, err := w.Base.Write(bufs)
@@ -135,7 +137,6 @@ func (w *watcher) set(at, now time.Time) {
 	w.timer.Set(at.Sub(now))
 }
 
-// PauseReading implements weir.Carrier.
 func (w *watcher) PauseReading() {
 	if w.stillAt.IsZero() {
 		w.stillAt = w.Below().Loop().Now()
@@ -143,7 +144,6 @@ func (w *watcher) PauseReading() {
 	w.Base.PauseReading()
 }
 
-// ResumeReading implements weir.Carrier.
 func (w *watcher) ResumeReading() {
 	if !w.stillAt.IsZero() {
 		now := w.Below().Loop().Now()
@@ -159,7 +159,6 @@ func (w *watcher) ResumeReading() {
 // measures reports whether the window's time is running.
 func (w *watcher) measures() bool { return w.c.MinRate > 0 && !w.over && w.stillAt.IsZero() }
 
-// ConnectionLost implements weir.Protocol.
 func (w *watcher) ConnectionLost(err error) {
 	w.over = true
 	w.timer.Stop()

@@ -12,6 +12,7 @@ import (
 // watched is a protocol that records by its loop's clock when it was made and
 // lost.
 type watched struct {
+	weir.NopProtocol
 	t    weir.Transport
 	made time.Time
 	over time.Duration // after made; 0: it is not lost
@@ -25,8 +26,8 @@ func (w *watched) ConnectionMade(t weir.Transport) {
 		t.PauseReading()
 	}
 }
-func (w *watched) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (w *watched) ConnectionLost(err error)           { w.over, w.err = w.t.Loop().Now().Sub(w.made), err }
+
+func (w *watched) ConnectionLost(err error) { w.over, w.err = w.t.Loop().Now().Sub(w.made), err }
 
 // TestMinRateWhen: a peer that is too slow is lost exactly at the end of the
 // first window in which it is, and so is one that sends nothing. While no bytes

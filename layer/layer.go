@@ -73,15 +73,22 @@ func Client(p weir.Protocol, layers ...Layer) weir.Protocol {
 
 // client waits for the connect, and then makes way for the lowest layer.
 type client struct {
-	p      weir.Protocol
-	stack  Layer
-	agreed func(*weir.AttemptError) // nil: no one asked
+	weir.NopProtocol // until the connection is made
+	p                weir.Protocol
+	stack            Layer
+	agreed           func(*weir.AttemptError) // nil: no one asked
 }
 
-// OnHandshake implements weir.Handshaker.
+var (
+	_ weir.Handshaker         = (*client)(nil)
+	_ weir.Protocol           = (*client)(nil)
+	_ weir.ConnectFailer      = (*client)(nil)
+	_ weir.MaybeConnectFailer = (*client)(nil)
+	_ weir.AttemptFailer      = (*client)(nil)
+)
+
 func (c *client) OnHandshake(f func(err *weir.AttemptError)) { c.agreed = f }
 
-// ConnectionMade implements Protocol.
 func (c *client) ConnectionMade(t weir.Transport) {
 	p := c.p
 	Start(t, Above{
@@ -105,28 +112,19 @@ func (c *client) ConnectionMade(t weir.Transport) {
 	}, c.stack)
 }
 
-// ConnectFailed implements ConnectFailer.
 func (c *client) ConnectFailed(err *weir.ConnectError) {
 	if f, ok := c.p.(weir.ConnectFailer); ok {
 		f.ConnectFailed(err)
 	}
 }
 
-// TakesConnectFailed implements weir.MaybeConnectFailer.
 func (c *client) TakesConnectFailed() bool { return weir.TakesConnectFailed(c.p) }
 
-// AttemptFailed implements weir.AttemptFailer.
 func (c *client) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 	if f, ok := c.p.(weir.AttemptFailer); ok {
 		f.AttemptFailed(err, next)
 	}
 }
-
-// DataReceived implements Protocol. No data comes before ConnectionMade.
-func (c *client) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements Protocol: the lowest layer was refused.
-func (c *client) ConnectionLost(error) {}
 
 // Start puts layers, the one nearest the wire first, on an open connection, and
 // above on top of them. The next byte that t reads, including any that its

@@ -61,7 +61,10 @@ type Limiter struct {
 	room  []func() // called when a connection leaves
 }
 
-var _ weir.Waiting = (*Limiter)(nil)
+var (
+	_ weir.Admission = (*Limiter)(nil)
+	_ weir.Waiting   = (*Limiter)(nil)
+)
 
 // NewLimiter makes a Limiter that has not counted any connection yet.
 func NewLimiter(c LimitConfig) *Limiter {
@@ -102,10 +105,11 @@ func (l *Limiter) Layer(a Above) Above {
 // call it.
 func (l *Limiter) Admit(addr netip.Addr) error { return l.enter(peer.Prefix(addr, l.c.PrefixV6)) }
 
-// Left implements weir.Admission.
+// Left frees the place of a connection from addr. Any goroutine may call it.
 func (l *Limiter) Left(addr netip.Addr) { l.leave(peer.Prefix(addr, l.c.PrefixV6)) }
 
-// Patience implements weir.Waiting.
+// Patience is how long a connection that Admit refused with err may wait for a place; 0
+// if it may not wait. Any goroutine may call it.
 func (l *Limiter) Patience(err error) time.Duration {
 	e, ok := err.(*LimitError) //nolint:errorlint // as Admit returns it
 	switch {
@@ -142,7 +146,8 @@ type counted struct {
 	left    bool
 }
 
-// ConnectionLost implements weir.Protocol.
+var _ weir.Protocol = (*counted)(nil)
+
 func (c *counted) ConnectionLost(err error) {
 	if !c.left {
 		c.left = true

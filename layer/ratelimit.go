@@ -119,6 +119,11 @@ type limiter struct {
 	in, out *meter // nil: no limit
 }
 
+var (
+	_ weir.Protocol = (*limiter)(nil)
+	_ weir.Carrier  = (*limiter)(nil)
+)
+
 // DataReceived implements weir.Protocol: what may not pass yet stays below.
 func (r *limiter) DataReceived(p []byte) (int, error) {
 	if r.in == nil {
@@ -132,7 +137,6 @@ func (r *limiter) DataReceived(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write implements weir.Carrier.
 func (r *limiter) Write(bufs [][]byte) (int, error) {
 	if r.out == nil {
 		return r.Base.Write(bufs)
@@ -157,7 +161,6 @@ func (r *limiter) Write(bufs [][]byte) (int, error) {
 	return total, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (r *limiter) ConnectionLost(err error) {
 	r.in.stop()
 	r.out.stop()

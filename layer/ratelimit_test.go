@@ -71,14 +71,15 @@ func flowing(t *testing.T, conns, size int, server, client []layer.Layer) []time
 }
 
 // sender writes size bytes and closes.
-type sender struct{ size int }
+type sender struct {
+	weir.NopProtocol
+	size int
+}
 
 func (p *sender) ConnectionMade(t weir.Transport) {
 	_, _ = t.Write(make([]byte, p.size))
 	_ = t.Close()
 }
-func (p *sender) DataReceived(b []byte) (int, error) { return len(b), nil }
-func (p *sender) ConnectionLost(error)               {}
 
 func near(t *testing.T, what string, got, want time.Duration) {
 	t.Helper()

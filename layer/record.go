@@ -315,6 +315,8 @@ type player struct {
 	got     piece // of more, until ready is called
 }
 
+var _ weir.Carrier = (*player)(nil)
+
 type piece struct {
 	events []Traffic
 	err    error
@@ -432,7 +434,6 @@ func (p *player) play() {
 	}
 }
 
-// Write implements weir.Carrier.
 func (p *player) Write(bufs [][]byte) (int, error) {
 	n := 0
 	for _, b := range bufs {
@@ -441,10 +442,8 @@ func (p *player) Write(bufs [][]byte) (int, error) {
 	return n, nil
 }
 
-// CloseWrite implements weir.Carrier.
 func (p *player) CloseWrite() error { return nil }
 
-// CanCloseWrite implements weir.Carrier.
 func (p *player) CanCloseWrite() bool { return true }
 
 // PauseReading implements weir.Carrier: the recording stands still.
@@ -454,14 +453,12 @@ func (p *player) PauseReading() {
 	p.made += p.l.Now().Sub(p.from)
 }
 
-// ResumeReading implements weir.Carrier.
 func (p *player) ResumeReading() {
 	p.paused = false
 	p.from = p.l.Now()
 	p.wait()
 }
 
-// Close implements weir.Carrier.
 func (p *player) Close(bool) {
 	p.over = true
 	p.timer.Stop()

@@ -194,13 +194,13 @@ func TestReplayPieces(t *testing.T) {
 
 // pieces counts what comes and stops the loop at the end.
 type pieces struct {
+	weir.NopProtocol
 	loop   *weir.Loop
 	n      int
 	err    error
 	onData func()
 }
 
-func (k *pieces) ConnectionMade(weir.Transport) {}
 func (k *pieces) DataReceived(p []byte) (int, error) {
 	k.n += len(p)
 	k.onData()

@@ -344,7 +344,7 @@ func TestTLSIdleMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wl, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(func(tr weir.Transport) weir.Protocol { return echo{&tr} }, layer.TLSServer(cfg)))
+	wl, err := l.Listen("tcp", "127.0.0.1:0", layer.Server(func(tr weir.Transport) weir.Protocol { return echo{t: &tr} }, layer.TLSServer(cfg)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,8 +363,10 @@ func TestTLSIdleMemory(t *testing.T) {
 }
 
 // echo is a minimal echo server.
-type echo struct{ t *weir.Transport }
+type echo struct {
+	weir.NopProtocol
+	t *weir.Transport
+}
 
 func (e echo) ConnectionMade(t weir.Transport)    { *e.t = t }
 func (e echo) DataReceived(p []byte) (int, error) { return (*e.t).Write(p) }
-func (echo) ConnectionLost(error)                 {}

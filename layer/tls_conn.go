@@ -47,6 +47,15 @@ type tlsConn struct {
 	over     bool // the transport below was told to close
 }
 
+var (
+	_ weir.Protocol    = (*tlsConn)(nil)
+	_ weir.EOFReceiver = (*tlsConn)(nil)
+	_ weir.WriteFailer = (*tlsConn)(nil)
+	_ weir.WritePauser = (*tlsConn)(nil)
+	_ weir.Carrier     = (*tlsConn)(nil)
+	_ weir.Resetter    = (*tlsConn)(nil)
+)
+
 // hold is a set of reasons to pause reading below.
 type hold uint8
 
@@ -77,7 +86,6 @@ func (c *tlsConn) release(why hold) {
 	}
 }
 
-// ConnectionMade implements weir.Protocol.
 func (c *tlsConn) ConnectionMade(t weir.Transport) {
 	c.Begin(t)
 	c.SetDeadline(c.shared.handshakeTimeout)
@@ -90,7 +98,6 @@ func (c *tlsConn) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol.
 func (c *tlsConn) DataReceived(p []byte) (int, error) {
 	if c.hs != nil {
 		c.Heard()
@@ -178,7 +185,6 @@ func (c *tlsConn) reason(err error) error {
 	return reason(err, at)
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (c *tlsConn) EOFReceived(int) (bool, error) {
 	c.eof = true
 	switch {
@@ -193,7 +199,6 @@ func (c *tlsConn) EOFReceived(int) (bool, error) {
 	return true, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (c *tlsConn) ConnectionLost(err error) {
 	c.over = true
 	c.stopTimer()
@@ -227,10 +232,8 @@ func (c *tlsConn) WriteFailed(err error) {
 	}
 }
 
-// PauseWriting implements weir.WritePauser.
 func (c *tlsConn) PauseWriting() { c.blocked = true }
 
-// ResumeWriting implements weir.WritePauser.
 func (c *tlsConn) ResumeWriting() {
 	c.control = 0
 	c.release(holdControl)
@@ -241,7 +244,6 @@ func (c *tlsConn) ResumeWriting() {
 // we check whether the transport below has asked for a pause.
 const pieceMax = 16 << 10
 
-// Write implements weir.Carrier.
 func (c *tlsConn) Write(bufs [][]byte) (int, error) {
 	total := 0
 	for _, p := range bufs {
@@ -282,7 +284,6 @@ func (c *tlsConn) writeJoined(p []byte) (int, error) {
 // answers with its own close_notify ends just as it would have on our Close.
 func (c *tlsConn) CanCloseWrite() bool { return true }
 
-// CloseWrite implements weir.Carrier.
 func (c *tlsConn) CloseWrite() error {
 	if c.stopFor == nil && (c.shared.silent || c.late != nil && c.late.hold()) {
 		return nil
@@ -302,10 +303,8 @@ func (c *tlsConn) notify() {
 	}
 }
 
-// PauseReading implements weir.Carrier.
 func (c *tlsConn) PauseReading() { c.hold(holdUpper) }
 
-// ResumeReading implements weir.Carrier.
 func (c *tlsConn) ResumeReading() { c.release(holdUpper) }
 
 // Close implements weir.Carrier. Without abort it sends a close_notify and
@@ -363,7 +362,8 @@ func (c *tlsConn) closeBelow() {
 // closingTLS is a tlsConn that waits for the peer's close_notify.
 type closingTLS struct{ *tlsConn }
 
-// WriteDrained implements weir.Drainer.
+var _ weir.Drainer = closingTLS{}
+
 func (c closingTLS) WriteDrained() { c.flushed = true }
 
 // ConnectionState returns the state of the TLS connection, for weir.As.

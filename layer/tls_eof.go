@@ -66,6 +66,8 @@ type lateEOF struct {
 	timer                  *weir.Timer
 }
 
+var _ tls.ClientSessionCache = (*lateEOF)(nil)
+
 // watchTickets makes the configuration of one connection, which inspects the
 // connection's tickets.
 func (c *tlsConn) watchTickets() *tls.Config {
@@ -75,14 +77,12 @@ func (c *tlsConn) watchTickets() *tls.Config {
 	return cfg
 }
 
-// Get implements tls.ClientSessionCache.
 func (e *lateEOF) Get(key string) (*tls.ClientSessionState, bool) {
 	s, ok := e.ClientSessionCache.Get(key)
 	e.resumes = ok && marked(s)
 	return s, ok
 }
 
-// Put implements tls.ClientSessionCache.
 func (e *lateEOF) Put(key string, s *tls.ClientSessionState) {
 	e.known = e.known || marked(s)
 	e.ClientSessionCache.Put(key, s)

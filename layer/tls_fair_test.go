@@ -24,7 +24,7 @@ func TestTLSHandshakesFair(t *testing.T) {
 	transports := make([]weir.Transport, half)
 	for i := range transports {
 		h := hello(t)
-		r.loop.Connect("tcp", addr, silent{h[:len(h)/2], &lost, &transports[i]})
+		r.loop.Connect("tcp", addr, silent{hello: h[:len(h)/2], lost: &lost, tr: &transports[i]})
 	}
 	// Half hellos have taken every place by the time one of them is ended for
 	// stalling.
@@ -76,7 +76,7 @@ func TestTLSTricklesStall(t *testing.T) {
 	transports := make([]weir.Transport, 2)
 	h := hello(t)
 	for i := range transports {
-		r.loop.Connect("tcp", addr, silent{h[:9], &lost, &transports[i]})
+		r.loop.Connect("tcp", addr, silent{hello: h[:9], lost: &lost, tr: &transports[i]})
 	}
 	sent := 9
 	every := r.loop.NewTimer(func() {

@@ -33,14 +33,14 @@ func hello(t *testing.T) []byte {
 
 // silent sends its hello and nothing more.
 type silent struct {
+	weir.NopProtocol
 	hello []byte
 	lost  *int
 	tr    *weir.Transport
 }
 
-func (s silent) ConnectionMade(t weir.Transport)  { *s.tr = t; _, _ = t.Write(s.hello) }
-func (silent) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (s silent) ConnectionLost(error)             { *s.lost++ }
+func (s silent) ConnectionMade(t weir.Transport) { *s.tr = t; _, _ = t.Write(s.hello) }
+func (s silent) ConnectionLost(error)            { *s.lost++ }
 
 // wantGoroutines waits until no more than n are left: a goroutine that has done
 // its last work still has to return.
@@ -77,7 +77,7 @@ func TestTLSHandshakeCap(t *testing.T) {
 	before := r.loop.Now()
 	transports := make([]weir.Transport, 2)
 	for i := range transports {
-		r.loop.Connect("tcp", addr, silent{hello(t), &lost, &transports[i]})
+		r.loop.Connect("tcp", addr, silent{hello: hello(t), lost: &lost, tr: &transports[i]})
 	}
 	r.until("two that stall", func() bool { return begun == 2 })
 	c := &layertest.Ear{}
@@ -314,7 +314,7 @@ func TestTLSLoopCloses(t *testing.T) {
 				lost := 0
 				transports := make([]weir.Transport, 20)
 				for i := range transports {
-					l.Connect("tcp", ln.Addr().String(), silent{hello(t), &lost, &transports[i]})
+					l.Connect("tcp", ln.Addr().String(), silent{hello: hello(t), lost: &lost, tr: &transports[i]})
 				}
 				c := &layertest.Ear{}
 				l.Connect("tcp", ln.Addr().String(), layer.Client(c, layer.TLS(client)))

@@ -12,6 +12,8 @@ import (
 // a write error as final; flow control is up to the carrier.
 type tlsWire tlsConn
 
+var _ net.Conn = (*tlsWire)(nil)
+
 // errAgain says that there is nothing to read now. Because it is a temporary
 // error, crypto/tls keeps what it has and allows Read to be called again.
 var errAgain error = againError{}
@@ -45,7 +47,6 @@ func (w *tlsWire) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write implements net.Conn.
 func (w *tlsWire) Write(p []byte) (int, error) {
 	if w.hs != nil {
 		// This is not the loop's goroutine, but one that the loop waits for.
@@ -89,7 +90,6 @@ func (w *tlsWire) leave(j *tlsJoined) {
 // none here.
 func (w *tlsWire) Close() error { return nil }
 
-// LocalAddr implements net.Conn.
 func (w *tlsWire) LocalAddr() net.Addr {
 	if w.hs != nil {
 		return w.hs.local
@@ -97,7 +97,6 @@ func (w *tlsWire) LocalAddr() net.Addr {
 	return w.below.LocalAddr()
 }
 
-// RemoteAddr implements net.Conn.
 func (w *tlsWire) RemoteAddr() net.Addr {
 	if w.hs != nil {
 		return w.hs.remote
@@ -109,10 +108,8 @@ func (w *tlsWire) RemoteAddr() net.Addr {
 // deadlines.
 func (w *tlsWire) SetDeadline(time.Time) error { return nil }
 
-// SetReadDeadline implements net.Conn.
 func (w *tlsWire) SetReadDeadline(time.Time) error { return nil }
 
-// SetWriteDeadline implements net.Conn.
 func (w *tlsWire) SetWriteDeadline(time.Time) error { return nil }
 
 // recordEnd follows the records of a stream (RFC 8446, 5.1).

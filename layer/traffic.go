@@ -63,12 +63,17 @@ type observer struct {
 	wait *roomWait // made when it first waits
 }
 
+var (
+	_ weir.Protocol    = (*observer)(nil)
+	_ weir.EOFReceiver = (*observer)(nil)
+	_ weir.Carrier     = (*observer)(nil)
+)
+
 func (o *observer) see(what TrafficKind, data []byte, text string) {
 	at := o.Below().Loop().Now()
 	o.f(Traffic{Conn: o.conn, After: at.Sub(o.from), At: at, What: what, Data: data, Text: text})
 }
 
-// ConnectionMade implements weir.Protocol.
 func (o *observer) ConnectionMade(t weir.Transport) {
 	o.Begin(t)
 	if o.shut() {
@@ -87,7 +92,6 @@ func (o *observer) begin() {
 	o.Ready()
 }
 
-// DataReceived implements weir.Protocol.
 func (o *observer) DataReceived(p []byte) (int, error) {
 	if o.conn == 0 {
 		return 0, nil
@@ -100,7 +104,6 @@ func (o *observer) DataReceived(p []byte) (int, error) {
 	return n, err
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (o *observer) EOFReceived(unused int) (bool, error) {
 	if o.conn != 0 {
 		o.see(PeerEnd, nil, "")
@@ -108,7 +111,6 @@ func (o *observer) EOFReceived(unused int) (bool, error) {
 	return o.Base.EOFReceived(unused)
 }
 
-// Write implements weir.Carrier.
 func (o *observer) Write(bufs [][]byte) (int, error) {
 	if o.gate != nil {
 		return o.writeGated(bufs)
@@ -150,13 +152,11 @@ func (o *observer) writeGated(bufs [][]byte) (total int, err error) {
 	return total, nil
 }
 
-// CloseWrite implements weir.Carrier.
 func (o *observer) CloseWrite() error {
 	o.see(OurEnd, nil, "")
 	return o.Base.CloseWrite()
 }
 
-// ConnectionLost implements weir.Protocol.
 func (o *observer) ConnectionLost(err error) {
 	if o.wait != nil {
 		o.gate.leave(o.wait)

@@ -415,7 +415,8 @@ func TestNoGoroutines(t *testing.T) {
 // silent is a resolver that never answers.
 type silent struct{ asked, stopped chan struct{} }
 
-// LookupNetIP implements weir.Resolver.
+var _ weir.Resolver = silent{}
+
 func (s silent) LookupNetIP(*weir.Loop, string, string, func([]netip.Addr, error)) func() {
 	close(s.asked)
 	return func() { close(s.stopped) }

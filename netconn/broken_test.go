@@ -43,13 +43,12 @@ var _ io.ReadWriteCloser = (*brokenConn)(nil)
 
 // lostFor records why it was lost.
 type lostFor struct {
+	weir.NopProtocol
 	over   bool
 	reason error
 }
 
-func (p *lostFor) ConnectionMade(weir.Transport)      {}
-func (p *lostFor) DataReceived(b []byte) (int, error) { return len(b), nil }
-func (p *lostFor) ConnectionLost(err error)           { p.over, p.reason = true, err }
+func (p *lostFor) ConnectionLost(err error) { p.over, p.reason = true, err }
 
 // TestResetWhileClosing: a connection that is reset while its last bytes are being sent
 // ends with the reset, which its reader got, and not with the broken pipe (behaviour

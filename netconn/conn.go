@@ -41,6 +41,8 @@ type Conn struct {
 	failure       error  // why the connection was never made
 }
 
+var _ net.Conn = (*Conn)(nil)
+
 // unconnected is the address of a Conn that is not connected.
 var unconnected net.Addr = &weir.FileAddr{Net: "conn", Name: "not connected"}
 
@@ -347,7 +349,8 @@ func (c *Conn) end(abort bool) error {
 	return nil
 }
 
-// SetDeadline implements net.Conn.
+// SetDeadline sets both deadlines; the zero time is none. A call that waits fails with
+// os.ErrDeadlineExceeded at that time.
 func (c *Conn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
@@ -355,10 +358,10 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline implements net.Conn.
+// SetReadDeadline sets the deadline of Read.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.in.half, t) }
 
-// SetWriteDeadline implements net.Conn.
+// SetWriteDeadline sets the deadline of Write.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out.half, t) }
 
 func (c *Conn) setDeadline(h *half, t time.Time) error {

@@ -107,6 +107,7 @@ func TestTakePaused(t *testing.T) {
 
 // pauser pauses reading and then lets a Conn take its transport.
 type pauser struct {
+	weir.NopProtocol
 	taken  chan net.Conn
 	inData bool
 	t      weir.Transport
@@ -125,5 +126,3 @@ func (p *pauser) DataReceived([]byte) (int, error) {
 	p.taken <- netconn.Take(p.t)
 	return 0, nil
 }
-
-func (p *pauser) ConnectionLost(error) {}

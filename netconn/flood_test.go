@@ -108,11 +108,11 @@ func TestForeignEndsInFlood(t *testing.T) {
 
 // lossNoted reports data and the end.
 type lossNoted struct {
+	weir.NopProtocol
 	gone chan struct{}
 	data func()
 }
 
-func (*lossNoted) ConnectionMade(weir.Transport) {}
 func (p *lossNoted) DataReceived(b []byte) (int, error) {
 	p.data()
 	return len(b), nil

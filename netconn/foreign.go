@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // The buffers between a foreign connection's goroutines and the loop, in bytes.
@@ -87,8 +88,9 @@ type foreign struct {
 type halfCloser interface{ CloseWrite() error }
 
 var (
-	_ weir.Carrier = (*foreign)(nil)
-	_ Foreigner    = (*foreign)(nil)
+	_ weir.Carrier  = (*foreign)(nil)
+	_ Foreigner     = (*foreign)(nil)
+	_ weir.Resetter = (*foreign)(nil)
 )
 
 // carry makes a transport of a connection that blocks.
@@ -110,7 +112,6 @@ func carry(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.Op
 	return feed.Transport(), nil
 }
 
-// Foreign implements Foreigner.
 func (c *foreign) Foreign() io.ReadWriteCloser { return c.conn }
 
 // LocalAddr is the connection's, if it has one.
@@ -340,7 +341,7 @@ func (c *foreign) noticed() {
 		c.outside(func() { c.feed.Deliver(p) })
 		c.arrived = nil
 		c.changed.Broadcast()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	if c.short && len(c.buf) < foreignWrite && !c.ended {
 		c.short = false
@@ -425,7 +426,6 @@ func (c *foreign) outside(f func()) {
 	f()
 }
 
-// Write implements weir.Carrier.
 func (c *foreign) Write(bufs [][]byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -453,10 +453,9 @@ func (c *foreign) wakeWriter() {
 		go c.write()
 	}
 	c.changed.Broadcast()
-	c.loop.Readied()
+	inner.Of(c.loop).Readied()
 }
 
-// CloseWrite implements weir.Carrier.
 func (c *foreign) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -465,7 +464,6 @@ func (c *foreign) CloseWrite() error {
 	return nil // noticed reports failures
 }
 
-// CanCloseWrite implements weir.Carrier.
 func (c *foreign) CanCloseWrite() bool {
 	if a, ok := c.conn.(interface{ CanCloseWrite() bool }); ok && !a.CanCloseWrite() {
 		return false
@@ -474,16 +472,13 @@ func (c *foreign) CanCloseWrite() bool {
 	return ok
 }
 
-// PauseReading implements weir.Carrier.
 func (c *foreign) PauseReading() { c.held = true }
 
-// ResumeReading implements weir.Carrier.
 func (c *foreign) ResumeReading() {
 	c.held = false
 	_ = c.notice.Notify()
 }
 
-// Reset implements weir.Resetter.
 func (c *foreign) Reset() {
 	c.mu.Lock()
 	c.resets = true
@@ -491,7 +486,6 @@ func (c *foreign) Reset() {
 	c.Close(false)
 }
 
-// Close implements weir.Carrier.
 func (c *foreign) Close(abort bool) {
 	c.mu.Lock()
 	c.closing = true

@@ -28,6 +28,8 @@ type Listener struct {
 	paused bool
 }
 
+var _ net.Listener = (*Listener)(nil)
+
 // Listen is Loop.Listen with a net.Listener for the connections. It belongs to the
 // loop's goroutine, or to any goroutine while the loop does not run; see Call.
 func Listen(l *weir.Loop, network, address string, opts ...weir.Option) (*Listener, error) {
@@ -155,7 +157,7 @@ func (ln *Listener) Close() error {
 	return nil
 }
 
-// Addr implements net.Listener.
+// Addr is where it listens.
 func (ln *Listener) Addr() net.Addr { return ln.addr }
 
 func (ln *Listener) opError(op string) error {

@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // loopSide is a Conn as the loop sees it. All its methods run on the loop's
@@ -18,9 +19,9 @@ var (
 	_ weir.WritePauser   = (*loopSide)(nil)
 	_ weir.WriteFailer   = (*loopSide)(nil)
 	_ weir.ConnectFailer = (*loopSide)(nil)
+	_ weir.Protocol      = (*loopSide)(nil)
 )
 
-// ConnectionMade implements weir.Protocol.
 func (c *loopSide) ConnectionMade(t weir.Transport) {
 	c.t = t
 	c.facts.Lock()
@@ -33,7 +34,6 @@ func (c *loopSide) ConnectionMade(t weir.Transport) {
 	c.noticed()
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (c *loopSide) ConnectFailed(err *weir.ConnectError) { c.never(err) }
 
 // never ends a Conn whose connection was never made. Any goroutine may call it
@@ -52,7 +52,6 @@ func (c *loopSide) never(err error) {
 	c.over(err)
 }
 
-// DataReceived implements weir.Protocol.
 func (c *loopSide) DataReceived(p []byte) (int, error) {
 	in := &c.in
 	in.mu.Lock()
@@ -65,7 +64,7 @@ func (c *loopSide) DataReceived(p []byte) (int, error) {
 		in.got = copy(in.dst, p)
 		p = p[in.got:]
 		in.wake()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	p = p[in.q.put(p):]
 	if len(p) > 0 {
@@ -81,10 +80,8 @@ func (c *loopSide) EOFReceived(int) (bool, error) {
 	return true, nil
 }
 
-// PauseWriting implements weir.WritePauser.
 func (c *loopSide) PauseWriting() { c.full = true }
 
-// ResumeWriting implements weir.WritePauser.
 func (c *loopSide) ResumeWriting() {
 	c.full = false
 	c.flush()
@@ -100,7 +97,6 @@ func (c *loopSide) WriteFailed(err error) {
 	out.mu.Unlock()
 }
 
-// ConnectionLost implements weir.Protocol.
 func (c *loopSide) ConnectionLost(err error) {
 	c.closed = true
 	c.never(cmp.Or(err, weir.ErrClosed)) // only a layer can lose it without ConnectionMade
@@ -174,7 +170,7 @@ func (c *loopSide) flush() {
 		out.buf, out.n = nil, 0
 		if out.waiters > 0 {
 			out.wake()
-			c.loop.Readied()
+			inner.Of(c.loop).Readied()
 		}
 		out.mu.Unlock()
 		_, err := c.t.Write(buf[:n])

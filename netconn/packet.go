@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // How many datagrams a PacketConn keeps for its readers, and for the endpoint,
@@ -51,6 +52,8 @@ type PacketConn struct {
 	closed bool            // Close was called, or the endpoint is lost
 	info   weir.PacketInfo // of the datagram that is being sent
 }
+
+var _ net.PacketConn = (*PacketConn)(nil)
 
 type packetInbox struct {
 	half
@@ -141,7 +144,7 @@ func ListenPacket(l *weir.Loop, network, address string, opts ...weir.Option) (*
 	return c, nil
 }
 
-// LocalAddr implements net.PacketConn.
+// LocalAddr is the endpoint's own address.
 func (c *PacketConn) LocalAddr() net.Addr { return c.local.NetAddr() }
 
 // ReadFrom implements net.PacketConn. What of a datagram does not fit into p is
@@ -343,7 +346,8 @@ func (c *PacketConn) setError(err error) error {
 	return err
 }
 
-// SetDeadline implements net.PacketConn.
+// SetDeadline sets both deadlines; the zero time is none. A call that waits fails with
+// os.ErrDeadlineExceeded at that time.
 func (c *PacketConn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
@@ -351,10 +355,10 @@ func (c *PacketConn) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline implements net.PacketConn.
+// SetReadDeadline sets the deadline of reads.
 func (c *PacketConn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.in.half, t) }
 
-// SetWriteDeadline implements net.PacketConn.
+// SetWriteDeadline sets the deadline of writes.
 func (c *PacketConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.out.half, t) }
 
 func (c *PacketConn) setDeadline(h *half, t time.Time) error {
@@ -373,17 +377,15 @@ type packetSide PacketConn
 var (
 	_ weir.WritePauser        = (*packetSide)(nil)
 	_ weir.PacketInfoReceiver = (*packetSide)(nil)
+	_ weir.PacketProtocol     = (*packetSide)(nil)
 )
 
-// EndpointMade implements weir.PacketProtocol.
 func (c *packetSide) EndpointMade(*weir.PacketEndpoint) { c.noticed() }
 
-// PacketReceived implements weir.PacketProtocol.
 func (c *packetSide) PacketReceived(p []byte, from weir.PacketAddr) {
 	c.PacketInfoReceived(p, from, nil)
 }
 
-// PacketInfoReceived implements weir.PacketInfoReceiver.
 func (c *packetSide) PacketInfoReceived(p []byte, from weir.PacketAddr, info *weir.PacketInfo) {
 	in := &c.in
 	in.mu.Lock()
@@ -394,7 +396,7 @@ func (c *packetSide) PacketInfoReceived(p []byte, from weir.PacketAddr, info *we
 	in.q.put(p, from, info)
 	if in.waiters > 0 {
 		in.wake()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	if !in.q.roomy() {
 		in.paused = true
@@ -402,7 +404,6 @@ func (c *packetSide) PacketInfoReceived(p []byte, from weir.PacketAddr, info *we
 	}
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (c *packetSide) EndpointLost(err error) {
 	c.closed = true
 	if err == nil {
@@ -412,10 +413,8 @@ func (c *packetSide) EndpointLost(err error) {
 	c.out.stop(err)
 }
 
-// PauseWriting implements weir.WritePauser.
 func (c *packetSide) PauseWriting() { c.full = true }
 
-// ResumeWriting implements weir.WritePauser.
 func (c *packetSide) ResumeWriting() {
 	c.full = false
 	c.flush()
@@ -454,7 +453,7 @@ func (c *packetSide) flush() {
 	}
 	if out.waiters > 0 && out.q.roomy() {
 		out.wake()
-		c.loop.Readied()
+		inner.Of(c.loop).Readied()
 	}
 	if out.closed && !c.closed {
 		c.closed = true

@@ -130,15 +130,14 @@ func (c *PacketConn) SyscallConn() (syscall.RawConn, error) { return packetOptio
 // packetOptions is a PacketConn as a syscall.RawConn.
 type packetOptions struct{ c *PacketConn }
 
-// Control implements syscall.RawConn.
+var _ syscall.RawConn = packetOptions{}
+
 func (o packetOptions) Control(f func(fd uintptr)) error { return o.c.setError(o.c.e.Control(f)) }
 
-// Read implements syscall.RawConn.
 func (o packetOptions) Read(func(fd uintptr) bool) error {
 	return o.c.opError("raw-read", nil, errors.ErrUnsupported)
 }
 
-// Write implements syscall.RawConn.
 func (o packetOptions) Write(func(fd uintptr) bool) error {
 	return o.c.opError("raw-write", nil, errors.ErrUnsupported)
 }

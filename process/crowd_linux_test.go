@@ -57,10 +57,11 @@ func TestCrowd(t *testing.T) {
 }
 
 // counted is a protocol that only tells of its end.
-type counted struct{ over func() }
+type counted struct {
+	weir.NopProtocol
+	over func()
+}
 
-func (c *counted) ConnectionMade(weir.Transport)        {}
-func (c *counted) DataReceived(p []byte) (int, error)   { return len(p), nil }
 func (c *counted) ConnectionLost(error)                 { c.over() }
 func (c *counted) EOFReceived(int) (keep bool, e error) { return false, nil }
 

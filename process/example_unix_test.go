@@ -13,7 +13,10 @@ import (
 )
 
 // sorter writes to a sort program and keeps what comes back.
-type sorter struct{ out strings.Builder }
+type sorter struct {
+	weir.NopProtocol
+	out strings.Builder
+}
 
 func (s *sorter) ConnectionMade(t weir.Transport) {
 	fmt.Fprint(t, "pear\napple\n")
@@ -23,8 +26,6 @@ func (s *sorter) ConnectionMade(t weir.Transport) {
 }
 
 func (s *sorter) DataReceived(p []byte) (int, error) { return s.out.Write(p) }
-
-func (s *sorter) ConnectionLost(error) {}
 
 func Example() {
 	l, err := weir.NewLoop()

@@ -170,17 +170,16 @@ type hook struct {
 	dispatch func()
 }
 
-// Attach implements weir.Source.
+var _ weir.Source = (*hook)(nil)
+
 func (h *hook) Attach(wake func()) error { h.wake = wake; return nil }
 
-// Dispatch implements weir.Source.
 func (h *hook) Dispatch() {
 	if h.dispatch != nil {
 		h.dispatch()
 	}
 }
 
-// Detach implements weir.Source.
 func (h *hook) Detach() {
 	if h.closed != nil {
 		h.closed()

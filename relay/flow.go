@@ -330,9 +330,13 @@ type flowEnd struct {
 	up *weir.PacketEndpoint
 }
 
+var (
+	_ weir.PacketProtocol = (*flowEnd)(nil)
+	_ weir.PacketFailer   = (*flowEnd)(nil)
+)
+
 func (e *flowEnd) current() bool { return !e.f.over && e.up != nil && e.f.up == e.up }
 
-// EndpointMade implements weir.PacketProtocol.
 func (e *flowEnd) EndpointMade(up *weir.PacketEndpoint) { e.up = up }
 
 // PacketReceived implements weir.PacketProtocol. What does not come from the
@@ -346,7 +350,6 @@ func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
 	f.answer(data)
 }
 
-// PacketFailed implements weir.PacketFailer.
 func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
 	f := e.f
 	if !e.current() {
@@ -358,7 +361,6 @@ func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
 	}
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (e *flowEnd) EndpointLost(err error) {
 	if e.current() {
 		e.f.up = nil

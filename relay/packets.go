@@ -242,10 +242,13 @@ func (p *Packets) trouble(err error, to weir.PacketAddr) {
 // packetSide is a Packets as the protocol of its endpoint.
 type packetSide Packets
 
-// EndpointMade implements weir.PacketProtocol.
+var (
+	_ weir.PacketProtocol = (*packetSide)(nil)
+	_ weir.PacketFailer   = (*packetSide)(nil)
+)
+
 func (s *packetSide) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	p := (*Packets)(s)
 	if p.closed {
@@ -272,7 +275,6 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	p.trouble(err, to)
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (s *packetSide) EndpointLost(err error) {
 	p := (*Packets)(s)
 	p.end()

@@ -303,6 +303,15 @@ type side struct {
 	reset    bool // abort it once its buffer is empty
 }
 
+var (
+	_ weir.Protocol      = (*side)(nil)
+	_ weir.ConnectFailer = (*side)(nil)
+	_ weir.WritePauser   = (*side)(nil)
+	_ weir.WriteFailer   = (*side)(nil)
+	_ weir.Drainer       = (*side)(nil)
+	_ weir.EOFReceiver   = (*side)(nil)
+)
+
 func (s *side) other() *side { return &s.r.sides[s.id.Other()] }
 
 // flow pauses or resumes reading, as the state of both sides requires.
@@ -325,11 +334,10 @@ func (s *side) flow() {
 	}
 }
 
-// ConnectionMade implements weir.Protocol.
 func (s *side) ConnectionMade(t weir.Transport) {
 	if s.state != waiting {
 		// The relay ended while this was being connected.
-		t.SetProtocol(refused{})
+		t.SetProtocol(weir.NopProtocol{})
 		t.Abort()
 		return
 	}
@@ -350,14 +358,6 @@ func (s *side) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// refused is the protocol of a connection that was made too late.
-type refused struct{}
-
-func (refused) ConnectionMade(weir.Transport)            {}
-func (refused) DataReceived(p []byte) (n int, err error) { return len(p), nil }
-func (refused) ConnectionLost(error)                     {}
-
-// ConnectFailed implements weir.ConnectFailer.
 func (s *side) ConnectFailed(err *weir.ConnectError) {
 	if s.state != waiting {
 		return
@@ -371,7 +371,6 @@ func (s *side) ConnectFailed(err *weir.ConnectError) {
 	s.r.finish()
 }
 
-// DataReceived implements weir.Protocol.
 func (s *side) DataReceived(p []byte) (int, error) {
 	o := s.other()
 	if o.state == waiting {
@@ -434,13 +433,11 @@ func (s *side) spliced(n int64, _ error) {
 	s.r.finish()
 }
 
-// PauseWriting implements weir.WritePauser.
 func (s *side) PauseWriting() {
 	s.full = true
 	s.other().flow()
 }
 
-// ResumeWriting implements weir.WritePauser.
 func (s *side) ResumeWriting() {
 	s.full = false
 	s.other().flow()
@@ -466,14 +463,12 @@ func (s *side) WriteFailed(err error) {
 	s.r.hurry(s.t.Loop())
 }
 
-// WriteDrained implements weir.Drainer.
 func (s *side) WriteDrained() {
 	if s.reset {
 		s.t.Abort()
 	}
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (s *side) EOFReceived(int) (keepOpen bool, err error) {
 	s.ended = true
 	s.r.end(s.id, nil)
@@ -520,7 +515,6 @@ func writable(t weir.Transport) bool {
 	return !errors.Is(err, weir.ErrNotWritable)
 }
 
-// ConnectionLost implements weir.Protocol.
 func (s *side) ConnectionLost(err error) {
 	if s.state != open {
 		return

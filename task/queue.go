@@ -37,6 +37,8 @@ type place[T any] struct {
 	prev, next *place[T]
 }
 
+var _ Waitable = (*place[int])(nil)
+
 // NewQueue makes a Queue that holds at most n values; with 0, Put waits until
 // its value is taken.
 func NewQueue[T any](n int) *Queue[T] {
@@ -90,10 +92,8 @@ func (x *exchange[T]) release(p *place[T]) {
 	x.free = p
 }
 
-// Abandon implements Waitable.
 func (p *place[T]) Abandon(*Task) { p.x.remove(p) }
 
-// WaitingFor implements Waitable.
 func (p *place[T]) WaitingFor() string { return named(p.x.what, p.x.q.Name) }
 
 // Len is how many values can be taken without waiting.

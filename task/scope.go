@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir/future"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 // Scope is what tasks live in. Scopes form a tree: a scope contains the tasks that were
@@ -63,8 +64,7 @@ func Traced() Option { return func(sc *Scope) { sc.w.trace = true } }
 // New makes a root: a scope with nothing around it. Close it when it is no longer
 // needed, or Cancel it and wait for Done.
 func New(s *future.Scheduler, opts ...Option) *Scope {
-	w := &world{s: s}
-	w.loop, _ = s.Loop().(coroutineLoop)
+	w := &world{s: s, loop: inner.Of(s.Loop())}
 	sc := &Scope{w: w, name: "root"}
 	w.root = sc
 	for _, o := range opts {
@@ -206,10 +206,11 @@ func (t *Task) leave(sc *Scope, err error) error {
 // tasksOf is the Waitable of a body that waits for the tasks at the end of its scope.
 type tasksOf Scope
 
+var _ Waitable = (*tasksOf)(nil)
+
 // Abandon implements Waitable; the wait is never cut short.
 func (sc *tasksOf) Abandon(*Task) {}
 
-// WaitingFor implements Waitable.
 func (sc *tasksOf) WaitingFor() string { return "tasks of " + sc.name }
 
 func (sc *Scope) link(c *Scope) {

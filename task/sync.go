@@ -60,6 +60,8 @@ type Lock struct {
 	waiting waitList
 }
 
+var _ Waitable = (*Lock)(nil)
+
 // Lock waits for the lock. If it returns nil the task holds the lock, even if a
 // cancellation came in the same turn: what was handed over is not lost (behaviour 82).
 func (l *Lock) Lock(t *Task) error {
@@ -97,10 +99,10 @@ func (l *Lock) Unlock() error {
 // Held reports whether someone holds the lock.
 func (l *Lock) Held() bool { return l.held }
 
-// Abandon implements Waitable.
+// Abandon takes t out of those that wait.
 func (l *Lock) Abandon(t *Task) { l.waiting.remove(t) }
 
-// WaitingFor implements Waitable.
+// WaitingFor names the lock.
 func (l *Lock) WaitingFor() string { return named("a lock", l.Name) }
 
 func named(what, name string) string {
@@ -116,6 +118,8 @@ type Semaphore struct {
 	free    int
 	waiting waitList
 }
+
+var _ Waitable = (*Semaphore)(nil)
 
 // NewSemaphore makes a Semaphore with n places.
 func NewSemaphore(n int) *Semaphore { return &Semaphore{free: n} }
@@ -151,10 +155,10 @@ func (s *Semaphore) Release() {
 // Free is how many places are free.
 func (s *Semaphore) Free() int { return s.free }
 
-// Abandon implements Waitable.
+// Abandon takes t out of those that wait.
 func (s *Semaphore) Abandon(t *Task) { s.waiting.remove(t) }
 
-// WaitingFor implements Waitable.
+// WaitingFor names the semaphore.
 func (s *Semaphore) WaitingFor() string { return named("a semaphore", s.Name) }
 
 // Event is set or not; tasks wait until it is set. The zero value is not set.
@@ -163,6 +167,8 @@ type Event struct {
 	set     bool
 	waiting waitList
 }
+
+var _ Waitable = (*Event)(nil)
 
 // Set sets the event and lets every task that waits for it go on.
 func (e *Event) Set() {
@@ -187,10 +193,10 @@ func (e *Event) Wait(t *Task) error {
 	return t.Park(e)
 }
 
-// Abandon implements Waitable.
+// Abandon takes t out of those that wait.
 func (e *Event) Abandon(t *Task) { e.waiting.remove(t) }
 
-// WaitingFor implements Waitable.
+// WaitingFor names the event.
 func (e *Event) WaitingFor() string { return named("an event", e.Name) }
 
 // Cond lets tasks that hold L wait for a change of what L protects.
@@ -199,6 +205,8 @@ type Cond struct {
 	L       *Lock
 	waiting waitList
 }
+
+var _ Waitable = (*Cond)(nil)
 
 // Wait gives up L, waits for Notify, and holds L again when it returns, with or without
 // an error.
@@ -233,8 +241,8 @@ func (c *Cond) Notify(n int) {
 	}
 }
 
-// Abandon implements Waitable.
+// Abandon takes t out of those that wait.
 func (c *Cond) Abandon(t *Task) { c.waiting.remove(t) }
 
-// WaitingFor implements Waitable.
+// WaitingFor names the condition.
 func (c *Cond) WaitingFor() string { return named("a condition", c.Name) }

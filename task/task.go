@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"github.com/weir-io/weir/future"
+	"github.com/weir-io/weir/internal/inner"
 )
 
 var (
@@ -80,21 +81,19 @@ type Task struct {
 	where      []uintptr // the stack of the wait, if it is kept
 }
 
+var (
+	_ future.Job    = (*Task)(nil)
+	_ future.Waiter = (*Task)(nil)
+)
+
 // world is the state that the tasks of one root share.
 type world struct {
 	s       *future.Scheduler
 	root    *Scope
 	current *Task
-	loop    coroutineLoop // nil if the loop does not care
+	loop    inner.Loop // nil if it is not a weir.Loop
 	trace   bool
 	idle    []*coroutine
-}
-
-// coroutineLoop is a loop that ties coroutines to a thread, or wants to know
-// when they are switched; weir.Loop is one, and says more.
-type coroutineLoop interface {
-	Thread() uint64
-	Switched(task string)
 }
 
 func (w *world) tied() uint64 {
@@ -208,7 +207,7 @@ func (w *world) stopIdle() {
 	w.idle = nil
 }
 
-// Run implements future.Job.
+// Run resumes the task, if it is due; the Scheduler calls it.
 func (t *Task) Run() {
 	if t.state == stateQueued {
 		t.resume()
@@ -406,7 +405,7 @@ func (t *Task) interrupt() {
 	t.Wake(future.ErrCanceled)
 }
 
-// FutureSettled implements future.Waiter.
+// FutureSettled resumes the task, if it still waits for that future.
 func (t *Task) FutureSettled(tag int) {
 	if tag == t.tag {
 		t.Resume(nil)

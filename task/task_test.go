@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/future"
+	"github.com/weir-io/weir/internal/inner"
 	"github.com/weir-io/weir/task"
 	"github.com/weir-io/weir/weirtest"
 )
@@ -474,9 +475,9 @@ func TestOtherThread(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	fake := &otherThread{Loop: l, thread: 1}
-	s := future.On(fake)
-	root := task.New(s)
+	fake := &otherThread{Loop: inner.Of(l), thread: 1}
+	root := task.New(future.On(l))
+	root.SetInner(fake)
 	ran := 0
 	root.Go("bound", func(t *task.Task) error {
 		ran++
@@ -500,7 +501,7 @@ func TestOtherThread(t *testing.T) {
 }
 
 type otherThread struct {
-	*weir.Loop
+	inner.Loop
 	thread uint64
 }
 

@@ -9,11 +9,12 @@ import (
 // awaiting is a future as a Waitable.
 type awaiting[T any] struct{ f *future.Future[T] }
 
+var _ Waitable = awaiting[int]{}
+
 // Abandon implements Waitable: Await does what is needed, later, because the future may
 // still settle in this turn.
 func (awaiting[T]) Abandon(*Task) {}
 
-// WaitingFor implements Waitable.
 func (awaiting[T]) WaitingFor() string { return "a future" }
 
 // Await waits until f has settled, and returns its value or failure. If the wait is cut
@@ -74,10 +75,10 @@ func (t *Task) Yield() error {
 // sleeper is a task in the role of the Waitable that it sleeps on.
 type sleeper Task
 
-// Abandon implements Waitable.
+var _ Waitable = (*sleeper)(nil)
+
 func (s *sleeper) Abandon(*Task) { s.timer.Stop() }
 
-// WaitingFor implements Waitable.
 func (s *sleeper) WaitingFor() string { return "its timer" }
 
 // Sleep waits for d, by the loop's clock; if d is 0 or below, for one turn.

@@ -86,14 +86,15 @@ func (e *endless) ConnectionMade(t weir.Transport) {
 func (e *endless) WriteDrained() { _, _ = e.t.Write(e.piece) }
 
 // counter counts what it gets.
-type counter struct{ n int }
+type counter struct {
+	weir.NopProtocol
+	n int
+}
 
-func (c *counter) ConnectionMade(weir.Transport) {}
 func (c *counter) DataReceived(p []byte) (int, error) {
 	c.n += len(p)
 	return len(p), nil
 }
-func (c *counter) ConnectionLost(error) {}
 
 // TestBottleneck: on a line whose queue holds 500 ms, a connection alone fills at least
 // 90 % of the line and keeps the queue near its target of 100 ms, without losing a packet

@@ -64,6 +64,12 @@ type conn struct {
 	ended   bool // Feed.End was called
 }
 
+var (
+	_ weir.Carrier  = (*conn)(nil)
+	_ weir.Unsender = (*conn)(nil)
+	_ weir.Resetter = (*conn)(nil)
+)
+
 func (c *conn) become(p phase) bool {
 	if p <= c.phase {
 		return false
@@ -268,7 +274,6 @@ func (c *conn) whileLingering(p *packet, now, since time.Duration) {
 	}
 }
 
-// Write implements weir.Carrier.
 func (c *conn) Write(bufs [][]byte) (int, error) {
 	if c.phase != open {
 		return 0, weir.ErrClosed
@@ -281,10 +286,8 @@ func (c *conn) Write(bufs [][]byte) (int, error) {
 	return n, nil
 }
 
-// CanCloseWrite implements weir.Carrier.
 func (c *conn) CanCloseWrite() bool { return true }
 
-// CloseWrite implements weir.Carrier.
 func (c *conn) CloseWrite() error {
 	if c.phase != open {
 		return weir.ErrClosed
@@ -297,10 +300,8 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// PauseReading implements weir.Carrier.
 func (c *conn) PauseReading() { c.paused = true }
 
-// ResumeReading implements weir.Carrier.
 func (c *conn) ResumeReading() {
 	c.paused = false
 	if c.phase != open {
@@ -312,7 +313,6 @@ func (c *conn) ResumeReading() {
 	}
 }
 
-// Close implements weir.Carrier.
 func (c *conn) Close(abort bool) {
 	switch {
 	case c.phase >= lingering:
@@ -331,7 +331,6 @@ func (c *conn) Close(abort bool) {
 	}
 }
 
-// Unsent implements weir.Unsender.
 func (c *conn) Unsent() int {
 	if c.phase != open {
 		return 0
@@ -339,7 +338,6 @@ func (c *conn) Unsent() int {
 	return c.queued
 }
 
-// Reset implements weir.Resetter.
 func (c *conn) Reset() {
 	if c.phase != open {
 		return

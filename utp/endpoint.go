@@ -68,6 +68,13 @@ type Endpoint struct {
 	next    int // where ResumeWriting begins
 }
 
+var (
+	_ weir.LoopEnder      = (*Endpoint)(nil)
+	_ weir.PacketProtocol = (*Endpoint)(nil)
+	_ weir.PacketFailer   = (*Endpoint)(nil)
+	_ weir.WritePauser    = (*Endpoint)(nil)
+)
+
 // NewEndpoint makes an endpoint for Loop.ListenPacket. Connections can be made once
 // EndpointMade was called. The error is a *ConfigError.
 func NewEndpoint(cfg Config) (*Endpoint, error) {
@@ -124,7 +131,8 @@ func (e *Endpoint) micros() uint32 { return uint32(e.now() / time.Microsecond) }
 
 func (e *Endpoint) local() netip.AddrPort { return e.pe.Local().IP }
 
-// LoopEnds implements weir.LoopEnder.
+// LoopEnds stops listening, and, when the loop closes, ends what is not yet connected. The
+// loop calls it.
 func (e *Endpoint) LoopEnds(closing bool) {
 	e.loopEnds = true
 	if e.listener != nil {
@@ -148,7 +156,7 @@ func (e *Endpoint) LoopEnds(closing bool) {
 	}
 }
 
-// Connecting implements weir.LoopEnder.
+// Connecting is how many connects have not come to an end.
 func (e *Endpoint) Connecting() int { return e.dials }
 
 // free is how many bytes connections may still keep. One may keep no more than are
@@ -198,10 +206,10 @@ func (e *Endpoint) send(p *packet, pad int, to netip.AddrPort, diff uint32) erro
 	return e.pe.SendTo(e.scratch, weir.PacketAddr{IP: to})
 }
 
-// EndpointMade implements weir.PacketProtocol.
+// EndpointMade takes the datagram endpoint that carries the packets.
 func (e *Endpoint) EndpointMade(pe *weir.PacketEndpoint) { e.attach(pe) }
 
-// PacketReceived implements weir.PacketProtocol.
+// PacketReceived takes a datagram: a packet of uTP, or one for Config.Other.
 func (e *Endpoint) PacketReceived(b []byte, from weir.PacketAddr) {
 	var p packet
 	if !p.parse(b) || !from.IP.IsValid() {
@@ -503,7 +511,7 @@ func (e *Endpoint) dial(to netip.AddrPort, cfg *Config, made func(*conn), failed
 	return d
 }
 
-// PacketFailed implements weir.PacketFailer.
+// PacketFailed tells the connections with to that a packet could not be delivered.
 func (e *Endpoint) PacketFailed(err error, to weir.PacketAddr) {
 	for i := len(e.all) - 1; i >= 0; i-- {
 		if i < len(e.all) && e.all[i].peer == to.IP {
@@ -512,10 +520,10 @@ func (e *Endpoint) PacketFailed(err error, to weir.PacketAddr) {
 	}
 }
 
-// PauseWriting implements weir.WritePauser.
+// PauseWriting stops sending until the datagram endpoint has room.
 func (e *Endpoint) PauseWriting() { e.paused = true }
 
-// ResumeWriting implements weir.WritePauser.
+// ResumeWriting goes on with sending.
 func (e *Endpoint) ResumeWriting() {
 	e.paused = false
 	if !e.waits {

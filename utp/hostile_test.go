@@ -272,6 +272,7 @@ func TestSteadyAllocs(t *testing.T) {
 
 // rally sends what it gets back to where it came from, and counts.
 type rally struct {
+	weir.NopProtocol
 	t      weir.Transport
 	count  *int
 	serves bool
@@ -288,8 +289,6 @@ func (r *rally) DataReceived(p []byte) (int, error) {
 	*r.count++
 	return r.t.Write(p)
 }
-
-func (r *rally) ConnectionLost(error) {}
 
 // FuzzModel: a connection's receiving direction against a model. Each byte of the
 // script is a packet: which of 64 to send, in whatever order and how often. What the

@@ -65,6 +65,19 @@ type watched struct {
 	locked          string // a method that must not call back
 }
 
+var (
+	_ weir.Protocol           = (*watched)(nil)
+	_ weir.EOFReceiver        = (*watched)(nil)
+	_ weir.WritePauser        = (*watched)(nil)
+	_ weir.Drainer            = (*watched)(nil)
+	_ weir.WriteFailer        = (*watched)(nil)
+	_ weir.BufferedProtocol   = (*watched)(nil)
+	_ weir.AttemptFailer      = (*watched)(nil)
+	_ weir.ConnectFailer      = (*watched)(nil)
+	_ weir.MaybeConnectFailer = (*watched)(nil)
+	_ weir.Transport          = (*watched)(nil)
+)
+
 // Protocol returns p, watched. It has the optional callbacks of p.
 func (v *Invariants) Protocol(p weir.Protocol) weir.Protocol {
 	w := &watched{v: v, p: p, shape: shapeOf(p), high: 64 << 10, name: "unconnected"}
@@ -133,7 +146,6 @@ func (w *watched) enter(callback string) func() {
 	return func() { w.inside = was }
 }
 
-// ConnectionMade implements weir.Protocol.
 func (w *watched) ConnectionMade(t weir.Transport) {
 	if w.made++; w.made > 1 {
 		w.bad("ConnectionMade %d times (G1)", w.made)
@@ -160,7 +172,6 @@ func (w *watched) peer() *wire {
 	return w.in
 }
 
-// DataReceived implements weir.Protocol.
 func (w *watched) DataReceived(p []byte) (int, error) {
 	defer w.enter("DataReceived")()
 	switch {
@@ -189,7 +200,6 @@ func (w *watched) DataReceived(p []byte) (int, error) {
 	return n, err
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (w *watched) EOFReceived(unused int) (bool, error) {
 	defer w.enter("EOFReceived")()
 	if w.ended {
@@ -204,7 +214,6 @@ func (w *watched) EOFReceived(unused int) (bool, error) {
 	return keep, err
 }
 
-// PauseWriting implements weir.WritePauser.
 func (w *watched) PauseWriting() {
 	defer w.enter("PauseWriting")()
 	if w.pauses++; w.pauses != w.resumes+1 {
@@ -213,7 +222,6 @@ func (w *watched) PauseWriting() {
 	w.p.(weir.WritePauser).PauseWriting()
 }
 
-// ResumeWriting implements weir.WritePauser.
 func (w *watched) ResumeWriting() {
 	defer w.enter("ResumeWriting")()
 	if w.resumes++; w.resumes != w.pauses {
@@ -222,13 +230,11 @@ func (w *watched) ResumeWriting() {
 	w.p.(weir.WritePauser).ResumeWriting()
 }
 
-// WriteDrained implements weir.Drainer.
 func (w *watched) WriteDrained() {
 	defer w.enter("WriteDrained")()
 	w.p.(weir.Drainer).WriteDrained()
 }
 
-// WriteFailed implements weir.WriteFailer.
 func (w *watched) WriteFailed(err error) {
 	defer w.enter("WriteFailed")()
 	if w.failed++; w.failed > 1 {
@@ -237,10 +243,8 @@ func (w *watched) WriteFailed(err error) {
 	w.p.(weir.WriteFailer).WriteFailed(err)
 }
 
-// ReadBuffer implements weir.BufferedProtocol.
 func (w *watched) ReadBuffer() []byte { return w.p.(weir.BufferedProtocol).ReadBuffer() }
 
-// ConnectionLost implements weir.Protocol.
 func (w *watched) ConnectionLost(err error) {
 	leave := w.enter("ConnectionLost")
 	if w.lost++; w.lost > 1 {
@@ -258,7 +262,6 @@ func (w *watched) ConnectionLost(err error) {
 	leave()
 }
 
-// AttemptFailed implements weir.AttemptFailer.
 func (w *watched) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 	if w.made > 0 {
 		w.bad("AttemptFailed after ConnectionMade (G1)")
@@ -268,7 +271,6 @@ func (w *watched) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 	}
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (w *watched) ConnectFailed(err *weir.ConnectError) {
 	if w.made > 0 {
 		w.bad("ConnectFailed after ConnectionMade (G1)")
@@ -278,7 +280,6 @@ func (w *watched) ConnectFailed(err *weir.ConnectError) {
 	}
 }
 
-// TakesConnectFailed implements weir.MaybeConnectFailer.
 func (w *watched) TakesConnectFailed() bool { return weir.TakesConnectFailed(w.p) }
 
 // The transport that the protocol sees.
@@ -299,7 +300,6 @@ func (w *watched) unwrote(n int) {
 	w.out.total -= n
 }
 
-// Write implements weir.Transport.
 func (w *watched) Write(p []byte) (int, error) {
 	w.largest = max(w.largest, len(p))
 	w.wrote(p)
@@ -308,7 +308,6 @@ func (w *watched) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Writev implements weir.Transport.
 func (w *watched) Writev(bufs [][]byte) (int, error) {
 	total := 0
 	for _, p := range bufs {
@@ -321,34 +320,29 @@ func (w *watched) Writev(bufs [][]byte) (int, error) {
 	return n, err
 }
 
-// Close implements weir.Transport.
 func (w *watched) Close() error {
 	defer w.lock("Close")()
 	w.closed = true
 	return w.Transport.Close()
 }
 
-// Abort implements weir.Transport.
 func (w *watched) Abort() {
 	defer w.lock("Abort")()
 	w.closed = true
 	w.Transport.Abort()
 }
 
-// WriteEOF implements weir.Transport.
 func (w *watched) WriteEOF() error {
 	err := w.Transport.WriteEOF()
 	w.wroteEOF = w.wroteEOF || err == nil
 	return err
 }
 
-// PauseReading implements weir.Transport.
 func (w *watched) PauseReading() {
 	w.held = true
 	w.Transport.PauseReading()
 }
 
-// ResumeReading implements weir.Transport.
 func (w *watched) ResumeReading() {
 	defer w.lock("ResumeReading")()
 	w.held = false
@@ -361,7 +355,6 @@ func (w *watched) lock(method string) func() {
 	return func() { w.locked = was }
 }
 
-// SetWriteMarks implements weir.Transport.
 func (w *watched) SetWriteMarks(high, low int) error {
 	err := w.Transport.SetWriteMarks(high, low)
 	if err == nil {
@@ -370,7 +363,6 @@ func (w *watched) SetWriteMarks(high, low int) error {
 	return err
 }
 
-// Protocol implements weir.Transport.
 func (w *watched) Protocol() weir.Protocol {
 	if w.Transport.Protocol() == nil {
 		return nil
@@ -378,7 +370,6 @@ func (w *watched) Protocol() weir.Protocol {
 	return w.p
 }
 
-// SetProtocol implements weir.Transport.
 func (w *watched) SetProtocol(p weir.Protocol) {
 	w.p, w.shape = p, shapeOf(p)
 	if !w.inData {

@@ -88,6 +88,7 @@ func LayerAllocs(t *testing.T, backend string, server func(weir.Factory) weir.Fa
 
 // rally sends back what it gets, and counts.
 type rally struct {
+	weir.NopProtocol
 	t      weir.Transport
 	count  *int
 	serves bool
@@ -104,5 +105,3 @@ func (r *rally) DataReceived(p []byte) (int, error) {
 	*r.count++
 	return r.t.Write(p)
 }
-
-func (r *rally) ConnectionLost(error) {}

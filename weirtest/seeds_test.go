@@ -94,11 +94,9 @@ func TestSeeds(t *testing.T) {
 }
 
 // hello says a word.
-type hello struct{}
+type hello struct{ weir.NopProtocol }
 
-func (hello) ConnectionMade(t weir.Transport)    { _, _ = t.Write([]byte("hello")) }
-func (hello) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (hello) ConnectionLost(error)               {}
+func (hello) ConnectionMade(t weir.Transport) { _, _ = t.Write([]byte("hello")) }
 
 // TestSeedsExplain: of many worlds the first that fails is explained, in words,
 // with a command that replays it; the others are only named.

@@ -111,10 +111,6 @@ func newSim(tb testing.TB, seed uint64, opts []SimOption, last bool) *Sim {
 	return s
 }
 
-// World is the backend of the world, for tests inside this module. Everything
-// that a test of an application needs is a method of Sim or SimHost.
-func (s *Sim) World() *sim.World { return s.world }
-
 // Seed is the seed that the world was made with.
 func (s *Sim) Seed() uint64 { return s.seed }
 
@@ -205,9 +201,6 @@ func (s *Sim) Host(name string, addrs ...netip.Addr) *SimHost {
 	return h
 }
 
-// Host is the machine in the world's backend, for tests inside this module.
-func (h *SimHost) Host() *sim.Host { return h.host }
-
 // Addr is the host's first address with a port.
 func (h *SimHost) Addr(port uint16) string {
 	return netip.AddrPortFrom(h.host.Addrs()[0], port).String()
@@ -249,7 +242,8 @@ func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
 // simNames resolves the names of hosts.
 type simNames struct{ s *Sim }
 
-// LookupNetIP implements weir.Resolver.
+var _ weir.Resolver = simNames{}
+
 func (n simNames) LookupNetIP(l *weir.Loop, network, host string, done func([]netip.Addr, error)) func() {
 	var addrs []netip.Addr
 	for _, a := range n.s.world.Lookup(host) {

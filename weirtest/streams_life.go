@@ -359,14 +359,14 @@ var lifeTests = []streamTest{
 
 // forgetful closes as soon as it is connected.
 type forgetful struct {
+	weir.NopProtocol
 	lost *int
 	tr   *weir.Transport
 	_    [64]byte // not tiny: tiny objects share their fate
 }
 
-func (f *forgetful) ConnectionMade(t weir.Transport)    { *f.tr = t; _ = t.Close() }
-func (f *forgetful) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (f *forgetful) ConnectionLost(error)               { *f.lost++ }
+func (f *forgetful) ConnectionMade(t weir.Transport) { *f.tr = t; _ = t.Close() }
+func (f *forgetful) ConnectionLost(error)            { *f.lost++ }
 
 // allLostAfterEnd waits for other's end of stream, closes it, and waits for all.
 func (c *streamCase) allLostAfterEnd(other *end) {

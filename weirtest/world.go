@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/sim"
 )
 
@@ -112,15 +111,12 @@ type SimEvent struct {
 	Local, Remote netip.AddrPort
 	N             uint64 // Arrival, Ack: bytes of the stream until then
 	End           bool   // Arrival: the end of the stream comes with it
-
-	Handle backend.Handle // for tests of backends
-	Kind   backend.Kind   // of a ResultEvent's Op; for tests of backends
 }
 
 func simEvent(e sim.Event) SimEvent {
 	return SimEvent{
 		At: e.At, What: e.What, Host: e.Host, Socket: e.Socket, Local: e.Local.IP, Remote: e.Remote.IP,
-		N: e.N, End: e.End, Handle: e.Handle, Kind: e.Kind,
+		N: e.N, End: e.End,
 	}
 }
 
@@ -188,6 +184,17 @@ func (s *Sim) Calls(call SimWhat) int { return s.world.Calls(call) }
 // Faults returns the faults of this world, including what was drawn.
 func (s *Sim) Faults() Faults { return Faults(s.world.Faults()) }
 
+// SetFaults puts other faults in force, for what happens from now on.
+func (s *Sim) SetFaults(f Faults) { s.world.SetFaults(sim.Faults(f)) }
+
+// Events is how many simulated events there have been: everything that was executed in
+// an order that the seed decided.
+func (s *Sim) Events() int { return s.world.Stats().Total() }
+
+// Violations are breaches of the backend's contract by its loops, in words; Close
+// reports them too. They are mistakes of weir, not of its users.
+func (s *Sim) Violations() []string { return s.world.Violations() }
+
 // HealAll ends all faults: what was lost is sent again at once, what was cut off
 // can be reached again, and nothing more goes wrong. Tests of liveness call it,
 // and then wait for the end. Crashed hosts stay down unless a restart is due.
@@ -241,6 +248,19 @@ func (h *SimHost) SetHandles(n int) { h.host.SetHandles(n) }
 
 // Handles is how many are open now.
 func (h *SimHost) Handles() int { return h.host.Usage().Handles }
+
+// SimUsage counts what a host holds. Two of them can be compared.
+type SimUsage struct {
+	Handles   int // open
+	Sockets   int // those and what is closed and still sending, or waits to be accepted
+	Armed     int // operations that the host's loops wait for
+	Buffered  int // bytes written and not read
+	Pending   int // events under way
+	Listeners int
+}
+
+// Usage counts what the host holds now.
+func (h *SimHost) Usage() SimUsage { return SimUsage(h.host.Usage()) }
 
 // Fail is Sim.Fail for the calls of this host.
 func (h *SimHost) Fail(call SimWhat, nth int, err error) { h.host.Fail(call, nth, err) }

@@ -179,7 +179,12 @@ type fetch struct {
 	ended bool
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*fetch)(nil)
+	_ weir.EOFReceiver   = (*fetch)(nil)
+	_ weir.ConnectFailer = (*fetch)(nil)
+)
+
 func (f *fetch) ConnectionMade(t weir.Transport) {
 	if _, err := t.Write([]byte("GET / HTTP/1.1\r\nHost: " + f.demo.relay + "\r\nConnection: close\r\n\r\n")); err != nil {
 		f.demo.fail(advice.Why(err))
@@ -190,19 +195,16 @@ func (f *fetch) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol.
 func (f *fetch) DataReceived(p []byte) (int, error) {
 	f.reply = append(f.reply, p...)
 	return len(p), nil
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (f *fetch) EOFReceived(int) (bool, error) {
 	f.took = f.demo.app.loop.Now().Sub(f.since)
 	return false, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (f *fetch) ConnectionLost(err error) {
 	f.ended = true
 	if err != nil && !f.demo.app.over {
@@ -212,7 +214,6 @@ func (f *fetch) ConnectionLost(err error) {
 	f.demo.tell()
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (f *fetch) ConnectFailed(err *weir.ConnectError) {
 	if !f.demo.app.over {
 		f.demo.fail("the client cannot connect: " + advice.Why(err))
@@ -233,13 +234,16 @@ type site struct {
 	lost bool
 }
 
+var (
+	_ weir.Protocol    = (*site)(nil)
+	_ weir.EOFReceiver = (*site)(nil)
+)
+
 // siteHead bounds a request's head, in bytes.
 const siteHead = 16 << 10
 
-// ConnectionMade implements weir.Protocol.
 func (s *site) ConnectionMade(t weir.Transport) { s.t = t }
 
-// DataReceived implements weir.Protocol.
 func (s *site) DataReceived(p []byte) (int, error) {
 	if s.busy {
 		return len(p), nil
@@ -284,5 +288,4 @@ func (s *site) reply(status, body string) {
 // still gets its reply.
 func (s *site) EOFReceived(int) (bool, error) { return s.busy, nil }
 
-// ConnectionLost implements weir.Protocol.
 func (s *site) ConnectionLost(error) { s.lost = true }

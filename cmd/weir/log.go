@@ -141,12 +141,12 @@ type textHandler struct {
 	attrs []slog.Attr
 }
 
-// Enabled implements slog.Handler.
+var _ slog.Handler = (*textHandler)(nil)
+
 func (h *textHandler) Enabled(_ context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn || !h.r.quiet && level >= slog.LevelInfo
 }
 
-// Handle implements slog.Handler.
 func (h *textHandler) Handle(_ context.Context, rec slog.Record) error {
 	var b strings.Builder
 	b.WriteString(strings.TrimPrefix(rec.Message, "weir: "))
@@ -162,7 +162,6 @@ func (h *textHandler) Handle(_ context.Context, rec slog.Record) error {
 	return err
 }
 
-// WithAttrs implements slog.Handler.
 func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &textHandler{r: h.r, attrs: append(h.attrs[:len(h.attrs):len(h.attrs)], attrs...)}
 }

@@ -96,7 +96,8 @@ type ratedHandler struct {
 	rates *rates
 }
 
-// Handle implements slog.Handler.
+var _ slog.Handler = (*ratedHandler)(nil)
+
 func (h *ratedHandler) Handle(ctx context.Context, rec slog.Record) error {
 	if !h.rates.allow(rec.Message) {
 		return nil
@@ -104,12 +105,10 @@ func (h *ratedHandler) Handle(ctx context.Context, rec slog.Record) error {
 	return h.Handler.Handle(ctx, rec)
 }
 
-// WithAttrs implements slog.Handler.
 func (h *ratedHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &ratedHandler{Handler: h.Handler.WithAttrs(attrs), rates: h.rates}
 }
 
-// WithGroup implements slog.Handler.
 func (h *ratedHandler) WithGroup(name string) slog.Handler {
 	return &ratedHandler{Handler: h.Handler.WithGroup(name), rates: h.rates}
 }

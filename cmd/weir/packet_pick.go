@@ -169,6 +169,11 @@ type packetProbe struct {
 	over   bool
 }
 
+var (
+	_ weir.PacketProtocol = (*packetProbe)(nil)
+	_ weir.PacketFailer   = (*packetProbe)(nil)
+)
+
 // probeWait is how long a refusal is waited for.
 const probeWait = 500 * time.Millisecond
 
@@ -211,16 +216,13 @@ func (c *packetProbe) end(err error) {
 	}
 }
 
-// EndpointMade implements weir.PacketProtocol.
 func (c *packetProbe) EndpointMade(*weir.PacketEndpoint) {}
 
 // PacketReceived implements weir.PacketProtocol: who answers is there.
 func (c *packetProbe) PacketReceived([]byte, weir.PacketAddr) { c.end(nil) }
 
-// PacketFailed implements weir.PacketFailer.
 func (c *packetProbe) PacketFailed(err error, _ weir.PacketAddr) { c.end(err) }
 
-// EndpointLost implements weir.PacketProtocol.
 func (c *packetProbe) EndpointLost(err error) {
 	if err != nil {
 		c.end(err)

@@ -169,9 +169,15 @@ func timedOut(e *endpoint.Endpoint) *weir.ConnectError {
 
 // probe is a connection that only shows that connecting works.
 type probe struct {
+	weir.NopProtocol
 	done func(error)
 	over bool
 }
+
+var (
+	_ weir.Protocol      = (*probe)(nil)
+	_ weir.ConnectFailer = (*probe)(nil)
+)
 
 func (p *probe) end(err error) {
 	if !p.over {
@@ -180,17 +186,9 @@ func (p *probe) end(err error) {
 	}
 }
 
-// ConnectionMade implements weir.Protocol.
 func (p *probe) ConnectionMade(t weir.Transport) {
 	p.end(nil)
 	_ = t.Close() // always nil
 }
 
-// DataReceived implements weir.Protocol.
-func (p *probe) DataReceived(b []byte) (int, error) { return len(b), nil }
-
-// ConnectionLost implements weir.Protocol.
-func (p *probe) ConnectionLost(error) {}
-
-// ConnectFailed implements weir.ConnectFailer.
 func (p *probe) ConnectFailed(err *weir.ConnectError) { p.end(err) }

@@ -20,6 +20,7 @@ const tryTime = 2 * time.Second
 // No target is given up for being slow, and none holds up the next one,
 // whatever it waits for: an answer, a handshake, a name, or its retry=.
 type try struct {
+	weir.NopProtocol
 	s      *session
 	target *target
 	lease  *balance.Lease
@@ -29,6 +30,11 @@ type try struct {
 	said   bool // its failure
 	over   bool
 }
+
+var (
+	_ weir.Protocol      = (*try)(nil)
+	_ weir.ConnectFailer = (*try)(nil)
+)
 
 // try begins to connect to the target of a lease.
 func (s *session) try(l *balance.Lease) {
@@ -81,7 +87,6 @@ func (y *try) giveUp(beaten bool) {
 	y.lease.Failed(err)
 }
 
-// ConnectionMade implements weir.Protocol.
 func (y *try) ConnectionMade(t weir.Transport) {
 	s := y.s
 	y.over = true
@@ -95,13 +100,6 @@ func (y *try) ConnectionMade(t weir.Transport) {
 	p.ConnectionMade(t)
 }
 
-// DataReceived implements weir.Protocol; it cannot be called.
-func (y *try) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements weir.Protocol; it cannot be called.
-func (y *try) ConnectionLost(error) {}
-
-// ConnectFailed implements weir.ConnectFailer.
 func (y *try) ConnectFailed(err *weir.ConnectError) {
 	if y.over {
 		return

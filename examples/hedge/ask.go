@@ -77,7 +77,11 @@ type attempt struct {
 	t         weir.Transport // nil before it is connected
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*attempt)(nil)
+	_ weir.ConnectFailer = (*attempt)(nil)
+)
+
 func (t *attempt) ConnectionMade(tr weir.Transport) {
 	t.t = tr
 	line, err := frame.AppendLine(nil, t.ask.question, "")
@@ -96,7 +100,6 @@ func (t *attempt) answered(line []byte) error {
 	return nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (t *attempt) ConnectionLost(err error) {
 	t.Decoder.ConnectionLost(err)
 	if err == nil {
@@ -105,7 +108,6 @@ func (t *attempt) ConnectionLost(err error) {
 	t.failed(err)
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (t *attempt) ConnectFailed(err *weir.ConnectError) { t.failed(err) }
 
 // failed asks the next server at once, unless this one had been given up

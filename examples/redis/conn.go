@@ -18,6 +18,7 @@ const (
 // calls again while there are more, and stops doing so by itself while the
 // client does not read its replies.
 type conn struct {
+	weir.NopProtocol
 	store *store
 	t     weir.Transport
 	req   request
@@ -25,13 +26,8 @@ type conn struct {
 	out   []byte // the reply being made
 }
 
-// ConnectionMade implements weir.Protocol.
-func (c *conn) ConnectionMade(weir.Transport) {}
+var _ weir.Protocol = (*conn)(nil)
 
-// ConnectionLost implements weir.Protocol.
-func (c *conn) ConnectionLost(error) {}
-
-// DataReceived implements weir.Protocol.
 func (c *conn) DataReceived(p []byte) (n int, err error) {
 	had := len(c.held)
 	b := p

@@ -131,7 +131,10 @@ func (a *acceptor) end() {
 }
 
 // guest is the protocol of a connection that has just been accepted.
-type guest struct{ a *acceptor }
+type guest struct {
+	weir.NopProtocol
+	a *acceptor
+}
 
 func (g *guest) ConnectionMade(t weir.Transport) {
 	d, _ := weir.As[weir.Detacher](t)
@@ -142,8 +145,6 @@ func (g *guest) ConnectionMade(t weir.Transport) {
 	}
 	g.a.pass(fd)
 }
-func (g *guest) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (g *guest) ConnectionLost(error)               {}
 
 // worker is the accepting process's end of the socket to a worker.
 type worker struct {
@@ -194,14 +195,16 @@ func work() error {
 
 // taker is a worker's end of its socket.
 type taker struct {
+	weir.NopProtocol
 	t    weir.Transport
 	open int
 	end  bool
 }
 
+var _ weir.DescriptorReceiver = (*taker)(nil)
+
 func (k *taker) ConnectionMade(t weir.Transport) { k.t = t }
 
-// DescriptorsReceived implements weir.DescriptorReceiver.
 func (k *taker) DescriptorsReceived(fds []int, err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "worker:", err) // those that did not come were closed
@@ -214,9 +217,6 @@ func (k *taker) DescriptorsReceived(fds []int, err error) {
 		}
 	}
 }
-
-// DataReceived gets the byte that each descriptor came with.
-func (k *taker) DataReceived(p []byte) (int, error) { return len(p), nil }
 
 // EOFReceived comes when the accepting process ends, in whatever way.
 func (k *taker) EOFReceived(int) (bool, error) {
@@ -242,11 +242,10 @@ func (k *taker) over() {
 
 // client answers one request.
 type client struct {
+	weir.NopProtocol
 	k *taker
 	t weir.Transport
 }
-
-func (c *client) ConnectionMade(weir.Transport) {}
 
 func (c *client) DataReceived(p []byte) (int, error) {
 	end := bytes.Index(p, []byte("\r\n\r\n"))

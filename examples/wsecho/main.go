@@ -46,6 +46,7 @@ func serve(addr string, c ws.Config) error {
 
 // echo sends every message back as the kind that it was.
 type echo struct {
+	weir.NopProtocol
 	t weir.Transport
 	m ws.Messenger
 }
@@ -54,8 +55,6 @@ func (e *echo) ConnectionMade(t weir.Transport) {
 	e.t = t
 	e.m, _ = weir.As[ws.Messenger](t)
 }
-func (e *echo) DataReceived(p []byte) (int, error)         { return len(p), nil }
-func (e *echo) ConnectionLost(error)                       {}
 func (e *echo) MessageReceived(k ws.Kind, p []byte) error  { return e.m.SendMessage(k, p) }
 func (e *echo) EOFReceived(int) (keepOpen bool, err error) { return false, nil }
 func (e *echo) PauseWriting()                              { e.t.PauseReading() }
@@ -84,6 +83,7 @@ func talk(addr string, c ws.Config, lengths string) error {
 }
 
 type client struct {
+	weir.NopProtocol
 	loop    *weir.Loop
 	t       weir.Transport
 	m       ws.Messenger
@@ -131,8 +131,6 @@ func (c *client) MessageReceived(k ws.Kind, p []byte) error {
 	c.next()
 	return nil
 }
-
-func (c *client) DataReceived(p []byte) (int, error) { return len(p), nil }
 
 func (c *client) ConnectionLost(err error) {
 	if err == nil && !c.done {

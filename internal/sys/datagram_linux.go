@@ -265,11 +265,13 @@ func groupDevice(fd int, index uint32, six, four bool) error {
 // OptionsOf is the descriptor of a socket as a backend.Socket.
 type OptionsOf int
 
-// Control implements backend.Socket.
+var _ backend.Socket = (*OptionsOf)(nil)
+
+// Control calls f with the descriptor.
 func (d OptionsOf) Control(f func(fd uintptr)) error {
 	f(uintptr(d))
 	return nil
 }
 
-// SetOption implements backend.Socket.
+// SetOption sets a socket option.
 func (d OptionsOf) SetOption(o backend.Option, value int) error { return SetOption(int(d), o, value) }

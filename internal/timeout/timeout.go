@@ -15,10 +15,10 @@ func New(text string) *Error { return &Error{text} }
 
 func (e *Error) Error() string { return e.text }
 
-// Timeout implements net.Error.
+// Timeout makes it a timeout in the sense of net.Error.
 func (e *Error) Timeout() bool { return true }
 
-// Temporary implements net.Error.
+// Temporary is the other method of net.Error.
 func (e *Error) Temporary() bool { return true }
 
 // Is supports errors.Is.

@@ -77,6 +77,18 @@ type Base struct {
 	received, asked passing
 }
 
+var (
+	_ weir.PacketProtocol          = (*Base)(nil)
+	_ weir.PacketInfoReceiver      = (*Base)(nil)
+	_ weir.MaybePacketInfoReceiver = (*Base)(nil)
+	_ weir.TruncatedReceiver       = (*Base)(nil)
+	_ weir.PacketFailer            = (*Base)(nil)
+	_ weir.WritePauser             = (*Base)(nil)
+	_ weir.Drainer                 = (*Base)(nil)
+	_ weir.PacketCarrier           = (*Base)(nil)
+	_ weir.PacketInfoCarrier       = (*Base)(nil)
+)
+
 // passing is a datagram that is on its way through a layer.
 type passing struct {
 	peer weir.PacketAddr
@@ -135,7 +147,7 @@ func (b *Base) Drained() { b.feed.Drained() }
 // the endpoint below.
 func (b *Base) Fail(name string, err error) { b.feed.Fail(&layer.Error{Layer: name, Err: err}) }
 
-// EndpointMade implements weir.PacketProtocol.
+// EndpointMade makes the protocol above.
 func (b *Base) EndpointMade(*weir.PacketEndpoint) { b.feed.Begin() }
 
 // PacketReceived implements weir.PacketProtocol: the datagram goes up.
@@ -156,22 +168,22 @@ func (b *Base) TakesPacketInfo() bool { return b.infos }
 // PacketTruncated implements weir.TruncatedReceiver: what is above sees that it was cut.
 func (b *Base) PacketTruncated(p []byte, from weir.PacketAddr) { b.feed.DeliverTruncated(p, from) }
 
-// PacketFailed implements weir.PacketFailer.
+// PacketFailed hands up that a datagram to a peer failed.
 func (b *Base) PacketFailed(err error, to weir.PacketAddr) { b.feed.Failed(err, to) }
 
-// PauseWriting implements weir.WritePauser.
+// PauseWriting notes that the endpoint below has enough: see Blocked.
 func (b *Base) PauseWriting() { b.blocked = true }
 
-// ResumeWriting implements weir.WritePauser.
+// ResumeWriting lets what is above send again.
 func (b *Base) ResumeWriting() {
 	b.blocked = false
 	b.feed.Writable()
 }
 
-// WriteDrained implements weir.Drainer.
+// WriteDrained hands up that everything was sent.
 func (b *Base) WriteDrained() { b.feed.Drained() }
 
-// EndpointLost implements weir.PacketProtocol.
+// EndpointLost ends what is above, for the same reason.
 func (b *Base) EndpointLost(err error) { b.feed.Closed(err) }
 
 // SendTo implements weir.PacketCarrier: the datagram goes down, unless what is below
@@ -194,13 +206,13 @@ func (b *Base) SendInfo(p []byte, to weir.PacketAddr, info *weir.PacketInfo) (bo
 	return b.self.SendTo(p, to)
 }
 
-// PauseReading implements weir.PacketCarrier.
+// PauseReading pauses the endpoint below.
 func (b *Base) PauseReading() { b.below.PauseReading() }
 
-// ResumeReading implements weir.PacketCarrier.
+// ResumeReading undoes PauseReading.
 func (b *Base) ResumeReading() { b.below.ResumeReading() }
 
-// Close implements weir.PacketCarrier.
+// Close closes the endpoint below, or aborts it.
 func (b *Base) Close(abort bool) {
 	if abort {
 		b.below.Abort()

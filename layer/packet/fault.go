@@ -98,6 +98,14 @@ type faulty struct {
 	closing bool
 }
 
+var (
+	_ weir.PacketProtocol    = (*faulty)(nil)
+	_ weir.TruncatedReceiver = (*faulty)(nil)
+	_ weir.PacketCarrier     = (*faulty)(nil)
+	_ weir.Holder            = (*faulty)(nil)
+	_ weir.WritePauser       = (*faulty)(nil)
+)
+
 type faultyFlow struct {
 	key    uint64
 	n      [2]uint64    // datagrams, by direction
@@ -140,7 +148,6 @@ func letGo(w *flow[faultyFlow]) {
 	}
 }
 
-// PacketReceived implements weir.PacketProtocol.
 func (f *faulty) PacketReceived(p []byte, from weir.PacketAddr) {
 	if !f.closing {
 		_ = f.in.take(p, from) // nothing fails on the way up
@@ -165,7 +172,6 @@ func (f *faulty) PacketTruncated(p []byte, from weir.PacketAddr) {
 	f.Base.PacketTruncated(p, from)
 }
 
-// SendTo implements weir.PacketCarrier.
 func (f *faulty) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	if f.Blocked() && !f.out.delays() {
 		return false, nil
@@ -211,10 +217,8 @@ func (f *faulty) pumpOut() {
 	}
 }
 
-// Held implements weir.Holder.
 func (f *faulty) Held() int { return f.out.bytes }
 
-// ResumeReading implements weir.PacketCarrier.
 func (f *faulty) ResumeReading() {
 	f.Base.ResumeReading()
 	if len(f.in.line) > 0 {
@@ -222,7 +226,6 @@ func (f *faulty) ResumeReading() {
 	}
 }
 
-// ResumeWriting implements weir.WritePauser.
 func (f *faulty) ResumeWriting() {
 	f.Base.ResumeWriting()
 	f.pumpOut()
@@ -240,7 +243,6 @@ func (f *faulty) Close(abort bool) {
 	f.pumpOut()
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (f *faulty) EndpointLost(err error) {
 	f.in.clear()
 	f.out.clear()
@@ -476,6 +478,8 @@ func (d *lane) release(p *parcel) {
 // parcels is a heap by the time of arrival.
 type parcels []*parcel
 
+var _ heap.Interface = (*parcels)(nil)
+
 func (h parcels) Len() int { return len(h) }
 func (h parcels) Less(i, j int) bool {
 	if h[i].at.Equal(h[j].at) {
@@ -489,14 +493,12 @@ func (h parcels) Swap(i, j int) {
 	h[i].i, h[j].i = i, j
 }
 
-// Push implements heap.Interface.
 func (h *parcels) Push(x any) {
 	p := x.(*parcel)
 	p.i = len(*h)
 	*h = append(*h, p)
 }
 
-// Pop implements heap.Interface.
 func (h *parcels) Pop() any {
 	old := *h
 	n := len(old) - 1

@@ -48,6 +48,12 @@ type peers struct {
 	flows   flows[struct{}]
 }
 
+var (
+	_ weir.PacketProtocol    = (*peers)(nil)
+	_ weir.TruncatedReceiver = (*peers)(nil)
+	_ weir.PacketCarrier     = (*peers)(nil)
+)
+
 // admits reports whether a peer may send.
 func (p *peers) admits(from weir.PacketAddr) bool {
 	p.c.Counts.Seen.Add(1)
@@ -66,14 +72,12 @@ func (p *peers) admits(from weir.PacketAddr) bool {
 	return true
 }
 
-// PacketReceived implements weir.PacketProtocol.
 func (p *peers) PacketReceived(data []byte, from weir.PacketAddr) {
 	if p.admits(from) {
 		p.Deliver(data, from)
 	}
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (p *peers) PacketTruncated(data []byte, from weir.PacketAddr) {
 	if p.admits(from) {
 		p.Base.PacketTruncated(data, from)
@@ -86,7 +90,6 @@ func (p *peers) SendTo(data []byte, to weir.PacketAddr) (bool, error) {
 	return p.Base.SendTo(data, to)
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (p *peers) EndpointLost(err error) {
 	p.flows.forgetAll()
 	p.Base.EndpointLost(err)
@@ -109,6 +112,12 @@ type guard struct {
 	counts *Counts
 }
 
+var (
+	_ weir.PacketProtocol    = (*guard)(nil)
+	_ weir.TruncatedReceiver = (*guard)(nil)
+	_ weir.PacketCarrier     = (*guard)(nil)
+)
+
 func (g *guard) refuses(peer weir.PacketAddr) error {
 	g.counts.Seen.Add(1)
 	if !peer.IP.IsValid() {
@@ -121,21 +130,18 @@ func (g *guard) refuses(peer weir.PacketAddr) error {
 	return err
 }
 
-// PacketReceived implements weir.PacketProtocol.
 func (g *guard) PacketReceived(p []byte, from weir.PacketAddr) {
 	if g.refuses(from) == nil {
 		g.Deliver(p, from)
 	}
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (g *guard) PacketTruncated(p []byte, from weir.PacketAddr) {
 	if g.refuses(from) == nil {
 		g.Base.PacketTruncated(p, from)
 	}
 }
 
-// SendTo implements weir.PacketCarrier.
 func (g *guard) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	if g.Blocked() {
 		return false, nil

@@ -45,6 +45,12 @@ type rated struct {
 	of     func(own *[2]*layer.Bucket, dir int) *layer.Bucket
 }
 
+var (
+	_ weir.PacketProtocol    = (*rated)(nil)
+	_ weir.TruncatedReceiver = (*rated)(nil)
+	_ weir.PacketCarrier     = (*rated)(nil)
+)
+
 func (r *rated) passes(dir, n int, peer weir.PacketAddr) bool {
 	r.counts.Seen.Add(1)
 	now := r.loop.Now()
@@ -60,21 +66,18 @@ func (r *rated) passes(dir, n int, peer weir.PacketAddr) bool {
 	return false
 }
 
-// PacketReceived implements weir.PacketProtocol.
 func (r *rated) PacketReceived(p []byte, from weir.PacketAddr) {
 	if r.passes(0, len(p), from) {
 		r.Deliver(p, from)
 	}
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (r *rated) PacketTruncated(p []byte, from weir.PacketAddr) {
 	if r.passes(0, len(p), from) {
 		r.Base.PacketTruncated(p, from)
 	}
 }
 
-// SendTo implements weir.PacketCarrier.
 func (r *rated) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	if r.Blocked() {
 		return false, nil
@@ -103,7 +106,12 @@ type watcher struct {
 	last  time.Time
 }
 
-// EndpointMade implements weir.PacketProtocol.
+var (
+	_ weir.PacketProtocol    = (*watcher)(nil)
+	_ weir.TruncatedReceiver = (*watcher)(nil)
+	_ weir.PacketCarrier     = (*watcher)(nil)
+)
+
 func (w *watcher) EndpointMade(e *weir.PacketEndpoint) {
 	w.last = w.loop.Now()
 	if w.limit > 0 {
@@ -112,19 +120,16 @@ func (w *watcher) EndpointMade(e *weir.PacketEndpoint) {
 	w.Base.EndpointMade(e)
 }
 
-// PacketReceived implements weir.PacketProtocol.
 func (w *watcher) PacketReceived(p []byte, from weir.PacketAddr) {
 	w.last = w.loop.Now()
 	w.Deliver(p, from)
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (w *watcher) PacketTruncated(p []byte, from weir.PacketAddr) {
 	w.last = w.loop.Now()
 	w.Base.PacketTruncated(p, from)
 }
 
-// SendTo implements weir.PacketCarrier.
 func (w *watcher) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	taken, err := w.Base.SendTo(p, to)
 	if taken && err == nil {
@@ -142,7 +147,6 @@ func (w *watcher) look() {
 	w.Fail("idle", &layer.IdleError{What: layer.NothingPassed, After: w.limit})
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (w *watcher) EndpointLost(err error) {
 	w.timer.Stop()
 	w.Base.EndpointLost(err)

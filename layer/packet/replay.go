@@ -197,6 +197,8 @@ type player struct {
 	over    bool
 }
 
+var _ weir.PacketCarrier = (*player)(nil)
+
 type piece struct {
 	events []Event
 	err    error
@@ -266,7 +268,6 @@ func (r *player) ended() {
 	}
 }
 
-// SendTo implements weir.PacketCarrier.
 func (r *player) SendTo([]byte, weir.PacketAddr) (bool, error) { return true, nil }
 
 // PauseReading implements weir.PacketCarrier: the recording stands still.
@@ -276,14 +277,12 @@ func (r *player) PauseReading() {
 	r.made += r.l.Now().Sub(r.from)
 }
 
-// ResumeReading implements weir.PacketCarrier.
 func (r *player) ResumeReading() {
 	r.paused = false
 	r.from = r.l.Now()
 	r.wait()
 }
 
-// Close implements weir.PacketCarrier.
 func (r *player) Close(bool) {
 	r.over = true
 	r.timer.Stop()

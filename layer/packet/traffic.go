@@ -49,6 +49,12 @@ type observer struct {
 	flows flows[uint64]
 }
 
+var (
+	_ weir.PacketProtocol    = (*observer)(nil)
+	_ weir.TruncatedReceiver = (*observer)(nil)
+	_ weir.PacketCarrier     = (*observer)(nil)
+)
+
 func (o *observer) see(t layer.Traffic) {
 	t.At = o.loop.Now()
 	t.After = t.At.Sub(o.from)
@@ -66,19 +72,16 @@ func (o *observer) show(what layer.TrafficKind, p []byte, peer weir.PacketAddr) 
 	o.see(layer.Traffic{Conn: w.data, What: what, Data: p})
 }
 
-// PacketReceived implements weir.PacketProtocol.
 func (o *observer) PacketReceived(p []byte, from weir.PacketAddr) {
 	o.show(layer.Received, p, from)
 	o.Deliver(p, from)
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (o *observer) PacketTruncated(p []byte, from weir.PacketAddr) {
 	o.show(layer.Received, p, from)
 	o.Base.PacketTruncated(p, from)
 }
 
-// SendTo implements weir.PacketCarrier.
 func (o *observer) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	taken, err := o.Base.SendTo(p, to)
 	if taken && err == nil {
@@ -87,7 +90,6 @@ func (o *observer) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	return taken, err
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (o *observer) EndpointLost(err error) {
 	if err != nil {
 		o.why = err.Error()

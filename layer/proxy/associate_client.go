@@ -179,11 +179,16 @@ func (a *Association) trouble(err error) {
 
 // associationEnd is the protocol of the connection to the proxy.
 type associationEnd struct {
-	a     *Association
-	proxy net.Addr
+	weir.NopProtocol // the proxy has nothing to say there
+	a                *Association
+	proxy            net.Addr
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*associationEnd)(nil)
+	_ weir.ConnectFailer = (*associationEnd)(nil)
+)
+
 func (p *associationEnd) ConnectionMade(t weir.Transport) {
 	p.a.t = t
 	if p.a.over {
@@ -195,9 +200,6 @@ func (p *associationEnd) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol: the proxy has nothing to say there.
-func (p *associationEnd) DataReceived(b []byte) (int, error) { return len(b), nil }
-
 // ConnectionLost implements weir.Protocol: it ends the association.
 func (p *associationEnd) ConnectionLost(err error) {
 	if err == nil {
@@ -206,13 +208,16 @@ func (p *associationEnd) ConnectionLost(err error) {
 	p.a.end(err)
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (p *associationEnd) ConnectFailed(err *weir.ConnectError) { p.a.end(err) }
 
 // associationUp is the protocol of the endpoint that sends to the proxy.
 type associationUp Association
 
-// EndpointMade implements weir.PacketProtocol.
+var (
+	_ weir.PacketProtocol = (*associationUp)(nil)
+	_ weir.PacketFailer   = (*associationUp)(nil)
+)
+
 func (a *associationUp) EndpointMade(*weir.PacketEndpoint) {}
 
 // PacketReceived implements weir.PacketProtocol. What does not come from the proxy, or
@@ -231,10 +236,8 @@ func (a *associationUp) PacketReceived(p []byte, from weir.PacketAddr) {
 	a.c.Received(data, source)
 }
 
-// PacketFailed implements weir.PacketFailer.
 func (a *associationUp) PacketFailed(err error, _ weir.PacketAddr) { (*Association)(a).trouble(err) }
 
-// EndpointLost implements weir.PacketProtocol.
 func (a *associationUp) EndpointLost(err error) {
 	if !a.over {
 		(*Association)(a).end(err)

@@ -61,15 +61,16 @@ func (d *Dialer) Associate(t weir.Transport, r *Request) weir.Protocol {
 
 // association is the protocol of a client's connection with an association.
 type association struct {
-	d        *Dialer
-	loop     *weir.Loop
-	t        weir.Transport
-	r        *Request
-	rules    Access
-	resolver weir.Resolver
-	began    time.Time
-	over     bool
-	made     bool // the client was told
+	weir.NopProtocol // the client has nothing to say there
+	d                *Dialer
+	loop             *weir.Loop
+	t                weir.Transport
+	r                *Request
+	rules            Access
+	resolver         weir.Resolver
+	began            time.Time
+	over             bool
+	made             bool // the client was told
 
 	in     *weir.PacketEndpoint
 	client netip.AddrPort // port 0: not known yet
@@ -83,6 +84,8 @@ type association struct {
 	pending []*pendingName
 	count   AssociationCount
 }
+
+var _ weir.Protocol = (*association)(nil)
 
 type knownName struct {
 	addr netip.Addr
@@ -101,7 +104,6 @@ type heldDatagram struct {
 	data []byte
 }
 
-// ConnectionMade implements weir.Protocol.
 func (a *association) ConnectionMade(weir.Transport) {
 	local, ok := addrPortOf(a.t.LocalAddr())
 	remote, ok2 := addrPortOf(a.t.RemoteAddr())
@@ -141,10 +143,6 @@ func (a *association) refuse(err error) {
 	}
 }
 
-// DataReceived implements weir.Protocol: the client has nothing to say there.
-func (a *association) DataReceived(p []byte) (int, error) { return len(p), nil }
-
-// ConnectionLost implements weir.Protocol.
 func (a *association) ConnectionLost(error) { a.end() }
 
 // end ends the association, and hears no more.
@@ -297,15 +295,14 @@ func (a *association) found(n *pendingName, all []netip.Addr) {
 // associationIn is the protocol of the endpoint that the client sends to.
 type associationIn association
 
-// EndpointMade implements weir.PacketProtocol.
+var _ weir.PacketProtocol = (*associationIn)(nil)
+
 func (a *associationIn) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (a *associationIn) PacketReceived(p []byte, from weir.PacketAddr) {
 	(*association)(a).fromClient(p, from.IP)
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (a *associationIn) EndpointLost(err error) {
 	if !a.over {
 		(*association)(a).end()
@@ -316,10 +313,10 @@ func (a *associationIn) EndpointLost(err error) {
 // associationOut is the protocol of the endpoints that send to destinations.
 type associationOut association
 
-// EndpointMade implements weir.PacketProtocol.
+var _ weir.PacketProtocol = (*associationOut)(nil)
+
 func (a *associationOut) EndpointMade(*weir.PacketEndpoint) {}
 
-// PacketReceived implements weir.PacketProtocol.
 func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
 	if _, ok := a.hosts[from.IP]; !ok || a.over {
 		a.count.Refused++
@@ -334,7 +331,6 @@ func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
 	a.count.BytesBack += int64(len(p))
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (a *associationOut) EndpointLost(error) {
 	if !a.over {
 		(*association)(a).end()

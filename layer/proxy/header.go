@@ -101,11 +101,13 @@ func HeaderOut(v HeaderVersion, src, dst net.Addr) layer.Layer {
 
 // heading writes a header and gives way to the protocol above.
 type heading struct {
+	weir.NopProtocol
 	header []byte
 	above  layer.Above
 }
 
-// ConnectionMade implements weir.Protocol.
+var _ weir.Protocol = (*heading)(nil)
+
 func (h *heading) ConnectionMade(t weir.Transport) {
 	_, _ = t.Write(h.header) // if it is lost, the protocol above is told why
 	above := h.above
@@ -114,9 +116,3 @@ func (h *heading) ConnectionMade(t weir.Transport) {
 		_ = t.Close() // always nil
 	}
 }
-
-// DataReceived implements weir.Protocol; it cannot be called.
-func (h *heading) DataReceived([]byte) (int, error) { return 0, nil }
-
-// ConnectionLost implements weir.Protocol: what is above refused.
-func (h *heading) ConnectionLost(error) {}

@@ -74,7 +74,11 @@ type opening struct {
 	heard bool // the peer has sent something
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol    = (*opening)(nil)
+	_ weir.EOFReceiver = (*opening)(nil)
+)
+
 func (o *opening) ConnectionMade(t weir.Transport) {
 	o.t = t
 	first, err := o.wire.start()
@@ -94,7 +98,6 @@ func (o *opening) setTimer() {
 	}
 }
 
-// DataReceived implements weir.Protocol.
 func (o *opening) DataReceived(p []byte) (int, error) {
 	o.heard = true
 	used := 0
@@ -250,13 +253,11 @@ func closeSoon(t weir.Transport) {
 	}
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (o *opening) EOFReceived(int) (bool, error) {
 	o.fail(layer.ErrEarlyEnd, true)
 	return false, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (o *opening) ConnectionLost(err error) {
 	if err == nil {
 		err = layer.ErrEarlyEnd
@@ -271,10 +272,14 @@ type overlay struct {
 	local, remote net.Addr // nil: those of the transport below
 }
 
+var (
+	_ weir.Transport = (*overlay)(nil)
+	_ weir.Splicer   = (*overlay)(nil)
+)
+
 // Unwrap returns the transport below, for weir.As.
 func (o *overlay) Unwrap() weir.Transport { return o.Transport }
 
-// LocalAddr implements weir.Transport.
 func (o *overlay) LocalAddr() net.Addr {
 	if o.local != nil {
 		return o.local
@@ -282,7 +287,6 @@ func (o *overlay) LocalAddr() net.Addr {
 	return o.Transport.LocalAddr()
 }
 
-// RemoteAddr implements weir.Transport.
 func (o *overlay) RemoteAddr() net.Addr {
 	if o.remote != nil {
 		return o.remote
@@ -305,7 +309,9 @@ type HostAddr struct {
 	Host string // "host:port"
 }
 
-// Network implements net.Addr.
+var _ net.Addr = (*HostAddr)(nil)
+
+// Network is the network of the connection: "tcp".
 func (a *HostAddr) Network() string { return a.Net }
 
 func (a *HostAddr) String() string { return a.Host }

@@ -158,6 +158,8 @@ type servedTransport struct {
 	r Request
 }
 
+var _ weir.Transport = (*servedTransport)(nil)
+
 func (s *servedTransport) proxyRequest() *Request { return &s.r }
 
 // Write implements weir.Transport: it accepts the request.

@@ -137,12 +137,13 @@ type askingWire struct {
 	dest string
 }
 
+var _ refuser = (*askingWire)(nil)
+
 func (w *askingWire) next(p []byte) (n int, reply []byte, e event, err error) {
 	n, reply, e, err = w.clientWire.next(p)
 	return n, reply, e, w.named(err)
 }
 
-// refused implements refuser.
 func (w *askingWire) refused() error {
 	if r, ok := w.clientWire.(refuser); ok {
 		return w.named(r.refused())

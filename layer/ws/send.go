@@ -68,7 +68,6 @@ func (q *marks) drop() {
 	}
 }
 
-// SendMessage implements Messenger.
 func (s *session) SendMessage(k Kind, p []byte) error {
 	if k == Text && !utf8.Valid(p) {
 		return ErrNotUTF8
@@ -92,7 +91,6 @@ func (s *session) SendMessage(k Kind, p []byte) error {
 	return err
 }
 
-// Write implements weir.Carrier.
 func (s *session) Write(bufs [][]byte) (int, error) {
 	if s.closeSent {
 		return 0, weir.ErrClosed
@@ -185,7 +183,6 @@ func (s *session) markFrame(m *mark, p []byte) error {
 	return s.dataFrame(op, m.total, first, m.done, p)
 }
 
-// ResumeWriting implements weir.WritePauser.
 func (s *session) ResumeWriting() {
 	s.Base.ResumeWriting()
 	if s.IsReady() && !s.closeSent {
@@ -279,7 +276,6 @@ func (s *session) frame(op opcode, fin bool, rsv byte, p []byte) error {
 
 func (s *session) drawKey() error { return s.random(s.key[:]) }
 
-// Ping implements Messenger.
 func (s *session) Ping(p []byte) error {
 	if len(p) > controlMax {
 		return errPing
@@ -306,7 +302,6 @@ func (s *session) answerPing(p []byte) {
 	}
 }
 
-// CloseWith implements Messenger.
 func (s *session) CloseWith(c Code, reason string) error {
 	if !c.sendable() && c != CodeNone {
 		return badFrame("code %d cannot be sent", c)
@@ -334,7 +329,6 @@ func (s *session) CanCloseWrite() bool { return s.ends || s.EOFWait > 0 }
 // CanCloseWrite is false.
 func (s *session) KeepsReply() bool { return !s.CanCloseWrite() }
 
-// CloseWrite implements weir.Carrier.
 func (s *session) CloseWrite() error {
 	switch {
 	case s.closeSent || s.dead:

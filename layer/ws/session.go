@@ -77,16 +77,12 @@ type session struct {
 	heard, pinged bool
 }
 
-// Subprotocol implements Messenger.
 func (s *session) Subprotocol() string { return s.subprotocol }
 
-// RequestPath implements Messenger.
 func (s *session) RequestPath() string { return s.path }
 
-// PeerClose implements Messenger.
 func (s *session) PeerClose() (Code, string) { return s.peerCode, s.peerText }
 
-// DataReceived implements weir.Protocol.
 func (s *session) DataReceived(p []byte) (int, error) {
 	if !s.IsReady() {
 		s.Heard()
@@ -467,7 +463,6 @@ func (s *session) goOn() {
 	}
 }
 
-// ResumeReading implements weir.Carrier.
 func (s *session) ResumeReading() {
 	s.Base.ResumeReading()
 	if s.held {
@@ -592,7 +587,6 @@ func (s *session) lookForSilence() {
 	s.End(&CloseError{Code: CodeAbnormal})
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (s *session) EOFReceived(unused int) (bool, error) {
 	switch {
 	case !s.IsReady() && s.refused != nil:
@@ -612,7 +606,6 @@ func (s *session) EOFReceived(unused int) (bool, error) {
 	return true, nil
 }
 
-// Close implements weir.Carrier.
 func (s *session) Close(abort bool) {
 	s.stop(s.keep)
 	if abort {
@@ -662,7 +655,6 @@ func (s *session) stop(t *weir.Timer) {
 	}
 }
 
-// ConnectionLost implements weir.Protocol.
 func (s *session) ConnectionLost(err error) {
 	for _, t := range [...]*weir.Timer{s.keep, s.patience, s.again, s.eofTimer, s.slow} {
 		s.stop(t)
@@ -692,6 +684,15 @@ func (s *session) keepAlive() {
 		_ = s.Ping(nil)
 	}
 }
+
+var (
+	_ Messenger        = (*session)(nil)
+	_ weir.Carrier     = (*session)(nil)
+	_ weir.WritePauser = (*session)(nil)
+	_ weir.Protocol    = (*session)(nil)
+	_ weir.EOFReceiver = (*session)(nil)
+	_ weir.Resetter    = (*session)(nil)
+)
 
 var _ interface {
 	Messenger

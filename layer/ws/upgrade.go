@@ -52,7 +52,6 @@ func (e *UpgradeError) Error() string {
 // errConfig reports a Config that cannot be sent over the wire.
 var errConfig = errors.New("a path, host or field with a character that cannot stand there")
 
-// ConnectionMade implements weir.Protocol.
 func (s *session) ConnectionMade(t weir.Transport) {
 	s.Begin(t)
 	s.begun = t.Loop().Now()

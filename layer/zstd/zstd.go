@@ -125,6 +125,13 @@ type squeezer struct {
 	failing error // of a write to the transport below
 }
 
+var (
+	_ weir.Carrier     = (*squeezer)(nil)
+	_ weir.Resetter    = (*squeezer)(nil)
+	_ weir.Protocol    = (*squeezer)(nil)
+	_ weir.EOFReceiver = (*squeezer)(nil)
+)
+
 // plainMax is the most bytes that a block holds (RFC 8878, 3.1.1.2.3).
 const plainMax = 128 << 10
 
@@ -142,7 +149,6 @@ func (b below) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements weir.Carrier.
 func (z *squeezer) Write(bufs [][]byte) (int, error) {
 	if z.Blocked() {
 		return 0, nil
@@ -184,7 +190,6 @@ func (z *squeezer) endFrame() error {
 	return err
 }
 
-// CloseWrite implements weir.Carrier.
 func (z *squeezer) CloseWrite() error {
 	if err := z.endFrame(); err != nil {
 		return err
@@ -192,7 +197,6 @@ func (z *squeezer) CloseWrite() error {
 	return z.Base.CloseWrite()
 }
 
-// Close implements weir.Carrier.
 func (z *squeezer) Close(abort bool) {
 	if !abort {
 		_ = z.endFrame() // a loss is reported by ConnectionLost
@@ -239,7 +243,6 @@ func (z *squeezer) DataReceived(p []byte) (int, error) {
 // io.ErrUnexpectedEOF.
 var ErrCutOff = fmt.Errorf("the stream ended within a frame: %w", io.ErrUnexpectedEOF)
 
-// EOFReceived implements weir.EOFReceiver.
 func (z *squeezer) EOFReceived(unused int) (bool, error) {
 	if z.wire.open() || len(z.in) > 0 {
 		z.End(ErrCutOff)
@@ -248,7 +251,6 @@ func (z *squeezer) EOFReceived(unused int) (bool, error) {
 	return z.Base.EOFReceived(unused)
 }
 
-// ConnectionLost implements weir.Protocol.
 func (z *squeezer) ConnectionLost(err error) {
 	z.endDecoder()
 	z.enc, z.in, z.plain = nil, nil, nil

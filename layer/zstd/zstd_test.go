@@ -47,13 +47,13 @@ func TestSteady(t *testing.T) {
 
 // keeper keeps what it gets; its transport is a Recorder's, below the layer.
 type keeper struct {
+	weir.NopProtocol
 	got  bytes.Buffer
 	eof  bool
 	lost bool
 	err  error
 }
 
-func (k *keeper) ConnectionMade(weir.Transport)      {}
 func (k *keeper) DataReceived(p []byte) (int, error) { return k.got.Write(p) }
 func (k *keeper) EOFReceived(int) (bool, error)      { k.eof = true; return true, nil }
 func (k *keeper) ConnectionLost(err error)           { k.lost, k.err = true, err }
@@ -68,16 +68,17 @@ func read(t *testing.T, wire []byte, size int) *keeper {
 		t.Fatal(err)
 	}
 	cut := layer.Fault(rand.New(rand.NewPCG(1, 1)), layer.FaultConfig{Out: layer.Faults{Slice: size}})
-	s.Host("client").Loop().Connect("tcp", "server:7", layer.Client(&sender{wire}, cut))
+	s.Host("client").Loop().Connect("tcp", "server:7", layer.Client(&sender{p: wire}, cut))
 	s.Until("the end", func() bool { return k.eof || k.lost })
 	return k
 }
 
-type sender struct{ p []byte }
+type sender struct {
+	weir.NopProtocol
+	p []byte
+}
 
-func (p *sender) ConnectionMade(t weir.Transport)    { _, _ = t.Write(p.p); _ = t.WriteEOF() }
-func (p *sender) DataReceived(b []byte) (int, error) { return len(b), nil }
-func (p *sender) ConnectionLost(error)               {}
+func (p *sender) ConnectionMade(t weir.Transport) { _, _ = t.Write(p.p); _ = t.WriteEOF() }
 
 // TestForeign: the output of another encoder can be read, in any pieces:
 // several frames, checksums, skippable frames, an empty frame.

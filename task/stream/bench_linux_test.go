@@ -19,6 +19,7 @@ type round struct{ send, get int }
 
 // pinger sends a message and, when it is back, the next, while there are any left.
 type pinger struct {
+	weir.NopProtocol
 	t         weir.Transport
 	left      *round
 	got       int
@@ -46,8 +47,6 @@ func (p *pinger) DataReceived(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
-
-func (p *pinger) ConnectionLost(error) {}
 
 // threadTime is the processor time that the thread has used. The goroutine is locked to it.
 func threadTime() time.Duration {

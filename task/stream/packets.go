@@ -185,37 +185,38 @@ func (c *Packets) arrive(k packet) {
 // packetProtocol is Packets as the endpoint sees it.
 type packetProtocol Packets
 
-// EndpointMade implements weir.PacketProtocol.
+var (
+	_ weir.PacketProtocol    = (*packetProtocol)(nil)
+	_ weir.TruncatedReceiver = (*packetProtocol)(nil)
+	_ weir.PacketFailer      = (*packetProtocol)(nil)
+	_ weir.WritePauser       = (*packetProtocol)(nil)
+	_ task.Waitable          = (*packetProtocol)(nil)
+)
+
 func (p *packetProtocol) EndpointMade(e *weir.PacketEndpoint) { p.e = e }
 
-// PacketReceived implements weir.PacketProtocol.
 func (p *packetProtocol) PacketReceived(b []byte, from weir.PacketAddr) {
 	(*Packets)(p).arrive(packet{data: b, from: from})
 }
 
-// PacketTruncated implements weir.TruncatedReceiver.
 func (p *packetProtocol) PacketTruncated(b []byte, from weir.PacketAddr) {
 	(*Packets)(p).arrive(packet{data: b, from: from, err: weir.ErrTruncated})
 }
 
-// PacketFailed implements weir.PacketFailer.
 func (p *packetProtocol) PacketFailed(err error, to weir.PacketAddr) {
 	(*Packets)(p).arrive(packet{err: &PacketError{to, err}})
 }
 
-// PauseWriting implements weir.WritePauser.
 func (p *packetProtocol) PauseWriting() {
 	p.blocked = true
 	p.room.Clear()
 }
 
-// ResumeWriting implements weir.WritePauser.
 func (p *packetProtocol) ResumeWriting() {
 	p.blocked = false
 	p.room.Set()
 }
 
-// EndpointLost implements weir.PacketProtocol.
 func (p *packetProtocol) EndpointLost(err error) {
 	p.lost, p.reason = true, err
 	p.blocked = false
@@ -226,8 +227,6 @@ func (p *packetProtocol) EndpointLost(err error) {
 	}
 }
 
-// Abandon implements task.Waitable.
 func (p *packetProtocol) Abandon(*task.Task) {}
 
-// WaitingFor implements task.Waitable.
 func (p *packetProtocol) WaitingFor() string { return "datagrams on " + p.e.LocalAddr().String() }

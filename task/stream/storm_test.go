@@ -371,7 +371,7 @@ func runStorm(tb testing.TB, seed uint64) *storm {
 	if err := s.sim.RunFor(s.some(30 * time.Second)); err != nil {
 		s.bad("storm: %v", err)
 	}
-	s.sim.World().HealAll()
+	s.sim.HealAll()
 	s.healed = true
 	if s.r.IntN(2) == 0 {
 		if err := s.sim.RunFor(s.some(time.Minute)); err != nil {

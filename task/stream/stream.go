@@ -57,6 +57,15 @@ type Stream struct {
 	fail  func(*weir.ConnectError)
 }
 
+var (
+	_ weir.Protocol      = (*Stream)(nil)
+	_ weir.EOFReceiver   = (*Stream)(nil)
+	_ weir.WritePauser   = (*Stream)(nil)
+	_ weir.WriteFailer   = (*Stream)(nil)
+	_ weir.ConnectFailer = (*Stream)(nil)
+	_ task.Waitable      = (*Stream)(nil)
+)
+
 // want is what the reader waits for.
 type want struct {
 	kind  wantKind
@@ -94,7 +103,7 @@ func Adopt(s *future.Scheduler, t weir.Transport) *Stream {
 // Transport is the connection's transport; nil before the connection is made.
 func (c *Stream) Transport() weir.Transport { return c.t }
 
-// ConnectionMade implements weir.Protocol.
+// ConnectionMade keeps the transport, and tells whoever made the Stream.
 func (c *Stream) ConnectionMade(t weir.Transport) {
 	c.t = t
 	if c.made != nil {
@@ -139,7 +148,7 @@ func (c *Stream) EOFReceived(unused int) (bool, error) {
 	return true, nil
 }
 
-// PauseWriting implements weir.WritePauser.
+// PauseWriting makes Drain wait.
 func (c *Stream) PauseWriting() {
 	c.blocked = true
 	c.room.Clear()
@@ -148,7 +157,7 @@ func (c *Stream) PauseWriting() {
 	}
 }
 
-// ResumeWriting implements weir.WritePauser.
+// ResumeWriting ends the waits of Drain.
 func (c *Stream) ResumeWriting() {
 	c.blocked = false
 	c.room.Set()
@@ -168,7 +177,7 @@ func (c *Stream) WriteFailed(err error) {
 	}
 }
 
-// ConnectionLost implements weir.Protocol.
+// ConnectionLost ends every wait: what was received can still be read.
 func (c *Stream) ConnectionLost(err error) {
 	c.lost, c.reason = true, err
 	c.blocked = false
@@ -184,7 +193,7 @@ func (c *Stream) ConnectionLost(err error) {
 	c.serve()
 }
 
-// ConnectFailed implements weir.ConnectFailer.
+// ConnectFailed tells whoever made the Stream.
 func (c *Stream) ConnectFailed(err *weir.ConnectError) {
 	if c.fail != nil {
 		c.fail(err)
@@ -331,7 +340,8 @@ func (c *Stream) Handover(p weir.Protocol) {
 // protocol.
 type handover Stream
 
-// Run implements future.Job.
+var _ future.Job = (*handover)(nil)
+
 func (h *handover) Run() {
 	c := (*Stream)(h)
 	if c.lost || c.at == len(c.buf) {
@@ -428,10 +438,10 @@ func (c *Stream) Upgrade(t *task.Task, start func(tr weir.Transport, above weir.
 	return task.Await(t, f)
 }
 
-// Abandon implements task.Waitable.
+// Abandon has no effect: a read that is cut short leaves nothing behind.
 func (c *Stream) Abandon(*task.Task) {}
 
-// WaitingFor implements task.Waitable.
+// WaitingFor names what a read waits for.
 func (c *Stream) WaitingFor() string {
 	if c.t == nil {
 		return "bytes"

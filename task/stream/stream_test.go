@@ -481,6 +481,7 @@ func (p *collector) ConnectionLost(error) { p.lost = true }
 
 // greeter says something and reads two lines.
 type greeter struct {
+	weir.NopProtocol
 	t     weir.Transport
 	then  func(weir.Transport)
 	lines int
@@ -501,8 +502,6 @@ func (p *greeter) DataReceived(b []byte) (int, error) {
 	}
 	return i + 1, nil
 }
-
-func (p *greeter) ConnectionLost(error) {}
 
 // A coroutine as the parser inside a callback protocol, byte by byte.
 func TestFedByHand(t *testing.T) {

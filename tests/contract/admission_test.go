@@ -50,7 +50,7 @@ func TestAdmission(t *testing.T) {
 				return nil
 			}
 			ts = append(ts, t)
-			return &lastWords{func(error) {}}
+			return &lastWords{lost: func(error) {}}
 		}, weir.WithAdmission(d))
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +79,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("unix", func(t *testing.T) {
 		onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 			d := &door{most: 1, last: netip.IPv6Loopback()}
-			ln, err := l.Listen("unix", t.TempDir()+"/s", func(weir.Transport) weir.Protocol { return &lastWords{func(error) {}} }, weir.WithAdmission(d))
+			ln, err := l.Listen("unix", t.TempDir()+"/s", func(weir.Transport) weir.Protocol { return &lastWords{lost: func(error) {}} }, weir.WithAdmission(d))
 			if err != nil {
 				t.Fatal(err)
 			}

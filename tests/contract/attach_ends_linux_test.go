@@ -15,13 +15,13 @@ import (
 
 // halfOpen is a protocol that continues after the end of the peer's stream.
 type halfOpen struct {
+	weir.NopProtocol
 	got   []byte
 	ended bool
 	lost  bool
 	err   error
 }
 
-func (h *halfOpen) ConnectionMade(weir.Transport) {}
 func (h *halfOpen) DataReceived(p []byte) (int, error) {
 	h.got = append(h.got, p...)
 	return len(p), nil

@@ -65,13 +65,13 @@ func served(t *testing.T, l *weir.Loop, c *scriptCarrier) *endCounter {
 
 // endCounter counts its callbacks, and keeps the stream open after its end.
 type endCounter struct {
+	weir.NopProtocol
 	weir.Transport
 	made, lost, failed int
 	reason             error
 }
 
 func (p *endCounter) ConnectionMade(t weir.Transport)      { p.Transport = t; p.made++ }
-func (p *endCounter) DataReceived(b []byte) (int, error)   { return len(b), nil }
 func (p *endCounter) EOFReceived(int) (keep bool, _ error) { return true, nil }
 func (p *endCounter) WriteFailed(error)                    { p.failed++ }
 func (p *endCounter) ConnectionLost(err error)             { p.lost++; p.reason = err }

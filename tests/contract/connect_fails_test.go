@@ -167,11 +167,13 @@ func TestConnectDuringClose(t *testing.T) {
 }
 
 // lostFunc is a protocol of two functions.
-type lostFunc struct{ made, lost func() }
+type lostFunc struct {
+	weir.NopProtocol
+	made, lost func()
+}
 
-func (p *lostFunc) ConnectionMade(weir.Transport)      { p.made() }
-func (p *lostFunc) DataReceived(b []byte) (int, error) { return len(b), nil }
-func (p *lostFunc) ConnectionLost(error)               { p.lost() }
+func (p *lostFunc) ConnectionMade(weir.Transport) { p.made() }
+func (p *lostFunc) ConnectionLost(error)          { p.lost() }
 
 // TestRedialDuringClose: Again in ConnectFailed during Close has no effect.
 func TestRedialDuringClose(t *testing.T) {

@@ -37,6 +37,7 @@ func (n *names) LookupNetIP(l *weir.Loop, _, host string, done func([]netip.Addr
 
 // caller is a protocol that records how a connect ended.
 type dialed struct {
+	weir.NopProtocol
 	t     weir.Transport
 	err   *weir.ConnectError
 	ended int
@@ -64,7 +65,6 @@ func (d *dialed) AttemptFailed(err *weir.AttemptError, next []net.Addr) {
 }
 
 func (d *dialed) ConnectionMade(t weir.Transport)      { d.t = t; d.ended++ }
-func (d *dialed) DataReceived(p []byte) (int, error)   { return len(p), nil }
 func (d *dialed) ConnectionLost(err error)             { d.lost = err }
 func (d *dialed) ConnectFailed(err *weir.ConnectError) { d.err = err; d.ended++ }
 

@@ -217,12 +217,13 @@ func (idleSource) Attach(func()) error { return nil }
 func (idleSource) Dispatch()           {}
 func (idleSource) Detach()             {}
 
-type maker struct{ made func(weir.Transport) }
+type maker struct {
+	weir.NopProtocol
+	made func(weir.Transport)
+}
 
-func (m *maker) ConnectionMade(t weir.Transport)    { m.made(t) }
-func (m *maker) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (m *maker) ConnectionLost(error)               {}
-func (m *maker) ConnectFailed(*weir.ConnectError)   {}
+func (m *maker) ConnectionMade(t weir.Transport)  { m.made(t) }
+func (m *maker) ConnectFailed(*weir.ConnectError) {}
 
 // slowProtocol takes its time over bytes.
 type slowProtocol struct{ maker }

@@ -13,6 +13,7 @@ import (
 // handsOn is a protocol that a layer delivers to; the test decides what it does
 // with each piece.
 type handsOn struct {
+	weir.NopProtocol
 	t    weir.Transport
 	data func(i int, p []byte)
 	n    int
@@ -24,7 +25,6 @@ func (h *handsOn) DataReceived(p []byte) (int, error) {
 	h.data(h.n-1, p)
 	return len(p), nil
 }
-func (h *handsOn) ConnectionLost(error) {}
 
 // sinkProto takes everything, and notes the end.
 type sinkProto struct {

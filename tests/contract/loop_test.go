@@ -259,7 +259,7 @@ func TestLoopTurns(t *testing.T) {
 			l := mk()
 			var lost []error
 			mkProto := func(weir.Transport) weir.Protocol {
-				return &lastWords{func(err error) { lost = append(lost, err); panic("at the end") }}
+				return &lastWords{lost: func(err error) { lost = append(lost, err); panic("at the end") }}
 			}
 			ln, err := l.Listen("tcp", "127.0.0.1:0", mkProto)
 			if err != nil {
@@ -310,10 +310,11 @@ func TestLoopTurns(t *testing.T) {
 }
 
 // lastWords is a protocol that is only told of its end.
-type lastWords struct{ lost func(error) }
+type lastWords struct {
+	weir.NopProtocol
+	lost func(error)
+}
 
-func (p *lastWords) ConnectionMade(weir.Transport)        {}
-func (p *lastWords) DataReceived(b []byte) (int, error)   { return len(b), nil }
 func (p *lastWords) ConnectionLost(err error)             { p.lost(err) }
 func (p *lastWords) EOFReceived(unused int) (bool, error) { return false, nil }
 
@@ -325,14 +326,16 @@ func connectEcho(t *testing.T, l *weir.Loop, done func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Connect("tcp", ln.Addr().String(), &asker{done})
+	l.Connect("tcp", ln.Addr().String(), &asker{done: done})
 }
 
-type asker struct{ done func() }
+type asker struct {
+	weir.NopProtocol
+	done func()
+}
 
 func (p *asker) ConnectionMade(t weir.Transport)    { _, _ = t.Write([]byte("?")) }
 func (p *asker) DataReceived(b []byte) (int, error) { p.done(); return len(b), nil }
-func (p *asker) ConnectionLost(error)               {}
 
 func TestLoopPosts(t *testing.T) {
 	for _, name := range weir.Backends() {
@@ -663,7 +666,7 @@ func TestTimers(t *testing.T) {
 		rep := l.NewTimer(func() {
 			at = append(at, l.Now().Sub(start))
 			if len(at) == 2 {
-				s.World().Stall(35 * time.Millisecond)
+				s.Stall(35 * time.Millisecond)
 			}
 		})
 		rep.Repeat(10 * time.Millisecond)

@@ -155,11 +155,11 @@ func TestVanishedPeer(t *testing.T) {
 
 // madeAndLost reports the beginning and the end of a connection's life.
 type madeAndLost struct {
+	weir.NopProtocol
 	made func(weir.Transport)
 	lost func(error)
 }
 
 func (p *madeAndLost) ConnectionMade(t weir.Transport)      { p.made(t) }
-func (p *madeAndLost) DataReceived(b []byte) (int, error)   { return len(b), nil }
 func (p *madeAndLost) ConnectionLost(err error)             { p.lost(err) }
 func (p *madeAndLost) ConnectFailed(err *weir.ConnectError) { p.lost(err) }

@@ -9,13 +9,13 @@ import (
 
 // shouter writes and keeps what comes back.
 type shouter struct {
+	weir.NopProtocol
 	got    string
 	failed *weir.ConnectError
 }
 
 func (a *shouter) ConnectionMade(t weir.Transport)      { _, _ = t.Write([]byte("over")) }
 func (a *shouter) DataReceived(p []byte) (int, error)   { a.got += string(p); return len(p), nil }
-func (a *shouter) ConnectionLost(error)                 {}
 func (a *shouter) ConnectFailed(err *weir.ConnectError) { a.failed = err }
 
 // TestPathOptions: connections with a code point, on a device, by fast open and

@@ -11,6 +11,7 @@ import (
 
 // caller is a protocol that wants to be connected again, whatever happens.
 type caller struct {
+	weir.NopProtocol
 	r      *weir.Redialer
 	made   int
 	errs   []*weir.ConnectError
@@ -22,8 +23,6 @@ type caller struct {
 }
 
 func (c *caller) ConnectionMade(t weir.Transport) { c.made++; c.t = t }
-
-func (c *caller) DataReceived(p []byte) (int, error) { return len(p), nil }
 
 func (c *caller) ConnectionLost(err error) { c.lost = append(c.lost, err); c.again() }
 

@@ -201,6 +201,7 @@ func TestAllRefused(t *testing.T) {
 
 // secureDialed connects again and again, and notes how it went.
 type secureDialed struct {
+	weir.NopProtocol
 	r       *weir.Redialer
 	t       weir.Transport
 	resumed []bool // of each connection
@@ -214,8 +215,7 @@ func (d *secureDialed) ConnectionMade(t weir.Transport) {
 	d.resumed = append(d.resumed, s.ConnectionState().DidResume)
 	_, _ = t.Write([]byte("x")) // the ticket comes before the echo
 }
-func (d *secureDialed) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (d *secureDialed) ConnectionLost(error)               { d.lost++; d.t = nil; d.r.Again() }
+func (d *secureDialed) ConnectionLost(error) { d.lost++; d.t = nil; d.r.Again() }
 func (d *secureDialed) ConnectFailed(err *weir.ConnectError) {
 	d.failed = append(d.failed, err)
 	d.r.Again()

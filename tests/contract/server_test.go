@@ -45,7 +45,7 @@ func dial(t *testing.T, addr net.Addr, n int) []net.Conn {
 }
 
 func TestServer(t *testing.T) {
-	quiet := func(weir.Transport) weir.Protocol { return &lastWords{func(error) {}} }
+	quiet := func(weir.Transport) weir.Protocol { return &lastWords{lost: func(error) {}} }
 	t.Run("71 no protocol is made after Close", func(t *testing.T) {
 		onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 			made := 0
@@ -194,7 +194,7 @@ func TestAcceptShortage(t *testing.T) {
 			made := 0
 			ln, err := server.Loop().Listen("tcp", ":7000", func(weir.Transport) weir.Protocol {
 				made++
-				return &lastWords{func(error) {}}
+				return &lastWords{lost: func(error) {}}
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -203,18 +203,18 @@ func TestAcceptShortage(t *testing.T) {
 			short := true
 			fail := func() {
 				if short {
-					server.Host().Fail(weirtest.AcceptCall, 1, errno)
+					server.Fail(weirtest.AcceptCall, 1, errno)
 				}
 			}
-			calls := s.World().Calls(weirtest.AcceptCall)
+			calls := s.Calls(weirtest.AcceptCall)
 			fail()
 			s.OnStep(func() {
-				if now := s.World().Calls(weirtest.AcceptCall); now != calls {
+				if now := s.Calls(weirtest.AcceptCall); now != calls {
 					calls = now
 					fail()
 				}
 			})
-			client.Loop().Connect("tcp", "server:7000", &lastWords{func(error) {}})
+			client.Loop().Connect("tcp", "server:7000", &lastWords{lost: func(error) {}})
 			tries := calls
 			if err := s.RunFor(25 * time.Second); err != nil {
 				t.Fatal(err)
@@ -252,12 +252,12 @@ func TestAcceptShortage(t *testing.T) {
 			made := 0
 			if _, err := server.Loop().Listen("tcp", ":7000", func(weir.Transport) weir.Protocol {
 				made++
-				return &lastWords{func(error) {}}
+				return &lastWords{lost: func(error) {}}
 			}); err != nil {
 				t.Fatal(err)
 			}
-			server.Host().Fail(weirtest.AcceptCall, 1, errno)
-			client.Loop().Connect("tcp", "server:7000", &lastWords{func(error) {}})
+			server.Fail(weirtest.AcceptCall, 1, errno)
+			client.Loop().Connect("tcp", "server:7000", &lastWords{lost: func(error) {}})
 			s.Until("the connection", func() bool { return made == 1 })
 			if s.Now() > 50*time.Millisecond {
 				t.Errorf("it took %v: the listener backed off from what concerns one connection", s.Now())

@@ -223,7 +223,7 @@ func TestPipes(t *testing.T) {
 			lost := false
 			w := &writerEnd{lost: func(err error) { lost, reason = true, err }}
 			r, wt, err := l.Pipe(
-				func(weir.Transport) weir.Protocol { return &lastWords{func(error) {}} },
+				func(weir.Transport) weir.Protocol { return &lastWords{lost: func(error) {}} },
 				func(weir.Transport) weir.Protocol { return w })
 			if err != nil {
 				t.Fatal(err)
@@ -263,12 +263,12 @@ func (p *writerEnd) ConnectionLost(err error) { p.lost(err) }
 
 // collector keeps what it gets.
 type collector struct {
+	weir.NopProtocol
 	got   []byte
 	ended bool
 	err   error
 }
 
-func (c *collector) ConnectionMade(weir.Transport) {}
 func (c *collector) DataReceived(p []byte) (int, error) {
 	c.got = append(c.got, p...)
 	return len(p), nil
@@ -290,7 +290,7 @@ func TestPlainFiles(t *testing.T) {
 		lost := false
 		var reason error
 		tr, err := l.AttachPair(-1, open(unix.O_WRONLY|unix.O_CREAT), "out", func(weir.Transport) weir.Protocol {
-			return &lastWords{func(err error) { lost, reason = true, err }}
+			return &lastWords{lost: func(err error) { lost, reason = true, err }}
 		})
 		if err != nil {
 			t.Fatal(err)

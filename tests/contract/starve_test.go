@@ -10,6 +10,7 @@ import (
 // feeder writes a byte whenever it is asked to, and counts how often it was asked in the
 // current turn.
 type feeder struct {
+	weir.NopProtocol
 	t      weir.Transport
 	asked  int // in this turn
 	most   int // in any
@@ -35,8 +36,6 @@ func (f *feeder) feed() {
 func (f *feeder) ConnectionMade(t weir.Transport) { f.t = t; f.begin(f) }
 
 func (f *feeder) DataReceived(p []byte) (int, error) { f.got += len(p); return len(p), nil }
-
-func (f *feeder) ConnectionLost(error) {}
 
 // The ways to be asked. ResumeWriting is not one: it waits for the peer.
 type (

@@ -12,6 +12,7 @@ import (
 // unreader gives back what it was given, in pieces of one kind or the other, until
 // it has seen much of it twice.
 type unreader struct {
+	weir.NopProtocol
 	t       weir.Transport
 	within  bool // in the middle of a delivery, together with a change of protocol
 	got     []byte
@@ -20,7 +21,6 @@ type unreader struct {
 }
 
 func (p *unreader) ConnectionMade(t weir.Transport) { p.t = t }
-func (p *unreader) ConnectionLost(error)            {}
 func (p *unreader) DataReceived(b []byte) (int, error) {
 	u, _ := weir.As[weir.Unreader](p.t)
 	if p.backs < 20 && len(b) > 1 {
@@ -81,6 +81,7 @@ func common(a, b []byte) int {
 
 // sendAll is a client that sends all it has.
 type sendAll struct {
+	weir.NopProtocol
 	all  []byte
 	ends bool // its stream ends with them
 }
@@ -91,8 +92,6 @@ func (p *sendAll) ConnectionMade(t weir.Transport) {
 		_ = t.WriteEOF()
 	}
 }
-func (p *sendAll) DataReceived(b []byte) (int, error) { return len(b), nil }
-func (p *sendAll) ConnectionLost(error)               {}
 
 // endsThenBack keeps everything it gets, and gives it back at the end for another protocol.
 type endsThenBack struct {
@@ -114,12 +113,12 @@ func (p *endsThenBack) EOFReceived(int) (bool, error) {
 
 // follower keeps what it gets, and whether the end came after it.
 type follower struct {
+	weir.NopProtocol
 	got  []byte
 	ends int
 	lost bool
 }
 
-func (p *follower) ConnectionMade(weir.Transport) {}
 func (p *follower) DataReceived(b []byte) (int, error) {
 	p.got = append(p.got, b...)
 	return len(b), nil

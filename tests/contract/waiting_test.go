@@ -216,7 +216,7 @@ func TestWaitReal(t *testing.T) {
 		listen := func() *weir.Listener {
 			ln, err := l.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol {
 				ts = append(ts, t)
-				return &lastWords{func(error) {}}
+				return &lastWords{lost: func(error) {}}
 			}, weir.WithAdmission(limit))
 			if err != nil {
 				t.Fatal(err)

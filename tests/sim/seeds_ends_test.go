@@ -36,9 +36,9 @@ type loopEnd struct {
 func playLoopEnds(s *seedRun) {
 	e := &loopEnd{s: s, after: s.server, calm: s.r.IntN(2) == 0, inside: s.r.IntN(3) == 0}
 	if e.calm {
-		f := s.sim.World().Faults()
+		f := s.sim.Faults()
 		f.Reset, f.Silence, f.ResetPaused, f.WriteError, f.ShutError, f.Partition = 0, 0, 0, 0, 0, 0
-		s.sim.World().SetFaults(f)
+		s.sim.SetFaults(f)
 	}
 	flush := time.Duration(s.r.Int64N(int64(time.Millisecond) << s.r.IntN(14)))
 	e.l = s.sim.Host("server").NewLoop(weir.WithFlushTime(flush), weir.WithErrorHandler(e.report))
@@ -199,13 +199,14 @@ type exit struct {
 	bare bool // the end left without a close_notify
 }
 
+var _ weir.Carrier = (*exit)(nil)
+
 // leave ends the stream in a way that TLS never would.
 func (x *exit) leave() {
 	x.bare = true
 	_ = x.Below().WriteEOF()
 }
 
-// Write implements weir.Carrier.
 func (x *exit) Write(bufs [][]byte) (n int, err error) {
 	if !x.deaf && !x.bare {
 		return x.Base.Write(bufs)
@@ -216,7 +217,6 @@ func (x *exit) Write(bufs [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// CloseWrite implements weir.Carrier.
 func (x *exit) CloseWrite() error {
 	if x.deaf || x.bare {
 		return nil
@@ -237,10 +237,10 @@ func (x *exit) Close(abort bool) {
 // answer to it. Some sides continue to write when the other has left.
 func playTLSEnds(s *seedRun) {
 	// A fault that makes a handshake take too long does not count as one that ends.
-	f := s.sim.World().Faults()
+	f := s.sim.Faults()
 	f.Latency, f.Jitter = min(f.Latency, 200*time.Millisecond), min(f.Jitter, 200*time.Millisecond)
 	f.SendBuffer, f.ReceiveBuffer = max(f.SendBuffer, 512), max(f.ReceiveBuffer, 512)
-	s.sim.World().SetFaults(f)
+	s.sim.SetFaults(f)
 	own, trust := s.sim.TLS(s.TB.(*testing.T))
 	exits := map[[2]string]*exit{}
 	way := func(a layer.Above) layer.Above {

@@ -500,7 +500,7 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 		s.bad("with faults: %v", err)
 	}
 	s.healed = true
-	s.sim.World().HealAll()
+	s.sim.HealAll()
 	if err := s.sim.Run(nil); err != nil {
 		s.bad("healed: %v (G9, G10)", err)
 	}
@@ -532,7 +532,7 @@ func runSeed(tb testing.TB, scenario int, seed uint64) *seedRun {
 	for _, f := range s.cleanups {
 		f()
 	}
-	for _, v := range s.sim.World().Violations() {
+	for _, v := range s.sim.Violations() {
 		s.bad("the contract of the backend: %s", v)
 	}
 	for _, err := range s.sim.Failures {

@@ -140,12 +140,12 @@ func (s *stageRun) answerName(query []byte, stream bool) [][]byte {
 
 // nameStream is the name server over TCP.
 type nameStream struct {
+	weir.NopProtocol
 	s *stageRun
 	t weir.Transport
 }
 
 func (p *nameStream) ConnectionMade(t weir.Transport) { p.t = t }
-func (p *nameStream) ConnectionLost(error)            {}
 func (p *nameStream) DataReceived(b []byte) (int, error) {
 	if len(b) < 2 || len(b) < 2+int(b[0])<<8+int(b[1]) {
 		return 0, nil
@@ -356,18 +356,17 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 			}
 		}
 	})
-	world := s.sim.World()
 	server, names := s.sim.Host("server"), s.sim.Host("names")
 	s.server = server.Loop()
 	closed, dark, here := s.sim.Host("closed"), s.sim.Host("dark"), s.sim.Host("client")
-	world.Partition(here.Host(), dark.Host())
-	s.good = server.Host().Addrs()[:1+s.r.IntN(2)]
+	s.sim.Partition(here, dark)
+	s.good = server.Addrs()[:1+s.r.IntN(2)]
 	for _, h := range []*weirtest.SimHost{closed, dark} {
-		s.dead = append(s.dead, h.Host().Addrs()[s.r.IntN(2)])
+		s.dead = append(s.dead, h.Addrs()[s.r.IntN(2)])
 	}
 	s.dead = s.dead[s.r.IntN(2):]
 
-	at := netip.AddrPortFrom(names.Host().Addrs()[0], 53)
+	at := netip.AddrPortFrom(names.Addrs()[0], 53)
 	if _, err := names.Loop().ListenPacket("udp4", at.String(), weir.PacketFunc(func(e *weir.PacketEndpoint, p []byte, from weir.PacketAddr) {
 		for _, m := range s.answerName(p, false) {
 			_ = e.SendTo(m, from)
@@ -396,7 +395,7 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 	r := dns.New(dns.WithConfig(dns.Config{Servers: []netip.AddrPort{at}, Ndots: 1, Timeout: 2 * time.Second}),
 		dns.WithHosts(nil), dns.WithRandom(chacha8(seed)))
 	s.client = here.NewLoop(weir.WithResolver(r))
-	before := here.Host().Usage()
+	before := here.Usage()
 	if s.faulty = s.r.IntN(2) == 0; s.faulty {
 		f := sim.Draw(seed)
 		// A fault that makes a round trip longer than a stage may take does not count as one that ends.
@@ -407,7 +406,7 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 		if f.SendBuffer > 0 {
 			f.SendBuffer = max(f.SendBuffer, 512)
 		}
-		world.SetFaults(f)
+		s.sim.SetFaults(weirtest.Faults(f))
 	}
 
 	secure := layer.TLS(s.trust)
@@ -447,7 +446,7 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 		s.bad("with faults: %v", err)
 	}
 	s.healed = true
-	world.HealAll()
+	s.sim.HealAll()
 	if err := s.sim.Run(nil); err != nil {
 		s.bad("healed: %v (G9, G10)", err)
 	}
@@ -465,10 +464,10 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 		s.bad("%d connections made and never lost (G1)", n)
 	}
 	// Each socket was closed, and the world would know of one closed twice (66).
-	if u := here.Host().Usage(); u != before || s.client.Connections() != 0 {
+	if u := here.Usage(); u != before || s.client.Connections() != 0 {
 		s.bad("left over: %+v, %d connections (G6)", u, s.client.Connections())
 	}
-	for _, v := range world.Violations() {
+	for _, v := range s.sim.Violations() {
 		s.bad("the contract of the backend: %s", v)
 	}
 	for _, f := range s.cleanups {

@@ -65,19 +65,20 @@ func main() {
 // came.
 type counted struct{ all []*uint64 }
 
-type sinkProto struct{ n *uint64 }
+type sinkProto struct {
+	weir.NopProtocol
+	n *uint64
+}
 
-func (s *sinkProto) ConnectionMade(weir.Transport) {}
 func (s *sinkProto) DataReceived(p []byte) (int, error) {
 	*s.n += uint64(len(p))
 	return len(p), nil
 }
-func (s *sinkProto) ConnectionLost(error) {}
 
 func (c *counted) make(weir.Transport) weir.Protocol {
 	n := new(uint64)
 	c.all = append(c.all, n)
-	return &sinkProto{n}
+	return &sinkProto{n: n}
 }
 
 func receive() error {
@@ -111,14 +112,16 @@ func receive() error {
 	return l.Run()
 }
 
-type flood struct{ t weir.Transport }
+type flood struct {
+	weir.NopProtocol
+	t weir.Transport
+}
 
 var piece = make([]byte, 256<<10)
 
-func (f *flood) ConnectionMade(t weir.Transport)    { f.t = t; _, _ = t.Write(piece) }
-func (f *flood) WriteDrained()                      { _, _ = f.t.Write(piece) }
-func (f *flood) DataReceived(p []byte) (int, error) { return len(p), nil }
-func (f *flood) ConnectionLost(err error)           { f.ConnectFailed(nil) }
+func (f *flood) ConnectionMade(t weir.Transport) { f.t = t; _, _ = t.Write(piece) }
+func (f *flood) WriteDrained()                   { _, _ = f.t.Write(piece) }
+func (f *flood) ConnectionLost(err error)        { f.ConnectFailed(nil) }
 func (f *flood) ConnectFailed(err *weir.ConnectError) {
 	fmt.Fprintln(os.Stderr, "utpline: the connection ended", err)
 	os.Exit(1)

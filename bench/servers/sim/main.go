@@ -88,7 +88,7 @@ func crowd(tb testing.TB) map[string]float64 {
 		side.Check(fmt.Errorf("%d messages, %d wrong", messages, wrong))
 	}
 	return map[string]float64{
-		"event":                     took / float64(s.World().Stats().Total()),
+		"event":                     took / float64(s.Events()),
 		"message there and back":    took / float64(messages),
 		"a simulated second, in µs": took / span.Seconds() / 1e3,
 	}

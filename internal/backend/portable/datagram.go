@@ -349,7 +349,8 @@ func (b *Backend) Socket(h backend.Handle) (backend.Socket, error) {
 // packetSocket is a datagram socket as a backend.Socket.
 type packetSocket struct{ conn net.PacketConn }
 
-// Control implements backend.Socket.
+var _ backend.Socket = packetSocket{}
+
 func (s packetSocket) Control(f func(fd uintptr)) error {
 	rc := rawOf(s.conn)
 	if rc == nil {
@@ -358,7 +359,6 @@ func (s packetSocket) Control(f func(fd uintptr)) error {
 	return rc.Control(f)
 }
 
-// SetOption implements backend.Socket.
 func (s packetSocket) SetOption(o backend.Option, value int) error {
 	return errno(setOption(s.conn, o, value))
 }

@@ -29,7 +29,12 @@ type Ear struct {
 	OnLost   func()
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol      = (*Ear)(nil)
+	_ weir.EOFReceiver   = (*Ear)(nil)
+	_ weir.ConnectFailer = (*Ear)(nil)
+)
+
 func (e *Ear) ConnectionMade(t weir.Transport) {
 	e.Tr = t
 	e.Made++
@@ -38,7 +43,6 @@ func (e *Ear) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol.
 func (e *Ear) DataReceived(p []byte) (int, error) {
 	n := len(p)
 	if e.OnData != nil {
@@ -49,7 +53,6 @@ func (e *Ear) DataReceived(p []byte) (int, error) {
 	return n, nil
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (e *Ear) EOFReceived(int) (bool, error) {
 	e.Ends++
 	if e.OnEnd != nil {
@@ -58,7 +61,6 @@ func (e *Ear) EOFReceived(int) (bool, error) {
 	return e.KeepOpen, nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (e *Ear) ConnectionLost(err error) {
 	e.Lost++
 	e.Err = err
@@ -67,7 +69,6 @@ func (e *Ear) ConnectionLost(err error) {
 	}
 }
 
-// ConnectFailed implements weir.ConnectFailer.
 func (e *Ear) ConnectFailed(err *weir.ConnectError) { e.Failed = err }
 
 // Over reports whether the ear will not be told anything more.
@@ -88,7 +89,11 @@ type Keeper struct {
 	OnEOF  func(*Keeper) bool
 }
 
-// ConnectionMade implements weir.Protocol.
+var (
+	_ weir.Protocol    = (*Keeper)(nil)
+	_ weir.EOFReceiver = (*Keeper)(nil)
+)
+
 func (k *Keeper) ConnectionMade(t weir.Transport) {
 	k.T = t
 	if len(k.Send) > 0 {
@@ -96,7 +101,6 @@ func (k *Keeper) ConnectionMade(t weir.Transport) {
 	}
 }
 
-// DataReceived implements weir.Protocol.
 func (k *Keeper) DataReceived(p []byte) (int, error) {
 	k.Got = append(k.Got, p...)
 	k.Pieces = append(k.Pieces, len(p))
@@ -107,13 +111,11 @@ func (k *Keeper) DataReceived(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// EOFReceived implements weir.EOFReceiver.
 func (k *Keeper) EOFReceived(int) (bool, error) {
 	k.EOF = k.Sim.Now()
 	return k.OnEOF != nil && k.OnEOF(k), nil
 }
 
-// ConnectionLost implements weir.Protocol.
 func (k *Keeper) ConnectionLost(err error) { k.Lost, k.Err = true, err }
 
 // Plain is a layer that changes nothing.
