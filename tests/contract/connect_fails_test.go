@@ -202,10 +202,10 @@ func TestConnectPanics(t *testing.T) {
 	filter := weir.WithAddrFilter(func(netip.AddrPort) error { panic("on purpose") })
 	for name, c := range map[string]struct {
 		address string
-		opts    []weir.Option
+		opts    []weir.ConnectOption
 	}{
 		"resolver": {"name.example:1", nil},
-		"filter":   {"127.0.0.1:1", []weir.Option{filter}},
+		"filter":   {"127.0.0.1:1", []weir.ConnectOption{filter}},
 	} {
 		l, err := weir.New(weir.WithResolver(panics{}))
 		if err != nil {

@@ -71,7 +71,7 @@ func (p *cutPackets) PacketTruncated(b []byte, _ weir.PacketAddr) {
 }
 
 // endpoint opens an endpoint on a loopback address.
-func endpoint(t *testing.T, l *weir.Loop, network string, p weir.PacketProtocol, opts ...weir.Option) *weir.PacketEndpoint {
+func endpoint(t *testing.T, l *weir.Loop, network string, p weir.PacketProtocol, opts ...weir.PacketOption) *weir.PacketEndpoint {
 	t.Helper()
 	address := "127.0.0.1:0"
 	switch network {
