@@ -26,7 +26,7 @@ func (p *pinger) DataReceived(b []byte) (int, error) {
 func (p *pinger) ConnectionLost(error) {}
 
 func BenchmarkEcho(b *testing.B) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func BenchmarkEcho(b *testing.B) {
 }
 
 func BenchmarkPost(b *testing.B) {
-	l, _ := weir.New()
+	l, _ := weir.NewLoop()
 	go l.Run()
 	n := 0
 	b.ReportAllocs()

@@ -21,7 +21,7 @@ import (
 //	  └──────────┴───────────────────┴─────────────────────────┴──▶ ConnectFailed
 //	                                                               with every error
 //
-// Only an Agreer has something to agree on.
+// Only a Handshaker has something to agree on.
 type Connector struct {
 	loop             *Loop
 	network, address string
@@ -41,22 +41,22 @@ type Connector struct {
 	waits      bool      // for a descriptor
 	listed     bool      // is in the loop's list of those that wait
 	finished   bool      // nothing here is under way, except perhaps agreeing
-	agreeing   Transport // the transport of an Agreer
+	agreeing   Transport // the transport of a Handshaker
 	cause      error     // why this end stopped the agreeing
 	at         int       // in the loop's bag
 }
 
-// Agreer is a Protocol that has to agree on something with its peer, such as TLS or a
+// Handshaker is a Protocol that has to agree on something with its peer, such as TLS or a
 // request to a proxy, before the protocols above it have a connection. layer.Client
 // makes one. The Connector stays in charge until they agree: Stop and WithTimeout work
 // at that stage too, and a failure there is reported with all the others.
-type Agreer interface {
+type Handshaker interface {
 	ConnectFailer
-	// OnAgreed arranges for f to be called once after ConnectionMade, which takes the
-	// place of the Agreer's own report: with nil when the two have agreed, before any
+	// OnHandshake arranges for f to be called once after ConnectionMade, which takes the
+	// place of the Handshaker's own report: with nil when the two have agreed, before any
 	// protocol above hears of it, or with the reason why they have not, once the
 	// transport is lost or certain to be.
-	OnAgreed(f func(err *AttemptError))
+	OnHandshake(f func(err *AttemptError))
 }
 
 // attempt is one candidate being connected.
@@ -465,9 +465,9 @@ func (c *Connector) won(a *attempt) {
 	s := newSocket(c.loop, h, h, c.net, c.config)
 	s.setAddr(&a.addr, false)
 	s.attach(c.proto)
-	if g, ok := c.proto.(Agreer); ok {
+	if g, ok := c.proto.(Handshaker); ok {
 		c.agreeing = &s.stream
-		g.OnAgreed(c.agreed)
+		g.OnHandshake(c.agreed)
 		if !c.until.IsZero() {
 			c.deadline.Set(max(c.until.Sub(c.loop.Now()), 0))
 		}
@@ -475,7 +475,7 @@ func (c *Connector) won(a *attempt) {
 	s.connected()
 }
 
-// agreed is called when an Agreer is done.
+// agreed is called when a Handshaker is done.
 func (c *Connector) agreed(err *AttemptError) {
 	c.agreeing = nil
 	c.deadline.Stop()

@@ -69,7 +69,7 @@
 //   - executor: functions that block
 //   - dns: a resolver for [WithResolver]
 //   - relay, balance: copying both ways, and choosing among several servers
-//   - address: the command's endpoint strings
+//   - endpoint: the command's endpoint strings
 //   - sink: logs and recordings that never hold up a loop
 //   - weirtest: the simulated network with its seeds and faults, transports that
 //     record, and the suites that streams and layers have to pass

@@ -33,7 +33,7 @@ func (p patient) again() {
 
 // A server that refuses two connections before it serves one.
 func ExampleLoop_Redial() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -34,7 +34,7 @@ func ExampleWithAddrFilter() {
 		}
 		return nil
 	})
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -37,7 +37,7 @@ func (a speaker) ConnectionLost(err error)           { fmt.Println("lost:", err)
 // Each direction of a stream ends by itself: a request may end before its answer
 // begins.
 func ExampleEOFReceiver() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -37,7 +37,7 @@ func (a *adder) ConnectionLost(err error) {}
 // A line protocol written by hand. Package frame has one ready-made, which the client
 // here uses.
 func ExampleProtocol() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

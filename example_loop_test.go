@@ -11,7 +11,7 @@ import (
 // Work that blocks gets its own goroutine, which posts the result: a posted function
 // runs on the loop, where it may use everything.
 func ExampleLoop_Post() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -35,7 +35,7 @@ func ExampleLoop_Post() {
 
 // Timers fire in the order in which they are due.
 func ExampleLoop_After() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -58,7 +58,7 @@ func ExampleLoop_After() {
 
 // A timer can be used again and again, and a repeating one stays in phase.
 func ExampleTimer_Repeat() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -85,7 +85,7 @@ func ExampleTimer_Repeat() {
 
 // An endpoint that answers each datagram, and one that asks.
 func ExampleLoop_ListenPacket() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -144,7 +144,7 @@ func ExampleGroup() {
 
 // A backend is chosen by name, by WEIR_BACKEND, or by the platform.
 func ExampleWithBackendName() {
-	l, err := weir.New(weir.WithBackendName("portable"))
+	l, err := weir.NewLoop(weir.WithBackendName("portable"))
 	if err != nil {
 		panic(err)
 	}

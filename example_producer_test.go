@@ -56,7 +56,7 @@ func (h *listener) ConnectionLost(err error) {
 
 // Output that is too much to write at once is produced at the peer's pace.
 func ExampleProducer() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -34,7 +34,7 @@ func (g *greeting) ConnectionLost(err error) {
 // An echo server and its client, on one loop. A program that only serves needs nothing
 // but ListenAndServe.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

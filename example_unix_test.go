@@ -13,7 +13,7 @@ import (
 
 // Two protocols that talk to each other within one program.
 func ExampleLoop_SocketPair() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -39,7 +39,7 @@ func ExampleLoop_SocketPair() {
 
 // A signal is a callback like any other.
 func ExampleLoop_Signal() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

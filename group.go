@@ -26,7 +26,7 @@ func NewGroup(n int, opts ...LoopOption) (*Group, error) {
 	}
 	g := &Group{load: make([]atomic.Int64, n)}
 	for range n {
-		l, err := New(opts...)
+		l, err := NewLoop(opts...)
 		if err != nil {
 			return nil, errors.Join(err, g.Close())
 		}

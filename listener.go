@@ -472,7 +472,7 @@ func oneConnection(err error) bool {
 // ListenAndServe makes a loop, listens and runs until the loop fails. A small server
 // needs nothing else.
 func ListenAndServe(netw, address string, f Factory, opts ...ListenOption) error {
-	l, err := New()
+	l, err := NewLoop()
 	if err != nil {
 		return err
 	}

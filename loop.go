@@ -104,10 +104,10 @@ type runnable interface{ run() }
 // batchMax is how many I/O results one turn takes.
 const batchMax = 256
 
-// New makes a loop. Which backend drives it is decided by WithBackend, else by
+// NewLoop makes a loop. Which backend drives it is decided by WithBackend, else by
 // the environment variable WEIR_BACKEND, else by the platform's order of
 // preference.
-func New(opts ...LoopOption) (*Loop, error) {
+func NewLoop(opts ...LoopOption) (*Loop, error) {
 	c := loopConfig{log: slog.Default(), flush: flushTime}
 	for _, o := range opts {
 		o(&c)

@@ -26,7 +26,7 @@ func TestIdleMemory(t *testing.T) {
 func idleMemory(t *testing.T) float64 {
 	t.Helper()
 	const conns = 2000
-	l, err := New(WithBackendName("epoll"))
+	l, err := NewLoop(WithBackendName("epoll"))
 	if err != nil {
 		t.Fatal(err)
 	}

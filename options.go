@@ -12,7 +12,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// LoopOption is an option of New.
+// LoopOption is an option of NewLoop.
 type LoopOption func(*loopConfig)
 
 type loopConfig struct {

@@ -134,9 +134,9 @@ func (r *Redialer) connect() {
 	r.began, r.made = r.loop.Now(), time.Time{}
 	d := &redialed{r: r, p: p}
 	var q Protocol = d
-	if a, ok := p.(Agreer); ok {
+	if a, ok := p.(Handshaker); ok {
 		d.agrees = true
-		q = &redialedAgreer{redialed: d, a: a}
+		q = &redialedHandshaker{redialed: d, a: a}
 	}
 	r.stop = r.dial(q)
 }
@@ -206,18 +206,18 @@ func (r *Redialer) Stop() {
 type redialed struct {
 	r      *Redialer
 	p      Protocol
-	agrees bool // its protocol is an Agreer
+	agrees bool // its protocol is a Handshaker
 }
 
-// redialedAgreer is redialed for a protocol that has something to agree on.
-type redialedAgreer struct {
+// redialedHandshaker is redialed for a protocol that has something to agree on.
+type redialedHandshaker struct {
 	*redialed
-	a Agreer
+	a Handshaker
 }
 
-// OnAgreed implements Agreer.
-func (d *redialedAgreer) OnAgreed(f func(err *AttemptError)) {
-	d.a.OnAgreed(func(err *AttemptError) {
+// OnHandshake implements Handshaker.
+func (d *redialedHandshaker) OnHandshake(f func(err *AttemptError)) {
+	d.a.OnHandshake(func(err *AttemptError) {
 		d.r.stop = nil
 		f(err)
 	})

@@ -89,9 +89,9 @@ type Events uint8
 
 // The conditions of a descriptor.
 const (
-	Readable = Events(backend.Readable) // bytes, a connection or the end can be read
-	Writable = Events(backend.Writable) // at least one byte can be written
-	Failed   = Events(backend.Failed)   // error or hang-up; always watched for
+	EventRead  = Events(backend.Readable) // bytes, a connection or the end can be read
+	EventWrite = Events(backend.Writable) // at least one byte can be written
+	EventError = Events(backend.Failed)   // error or hang-up; always watched for
 )
 
 // Watch is a descriptor that the loop watches and its owner reads and writes.
@@ -108,7 +108,7 @@ type Watch struct {
 // while it holds. The descriptor stays the caller's: it must be non-blocking, and
 // Remove must come before its close. A second watch on one descriptor is
 // ErrSourceRegistered, and the first stays. If the descriptor is closed behind the
-// loop's back, fn gets Failed and the watch ends.
+// loop's back, fn gets EventError and the watch ends.
 func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if err := l.check("Watch"); err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (w *Watch) OpDone(c *backend.Completion) {
 		w.forget()
 		w.letGo()
 		w.loop.report(sysError("watch", c.Err))
-		w.call(Failed)
+		w.call(EventError)
 		return
 	}
 	if c.Err == nil && c.N != 0 {

@@ -38,7 +38,7 @@ func (p *pingPong) ConnectionLost(error) {}
 func TestSteadyEcho(t *testing.T) {
 	for _, name := range []string{"epoll", "epoll-et"} {
 		t.Run(name, func(t *testing.T) {
-			l, err := New(WithBackendName(name))
+			l, err := NewLoop(WithBackendName(name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +74,7 @@ func TestSteadyEcho(t *testing.T) {
 
 // TestEmptyExtras: the extras shared by streams without any stay empty.
 func TestEmptyExtras(t *testing.T) {
-	l, err := New(WithBackendName("epoll"))
+	l, err := NewLoop(WithBackendName("epoll"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestSteadyForward(t *testing.T) {
 	const piece, pieces = 16 << 10, 4
 	for _, name := range []string{"epoll", "epoll-et"} {
 		t.Run(name, func(t *testing.T) {
-			l, err := New(WithBackendName(name))
+			l, err := NewLoop(WithBackendName(name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -204,7 +204,7 @@ func onLoops(t *testing.T, f func(t *testing.T, l *Loop)) {
 	t.Helper()
 	for _, name := range Backends() {
 		t.Run(name, func(t *testing.T) {
-			l, err := New(WithBackendName(name))
+			l, err := NewLoop(WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
 			}

@@ -11,7 +11,7 @@ import (
 // The least busy of three servers is picked for each connection; one that cannot
 // be reached is left alone, and another takes its place.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -54,7 +54,7 @@ func Example() {
 
 // With HashPeer the same key leads to the same target, as long as that is up.
 func ExampleConfig_hashPeer() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -13,7 +13,7 @@ import (
 // questions under way and no cache: what a query costs in addition to the
 // server's work. bench/cmd/dnsload compares it with other clients.
 func BenchmarkQuery(b *testing.B) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 // A loop with a resolver connects by name.
 func ExampleNew() {
-	l, err := weir.New(weir.WithResolver(dns.New()))
+	l, err := weir.NewLoop(weir.WithResolver(dns.New()))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -34,7 +34,7 @@ func ExampleWithStream() {
 			return func() { c.Stop() }
 		}),
 	)
-	l, err := weir.New(weir.WithResolver(r))
+	l, err := weir.NewLoop(weir.WithResolver(r))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -48,7 +48,7 @@ func ExampleWithStream() {
 // Any record can be looked up; for what the hosts file knows, no server is
 // asked.
 func ExampleResolver_LookupNetIP() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

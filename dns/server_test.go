@@ -241,7 +241,7 @@ func (lb *lab) silence(d time.Duration) {
 
 func quietLoop(t *testing.T, opts ...weir.LoopOption) *weir.Loop {
 	t.Helper()
-	l, err := weir.New(append(opts, weir.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))...)
+	l, err := weir.NewLoop(append(opts, weir.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))...)
 	if err != nil {
 		t.Skip(err)
 	}

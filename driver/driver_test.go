@@ -44,7 +44,7 @@ func TestImportLine(t *testing.T) {
 		t.Fatalf("backends: %v", names)
 	}
 	for _, name := range []string{"", "counted", "absent"} {
-		l, err := weir.New(weir.WithBackendName(name))
+		l, err := weir.NewLoop(weir.WithBackendName(name))
 		if err != nil {
 			t.Fatal(err)
 		}

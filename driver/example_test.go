@@ -34,7 +34,7 @@ func init() {
 // An imported backend is tried before those of the platform; WEIR_BACKEND and
 // weir.WithBackendName can choose it by name.
 func ExampleRegister() {
-	l, err := weir.New(weir.WithBackendName("fancypoll"))
+	l, err := weir.NewLoop(weir.WithBackendName("fancypoll"))
 	if err != nil {
 		panic(err)
 	}

@@ -13,7 +13,7 @@ import (
 // Blocking work runs on a goroutine of the executor, and its result comes back to the
 // loop as a future.
 func Example() {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

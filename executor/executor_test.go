@@ -27,7 +27,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	l, err := weir.New(weir.WithErrorHandler(func(err error) { t.Error("reported: ", err) }))
+	l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error("reported: ", err) }))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 // A server and a client that exchange messages of arbitrary bytes, each preceded by its
 // length.
 func ExamplePrefixed() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

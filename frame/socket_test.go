@@ -17,7 +17,7 @@ func TestLinesOverTCP(t *testing.T) {
 		chunks = 300
 		warm   = 10 * chunk
 	)
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

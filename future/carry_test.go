@@ -12,11 +12,11 @@ import (
 // A future of one loop is awaited and canceled on another (R26).
 func TestCarry(t *testing.T) {
 	weirtest.CheckLeaks(t)
-	here, err := weir.New()
+	here, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}
-	there, err := weir.New()
+	there, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 // Three questions are asked; the first one to be answered within a second counts.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -41,7 +41,7 @@ func Example() {
 // One after another: each step begins with the result of the last one, and a failure of
 // any step is the failure of all.
 func ExampleThen() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -64,7 +64,7 @@ func ExampleThen() {
 
 // All at once: the answers come in the order of the questions.
 func ExampleGather() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -126,7 +126,7 @@ func TestPanicInCallback(t *testing.T) {
 
 // Post settles from another goroutine.
 func TestPost(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +401,7 @@ func TestConversions(t *testing.T) {
 // loop (R57).
 func TestGoroutineEdges(t *testing.T) {
 	weirtest.CheckLeaks(t)
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -495,7 +495,7 @@ func TestUnseen(t *testing.T) {
 
 // The collector finds the failures that no one can look at any more.
 func TestUnseenCollected(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestPanicsAreFailures(t *testing.T) {
 		}, boom},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l, err := weir.New()
+			l, err := weir.NewLoop()
 			if err != nil {
 				t.Fatal(err)
 			}

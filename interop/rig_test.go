@@ -28,7 +28,7 @@ func onBackends(t *testing.T, f func(t *testing.T, l *weir.Loop)) {
 // startLoop runs a loop on a goroutine of its own until the test ends.
 func startLoop(t *testing.T, backend string) *weir.Loop {
 	t.Helper()
-	l, err := weir.New(weir.WithBackendName(backend))
+	l, err := weir.NewLoop(weir.WithBackendName(backend))
 	if err != nil {
 		t.Skip(err)
 	}

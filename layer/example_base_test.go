@@ -54,7 +54,7 @@ func rotated(p []byte) []byte {
 }
 
 func ExampleBase() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -15,7 +15,7 @@ import (
 // function passed to ServerFunc is told why another client's connection was not
 // established.
 func ExampleWithPeerRules() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -11,7 +11,7 @@ import (
 // A connection that begins in the clear and goes on in TLS, as in SMTP.
 // Whatever a peer sends after the line that agrees on TLS already goes to TLS.
 func ExampleStart() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -29,7 +29,7 @@ func (s *leaver) EOFReceived(int) (keepOpen bool, err error) {
 
 // A client that leaves TLS once it has sent its secret, as with FTP's CCC.
 func ExampleStopTLS() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -41,7 +41,7 @@ func say(l *weir.Loop, line string) weir.Protocol {
 // they see what passes before anything is spent on it; a log of what is said
 // belongs above TLS.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -75,7 +75,7 @@ func Example() {
 // its bytes, in the pieces in which they came, and its end.
 func ExampleReplay() {
 	var recording bytes.Buffer
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -78,8 +78,8 @@ type client struct {
 	agreed func(*weir.AttemptError) // nil: no one asked
 }
 
-// OnAgreed implements weir.Agreer.
-func (c *client) OnAgreed(f func(err *weir.AttemptError)) { c.agreed = f }
+// OnHandshake implements weir.Handshaker.
+func (c *client) OnHandshake(f func(err *weir.AttemptError)) { c.agreed = f }
 
 // ConnectionMade implements Protocol.
 func (c *client) ConnectionMade(t weir.Transport) {

@@ -148,7 +148,7 @@ func TestReplayPieces(t *testing.T) {
 			const lines, line = 2000, 4 << 10
 			rest := strings.NewReader("1 +0.000000 + here\n" + strings.Repeat(fmt.Sprintf("1 +0.000001 < %d %q\n", line, strings.Repeat("x", line)), lines) + c.tail)
 			total := rest.Len()
-			loop, err := weir.New()
+			loop, err := weir.NewLoop()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -47,7 +47,7 @@ func TestRelayDeliversBeforeReset(t *testing.T) {
 }
 
 func relayReset(t *testing.T, backend string, server, client []layer.Layer) {
-	l, err := weir.New(weir.WithBackendName(backend))
+	l, err := weir.NewLoop(weir.WithBackendName(backend))
 	if err != nil {
 		t.Skip(err)
 	}

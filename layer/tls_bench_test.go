@@ -37,7 +37,7 @@ func cpu() time.Duration {
 // benchLoop returns a loop for a benchmark, with two connected ears on it.
 func benchLoop(b *testing.B, backend string, s, c *layertest.Ear, server, client layer.Layer) *weir.Loop {
 	b.Helper()
-	l, err := weir.New(weir.WithBackendName(backend))
+	l, err := weir.NewLoop(weir.WithBackendName(backend))
 	if err != nil {
 		b.Skip(err)
 	}
@@ -340,7 +340,7 @@ func TestTLSIdleMemory(t *testing.T) {
 	_ = ln.Close()
 	all.Wait()
 
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ type rig struct {
 func newRig(t *testing.T, opts ...weir.LoopOption) *rig {
 	t.Helper()
 	r := &rig{t: t}
-	l, err := weir.New(append(opts, weir.WithErrorHandler(func(err error) { r.reported = append(r.reported, err) }))...)
+	l, err := weir.NewLoop(append(opts, weir.WithErrorHandler(func(err error) { r.reported = append(r.reported, err) }))...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -302,7 +302,7 @@ func TestTLSLoopCloses(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, locked %v, %d workers", name, locked, workers), func(t *testing.T) {
 				server, client := tlsPair(t, tls.VersionTLS13)
 				goroutines := runtime.NumGoroutine()
-				l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(error) {}))
+				l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(error) {}))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -364,7 +364,7 @@ func TestDialFails(t *testing.T) {
 
 // TestLoopCloses: whoever waits on a loop that is closed gets an error.
 func TestLoopCloses(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

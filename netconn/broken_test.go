@@ -56,7 +56,7 @@ func (p *lostFor) ConnectionLost(err error)           { p.over, p.reason = true,
 // 29).
 func TestResetWhileClosing(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
-		l, err := weir.New(weir.WithBackendName(backend))
+		l, err := weir.NewLoop(weir.WithBackendName(backend))
 		if err != nil {
 			t.Skip(err)
 		}

@@ -34,7 +34,7 @@ func onBackends(t *testing.T, f func(t *testing.T, backend string, newLoop func(
 			if only := os.Getenv("WEIR_BACKEND"); only != "" && only != name {
 				t.Skip("WEIR_BACKEND asks for " + only)
 			}
-			l, err := weir.New(weir.WithBackendName(name))
+			l, err := weir.NewLoop(weir.WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
 			}
@@ -53,7 +53,7 @@ func onBackends(t *testing.T, f func(t *testing.T, backend string, newLoop func(
 // startLoop runs a loop on a goroutine of its own until the test ends.
 func startLoop(t testing.TB, opts ...weir.LoopOption) *weir.Loop {
 	t.Helper()
-	l, err := weir.New(append([]weir.LoopOption{weir.WithFlushTime(time.Second)}, opts...)...)
+	l, err := weir.NewLoop(append([]weir.LoopOption{weir.WithFlushTime(time.Second)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

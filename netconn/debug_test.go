@@ -19,7 +19,7 @@ import (
 // both in a callback and in a task; the task is named.
 func TestDebugWaits(t *testing.T) {
 	var said bytes.Buffer
-	l, err := weir.New(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&said, nil))))
+	l, err := weir.NewLoop(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&said, nil))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestDebugWaits(t *testing.T) {
 // TestDebugSlowTask: the report of a slow callback names the task that ran in it.
 func TestDebugSlowTask(t *testing.T) {
 	var reported []error
-	l, err := weir.New(weir.WithDebug(time.Nanosecond), weir.WithErrorHandler(func(err error) { reported = append(reported, err) }))
+	l, err := weir.NewLoop(weir.WithDebug(time.Nanosecond), weir.WithErrorHandler(func(err error) { reported = append(reported, err) }))
 	if err != nil {
 		t.Fatal(err)
 	}

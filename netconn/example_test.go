@@ -14,7 +14,7 @@ import (
 
 // net/http's server and client over a loop that runs on one goroutine.
 func ExampleListen() {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -54,7 +54,7 @@ func ExampleListen() {
 // A blocking connection, here a net.Pipe, as the transport of a callback protocol: an
 // echo.
 func ExampleAttach() {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -85,7 +85,7 @@ func ExampleAttach() {
 // Code that blocks talks to a protocol of callbacks on the loop, as it would to
 // any net.Conn.
 func ExampleDial() {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -45,7 +45,7 @@ func TestForeignEndsInFlood(t *testing.T) {
 		}
 		for _, how := range []string{"Close", "Close after Write", "Abort", "Close while paused", "Loop.Close"} {
 			t.Run(f.name+"/"+how, func(t *testing.T) {
-				l, err := weir.New()
+				l, err := weir.NewLoop()
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -79,7 +79,7 @@ func TestWaitersOfGoexit(t *testing.T) {
 				return err
 			},
 		} {
-			l, err := weir.New(weir.WithBackendName(backend))
+			l, err := weir.NewLoop(weir.WithBackendName(backend))
 			if err != nil {
 				t.Skip(err)
 			}
@@ -110,7 +110,7 @@ func TestWaitersOfGoexit(t *testing.T) {
 func TestWaitersOfClosedLoop(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
 		var reported []error
-		l, err := weir.New(weir.WithBackendName(backend), weir.WithErrorHandler(func(err error) { reported = append(reported, err) }))
+		l, err := weir.NewLoop(weir.WithBackendName(backend), weir.WithErrorHandler(func(err error) { reported = append(reported, err) }))
 		if err != nil {
 			t.Skip(err)
 		}
@@ -176,7 +176,7 @@ func TestWaitersOfClosedLoop(t *testing.T) {
 func TestDialInHandshakeOfClosedLoop(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
 		var reported []error
-		l, err := weir.New(weir.WithBackendName(backend), weir.WithErrorHandler(func(err error) { reported = append(reported, err) }))
+		l, err := weir.NewLoop(weir.WithBackendName(backend), weir.WithErrorHandler(func(err error) { reported = append(reported, err) }))
 		if err != nil {
 			t.Skip(err)
 		}
@@ -220,7 +220,7 @@ func TestDialInHandshakeOfClosedLoop(t *testing.T) {
 // handed out, and then Accept fails (L6).
 func TestAcceptAfterShutdown(t *testing.T) {
 	onBackends(t, func(t *testing.T, backend string, _ func(testing.TB) *weir.Loop) {
-		l, err := weir.New(weir.WithBackendName(backend))
+		l, err := weir.NewLoop(weir.WithBackendName(backend))
 		if err != nil {
 			t.Skip(err)
 		}

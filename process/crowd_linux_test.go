@@ -206,7 +206,7 @@ func TestInjectedHere(t *testing.T) {
 // BenchmarkStart is a start with two pipes to the exit, beside os/exec.
 func BenchmarkStart(b *testing.B) {
 	b.Run("weir", func(b *testing.B) {
-		l, err := weir.New()
+		l, err := weir.NewLoop()
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -27,7 +27,7 @@ func (s *sorter) DataReceived(p []byte) (int, error) { return s.out.Write(p) }
 func (s *sorter) ConnectionLost(error) {}
 
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

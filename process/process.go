@@ -205,7 +205,7 @@ func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Pr
 	}
 	if ch.pidfd >= 0 && !c.goroutine {
 		var err error
-		if p.watch, err = l.Watch(ch.pidfd, weir.Readable, func(weir.Events) { p.reap() }); err == nil {
+		if p.watch, err = l.Watch(ch.pidfd, weir.EventRead, func(weir.Events) { p.reap() }); err == nil {
 			return p, nil
 		}
 	}

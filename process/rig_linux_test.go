@@ -39,7 +39,7 @@ func onBackends(t *testing.T, f func(r *rig)) {
 func newRig(t *testing.T, backend string) *rig {
 	t.Helper()
 	weirtest.CheckLeaks(t)
-	l, err := weir.New(weir.WithBackendName(backend), weir.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
+	l, err := weir.NewLoop(weir.WithBackendName(backend), weir.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	if err != nil || l.Backend().Name != backend {
 		t.Skipf("the system refuses %s: %v", backend, err)
 	}

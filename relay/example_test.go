@@ -29,7 +29,7 @@ func (a asker) ConnectionLost(error) { a.over() }
 // joined to a new connection to the server. The client's end of stream is
 // passed on, and the answer to it comes back.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -80,7 +80,7 @@ func Example() {
 // Each datagram is relayed on its own; a peer is identified by its address and
 // forgotten after it has been silent for a while.
 func ExampleNewPackets() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -34,7 +34,7 @@ func TestPacketsAllocations(t *testing.T) {
 		}
 		for _, targets := range []int{1, 2} {
 			t.Run(name, func(t *testing.T) {
-				l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+				l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
 				if err != nil {
 					t.Skip(err)
 				}

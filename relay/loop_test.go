@@ -36,7 +36,7 @@ func serve(t *testing.T, onlyCopy bool) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

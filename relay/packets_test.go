@@ -37,7 +37,7 @@ func TestPackets(t *testing.T) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
 			var troubles []error
-			l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+			l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
 			if err != nil {
 				t.Skip(err)
 			}
@@ -142,7 +142,7 @@ func TestPackets(t *testing.T) {
 // TestPacketsTrouble: a target that refuses is told of, and the relay goes on; a
 // peer that is gone is forgotten.
 func TestPacketsTrouble(t *testing.T) {
-	l, err := weir.New(weir.WithErrorHandler(func(err error) { t.Error(err) }))
+	l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error(err) }))
 	if err != nil {
 		t.Skip(err)
 	}

@@ -11,7 +11,7 @@
 //
 //	s := sink.New(os.Stderr, sink.Config{Name: "stderr"})
 //	s.Start()
-//	loop, err := weir.New(weir.WithLogger(slog.New(slog.NewTextHandler(s, nil))))
+//	loop, err := weir.NewLoop(weir.WithLogger(slog.New(slog.NewTextHandler(s, nil))))
 //	…
 //	err = s.Close(ctx) // flushes until ctx ends
 //

@@ -12,7 +12,7 @@ import (
 
 // Two tasks share a queue; the deadline of the scope ends both.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -49,7 +49,7 @@ func Example() {
 // A scope ends with its tasks. If one fails, the others are canceled, and the
 // scope returns why.
 func ExampleScope_Go() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -78,7 +78,7 @@ func ExampleScope_Go() {
 
 // A future is awaited as if it were a blocking call; the loop goes on meanwhile.
 func ExampleAwait() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -432,7 +432,7 @@ func TestRun(t *testing.T) {
 				if debug {
 					opts = append(opts, weir.WithDebug(time.Minute))
 				}
-				l, err := weir.New(opts...)
+				l, err := weir.NewLoop(opts...)
 				if err != nil {
 					t.Skip(name, ": ", err)
 				}
@@ -469,7 +469,7 @@ func TestRun(t *testing.T) {
 // A task that cannot be resumed where the loop runs now is named, and does not
 // end the program.
 func TestOtherThread(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

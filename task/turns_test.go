@@ -33,7 +33,7 @@ func TestTurnsAndRuns(t *testing.T) {
 			t.Run(name+" "+c.what, func(t *testing.T) {
 				runtime.LockOSThread() // between two Runs the goroutine is its own
 				defer runtime.UnlockOSThread()
-				l, err := weir.New(weir.WithBackendName(name))
+				l, err := weir.NewLoop(weir.WithBackendName(name))
 				if err != nil {
 					t.Skip(err)
 				}

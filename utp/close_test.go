@@ -27,10 +27,10 @@ func newEnds(t *testing.T, opts ...weir.LoopOption) *ends {
 	t.Helper()
 	e := &ends{t: t, server: &ear{keepOpen: true}, client: &ear{keepOpen: true}}
 	var err error
-	if e.a, err = weir.New(); err != nil {
+	if e.a, err = weir.NewLoop(); err != nil {
 		t.Fatal(err)
 	}
-	if e.b, err = weir.New(opts...); err != nil {
+	if e.b, err = weir.NewLoop(opts...); err != nil {
 		t.Fatal(err)
 	}
 	e.listener, err = utp.Listen(e.a, "udp4", "127.0.0.1:0", func(weir.Transport) weir.Protocol { return e.server }, utp.Config{})
@@ -139,7 +139,7 @@ func TestLoopCloseCut(t *testing.T) {
 // TestLoopCloseConnect: a connect under way fails when the loop is closed, and one from
 // inside that failure too; neither holds Close up.
 func TestLoopCloseConnect(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

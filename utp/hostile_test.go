@@ -237,7 +237,7 @@ func TestSteadyAllocs(t *testing.T) {
 			continue // package net's own
 		}
 		t.Run(name, func(t *testing.T) {
-			l, err := weir.New(weir.WithBackendName(name))
+			l, err := weir.NewLoop(weir.WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
 			}

@@ -89,7 +89,7 @@ func simStreams(seed uint64, f weirtest.Faults) weirtest.Maker {
 func TestStreams(t *testing.T) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
-			l, err := weir.New(weir.WithBackendName(name))
+			l, err := weir.NewLoop(weir.WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
 			}

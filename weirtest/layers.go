@@ -60,7 +60,7 @@ func TestLayers(t *testing.T, where Where, server func(weir.Factory) weir.Factor
 // allocations of package net.
 func LayerAllocs(t *testing.T, backend string, server func(weir.Factory) weir.Factory, client func(weir.Protocol) weir.Protocol) float64 {
 	t.Helper()
-	l, err := weir.New(weir.WithBackendName(backend))
+	l, err := weir.NewLoop(weir.WithBackendName(backend))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -237,7 +237,7 @@ func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
 		weir.WithResolver(simNames{s}),
 		weir.WithBackend(be),
 	}, opts...)
-	l, err := weir.New(opts...)
+	l, err := weir.NewLoop(opts...)
 	if err != nil {
 		s.tb.Fatal(err)
 	}

@@ -233,7 +233,7 @@ func message(n int) []byte {
 func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 	return func(t *testing.T) *Streams {
 		opts := append([]weir.LoopOption{weir.WithErrorHandler(func(err error) { t.Log("reported: ", firstLine(err)) })}, opts...)
-		l, err := weir.New(opts...)
+		l, err := weir.NewLoop(opts...)
 		if err != nil {
 			t.Fatal(err)
 		}

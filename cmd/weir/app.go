@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/executor"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/proxy"
@@ -35,14 +35,14 @@ type app struct {
 	f    flags
 	rep  *reporter
 	loop *weir.Loop
-	env  *address.Env
+	env  *endpoint.Env
 
 	names     *dns.Resolver      // the loop's
 	starter   *executor.Executor // of programs
 	children  int                // programs that run
 	pick      *picker
 	notify    *notifier
-	listeners []*address.Listeners
+	listeners []*endpoint.Listeners
 	open      map[*session]bool
 	began     time.Time
 	total     [2]int64
@@ -82,12 +82,12 @@ func (c *command) relay(p *plan, f flags) int {
 func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	a := &app{c: c, p: p, f: f, rep: rep, open: map[*session]bool{}, drainFor: f.drain}
 	a.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { a.silence(silent) }))
-	loop, err := weir.New(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names), weir.WithFlushTime(cutTime))
+	loop, err := weir.NewLoop(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names), weir.WithFlushTime(cutTime))
 	if err != nil {
 		return nil, err
 	}
 	a.loop = loop
-	a.env = &address.Env{
+	a.env = &endpoint.Env{
 		Loop: loop, Stdin: -1, Stdout: -1, Serves: p.many(), Home: c.home, LookupEnv: c.lookupEnv,
 		Note:    func(text string) { rep.line(dim, "note", text, "text", text) },
 		Access:  f.access(),
@@ -200,22 +200,22 @@ func (a *app) uses(kind string) bool {
 
 // begin opens the listeners, or starts the only relay if there are none.
 func (a *app) begin() bool {
-	ends := [2]*address.Endpoint{a.p.a, a.p.bs[0]}
+	ends := [2]*endpoint.Endpoint{a.p.a, a.p.bs[0]}
 	var once *session // the only session, unless any number is served
 	if !a.p.many() {
 		once = a.newSession()
 	}
-	for _, e := range append([]*address.Endpoint{a.p.a}, a.p.bs...) {
+	for _, e := range append([]*endpoint.Endpoint{a.p.a}, a.p.bs...) {
 		if err := e.Prepare(a.env); err != nil {
 			a.rep.fail(slog.LevelError, advice.Prepare(e, err))
 			return false
 		}
 	}
 	for side, e := range ends {
-		if e.Role() != address.Listen {
+		if e.Role() != endpoint.Listen {
 			continue
 		}
-		var l *address.Listeners
+		var l *endpoint.Listeners
 		err := whenFree(func() (err error) {
 			l, err = e.Listen(a.env, a.factory(relay.Side(side), once))
 			return err
@@ -280,10 +280,10 @@ func (a *app) factory(side relay.Side, once *session) weir.Factory {
 		}
 		taken = true
 		once.accepted(t)
-		for i, e := range [2]*address.Endpoint{a.p.a, a.p.bs[0]} {
+		for i, e := range [2]*endpoint.Endpoint{a.p.a, a.p.bs[0]} {
 			if relay.Side(i) == side {
 				_ = a.listenerOf(side).Close() // always nil; one peer is all it waits for
-			} else if e.Role() != address.Listen {
+			} else if e.Role() != endpoint.Listen {
 				a.loop.Soon(func() { once.connect(side.Other()) })
 			}
 		}
@@ -295,8 +295,8 @@ func (a *app) factory(side relay.Side, once *session) weir.Factory {
 // this machine only: their clients reach its private addresses without them.
 func (a *app) localProxy() bool {
 	i := 0
-	for _, e := range [2]*address.Endpoint{a.p.a, a.p.bs[0]} {
-		if e.Role() != address.Listen {
+	for _, e := range [2]*endpoint.Endpoint{a.p.a, a.p.bs[0]} {
+		if e.Role() != endpoint.Listen {
 			continue
 		}
 		if e.Answers() && !proxy.LocalOnly(a.listeners[i].Addrs()) {
@@ -308,7 +308,7 @@ func (a *app) localProxy() bool {
 }
 
 // listenerOf is the listener of a side that has one.
-func (a *app) listenerOf(side relay.Side) *address.Listeners {
+func (a *app) listenerOf(side relay.Side) *endpoint.Listeners {
 	if side == relay.B && len(a.listeners) == 2 {
 		return a.listeners[1]
 	}
@@ -320,8 +320,8 @@ func (a *app) ready() {
 	var names [2]string
 	var addrs []string
 	i := 0
-	for side, e := range [2]*address.Endpoint{a.p.a, a.p.bs[0]} {
-		if e.Role() != address.Listen {
+	for side, e := range [2]*endpoint.Endpoint{a.p.a, a.p.bs[0]} {
+		if e.Role() != endpoint.Listen {
 			names[side] = e.Label()
 			continue
 		}

@@ -7,8 +7,8 @@ import (
 	"net"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/proxy"
 )
 
@@ -43,9 +43,9 @@ func (a *app) associate(t weir.Transport, r *proxy.Request) weir.Protocol {
 
 // checkAssociate finds what keeps a proxy from serving UDP ASSOCIATE.
 func (p *plan) checkAssociate() error {
-	for _, e := range append([]*address.Endpoint{p.a}, p.bs...) {
+	for _, e := range append([]*endpoint.Endpoint{p.a}, p.bs...) {
 		for i, l := range e.Layers {
-			if e.Layer(i).Arg.Type != address.HostPort || !l.Has("udp") {
+			if e.Layer(i).Arg.Type != endpoint.HostPort || !l.Has("udp") {
 				continue
 			}
 			other := p.a

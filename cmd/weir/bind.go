@@ -9,8 +9,8 @@ import (
 	"os"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 )
@@ -50,9 +50,9 @@ func (s *session) noPeer(err *weir.ConnectError) *advice.Failure {
 
 // bindAddr is the address on which the proxy of an endpoint serves BIND; not
 // valid if it does not.
-func bindAddr(e *address.Endpoint) (a netip.Addr) {
+func bindAddr(e *endpoint.Endpoint) (a netip.Addr) {
 	for i, p := range e.Layers {
-		if e.Role() == address.Listen && e.Layer(i).Arg.Type == address.HostPort {
+		if e.Role() == endpoint.Listen && e.Layer(i).Arg.Type == endpoint.HostPort {
 			a = p.IP("bind") // clients ask the last one
 		}
 	}
@@ -61,9 +61,9 @@ func bindAddr(e *address.Endpoint) (a netip.Addr) {
 
 // checkBind finds what keeps a proxy from serving BIND.
 func (p *plan) checkBind() error {
-	for _, e := range append([]*address.Endpoint{p.a}, p.bs...) {
+	for _, e := range append([]*endpoint.Endpoint{p.a}, p.bs...) {
 		for i, l := range e.Layers {
-			if e.Layer(i).Arg.Type != address.HostPort || !l.Has("bind") {
+			if e.Layer(i).Arg.Type != endpoint.HostPort || !l.Has("bind") {
 				continue
 			}
 			if bindAddr(e) != l.IP("bind") {

@@ -50,7 +50,7 @@ func (b *binder) ConnectFailed(err *weir.ConnectError) {
 // where the proxy waits.
 func bindThrough(t *testing.T, at string, client func(string, ...proxy.ClientOption) layer.Layer, dest string, bound func(at string)) *binder {
 	t.Helper()
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	proc "github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/relay"
 )
@@ -83,7 +83,7 @@ func (s *session) endChild() {
 func (s *session) childEnv() (env []string) {
 	add := func(key, value string) {
 		if value != "" {
-			env = append(env, key+"="+address.Printable(value))
+			env = append(env, key+"="+endpoint.Printable(value))
 		}
 	}
 	if s.asked.Source != nil {
@@ -115,7 +115,7 @@ func (c *command) environ() []string {
 // raw sets the terminal that standard input is raw where a terminal is at the other
 // side, and returns what sets it back; nil: there is nothing to do.
 func (a *app) raw() (restore func()) {
-	ends := [2]*address.Endpoint{a.p.a, a.p.bs[0]}
+	ends := [2]*endpoint.Endpoint{a.p.a, a.p.bs[0]}
 	wanted := false
 	for i, e := range ends {
 		if e.Kind().Name == "stdio" {

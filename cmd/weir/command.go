@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/sink"
 )
 
@@ -127,8 +127,8 @@ func (c *command) usage(err error) int {
 // plan is a valid command line: two sides, of which B may have several
 // endpoints to choose from.
 type plan struct {
-	a  *address.Endpoint
-	bs []*address.Endpoint
+	a  *endpoint.Endpoint
+	bs []*endpoint.Endpoint
 	f  flags
 }
 
@@ -136,7 +136,7 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 	if len(words) == 1 && len(argv) == 0 {
 		e := &usageError{problem: "one endpoint is given, and two are needed", hint: "weir A B connects A to B; - is standard input and output"}
 		if _, err := c.table.Parse(words[0]); err != nil {
-			if near := address.Nearest(words[0], verbs()); near != "" {
+			if near := endpoint.Nearest(words[0], verbs()); near != "" {
 				return nil, &usageError{problem: fmt.Sprintf("unknown word %q", words[0]), hint: fmt.Sprintf("did you mean weir %s?", near)}
 			}
 			return nil, err
@@ -166,8 +166,8 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 
 // command gives what stands after -- to the endpoint that runs it.
 func (p *plan) command(argv []string) error {
-	var runs *address.Endpoint
-	for _, e := range append([]*address.Endpoint{p.a}, p.bs...) {
+	var runs *endpoint.Endpoint
+	for _, e := range append([]*endpoint.Endpoint{p.a}, p.bs...) {
 		if !e.TakesCommand() {
 			continue
 		}
@@ -193,7 +193,7 @@ func (p *plan) check() error {
 	f := p.f
 	if len(p.bs) > 1 {
 		for _, b := range p.bs {
-			if b.Role() != address.Dial {
+			if b.Role() != endpoint.Dial {
 				return &usageError{
 					problem: fmt.Sprintf("%s cannot be one of several endpoints to choose from", b.Label()),
 					hint:    "only endpoints that weir dials can be listed as alternatives",
@@ -211,7 +211,7 @@ func (p *plan) check() error {
 		return &usageError{problem: "standard input and output cannot stand on both sides"}
 	}
 	for _, e := range p.bs {
-		for _, ends := range [2][2]*address.Endpoint{{p.a, e}, {e, p.a}} {
+		for _, ends := range [2][2]*endpoint.Endpoint{{p.a, e}, {e, p.a}} {
 			if ends[0].LeadsTo(ends[1]) {
 				return &usageError{
 					problem: fmt.Sprintf("%s leads to itself: it is where %s listens", ends[0].Text, ends[1].Text),
@@ -220,7 +220,7 @@ func (p *plan) check() error {
 			}
 		}
 	}
-	if a.Role() == address.Open && b.Role() == address.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
+	if a.Role() == endpoint.Open && b.Role() == endpoint.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
 		return &usageError{problem: fmt.Sprintf("%s cannot stand on both sides", a.Label())}
 	}
 	return p.checkProxies()
@@ -230,7 +230,7 @@ func (p *plan) check() error {
 // side it accepts them: one side listens and the other connects.
 func (p *plan) many() bool {
 	a, b := p.a.Role(), p.bs[0].Role()
-	return a == address.Listen && b == address.Dial || a == address.Dial && b == address.Listen
+	return a == endpoint.Listen && b == endpoint.Dial || a == endpoint.Dial && b == endpoint.Listen
 }
 
 func (c *command) quote(words []string) int {
@@ -238,7 +238,7 @@ func (c *command) quote(words []string) int {
 		return c.usage(&usageError{problem: "quote what?", hint: "weir quote STR; behind -- it may begin with a dash", topic: "quote"})
 	}
 	for _, w := range words {
-		if code := c.print(address.Quote(w)); code != exitOK {
+		if code := c.print(endpoint.Quote(w)); code != exitOK {
 			return code
 		}
 	}
@@ -269,7 +269,7 @@ func version() string {
 
 // serving says which backend is used here and what the probes found.
 func serving() string {
-	l, err := weir.New(weir.WithLogger(slog.New(slog.DiscardHandler)))
+	l, err := weir.NewLoop(weir.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return "backend: none: " + advice.Why(err) + "\n"
 	}

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // result is what a command did.
@@ -41,7 +41,7 @@ func call(t *testing.T, args ...string) result {
 		args: args, stdin: stdin, stdout: stdout, stderr: &stderr,
 		lookupEnv: func(string) (string, bool) { return "", false },
 		home:      "/home/me",
-		table:     address.Default(),
+		table:     endpoint.Default(),
 	}
 	code := c.run()
 	out, err := os.ReadFile(filepath.Join(dir, "out"))
@@ -141,16 +141,16 @@ func TestExplain(t *testing.T) {
 		got.WriteString("$ weir explain " + line + "\n" + r.out + "\n")
 	}
 	// A table with a layer: there is none in weir yet.
-	table := address.Default()
-	table.Layers = append(table.Layers, &address.Layer{
+	table := endpoint.Default()
+	table.Layers = append(table.Layers, &endpoint.Layer{
 		Name: "wrap", Summary: "a layer of this test",
-		Describe: func(_ *address.Part, r address.Role) string {
+		Describe: func(_ *endpoint.Part, r endpoint.Role) string {
 			if r.Server() {
 				return "wraps, as the server"
 			}
 			return "wraps, as the client"
 		},
-	}, &address.Layer{Name: "plain", Summary: "a layer without more to say"})
+	}, &endpoint.Layer{Name: "plain", Summary: "a layer without more to say"})
 	c := &command{table: table}
 	p, err := c.plan([]string{":8443+wrap+plain", "proxy:1080,nagle+plain+wrap"}, nil, flags{})
 	if err != nil {
@@ -186,7 +186,7 @@ func TestQuote(t *testing.T) {
 
 // TestHelp: everything that can be written can be asked for.
 func TestHelp(t *testing.T) {
-	table := address.Default()
+	table := endpoint.Default()
 	topics := append([]string{"kinds", "layers"}, table.KindNames()...)
 	topics = append(topics, table.LayerNames()...)
 	topics = append(topics, verbs()...)
@@ -226,7 +226,7 @@ func TestHelp(t *testing.T) {
 
 // TestIntroExamples: the examples work as shown.
 func TestIntroExamples(t *testing.T) {
-	c := &command{table: address.Default()}
+	c := &command{table: endpoint.Default()}
 	found := 0
 	for line := range strings.Lines(c.intro()) {
 		cut, ok := strings.CutPrefix(line, "  weir ")

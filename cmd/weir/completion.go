@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // completion prints a script that completes weir's words in a shell. It is made
@@ -24,7 +24,7 @@ func (c *command) completion(words []string) int {
 		return c.print(c.fish())
 	}
 	e := &usageError{problem: fmt.Sprintf("no completion for %q", words[0]), hint: "there is one for " + strings.Join(shells, ", "), topic: "completion"}
-	if near := address.Nearest(words[0], shells); near != "" {
+	if near := endpoint.Nearest(words[0], shells); near != "" {
 		e.hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	return c.usage(e)
@@ -48,7 +48,7 @@ func (c *command) bases() []string {
 // takes a value ends in =.
 func (c *command) parts() [][2]string {
 	var parts [][2]string
-	add := func(name string, options []address.OptionDoc) {
+	add := func(name string, options []endpoint.OptionDoc) {
 		var words []string
 		for _, o := range options {
 			w := o.Name
@@ -155,7 +155,7 @@ complete -F _weir weir
 func (c *command) pathOptions(sep string) string {
 	var names []string
 	for _, p := range c.optionDocs() {
-		if p.doc.Type == address.Path && !slices.Contains(names, p.doc.Name) {
+		if p.doc.Type == endpoint.Path && !slices.Contains(names, p.doc.Name) {
 			names = append(names, p.doc.Name)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // dnsQuestion is what weir dns is to find out.
@@ -20,7 +20,7 @@ type dnsQuestion struct {
 	name    string
 	qtype   dns.Type // 0: addresses, or the names of an address
 	server  netip.AddrPort
-	over    *address.Endpoint // the server with the layers on it; nil: none
+	over    *endpoint.Endpoint // the server with the layers on it; nil: none
 	verbose bool
 	help    bool
 }
@@ -35,11 +35,11 @@ func (c *command) dns(args []string) int {
 	if q.help {
 		return c.help([]string{"dns"})
 	}
-	l, err := weir.New(weir.WithLogger(slog.New(slog.DiscardHandler)))
+	l, err := weir.NewLoop(weir.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return c.dnsFailed(err)
 	}
-	env := &address.Env{Loop: l, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv}
+	env := &endpoint.Env{Loop: l, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv}
 	if q.over != nil {
 		if err := q.over.Prepare(env); err != nil {
 			return c.dnsFailed(errors.Join(err, l.Close()))
@@ -67,7 +67,7 @@ func (c *command) dnsFailed(err error) int {
 			text = e.Name + ": the name has no address"
 		}
 	}
-	fmt.Fprintln(c.stderr, "weir: "+address.Printable(text))
+	fmt.Fprintln(c.stderr, "weir: "+endpoint.Printable(text))
 	return exitFailure
 }
 
@@ -99,13 +99,13 @@ func (c *command) parseDNS(args []string) (q dnsQuestion, err error) {
 				return bad(fmt.Sprintf("%q is no address of a server", base), "it is written 192.0.2.1:53, [2001:db8::1]:53, or without a port")
 			}
 			if stacked {
-				if q.over, err = c.table.Parse("tcp:" + address.Quote(unbracketed(q.server)) + "+" + layers); err != nil {
+				if q.over, err = c.table.Parse("tcp:" + endpoint.Quote(unbracketed(q.server)) + "+" + layers); err != nil {
 					return q, err
 				}
 			}
 		case strings.HasPrefix(word, "-") && word != "-":
 			e := &usageError{problem: fmt.Sprintf("unknown flag %s", word), hint: usage, topic: "dns"}
-			if near := address.Nearest(name, []string{"--server", "--verbose", "--help"}); near != "" {
+			if near := endpoint.Nearest(name, []string{"--server", "--verbose", "--help"}); near != "" {
 				e.hint = fmt.Sprintf("did you mean %s?", near)
 			}
 			return q, e
@@ -149,7 +149,7 @@ func unbracketed(a netip.AddrPort) string { return fmt.Sprintf("%s:%d", a.Addr()
 
 // ask runs l until the answer is there. The steps on the way go to log if they
 // are asked for.
-func (q *dnsQuestion) ask(env *address.Env, log io.Writer) (lines []string, err error) {
+func (q *dnsQuestion) ask(env *endpoint.Env, log io.Writer) (lines []string, err error) {
 	l := env.Loop
 	opts := []dns.Option{dns.WithCache(0)}
 	if q.server.IsValid() {
@@ -218,5 +218,5 @@ func (q *dnsQuestion) stepLine(s dns.Step, at time.Duration) string {
 		}
 		line += fmt.Sprintf("  %s %s", over, s.Server)
 	}
-	return address.Printable(line + "  " + s.What)
+	return endpoint.Printable(line + "  " + s.What)
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // explain draws what a plan would open, and opens nothing. It reads from A's
@@ -12,7 +12,7 @@ import (
 func (p *plan) explain() string {
 	type row struct{ mark, word, text string }
 	var rows []row
-	end := func(mark string, e *address.Endpoint, base, layers []row) []row {
+	end := func(mark string, e *endpoint.Endpoint, base, layers []row) []row {
 		text := e.Kind().Describe(e.Base)
 		if e.ThroughProxy() {
 			text = "connects to TCP " + e.Base.ArgText() + ", for each peer by itself"
@@ -48,15 +48,15 @@ func (p *plan) explain() string {
 	}
 	width, left := 0, 1
 	for _, r := range rows {
-		width = max(width, len([]rune(address.Printable(r.word))))
+		width = max(width, len([]rune(endpoint.Printable(r.word))))
 		left = max(left, len([]rune(r.mark)))
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		word := address.Printable(r.word)
+		word := endpoint.Printable(r.word)
 		pad := strings.Repeat(" ", width-len([]rune(word)))
 		mark := r.mark + strings.Repeat(" ", left-len([]rune(r.mark)))
-		fmt.Fprintf(&b, "  %s  %s%s   %s\n", mark, word, pad, address.Printable(r.text))
+		fmt.Fprintf(&b, "  %s  %s%s   %s\n", mark, word, pad, endpoint.Printable(r.text))
 	}
 	b.WriteString("\n" + p.course() + "\n")
 	return b.String()
@@ -65,8 +65,8 @@ func (p *plan) explain() string {
 // packetCourse is course for datagrams.
 func (p *plan) packetCourse(choice, checks string) string {
 	from, to := p.a, p.bs
-	if from.Role() != address.Listen {
-		from, to = p.bs[0], []*address.Endpoint{p.a}
+	if from.Role() != endpoint.Listen {
+		from, to = p.bs[0], []*endpoint.Endpoint{p.a}
 	}
 	s := "Every peer gets a port of its own on the way out"
 	if to[0].ThroughProxy() {
@@ -75,7 +75,7 @@ func (p *plan) packetCourse(choice, checks string) string {
 	if choice != "" {
 		s += ", and a target: " + choice + ", and another if the network refuses it"
 	}
-	idle := address.PacketIdle(append([]*address.Endpoint{from}, to...)...)
+	idle := endpoint.PacketIdle(append([]*endpoint.Endpoint{from}, to...)...)
 	s += "." + checks + " A peer is forgotten when nothing has passed for " + span(idle) + ". "
 	if from.Kind().Packets(from.Base).Open != nil {
 		return s + "It ends with the recording."
@@ -116,13 +116,13 @@ func (p *plan) course() string {
 		return "Every question is answered from the cache, or asked once on the other side. It runs until Ctrl-C."
 	case p.datagrams():
 		return p.packetCourse(choice, checks)
-	case a == address.Listen && b == address.Listen:
+	case a == endpoint.Listen && b == endpoint.Listen:
 		return "It waits for one peer on each side, relays between the two, and ends with them."
-	case p.many() && a == address.Listen:
+	case p.many() && a == endpoint.Listen:
 		return "Every connection to A gets one of its own to B" + choice + "." + checks + " It runs until Ctrl-C."
 	case p.many():
 		return "Every connection to B gets one of its own to A. It runs until Ctrl-C."
-	case a == address.Listen, b == address.Listen:
+	case a == endpoint.Listen, b == endpoint.Listen:
 		return "It waits for one peer, relays once, and ends with it."
 	}
 	return "It relays once" + choice + "." + checks + " It ends when both sides have."

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // flagDoc is a flag of the command line. It may stand anywhere before --.
@@ -99,9 +99,9 @@ type usageError struct {
 }
 
 func (e *usageError) Error() string {
-	s := "weir: " + address.Printable(address.Masked(e.problem))
+	s := "weir: " + endpoint.Printable(endpoint.Masked(e.problem))
 	if e.hint != "" {
-		s += "\n  " + address.Printable(address.Masked(e.hint))
+		s += "\n  " + endpoint.Printable(endpoint.Masked(e.hint))
 	}
 	help := "(weir help)"
 	if e.topic != "" {
@@ -146,7 +146,7 @@ func parseFlags(args []string) (f flags, words, argv []string, err error) {
 		}
 		if doc.words != nil && !slices.Contains(doc.words, value) {
 			e := &usageError{problem: fmt.Sprintf("bad value %q of %s", value, name), hint: "one of " + strings.Join(doc.words, ", ")}
-			if near := address.Nearest(value, doc.words); near != "" {
+			if near := endpoint.Nearest(value, doc.words); near != "" {
 				e.hint = fmt.Sprintf("did you mean %q?", near)
 			}
 			return f, nil, nil, e
@@ -164,7 +164,7 @@ func unknownFlag(name string, docs []flagDoc) error {
 	for _, d := range docs {
 		names = append(names, d.name)
 	}
-	if near := address.Nearest(strings.TrimLeft(name, "-"), names); near != "" {
+	if near := endpoint.Nearest(strings.TrimLeft(name, "-"), names); near != "" {
 		e.hint = fmt.Sprintf("did you mean --%s?", near)
 	}
 	return e

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // intro is what weir prints without arguments.
@@ -138,7 +138,7 @@ func (c *command) helpOn(word string) (string, error) {
 		all = append(all, p.doc.Name)
 	}
 	e := &usageError{problem: fmt.Sprintf("nothing is called %q", word)}
-	if near := address.Nearest(name, all); near != "" {
+	if near := endpoint.Nearest(name, all); near != "" {
 		e.hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	return "", e
@@ -147,7 +147,7 @@ func (c *command) helpOn(word string) (string, error) {
 // partOption is an option, and the parts that take it.
 type partOption struct {
 	part string
-	doc  address.OptionDoc
+	doc  endpoint.OptionDoc
 }
 
 func (c *command) optionDocs() (all []partOption) {
@@ -191,18 +191,18 @@ func (c *command) optionHelp(name string) string {
 }
 
 // carriesHelp says what a layer can stand on.
-func carriesHelp(l *address.Layer) string {
+func carriesHelp(l *endpoint.Layer) string {
 	switch l.Carries() {
-	case address.Streams:
+	case endpoint.Streams:
 		return "on streams only\n"
-	case address.Packets:
+	case endpoint.Packets:
 		return "on datagrams only: udp, udp-listen\n"
 	default:
 		return "on streams and on datagrams\n"
 	}
 }
 
-func partHelp(name, summary, doc, plus string, arg address.Arg, options []address.OptionDoc, example string) string {
+func partHelp(name, summary, doc, plus string, arg endpoint.Arg, options []endpoint.OptionDoc, example string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s%s", plus, name)
 	switch {
@@ -233,7 +233,7 @@ func partHelp(name, summary, doc, plus string, arg address.Arg, options []addres
 			word += "=" + o.Type.Name
 		}
 		text := o.Doc
-		if o.Only != address.Both {
+		if o.Only != endpoint.Both {
 			text += " (" + o.Only.String() + " only)"
 		}
 		if o.Required {

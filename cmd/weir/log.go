@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/sink"
 )
 
@@ -80,9 +80,9 @@ func (r *reporter) always(level slog.Level, colour, word, sentence string, below
 		return
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "weir: %s %s\n", r.paint(colour, word), address.Printable(sentence))
+	fmt.Fprintf(&b, "weir: %s %s\n", r.paint(colour, word), endpoint.Printable(sentence))
 	for _, l := range below {
-		fmt.Fprintf(&b, "  %s\n", address.Printable(l))
+		fmt.Fprintf(&b, "  %s\n", endpoint.Printable(l))
 	}
 	_, _ = io.WriteString(r.w, b.String()) // there is no one to tell
 }
@@ -106,7 +106,7 @@ func (r *reporter) fail(level slog.Level, f *advice.Failure) {
 		return
 	}
 	if r.json != nil {
-		r.json.Log(context.Background(), level, address.Printable(f.Problem), f.Fields()...)
+		r.json.Log(context.Background(), level, endpoint.Printable(f.Problem), f.Fields()...)
 		return
 	}
 	colour := red
@@ -114,7 +114,7 @@ func (r *reporter) fail(level slog.Level, f *advice.Failure) {
 		colour = yellow
 	}
 	lines := f.Lines()
-	fmt.Fprintf(r.w, "weir: %s%s\n", r.paint(colour, address.Printable(lines[0])), tail(lines[1:]))
+	fmt.Fprintf(r.w, "weir: %s%s\n", r.paint(colour, endpoint.Printable(lines[0])), tail(lines[1:]))
 }
 
 // tail are the further lines of a failure: all of it is one write, and so one entry of
@@ -122,7 +122,7 @@ func (r *reporter) fail(level slog.Level, f *advice.Failure) {
 func tail(lines []string) string {
 	var b strings.Builder
 	for _, l := range lines {
-		b.WriteString("\n  " + address.Printable(l))
+		b.WriteString("\n  " + endpoint.Printable(l))
 	}
 	return b.String()
 }
@@ -158,7 +158,7 @@ func (h *textHandler) Handle(_ context.Context, rec slog.Record) error {
 		add(a)
 	}
 	rec.Attrs(add)
-	_, err := fmt.Fprintf(h.r.w, "weir: %s\n", address.Printable(b.String()))
+	_, err := fmt.Fprintf(h.r.w, "weir: %s\n", endpoint.Printable(b.String()))
 	return err
 }
 

@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/sink"
 )
 
@@ -43,7 +43,7 @@ func main() {
 		lookupAll: os.Environ,
 		home:      home,
 		terminal:  isTerminal(os.Stderr),
-		table:     address.Default(),
+		table:     endpoint.Default(),
 	}
 	os.Exit(c.run())
 }
@@ -59,7 +59,7 @@ type command struct {
 	plainErr      io.Writer       // stderr without anything before it
 	home          string
 	terminal      bool // stderr is one
-	table         *address.Table
+	table         *endpoint.Table
 	sink          *sink.Sink   // what run puts in front of stderr
 	opened        []*sink.Sink // of logs and recordings
 	rep           *reporter    // of what opens endpoints; nil for other words

@@ -11,9 +11,9 @@ import (
 	"syscall"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // answersNames reports whether the plan answers questions for names.
@@ -42,7 +42,7 @@ func (p *plan) checkNames() error {
 }
 
 // upstream is the name server that an endpoint leads to.
-func upstream(e *address.Endpoint) (netip.AddrPort, error) {
+func upstream(e *endpoint.Endpoint) (netip.AddrPort, error) {
 	text := e.Base.ArgText()
 	i := strings.LastIndexByte(text, ':')
 	port, err := strconv.ParseUint(text[i+1:], 10, 16)
@@ -66,7 +66,7 @@ type nameApp struct {
 // serveNames runs a plan of dns-listen to its end and returns the exit code.
 func (c *command) serveNames(p *plan, f flags) int {
 	a := &nameApp{rep: newReporter(c, f)}
-	l, err := weir.New(weir.WithLogger(a.rep.logger()), weir.WithErrorHandler(func(err error) {
+	l, err := weir.NewLoop(weir.WithLogger(a.rep.logger()), weir.WithErrorHandler(func(err error) {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}))
 	if err != nil {
@@ -87,7 +87,7 @@ func (a *nameApp) fail(problem string) int {
 }
 
 // resolver is what answers: with the servers of the other side.
-func (a *nameApp) resolver(c *command, b *address.Endpoint, f flags) (*dns.Resolver, error) {
+func (a *nameApp) resolver(c *command, b *endpoint.Endpoint, f flags) (*dns.Resolver, error) {
 	opts := []dns.Option{dns.WithStale(f.stale)}
 	if b.Kind().Name == "resolver" {
 		return dns.New(opts...), nil
@@ -98,7 +98,7 @@ func (a *nameApp) resolver(c *command, b *address.Endpoint, f flags) (*dns.Resol
 	}
 	opts = append(opts, dns.WithServers(to))
 	if b.Kind().Name == "tcp" {
-		env := &address.Env{Loop: a.loop, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv}
+		env := &endpoint.Env{Loop: a.loop, Stdin: -1, Stdout: -1, Home: c.home, LookupEnv: c.lookupEnv}
 		if err := b.Prepare(env); err != nil {
 			return nil, err
 		}

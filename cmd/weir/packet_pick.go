@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 )
@@ -22,14 +22,14 @@ import (
 // packetPicker chooses the target of each flow, as picker does for connections.
 type packetPicker struct {
 	app     *packetApp
-	to      []*address.Endpoint
+	to      []*endpoint.Endpoint
 	targets []string // "host:port" of each
 	network string
 	b       *balance.Balancer // nil: there is one target
 	away    []time.Time       // since when each has failed; zero: it has not
 }
 
-func newPacketPicker(a *packetApp, to []*address.Endpoint) *packetPicker {
+func newPacketPicker(a *packetApp, to []*endpoint.Endpoint) *packetPicker {
 	p := &packetPicker{app: a, to: to, away: make([]time.Time, len(to))}
 	for _, e := range to {
 		p.targets = append(p.targets, e.PacketTarget())
@@ -61,7 +61,7 @@ func (p *packetPicker) label() string {
 func (p *packetPicker) config() (relay.PacketConfig, error) {
 	spec := p.to[0].Kind().Packets(p.to[0].Base)
 	c := relay.PacketConfig{
-		Targets: p.targets, Network: spec.Network, Resolver: p.app.names, Idle: address.PacketIdle(p.app.ends()...), Allow: p.app.notOwn,
+		Targets: p.targets, Network: spec.Network, Resolver: p.app.names, Idle: endpoint.PacketIdle(p.app.ends()...), Allow: p.app.notOwn,
 	}
 	if p.b != nil {
 		c.Pick = p.pick
@@ -76,7 +76,7 @@ func (p *packetPicker) config() (relay.PacketConfig, error) {
 		}
 		return c, nil
 	}
-	var ways []func(proxy.AssociationConfig) *address.PacketWay
+	var ways []func(proxy.AssociationConfig) *endpoint.PacketWay
 	for _, e := range p.to {
 		way, err := e.Associations(p.app.env)
 		if err != nil {

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/packet"
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
@@ -30,7 +30,7 @@ func (p *plan) datagrams() bool {
 // checkDatagrams checks that datagrams meet datagrams: a stream does not keep
 // message boundaries.
 func (p *plan) checkDatagrams() error {
-	all := append([]*address.Endpoint{p.a}, p.bs...)
+	all := append([]*endpoint.Endpoint{p.a}, p.bs...)
 	n := 0
 	for _, e := range all {
 		if e.Kind().Name == "dns-listen" || e.Kind().Name == "resolver" {
@@ -46,7 +46,7 @@ func (p *plan) checkDatagrams() error {
 		return nil
 	case n != len(all):
 		return &usageError{problem: "datagrams go to datagrams only: a stream does not keep message boundaries", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
-	case len(p.bs) > 1 && slices.ContainsFunc(p.bs, func(e *address.Endpoint) bool { return e.ThroughProxy() != p.bs[0].ThroughProxy() }):
+	case len(p.bs) > 1 && slices.ContainsFunc(p.bs, func(e *endpoint.Endpoint) bool { return e.ThroughProxy() != p.bs[0].ThroughProxy() }):
 		return &usageError{problem: "of several targets for datagrams all go through a proxy, or none"}
 	case p.f.check > 0 && p.bs[0].ThroughProxy():
 		return &usageError{problem: "--check cannot see through a proxy whether a target takes datagrams"}
@@ -63,9 +63,9 @@ type packetApp struct {
 	rep    *reporter
 	f      flags
 	loop   *weir.Loop
-	env    *address.Env
+	env    *endpoint.Env
 	names  *dns.Resolver
-	from   *address.Endpoint
+	from   *endpoint.Endpoint
 	pick   *packetPicker
 	relays []*relay.Packets
 	open   int // of them
@@ -79,18 +79,18 @@ type packetApp struct {
 func (c *command) packets(p *plan, f flags) int {
 	a := &packetApp{c: c, rep: newReporter(c, f), f: f, from: p.a, told: map[string]time.Time{}}
 	to := p.bs
-	if p.a.Role() != address.Listen {
-		a.from, to = p.bs[0], []*address.Endpoint{p.a}
+	if p.a.Role() != endpoint.Listen {
+		a.from, to = p.bs[0], []*endpoint.Endpoint{p.a}
 	}
 	a.names = dns.New(dns.WithStale(f.stale))
-	l, err := weir.New(weir.WithLogger(a.rep.logger()), weir.WithResolver(a.names), weir.WithErrorHandler(func(err error) {
+	l, err := weir.NewLoop(weir.WithLogger(a.rep.logger()), weir.WithResolver(a.names), weir.WithErrorHandler(func(err error) {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}))
 	if err != nil {
 		return a.fail("cannot start: " + advice.Why(err))
 	}
 	a.loop = l
-	a.env = &address.Env{
+	a.env = &endpoint.Env{
 		Loop: l, Stdin: -1, Stdout: -1, Serves: true, Home: c.home, LookupEnv: c.lookupEnv,
 		Note:    func(text string) { a.rep.line(dim, "note", text, "text", text) },
 		Stderr:  c.sink,
@@ -141,12 +141,12 @@ func (a *packetApp) run() int {
 }
 
 // ends are the side that listens and the targets.
-func (a *packetApp) ends() []*address.Endpoint {
-	return append([]*address.Endpoint{a.from}, a.pick.to...)
+func (a *packetApp) ends() []*endpoint.Endpoint {
+	return append([]*endpoint.Endpoint{a.from}, a.pick.to...)
 }
 
 // layered opens an endpoint with the layers of e, which are made already.
-func (a *packetApp) layered(e *address.Endpoint) relay.ListenPacketFunc {
+func (a *packetApp) layered(e *endpoint.Endpoint) relay.ListenPacketFunc {
 	open := e.Kind().Packets(e.Base).Open
 	return func(network, at string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 		layers, err := e.MakePacketLayers(nil)
@@ -254,7 +254,7 @@ func (a *packetApp) notOwn(to netip.AddrPort) error {
 		}
 	}
 	if l := proxy.Reached(to, own); l != nil {
-		return &address.SelfError{Listener: l}
+		return &endpoint.SelfError{Listener: l}
 	}
 	return nil
 }

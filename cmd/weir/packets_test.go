@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // lines is a writer that passes on each line that is written to it.
@@ -54,7 +54,7 @@ func TestDatagrams(t *testing.T) {
 	said := &lines{c: make(chan string, 1000)}
 	c := &command{
 		args:   []string{"udp-listen:0", "udp:" + server.LocalAddr().String() + ",idle=3s"},
-		stderr: said, lookupEnv: func(string) (string, bool) { return "", false }, table: address.Default(),
+		stderr: said, lookupEnv: func(string) (string, bool) { return "", false }, table: endpoint.Default(),
 	}
 	code := make(chan int, 1)
 	go func() { code <- c.run() }()

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -28,7 +28,7 @@ func picks() map[string]balance.Policy {
 // target is an endpoint to connect to, and its recent state.
 type target struct {
 	app      *app
-	endpoint *address.Endpoint
+	endpoint *endpoint.Endpoint
 	failing  bool
 	since    time.Time // when it began to fail
 	refused  int       // sessions that were turned away meanwhile
@@ -163,7 +163,7 @@ func (p *picker) check(id int, done func(error)) (stop func()) {
 }
 
 // timedOut is the failure of an endpoint that did not answer in time.
-func timedOut(e *address.Endpoint) *weir.ConnectError {
+func timedOut(e *endpoint.Endpoint) *weir.ConnectError {
 	return &weir.ConnectError{Address: e.Label(), Stage: weir.StageConnect, Err: os.ErrDeadlineExceeded}
 }
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/proxy"
 	"github.com/weir-io/weir/relay"
 )
@@ -16,12 +16,12 @@ type policyError struct {
 }
 
 func (e *policyError) Error() string {
-	return "weir: " + address.Printable(e.problem) + "\n  " + address.Printable(e.hint)
+	return "weir: " + endpoint.Printable(e.problem) + "\n  " + endpoint.Printable(e.hint)
 }
 
 // checkProxies finds what is wrong with the proxies of a plan.
 func (p *plan) checkProxies() error {
-	ends := append([]*address.Endpoint{p.a}, p.bs...)
+	ends := append([]*endpoint.Endpoint{p.a}, p.bs...)
 	asks, answers := -1, false
 	for i, e := range ends {
 		if e.Asks() && asks < 0 {
@@ -67,7 +67,7 @@ func (p *plan) checkProxies() error {
 }
 
 func (p *plan) dials() bool {
-	for _, e := range append([]*address.Endpoint{p.a}, p.bs...) {
+	for _, e := range append([]*endpoint.Endpoint{p.a}, p.bs...) {
 		if e.Kind().Name == "dial" {
 			return true
 		}
@@ -78,7 +78,7 @@ func (p *plan) dials() bool {
 // addNetworks reads the networks of --allow and --deny.
 func addNetworks(to *[]string, value string) error {
 	for s := range strings.SplitSeq(value, ",") {
-		if _, err := address.ParseNetwork(s); err != nil {
+		if _, err := endpoint.ParseNetwork(s); err != nil {
 			return fmt.Errorf("bad network %q: an address such as 10.1.2.3 or a network such as 10.0.0.0/8", s)
 		}
 		*to = append(*to, s)
@@ -88,13 +88,13 @@ func addNetworks(to *[]string, value string) error {
 
 // access are the rules of --allow and --deny.
 func (f *flags) access() *proxy.Access {
-	rules := &proxy.Access{} // Own is the loop's listeners, as package address has it
+	rules := &proxy.Access{} // Own is the loop's listeners, as package endpoint has it
 	for _, s := range f.allow {
-		n, _ := address.ParseNetwork(s) // it was checked
+		n, _ := endpoint.ParseNetwork(s) // it was checked
 		rules.Allow = append(rules.Allow, n)
 	}
 	for _, s := range f.deny {
-		n, _ := address.ParseNetwork(s)
+		n, _ := endpoint.ParseNetwork(s)
 		rules.Deny = append(rules.Deny, n)
 	}
 	return rules
@@ -103,7 +103,7 @@ func (f *flags) access() *proxy.Access {
 // accepted notes what the accepted peer asked for; t is its transport.
 func (s *session) accepted(t weir.Transport) {
 	s.who = identityOf(t)
-	s.asked = address.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
+	s.asked = endpoint.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
 	if r := proxy.RequestOf(t); r != nil {
 		r.Hold()
 		s.request, s.asked.To = r, r.Destination()
@@ -116,7 +116,7 @@ func (s *session) granted() {
 		return
 	}
 	for side, e := range s.ends {
-		if e.Role() != address.Listen {
+		if e.Role() != endpoint.Listen {
 			s.request.Connected(s.relay.Transport(relay.Side(side)))
 		}
 	}

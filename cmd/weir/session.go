@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/balance"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/proxy"
 	proc "github.com/weir-io/weir/process"
 	"github.com/weir-io/weir/relay"
@@ -26,15 +26,15 @@ type session struct {
 	app        *app
 	id         int // from 1, once both sides are there
 	relay      *relay.Relay
-	connecting [2]*address.Connecting
-	ends       [2]*address.Endpoint
+	connecting [2]*endpoint.Connecting
+	ends       [2]*endpoint.Endpoint
 	targets    [2]*target // of the sides that connect
 	lease      *balance.Lease
 	tries      []*try // of side B, where it has several targets
 	exhausted  bool   // all of them have failed, and this was reported
 	since      time.Time
 	request    *proxy.Request // of a proxy's client; nil: there is none
-	asked      address.Asked
+	asked      endpoint.Asked
 	who        identity      // of the peer that was accepted
 	child      *proc.Process // of exec or pty; nil: it does not run yet, or there is none
 	exit       *proc.Exit    // the child's; nil: it runs
@@ -45,7 +45,7 @@ type session struct {
 }
 
 func (a *app) newSession() *session {
-	s := &session{app: a, since: a.loop.Now(), ends: [2]*address.Endpoint{a.p.a, a.p.bs[0]}}
+	s := &session{app: a, since: a.loop.Now(), ends: [2]*endpoint.Endpoint{a.p.a, a.p.bs[0]}}
 	s.relay = relay.New(relay.Config{
 		Connected: s.connected,
 		Failed:    s.failed,
@@ -76,7 +76,7 @@ func (s *session) connect(side relay.Side) {
 		s.try(l)
 		return
 	}
-	if e := s.ends[side]; e.Role() == address.Dial {
+	if e := s.ends[side]; e.Role() == endpoint.Dial {
 		if side == relay.B && s.lease == nil {
 			s.lease, _ = s.app.pick.lease(s.peer(), nil) // there is one, and none is drained
 		}
@@ -88,7 +88,7 @@ func (s *session) connect(side relay.Side) {
 }
 
 // env is what a session's endpoints are connected with.
-func (s *session) env() *address.Env {
+func (s *session) env() *endpoint.Env {
 	env := *s.app.env
 	env.Resolver = s.resolver()
 	env.Child, env.ChildEnv = s.started, s.childEnv()
@@ -172,7 +172,7 @@ func (s *session) asksFor(t *target) bool {
 // left is called when a side ends its stream before the other is there. A client
 // that has done so is given a while, unless retry= asks for patience.
 func (s *session) left(side relay.Side) time.Duration {
-	if s.ends[side].Role() != address.Listen || s.ends[side.Other()].Base.Has("retry") {
+	if s.ends[side].Role() != endpoint.Listen || s.ends[side.Other()].Base.Has("retry") {
 		return 0
 	}
 	return relay.LeftFor
@@ -219,7 +219,7 @@ func (s *session) names() (names [2]string) {
 			continue
 		}
 		switch text := addr.String(); {
-		case e.Role() == address.Dial && text != names[i]:
+		case e.Role() == endpoint.Dial && text != names[i]:
 			names[i] += " (" + text + ")"
 		default:
 			names[i] = text
@@ -231,7 +231,7 @@ func (s *session) names() (names [2]string) {
 // arrow is the connection in a line, with the identity that its peer has proved.
 func (s *session) arrow(names [2]string) string {
 	for i, e := range s.ends {
-		if e.Role() == address.Listen {
+		if e.Role() == endpoint.Listen {
 			names[i] += s.who.String()
 		}
 	}
@@ -279,10 +279,10 @@ func (w identity) String() string {
 // fields adds the identity to the fields of a line.
 func (w identity) fields(more ...any) []any {
 	if w.user != "" {
-		more = append(more, "user", address.Printable(w.user[:min(len(w.user), longestIdentity)]))
+		more = append(more, "user", endpoint.Printable(w.user[:min(len(w.user), longestIdentity)]))
 	}
 	if w.certificate != "" {
-		more = append(more, "certificate", address.Printable(w.certificate[:min(len(w.certificate), longestIdentity)]))
+		more = append(more, "certificate", endpoint.Printable(w.certificate[:min(len(w.certificate), longestIdentity)]))
 	}
 	return more
 }
@@ -299,7 +299,7 @@ func (s *session) done(r relay.Result) {
 	if r.Connected {
 		s.closed(r)
 	}
-	s.over, s.made, s.cut = true, r.Connected, r.Local || errors.Is(r.Why, address.ErrEscaped)
+	s.over, s.made, s.cut = true, r.Connected, r.Local || errors.Is(r.Why, endpoint.ErrEscaped)
 	s.endChild()
 	s.takeCode()
 	a.gone(s, r)
@@ -311,7 +311,7 @@ func (s *session) closed(r relay.Result) {
 	names := s.names()
 	took := a.loop.Now().Sub(s.since)
 	by := s.ends[r.By].Label()
-	if s.ends[r.By].Role() == address.Listen {
+	if s.ends[r.By].Role() == endpoint.Listen {
 		by = names[r.By] // the peer's address, not ours
 	}
 	if s.ends[r.By].TakesCommand() && errors.Is(r.Why, syscall.EPIPE) {

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/dns"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/relay"
 )
 
@@ -28,7 +28,7 @@ func TestNamesShared(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var said bytes.Buffer
-			c := &command{stderr: &said, lookupEnv: func(string) (string, bool) { return "", false }, table: address.Default()}
+			c := &command{stderr: &said, lookupEnv: func(string) (string, bool) { return "", false }, table: endpoint.Default()}
 			p, err := c.plan(words, nil, flags{})
 			if err != nil {
 				t.Fatal(err)
@@ -45,7 +45,7 @@ func TestNamesShared(t *testing.T) {
 			a.names = dns.New(dns.WithServers(silent.LocalAddr().(*net.UDPAddr).AddrPort()), dns.WithTimeout(time.Hour, 1), dns.WithAskerLimit(2))
 			ask := func(client, to string) {
 				s := a.newSession()
-				s.asked = address.Asked{Source: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), To: to}
+				s.asked = endpoint.Asked{Source: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), To: to}
 				s.connect(relay.B)
 			}
 			ask("192.0.2.1:1000", "one.test:80")

@@ -297,7 +297,7 @@ func TestShortageInjected(t *testing.T) {
 // TestShortage takes a relay's descriptors away for real, on the backend that
 // this runs on.
 func TestShortage(t *testing.T) {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ const (
 )
 
 func main() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err == nil {
 		if err = serve(l, "127.0.0.1:7002"); err == nil {
 			err = l.Run()

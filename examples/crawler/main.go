@@ -37,7 +37,7 @@ func main() {
 }
 
 func run(start *url.URL, within, each time.Duration, atOnce int) error {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func main() {
 }
 
 func serve(addr, behind string) error {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 
 // behind serves lines, which it sends back in capitals.
 func behind(t *testing.T) net.Addr {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

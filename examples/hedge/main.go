@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(question string, servers []string, patience time.Duration) error {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

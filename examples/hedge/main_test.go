@@ -83,7 +83,7 @@ func TestAsk(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			weirtest.CheckLeaks(t)
 			servers := c.servers(t)
-			l, err := weir.New()
+			l, err := weir.NewLoop()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -58,7 +58,7 @@ func (s *stage) loop(host string) *weir.Loop {
 	if err != nil {
 		s.Fatal(err)
 	}
-	l, err := weir.New(weir.WithBackend(b), weir.WithErrorHandler(func(err error) {
+	l, err := weir.NewLoop(weir.WithBackend(b), weir.WithErrorHandler(func(err error) {
 		// Shortages are drawn; a panic or a broken promise is not.
 		if _, expected := errors.AsType[*weir.AcceptError](err); !expected {
 			s.Errorf("%s: %v", host, err)

@@ -45,7 +45,7 @@ func serve(addr, dir, cert, key string) error {
 	if err != nil {
 		return err
 	}
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

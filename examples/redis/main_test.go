@@ -18,7 +18,7 @@ import (
 // start serves a fresh store on a loop of its own until the test ends.
 func start(t *testing.T) (addr string) {
 	weirtest.CheckLeaks(t)
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestPipelineEveryChop(t *testing.T) {
 // server makes connections, each with a store of its own, whose loop's clock
 // stands still.
 func server(t testing.TB) func(func(string, ...any)) weir.Protocol {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func main() {
 }
 
 func serve(addr string) error {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

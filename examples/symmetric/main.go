@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err == nil {
 		err = errors.Join(task.Run(l, func(t *task.Task) error {
 			return t.With(func(sc *task.Scope) error {

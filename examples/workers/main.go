@@ -47,7 +47,7 @@ func accept(addr string, n int) error {
 	if err != nil {
 		return err
 	}
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (w *worker) ConnectionLost(error) {
 
 // work runs a worker.
 func work() error {
-	loop, err := weir.New()
+	loop, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

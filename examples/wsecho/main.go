@@ -74,7 +74,7 @@ func talk(addr string, c ws.Config, lengths string) error {
 		}
 		p.lengths = append(p.lengths, n, n)
 	}
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

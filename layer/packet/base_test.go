@@ -219,7 +219,7 @@ func TestCarrierPanics(t *testing.T) {
 	for _, where := range []string{"send", "pause", "resume", "close false", "close true"} {
 		t.Run(where, func(t *testing.T) {
 			var told []error
-			l, err := weir.New(weir.WithErrorHandler(func(err error) { told = append(told, err) }))
+			l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { told = append(told, err) }))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,7 @@ func BenchmarkLayer(b *testing.B) {
 		{"limit", []packet.Layer{packet.Limit(packet.LimitConfig{LimitConfig: layer.LimitConfig{Total: 9}})}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			l, err := weir.New()
+			l, err := weir.NewLoop()
 			if err != nil {
 				b.Fatal(err)
 			}

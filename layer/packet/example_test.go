@@ -35,7 +35,7 @@ func (r *rot13) turn(p []byte) []byte {
 }
 
 func ExampleBase() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

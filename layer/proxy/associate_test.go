@@ -96,7 +96,7 @@ func associate(t *testing.T, server, client *weir.Loop, at string, access *proxy
 func TestAssociate(t *testing.T) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
-			l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+			l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
 			if err != nil {
 				t.Skip(err)
 			}

@@ -277,7 +277,7 @@ func TestServeBackends(t *testing.T) {
 	for _, name := range weir.Backends() {
 		for _, p := range protocols {
 			t.Run(name+"/"+p.name, func(t *testing.T) {
-				l, err := weir.New(weir.WithBackendName(name))
+				l, err := weir.NewLoop(weir.WithBackendName(name))
 				if err != nil {
 					t.Fatal(err)
 				}

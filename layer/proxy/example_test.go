@@ -14,7 +14,7 @@ import (
 // A SOCKS proxy for users with a password, in one call, and a client that
 // speaks TLS through it: the proxy carries bytes that it cannot read.
 func ExampleServe() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}
@@ -54,7 +54,7 @@ func ExampleServe() {
 // Behind a load balancer the PROXY protocol says who the client is. Only
 // trusted peers may say so.
 func ExampleHeaderIn() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -12,7 +12,7 @@ import (
 // A stream: a protocol that knows nothing of messages gets through where only
 // WebSockets may pass.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

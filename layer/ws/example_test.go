@@ -47,7 +47,7 @@ func (s *speaker) ConnectionLost(err error) {
 // Messages: a protocol with the method MessageReceived gets whole messages, and
 // sends through Messenger.
 func ExampleMessenger() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

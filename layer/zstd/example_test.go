@@ -13,7 +13,7 @@ import (
 // Both ends have the same layer. The layer nearest the wire comes first: here
 // it counts the bytes that really pass.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		panic(err)
 	}

@@ -27,7 +27,7 @@ func TestBackends(t *testing.T) {
 				if debug {
 					opts = append(opts, weir.WithDebug(time.Minute), weir.WithErrorHandler(func(err error) { t.Error(err) }))
 				}
-				l, err := weir.New(opts...)
+				l, err := weir.NewLoop(opts...)
 				if err != nil {
 					t.Skip(name, ": ", err)
 				}

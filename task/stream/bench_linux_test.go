@@ -88,11 +88,11 @@ func BenchmarkEchoServer(b *testing.B) {
 }
 
 func benchEcho(b *testing.B, conns int) {
-	server, err := weir.New()
+	server, err := weir.NewLoop()
 	if err != nil {
 		b.Fatal(err)
 	}
-	client, err := weir.New()
+	client, err := weir.NewLoop()
 	if err != nil {
 		b.Fatal(err)
 	}

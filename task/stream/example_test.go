@@ -11,7 +11,7 @@ import (
 
 // A server that reads as if it waited.
 func Example() {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -23,11 +23,11 @@ func TestRowsLife(t *testing.T) {
 		},
 		{
 			id: "C2", what: "a word on the command line led to the very port that was listened on", seen: "weir of 2026-11-21",
-			tests: []string{"./address TestLeadsTo", "./cmd/weir TestToItself"},
+			tests: []string{"./endpoint TestLeadsTo", "./cmd/weir TestToItself"},
 		},
 		{
 			id: "MANNERS", what: "URLs, *:8080, 0.0.0.0:8080 and exec: had no hint that fits, and a password in a URL was shown", seen: "weir of 2026-11-21",
-			tests: []string{"./address TestErrors", "./address TestPasswordInURL", "./cmd/weir TestUsage"},
+			tests: []string{"./endpoint TestErrors", "./endpoint TestPasswordInURL", "./cmd/weir TestUsage"},
 		},
 		{
 			id: "MANNERS", what: "the usage had words that nothing takes, weir help retry found nothing, and files were not completed after cert=", seen: "weir of 2026-11-21",

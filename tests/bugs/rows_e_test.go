@@ -27,7 +27,7 @@ func TestRowsE(t *testing.T) {
 		},
 		{
 			id: "A31", what: "a byte-order mark or UTF-16 became part of the first user's name or of a password", seen: "weir of 2026-11-21",
-			tests: []string{"./address TestSecretsRead", "./address TestSecrets"},
+			tests: []string{"./endpoint TestSecretsRead", "./endpoint TestSecrets"},
 		},
 		{
 			id: "A33", what: "a GET of a client that has +connect as its http_proxy was told as \"command not supported\"", seen: "weir of 2026-11-21",

@@ -7,7 +7,7 @@ func TestRowsWebSocket(t *testing.T) {
 	checkRows(t, []row{
 		{
 			id: "A18", what: "no field, cookie or password could be sent with an upgrade or a CONNECT", seen: "weir of 2026-11-21",
-			tests: []string{"./cmd/weir TestWSRequest", "./address TestWSSides", "./layer/proxy TestConnectSays"},
+			tests: []string{"./cmd/weir TestWSRequest", "./endpoint TestWSSides", "./layer/proxy TestConnectSays"},
 		},
 		{
 			id: "B8", what: "Expect: 100-continue in a request for an upgrade was never answered", seen: "weir of 2026-11-21, gorilla/websocket",

@@ -103,7 +103,7 @@ func TestAbortInFeedFactory(t *testing.T) {
 
 // TestCloseBesideFeedThatNeverBegan: a Loop's Close closes all connections.
 func TestCloseBesideFeedThatNeverBegan(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

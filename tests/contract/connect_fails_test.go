@@ -77,7 +77,7 @@ func TestConnectNeverSilent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var reported []error
 			var l *weir.Loop
-			l, err := weir.New(weir.WithErrorHandler(func(err error) {
+			l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) {
 				reported = append(reported, err)
 				l.Stop()
 			}))
@@ -103,7 +103,7 @@ func TestConnectNeverSilent(t *testing.T) {
 		"frames, layered": func(f func(*weir.ConnectError)) weir.Protocol { return tunnel(frame.Lines(line, frame.OnFailed(f))) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := weir.New(weir.WithErrorHandler(func(err error) { t.Errorf("reported too: %v", err) }))
+			l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Errorf("reported too: %v", err) }))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +116,7 @@ func TestConnectNeverSilent(t *testing.T) {
 					t.Fatal(err)
 				}
 				bound.Stop()
-				if _, layered := make(nil).(weir.Agreer); !layered {
+				if _, layered := make(nil).(weir.Handshaker); !layered {
 					break // the other connection is made
 				}
 			}
@@ -207,7 +207,7 @@ func TestConnectPanics(t *testing.T) {
 		"resolver": {"name.example:1", nil},
 		"filter":   {"127.0.0.1:1", []weir.ConnectOption{filter}},
 	} {
-		l, err := weir.New(weir.WithResolver(panics{}))
+		l, err := weir.NewLoop(weir.WithResolver(panics{}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ func run(t *testing.T, l *weir.Loop) {
 
 func newLoop(t *testing.T, opts ...weir.LoopOption) *weir.Loop {
 	t.Helper()
-	l, err := weir.New(opts...)
+	l, err := weir.NewLoop(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func guarded(t *testing.T) map[string]bool {
 // goroutines (behaviour 17).
 func TestWrongGoroutine(t *testing.T) {
 	var told bytes.Buffer
-	l, err := weir.New(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&told, nil))))
+	l, err := weir.NewLoop(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&told, nil))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ type slowProtocol struct{ maker }
 // it can be found (R62).
 func TestSlowNames(t *testing.T) {
 	var reported []*weir.SlowError
-	l, err := weir.New(weir.WithDebug(time.Nanosecond), quiet(), weir.WithErrorHandler(func(err error) {
+	l, err := weir.NewLoop(weir.WithDebug(time.Nanosecond), quiet(), weir.WithErrorHandler(func(err error) {
 		slow, ok := errors.AsType[*weir.SlowError](err)
 		if !ok || strings.Contains(slow.What, "*weir.") {
 			t.Errorf("the report says nothing to a user: %v", err)

@@ -463,7 +463,7 @@ func TestForward(t *testing.T) {
 	for _, name := range []string{"epoll", "epoll-et", "uring", "portable"} {
 		for what, f := range forwardCases {
 			t.Run(name+"/"+what, func(t *testing.T) {
-				l, err := weir.New(weir.WithBackendName(name), weir.WithErrorHandler(func(error) {}))
+				l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(error) {}))
 				if err != nil {
 					t.Skip(err)
 				}

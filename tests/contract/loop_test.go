@@ -47,7 +47,7 @@ func skipRefused(t *testing.T, name string) {
 	if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != name {
 		t.Skip("WEIR_BACKEND asks for ", asked)
 	}
-	l, err := weir.New(weir.WithBackendName(name))
+	l, err := weir.NewLoop(weir.WithBackendName(name))
 	if err != nil {
 		t.Skip(err)
 	}

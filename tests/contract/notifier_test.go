@@ -13,7 +13,7 @@ import (
 // by a later run; a call from inside the callback means once more (behaviour
 // 15).
 func TestNotifier(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestNotifier(t *testing.T) {
 
 // TestNotifierAllocates nothing (R6).
 func TestNotifierAllocates(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func TestOptionRanges(t *testing.T) {
 			check("Connect", p.err)
 		}
 	}
-	if _, err := weir.New(weir.WithDebug(-1)); err == nil || !strings.Contains(err.Error(), "WithDebug") {
+	if _, err := weir.NewLoop(weir.WithDebug(-1)); err == nil || !strings.Contains(err.Error(), "WithDebug") {
 		t.Errorf("WithDebug(-1): %v", err)
 	}
 }

@@ -28,7 +28,7 @@ func TestPathOptions(t *testing.T) {
 	for _, name := range weir.Backends() {
 		for what, o := range options {
 			t.Run(name+"/"+what, func(t *testing.T) {
-				l, err := weir.New(weir.WithBackendName(name))
+				l, err := weir.NewLoop(weir.WithBackendName(name))
 				if err != nil {
 					t.Skip(err)
 				}
@@ -63,7 +63,7 @@ func TestPathOptions(t *testing.T) {
 
 // TestBadOptions: an impossible option is an error of the call, with its reason.
 func TestBadOptions(t *testing.T) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

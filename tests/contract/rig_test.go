@@ -27,7 +27,7 @@ func onBackends(t *testing.T, f func(t *testing.T, name string)) {
 			if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != name {
 				t.Skip("WEIR_BACKEND asks for ", asked)
 			}
-			l, err := weir.New(weir.WithBackendName(name), quiet())
+			l, err := weir.NewLoop(weir.WithBackendName(name), quiet())
 			if err != nil || l.Backend().Name != name {
 				t.Skipf("the system refuses %s: %v", name, err)
 			}

@@ -17,7 +17,7 @@ import (
 func onEachBackend(t *testing.T, f func(t *testing.T, l *weir.Loop)) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
-			l, err := weir.New(weir.WithBackendName(name))
+			l, err := weir.NewLoop(weir.WithBackendName(name))
 			if err != nil {
 				t.Skip(err)
 			}
@@ -85,7 +85,7 @@ func TestCloseFlushes(t *testing.T) {
 			l := l
 			if !closed {
 				var err error
-				if l, err = weir.New(weir.WithBackendName(l.Backend().Name)); err != nil {
+				if l, err = weir.NewLoop(weir.WithBackendName(l.Backend().Name)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -124,7 +124,7 @@ func TestCloseFlushes(t *testing.T) {
 func TestCloseSaysWhatItCut(t *testing.T) {
 	for _, name := range weir.Backends() {
 		t.Run(name, func(t *testing.T) {
-			l, err := weir.New(weir.WithBackendName(name), weir.WithFlushTime(time.Millisecond))
+			l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithFlushTime(time.Millisecond))
 			if err != nil {
 				t.Skip(err)
 			}

@@ -19,7 +19,7 @@ import (
 // process that it ends is another run of this test.
 func TestSignalDisposition(t *testing.T) {
 	if os.Getenv("WEIR_TEST_REMOVED") != "" {
-		l, err := weir.New(quiet())
+		l, err := weir.NewLoop(quiet())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestSignalDisposition(t *testing.T) {
 // (behaviour 18).
 func TestSignalInTurn(t *testing.T) {
 	onBackends(t, func(t *testing.T, name string) {
-		l, err := weir.New(weir.WithBackendName(name), quiet())
+		l, err := weir.NewLoop(weir.WithBackendName(name), quiet())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestSignalInTurn(t *testing.T) {
 // does nothing, and nothing remains of the guest (R24, G6).
 func TestGuestStop(t *testing.T) {
 	onBackends(t, func(t *testing.T, name string) {
-		l, err := weir.New(weir.WithBackendName(name), quiet())
+		l, err := weir.NewLoop(weir.WithBackendName(name), quiet())
 		if err != nil {
 			t.Fatal(err)
 		}

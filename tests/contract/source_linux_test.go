@@ -78,9 +78,9 @@ func TestWatch(t *testing.T) {
 		}
 		a, b := pair()
 		calls := 0
-		w, err := l.Watch(a, weir.Readable, func(e weir.Events) {
+		w, err := l.Watch(a, weir.EventRead, func(e weir.Events) {
 			calls++
-			if e&weir.Readable == 0 {
+			if e&weir.EventRead == 0 {
 				t.Errorf("events %b", e)
 			}
 		})
@@ -88,7 +88,7 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		// R19: the second registration is an error, the first stays.
-		if _, err := l.Watch(a, weir.Writable, func(weir.Events) { t.Error("the second watch ran") }); !errors.Is(err, weir.ErrSourceRegistered) {
+		if _, err := l.Watch(a, weir.EventWrite, func(weir.Events) { t.Error("the second watch ran") }); !errors.Is(err, weir.ErrSourceRegistered) {
 			t.Errorf("R19: %v", err)
 		}
 		if _, err := unix.Write(b, []byte("x")); err != nil {
@@ -115,7 +115,7 @@ func TestWatch(t *testing.T) {
 			t.Error("8: a removed watch was called")
 		}
 		_ = unix.Close(b)
-		w2, err := l.Watch(c, weir.Readable, func(weir.Events) { calls++ })
+		w2, err := l.Watch(c, weir.EventRead, func(weir.Events) { calls++ })
 		if err != nil {
 			t.Fatalf("8: watching the number again: %v", err)
 		}
@@ -372,7 +372,7 @@ func TestWatchClosedBehindBack(t *testing.T) {
 			}
 			defer unix.Close(p[1])
 			calls, last := 0, weir.Events(0)
-			if _, err := l.Watch(p[0], weir.Readable, func(e weir.Events) { calls++; last = e }); err != nil {
+			if _, err := l.Watch(p[0], weir.EventRead, func(e weir.Events) { calls++; last = e }); err != nil {
 				t.Fatal(err)
 			}
 			if err := l.Turn(0); err != nil {
@@ -400,8 +400,8 @@ func TestWatchClosedBehindBack(t *testing.T) {
 			if _, err := unix.Write(p[1], []byte("x")); err != nil {
 				t.Fatal(err)
 			}
-			turns(t, l, "the end of the watch", func() bool { return last == weir.Failed || calls > 100 })
-			if calls > 2 || last != weir.Failed {
+			turns(t, l, "the end of the watch", func() bool { return last == weir.EventError || calls > 100 })
+			if calls > 2 || last != weir.EventError {
 				t.Fatalf("reused %t: %d calls, the last with %v", reused, calls, last)
 			}
 		}

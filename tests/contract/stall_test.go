@@ -148,7 +148,7 @@ func TestBusyBeforeTimers(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := &oneBusy{Backend: inner}
-	l, err := weir.New(weir.WithBackend(b))
+	l, err := weir.NewLoop(weir.WithBackend(b))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestStopTimerAfterLoopClosed(t *testing.T) {
 // not report it as dropped (behaviour 16).
 func TestTenantCanceledBeforeClose(t *testing.T) {
 	var told []error
-	l, err := weir.New(weir.WithErrorHandler(func(err error) { told = append(told, err) }))
+	l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { told = append(told, err) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestAgainInRepeat(t *testing.T) {
 // mode too (behaviour 17).
 func TestDebugAfterClose(t *testing.T) {
 	var told bytes.Buffer
-	l, err := weir.New(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&told, nil))))
+	l, err := weir.NewLoop(weir.WithDebug(time.Hour), weir.WithLogger(slog.New(slog.NewTextHandler(&told, nil))))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestWatchFullBatch(t *testing.T) {
 			}
 			t.Cleanup(func() { _, _ = unix.Close(p[0]), unix.Close(p[1]) })
 			peers = append(peers, p[1])
-			if _, err := l.Watch(p[0], weir.Readable, func(weir.Events) {
+			if _, err := l.Watch(p[0], weir.EventRead, func(weir.Events) {
 				var b [64]byte
 				if k, _ := unix.Read(p[0], b[:]); k > 0 {
 					got += k

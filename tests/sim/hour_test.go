@@ -79,7 +79,7 @@ func simHour(t testing.TB, conns int, span time.Duration) (*sim.World, *simCrowd
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := weir.New(weir.WithBackend(b), weir.WithLogger(slog.New(slog.DiscardHandler)))
+		l, err := weir.NewLoop(weir.WithBackend(b), weir.WithLogger(slog.New(slog.DiscardHandler)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -68,7 +68,7 @@ func (s *simRun) loop(h *sim.Host) *weir.Loop {
 	if s.wrap != nil {
 		be = s.wrap(b)
 	}
-	l, err := weir.New(weir.WithBackend(be), weir.WithLogger(quiet))
+	l, err := weir.NewLoop(weir.WithBackend(be), weir.WithLogger(quiet))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func torture(t *testing.T, k int, waitFails bool, rig func(*sim.World)) (*sim.Wo
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := weir.New(weir.WithBackend(b), weir.WithLogger(quiet))
+		l, err := weir.NewLoop(weir.WithBackend(b), weir.WithLogger(quiet))
 		if err != nil {
 			t.Fatal(err)
 		}

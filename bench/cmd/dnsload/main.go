@@ -99,7 +99,7 @@ func cpu() time.Duration {
 }
 
 func askWeir(at netip.AddrPort, opts ...dns.Option) (asked, failed int, err error) {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return 0, 0, err
 	}

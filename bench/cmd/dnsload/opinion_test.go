@@ -67,7 +67,7 @@ func TestSecondOpinion(t *testing.T) {
 		}
 	}()
 	defer func() { conn.Close(); <-done }()
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		t.Fatal(err)
 	}

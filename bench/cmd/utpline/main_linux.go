@@ -81,7 +81,7 @@ func (c *counted) make(weir.Transport) weir.Protocol {
 }
 
 func receive() error {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func send(network string) error {
 	if network == "tcp" {
 		return sendTCP()
 	}
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	if err != nil {
 		return err
 	}

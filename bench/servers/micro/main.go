@@ -58,7 +58,7 @@ func main() {
 
 // newLoop makes a loop on the default backend.
 func newLoop() *weir.Loop {
-	l, err := weir.New()
+	l, err := weir.NewLoop()
 	side.Check(err)
 	return l
 }

@@ -24,7 +24,7 @@ func main() {
 	if cfg.Backend != "" {
 		opts = append(opts, weir.WithBackendName(cfg.Backend))
 	}
-	l, err := weir.New(opts...)
+	l, err := weir.NewLoop(opts...)
 	side.Check(err)
 	f := func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }
 	if cfg.Target != "" {

@@ -19,7 +19,7 @@ import (
 	"syscall"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/process"
 )
@@ -68,14 +68,14 @@ func (f *Failure) Fields() []any {
 }
 
 // Connect explains why connecting to e failed.
-func Connect(e *address.Endpoint, err *weir.ConnectError) *Failure {
+func Connect(e *endpoint.Endpoint, err *weir.ConnectError) *Failure {
 	return ConnectTo(e.Label(), e, err)
 }
 
 // ConnectTo is Connect with another name for e.
-func ConnectTo(label string, e *address.Endpoint, err *weir.ConnectError) *Failure {
+func ConnectTo(label string, e *endpoint.Endpoint, err *weir.ConnectError) *Failure {
 	f := &Failure{Problem: "cannot connect to " + label, Kind: "cannot connect"}
-	if e.Role() == address.Open {
+	if e.Role() == endpoint.Open {
 		f.Problem = "cannot use " + e.Label()
 	}
 	var cause error = err
@@ -142,9 +142,9 @@ func as[E error](text func(E) string) rule {
 
 // rules are the reasons; the first that applies is used.
 var rules = []rule{
-	as((*address.SelfError).Error),
+	as((*endpoint.SelfError).Error),
 	as((*process.StartError).Error),
-	as((*address.ChildrenError).Error),
+	as((*endpoint.ChildrenError).Error),
 	whyLimit,
 	whyTLS,
 	whyProxy,
@@ -166,7 +166,7 @@ var rules = []rule{
 	as(func(e *weir.PanicError) string { return "a bug in weir: " + e.Error() }),
 	is("ended too early", io.ErrUnexpectedEOF),
 	as(func(e *net.AddrError) string { return e.Err }),
-	as((*address.LayerError).Error),
+	as((*endpoint.LayerError).Error),
 	as(func(e *fs.PathError) string { return e.Err.Error() }),
 	as(syscall.Errno.Error),
 }
@@ -195,16 +195,16 @@ func deepest(err error) error {
 	}
 }
 
-func nextForConnect(e *address.Endpoint, cause error) string {
+func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	unix := e.Kind().Name == "unix"
 	wait := ". To wait for it: add ,retry=30s"
 	if e.Base.Has("retry") {
 		wait = ", and nothing came within " + e.Base.Value("retry") + "."
 	}
 	var dns *net.DNSError
-	var self *address.SelfError
+	var self *endpoint.SelfError
 	var start *process.StartError
-	var children *address.ChildrenError
+	var children *endpoint.ChildrenError
 	switch {
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
@@ -226,7 +226,7 @@ func nextForConnect(e *address.Endpoint, cause error) string {
 		return "This user may not connect to it: ls -l " + e.Base.ArgText()
 	case errors.As(cause, &dns):
 		host, _, _ := strings.Cut(e.Base.ArgText(), ":")
-		if near := address.Nearest(host, address.Default().KindNames()); near != "" && e.Base.Short {
+		if near := endpoint.Nearest(host, endpoint.Default().KindNames()); near != "" && e.Base.Short {
 			return fmt.Sprintf("%q was taken for a host. If it is the kind %q that is meant, write %s:…", host, near, near)
 		}
 		next := "weir dns " + host + " -v shows who was asked, and what they said."
@@ -268,7 +268,7 @@ func noSocket(path string) bool {
 }
 
 // Listen explains a listener that could not be opened.
-func Listen(e *address.Endpoint, err error) *Failure {
+func Listen(e *endpoint.Endpoint, err error) *Failure {
 	where := e.Label()
 	var op *net.OpError
 	if errors.As(err, &op) && op.Addr != nil && e.Kind().Name != "fd" {
@@ -276,7 +276,7 @@ func Listen(e *address.Endpoint, err error) *Failure {
 	}
 	f := &Failure{Problem: "cannot listen on " + where + ": "}
 	tcp := e.Kind().Name == "tcp-listen"
-	var file *address.NotSocketError
+	var file *endpoint.NotSocketError
 	switch {
 	case errors.As(err, &file):
 		f.Problem += file.What + " is in the way"

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/weir-io/weir"
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -59,7 +59,7 @@ func TestPortsUsedUp(t *testing.T) {
 // TestNextForTimeout: a host that does not answer is down, and one whose layer does not
 // answer is up.
 func TestNextForTimeout(t *testing.T) {
-	e, err := address.Default().Parse("localhost:443+tls")
+	e, err := endpoint.Default().Parse("localhost:443+tls")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestNextForLocation(t *testing.T) {
 			t.Errorf("%q: %q", where, got)
 		}
 	}
-	if _, err := address.Default().Parse("h.example:443+tls+ws:/a%252Bb"); err != nil {
+	if _, err := endpoint.Default().Parse("h.example:443+tls+ws:/a%252Bb"); err != nil {
 		t.Error(err)
 	}
 }

@@ -8,19 +8,19 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/weir-io/weir/address"
 	"github.com/weir-io/weir/certs"
+	"github.com/weir-io/weir/endpoint"
 )
 
 // Prepare explains an endpoint that cannot be set up, for instance because a
 // certificate is missing.
-func Prepare(e *address.Endpoint, err error) *Failure {
+func Prepare(e *endpoint.Endpoint, err error) *Failure {
 	var (
-		prepared *address.LayerError
-		base     *address.KindError
-		option   *address.OptionError
-		secret   *address.SecretError
-		output   *address.OutputFileError
+		prepared *endpoint.LayerError
+		base     *endpoint.KindError
+		option   *endpoint.OptionError
+		secret   *endpoint.SecretError
+		output   *endpoint.OutputFileError
 		path     *fs.PathError
 	)
 	f := &Failure{Problem: "cannot set up " + e.Label() + ": ", Facts: []any{"endpoint", e.Label()}}
@@ -69,13 +69,13 @@ func whyFile(err error) string {
 }
 
 // nextForOutput says what to do about a file that a recording cannot be written to.
-func nextForOutput(e *address.OutputFileError) string {
+func nextForOutput(e *endpoint.OutputFileError) string {
 	switch e.Problem {
-	case address.Link:
-		return "It would empty that file. Name it itself if it is meant: record:" + address.Quote(e.Target)
-	case address.InUse:
+	case endpoint.Link:
+		return "It would empty that file. Name it itself if it is meant: record:" + endpoint.Quote(e.Target)
+	case endpoint.InUse:
 		return "Each recording needs a file of its own: pick another name, or end the one that writes it."
-	case address.SecondName, address.OtherOwner:
+	case endpoint.SecondName, endpoint.OtherOwner:
 	}
 	return "It is left alone. Pick another name, or remove it first: rm " + shellWord(e.Path)
 }
@@ -102,7 +102,7 @@ func nextForMissing(err error) string {
 }
 
 // nextForFile says what to do about an option's file.
-func nextForFile(e *address.OptionError) string {
+func nextForFile(e *endpoint.OptionError) string {
 	var cert *certs.FileError
 	if !errors.As(e.Err, &cert) {
 		return nextForMissing(e.Err)

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/proxy"
 )
 
 // showProxy explains a proxy's refusal: what the proxy was asked for, which could
 // not be reached, and what to do; and, for the rules for dial, which rule it was.
-func (f *Failure) showProxy(e *address.Endpoint, cause error) {
+func (f *Failure) showProxy(e *endpoint.Endpoint, cause error) {
 	var (
 		access   *proxy.AccessError
 		refused  *proxy.Error
@@ -47,10 +47,10 @@ func (f *Failure) showUntrusted(err error) {
 
 // proxyOf is the index of the proxy layer that refused, or else of the last one,
 // or -1.
-func proxyOf(e *address.Endpoint, refused *proxy.Error) int {
+func proxyOf(e *endpoint.Endpoint, refused *proxy.Error) int {
 	at := -1
 	for i, p := range e.Layers {
-		if e.Layer(i).Arg.Type != address.HostPort {
+		if e.Layer(i).Arg.Type != endpoint.HostPort {
 			continue
 		}
 		if at = i; refused != nil && p.Arg != nil && sameDestination(p.ArgText(), refused.Destination) {
@@ -68,7 +68,7 @@ func sameDestination(written, dest string) bool {
 }
 
 // through is the label of an endpoint up to its layer i.
-func through(e *address.Endpoint, i int) string {
+func through(e *endpoint.Endpoint, i int) string {
 	label := e.Label()
 	for j := len(e.Layers) - 1; j > i; j-- {
 		label = strings.TrimSuffix(label, "+"+e.Layers[j].Name.Text)
@@ -76,7 +76,7 @@ func through(e *address.Endpoint, i int) string {
 	return label
 }
 
-func nextForProxy(e *address.Endpoint, p *address.Part, refused *proxy.Error) string {
+func nextForProxy(e *endpoint.Endpoint, p *endpoint.Part, refused *proxy.Error) string {
 	name, dest := p.Name.Text, refused.Destination
 	switch {
 	case errors.Is(refused, proxy.ErrAuth):
@@ -90,7 +90,7 @@ func nextForProxy(e *address.Endpoint, p *address.Part, refused *proxy.Error) st
 		switch base, _, _ := strings.Cut(e.Text, "+"); {
 		case e.Base.Has("retry"):
 			return next + ", and nothing came within " + e.Base.Value("retry") + "."
-		case slices.ContainsFunc(e.Kind().Options, func(d address.OptionDoc) bool { return d.Name == "retry" }):
+		case slices.ContainsFunc(e.Kind().Options, func(d endpoint.OptionDoc) bool { return d.Name == "retry" }):
 			return next + ". To wait for it: add ,retry=30s to " + base
 		}
 		return next + "."
@@ -105,7 +105,7 @@ func nextForProxy(e *address.Endpoint, p *address.Part, refused *proxy.Error) st
 }
 
 // nextForPassword is the next step if a proxy does not let us in.
-func nextForPassword(p *address.Part, refused *proxy.Error) string {
+func nextForPassword(p *endpoint.Part, refused *proxy.Error) string {
 	name := p.Name.Text
 	switch {
 	case refused.Protocol == "socks4" && p.Has("user"):
@@ -166,8 +166,8 @@ func whyProxy(err error) string {
 		return proxy.ErrAuth.Error()
 	case errors.Is(err, proxy.ErrCommand):
 		return proxy.ErrCommand.Error()
-	case errors.Is(err, address.ErrNotAsked):
-		return address.ErrNotAsked.Error()
+	case errors.Is(err, endpoint.ErrNotAsked):
+		return endpoint.ErrNotAsked.Error()
 	}
 	return ""
 }

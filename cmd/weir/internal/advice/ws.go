@@ -5,22 +5,22 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/weir-io/weir/address"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer/ws"
 )
 
 // showUpgrade says what to do about a refused upgrade to WebSocket: refused by the
 // server of e or, without e, here.
-func (f *Failure) showUpgrade(e *address.Endpoint, err error) {
+func (f *Failure) showUpgrade(e *endpoint.Endpoint, err error) {
 	var u *ws.UpgradeError
 	if !errors.As(err, &u) {
 		return
 	}
 	switch {
 	case e == nil && u.Host != "":
-		f.Next = "If that is a name of this server: add ,host=" + address.Quote(u.Host) + " to +ws, or ,host=* for any."
+		f.Next = "If that is a name of this server: add ,host=" + endpoint.Quote(u.Host) + " to +ws, or ,host=* for any."
 	case e == nil && u.Origin != "":
-		f.Next = "If that page may use this server: add ,origin=" + address.Quote(u.Origin) + " to +ws."
+		f.Next = "If that page may use this server: add ,origin=" + endpoint.Quote(u.Origin) + " to +ws."
 	case e == nil:
 	case u.Location != "":
 		f.Next = nextForLocation(u.Location)
@@ -48,7 +48,7 @@ func nextForLocation(where string) string {
 	}
 	path := u.EscapedPath()
 	if path != "" {
-		path = ":" + address.Quote(path)
+		path = ":" + endpoint.Quote(path)
 	}
 	if u.Host == "" {
 		return "It sends its clients to another path: write +ws" + path
@@ -62,7 +62,7 @@ func nextForLocation(where string) string {
 	if u.Port() == "" {
 		host += port
 	}
-	return "It sends its clients elsewhere: to go there, write " + address.Quote(host) + layers + path
+	return "It sends its clients elsewhere: to go there, write " + endpoint.Quote(host) + layers + path
 }
 
 const urlLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:/%[]"

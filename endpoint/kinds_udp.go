@@ -1,0 +1,139 @@
+package endpoint
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/files"
+)
+
+// PacketSpec is what an endpoint that carries datagrams says: where, as
+// Loop.ListenPacket or a resolver takes it.
+type PacketSpec struct {
+	Network   string        // "udp", "udp4" or "udp6"
+	Addresses []string      // "host:port": all of them to listen on, or the one to send to
+	Idle      time.Duration // how long a peer is remembered when nothing passes; 0: it does not say
+	// Open makes an endpoint that has no socket, for a protocol; nil: it is listened on
+	// Addresses.
+	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
+	// Options are those of the endpoint that is listened on.
+	Options []weir.PacketOption
+}
+
+// FlowsMost is how many peers a relay of datagrams to e may have at once here: each takes
+// a descriptor of the limit of open files, and through a proxy another one for its
+// connection to that. 0: there is no limit.
+func (e *Endpoint) FlowsMost() int { return e.flowsMost(files.Limit()) }
+
+func (e *Endpoint) flowsMost(limit uint64) int {
+	if e.ThroughProxy() {
+		return roomFor(limit)
+	}
+	return 2 * roomFor(limit) // a connection's room is for its two sides
+}
+
+// packetIdle is how long a peer is remembered unless idle= says otherwise.
+const packetIdle = time.Minute
+
+func idleDoc() OptionDoc {
+	return OptionDoc{Name: "idle", Type: Duration, Doc: "forget a peer when nothing has passed for so long; 1m without it"}
+}
+
+func udpKind() *Kind {
+	return &Kind{
+		Name:    "udp",
+		Role:    Dial,
+		Summary: "send datagrams to a UDP port",
+		Doc: "Datagrams have no end and keep their edges, so the other side is udp-listen. Each\n" +
+			"peer's are sent from a port of its own, and the answers go back to it. A name is\n" +
+			"looked up again when its time is over and when sending fails. Each of its addresses\n" +
+			"is tried: the next one when the network refuses one, and when one that was asked\n" +
+			"is silent for 1 s (5 s if it has answered before). With several, --pick chooses one\n" +
+			"for each peer; --check sends an empty datagram, and leaves out those that the\n" +
+			"network refuses. A multicast or broadcast address has answers from whoever gives one.",
+		Arg:     Arg{Name: "host:port", Type: HostPort},
+		Options: []OptionDoc{idleDoc(), familyDoc()},
+		Example: "udp:9.9.9.9:53,idle=30s",
+		Check: func(p *Part) *Fault {
+			host, _, _ := splitHostPort(p.ArgText())
+			return checkFamilies(p, unbracket(host))
+		},
+		Describe: func(p *Part) string {
+			return "sends to UDP " + hostPort(p.ArgText()) + ", each peer from a port of its own"
+		},
+		Packets: func(p *Part) PacketSpec {
+			return PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
+		},
+	}
+}
+
+func udpListenKind() *Kind {
+	return &Kind{
+		Name:    "udp-listen",
+		Role:    Listen,
+		Summary: "take datagrams on a UDP port",
+		Doc: "A port alone is loopback only, :port every interface. The other side is udp. A\n" +
+			"multicast group as the host is joined, and what is sent to it is taken. There may be\n" +
+			"as many peers as the limit of open files (ulimit -n) has room for. Beyond that the\n" +
+			"one that has been idle for longest, of the address that has most, is forgotten, and\n" +
+			"weir says so every 10 s.",
+		Arg: Arg{Name: "[host:]port", Type: ListenPort},
+		Options: []OptionDoc{
+			familyDoc(),
+			{Name: "interface", Type: Text, Doc: "of a multicast group: the network interface to join it on"},
+		},
+		Example: "udp-listen:5353",
+		Check: func(p *Part) *Fault {
+			if p.Has("interface") && !listenGroup(p).IsValid() {
+				return &Fault{Token: &p.Option("interface").Key, Problem: "an interface and no multicast group", Hint: "udp-listen:239.1.2.3:5000,interface=eth0"}
+			}
+			host, _, _ := splitHostPort(p.ArgText())
+			return checkFamilies(p, unbracket(host))
+		},
+		Describe: func(p *Part) string {
+			host, port, _ := splitHostPort(p.ArgText())
+			switch {
+			case listenGroup(p).IsValid():
+				d := "takes datagrams to the multicast group " + hostPort(p.ArgText())
+				if p.Has("interface") {
+					d += ", on " + p.Value("interface")
+				}
+				return d
+			case loopback(p.ArgText()):
+				return fmt.Sprintf("takes datagrams on UDP port %s, loopback only", port)
+			case host == "":
+				return fmt.Sprintf("takes datagrams on UDP port %s of every interface", port)
+			}
+			return "takes datagrams on UDP " + hostPort(p.ArgText())
+		},
+		Packets: func(p *Part) PacketSpec {
+			s := PacketSpec{Network: "udp" + p.Value("family")}
+			if !loopback(p.ArgText()) {
+				s.Addresses = []string{hostPort(p.ArgText())}
+				if g := listenGroup(p); g.IsValid() {
+					s.Options = append(s.Options, weir.WithGroups(p.Value("interface"), g))
+				}
+				return s
+			}
+			_, port, _ := splitHostPort(p.ArgText())
+			for _, ip := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+				if !p.Has("family") || p.Value("family") == family(ip) {
+					s.Addresses = append(s.Addresses, net.JoinHostPort(ip.String(), port))
+				}
+			}
+			return s
+		},
+	}
+}
+
+// listenGroup is the multicast group that is listened on; not valid if there is none.
+func listenGroup(p *Part) netip.Addr {
+	host, _, _ := splitHostPort(p.ArgText())
+	if a, err := netip.ParseAddr(unbracket(host)); err == nil && a.IsMulticast() {
+		return a
+	}
+	return netip.Addr{}
+}
