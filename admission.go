@@ -27,7 +27,7 @@ type Admission interface {
 
 // WithAdmission makes a listener ask a for each connection. The default takes every
 // connection. If a is a Waiting, connections may wait for a place.
-func WithAdmission(a Admission) Option { return func(c *connConfig) { c.admission = a } }
+func WithAdmission(a Admission) AcceptOption { return option(func(c *connConfig) { c.admission = a }) }
 
 // AdmissionError tells the error handler that a listener's Admission refused
 // connections, or made them wait. The first is reported at once, further ones every 10

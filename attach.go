@@ -34,8 +34,8 @@ func networkOf(d *sys.Description) network {
 // it. If f refuses the connection, the descriptor is closed too and the error is
 // ErrClosed. name is for logs and error messages. The file status flags of terminals,
 // pipes and files, which other processes may share, are left as they are.
-func (l *Loop) Attach(fd int, name string, f Factory, opts ...Option) (Transport, error) {
-	return l.AttachPair(fd, fd, name, f, opts...)
+func (l *Loop) Attach(fd int, name string, f Factory, opts ...StreamOption) (Transport, error) {
+	return l.attachPair(fd, fd, name, f, configOf(opts))
 }
 
 // AttachPair makes one transport of two descriptors, one to read from and one to write
@@ -44,7 +44,11 @@ func (l *Loop) Attach(fd int, name string, f Factory, opts ...Option) (Transport
 // socket: its WriteEOF ends only the writing, and w is closed. The connection is lost
 // when the reader of w has gone, even while nothing is being written (except for a
 // terminal that is still being read); with WithSeparateEnds only writing ends then.
-func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Transport, error) {
+func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...AttachPairOption) (Transport, error) {
+	return l.attachPair(r, w, name, f, configOf(opts))
+}
+
+func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Transport, error) {
 	if err := l.check("Attach"); err != nil {
 		return nil, err
 	}
@@ -54,7 +58,6 @@ func (l *Loop) AttachPair(r, w int, name string, f Factory, opts ...Option) (Tra
 	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, ErrNotDescriptors
 	}
-	c := configOf(opts)
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -154,7 +157,7 @@ func closeUnless(err error, fd int) {
 
 // ListenFD accepts connections on a descriptor that is already bound and listening, for
 // example one passed in by a service manager. On success it belongs to the listener.
-func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
+func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, error) {
 	if err := l.check("ListenFD"); err != nil {
 		return nil, err
 	}
@@ -193,7 +196,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...Option) (*Listener, error) {
 }
 
 // SocketPair makes two transports connected to each other by a pair of UNIX sockets.
-func (l *Loop) SocketPair(a, b Factory, opts ...Option) (Transport, Transport, error) {
+func (l *Loop) SocketPair(a, b Factory, opts ...StreamOption) (Transport, Transport, error) {
 	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, nil, ErrNotDescriptors
 	}
@@ -217,7 +220,7 @@ func (l *Loop) SocketPair(a, b Factory, opts ...Option) (Transport, Transport, e
 }
 
 // Pipe makes a pipe and a transport for each end: a reads, b writes.
-func (l *Loop) Pipe(a, b Factory, opts ...Option) (r, w Transport, err error) {
+func (l *Loop) Pipe(a, b Factory, opts ...StreamOption) (r, w Transport, err error) {
 	if !l.caps.Descriptors && !l.caps.Adopts {
 		return nil, nil, ErrNotDescriptors
 	}
@@ -225,13 +228,13 @@ func (l *Loop) Pipe(a, b Factory, opts ...Option) (r, w Transport, err error) {
 	if err != nil {
 		return nil, nil, sysError("pipe2", err)
 	}
-	r, err = l.AttachPair(fds[0], -1, "pipe", a, opts...)
+	r, err = l.attachPair(fds[0], -1, "pipe", a, configOf(opts))
 	if err != nil {
 		closeUnless(err, fds[0])
 		sys.CloseAll(fds[1])
 		return nil, nil, err
 	}
-	w, err = l.AttachPair(-1, fds[1], "pipe", b, opts...)
+	w, err = l.attachPair(-1, fds[1], "pipe", b, configOf(opts))
 	if err != nil {
 		closeUnless(err, fds[1])
 		r.Abort()

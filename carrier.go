@@ -195,10 +195,10 @@ func (f *Feed) Closed(err error) {
 }
 
 // Carry makes a transport whose bytes c moves. Before Feed.Begin it has no protocol,
-// and no method of c is called. Of the options only WithWriteMarks and WithTailLimit
-// have an effect; without them the marks and the limit of the transport below apply. A
-// value outside an option's range is an *OptionError.
-func (l *Loop) Carry(c Carrier, opts ...Option) (*Feed, error) {
+// and no method of c is called. Without WithWriteMarks and WithTailLimit, the marks and
+// the limit of the transport below apply. A value outside an option's range is an
+// *OptionError.
+func (l *Loop) Carry(c Carrier, opts ...StreamOption) (*Feed, error) {
 	if err := l.check("Carry"); err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ var _ backend.Owner = (*attempt)(nil)
 // While the loop is being closed, Connect fails with ErrLoopClosed; called from inside
 // a ConnectFailed with that error it has no effect. On a closed loop, where nothing can
 // run later, ConnectFailed is called from inside Connect.
-func (l *Loop) Connect(netw, address string, p Protocol, opts ...Option) *Connector {
+func (l *Loop) Connect(netw, address string, p Protocol, opts ...ConnectOption) *Connector {
 	c := &Connector{loop: l, network: netw, address: address, proto: p, config: configOf(opts), stage: StageName}
 	if err := l.check("Connect"); err != nil {
 		c.finished = true

@@ -155,7 +155,7 @@ const (
 // the hosts file. Sending is possible at once; EndpointMade comes in the next
 // turn, and datagrams after it. The address is not shared with other sockets
 // unless WithReuseAddr or WithReusePort ask for it. Errors are *net.OpError.
-func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...Option) (*PacketEndpoint, error) {
+func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...PacketOption) (*PacketEndpoint, error) {
 	if err := l.check("ListenPacket"); err != nil {
 		return nil, err
 	}

@@ -42,8 +42,8 @@ func (g *Group) Loops() []*Loop { return g.loops }
 // all. f runs on the goroutine of the loop that the connection is placed on, so
 // it must be safe for several at once. Call it before Run, or from the first
 // loop's goroutine.
-func (g *Group) Listen(netw, address string, f Factory, opts ...Option) (*Listener, error) {
-	return g.loops[0].Listen(netw, address, f, append(opts, func(c *connConfig) { c.group = g })...)
+func (g *Group) Listen(netw, address string, f Factory, opts ...ListenOption) (*Listener, error) {
+	return g.loops[0].Listen(netw, address, f, append(opts, option(func(c *connConfig) { c.group = g }))...)
 }
 
 // Run runs every loop and returns when all have ended, with their errors. If

@@ -70,7 +70,7 @@ func (e *AcceptError) Unwrap() error { return e.Err }
 //
 // For each connection f makes the protocol; returning nil refuses the connection.
 // Errors are *net.OpError.
-func (l *Loop) Listen(netw, address string, f Factory, opts ...Option) (*Listener, error) {
+func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*Listener, error) {
 	if err := l.check("Listen"); err != nil {
 		return nil, err
 	}
@@ -478,7 +478,7 @@ func oneConnection(err error) bool {
 
 // ListenAndServe makes a loop, listens and runs until the loop fails. A small server
 // needs nothing else.
-func ListenAndServe(netw, address string, f Factory, opts ...Option) error {
+func ListenAndServe(netw, address string, f Factory, opts ...ListenOption) error {
 	l, err := NewLoop()
 	if err != nil {
 		return err

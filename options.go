@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -74,10 +75,116 @@ func WithFlushTime(d time.Duration) LoopOption {
 	}
 }
 
-// Option is an option of Listen, Connect and the other ways to open a transport. A call
-// ignores options that make no sense for it; their comments say so. If a value is out
-// of its option's range, the call fails with an *OptionError.
-type Option func(*connConfig)
+// A ListenOption is an option of Loop.Listen, Group.Listen and ListenAndServe.
+//
+// Each call that opens something has a kind of option of its own, and takes only those
+// that have an effect there: any other does not compile. An option that has an effect in
+// several calls is of several kinds, as its type says. If a value is out of its option's
+// range, the call fails with an *OptionError.
+type ListenOption interface {
+	applier
+	forListen()
+}
+
+// An AcceptOption is about the connections that a listener accepts: an option of
+// Loop.ListenFD, whose socket is set up already, and of all that take a ListenOption.
+type AcceptOption interface {
+	ListenOption
+	forListenFD()
+}
+
+// A ConnectOption is an option of Loop.Connect and Loop.Redial.
+type ConnectOption interface {
+	applier
+	forConnect()
+}
+
+// A PacketOption is an option of Loop.ListenPacket.
+type PacketOption interface {
+	applier
+	forListenPacket()
+}
+
+// A CarryPacketsOption is an option of Loop.CarryPackets and Loop.ListenPacket.
+type CarryPacketsOption interface {
+	PacketOption
+	forCarryPackets()
+}
+
+// An AttachPairOption is an option of Loop.AttachPair.
+type AttachPairOption interface {
+	applier
+	forAttachPair()
+}
+
+// A StreamOption is an option of every call that makes a stream: Loop.Attach, SocketPair,
+// Pipe and Carry, which take no others, AttachPair, Connect, Redial and all that listen
+// for connections.
+type StreamOption interface {
+	AcceptOption
+	ConnectOption
+	AttachPairOption
+	forStream()
+}
+
+// A TCPOption is an option of both ends of TCP connections, those that a listener
+// accepts and those that are connected.
+type TCPOption interface {
+	ListenOption
+	ConnectOption
+}
+
+// A BindOption is an option of the calls that listen on an address, for connections or
+// for datagrams.
+type BindOption interface {
+	ListenOption
+	PacketOption
+}
+
+// A SocketOption is an option of the calls that open a socket: to listen, to connect and
+// for datagrams.
+type SocketOption interface {
+	TCPOption
+	PacketOption
+}
+
+// A CommonOption is an option of every call that makes a stream or an endpoint.
+type CommonOption interface {
+	StreamOption
+	CarryPacketsOption
+}
+
+// JoinOptions makes one option of several of the same kind O, one of the interfaces of
+// this package, which are applied in their order. It is for slices: a []TCPOption cannot
+// be passed for a []ConnectOption, but JoinOptions makes one TCPOption of it, which can
+// be passed to Connect. opts is copied.
+func JoinOptions[O applier](opts ...O) O {
+	opts = slices.Clone(opts)
+	return any(option(func(c *connConfig) {
+		for _, o := range opts {
+			o.apply(c)
+		}
+	})).(O)
+}
+
+// applier is what all kinds of options have in common.
+type applier interface{ apply(c *connConfig) }
+
+// option is the one implementation of all kinds. The result of an option's function
+// says of which kinds the option is.
+type option func(*connConfig)
+
+var _ CommonOption = option(nil)
+
+func (o option) apply(c *connConfig) { o(c) }
+
+func (option) forListen()       {}
+func (option) forListenFD()     {}
+func (option) forConnect()      {}
+func (option) forListenPacket() {}
+func (option) forCarryPackets() {}
+func (option) forAttachPair()   {}
+func (option) forStream()       {}
 
 type connConfig struct {
 	marks     bool
@@ -124,10 +231,10 @@ type connConfig struct {
 	err                  error
 }
 
-func configOf(opts []Option) *connConfig {
+func configOf[O applier](opts []O) *connConfig {
 	c := &connConfig{keepAlive: 15 * time.Second, backlog: 4096, raceDelay: 250 * time.Millisecond}
 	for _, o := range opts {
-		o(c)
+		o.apply(c)
 	}
 	if c.marks || c.tail > 0 {
 		c.bounds = c.boundsOver(defaultBounds())
@@ -233,8 +340,8 @@ func roundUp(d, unit time.Duration) int { return int((d-1)/unit) + 1 }
 
 // WithWriteMarks sets the marks of the write buffer from the start, in bytes:
 // see Transport.SetWriteMarks.
-func WithWriteMarks(high, low int) Option {
-	return func(c *connConfig) {
+func WithWriteMarks(high, low int) CommonOption {
+	return option(func(c *connConfig) {
 		if low < 0 || high < low || high > 1<<30 {
 			if c.err == nil {
 				c.err = ErrBadMarks
@@ -242,17 +349,17 @@ func WithWriteMarks(high, low int) Option {
 			return
 		}
 		c.marks, c.high, c.low = true, int32(high), int32(low)
-	}
+	})
 }
 
 // WithTailLimit bounds the bytes that a protocol may leave unused, from 1 to 1 GiB; the
 // default is 256 KiB. Beyond that the connection is lost with a *TailError.
-func WithTailLimit(bytes int) Option {
-	return func(c *connConfig) {
+func WithTailLimit(bytes int) StreamOption {
+	return option(func(c *connConfig) {
 		var n int
 		c.number("WithTailLimit", &n, bytes, 1, 1<<30)
 		c.tail = int32(n)
-	}
+	})
 }
 
 // WithSeparateEnds makes the two descriptors of AttachPair end separately, as those of a
@@ -262,22 +369,22 @@ func WithTailLimit(bytes int) Option {
 // stream, however late that comes. ConnectionLost then gets nil if nothing was dropped,
 // and otherwise the failure. Without this option the connection is lost, and it has no
 // effect on a single descriptor.
-func WithSeparateEnds() Option { return func(c *connConfig) { c.apart = true } }
+func WithSeparateEnds() AttachPairOption { return option(func(c *connConfig) { c.apart = true }) }
 
 // WithDelay turns Nagle's algorithm on (RFC 896), which weir turns off.
-func WithDelay() Option { return func(c *connConfig) { c.delay = true } }
+func WithDelay() TCPOption { return option(func(c *connConfig) { c.delay = true }) }
 
 // WithKeepAlive sets the idle time and interval of TCP keep-alive probes, up to 32767 s
 // (Linux takes no more) and in whole seconds, rounded up. The default is 15 s; 0 and
 // below turn the probes off.
-func WithKeepAlive(d time.Duration) Option {
-	return func(c *connConfig) {
+func WithKeepAlive(d time.Duration) TCPOption {
+	return option(func(c *connConfig) {
 		if d > maxKeepAlive {
 			c.bad("WithKeepAlive", d.String(), "at most "+maxKeepAlive.String()+", or 0 for no keep-alive")
 			return
 		}
 		c.keepAlive = max(d, 0)
-	}
+	})
 }
 
 // WithUserTimeout bounds how long sent bytes may stay without an acknowledgment before
@@ -287,87 +394,91 @@ func WithKeepAlive(d time.Duration) Option {
 //
 // Linux treats a peer whose window is shut as one that acknowledges nothing, even
 // though it answers: the time must be longer than any pause in the peer's reading.
-func WithUserTimeout(d time.Duration) Option {
-	return func(c *connConfig) {
+func WithUserTimeout(d time.Duration) TCPOption {
+	return option(func(c *connConfig) {
 		if d > maxUnacked {
 			c.bad("WithUserTimeout", d.String(), "from 0 to "+maxUnacked.String())
 			return
 		}
 		c.duration("WithUserTimeout", &c.unacked, d)
-	}
+	})
 }
 
 // WithSocketBuffers sets the system's buffers, in bytes, at most 1 GiB; 0 leaves one
 // alone. The system raises a value that is too small, and has an upper limit of its own
 // (net.core.wmem_max and rmem_max on Linux).
-func WithSocketBuffers(send, receive int) Option {
-	return func(c *connConfig) {
+func WithSocketBuffers(send, receive int) SocketOption {
+	return option(func(c *connConfig) {
 		c.number("WithSocketBuffers", &c.sndbuf, send, 0, maxBuffer)
 		c.number("WithSocketBuffers", &c.rcvbuf, receive, 0, maxBuffer)
-	}
+	})
 }
 
 // WithDSCP marks what a TCP connection sends with a code point of differentiated
 // services, 0 to 63 (RFC 2474). Like the other options of this kind, it makes Connect
 // or Listen fail if the backend or the system lacks it.
-func WithDSCP(codePoint uint8) Option {
-	return func(c *connConfig) {
+func WithDSCP(codePoint uint8) TCPOption {
+	return option(func(c *connConfig) {
 		var n int
 		c.number("WithDSCP", &n, int(codePoint), 0, 63)
 		c.class = 1<<8 | n<<2
-	}
+	})
 }
 
 // WithMark gives a TCP connection's packets a mark that routing rules and
 // firewalls see (SO_MARK; Linux, with CAP_NET_ADMIN).
-func WithMark(mark uint32) Option { return func(c *connConfig) { c.mark = int(mark) } }
+func WithMark(mark uint32) TCPOption { return option(func(c *connConfig) { c.mark = int(mark) }) }
 
-// WithDevice binds a TCP socket to a network device by its name
+// WithDevice binds a TCP or UDP socket to a network device by its name
 // (SO_BINDTODEVICE; Linux).
-func WithDevice(name string) Option { return func(c *connConfig) { c.device = name } }
+func WithDevice(name string) SocketOption { return option(func(c *connConfig) { c.device = name }) }
 
 // WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC 7413). For Listen, queue
 // bounds the connections that wait in this state, at most 65535; for Connect any number above 0
 // turns it on; 0 is off. With a cookie from an earlier connection, Connect then succeeds at once,
 // before the peer has answered: a failure to connect is reported to ConnectionLost, and the first
 // address of a name always wins the race.
-func WithFastOpen(queue int) Option {
-	return func(c *connConfig) { c.number("WithFastOpen", &c.fastOpen, queue, 0, maxQueue) }
+func WithFastOpen(queue int) TCPOption {
+	return option(func(c *connConfig) { c.number("WithFastOpen", &c.fastOpen, queue, 0, maxQueue) })
 }
 
 // WithMultipath asks for Multipath TCP (RFC 8684), and falls back to TCP if the system
 // or the peer does not support it.
-func WithMultipath() Option { return func(c *connConfig) { c.multipath = true } }
+func WithMultipath() TCPOption { return option(func(c *connConfig) { c.multipath = true }) }
 
 // WithLocalAddr binds a connect to a local address; port 0 lets the system
 // choose.
-func WithLocalAddr(a netip.AddrPort) Option { return func(c *connConfig) { c.local = a } }
+func WithLocalAddr(a netip.AddrPort) ConnectOption {
+	return option(func(c *connConfig) { c.local = a })
+}
 
-// WithReusePort lets several listeners share one port (SO_REUSEPORT).
-func WithReusePort() Option { return func(c *connConfig) { c.reusePort = true } }
+// WithReusePort lets several listeners, or datagram endpoints, share one port
+// (SO_REUSEPORT).
+func WithReusePort() BindOption { return option(func(c *connConfig) { c.reusePort = true }) }
 
 // WithBacklog sets how many connections may wait to be accepted, from 1 to 65535. The
 // default is 4096; the system may have a lower limit.
-func WithBacklog(n int) Option {
-	return func(c *connConfig) { c.number("WithBacklog", &c.backlog, n, 1, maxQueue) }
+func WithBacklog(n int) ListenOption {
+	return option(func(c *connConfig) { c.number("WithBacklog", &c.backlog, n, 1, maxQueue) })
 }
 
-// WithMode sets the permission bits of a UNIX listener's file, before anyone
-// can connect; 0 leaves them to the umask. Other bits are refused.
-func WithMode(m fs.FileMode) Option {
-	return func(c *connConfig) {
+// WithMode sets the permission bits of the file of a UNIX listener or datagram
+// endpoint, before anyone can connect or send; 0 leaves them to the umask. Other bits
+// are refused.
+func WithMode(m fs.FileMode) BindOption {
+	return option(func(c *connConfig) {
 		if m != m.Perm() {
 			c.bad("WithMode", m.String(), "permission bits, 0 to 0777")
 			return
 		}
 		c.mode = m
-	}
+	})
 }
 
 // WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as receivers
 // of one multicast group do. Without it the second endpoint is refused, so that no
 // other server can hijack the port.
-func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } }
+func WithReuseAddr() PacketOption { return option(func(c *connConfig) { c.reuseAddr = true }) }
 
 // WithDontFragment has no datagram cut up on its way. One that is longer than a link
 // takes is lost there, and a PacketFailer gets a *MTUError with the size that fits, if the
@@ -376,73 +487,73 @@ func WithReuseAddr() Option { return func(c *connConfig) { c.reuseAddr = true } 
 // that address. Without this option they are sent in fragments, and a datagram is lost
 // with any one of them. ListenPacket fails with errors.ErrUnsupported where there is no
 // such option (other systems than Linux).
-func WithDontFragment() Option { return func(c *connConfig) { c.noFragments = 1 } }
+func WithDontFragment() PacketOption { return option(func(c *connConfig) { c.noFragments = 1 }) }
 
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
-func WithBroadcast() Option { return func(c *connConfig) { c.broadcast = 1 } }
+func WithBroadcast() PacketOption { return option(func(c *connConfig) { c.broadcast = 1 }) }
 
 // WithGroups makes a datagram endpoint join multicast groups on a network device; for
 // "" the system chooses the device. Others may then listen on its address too
 // (SO_REUSEADDR), as groups are meant to be shared.
-func WithGroups(device string, groups ...netip.Addr) Option {
-	return func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true }
+func WithGroups(device string, groups ...netip.Addr) PacketOption {
+	return option(func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true })
 }
 
 // WithMulticastDevice has datagrams to groups leave by a network device, without
 // joining any group. The default is the last device on which a group was joined, or the
 // system's choice. A device that does not exist makes ListenPacket fail with ENODEV.
-func WithMulticastDevice(device string) Option {
-	return func(c *connConfig) { c.groupSender = device }
+func WithMulticastDevice(device string) PacketOption {
+	return option(func(c *connConfig) { c.groupSender = device })
 }
 
 // WithMulticastHops sets how many hops a datagram to a group may make, from 0 to 255: 1,
 // the default, keeps it on its network, 0 on this machine (IP_MULTICAST_TTL). ListenPacket
 // fails with errors.ErrUnsupported if the system lacks it.
-func WithMulticastHops(hops int) Option {
-	return func(c *connConfig) {
+func WithMulticastHops(hops int) PacketOption {
+	return option(func(c *connConfig) {
 		var n int
 		c.number("WithMulticastHops", &n, hops, 0, 255)
 		c.groupHops = n + 1
-	}
+	})
 }
 
 // WithMulticastLoop says whether members of a group on this machine, the endpoint
 // itself among them, get what the endpoint sends there (IP_MULTICAST_LOOP). By default
 // they do. ListenPacket fails with errors.ErrUnsupported if the system lacks it.
-func WithMulticastLoop(on bool) Option {
-	return func(c *connConfig) {
+func WithMulticastLoop(on bool) PacketOption {
+	return option(func(c *connConfig) {
 		c.groupLoop = 1
 		if on {
 			c.groupLoop = 2
 		}
-	}
+	})
 }
 
 // WithMaxDatagram bounds the datagrams that an endpoint takes, in bytes: longer ones
 // are truncated (TruncatedReceiver). The default, which is also the maximum, is 64 KiB,
 // which no datagram exceeds.
-func WithMaxDatagram(bytes int) Option {
-	return func(c *connConfig) { c.number("WithMaxDatagram", &c.maxDatagram, bytes, 1, 64<<10) }
+func WithMaxDatagram(bytes int) CarryPacketsOption {
+	return option(func(c *connConfig) { c.number("WithMaxDatagram", &c.maxDatagram, bytes, 1, 64<<10) })
 }
 
 // WithPacketTimes asks the system when it received each datagram: see PacketInfo.
-func WithPacketTimes() Option { return func(c *connConfig) { c.packetTimes = true } }
+func WithPacketTimes() PacketOption { return option(func(c *connConfig) { c.packetTimes = true }) }
 
 // WithTimeout bounds a whole connect; the default, 0, sets no bound.
-func WithTimeout(d time.Duration) Option {
-	return func(c *connConfig) { c.duration("WithTimeout", &c.total, d) }
+func WithTimeout(d time.Duration) ConnectOption {
+	return option(func(c *connConfig) { c.duration("WithTimeout", &c.total, d) })
 }
 
 // WithConnectTimeout bounds the connecting of each address; the default, 0, is
 // the system's.
-func WithConnectTimeout(d time.Duration) Option {
-	return func(c *connConfig) { c.duration("WithConnectTimeout", &c.connect, d) }
+func WithConnectTimeout(d time.Duration) ConnectOption {
+	return option(func(c *connConfig) { c.duration("WithConnectTimeout", &c.connect, d) })
 }
 
 // WithNameTimeout bounds finding addresses for a name; the default, 0, is the
 // resolver's.
-func WithNameTimeout(d time.Duration) Option {
-	return func(c *connConfig) { c.duration("WithNameTimeout", &c.name, d) }
+func WithNameTimeout(d time.Duration) ConnectOption {
+	return option(func(c *connConfig) { c.duration("WithNameTimeout", &c.name, d) })
 }
 
 // WithDescriptorWait sets how long a connect waits for a descriptor if the process or
@@ -450,27 +561,29 @@ func WithNameTimeout(d time.Duration) Option {
 // soon as it has closed something. With the default, 0, the connect fails at once with
 // EMFILE or ENFILE. A relay should wait, so as not to lose the client that it has
 // accepted.
-func WithDescriptorWait(d time.Duration) Option {
-	return func(c *connConfig) { c.duration("WithDescriptorWait", &c.descriptor, d) }
+func WithDescriptorWait(d time.Duration) ConnectOption {
+	return option(func(c *connConfig) { c.duration("WithDescriptorWait", &c.descriptor, d) })
 }
 
 // WithConnectResolver turns the name of one connect into addresses, instead of the
 // loop's resolver (WithResolver).
-func WithConnectResolver(r Resolver) Option { return func(c *connConfig) { c.resolver = r } }
+func WithConnectResolver(r Resolver) ConnectOption {
+	return option(func(c *connConfig) { c.resolver = r })
+}
 
 // WithSequential tries a name's addresses strictly one after another. The
 // default races them (RFC 8305).
-func WithSequential() Option { return func(c *connConfig) { c.sequential = true } }
+func WithSequential() ConnectOption { return option(func(c *connConfig) { c.sequential = true }) }
 
 // WithAddrFilter asks f about each address before a socket is opened for it,
 // once names are resolved. An error from f makes that address a failed attempt;
 // the others are tried. f runs on the loop's goroutine.
-func WithAddrFilter(f func(netip.AddrPort) error) Option {
-	return func(c *connConfig) { c.allowed = f }
+func WithAddrFilter(f func(netip.AddrPort) error) ConnectOption {
+	return option(func(c *connConfig) { c.allowed = f })
 }
 
 // WithRaceDelay sets how long an attempt has a head start; the default is RFC 8305's
 // 250 ms, and 0 gives none.
-func WithRaceDelay(d time.Duration) Option {
-	return func(c *connConfig) { c.duration("WithRaceDelay", &c.raceDelay, d) }
+func WithRaceDelay(d time.Duration) ConnectOption {
+	return option(func(c *connConfig) { c.duration("WithRaceDelay", &c.raceDelay, d) })
 }

@@ -81,9 +81,9 @@ type PacketFeed struct {
 }
 
 // CarryPackets makes an endpoint whose datagrams c moves, for p. It can be sent from at
-// once; p's EndpointMade comes with PacketFeed.Begin. Of the options only
-// WithWriteMarks and WithMaxDatagram have an effect. A value outside an option's range is an *OptionError.
-func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...Option) (*PacketFeed, error) {
+// once; p's EndpointMade comes with PacketFeed.Begin. A value outside
+// an option's range is an *OptionError.
+func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...CarryPacketsOption) (*PacketFeed, error) {
 	if err := l.check("CarryPackets"); err != nil {
 		return nil, err
 	}

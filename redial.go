@@ -105,7 +105,7 @@ type Redialer struct {
 // Redial connects as Connect does, from the next turn on. f makes the protocol of each
 // attempt: a fresh one, or the same one again. The name is looked up again for each
 // attempt, and the options apply to each.
-func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Protocol, opts ...Option) *Redialer {
+func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Protocol, opts ...ConnectOption) *Redialer {
 	return l.RedialFunc(func(p Protocol) func() {
 		c := l.Connect(netw, address, p, opts...)
 		return func() { c.Stop() }

@@ -35,7 +35,7 @@ type client struct {
 	lags      [2]familyLag // of A and of AAAA
 	random    draws
 	steps     func(Step)
-	packets   weir.Option // of each socket
+	packets   weir.PacketOption // of each socket
 }
 
 func newClient(l *weir.Loop, o *options) *client {

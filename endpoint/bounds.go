@@ -60,7 +60,7 @@ func bound(p *Part, name string, otherwise int) int {
 // that one part opens share the bounds. wait is how long a connection waits
 // when there is no descriptor for it; connections beyond connections= are
 // refused at once.
-func admission(p *Part, wait time.Duration) weir.Option {
+func admission(p *Part, wait time.Duration) weir.AcceptOption {
 	c := layer.LimitConfig{
 		Total:      bound(p, "connections", roomFor(files.Limit())),
 		PerAddress: bound(p, "per-address", 0),

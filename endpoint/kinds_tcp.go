@@ -134,8 +134,8 @@ func family(a netip.Addr) string {
 // their address yet.
 const fastOpenQueue = 256
 
-func tcpOptions(p *Part) []weir.Option {
-	var opts []weir.Option
+func tcpOptions(p *Part) []weir.TCPOption {
+	var opts []weir.TCPOption
 	if p.Has("keepalive") {
 		opts = append(opts, weir.WithKeepAlive(p.Duration("keepalive")))
 	}
@@ -164,7 +164,7 @@ func tcpOptions(p *Part) []weir.Option {
 }
 
 func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-	return dialTCP(env, p, hostPort(p.ArgText()), append(tcpOptions(p), weir.WithAddrFilter(env.notItself)), proto)
+	return dialTCP(env, p, hostPort(p.ArgText()), []weir.ConnectOption{weir.JoinOptions(tcpOptions(p)...), weir.WithAddrFilter(env.notItself)}, proto)
 }
 
 // connectMost is how long an address is tried if no option says otherwise:
@@ -172,7 +172,7 @@ func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 // meanwhile without a reset is not noticed until then.
 const connectMost = 30 * time.Second
 
-func dialTCP(env *Env, p *Part, target string, opts []weir.Option, proto weir.Protocol) func() {
+func dialTCP(env *Env, p *Part, target string, opts []weir.ConnectOption, proto weir.Protocol) func() {
 	switch {
 	case p.Has("timeout"):
 		opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
@@ -253,7 +253,7 @@ func loopback(arg string) bool {
 }
 
 func listenTCP(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
-	opts := append(tcpOptions(p), admission(p, placeWait))
+	opts := []weir.ListenOption{weir.JoinOptions(tcpOptions(p)...), admission(p, placeWait)}
 	if p.Has("backlog") {
 		opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 	}
@@ -275,7 +275,7 @@ const portTries = 32
 
 // listenLoopback listens on both loopback addresses, on the same port. On a
 // machine without one of them it listens on the other.
-func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.Option) ([]Listener, error) {
+func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.ListenOption) ([]Listener, error) {
 	_, port, _ := splitHostPort(p.ArgText())
 	var err error
 	for range portTries {
@@ -337,7 +337,7 @@ func unixKind() *Kind {
 			return d
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-			opts := []weir.Option{weir.WithDescriptorWait(descriptorWait)}
+			opts := []weir.ConnectOption{weir.WithDescriptorWait(descriptorWait)}
 			if p.Has("timeout") {
 				opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
 			}
@@ -385,7 +385,7 @@ func unixListenKind() *Kind {
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			path := env.Path(p.ArgText())
-			opts := []weir.Option{admission(p, 0)} // see placeWait
+			opts := []weir.ListenOption{admission(p, 0)} // see placeWait
 			if p.Has("mode") {
 				opts = append(opts, weir.WithMode(p.Mode("mode")))
 			}

@@ -20,7 +20,7 @@ type PacketSpec struct {
 	// Addresses.
 	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
 	// Options are those of the endpoint that is listened on.
-	Options []weir.Option
+	Options []weir.PacketOption
 }
 
 // FlowsMost is how many peers a relay of datagrams to e may have at once here: each takes

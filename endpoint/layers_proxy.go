@@ -341,7 +341,7 @@ func dialKind() *Kind {
 			}
 			d := &proxy.Dialer{
 				Access: env.Access, Resolver: env.Resolver, Network: "tcp" + p.Value("family"), Timeout: p.Duration("timeout"),
-				Options: append(tcpOptions(p), weir.WithDescriptorWait(descriptorWait)),
+				Options: []weir.ConnectOption{weir.JoinOptions(tcpOptions(p)...), weir.WithDescriptorWait(descriptorWait)},
 			}
 			if p.Has("bind") {
 				d.Options = append(d.Options, weir.WithLocalAddr(netip.AddrPortFrom(p.IP("bind"), 0)))

@@ -41,7 +41,7 @@ func (e *Endpoint) Associations(env *Env) (func(c proxy.AssociationConfig) *Pack
 	return func(c proxy.AssociationConfig) *PacketWay {
 		c.Client = opts
 		c.Connect = func(l *weir.Loop, p weir.Protocol) func() {
-			options := []weir.Option{weir.WithConnectTimeout(connectMost)}
+			options := []weir.ConnectOption{weir.WithConnectTimeout(connectMost)}
 			if env.Resolver != nil {
 				options = append(options, weir.WithConnectResolver(env.Resolver))
 			}

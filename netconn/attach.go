@@ -26,7 +26,7 @@ import (
 // The transport can end writing alone if conn has a CloseWrite method. An Abort
 // resets the connection if conn has a SetLinger or an Abort method. conn is
 // found with As[Foreigner].
-func Attach(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts ...weir.Option) (weir.Transport, error) {
+func Attach(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts ...weir.StreamOption) (weir.Transport, error) {
 	t, err := handOver(l, conn, f, opts)
 	if !errors.Is(err, errNotHanded) {
 		return t, err
@@ -55,7 +55,7 @@ const (
 // ln is closed. It returns ctx's reason or Accept's error. Closing ln is left to the
 // caller, except that the end of ctx closes it. No connection is accepted while one
 // waits for the loop.
-func Serve(ctx context.Context, l *weir.Loop, ln net.Listener, f weir.Factory, opts ...weir.Option) error {
+func Serve(ctx context.Context, l *weir.Loop, ln net.Listener, f weir.Factory, opts ...weir.StreamOption) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	retry := serveRetryMin

@@ -92,7 +92,7 @@ func (f foreign) streams(backend string) weirtest.Maker {
 	return func(t *testing.T) *weirtest.Streams {
 		s := weirtest.LoopStreams("tcp", weir.WithBackendName(backend))(t)
 		s.HalfClose, s.Reset, s.Opaque = f.halfClose, f.reset, true
-		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
+		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.StreamOption) {
 			t.Helper()
 			a, b := f.make(t)
 			if _, err := netconn.Attach(s.Server, a, server, opts...); err != nil && !errors.Is(err, weir.ErrClosed) {

@@ -54,7 +54,7 @@ func Call[T any](ctx context.Context, l *weir.Loop, f func() (T, error)) (T, err
 // Dial is Loop.Connect with a Conn for the connection, from any goroutine but the
 // loop's. If ctx ends first the connect is stopped. Errors are *net.OpError, wrapping a
 // *weir.ConnectError or ctx's error.
-func Dial(ctx context.Context, l *weir.Loop, network, address string, opts ...weir.Option) (net.Conn, error) {
+func Dial(ctx context.Context, l *weir.Loop, network, address string, opts ...weir.ConnectOption) (net.Conn, error) {
 	return (&Dialer{Loop: l, Options: opts}).DialContext(ctx, network, address)
 }
 
@@ -63,7 +63,7 @@ func Dial(ctx context.Context, l *weir.Loop, network, address string, opts ...we
 // used.
 type Dialer struct {
 	Loop    *weir.Loop
-	Options []weir.Option // for Loop.Connect
+	Options []weir.ConnectOption // for Loop.Connect
 	// Wrap, if set, puts layers between the socket and the Conn: top is the Conn's
 	// protocol, and the protocol that Wrap returns is connected. It runs on the loop's
 	// goroutine. If it panics or returns nil the dial fails.

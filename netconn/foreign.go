@@ -94,7 +94,7 @@ var (
 )
 
 // carry makes a transport of a connection that blocks.
-func carry(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.Option) (weir.Transport, error) {
+func carry(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.StreamOption) (weir.Transport, error) {
 	c := &foreign{conn: conn, loop: l}
 	c.changed.L = &c.mu
 	c.notice = l.NewNotifier(c.noticed)

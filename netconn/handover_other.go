@@ -9,6 +9,6 @@ import (
 )
 
 // handOver hands nothing over: on this platform a socket belongs to the runtime for good.
-func handOver(*weir.Loop, io.ReadWriteCloser, weir.Factory, []weir.Option) (weir.Transport, error) {
+func handOver(*weir.Loop, io.ReadWriteCloser, weir.Factory, []weir.StreamOption) (weir.Transport, error) {
 	return nil, errNotHanded
 }

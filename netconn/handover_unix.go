@@ -14,7 +14,7 @@ import (
 
 // handOver gives the loop a duplicate of a socket's descriptor and closes the original.
 // On an error conn is left as it was.
-func handOver(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.Option) (weir.Transport, error) {
+func handOver(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir.StreamOption) (weir.Transport, error) {
 	switch c := conn.(type) {
 	case *net.TCPConn:
 	case *net.UnixConn:

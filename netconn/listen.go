@@ -32,7 +32,7 @@ var _ net.Listener = (*Listener)(nil)
 
 // Listen is Loop.Listen with a net.Listener for the connections. It belongs to the
 // loop's goroutine, or to any goroutine while the loop does not run; see Call.
-func Listen(l *weir.Loop, network, address string, opts ...weir.Option) (*Listener, error) {
+func Listen(l *weir.Loop, network, address string, opts ...weir.ListenOption) (*Listener, error) {
 	return NewListener(l, func(f weir.Factory) (*weir.Listener, error) {
 		return l.Listen(network, address, f, opts...)
 	})

@@ -132,7 +132,7 @@ func (q *packets) clear() {
 
 // ListenPacket is Loop.ListenPacket with a net.PacketConn. It belongs to the
 // loop's goroutine, or to anyone while the loop does not run; see Call.
-func ListenPacket(l *weir.Loop, network, address string, opts ...weir.Option) (*PacketConn, error) {
+func ListenPacket(l *weir.Loop, network, address string, opts ...weir.PacketOption) (*PacketConn, error) {
 	c := &PacketConn{loop: l}
 	c.notice = l.NewNotifier((*packetSide)(c).noticed)
 	c.in.changed.L, c.out.changed.L = &c.in.mu, &c.out.mu

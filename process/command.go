@@ -88,7 +88,7 @@ type Stream struct {
 	kind    streamKind
 	size    Size
 	factory weir.Factory
-	opts    []weir.Option
+	opts    []weir.StreamOption
 }
 
 type streamKind uint8
@@ -104,19 +104,19 @@ const (
 // child that closes its input goes on with its output in the same way: see
 // weir.WithSeparateEnds.
 // f runs on the loop's goroutine before Start's future settles, as for all streams.
-func Pipes(f weir.Factory, opts ...weir.Option) *Stream {
+func Pipes(f weir.Factory, opts ...weir.StreamOption) *Stream {
 	return &Stream{kind: pipes, factory: f, opts: opts}
 }
 
 // Socket is a transport over a pair of UNIX sockets. In and Out are the same.
-func Socket(f weir.Factory, opts ...weir.Option) *Stream {
+func Socket(f weir.Factory, opts ...weir.StreamOption) *Stream {
 	return &Stream{kind: socket, factory: f, opts: opts}
 }
 
 // Terminal is a transport over a new pseudo-terminal, which controls the child's
 // session. In and Out are the same. Its end of stream comes when no process has the
 // terminal open. It has no WriteEOF. A zero size stays unset.
-func Terminal(size Size, f weir.Factory, opts ...weir.Option) *Stream {
+func Terminal(size Size, f weir.Factory, opts ...weir.StreamOption) *Stream {
 	return &Stream{kind: terminal, size: size, factory: f, opts: opts}
 }
 

@@ -194,8 +194,7 @@ func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Pr
 	for i := range ch.ends {
 		e := &ch.ends[i]
 		r, w := e.r, e.w
-		opts := append([]weir.Option{weir.WithSeparateEnds()}, e.stream.opts...)
-		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, opts...)
+		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, weir.WithSeparateEnds(), weir.JoinOptions(e.stream.opts...))
 		if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
 			h.closed = nil
 			ch.discard()

@@ -54,7 +54,7 @@ func children(t *testing.T) (all []string) {
 // TestPipes: bytes go in, and out, and the end of each direction is its own.
 func TestPipes(t *testing.T) {
 	onBackends(t, func(r *rig) {
-		for _, make := range []func(weir.Factory, ...weir.Option) *Stream{Pipes, Socket} {
+		for _, make := range []func(weir.Factory, ...weir.StreamOption) *Stream{Pipes, Socket} {
 			out := &sink{keep: true}
 			s := make(out.factory())
 			p := r.start(&Command{Path: "cat", Files: map[int]File{0: s.In(), 1: s.Out()}})

@@ -78,11 +78,11 @@ type PacketConfig struct {
 	Most int
 	// Options are of the endpoint that is listened on, UpOptions of those that
 	// send on.
-	Options, UpOptions []weir.Option
+	Options, UpOptions []weir.PacketOption
 	// Listen opens the endpoint that is listened on, UpListen those that send on for a
 	// flow, with layers on it for example; nil: Loop.ListenPacket does.
 	Listen   ListenPacketFunc
-	UpListen func(f *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error)
+	UpListen func(f *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error)
 
 	// Began, if set, is called with each new flow's peer and target, as Targets has
 	// it; Ended with each that is over; and Trouble with what the network or the
@@ -101,7 +101,7 @@ type PacketConfig struct {
 
 // ListenPacketFunc opens an endpoint as Loop.ListenPacket does. The endpoint's protocol
 // is p.
-type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error)
+type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error)
 
 // PacketCount counts what passed, by Side: what A's peers sent and what B, the
 // target, answered.
@@ -156,7 +156,7 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 		c.Resolver = l.Resolver()
 	}
 	// SO_BROADCAST only allows what is asked for by a target's address.
-	c.UpOptions = append([]weir.Option{weir.WithBroadcast()}, c.UpOptions...)
+	c.UpOptions = append([]weir.PacketOption{weir.WithBroadcast()}, c.UpOptions...)
 	if len(c.Targets) == 0 {
 		if !c.Target.IP.IsValid() || c.Target.IP.Port() == 0 {
 			return nil, &net.AddrError{Err: "not an address to send to", Addr: c.Target.String()}
@@ -167,7 +167,7 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 		c.Listen = l.ListenPacket
 	}
 	if c.UpListen == nil {
-		c.UpListen = func(_ *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+		c.UpListen = func(_ *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 			return l.ListenPacket(network, address, p, opts...)
 		}
 	}

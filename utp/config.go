@@ -91,7 +91,7 @@ type Config struct {
 	// test needs one of its own to be repeatable.
 	Random io.Reader
 	// Options are those of each connection's transport: WithWriteMarks, WithTailLimit.
-	Options []weir.Option
+	Options []weir.StreamOption
 	// Resolver turns the names of Connect into addresses; nil is the loop's.
 	Resolver weir.Resolver
 	// AddrFilter may refuse addresses to connect to, with its error; nil refuses none.

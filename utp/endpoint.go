@@ -92,7 +92,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 // Open makes an endpoint and its datagrams: network is "udp", "udp4" or "udp6", and
 // address as for Loop.ListenPacket, whose errors and options it has. Connections can be
 // made at once.
-func Open(l *weir.Loop, network, address string, cfg Config, opts ...weir.Option) (*Endpoint, error) {
+func Open(l *weir.Loop, network, address string, cfg Config, opts ...weir.PacketOption) (*Endpoint, error) {
 	e, err := NewEndpoint(cfg)
 	if err != nil {
 		return nil, err

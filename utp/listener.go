@@ -41,7 +41,7 @@ func (e *Endpoint) Listen(f weir.Factory) (*Listener, error) {
 
 // Listen opens an endpoint, as Open does, that takes connections until the listener is
 // closed.
-func Listen(l *weir.Loop, network, address string, f weir.Factory, cfg Config, opts ...weir.Option) (*Listener, error) {
+func Listen(l *weir.Loop, network, address string, f weir.Factory, cfg Config, opts ...weir.PacketOption) (*Listener, error) {
 	e, err := Open(l, network, address, cfg, opts...)
 	if err != nil {
 		return nil, err

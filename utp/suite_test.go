@@ -27,7 +27,7 @@ func chance(seed uint64) *rand.ChaCha8 {
 func loopStreams(backend string) weirtest.Maker {
 	return func(t *testing.T) *weirtest.Streams {
 		s := weirtest.LoopStreams("tcp", weir.WithBackendName(backend))(t)
-		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
+		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.StreamOption) {
 			t.Helper()
 			// Small windows are full soon, so that a case which fills them does not take a
 			// slow acknowledgement for the end of the room.
@@ -64,7 +64,7 @@ func simStreams(seed uint64, f weirtest.Faults) weirtest.Maker {
 			}
 			return true
 		}
-		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
+		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.StreamOption) {
 			t.Helper()
 			n++
 			cfg := utp.Config{Options: opts, Random: chance(seed*100 + n)}

@@ -18,7 +18,7 @@ func TestSourcesOfGroups(t *testing.T) {
 	la, lb := sim.Host("a", netip.MustParseAddr("10.0.0.1")).NewLoop(), sim.Host("b", addrB).NewLoop()
 	group := netip.MustParseAddr("232.7.7.7")
 	var got []string
-	listen := func(l *weir.Loop, at string, opts ...weir.Option) *weir.PacketEndpoint {
+	listen := func(l *weir.Loop, at string, opts ...weir.PacketOption) *weir.PacketEndpoint {
 		e, err := l.ListenPacket("udp4", at, weir.PacketFunc(func(_ *weir.PacketEndpoint, p []byte, _ weir.PacketAddr) {
 			got = append(got, string(p))
 		}).Protocol(), opts...)
@@ -28,7 +28,9 @@ func TestSourcesOfGroups(t *testing.T) {
 		return e
 	}
 	member := listen(la, "0.0.0.0:7000")
-	own := func(l *weir.Loop, opts ...weir.Option) *weir.PacketEndpoint { return listen(l, "0.0.0.0:0", opts...) }
+	own := func(l *weir.Loop, opts ...weir.PacketOption) *weir.PacketEndpoint {
+		return listen(l, "0.0.0.0:0", opts...)
+	}
 	ea, eb := own(la), own(lb)
 	to := weir.PacketAddr{IP: netip.AddrPortFrom(group, 7000)}
 	say := func(s string, e *weir.PacketEndpoint) {

@@ -374,14 +374,14 @@ func SimStreams(seed uint64, opts ...SimOption) Maker {
 				}
 				return err == nil
 			},
-			Connect: func(f weir.Factory, p weir.Protocol, opts ...weir.Option) {
+			Connect: func(f weir.Factory, p weir.Protocol, opts ...weir.StreamOption) {
 				t.Helper()
 				port++
 				address := server.Addr(port)
-				if _, err := server.Loop().Listen("tcp", address, f, opts...); err != nil {
+				if _, err := server.Loop().Listen("tcp", address, f, weir.JoinOptions(opts...)); err != nil {
 					t.Fatal(err)
 				}
-				client.Loop().Connect("tcp", address, p, opts...)
+				client.Loop().Connect("tcp", address, p, weir.JoinOptions(opts...))
 			},
 		}
 	}

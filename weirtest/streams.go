@@ -21,7 +21,7 @@ type Streams struct {
 	// Connect begins a connection between client and a protocol that server
 	// makes. opts, of weir.Listen and weir.Connect, hold for both ends. The two
 	// need not be connected when it returns: Until does that.
-	Connect func(server weir.Factory, client weir.Protocol, opts ...weir.Option)
+	Connect func(server weir.Factory, client weir.Protocol, opts ...weir.StreamOption)
 	// Until turns the loops until done returns true, and reports whether that
 	// happened within a bound of its own: some seconds of real time, or hours of
 	// simulated time.
@@ -100,14 +100,14 @@ func (c *streamCase) end(name string) *end {
 func (c *streamCase) pair() (server, client *end) { return c.end("server"), c.end("client") }
 
 // connect connects two ends and waits until both are.
-func (c *streamCase) connect(server, client *end, opts ...weir.Option) {
+func (c *streamCase) connect(server, client *end, opts ...weir.StreamOption) {
 	c.Helper()
 	c.begin(server, client, opts...)
 	c.until("both ends connected", func() bool { return server.made > 0 && client.made > 0 })
 }
 
 // begin is connect without the waiting.
-func (c *streamCase) begin(server, client *end, opts ...weir.Option) {
+func (c *streamCase) begin(server, client *end, opts ...weir.StreamOption) {
 	c.Helper()
 	server.begun, client.begun = true, true
 	c.s.Connect(func(weir.Transport) weir.Protocol { return server.protocol() }, client.protocol(), opts...)
@@ -255,7 +255,7 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 		}
 		n := 0
 		dir := ""
-		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.Option) {
+		s.Connect = func(server weir.Factory, client weir.Protocol, opts ...weir.StreamOption) {
 			t.Helper()
 			if network == "pair" {
 				if _, _, err := l.SocketPair(server, func(weir.Transport) weir.Protocol { return client }, opts...); err != nil && !errors.Is(err, weir.ErrClosed) {
@@ -271,11 +271,11 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 				n++
 				address = fmt.Sprintf("%s/%d", dir, n)
 			}
-			ln, err := l.Listen(network, address, server, opts...)
+			ln, err := l.Listen(network, address, server, weir.JoinOptions(opts...))
 			if err != nil {
 				t.Fatal(err)
 			}
-			l.Connect(network, ln.Addr().String(), client, opts...)
+			l.Connect(network, ln.Addr().String(), client, weir.JoinOptions(opts...))
 		}
 		return s
 	}
@@ -320,7 +320,7 @@ func Layered(maker Maker, server func(weir.Factory) weir.Factory, client func(we
 		s := maker(t)
 		connect := s.Connect
 		s.Opaque = true
-		s.Connect = func(f weir.Factory, p weir.Protocol, opts ...weir.Option) {
+		s.Connect = func(f weir.Factory, p weir.Protocol, opts ...weir.StreamOption) {
 			connect(server(f), client(p), opts...)
 		}
 		return s

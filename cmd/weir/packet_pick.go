@@ -70,7 +70,7 @@ func (p *packetPicker) config() (relay.PacketConfig, error) {
 		for _, e := range p.to {
 			layered = append(layered, p.app.layered(e))
 		}
-		c.UpListen = func(f *relay.PacketFlow, network, at string, proto weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+		c.UpListen = func(f *relay.PacketFlow, network, at string, proto weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 			return layered[f.Target()](network, at, proto, opts...)
 		}
 		return c, nil

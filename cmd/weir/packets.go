@@ -148,7 +148,7 @@ func (a *packetApp) ends() []*endpoint.Endpoint {
 // layered opens an endpoint with the layers of e, which are made already.
 func (a *packetApp) layered(e *endpoint.Endpoint) relay.ListenPacketFunc {
 	open := e.Kind().Packets(e.Base).Open
-	return func(network, at string, p weir.PacketProtocol, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+	return func(network, at string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 		layers, err := e.MakePacketLayers(nil)
 		if err != nil {
 			return nil, err

@@ -18,7 +18,7 @@ type Ends interface {
 // Listen is Loop.ListenPacket with layers on the endpoint, the first nearest the wire,
 // which are in force before the first datagram. It returns the endpoint on top, whose
 // protocol is p. The options are the socket's.
-func Listen(l *weir.Loop, network, address string, p weir.PacketProtocol, layers []Layer, opts ...weir.Option) (*weir.PacketEndpoint, error) {
+func Listen(l *weir.Loop, network, address string, p weir.PacketProtocol, layers []Layer, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 	return Stack(l, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
 		return l.ListenPacket(network, address, lowest, opts...)
 	}, p, layers)

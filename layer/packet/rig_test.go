@@ -73,7 +73,7 @@ func everywhere(t *testing.T, f func(t *testing.T, l *weir.Loop)) {
 	t.Run("sim", func(t *testing.T) { f(t, weirtest.NewSim(t, 1).Host("a").NewLoop(quiet)) })
 }
 
-func listen(t *testing.T, l *weir.Loop, at string, p weir.PacketProtocol, layers []packet.Layer, opts ...weir.Option) *weir.PacketEndpoint {
+func listen(t *testing.T, l *weir.Loop, at string, p weir.PacketProtocol, layers []packet.Layer, opts ...weir.PacketOption) *weir.PacketEndpoint {
 	t.Helper()
 	e, err := packet.Listen(l, "udp4", at, p, layers, opts...)
 	if err != nil {

@@ -57,7 +57,7 @@ func (r *Access) CheckAddrPort(a netip.AddrPort) error {
 // Filter returns the option that holds a connect on l to the rules:
 // weir.WithAddrFilter with CheckAddrPort, in which l's listeners take the place
 // of a nil Own. A nil r means the zero Access.
-func (r *Access) Filter(l *weir.Loop) weir.Option {
+func (r *Access) Filter(l *weir.Loop) weir.ConnectOption {
 	var rules Access
 	if r != nil {
 		rules = *r

@@ -22,7 +22,7 @@ type AssociationConfig struct {
 	// Client are options such as WithCredentials and WithTimeout.
 	Client []ClientOption
 	// Options are for the endpoint that sends to the proxy.
-	Options []weir.Option
+	Options []weir.PacketOption
 
 	// Received hears what came through the proxy; data is lent for the call. from is
 	// not valid where the proxy says a name.

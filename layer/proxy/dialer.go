@@ -42,7 +42,7 @@ type Dialer struct {
 	Resolver weir.Resolver
 	// Options are used for the connects, for example weir.WithLocalAddr. Access
 	// replaces any address filter among them.
-	Options []weir.Option
+	Options []weir.ConnectOption
 	// Bind is the address that BIND is served on, one that the clients' peers
 	// can reach: a port on it is opened for each request. With the zero value
 	// BIND is refused with ErrCommand. The server layer has to let BIND
@@ -110,7 +110,7 @@ func (d *Dialer) Join(t weir.Transport) weir.Protocol {
 // Connect connects p to a "host:port" within the rules, which apply to its
 // addresses once the name is resolved.
 func (d *Dialer) Connect(l *weir.Loop, dest string, p weir.Protocol) *weir.Connector {
-	opts := append([]weir.Option{}, d.Options...)
+	opts := append([]weir.ConnectOption{}, d.Options...)
 	if limit := d.limit(defaultDialTimeout); limit > 0 {
 		opts = append(opts, weir.WithTimeout(limit))
 	}

@@ -43,13 +43,13 @@ func Factory(sc *task.Scope, serve func(t *task.Task, c *Stream) error) weir.Fac
 // Dial connects, as weir.Loop.Connect does, and waits for the connection. A
 // failure is a *weir.ConnectError. If the wait is cut short the connect is
 // stopped.
-func Dial(t *task.Task, l *weir.Loop, network, address string, opts ...weir.Option) (*Stream, error) {
+func Dial(t *task.Task, l *weir.Loop, network, address string, opts ...weir.ConnectOption) (*Stream, error) {
 	return DialThrough(t, l, network, address, func(p weir.Protocol) weir.Protocol { return p }, opts...)
 }
 
 // DialThrough is Dial through layers: the protocol that below makes of the Stream is
 // connected. It must pass ConnectFailed on.
-func DialThrough(t *task.Task, l *weir.Loop, network, address string, below func(weir.Protocol) weir.Protocol, opts ...weir.Option) (*Stream, error) {
+func DialThrough(t *task.Task, l *weir.Loop, network, address string, below func(weir.Protocol) weir.Protocol, opts ...weir.ConnectOption) (*Stream, error) {
 	if t.Scope().Canceled() {
 		return nil, t.Yield()
 	}

@@ -52,7 +52,7 @@ func (e *PacketError) Unwrap() error { return e.Err }
 
 // ListenPacket opens an endpoint, as weir.Loop.ListenPacket does. Datagrams that no one
 // reads are kept, up to 64 KiB, and then reading is paused.
-func ListenPacket(l *weir.Loop, network, address string, opts ...weir.Option) (*Packets, error) {
+func ListenPacket(l *weir.Loop, network, address string, opts ...weir.PacketOption) (*Packets, error) {
 	c := &Packets{}
 	e, err := l.ListenPacket(network, address, (*packetProtocol)(c), opts...)
 	if err != nil {

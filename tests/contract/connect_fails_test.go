@@ -204,10 +204,10 @@ func TestConnectPanics(t *testing.T) {
 	filter := weir.WithAddrFilter(func(netip.AddrPort) error { panic("on purpose") })
 	for name, c := range map[string]struct {
 		address string
-		opts    []weir.Option
+		opts    []weir.ConnectOption
 	}{
 		"resolver": {"name.example:1", nil},
-		"filter":   {"127.0.0.1:1", []weir.Option{filter}},
+		"filter":   {"127.0.0.1:1", []weir.ConnectOption{filter}},
 	} {
 		l, err := weir.NewLoop(weir.WithResolver(panics{}))
 		if err != nil {

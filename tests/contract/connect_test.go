@@ -146,7 +146,7 @@ func TestConnecting(t *testing.T) {
 			d.w.Partition(d.client, d.w.Host("silent"))
 			d.names.addrs["refused"] = []netip.Addr{closed, good}
 			d.names.addrs["slow"] = []netip.Addr{silent, good}
-			var opts []weir.Option
+			var opts []weir.ConnectOption
 			if sequential {
 				opts = append(opts, weir.WithSequential(), weir.WithConnectTimeout(3*time.Second))
 			}

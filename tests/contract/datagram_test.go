@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -69,7 +71,7 @@ func (p *cutPackets) PacketTruncated(b []byte, _ weir.PacketAddr) {
 }
 
 // endpoint opens an endpoint on a loopback address.
-func endpoint(t *testing.T, l *weir.Loop, network string, p weir.PacketProtocol, opts ...weir.Option) *weir.PacketEndpoint {
+func endpoint(t *testing.T, l *weir.Loop, network string, p weir.PacketProtocol, opts ...weir.PacketOption) *weir.PacketEndpoint {
 	t.Helper()
 	address := "127.0.0.1:0"
 	switch network {
@@ -86,6 +88,24 @@ func endpoint(t *testing.T, l *weir.Loop, network string, p weir.PacketProtocol,
 		t.Fatal(err)
 	}
 	return e
+}
+
+// TestPacketMode: the file of an endpoint has the mode that WithMode asks for, whatever
+// the umask is.
+func TestPacketMode(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		for _, mode := range []fs.FileMode{0o600, 0o666} {
+			e := endpoint(t, l, "unixgram", &packets{}, weir.WithMode(mode))
+			st, err := os.Stat(e.Local().Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.Mode().Perm() != mode {
+				t.Errorf("mode %v, want %v", st.Mode().Perm(), mode)
+			}
+			e.Abort()
+		}
+	})
 }
 
 // TestEmptyDatagramsAreBounded: waiting datagrams are counted too, since empty

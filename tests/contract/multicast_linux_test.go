@@ -31,14 +31,14 @@ func TestMulticast(t *testing.T) {
 	}, func(t *testing.T, l *weir.Loop, _ *names) {
 		for _, c := range multicasts {
 			group := netip.MustParseAddr(c.group)
-			open := func(at string, p weir.PacketProtocol, opts ...weir.Option) *weir.PacketEndpoint {
+			open := func(at string, p weir.PacketProtocol, opts ...weir.PacketOption) *weir.PacketEndpoint {
 				e, err := l.ListenPacket(c.network, at, p, opts...)
 				if err != nil {
 					t.Fatalf("%s: %v", c.network, err)
 				}
 				return e
 			}
-			from := func(host string, opts ...weir.Option) *weir.PacketEndpoint {
+			from := func(host string, opts ...weir.PacketOption) *weir.PacketEndpoint {
 				return open(netip.AddrPortFrom(netip.MustParseAddr(host), 0).String(), &packets{}, opts...)
 			}
 			heard := &packets{}

@@ -19,6 +19,23 @@ func quietly(weir.Transport) weir.Protocol {
 	return weir.DataFunc(func(p []byte) (int, error) { return len(p), nil })
 }
 
+// kinds is one option as each call takes it; nil where the call does not.
+type kinds struct {
+	listen  weir.ListenOption
+	connect weir.ConnectOption
+	packet  weir.PacketOption
+	stream  weir.StreamOption
+	carried weir.CarryPacketsOption
+}
+
+func listening(o weir.ListenOption) kinds     { return kinds{listen: o} }
+func connecting(o weir.ConnectOption) kinds   { return kinds{connect: o} }
+func carried(o weir.CarryPacketsOption) kinds { return kinds{packet: o, carried: o} }
+func tcp(o weir.TCPOption) kinds              { return kinds{listen: o, connect: o} }
+func bound(o weir.BindOption) kinds           { return kinds{listen: o, packet: o} }
+func socket(o weir.SocketOption) kinds        { return kinds{listen: o, connect: o, packet: o} }
+func stream(o weir.StreamOption) kinds        { return kinds{listen: o, connect: o, stream: o} }
+
 // TestOptionRanges: a number outside an option's range is refused with the
 // option's name and its range, by every call that takes it; none is changed
 // silently.
@@ -28,31 +45,31 @@ func TestOptionRanges(t *testing.T) {
 	most := math.MaxInt
 	for _, c := range []struct {
 		name string
-		opt  weir.Option
+		opt  kinds
 		want string // "" if the value is good
 	}{
-		{"WithKeepAlive", weir.WithKeepAlive(32768 * time.Second), "at most 9h6m7s"},
-		{"WithKeepAlive", weir.WithKeepAlive(math.MaxInt64), "at most 9h6m7s"},
-		{"WithKeepAlive", weir.WithKeepAlive(32767 * time.Second), ""},
-		{"WithKeepAlive", weir.WithKeepAlive(1), ""},
-		{"WithKeepAlive", weir.WithKeepAlive(-1), ""},
-		{"WithUserTimeout", weir.WithUserTimeout(-1), "0 or above"},
-		{"WithUserTimeout", weir.WithUserTimeout(math.MaxInt64), "from 0 to"},
-		{"WithSocketBuffers", weir.WithSocketBuffers(-1, 0), "from 0 to 1073741824"},
-		{"WithSocketBuffers", weir.WithSocketBuffers(0, most), "from 0 to 1073741824"},
-		{"WithBacklog", weir.WithBacklog(0), "from 1 to 65535"},
-		{"WithBacklog", weir.WithBacklog(65536), "from 1 to 65535"},
-		{"WithFastOpen", weir.WithFastOpen(-1), "from 0 to 65535"},
-		{"WithTailLimit", weir.WithTailLimit(0), "from 1 to 1073741824"},
-		{"WithTailLimit", weir.WithTailLimit(most), "from 1 to 1073741824"},
-		{"WithMaxDatagram", weir.WithMaxDatagram(0), "from 1 to 65536"},
-		{"WithMaxDatagram", weir.WithMaxDatagram(65537), "from 1 to 65536"},
-		{"WithDSCP", weir.WithDSCP(64), "from 0 to 63"},
-		{"WithMode", weir.WithMode(fs.ModeSetuid | 0o600), "permission bits"},
-		{"WithTimeout", weir.WithTimeout(-1), "0 or above"},
-		{"WithConnectTimeout", weir.WithConnectTimeout(-1), "0 or above"},
-		{"WithNameTimeout", weir.WithNameTimeout(-1), "0 or above"},
-		{"WithRaceDelay", weir.WithRaceDelay(-1), "0 or above"},
+		{"WithKeepAlive", tcp(weir.WithKeepAlive(32768 * time.Second)), "at most 9h6m7s"},
+		{"WithKeepAlive", tcp(weir.WithKeepAlive(math.MaxInt64)), "at most 9h6m7s"},
+		{"WithKeepAlive", tcp(weir.WithKeepAlive(32767 * time.Second)), ""},
+		{"WithKeepAlive", tcp(weir.WithKeepAlive(1)), ""},
+		{"WithKeepAlive", tcp(weir.WithKeepAlive(-1)), ""},
+		{"WithUserTimeout", tcp(weir.WithUserTimeout(-1)), "0 or above"},
+		{"WithUserTimeout", tcp(weir.WithUserTimeout(math.MaxInt64)), "from 0 to"},
+		{"WithSocketBuffers", socket(weir.WithSocketBuffers(-1, 0)), "from 0 to 1073741824"},
+		{"WithSocketBuffers", socket(weir.WithSocketBuffers(0, most)), "from 0 to 1073741824"},
+		{"WithBacklog", listening(weir.WithBacklog(0)), "from 1 to 65535"},
+		{"WithBacklog", listening(weir.WithBacklog(65536)), "from 1 to 65535"},
+		{"WithFastOpen", tcp(weir.WithFastOpen(-1)), "from 0 to 65535"},
+		{"WithTailLimit", stream(weir.WithTailLimit(0)), "from 1 to 1073741824"},
+		{"WithTailLimit", stream(weir.WithTailLimit(most)), "from 1 to 1073741824"},
+		{"WithMaxDatagram", carried(weir.WithMaxDatagram(0)), "from 1 to 65536"},
+		{"WithMaxDatagram", carried(weir.WithMaxDatagram(65537)), "from 1 to 65536"},
+		{"WithDSCP", tcp(weir.WithDSCP(64)), "from 0 to 63"},
+		{"WithMode", bound(weir.WithMode(fs.ModeSetuid | 0o600)), "permission bits"},
+		{"WithTimeout", connecting(weir.WithTimeout(-1)), "0 or above"},
+		{"WithConnectTimeout", connecting(weir.WithConnectTimeout(-1)), "0 or above"},
+		{"WithNameTimeout", connecting(weir.WithNameTimeout(-1)), "0 or above"},
+		{"WithRaceDelay", connecting(weir.WithRaceDelay(-1)), "0 or above"},
 	} {
 		check := func(call string, err error) {
 			t.Helper()
@@ -65,28 +82,67 @@ func TestOptionRanges(t *testing.T) {
 				t.Errorf("%s: %s: %v, want its range %q", call, c.name, err, c.want)
 			}
 		}
-		ln, err := l.Listen("tcp", "127.0.0.1:0", quietly, c.opt)
-		if check("Listen", err); err == nil {
-			_ = ln.Close()
+		if c.opt.listen != nil {
+			ln, err := l.Listen("tcp", "127.0.0.1:0", quietly, c.opt.listen)
+			if check("Listen", err); err == nil {
+				_ = ln.Close()
+			}
 		}
-		e, err := l.ListenPacket("udp", "127.0.0.1:0", weir.PacketFunc(func(*weir.PacketEndpoint, []byte, weir.PacketAddr) {}).Protocol(), c.opt)
-		if check("ListenPacket", err); err == nil {
-			e.Abort()
+		if c.opt.packet != nil {
+			e, err := l.ListenPacket("udp", "127.0.0.1:0", weir.PacketFunc(func(*weir.PacketEndpoint, []byte, weir.PacketAddr) {}).Protocol(), c.opt.packet)
+			if check("ListenPacket", err); err == nil {
+				e.Abort()
+			}
 		}
-		if c.want != "" { // before the descriptor and the carrier are examined
-			_, err = l.ListenFD(-1, quietly, c.opt)
+		if c.opt.stream != nil && c.want != "" { // before the descriptor and the carrier are examined
+			_, err := l.ListenFD(-1, quietly, c.opt.stream)
 			check("ListenFD", err)
-			_, err = l.Carry(&scriptCarrier{}, c.opt)
+			_, err = l.Attach(-1, "none", quietly, c.opt.stream)
+			check("Attach", err)
+			_, err = l.AttachPair(-1, -1, "none", quietly, c.opt.stream)
+			check("AttachPair", err)
+			_, err = l.Carry(&scriptCarrier{}, c.opt.stream)
 			check("Carry", err)
 		}
-		p := &dialed{}
-		l.Connect("tcp", "127.0.0.1:1", p, c.opt)
-		turns(t, l, "the connect has ended", func() bool { return p.ended > 0 })
-		check("Connect", p.err)
+		if c.opt.carried != nil && c.want != "" {
+			_, err := l.CarryPackets(nil, nil, c.opt.carried)
+			check("CarryPackets", err)
+		}
+		if c.opt.connect != nil {
+			p := &dialed{}
+			l.Connect("tcp", "127.0.0.1:1", p, c.opt.connect)
+			turns(t, l, "the connect has ended", func() bool { return p.ended > 0 })
+			check("Connect", p.err)
+		}
 	}
 	if _, err := weir.NewLoop(weir.WithDebug(-1)); err == nil || !strings.Contains(err.Error(), "WithDebug") {
 		t.Errorf("WithDebug(-1): %v", err)
 	}
+}
+
+// TestJoinOptions: a joined option does what its parts do, in every call that takes it, and
+// keeps no slice of the caller's.
+func TestJoinOptions(t *testing.T) {
+	l := newLoop(t)
+	defer l.Close()
+	opts := []weir.TCPOption{weir.WithDelay(), weir.WithKeepAlive(math.MaxInt64)}
+	joined := weir.JoinOptions(opts...)
+	opts[1] = weir.WithDelay()
+	var bad *weir.OptionError
+	if _, err := l.Listen("tcp", "127.0.0.1:0", quietly, joined); !errors.As(err, &bad) {
+		t.Errorf("Listen: %v", err)
+	}
+	p := &dialed{}
+	l.Connect("tcp", "127.0.0.1:1", p, weir.WithSequential(), joined)
+	turns(t, l, "the connect has ended", func() bool { return p.ended > 0 })
+	if bad = nil; !errors.As(p.err, &bad) {
+		t.Errorf("Connect: %v", p.err)
+	}
+	ln, err := l.Listen("tcp", "127.0.0.1:0", quietly, weir.JoinOptions[weir.StreamOption](), weir.JoinOptions(opts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
 }
 
 // TestVanishedPeer: a peer that vanishes while bytes are on their way to it is
@@ -97,12 +153,12 @@ func TestVanishedPeer(t *testing.T) {
 		name        string
 		send        int
 		cut         bool
-		opts        []weir.Option
+		opts        []weir.ConnectOption
 		least, most time.Duration
 	}{
 		{"idle", 0, true, nil, 20 * time.Second, 22 * time.Second},
 		{"bytes on their way", 10, true, nil, 20 * time.Second, 30 * time.Second},
-		{"its own time", 10, true, []weir.Option{weir.WithUserTimeout(7 * time.Second)}, 7 * time.Second, 15 * time.Second},
+		{"its own time", 10, true, []weir.ConnectOption{weir.WithUserTimeout(7 * time.Second)}, 7 * time.Second, 15 * time.Second},
 		{"a shut window", 4 << 20, false, nil, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

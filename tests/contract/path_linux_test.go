@@ -22,7 +22,7 @@ func (a *shouter) ConnectFailed(err *weir.ConnectError) { a.failed = err }
 // over several paths carry bytes both ways; a backend that lacks one of the
 // first three says so instead of leaving it out.
 func TestPathOptions(t *testing.T) {
-	options := map[string]weir.Option{
+	options := map[string]weir.TCPOption{
 		"dscp": weir.WithDSCP(46), "device": weir.WithDevice("lo"), "fast open": weir.WithFastOpen(16), "multipath": weir.WithMultipath(),
 	}
 	for _, name := range weir.Backends() {

@@ -46,12 +46,12 @@ func TestRelayToMany(t *testing.T) {
 		group, group6 := netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff05::1:3")
 		for _, c := range []struct {
 			network, at string // where the members are
-			opts        []weir.Option
+			opts        []weir.PacketOption
 			target      string // with %d for their port
 			members     int
 		}{
-			{"udp4", "0.0.0.0", []weir.Option{weir.WithGroups("d0", group)}, "239.1.2.3:%d", 2},
-			{"udp6", "[::]", []weir.Option{weir.WithGroups("d0", group6)}, "[ff05::1:3]:%d", 2},
+			{"udp4", "0.0.0.0", []weir.PacketOption{weir.WithGroups("d0", group)}, "239.1.2.3:%d", 2},
+			{"udp6", "[::]", []weir.PacketOption{weir.WithGroups("d0", group6)}, "[ff05::1:3]:%d", 2},
 			{"udp4", "0.0.0.0", nil, "255.255.255.255:%d", 1},
 			{"udp4", "0.0.0.0", nil, "10.9.0.255:%d", 1},
 			{"udp4", "0.0.0.0", nil, "10.9.1.255:%d", 1},
@@ -116,7 +116,7 @@ func TestRelayOfGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, err := relay.NewPackets(l, "udp4", "239.1.2.3:5000", relay.PacketConfig{
-			Target: te.Local(), Options: []weir.Option{weir.WithGroups("d1", group)},
+			Target: te.Local(), Options: []weir.PacketOption{weir.WithGroups("d1", group)},
 			Trouble: func(err error, to weir.PacketAddr) { t.Error(err, to) },
 		})
 		if err != nil {

@@ -175,7 +175,7 @@ func TestAllRefused(t *testing.T) {
 		for a := range want {
 			n.addrs["all"] = append(n.addrs["all"], netip.MustParseAddr(a))
 		}
-		for _, opts := range [][]weir.Option{nil, {weir.WithSequential()}} {
+		for _, opts := range [][]weir.ConnectOption{nil, {weir.WithSequential()}} {
 			p := &dialed{}
 			start := l.Now()
 			l.Connect("tcp", "all:9", p, opts...)

@@ -123,7 +123,7 @@ func say(text string) func(*traced) {
 var scenarios = []struct {
 	name           string
 	server, client traced
-	opts           []weir.Option
+	opts           []weir.StreamOption
 	want           string
 }{
 	{
@@ -228,7 +228,7 @@ server lost: used out of range`,
 		name:   "a tail too long",
 		server: traced{got: func(*traced, []byte) (int, error) { return 0, nil }},
 		client: traced{made: say(strings.Repeat("x", 2000))},
-		opts:   []weir.Option{weir.WithTailLimit(1000)},
+		opts:   []weir.StreamOption{weir.WithTailLimit(1000)},
 		want: `
 client made
 client lost: reset
@@ -272,7 +272,7 @@ server lost: nil`,
 }
 
 // play runs a scenario and returns the trace of each end, the client's first.
-func play(t *testing.T, s *weirtest.Streams, server, client traced, opts []weir.Option) string {
+func play(t *testing.T, s *weirtest.Streams, server, client traced, opts []weir.StreamOption) string {
 	t.Helper()
 	var st, ct strings.Builder
 	server.name, server.trace = "server", &st

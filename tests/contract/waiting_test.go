@@ -272,7 +272,7 @@ func TestWaitReal(t *testing.T) {
 }
 
 // forward relays connections to a port of h to addr.
-func forward(t *testing.T, l *weir.Loop, netw, at, addr string, opts ...weir.Option) *weir.Listener {
+func forward(t *testing.T, l *weir.Loop, netw, at, addr string, opts ...weir.ConnectOption) *weir.Listener {
 	t.Helper()
 	ln, err := l.Listen(netw, at, func(weir.Transport) weir.Protocol {
 		var up *weir.Connector

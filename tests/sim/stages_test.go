@@ -412,7 +412,7 @@ func runStages(tb testing.TB, seed uint64, own [2]*tls.Config, trust *tls.Config
 	secure := layer.TLS(s.trust)
 	connect := func(i int) {
 		c := &stageClient{s: s, i: i}
-		opts := []weir.Option{weir.WithNameTimeout(time.Duration(1+s.r.IntN(20)) * time.Second), weir.WithConnectTimeout(time.Duration(1+s.r.IntN(20)) * time.Second)}
+		opts := []weir.ConnectOption{weir.WithNameTimeout(time.Duration(1+s.r.IntN(20)) * time.Second), weir.WithConnectTimeout(time.Duration(1+s.r.IntN(20)) * time.Second)}
 		if s.r.IntN(4) == 0 {
 			opts = append(opts, weir.WithSequential())
 		}

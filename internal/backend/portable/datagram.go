@@ -93,6 +93,11 @@ func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
 		p.tells = infos&spec.Info != 0
 	case *net.UnixConn:
 		p.unix = c
+		if err := widen(spec); err != nil {
+			_ = c.Close()
+			_ = os.Remove(spec.Local.Path)
+			return backend.None, errno(err)
+		}
 		if isFile(spec.Local.Path) {
 			p.also = ownFile(spec.Local.Path)
 		}

@@ -53,6 +53,15 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	return b.add(e), nil
 }
 
+// widen sets the mode of a UNIX socket's file after bind. The mode was narrowed already
+// if that can be done before; the umask may have narrowed it too far.
+func widen(spec *backend.Spec) error {
+	if spec.Mode == 0 || !isFile(spec.Local.Path) {
+		return nil
+	}
+	return os.Chmod(spec.Local.Path, fs.FileMode(spec.Mode))
+}
+
 // isFile reports whether the name of a Unix socket is in the file system.
 func isFile(path string) bool { return path != "" && path[0] != '@' }
 
@@ -98,14 +107,10 @@ func listen(spec *backend.Spec) (net.Listener, error) {
 		unix := ln.(*net.UnixListener)
 		// Package net would remove whatever has that name by then: see ownFile.
 		unix.SetUnlinkOnClose(false)
-		if spec.Mode != 0 && isFile(spec.Local.Path) {
-			// prepareListener has narrowed the mode if that can be done before bind;
-			// the umask may have narrowed it too far.
-			if err := os.Chmod(spec.Local.Path, fs.FileMode(spec.Mode)); err != nil {
-				_ = unix.Close()
-				_ = os.Remove(spec.Local.Path)
-				return nil, err
-			}
+		if err := widen(spec); err != nil {
+			_ = unix.Close()
+			_ = os.Remove(spec.Local.Path)
+			return nil, err
 		}
 		return unix, nil
 	}

@@ -89,17 +89,21 @@ func prepareListener(rc syscall.RawConn, spec *backend.Spec) (err error) {
 		if spec.ReusePort {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		}
-		if spec.Family == backend.Unix && spec.Mode != 0 {
-			// On Linux the file gets the socket's mode less the umask, so it is never
-			// wider than asked. Elsewhere this fails, and the mode is set just after
-			// bind.
-			_ = unix.Fchmod(int(fd), uint32(fs.FileMode(spec.Mode).Perm()))
-		}
+		narrow(int(fd), spec)
 	})
 	if ctl != nil {
 		return ctl
 	}
 	return err
+}
+
+// narrow gives a UNIX socket its mode before bind. On Linux the file gets the socket's
+// mode less the umask, so it is never wider than asked. Elsewhere this fails, and the mode
+// is set just after bind.
+func narrow(fd int, spec *backend.Spec) {
+	if spec.Family == backend.Unix && spec.Mode != 0 {
+		_ = unix.Fchmod(fd, uint32(fs.FileMode(spec.Mode).Perm()))
+	}
 }
 
 // preparePacket does what must be done before a datagram socket is bound.
@@ -109,6 +113,7 @@ func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
 	}
 	ctl := rc.Control(func(fd uintptr) {
 		prepareInfo(int(fd), spec)
+		narrow(int(fd), spec)
 		if spec.ReuseAddr {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		}
