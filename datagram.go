@@ -64,7 +64,7 @@ type LoopEnder interface {
 
 var (
 	// ErrTruncated tells of a datagram that was longer than the endpoint takes.
-	ErrTruncated = errors.New("weir: datagram longer than the endpoint takes (WithMaxDatagram)")
+	ErrTruncated = errors.New("weir: datagram longer than the endpoint accepts (WithMaxDatagram)")
 	// ErrSendBufferFull is returned for a datagram that was dropped because too
 	// many wait to be sent.
 	ErrSendBufferFull = errors.New("weir: too many datagrams wait to be sent")
@@ -301,7 +301,7 @@ func (e *PacketEndpoint) LeaveSource(group, source netip.Addr, device string) er
 
 func (e *PacketEndpoint) changeSource(method string, group, source netip.Addr, device string, join bool) error {
 	if !source.IsValid() {
-		return &net.AddrError{Err: "no address of a source of multicast", Addr: source.String()}
+		return &net.AddrError{Err: "not the address of a multicast source", Addr: source.String()}
 	}
 	return e.changeGroup(method, group, source, device, join)
 }

@@ -170,7 +170,7 @@ func (e *StartError) Error() string {
 	case e.Op == "chdir":
 		return fmt.Sprintf("cannot start %s in %s: %v", e.Path, e.Dir, e.Err)
 	case e.Op == "exec" && errors.Is(e.Err, syscall.ENOEXEC):
-		return fmt.Sprintf("cannot start %s: it is no program, and does not begin with #!", e.Path)
+		return fmt.Sprintf("cannot start %s: it is not a program, and does not begin with #!", e.Path)
 	case e.Op == "exec" || e.Op == "find":
 		return fmt.Sprintf("cannot start %s: %v", e.Path, e.Err)
 	}
@@ -199,7 +199,7 @@ func (c *Command) check() error {
 		}
 	}
 	if len(terminals) > 1 {
-		return bad("a session has one terminal")
+		return bad("a session can have only one terminal")
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (c *Counts) String() string {
 	}{
 		{c.Lost.Load(), "lost"}, {c.Duplicated.Load(), "duplicated"}, {c.Reordered.Load(), "reordered"},
 		{c.Corrupted.Load(), "corrupted"}, {c.Swallowed.Load(), "swallowed"},
-		{c.Full.Load(), "dropped for want of room"}, {c.Refused.Load(), "refused"},
+		{c.Full.Load(), "dropped for lack of room"}, {c.Refused.Load(), "refused"},
 	} {
 		if x.n > 0 {
 			what = append(what, fmt.Sprintf("%d %s", x.n, x.word))

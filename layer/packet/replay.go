@@ -98,7 +98,7 @@ func (r *Recording) line() (e Event, found bool) {
 	case layer.Made:
 		_, peer, _ := strings.Cut(t.Text, " ")
 		if len(r.peers) >= flowsMost {
-			r.fail(r.n, "it has more flows at once than a recording can have")
+			r.fail(r.n, "it has more flows at once than a recording may have")
 			return e, false
 		}
 		r.peers[t.Conn] = parsePeer(peer)
@@ -107,7 +107,7 @@ func (r *Recording) line() (e Event, found bool) {
 	case r.want:
 		peer, ok := r.peers[t.Conn]
 		if !ok && !r.missing {
-			r.fail(r.n, fmt.Sprintf("flow %d has a datagram and no beginning", t.Conn))
+			r.fail(r.n, fmt.Sprintf("flow %d has a datagram but no beginning", t.Conn))
 		}
 		return Event{After: t.After, Peer: peer, Data: t.Data}, ok
 	default: // the other direction, or a stream's
@@ -146,7 +146,7 @@ func (r *Recording) Piece() ([]Event, error) {
 
 // ReplayConfig is how a recording is played.
 type ReplayConfig struct {
-	Fast   bool          // keep no times: one datagram a turn
+	Fast   bool          // ignore the recorded times: one datagram a turn
 	Linger time.Duration // how long the endpoint stays open after the last datagram
 }
 
@@ -238,7 +238,7 @@ func (r *player) arrived() {
 	case errors.Is(got.err, io.EOF):
 		r.last = true
 	default:
-		r.feed.Fail(fmt.Errorf("the recording cannot be read on: %w", got.err))
+		r.feed.Fail(fmt.Errorf("the rest of the recording cannot be read: %w", got.err))
 		return
 	}
 	r.wait()
