@@ -47,7 +47,7 @@ func (p *plan) checkDatagrams() error {
 	case n != len(all):
 		return &usageError{problem: "datagrams go to datagrams only: a stream does not keep message boundaries", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
 	case len(p.bs) > 1 && slices.ContainsFunc(p.bs, func(e *address.Endpoint) bool { return e.ThroughProxy() != p.bs[0].ThroughProxy() }):
-		return &usageError{problem: "of several targets for datagrams all go through a proxy, or none"}
+		return &usageError{problem: "either all of several targets for datagrams go through a proxy, or none do"}
 	case p.f.check > 0 && p.bs[0].ThroughProxy():
 		return &usageError{problem: "--check cannot see through a proxy whether a target takes datagrams"}
 	case p.a.Role() == p.bs[0].Role():
