@@ -109,7 +109,7 @@ func (p *packetFunc) EndpointMade(e *PacketEndpoint)              { p.e = e }
 func (p *packetFunc) PacketReceived(data []byte, from PacketAddr) { p.f(p.e, data, from) }
 func (p *packetFunc) EndpointLost(error)                          {}
 
-// PacketEndpoint sends and receives datagrams. It is not connected to anybody.
+// PacketEndpoint sends and receives datagrams. It is not connected to any peer.
 // Its methods belong to the loop's goroutine.
 //
 //	open ──Close──▶ closing: what is buffered is sent ──▶ lost
@@ -142,7 +142,7 @@ type PacketEndpoint struct {
 	reason  error
 }
 
-// How an endpoint backs off from errors that are nobody's in particular.
+// How an endpoint backs off from errors that are about no peer in particular.
 const (
 	packetErrors = 16 // in a row that are taken one by one
 	packetRetry  = 100 * time.Millisecond

@@ -223,7 +223,7 @@ func (h *handshake) end(c *tlsConn) {
 	c.hs = nil
 	h.gate.leave(c, h)
 	if h.resume != nil && !h.done {
-		c.over = true // what it writes now reaches nobody
+		c.over = true // what it writes now reaches no one
 		c.in = nil
 		h.resume <- false
 		<-h.yielded
