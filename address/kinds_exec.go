@@ -41,7 +41,7 @@ func childOptions() []OptionDoc {
 		{Name: "user", Type: Text, Doc: "the user to run it as, with that user's groups: a name or a number"},
 		{Name: "shell", Type: Flag, Doc: "the first word after -- is a script for /bin/sh, and the others are its arguments"},
 		{Name: "children", Type: Bound, Doc: "how many programs at once; the default is 100; further connections are refused"},
-		{Name: "grace", Type: Duration, Doc: "on a server, how long a program may continue after its connection has ended; then\nit is asked to end, and killed after the same time again; the default is 5s"},
+		{Name: "grace", Type: Duration, Doc: "on a server, how long a program may continue after its connection has ended before it is asked to end, and after that before it is killed; the default is 5s"},
 	}
 }
 

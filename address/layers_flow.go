@@ -99,7 +99,7 @@ func idleLayer() *Layer {
 		Summary: "ends connections on which nothing moves",
 		Doc: `Every byte, in either direction, starts the time again, and a backlog that leaves slowly
 counts as traffic. stall is for peers that do not read. min-rate is for peers that should
-send all the time, but send a byte now and then: one that sends nothing is too slow. Its
+send steadily: one that sends a byte now and then, or nothing, is too slow. Its
 window's clock stops while the other side accepts nothing. On datagrams, idle forgets each
 peer separately, as udp's idle= does; the shortest time of both sides counts.`,
 		Arg:     Arg{Name: "duration", Type: Duration, Optional: true},

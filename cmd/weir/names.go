@@ -156,7 +156,7 @@ func (a *nameApp) run(c *command, p *plan, f flags) int {
 
 // lost is called when one of the endpoints is gone.
 func (a *nameApp) lost(err error) {
-	a.code = a.fail("cannot go on listening: " + advice.Why(err))
+	a.code = a.fail("cannot continue to listen: " + advice.Why(err))
 	a.loop.Stop()
 }
 
@@ -172,6 +172,6 @@ func (a *nameApp) say(what string) {
 		n.Busy += c.Busy
 		n.Bad += c.Bad
 	}
-	a.rep.always(slog.LevelInfo, green, what, fmt.Sprintf("%d questions, %d of others refused, %d too many, %d not served", n.Questions, n.Refused, n.Busy, n.Bad), nil,
+	a.rep.always(slog.LevelInfo, green, what, fmt.Sprintf("%s, %d refused to other networks, %d too many, %d not served", advice.Count(n.Questions, "question"), n.Refused, n.Busy, n.Bad), nil,
 		"questions", n.Questions, "refused", n.Refused, "busy", n.Busy, "bad", n.Bad)
 }

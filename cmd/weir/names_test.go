@@ -54,7 +54,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	first.line("done 2 questions", 1)
-	second.line("done 1 questions", 1) // the first has a cache
+	second.line("done 1 question,", 1) // the first has a cache
 }
 
 func TestNamesUsage(t *testing.T) {

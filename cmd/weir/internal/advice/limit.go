@@ -101,9 +101,12 @@ func Reason(err error) []any {
 }
 
 // Connections is "n connections", in words.
-func Connections(n int) string {
+func Connections(n int) string { return Count(int64(n), "connection") }
+
+// Count is a number of things whose plural ends in s, in words.
+func Count(n int64, thing string) string {
 	if n == 1 {
-		return "1 connection"
+		return "1 " + thing
 	}
-	return fmt.Sprintf("%d connections", n)
+	return fmt.Sprintf("%d %ss", n, thing)
 }

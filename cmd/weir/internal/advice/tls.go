@@ -93,7 +93,7 @@ func (f *Failure) showTLS(err error, server bool) {
 	if errors.As(err, &alert) && alert.Certificate() {
 		f.Next = "It wants a certificate that it knows: add ,cert=FILE,key=FILE to +tls, or ask who runs it."
 		if server {
-			f.Next = "The client does not trust the certificate of cert=, or not for the name it asked for: openssl x509 -noout -text -in FILE shows whose it is, until when and by whom."
+			f.Next = "The client does not trust the certificate of cert=, or not for the name it asked for: openssl x509 -noout -text -in FILE shows its names, dates and issuer."
 		}
 	}
 	switch {
