@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Counts is what layers did with datagrams. Any goroutine may read it; several layers
+// Counts says what layers did with datagrams. Any goroutine may read it; several layers
 // may share one. Its zero value is ready.
 type Counts struct {
 	Seen       atomic.Int64 // came to the layer, either way
@@ -26,9 +26,13 @@ func (c *Counts) String() string {
 		n    int64
 		word string
 	}{
-		{c.Lost.Load(), "lost"}, {c.Duplicated.Load(), "duplicated"}, {c.Reordered.Load(), "reordered"},
-		{c.Corrupted.Load(), "corrupted"}, {c.Swallowed.Load(), "swallowed"},
-		{c.Full.Load(), "dropped for want of room"}, {c.Refused.Load(), "refused"},
+		{c.Lost.Load(), "lost"},
+		{c.Duplicated.Load(), "duplicated"},
+		{c.Reordered.Load(), "reordered"},
+		{c.Corrupted.Load(), "corrupted"},
+		{c.Swallowed.Load(), "swallowed"},
+		{c.Full.Load(), "dropped for lack of room"},
+		{c.Refused.Load(), "refused"},
 	} {
 		if x.n > 0 {
 			what = append(what, fmt.Sprintf("%d %s", x.n, x.word))
