@@ -64,7 +64,7 @@ type LoopEnder interface {
 
 var (
 	// ErrTruncated tells of a datagram that was longer than the endpoint takes.
-	ErrTruncated = errors.New("weir: datagram longer than the endpoint takes (WithMaxDatagram)")
+	ErrTruncated = errors.New("weir: datagram longer than the endpoint accepts (WithMaxDatagram)")
 	// ErrSendBufferFull is returned for a datagram that was dropped because too
 	// many wait to be sent.
 	ErrSendBufferFull = errors.New("weir: too many datagrams wait to be sent")
@@ -109,7 +109,7 @@ func (p *packetFunc) EndpointMade(e *PacketEndpoint)              { p.e = e }
 func (p *packetFunc) PacketReceived(data []byte, from PacketAddr) { p.f(p.e, data, from) }
 func (p *packetFunc) EndpointLost(error)                          {}
 
-// PacketEndpoint sends and receives datagrams. It is not connected to anybody.
+// PacketEndpoint sends and receives datagrams. It is not connected to any peer.
 // Its methods belong to the loop's goroutine.
 //
 //	open ──Close──▶ closing: what is buffered is sent ──▶ lost
@@ -142,7 +142,7 @@ type PacketEndpoint struct {
 	reason  error
 }
 
-// How an endpoint backs off from errors that are nobody's in particular.
+// How an endpoint backs off from errors that are about no peer in particular.
 const (
 	packetErrors = 16 // in a row that are taken one by one
 	packetRetry  = 100 * time.Millisecond
@@ -301,7 +301,7 @@ func (e *PacketEndpoint) LeaveSource(group, source netip.Addr, device string) er
 
 func (e *PacketEndpoint) changeSource(method string, group, source netip.Addr, device string, join bool) error {
 	if !source.IsValid() {
-		return &net.AddrError{Err: "no address of a source of multicast", Addr: source.String()}
+		return &net.AddrError{Err: "not the address of a multicast source", Addr: source.String()}
 	}
 	return e.changeGroup(method, group, source, device, join)
 }

@@ -176,7 +176,7 @@ func (r *packetReader) stop() {
 }
 
 // packetWriter is an endpoint's sending half: some datagrams at most are with the
-// backend, others wait behind them. What is sent after another datagram in the same turn
+// backend, and others wait after them. What is sent after another datagram in the same turn
 // waits for its end, so that one call can send all of it.
 type packetWriter struct {
 	e         *PacketEndpoint

@@ -36,8 +36,8 @@ type PacketCarrier interface {
 	// dropped; it counts only if taken is true.
 	SendTo(p []byte, to PacketAddr) (taken bool, err error)
 	// PauseReading asks for no more datagrams until ResumeReading. The two calls
-	// alternate, and an endpoint begins with reading on. What is delivered all the
-	// same is kept, up to the bounds of what waits to be sent, and dropped beyond.
+	// alternate, and an endpoint begins with reading on. What is delivered nevertheless
+	// is kept, up to the bounds of what waits to be sent, and dropped beyond them.
 	PauseReading()
 	ResumeReading()
 	// Close closes the carrier. With abort false, SendTo has taken everything; the
@@ -47,7 +47,7 @@ type PacketCarrier interface {
 	Close(abort bool)
 }
 
-// PacketInfoCarrier is a PacketCarrier that takes what else is asked for of a datagram.
+// PacketInfoCarrier is a PacketCarrier that also takes the PacketInfo of a datagram to send.
 // On an endpoint of another carrier, SendInfo with a PacketInfo that is not zero fails
 // with errors.ErrUnsupported.
 type PacketInfoCarrier interface {
@@ -186,8 +186,8 @@ func (f *PacketFeed) handOver(p *heldPacket) {
 // past the bounds, and so dropped.
 func (f *PacketFeed) Dropped() uint64 { return f.dropped }
 
-// Failed tells the protocol, if it is a PacketFailer, of a datagram that came to
-// nothing.
+// Failed tells the protocol, if it is a PacketFailer, of a datagram that could not
+// be sent.
 func (f *PacketFeed) Failed(err error, to PacketAddr) { f.e.failed(err, to) }
 
 // Paused reports whether the protocol wants no datagrams at present.
@@ -220,7 +220,7 @@ func (f *PacketFeed) Writable() {
 }
 
 // Drained says that nothing waits any more in the carrier or below it: a protocol that
-// is a Drainer hears of it, if nothing waits in the endpoint either.
+// is a Drainer is told, if nothing waits in the endpoint either.
 func (f *PacketFeed) Drained() {
 	if e := f.e; f.owes && e.wr.idle() && !e.ended() && e.drainer != nil && f.buffered() == 0 {
 		f.owes = false

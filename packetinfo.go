@@ -9,10 +9,10 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// PacketInfo is what there is to a datagram beside its bytes and its peer. Of one
+// PacketInfo is what is known of a datagram besides its bytes and its peer. In one
 // that was received, fields that the system or the backend does not tell are zero
-// (BackendInfo.Packets says what is told). Of one to send, what is zero is left to
-// the system; Dest, Dropped and Time are not looked at.
+// (BackendInfo.Packets says what is told). In one to send, what is zero is left to
+// the system; Dest, Dropped and Time are ignored.
 type PacketInfo struct {
 	// Local is this machine's address that the datagram came to, or is to leave
 	// from. For one that was sent to a group or broadcast it is the address
@@ -42,7 +42,7 @@ type PacketInfoReceiver interface {
 }
 
 // MaybePacketInfoReceiver is a PacketInfoReceiver that may have no use for a
-// PacketInfo, such as a layer below a protocol that is none.
+// PacketInfo, such as a layer below a protocol that is not one.
 type MaybePacketInfoReceiver interface {
 	PacketInfoReceiver
 	// TakesPacketInfo reports whether the system is to be asked for more than an
@@ -51,7 +51,7 @@ type MaybePacketInfoReceiver interface {
 }
 
 // PacketFields says which fields of a PacketInfo a backend fills in where the
-// system does. Local, Interface and Traffic are then also heeded in sending.
+// system does. Local, Interface and Traffic then also apply to sending.
 type PacketFields struct {
 	Local     bool // and Dest
 	Interface bool
@@ -68,7 +68,7 @@ func packetFields(i backend.Infos, name string) PacketFields {
 	}
 }
 
-// MTUError tells of a datagram that was too long for a link on its way, or for the
+// MTUError reports a datagram that was too long for a link on its way, or for the
 // endpoint's own; errors.Is finds syscall.EMSGSIZE in it.
 type MTUError struct {
 	// MTU is how long packets may be, in bytes and with their IP header; 0 where
@@ -104,7 +104,7 @@ func (e *PacketEndpoint) infoOf(k *backend.PacketInfo) PacketInfo {
 	return info
 }
 
-// SendInfo is SendTo with what else is asked for: from which of this machine's
+// SendInfo is SendTo with further wishes: from which of this machine's
 // addresses the datagram leaves, by which network interface, with which traffic
 // class. A nil info leaves all of it to the system. What the backend cannot do
 // is errors.ErrUnsupported, an address that is not this machine's the system's error

@@ -7,7 +7,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// packetSocket is an endpoint's socket as other goroutines may reach it: it is not
+// packetSocket is an endpoint's socket as other goroutines may use it: it is not
 // closed while one of them does.
 type packetSocket struct {
 	mu     sync.Mutex

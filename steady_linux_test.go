@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pingPong sends back what it gets.
+// pingPong sends back what it receives.
 type pingPong struct {
 	NopProtocol
 	t     Transport

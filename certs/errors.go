@@ -16,7 +16,7 @@ const (
 	NoCertificate FileProblem = "it holds no certificate in PEM"
 	NoKey         FileProblem = "it holds no private key in PEM"
 	EncryptedKey  FileProblem = "its private key is encrypted"
-	OtherKey      FileProblem = "its private key is that of none of the certificates"
+	OtherKey      FileProblem = "its private key belongs to none of the certificates"
 	Malformed     FileProblem = "it cannot be used" // Err says why
 )
 

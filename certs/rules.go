@@ -54,7 +54,7 @@ var (
 	ErrCommonNames = errors.New("it has more than one common name, so that none of them says whose it is")
 	ErrURIs        = errors.New("it has more than one URI, and a SPIFFE ID stands alone")
 	// ErrAuthority: it is an authority's own certificate.
-	ErrAuthority = errors.New("it may sign others, and is no peer's own")
+	ErrAuthority = errors.New("it may sign others, and is not a peer's own")
 )
 
 // Check is Allow with the reason: nil, ErrNotAllowed, ErrCommonNames, ErrURIs or

@@ -179,7 +179,7 @@ func (c *client) turns() {
 
 // postpone takes the socket from an exchange, which begins again later.
 func (ex *exchange) postpone() {
-	ex.q.step(ex, "waits: others ask too")
+	ex.q.step(ex, "waits for its turn")
 	ex.turn *= 2
 	ex.closeUDP()
 	ex.shut()

@@ -118,7 +118,7 @@ func (c *client) ask(id netip.Prefix, name string, t Type, done func(Answer, *Er
 	e, fresh := c.cache.get(k, c.l.Now())
 	switch {
 	case fresh && e.err != nil:
-		c.step(Step{Name: name, Type: t, What: "known not to be"})
+		c.step(Step{Name: name, Type: t, What: "known not to exist"})
 		err := *e.err
 		w.soon(c.l, Answer{}, &err)
 		return w

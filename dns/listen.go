@@ -13,13 +13,13 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Server answers questions of others with what a Resolver finds: its cache, its stale
+// Server answers the questions of other hosts with what a Resolver finds: its cache, its stale
 // answers, its servers, whatever way they are asked. It listens on one address, UDP
 // and TCP, and belongs to its loop's goroutine.
 //
 //	client ── UDP, TCP ──▶ Server ──▶ Resolver: hosts file, cache, servers
 //
-// Names are taken as they are, without a search list. It hands on no DNSSEC, answers
+// Names are taken as they are, without a search list. It passes on no DNSSEC, answers
 // no question for ANY (RFC 8482) or a transfer, and holds no zone.
 type Server struct {
 	c         ServerConfig
@@ -35,7 +35,7 @@ type Server struct {
 type ServerConfig struct {
 	// Resolver finds what is asked for.
 	Resolver *Resolver
-	// Allow says who is answered; others get no reply, so that the server cannot be
+	// Allow says which clients are answered; others get no reply, so that the server cannot be
 	// used to flood a third party. nil: loopback, private and link-local addresses.
 	Allow func(client netip.Addr) bool
 	// Lost, if set, is called if the UDP endpoint is gone without Close.
@@ -97,7 +97,7 @@ func NewServer(l *weir.Loop, network, address string, c ServerConfig) (*Server, 
 // the Internet.
 func isNear(a netip.Addr) bool { return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() }
 
-// Addr is where the server listens.
+// Addr is the address that the server listens on.
 func (s *Server) Addr() netip.AddrPort { return s.udp.Local().IP }
 
 // Count is what it has done so far.

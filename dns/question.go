@@ -219,7 +219,7 @@ func (q *question) replied(ex *exchange, r *response) {
 }
 
 // errLame reports a reply that says success but holds nothing.
-var errLame = errors.New("neither an answer nor a word that there is none")
+var errLame = errors.New("neither an answer nor a statement that there is none")
 
 // noEDNS reports whether a code says that a server does not know EDNS, or does
 // not know version 0 of it (RFC 6891, 7).

@@ -31,18 +31,18 @@ const (
 // boundDocs returns the options of a listener that bound its connections.
 func boundDocs() []OptionDoc {
 	return []OptionDoc{
-		{Name: "connections", Type: Bound, Doc: "how many at once; without it, as many as the limit of open files has room for"},
-		{Name: "per-address", Type: Bound, Doc: "how many of them from one address; without it, 15 times as many as there are places left"},
+		{Name: "connections", Type: Bound, Doc: "how many at once; the default follows from the limit of open files"},
+		{Name: "per-address", Type: Bound, Doc: "how many at once from one address; the default is 15 times the places left"},
 	}
 }
 
 // boundsDoc explains them.
-const boundsDoc = "\nA connection counts as two descriptors of the limit of open files (ulimit -n). While\n" +
-	"all are taken further ones wait, unaccepted, until one ends; on a UNIX socket they are\n" +
-	"reset. One address never gets the last places: its further ones wait up to 2 s, then\n" +
-	"are reset. What connections= or per-address= says is a bound: those beyond it are reset\n" +
-	"at once. There is a warning every 10 s. An IPv6 address counts with all others of its\n" +
-	"/64. Where every connection comes from one proxy and the last sixteenth is missed:\n" +
+const boundsDoc = "\nEach connection counts as two descriptors of the limit of open files (ulimit -n). When\n" +
+	"none are left, new connections wait in the system's queue until one ends; on a UNIX\n" +
+	"socket they are reset. One address never gets the last places: its new connections wait\n" +
+	"up to 2 s, then are reset. Connections beyond connections= or per-address= are reset at\n" +
+	"once. weir warns every 10 s. An IPv6 address counts together with the rest of its /64.\n" +
+	"If all connections come from one proxy, and it needs the last sixteenth too, write\n" +
 	"per-address=none."
 
 // bound reads one of the options; 0 means no bound.

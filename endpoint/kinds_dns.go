@@ -7,12 +7,12 @@ func dnsListenKind() *Kind {
 	return &Kind{
 		Name:    "dns-listen",
 		Role:    Listen,
-		Summary: "answer questions for names, UDP and TCP",
-		Doc: "Answers come from the hosts file, from a cache, and from the other side: resolver,\n" +
-			"which is the system's name servers, udp:ADDR:53, or a connection to one, such as\n" +
-			"9.9.9.9:853+tls. --stale says how long old answers do while no server answers. A port\n" +
-			"alone is loopback only, :port every interface; only loopback, private and link-local\n" +
-			"addresses get answers.",
+		Summary: "answer DNS queries over UDP and TCP",
+		Doc: "Answers come from the hosts file, a cache, and the other side: resolver, which asks the\n" +
+			"system's name servers, udp:ADDR:53, or a connection to a name server, such as\n" +
+			"9.9.9.9:853+tls. --stale sets how long expired answers are used while no server answers.\n" +
+			"A port alone listens on loopback only, :port on every interface. Only loopback, private\n" +
+			"and link-local addresses get answers.",
 		Arg:     Arg{Name: "[host:]port", Type: ListenPort},
 		Options: []OptionDoc{familyDoc()},
 		Example: "dns-listen:5353",
@@ -24,11 +24,11 @@ func dnsListenKind() *Kind {
 			host, port, _ := splitHostPort(p.ArgText())
 			switch {
 			case loopback(p.ArgText()):
-				return "answers questions for names on port " + port + ", loopback only"
+				return "answers DNS queries on port " + port + ", loopback only"
 			case host == "":
-				return "answers questions for names on port " + port + " of every interface, to private addresses"
+				return "answers DNS queries on port " + port + " of every interface, for private addresses"
 			}
-			return "answers questions for names on " + net.JoinHostPort(unbracket(host), port)
+			return "answers DNS queries on " + net.JoinHostPort(unbracket(host), port)
 		},
 		Packets: listen.Packets,
 	}
@@ -39,9 +39,9 @@ func resolverKind() *Kind {
 		Name:     "resolver",
 		Role:     Dial,
 		Summary:  "the system's name servers and hosts file",
-		Doc:      "The other side of dns-listen.",
+		Doc:      "It can only be the other side of dns-listen.",
 		Example:  "resolver",
-		Describe: func(*Part) string { return "asks the name servers of the system's configuration" },
+		Describe: func(*Part) string { return "asks the system's name servers" },
 		Packets:  func(*Part) PacketSpec { return PacketSpec{} },
 	}
 }

@@ -16,35 +16,35 @@ const endPiece = 64 << 10
 
 // endKinds are ends without a peer, to try other ends and layers with.
 func endKinds() []*Kind {
-	bytes := []OptionDoc{{Name: "bytes", Type: Size, Doc: "how many, and then the end; without it there is none"}}
+	bytes := []OptionDoc{{Name: "bytes", Type: Size, Doc: "how many to send before the end; without it there is no end"}}
 	return []*Kind{
 		endKind(&Kind{
-			Name: "null", Summary: "ends at once, and takes everything", Example: "null",
-			Describe: func(*Part) string { return "ends at once; what comes goes nowhere" },
+			Name: "null", Summary: "ends at once, and discards what arrives", Example: "null",
+			Describe: func(*Part) string { return "ends at once; what arrives is discarded" },
 		}, func(*Part) *ending { return &ending{} }),
 		endKind(&Kind{
-			Name: "discard", Summary: "takes everything, and ends when the other side has", Example: "discard",
-			Describe: func(*Part) string { return "takes what comes, and drops it" },
+			Name: "discard", Summary: "discards what arrives, and ends when the other side has", Example: "discard",
+			Describe: func(*Part) string { return "discards what arrives" },
 		}, func(*Part) *ending { return &ending{left: -1, ends: true} }),
 		endKind(&Kind{
-			Name: "echo", Summary: "sends back what it gets", Example: "echo",
-			Describe: func(*Part) string { return "sends back what comes" },
+			Name: "echo", Summary: "sends back what it receives", Example: "echo",
+			Describe: func(*Part) string { return "sends back what arrives" },
 		}, func(*Part) *ending { return &ending{left: -1, ends: true, echo: true} }),
 		endKind(&Kind{
-			Name: "zero", Summary: "sends zeros, and takes everything", Example: "zero,bytes=1g", Options: bytes,
+			Name: "zero", Summary: "sends zeros, and discards what arrives", Example: "zero,bytes=1g", Options: bytes,
 			Describe: func(p *Part) string { return "sends " + howMany(p) + " of zeros" },
 		}, func(p *Part) *ending { return &ending{left: sizeOrEndless(p), fill: func([]byte, int64) {}} }),
 		endKind(&Kind{
-			Name: "random", Summary: "sends the random bytes of a seed, always the same, and takes everything", Example: "random:7,bytes=10m", Options: bytes,
-			Doc:      "They are the outputs of SplitMix64 for the seed, eight bytes each, the lowest first.",
+			Name: "random", Summary: "sends random bytes, always the same for a seed, and discards what arrives", Example: "random:7,bytes=10m", Options: bytes,
+			Doc:      "They are the outputs of SplitMix64 for the seed, eight bytes each, in little-endian order.",
 			Arg:      Arg{Name: "seed", Type: Number(0, math.MaxInt64)},
-			Describe: func(p *Part) string { return "sends " + howMany(p) + " of random bytes, of seed " + p.ArgText() },
+			Describe: func(p *Part) string { return "sends " + howMany(p) + " of random bytes from seed " + p.ArgText() },
 		}, func(p *Part) *ending {
 			seed, _ := strconv.ParseUint(p.ArgText(), 10, 64) // Parse has checked it
 			return &ending{left: sizeOrEndless(p), fill: func(b []byte, at int64) { randomBytes(b, seed, at) }}
 		}),
 		endKind(&Kind{
-			Name: "text", Summary: "sends a text and then the end, and takes everything", Example: "text:hello",
+			Name: "text", Summary: "sends a text and then the end, and discards what arrives", Example: "text:hello",
 			Arg:      Arg{Name: "text", Type: Text},
 			Describe: func(p *Part) string { return "sends " + strconv.Quote(p.ArgText()) },
 		}, func(p *Part) *ending {

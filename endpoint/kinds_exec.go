@@ -26,7 +26,7 @@ var ErrNoCommand = errors.New("no program to run: put it after --")
 type ChildrenError struct{ Most int }
 
 func (e *ChildrenError) Error() string {
-	return fmt.Sprintf("%d programs of this endpoint run already (children=)", e.Most)
+	return fmt.Sprintf("%d programs of this endpoint are running already (children=)", e.Most)
 }
 
 // TakesCommand reports whether the endpoint runs the program that SetCommand gives it.
@@ -37,31 +37,31 @@ func (e *Endpoint) SetCommand(argv []string) { e.Base.argv = argv }
 
 func childOptions() []OptionDoc {
 	return []OptionDoc{
-		{Name: "dir", Type: Path, Doc: "where the program starts"},
-		{Name: "user", Type: Text, Doc: "whom it runs as, with that user's groups: a name or a number"},
-		{Name: "shell", Type: Flag, Doc: "the first word after -- is a script for /bin/sh, the others are its $1 and on"},
-		{Name: "children", Type: Bound, Doc: "how many programs at once; without it 100, and further connections are refused"},
-		{Name: "grace", Type: Duration, Doc: "on a server, how long a program may go on when its connection is over; then\nit is asked to end, and killed after as long again; without it 5s"},
+		{Name: "dir", Type: Path, Doc: "the directory to start the program in"},
+		{Name: "user", Type: Text, Doc: "the user to run it as, with that user's groups: a name or a number"},
+		{Name: "shell", Type: Flag, Doc: "the first word after -- is a script for /bin/sh, and the others are its arguments"},
+		{Name: "children", Type: Bound, Doc: "how many programs at once; the default is 100; further connections are refused"},
+		{Name: "grace", Type: Duration, Doc: "on a server, how long a program may continue after its connection has ended before it is asked to end, and after that before it is killed; the default is 5s"},
 	}
 }
 
-const childDoc = `The program and its arguments stand after --, as they are: no shell looks at them. It is
-looked for in PATH. A server starts one for each connection, in a session of its own;
-WEIR_PEER and WEIR_LOCAL in its environment are the addresses of the two ends,
-WEIR_CERTIFICATE the subject of the client's certificate, and WEIR_USER the user of a
-proxy. Where nothing listens weir ends with the program's exit code, or 128 and the
+const childDoc = `The program and its arguments follow --, exactly as they are: no shell reads them. weir
+looks for the program in PATH. A server starts one for each connection, in a session of
+its own. In its environment WEIR_PEER and WEIR_LOCAL are the addresses of the two ends,
+WEIR_CERTIFICATE is the subject of the client's certificate, and WEIR_USER is the user of
+a proxy. If nothing listens, weir exits with the program's exit code, or with 128 plus the
 number of the signal that ended it.`
 
 func execKind() *Kind {
 	return &Kind{
 		Name:    "exec",
 		Role:    Dial,
-		Summary: "a program, its standard input and output",
+		Summary: "a program's standard input and output",
 		Doc:     childDoc,
 		Command: true,
 		Options: append(childOptions(),
-			OptionDoc{Name: "stderr", Type: Choice("ours", "null", "out"), Doc: "where its standard error goes: to weir's, to nowhere, or with its output"},
-			OptionDoc{Name: "socket", Type: Flag, Doc: "it gets one socket for both instead of two pipes"}),
+			OptionDoc{Name: "stderr", Type: Choice("ours", "null", "out"), Doc: "where its standard error goes: to weir's own, nowhere, or with its output"},
+			OptionDoc{Name: "socket", Type: Flag, Doc: "give it one socket for both directions instead of two pipes"}),
 		Example:  "exec,dir=/srv",
 		Describe: func(p *Part) string { return "starts " + commandName(p) },
 		Prepare:  prepareChild,
@@ -90,9 +90,9 @@ func ptyKind() *Kind {
 		Role:    Dial,
 		Summary: "a program on a terminal of its own",
 		Doc: childDoc + `
-What is typed on standard input that is a terminal goes to the program as it is, byte for
-byte (as with -,raw); Ctrl-] ends weir. The window's size follows. The end of what is sent
-to the program is typed as Ctrl-D.`,
+If the other side is standard input and a terminal, every byte typed goes to the program
+as it is (as with -,raw), and Ctrl-] ends weir. Changes of the window's size are passed
+on. The end of the input reaches the program as Ctrl-D.`,
 		Command:  true,
 		Options:  childOptions(),
 		Example:  "pty,user=guest",
@@ -189,7 +189,7 @@ func startChild(env *Env, p *Part, proto weir.Protocol, files map[int]process.Fi
 		return refuse(ErrNoCommand)
 	}
 	if env.Executor == nil {
-		return refuse(errors.New("starting a program blocks, and there is no executor for it (Env.Executor)"))
+		return refuse(errors.New("starting a program blocks, and there is no executor to do it on (Env.Executor)"))
 	}
 	if most := bound(p, "children", childrenMost); most > 0 && p.children >= most {
 		return refuse(&ChildrenError{Most: most})
@@ -298,7 +298,7 @@ type escape struct {
 var _ weir.Protocol = (*escape)(nil)
 
 // ErrEscaped is the reason of a connection whose user has typed the key that ends it.
-var ErrEscaped = errors.New("ended by its escape key")
+var ErrEscaped = errors.New("ended by the escape key")
 
 func (e *escape) DataReceived(p []byte) (int, error) {
 	for i, b := range p {

@@ -19,12 +19,11 @@ func stdioKind() *Kind {
 		Name:    "stdio",
 		Role:    Open,
 		Summary: "standard input and output",
-		Doc: "- alone is short for it. Where it is a terminal and the other side is pty, or with\n" +
-			"raw, every byte that is typed is passed on as it is, Ctrl-C too, and the escape key\n" +
-			"ends weir.",
+		Doc: "- alone is short for it. On a terminal, if the other side is pty or with raw, every\n" +
+			"byte typed is passed on as it is, even Ctrl-C, and the escape key ends weir.",
 		Options: []OptionDoc{
-			{Name: "raw", Type: Flag, Doc: "set the terminal raw, and back at the end"},
-			{Name: "escape", Type: Choice(slices.Concat([]string{"none"}, controlKeys())...), Doc: "the key that ends a raw terminal's connection; without it ^]"},
+			{Name: "raw", Type: Flag, Doc: "put the terminal into raw mode, and restore it at the end"},
+			{Name: "escape", Type: Choice(slices.Concat([]string{"none"}, controlKeys())...), Doc: "the key that ends a raw terminal's connection; the default is ^]"},
 		},
 		Example:  "-,raw",
 		Describe: func(*Part) string { return "is standard input and output" },
@@ -83,7 +82,7 @@ func fdKind() *Kind {
 		Name:    "fd",
 		Role:    Open,
 		Summary: "a descriptor that was passed to weir",
-		Doc: "A number is used as what it is: a connection, a pipe, a terminal, or a listening\n" +
+		Doc: "A number may be anything: a connection, a pipe, a terminal, or a listening\n" +
 			"socket. A name is a listening socket of a service manager (LISTEN_FDS,\n" +
 			"LISTEN_FDNAMES).",
 		Arg: Arg{Name: "number|name", Type: descriptorType()},
@@ -101,11 +100,11 @@ func fdKind() *Kind {
 			out := p.Option("out")
 			n, err := strconv.Atoi(p.ArgText())
 			if err != nil && out != nil {
-				return &Fault{Token: &out.Key, Problem: "a named descriptor listens and cannot be joined with another"}
+				return &Fault{Token: &out.Key, Problem: "a named descriptor is a listening socket and cannot be joined with another"}
 			}
 			for _, d := range boundDocs() {
 				if o := p.Option(d.Name); o != nil && err == nil && (out != nil || !isListening(n)) {
-					return &Fault{Token: &o.Key, Problem: "descriptor " + p.ArgText() + " does not listen, so there is nothing to bound"}
+					return &Fault{Token: &o.Key, Problem: "descriptor " + p.ArgText() + " does not listen, so it has no connections to limit"}
 				}
 			}
 			return nil
@@ -186,8 +185,8 @@ func pipeKind() *Kind {
 		Name:    "pipe",
 		Role:    Open,
 		Summary: "named pipes: one to read from, one to write to, or both",
-		Doc: "It waits for the other end, and ends when the last writer has closed. Both ends\n" +
-			"may come late, in any order.",
+		Doc: "It waits for the other end, and ends when the last writer has closed. Readers and\n" +
+			"writers may open it in any order.",
 		Arg:     Arg{Name: "path", Type: Path, Optional: true},
 		Options: []OptionDoc{{Name: "out", Type: Path, Doc: "the named pipe to write to"}},
 		Example: "pipe:requests.fifo,out=replies.fifo",

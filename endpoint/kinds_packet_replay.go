@@ -17,16 +17,16 @@ func udpReplayKind() *Kind {
 	return &Kind{
 		Name:    "udp-replay",
 		Role:    Listen,
-		Summary: "plays the datagrams that record recorded",
-		Doc: `They come from the peers, and at the times, that the recording has; each peer gets a port
-of its own on the way out. Answers are counted and go nowhere. weir ends when the
-recording has, and its last answers had time to come. The file is looked through at
-the start, and read again, in pieces, while it is played.`,
+		Summary: "plays the datagrams of a recording made by +record",
+		Doc: `They come from the recorded peers at the recorded times; each peer gets a port of its own
+on the way out. Answers are counted and discarded. weir ends when the recording has ended
+and its last answers have had time to arrive. The file is checked at the start, and read
+in pieces while it is played.`,
 		Arg: Arg{Name: "path", Type: Path},
 		Options: []OptionDoc{
 			{Name: "sent", Type: Flag, Doc: "play what was sent instead of what was received"},
-			{Name: "fast", Type: Flag, Doc: "keep no times"},
-			{Name: "linger", Type: Duration, Doc: "how long answers to the last datagram are waited for; the default is 2s"},
+			{Name: "fast", Type: Flag, Doc: "do not wait: ignore the recorded times"},
+			{Name: "linger", Type: Duration, Doc: "how long to wait for answers to the last datagram; the default is 2s"},
 		},
 		Example: "udp-replay:queries.rec,fast",
 		Describe: func(p *Part) string {

@@ -13,17 +13,16 @@ func replayKind() *Kind {
 	return &Kind{
 		Name:    "replay",
 		Role:    Dial,
-		Summary: "plays a connection that record recorded",
-		Doc: `It sends what came from the peer of the recorded connection, when it came, and then the
-end. What is written to it goes nowhere. Every connection plays it from the beginning.
-The file is looked through at the start, and read again for each connection, in pieces,
-while it is played.`,
+		Summary: "plays a connection of a recording made by +record",
+		Doc: `It sends what the peer of the recorded connection sent, at the recorded times, and then
+the end. What it receives is discarded. Every connection plays it from the beginning. The
+file is checked at the start, and read in pieces for each connection while it is played.`,
 		Arg:     Arg{Name: "path", Type: Path},
 		Example: "replay:session.rec,fast",
 		Options: []OptionDoc{
 			{Name: "conn", Type: Int, Doc: "the connection's number in the recording; the default is its first"},
 			{Name: "sent", Type: Flag, Doc: "play what was sent instead of what was received"},
-			{Name: "fast", Type: Flag, Doc: "keep no times"},
+			{Name: "fast", Type: Flag, Doc: "do not wait: ignore the recorded times"},
 		},
 		Describe: replayDescribe,
 		Prepare: func(env *Env, p *Part) error {

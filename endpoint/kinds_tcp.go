@@ -19,11 +19,11 @@ func familyDoc() OptionDoc {
 }
 
 func keepAliveDoc() OptionDoc {
-	return OptionDoc{Name: "keepalive", Type: Period(32767 * time.Second), Doc: "idle time and interval of TCP keep-alive probes, in whole seconds; 15s without it"}
+	return OptionDoc{Name: "keepalive", Type: Period(32767 * time.Second), Doc: "idle time and interval of TCP keep-alive probes, in whole seconds; the default is 15s"}
 }
 
 func userTimeoutDoc() OptionDoc {
-	return OptionDoc{Name: "user-timeout", Type: Period(math.MaxInt32 * time.Millisecond), Doc: "give up a peer that takes or acknowledges nothing for so long, one that pauses too (Linux)"}
+	return OptionDoc{Name: "user-timeout", Type: Period(math.MaxInt32 * time.Millisecond), Doc: "give up on a peer that acknowledges or accepts nothing for this long, even if it only pauses (Linux)"}
 }
 
 func nagleDoc() OptionDoc {
@@ -35,7 +35,7 @@ func deviceDoc() OptionDoc {
 }
 
 func dscpDoc() OptionDoc {
-	return OptionDoc{Name: "dscp", Type: Number(0, 63), Doc: "code point of differentiated services in what is sent (RFC 2474)"}
+	return OptionDoc{Name: "dscp", Type: Number(0, 63), Doc: "the DSCP of packets that are sent (RFC 2474)"}
 }
 
 func markDoc() OptionDoc {
@@ -43,19 +43,19 @@ func markDoc() OptionDoc {
 }
 
 func fastOpenDoc() OptionDoc {
-	return OptionDoc{Name: "fastopen", Type: Flag, Doc: "let data travel with the first segment (RFC 7413)"}
+	return OptionDoc{Name: "fastopen", Type: Flag, Doc: "send data with the first segment: TCP Fast Open (RFC 7413)"}
 }
 
 func multipathDoc() OptionDoc {
-	return OptionDoc{Name: "multipath", Type: Flag, Doc: "Multipath TCP (RFC 8684), and TCP where there is none"}
+	return OptionDoc{Name: "multipath", Type: Flag, Doc: "use Multipath TCP (RFC 8684), or TCP where it is not available"}
 }
 
 func retryDoc() OptionDoc {
-	return OptionDoc{Name: "retry", Type: Duration, Doc: "keep trying for so long before giving up"}
+	return OptionDoc{Name: "retry", Type: Duration, Doc: "keep trying for this long before giving up"}
 }
 
 func timeoutDoc() OptionDoc {
-	return OptionDoc{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer in all: name, addresses, layers"}
+	return OptionDoc{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer in total: name, addresses and layers"}
 }
 
 func tcpKind() *Kind {
@@ -65,17 +65,17 @@ func tcpKind() *Kind {
 		Summary: "connect to a TCP port",
 		Doc: "host:port alone is short for tcp:host:port. The port stands after the last colon,\n" +
 			"so tcp:::1:8080 needs no brackets; a scope is written fe80::1%25eth0. All addresses\n" +
-			"of a name are tried, both families, racing (RFC 8305).",
+			"of a name, of both families, are tried in a race (RFC 8305).",
 		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: []OptionDoc{
 			retryDoc(),
 			timeoutDoc(),
-			{Name: "name-timeout", Type: Duration, Doc: "give up a name whose addresses take longer to find"},
-			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that takes longer to answer, and try the next; 30s without it and timeout"},
+			{Name: "name-timeout", Type: Duration, Doc: "give up if looking up the name takes longer"},
+			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that takes longer to answer, and try the next; the default is 30s, if timeout is not set either"},
 			familyDoc(),
 			{Name: "bind", Type: IP, Doc: "the local address to connect from"},
 			{Name: "sequential", Type: Flag, Doc: "try addresses one after another", Conflicts: []string{"headstart"}},
-			{Name: "headstart", Type: Duration, Doc: "how long an address is tried before the next joins; 250ms without it"},
+			{Name: "headstart", Type: Duration, Doc: "how long to try an address before the next joins; the default is 250ms"},
 			keepAliveDoc(), userTimeoutDoc(),
 			nagleDoc(),
 			deviceDoc(), dscpDoc(), markDoc(), fastOpenDoc(), multipathDoc(),
@@ -112,7 +112,7 @@ func checkFamilies(p *Part, host string) *Fault {
 	from := "family=" + want
 	if a, err := netip.ParseAddr(host); err == nil {
 		if f := family(a); want != "" && want != f {
-			return &Fault{Token: p.Arg, Problem: fmt.Sprintf("%s is an IPv%s address and family=%s is asked for", host, f, want)}
+			return &Fault{Token: p.Arg, Problem: fmt.Sprintf("%s is an IPv%s address, but family=%s was given", host, f, want)}
 		} else if want == "" {
 			want, from = f, host
 		}
@@ -208,7 +208,7 @@ func tcpListenKind() *Kind {
 		Role:    Listen,
 		Summary: "accept connections on a TCP port",
 		Doc: "8080 alone is short for tcp-listen:8080, loopback only; :8080 is every interface.\n" +
-			"Both listen in both address families. Port 0 picks a free one." + boundsDoc,
+			"Both listen on IPv4 and IPv6. Port 0 picks a free port." + boundsDoc,
 		Arg: Arg{Name: "[host:]port", Type: ListenPort},
 		Options: append([]OptionDoc{
 			familyDoc(),
@@ -356,11 +356,11 @@ func unixListenKind() *Kind {
 		Name:    "unix-listen",
 		Role:    Listen,
 		Summary: "accept connections on a UNIX socket",
-		Doc: "The file is removed at the end. A socket that is there already is replaced if nothing\n" +
-			"answers on it; anything else, a symbolic link for one, is left alone and an error.",
+		Doc: "The file is removed at the end. An existing socket is replaced if nothing answers on it;\n" +
+			"anything else, such as a symbolic link, is left alone, and weir reports an error.",
 		Arg: Arg{Name: "path|@name", Type: Path},
 		Options: []OptionDoc{
-			{Name: "mode", Type: Mode, Doc: "permission bits of the file, from the first moment on"},
+			{Name: "mode", Type: Mode, Doc: "permission bits of the file, in force from the start"},
 			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
 			{Name: "allow-user", Type: Text, Many: true, Doc: "accept only clients that run as this user: a name or a number"},
 			boundDocs()[0],

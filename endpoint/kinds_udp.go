@@ -39,7 +39,7 @@ func (e *Endpoint) flowsMost(limit uint64) int {
 const packetIdle = time.Minute
 
 func idleDoc() OptionDoc {
-	return OptionDoc{Name: "idle", Type: Duration, Doc: "forget a peer when nothing has passed for so long; 1m without it"}
+	return OptionDoc{Name: "idle", Type: Duration, Doc: "forget a peer after this long without a datagram; the default is 1m"}
 }
 
 func udpKind() *Kind {
@@ -47,13 +47,14 @@ func udpKind() *Kind {
 		Name:    "udp",
 		Role:    Dial,
 		Summary: "send datagrams to a UDP port",
-		Doc: "Datagrams have no end and keep their edges, so the other side is udp-listen. Each\n" +
-			"peer's are sent from a port of its own, and the answers go back to it. A name is\n" +
-			"looked up again when its time is over and when sending fails. Each of its addresses\n" +
-			"is tried: the next one when the network refuses one, and when one that was asked\n" +
-			"is silent for 1 s (5 s if it has answered before). With several, --pick chooses one\n" +
-			"for each peer; --check sends an empty datagram, and leaves out those that the\n" +
-			"network refuses. A multicast or broadcast address has answers from whoever gives one.",
+		Doc: "Datagrams have no end and keep their boundaries, so the other side is udp-listen. Each\n" +
+			"peer's datagrams leave from a port of their own, and answers go back to that peer. A\n" +
+			"name is looked up again when its records expire and when sending fails. Its addresses\n" +
+			"are tried one after another: the next when the network refuses one, and when one stays\n" +
+			"silent for 1 s (5 s if it has answered before). With several targets, --pick chooses one\n" +
+			"for each peer, and --check sends an empty datagram and leaves out targets that the\n" +
+			"network refuses. What is sent to a multicast or broadcast address may be answered by\n" +
+			"anyone.",
 		Arg:     Arg{Name: "host:port", Type: HostPort},
 		Options: []OptionDoc{idleDoc(), familyDoc()},
 		Example: "udp:9.9.9.9:53,idle=30s",
@@ -74,21 +75,21 @@ func udpListenKind() *Kind {
 	return &Kind{
 		Name:    "udp-listen",
 		Role:    Listen,
-		Summary: "take datagrams on a UDP port",
-		Doc: "A port alone is loopback only, :port every interface. The other side is udp. A\n" +
-			"multicast group as the host is joined, and what is sent to it is taken. There may be\n" +
-			"as many peers as the limit of open files (ulimit -n) has room for. Beyond that the\n" +
-			"one that has been idle for longest, of the address that has most, is forgotten, and\n" +
-			"weir says so every 10 s.",
+		Summary: "receive datagrams on a UDP port",
+		Doc: "A port alone listens on loopback only, :port on every interface. The other side is udp.\n" +
+			"If the host is a multicast group, weir joins it and receives what is sent to it. There\n" +
+			"may be as many peers as the limit of open files (ulimit -n) has room for. Beyond that,\n" +
+			"weir forgets the peer that has been idle for longest, of the address that has the most\n" +
+			"peers, and says so every 10 s.",
 		Arg: Arg{Name: "[host:]port", Type: ListenPort},
 		Options: []OptionDoc{
 			familyDoc(),
-			{Name: "interface", Type: Text, Doc: "of a multicast group: the network interface to join it on"},
+			{Name: "interface", Type: Text, Doc: "the network interface to join a multicast group on"},
 		},
 		Example: "udp-listen:5353",
 		Check: func(p *Part) *Fault {
 			if p.Has("interface") && !listenGroup(p).IsValid() {
-				return &Fault{Token: &p.Option("interface").Key, Problem: "an interface and no multicast group", Hint: "udp-listen:239.1.2.3:5000,interface=eth0"}
+				return &Fault{Token: &p.Option("interface").Key, Problem: "interface= needs a multicast group as the host", Hint: "udp-listen:239.1.2.3:5000,interface=eth0"}
 			}
 			host, _, _ := splitHostPort(p.ArgText())
 			return checkFamilies(p, unbracket(host))
@@ -97,17 +98,17 @@ func udpListenKind() *Kind {
 			host, port, _ := splitHostPort(p.ArgText())
 			switch {
 			case listenGroup(p).IsValid():
-				d := "takes datagrams to the multicast group " + hostPort(p.ArgText())
+				d := "receives datagrams sent to the multicast group " + hostPort(p.ArgText())
 				if p.Has("interface") {
 					d += ", on " + p.Value("interface")
 				}
 				return d
 			case loopback(p.ArgText()):
-				return fmt.Sprintf("takes datagrams on UDP port %s, loopback only", port)
+				return fmt.Sprintf("receives datagrams on UDP port %s, loopback only", port)
 			case host == "":
-				return fmt.Sprintf("takes datagrams on UDP port %s of every interface", port)
+				return fmt.Sprintf("receives datagrams on UDP port %s of every interface", port)
 			}
-			return "takes datagrams on UDP " + hostPort(p.ArgText())
+			return "receives datagrams on UDP " + hostPort(p.ArgText())
 		},
 		Packets: func(p *Part) PacketSpec {
 			s := PacketSpec{Network: "udp" + p.Value("family")}

@@ -17,11 +17,11 @@ import (
 // utpDocs are the options of both ends.
 func utpDocs() []OptionDoc {
 	return []OptionDoc{
-		{Name: "keepalive", Type: Period(24 * time.Hour), Doc: "ask a silent peer after so long whether it is there; 30s without it"},
-		{Name: "user-timeout", Type: Period(24 * time.Hour), Doc: "give up a peer that acknowledges nothing for so long; 30s without it"},
-		{Name: "half-close", Type: Period(math.MaxInt64), Doc: "once our end of writing has reached the peer, how long it may send nothing; 5m without it"},
+		{Name: "keepalive", Type: Period(24 * time.Hour), Doc: "probe a peer that has been silent for this long; the default is 30s"},
+		{Name: "user-timeout", Type: Period(24 * time.Hour), Doc: "give up on a peer that acknowledges nothing for this long; the default is 30s"},
+		{Name: "half-close", Type: Period(math.MaxInt64), Doc: "how long the peer may send nothing after our end of writing has reached it; the default is 5m"},
 		{Name: "nagle", Type: Flag, Doc: "hold back small pieces while others are on their way (Nagle's algorithm)"},
-		{Name: "packet", Type: Number(150, 65507), Doc: "bytes of a datagram at most; 1472 over IPv4 and 1452 over IPv6 without it"},
+		{Name: "packet", Type: Number(150, 65507), Doc: "the longest datagram, in bytes; the default is 1472 over IPv4 and 1452 over IPv6"},
 	}
 }
 
@@ -41,16 +41,16 @@ func utpKind() *Kind {
 		Name:    "utp",
 		Role:    Dial,
 		Summary: "connect over uTP, a stream over UDP that gives way to other traffic",
-		Doc: "The micro transport protocol (BEP 29) with the congestion control LEDBAT (RFC 6817):\n" +
-			"it keeps the queues on its path short, and leaves the line to TCP. All connections\n" +
-			"share a UDP port, which changes after a pause. All addresses of a name are tried, both families, racing.\n" +
-			"The protocol encrypts nothing: utp:host:port+tls does.",
+		Doc: "The Micro Transport Protocol (BEP 29) with LEDBAT congestion control (RFC 6817): it keeps\n" +
+			"the queues on its path short, and gives way to TCP. All connections share a UDP port,\n" +
+			"which changes after a pause. All addresses of a name, of both families, are tried in a\n" +
+			"race. uTP does not encrypt; utp:host:port+tls does.",
 		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: append([]OptionDoc{
 			retryDoc(),
-			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that does not answer for so long; 30s without it"},
+			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that does not answer for this long; the default is 30s"},
 			familyDoc(),
-			{Name: "own-port", Type: Flag, Doc: "a UDP port for each connection: BitTorrent's peers close a second one from the same port"},
+			{Name: "own-port", Type: Flag, Doc: "use a UDP port for each connection: BitTorrent's peers close a second one from the same port"},
 		}, utpDocs()...),
 		Example: "utp:seed.example:16881,retry=30s",
 		Check: func(p *Part) *Fault {
@@ -120,15 +120,14 @@ func utpListenKind() *Kind {
 		Name:    "utp-listen",
 		Role:    Listen,
 		Summary: "accept uTP connections on a UDP port",
-		Doc: "A port alone is loopback only, in both address families; :port is every interface.\n" +
-			"All connections share the port. Those beyond connections= or per-address= are\n" +
-			"reset. A connection counts once its peer has answered, so that a forged address\n" +
-			"gets none.",
+		Doc: "A port alone listens on loopback only, over IPv4 and IPv6; :port on every interface. All\n" +
+			"connections share the port. Those beyond connections= or per-address= are reset. A\n" +
+			"connection counts once its peer has answered, so forged addresses do not count.",
 		Arg: Arg{Name: "[host:]port", Type: ListenPort},
 		Options: append([]OptionDoc{
 			familyDoc(),
-			{Name: "connections", Type: Number(1, 65535), Doc: "how many at once; 4096 without it"},
-			{Name: "per-address", Type: Bound, Doc: "how many of them from one address; 256 without it"},
+			{Name: "connections", Type: Number(1, 65535), Doc: "how many at once; the default is 4096"},
+			{Name: "per-address", Type: Bound, Doc: "how many at once from one address; the default is 256"},
 		}, utpDocs()...),
 		Example: "utp-listen:16881",
 		Check: func(p *Part) *Fault {

@@ -11,18 +11,18 @@ import (
 
 // faultLayers returns the entries for faults made on purpose.
 func faultLayers() []*Layer {
-	window := OptionDoc{Name: "window", Type: SizeUpTo(1 << 30), Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second, and for datagrams 1m; those that have no room are dropped"}
+	window := OptionDoc{Name: "window", Type: SizeUpTo(1 << 30), Doc: "how much may be on its way at once; the default is 64k, which at 200ms is 320k a second, and 1m for datagrams; those without room are dropped"}
 	seed := seedDoc()
 	return []*Layer{
 		{
 			Name:    "latency",
-			Summary: "makes everything come later",
-			Doc: `Bytes never overtake each other, and the end of the stream comes last. Datagrams overtake
-each other where jitter has it so.`,
+			Summary: "delays everything",
+			Doc: `Bytes stay in order, and the end of the stream comes last. With jitter, datagrams may
+overtake each other.`,
 			Arg:     Arg{Name: "duration", Type: Duration},
 			Example: "8080+latency:200ms,jitter=50ms",
 			Options: []OptionDoc{
-				{Name: "jitter", Type: Duration, Doc: "up to so much more, by chance, for each piece"},
+				{Name: "jitter", Type: Duration, Doc: "up to this much more, at random, for each piece"},
 				window, direction, seed,
 			},
 			Describe: func(p *Part, _ Role) string {
@@ -40,8 +40,8 @@ each other where jitter has it so.`,
 		},
 		{
 			Name:    "bandwidth",
-			Summary: "a slow line: bytes take their time one after another",
-			Doc:     "Unlike ratelimit it has no burst, and what is on the line is out of the sender's hands.",
+			Summary: "a slow line: bytes cross it one after another",
+			Doc:     "Unlike ratelimit, it allows no burst, and what is on the line has left the sender.",
 			Arg:     Arg{Name: "rate", Type: Rate},
 			Example: "8080+bandwidth:64kbit",
 			Options: []OptionDoc{window, direction},
@@ -63,7 +63,7 @@ each other where jitter has it so.`,
 			Arg:     Arg{Name: "size", Type: SizeUpTo(1 << 30)},
 			Example: "8080+slice:10,delay=5ms",
 			Options: []OptionDoc{
-				{Name: "delay", Type: Duration, Doc: "how long after another a piece comes at least"},
+				{Name: "delay", Type: Duration, Doc: "the shortest time between two pieces"},
 				direction,
 			},
 			Describe: func(p *Part, _ Role) string {
@@ -76,18 +76,18 @@ each other where jitter has it so.`,
 		},
 		{
 			Name:    "reset",
-			Summary: "resets connections, by chance or after some bytes",
-			Doc: `chance alone is that of each piece which passes. With after, the connection is reset when
-so many bytes have passed, and chance says how many connections are.`,
+			Summary: "resets connections, at random or after some bytes",
+			Doc: `Without after, chance applies to each piece that passes. With after, a connection is reset
+once that many bytes have passed, and chance says how many connections are.`,
 			Example: "8080+reset,chance=0.01",
 			Options: []OptionDoc{
-				{Name: "chance", Type: Chance, Doc: "how likely it is"},
-				{Name: "after", Type: Size, Doc: "after so many bytes"},
+				{Name: "chance", Type: Chance, Doc: "how likely a reset is"},
+				{Name: "after", Type: Size, Doc: "reset after this many bytes"},
 				direction, seed,
 			},
 			Check: func(p *Part, _ Role) *Fault {
 				if !p.Has("chance") && !p.Has("after") {
-					return &Fault{Problem: "reset without saying when", Hint: "add ,chance=0.01 or ,after=1k"}
+					return &Fault{Problem: "reset needs a chance or a number of bytes", Hint: "add ,chance=0.01 or ,after=1k"}
 				}
 				return nil
 			},
@@ -107,15 +107,15 @@ so many bytes have passed, and chance says how many connections are.`,
 		},
 		{
 			Name:    "blackhole",
-			Summary: "discards everything that comes, without a word to the peer",
-			Doc:     "The end of the stream is swallowed too.",
+			Summary: "discards everything that arrives, and does not tell the peer",
+			Doc:     "The end of the stream is discarded too.",
 			Example: "8080+blackhole,after=1m",
 			Options: []OptionDoc{
-				{Name: "after", Type: Size, Doc: "begins when so many bytes have passed; the default is at once"},
+				{Name: "after", Type: Size, Doc: "begin after this many bytes have passed; the default is at once"},
 				direction,
 			},
 			Describe: func(p *Part, _ Role) string {
-				d := "swallows everything" + describeWays(p)
+				d := "discards everything" + describeWays(p)
 				if p.Has("after") {
 					d += " after " + p.Value("after") + " bytes"
 				}
@@ -126,7 +126,7 @@ so many bytes have passed, and chance says how many connections are.`,
 			},
 			Packets: packetBlackHole,
 			DescribePackets: func(p *Part, _ Role) string {
-				d := "swallows every datagram" + describeWays(p)
+				d := "discards every datagram" + describeWays(p)
 				if p.Has("after") {
 					d += " after " + p.Value("after") + " bytes of a peer"
 				}
@@ -141,7 +141,7 @@ func faults(env *Env, p *Part, f layer.Faults) Prepared {
 	seed := uint64(p.Int("seed"))
 	if (f.Jitter > 0 || f.ResetChance > 0) && seed == 0 {
 		seed = 1 + rand.Uint64N(1<<31-2)
-		env.note(fmt.Sprintf("%s: for the same again add ,seed=%s", p.Name.Text, strconv.FormatUint(seed, 10)))
+		env.note(fmt.Sprintf("%s: to repeat this run add ,seed=%s", p.Name.Text, strconv.FormatUint(seed, 10)))
 	}
 	in, out := ways(p, f)
 	return Always(layer.Fault(rand.New(rand.NewPCG(seed, 0)), layer.FaultConfig{In: in, Out: out}))

@@ -21,7 +21,7 @@ func flowLayers() []*Layer {
 }
 
 // direction is the option that says in which direction something applies.
-var direction = OptionDoc{Name: "direction", Type: Choice("in", "out"), Doc: "only what is received, or only what is sent; the default is both, each alone"}
+var direction = OptionDoc{Name: "direction", Type: Choice("in", "out"), Doc: "only what is received, or only what is sent; the default is both, each separately"}
 
 // ways returns v for each direction that a part applies to.
 func ways[T any](p *Part, v T) (in, out T) {
@@ -50,12 +50,12 @@ func rateLimitLayer() *Layer {
 		Name:    "ratelimit",
 		Summary: "lets bytes pass no faster than a rate",
 		Doc: `A token bucket for each connection, or one for all with "shared". Nothing is dropped: a
-sender that is too fast is made to wait. That cannot be done to the sender of datagrams:
-there each peer has a bucket, and what is too fast is dropped.`,
+sender that is too fast has to wait. Senders of datagrams cannot be made to wait: each
+peer has a bucket, and what does not fit is dropped.`,
 		Arg:     Arg{Name: "rate", Type: Rate},
 		Example: "8080+ratelimit:10mbit,burst=64k",
 		Options: []OptionDoc{
-			{Name: "burst", Type: Size, Doc: "how much passes at once after a rest; the default is a tenth of a second's worth"},
+			{Name: "burst", Type: Size, Doc: "how much may pass at once after a pause; the default is a tenth of a second's worth"},
 			direction,
 			{Name: "shared", Type: Flag, Doc: "one rate for all connections together"},
 		},
@@ -81,7 +81,7 @@ there each peer has a bucket, and what is too fast is dropped.`,
 			if p.Has("shared") {
 				whose = " of all peers together"
 			}
-			return "drops what is faster than " + p.ArgText() + " a second" + describeWays(p) + "," + whose
+			return "drops what exceeds " + p.ArgText() + " a second" + describeWays(p) + "," + whose
 		},
 	}
 }
@@ -97,24 +97,24 @@ func idleLayer() *Layer {
 	return &Layer{
 		Name:    "idle",
 		Summary: "ends connections on which nothing moves",
-		Doc: `The time begins again with every byte, either way, and a backlog that leaves slowly is
-traffic. stall is for peers that do not read; min-rate for peers that send a byte now and
-then, where something is to come all the time: one that sends nothing is too slow. Its
-window's time stands still while the other side takes nothing. On datagrams it forgets the
-peers, each by itself, as idle= of udp does; the shortest time of both sides counts.`,
+		Doc: `Every byte, in either direction, starts the time again, and a backlog that leaves slowly
+counts as traffic. stall is for peers that do not read. min-rate is for peers that should
+send steadily: one that sends a byte now and then, or nothing, is too slow. Its
+window's clock stops while the other side accepts nothing. On datagrams, idle forgets each
+peer separately, as udp's idle= does; the shortest time of both sides counts.`,
 		Arg:     Arg{Name: "duration", Type: Duration, Optional: true},
 		Example: "8080+idle:5m,stall=30s",
 		Options: []OptionDoc{
-			{Name: "stall", Type: Duration, Only: Streams, Doc: "how long bytes may wait while the peer takes none"},
-			{Name: "min-rate", Type: Rate, Only: Streams, Doc: "how much must come from the peer, on average over each window"},
-			{Name: "window", Type: Duration, Only: Streams, Doc: "over which min-rate is taken; the default is 10s"},
+			{Name: "stall", Type: Duration, Only: Streams, Doc: "how long bytes may wait while the peer accepts none"},
+			{Name: "min-rate", Type: Rate, Only: Streams, Doc: "how much the peer must send, on average over each window"},
+			{Name: "window", Type: Duration, Only: Streams, Doc: "the time over which min-rate is measured; the default is 10s"},
 		},
 		Check: func(p *Part, _ Role) *Fault {
 			if p.Arg == nil && !p.Has("stall") && !p.Has("min-rate") {
-				return &Fault{Problem: "idle without a time", Hint: "write idle:5m, or add ,stall=30s or ,min-rate=1k"}
+				return &Fault{Problem: "idle needs a time", Hint: "write idle:5m, or add ,stall=30s or ,min-rate=1k"}
 			}
 			if o := p.Option("window"); o != nil && !p.Has("min-rate") {
-				return &Fault{Token: &o.Key, Problem: "a window without min-rate", Hint: "add ,min-rate=1k"}
+				return &Fault{Token: &o.Key, Problem: "window= needs min-rate=", Hint: "add ,min-rate=1k"}
 			}
 			return nil
 		},
@@ -124,7 +124,7 @@ peers, each by itself, as idle= of udp does; the shortest time of both sides cou
 				d = append(d, "ends after "+p.ArgText()+" without traffic")
 			}
 			if p.Has("stall") {
-				d = append(d, "after "+p.Value("stall")+" in which the peer takes nothing")
+				d = append(d, "after "+p.Value("stall")+" in which the peer accepts nothing")
 			}
 			if p.Has("min-rate") {
 				d = append(d, "below "+p.Value("min-rate")+" a second")
@@ -152,8 +152,8 @@ func limitLayer() *Layer {
 		Name:    "limit",
 		Roles:   []Role{Listen},
 		Summary: "refuses connections beyond a number",
-		Doc: `An IPv6 address counts with all others of its /64. On datagrams, peers are counted, each
-until nothing has passed for a minute, and what comes from further ones is dropped.`,
+		Doc: `An IPv6 address counts together with the rest of its /64. On datagrams, peers are counted,
+each until it has been idle for a minute, and datagrams of further peers are dropped.`,
 		Arg:     Arg{Name: "number", Type: Int, Optional: true},
 		Example: "8080+limit:1000,per-address=20",
 		Options: []OptionDoc{
@@ -161,7 +161,7 @@ until nothing has passed for a minute, and what comes from further ones is dropp
 		},
 		Check: func(p *Part, _ Role) *Fault {
 			if p.Arg == nil && !p.Has("per-address") {
-				return &Fault{Problem: "limit without a number", Hint: "write limit:1000 or limit,per-address=20"}
+				return &Fault{Problem: "limit needs a number", Hint: "write limit:1000 or limit,per-address=20"}
 			}
 			return nil
 		},
@@ -191,10 +191,10 @@ func describeLimit(p *Part, _ Role) string {
 func logLayer() *Layer {
 	return &Layer{
 		Name:    "log",
-		Summary: "writes what passes to a log",
-		Doc: `One event is one line: the connection's number, the seconds since it was made, a sign (+
-made, < received, > sent, [ the peer ended, ] we ended, - lost), how many bytes and which.
-All but printable ASCII is escaped.`,
+		Summary: "logs what passes",
+		Doc: `Each event is one line: the connection's number, the seconds since it was made, a sign (+
+made, < received, > sent, [ the peer ended, ] we ended, - lost), the number of bytes, and
+the bytes. Everything but printable ASCII is escaped.`,
 		Example: "8080+log,format=hex,limit=256",
 		Options: []OptionDoc{
 			{Name: "format", Type: Choice("text", "hex", "count"), Doc: "how bytes are shown; the default is text, count shows none"},
@@ -204,7 +204,7 @@ All but printable ASCII is escaped.`,
 		},
 		Check: func(p *Part, _ Role) *Fault {
 			if o := p.Option("lossless"); o != nil && !p.Has("to") {
-				return &Fault{Token: &o.Key, Problem: "standard error is not waited for", Hint: "add ,to=FILE"}
+				return &Fault{Token: &o.Key, Problem: "lossless needs a file: weir never waits for standard error", Hint: "add ,to=FILE"}
 			}
 			return nil
 		},
@@ -304,15 +304,16 @@ func (w *fifo) Write(p []byte) (n int, err error) {
 }
 
 // lossless is the option that makes connections wait for a file.
-var lossless = OptionDoc{Name: "lossless", Type: Flag, Only: Streams, Doc: "connections wait while the file does not keep up or its disk is full, and end if it cannot be written to; without it they go on, and the file says what is missing"}
+var lossless = OptionDoc{Name: "lossless", Type: Flag, Only: Streams, Doc: "connections wait while the file cannot keep up or its disk is full, and end if it cannot be written to; without it they continue, and the file says what is missing"}
 
 func recordLayer() *Layer {
 	return &Layer{
 		Name:    "record",
-		Summary: "writes bytes and times to a file, for replay",
-		Doc: `The file is emptied first, is for this user alone, and has one recording at a time; a
-symbolic link is refused. It is a log as text, of everything; replay:FILE plays it. Where
-the disk was full or did not keep up, a line of the file says how much is missing.`,
+		Summary: "records bytes and times in a file, for replay",
+		Doc: `The file is emptied first. Only this user can read it, and only one recording can be
+written to it at a time; a symbolic link is refused. It is a text log of everything;
+replay:FILE plays it. If the disk was full or too slow, a line of the file says how much
+is missing.`,
 		Arg:     Arg{Name: "path", Type: Path},
 		Example: "8080+record:session.rec",
 		Options: []OptionDoc{lossless},

@@ -33,17 +33,17 @@ func packetLayers() []*Layer {
 			},
 		}
 	}
-	const drawn = `What is chance is drawn for each peer's address by itself, so that with the same seed
-a client loses the same datagrams, whatever others do.`
+	const drawn = `Random choices are drawn for each peer's address separately, so that with the same seed
+a client loses the same datagrams, whatever other clients do.`
 	return []*Layer{
-		chance("loss", "drops datagrams by chance", drawn, "drops datagrams",
+		chance("loss", "drops datagrams at random", drawn, "drops datagrams",
 			func(c float64) packet.Faults { return packet.Faults{Loss: c} }),
-		chance("duplicate", "sends datagrams twice, by chance", drawn, "sends datagrams twice",
+		chance("duplicate", "sends datagrams twice, at random", drawn, "sends datagrams twice",
 			func(c float64) packet.Faults { return packet.Faults{Duplicate: c} }),
-		chance("reorder", "has datagrams overtaken by the next one, by chance",
-			"One waits until the next of its peer has passed, and for 100 ms at most.\n"+drawn, "has datagrams overtaken by the next one",
+		chance("reorder", "lets the next datagram overtake one, at random",
+			"A datagram waits until the next of its peer has passed, for at most 100 ms.\n"+drawn, "lets the next datagram overtake one",
 			func(c float64) packet.Faults { return packet.Faults{Reorder: c} }),
-		chance("corrupt", "changes a bit of datagrams, by chance", drawn, "changes a bit of datagrams",
+		chance("corrupt", "changes a bit of a datagram, at random", drawn, "changes a bit of a datagram",
 			func(c float64) packet.Faults { return packet.Faults{Corrupt: c} }),
 		accessLayer(),
 	}
@@ -57,12 +57,12 @@ func accessLayer() *Layer {
 refused unless an allow names them. On streams, --allow and --deny are for dial.`,
 		Example: "udp-listen::5353+access,allow=10.0.0.0/8,deny=10.1.0.0/16",
 		Options: []OptionDoc{
-			{Name: "allow", Type: networkType, Many: true, Doc: "a network that is allowed; the default is every one"},
-			{Name: "deny", Type: networkType, Many: true, Doc: "a network that is not"},
+			{Name: "allow", Type: networkType, Many: true, Doc: "a network to allow; the default is all"},
+			{Name: "deny", Type: networkType, Many: true, Doc: "a network to deny"},
 		},
 		Check: func(p *Part, _ Role) *Fault {
 			if !p.Has("allow") && !p.Has("deny") {
-				return &Fault{Problem: "access without a rule", Hint: "add ,allow=10.0.0.0/8 or ,deny=10.0.0.0/8"}
+				return &Fault{Problem: "access needs a rule", Hint: "add ,allow=10.0.0.0/8 or ,deny=10.0.0.0/8"}
 			}
 			return nil
 		},
@@ -93,7 +93,7 @@ refused unless an allow names them. On streams, --allow and --deny are for dial.
 }
 
 func seedDoc() OptionDoc {
-	return OptionDoc{Name: "seed", Type: Int, Doc: "makes what is chance the same in every run"}
+	return OptionDoc{Name: "seed", Type: Int, Doc: "make random choices the same in every run"}
 }
 
 // packetFaults is faults for datagrams.
@@ -101,7 +101,7 @@ func packetFaults(env *Env, p *Part, c *packet.Counts, f packet.Faults) packet.L
 	seed := uint64(p.Int("seed"))
 	if seed == 0 && f.Loss+f.Corrupt+f.Duplicate+f.Reorder+float64(f.Jitter) > 0 {
 		seed = 1 + rand.Uint64N(1<<31-2)
-		env.note(fmt.Sprintf("%s: for the same again add ,seed=%d", p.Name.Text, seed))
+		env.note(fmt.Sprintf("%s: to repeat this run add ,seed=%d", p.Name.Text, seed))
 	}
 	in, out := ways(p, f)
 	return packet.Fault(packet.FaultConfig{In: in, Out: out, Seed: seed, Counts: c})
@@ -264,17 +264,17 @@ func (p *parser) checkCarries(e *Endpoint, part *Part, l *Layer) *Error {
 		}
 		hint := "for datagrams there are: " + strings.Join(there, " ")
 		if what == Streams {
-			hint = "on streams, latency, bandwidth, slice, reset and blackhole are what can go wrong"
+			hint = "for streams there are: latency bandwidth slice reset blackhole"
 		}
-		return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q is for %v, and %s carries %s", l.Name, c, e.Base.Name.Text, is), hint, "layers")
+		return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q is for %v, but %s carries %s", l.Name, c, e.Base.Name.Text, is), hint, "layers")
 	}
 	if what == Packets && (l.PacketWay || e.ThroughProxy()) {
 		const hint = "udp:proxy:1080+socks5:9.9.9.9:53"
 		switch {
 		case e.Role() != Dial:
-			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot stand on %s", l.Name, e.Base.Name.Text), "its clients ask by TCP: 1080+socks5,udp", l.Name)
+			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot be used on %s", l.Name, e.Base.Name.Text), "its clients connect over TCP: 1080+socks5,udp", l.Name)
 		case len(e.Layers) > 0:
-			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot stand beside the way through a proxy", l.Name), "layers for the datagrams can stand on udp-listen", "layers")
+			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot be combined with a proxy here", l.Name), "layers for the datagrams can go on udp-listen", "layers")
 		case part.Arg == nil:
 			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q on %s needs a destination", l.Name, e.Base.Name.Text), hint, l.Name)
 		}
@@ -282,7 +282,7 @@ func (p *parser) checkCarries(e *Endpoint, part *Part, l *Layer) *Error {
 	for _, o := range part.Options {
 		for _, doc := range l.Options {
 			if doc.Name == o.Key.Text && doc.Only != Both && doc.Only != what {
-				return p.fail(o.Key.Pos, o.Key.End, fmt.Sprintf("option %q of %s is for %v, and %s carries %s", doc.Name, l.Name, doc.Only, e.Base.Name.Text, is), "leave it out", l.Name)
+				return p.fail(o.Key.Pos, o.Key.End, fmt.Sprintf("option %q of %s is for %v, but %s carries %s", doc.Name, l.Name, doc.Only, e.Base.Name.Text, is), "leave it out", l.Name)
 			}
 		}
 	}

@@ -16,13 +16,13 @@ func proxyLayers() []*Layer {
 	return []*Layer{
 		proxyLayer(proxyEntry{
 			name: "socks5", example: "localhost:1080+socks5:example.com:80",
-			title:  "a SOCKS5 proxy: on a listener it is one, elsewhere it asks one",
+			title:  "SOCKS5: a proxy on a listener, a proxy's client elsewhere",
 			server: func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version5, o...) },
 			client: proxy.SOCKS5, password: true, bind: true, udp: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4a", example: "localhost:1080+socks4a:example.com:80",
-			title: "a SOCKS4 proxy that takes names: on a listener it is one, elsewhere it asks one",
+			title: "SOCKS4a, which takes names: a proxy on a listener, a proxy's client elsewhere",
 			server: func(o ...proxy.ServerOption) layer.Layer {
 				return proxy.SOCKSServer(proxy.Version4|proxy.Version4a, o...)
 			},
@@ -30,13 +30,13 @@ func proxyLayers() []*Layer {
 		}),
 		proxyLayer(proxyEntry{
 			name: "socks4", example: "localhost:1080+socks4:192.0.2.1:80",
-			title:  "a SOCKS4 proxy, for IPv4 addresses only: on a listener it is one, elsewhere it asks one",
+			title:  "SOCKS4, IPv4 addresses only: a proxy on a listener, a proxy's client elsewhere",
 			server: func(o ...proxy.ServerOption) layer.Layer { return proxy.SOCKSServer(proxy.Version4, o...) },
 			client: proxy.SOCKS4, bind: true, only4: true,
 		}),
 		proxyLayer(proxyEntry{
 			name: "connect", example: "proxy.corp:3128+connect:example.com:443",
-			title:  "an HTTP proxy (CONNECT): on a listener it is one, elsewhere it asks one",
+			title:  "HTTP CONNECT: a proxy on a listener, a proxy's client elsewhere",
 			server: proxy.ConnectServer, client: proxy.Connect, password: true, noColon: true,
 		}),
 		proxyInLayer(),
@@ -56,10 +56,10 @@ type proxyEntry struct {
 	only4                bool // its addresses are IPv4
 }
 
-const proxyDoc = `As a server it takes what its clients ask for to the other side: dial connects there,
+const proxyDoc = `A server passes its clients' requests to the other side: dial connects to where they ask,
 and a proxy layer without an argument asks the next proxy for the same. Without
-authentication it listens on loopback only. As a client it has the proxy connect to
-its argument; the proxy resolves the name; it is not looked up here.`
+authentication a server listens on loopback only. A client asks the proxy to connect to
+its argument; the proxy resolves the name, and weir does not look it up.`
 
 const bindDoc = `
 
@@ -71,8 +71,8 @@ const associateDoc = `
 
 With udp a client may also send datagrams (UDP ASSOCIATE) while its connection lasts: a
 port for them is opened on the address that it has connected to. --allow and --deny apply
-to where each of them goes. On udp it is a client: the datagrams of each peer go through
-an association of its own to its argument: udp:proxy:1080+socks5:9.9.9.9:53.`
+to the destination of each. On udp it is a client: each peer's datagrams go through an
+association of their own to the argument: udp:proxy:1080+socks5:9.9.9.9:53.`
 
 func proxyLayer(e proxyEntry) *Layer {
 	options := []OptionDoc{
@@ -80,11 +80,11 @@ func proxyLayer(e proxyEntry) *Layer {
 	}
 	if e.password {
 		options = append(options,
-			OptionDoc{Name: "user", Type: Text, Doc: "the user name: to give to the proxy, or the only one to let in"},
+			OptionDoc{Name: "user", Type: Text, Doc: "the user name: to send to the proxy, or the only one to accept"},
 			OptionDoc{Name: "password", Type: Secret, Doc: "its password"},
 			OptionDoc{Name: "empty-password", Type: Flag, Doc: "client: the user has an empty password", Conflicts: []string{"password", "users"}},
-			OptionDoc{Name: "users", Type: Secret, Doc: "server: the users to let in, a name:password on each line, each name once", Conflicts: []string{"user", "password"}},
-			OptionDoc{Name: "guesses", Type: Bound, Doc: "server: wrong passwords a minute that one address may try, after ten at once; 60 without it"},
+			OptionDoc{Name: "users", Type: Secret, Doc: "server: the users to accept, a name:password on each line, each name once", Conflicts: []string{"user", "password"}},
+			OptionDoc{Name: "guesses", Type: Bound, Doc: "server: wrong passwords that one address may try in a minute, after ten at once; the default is 60"},
 		)
 	} else {
 		options = append(options, OptionDoc{Name: "user", Type: Text, Doc: "client: the user name to claim"})
@@ -99,7 +99,7 @@ func proxyLayer(e proxyEntry) *Layer {
 	}
 	if e.bind {
 		doc += bindDoc
-		options = append(options, OptionDoc{Name: "bind", Type: IP, Doc: "server: serve BIND too, and wait for its peers on this address of this machine"})
+		options = append(options, OptionDoc{Name: "bind", Type: IP, Doc: "server: serve BIND too, and wait for its peers on this local address"})
 	}
 	return &Layer{
 		Name: e.name, Summary: e.title, Doc: doc, Example: e.example, Options: options,
@@ -125,33 +125,33 @@ func checkProxy(p *Part, role Role, e proxyEntry) *Fault {
 	user, password := p.Option("user"), p.Option("password")
 	switch {
 	case role.Server() && p.Arg != nil:
-		return &Fault{Token: p.Arg, Problem: "a proxy that listens goes where its clients ask", Hint: "the other side says how: dial, or another endpoint"}
+		return &Fault{Token: p.Arg, Problem: "a proxy that listens takes no destination: its clients name it", Hint: "the other side says how to get there: dial, or another proxy"}
 	case role.Server() && !e.password && user != nil:
-		return &Fault{Token: &user.Key, Problem: "SOCKS4 has no passwords, so it cannot keep anyone out", Hint: "socks5 and connect can"}
+		return &Fault{Token: &user.Key, Problem: "SOCKS4 has no passwords, so it cannot keep anyone out", Hint: "use socks5 or connect"}
 	case role.Server() && p.Has("empty-password"):
 		return &Fault{Token: &p.Option("empty-password").Key, Problem: `option "empty-password" is for a client`, Hint: "add password=env:NAME or users=file:PATH"}
 	case role.Server() && p.Has("header"):
 		return &Fault{Token: &p.Option("header").Key, Problem: `option "header" is for a client`}
 	case e.password && user != nil && password == nil && !p.Has("empty-password"):
-		return &Fault{Token: &user.Key, Problem: "a user name and no password", Hint: "add password=env:NAME or password=file:PATH, or empty-password if that user has none"}
+		return &Fault{Token: &user.Key, Problem: "a user name without a password", Hint: "add password=env:NAME or password=file:PATH, or empty-password if that user has none"}
 	case p.Has("empty-password") && user == nil:
-		return &Fault{Token: &p.Option("empty-password").Key, Problem: "an empty password and no user name", Hint: "add user=NAME"}
+		return &Fault{Token: &p.Option("empty-password").Key, Problem: "an empty password without a user name", Hint: "add user=NAME"}
 	case e.noColon && user != nil && strings.Contains(user.Value.Text, ":"):
-		return &Fault{Token: user.Value, Problem: "a user name with a colon", Hint: "basic authentication (RFC 7617) cannot say one; socks5 can"}
+		return &Fault{Token: user.Value, Problem: "a user name with a colon", Hint: "basic authentication (RFC 7617) does not allow one; use socks5"}
 	case e.password && user != nil && len(user.Value.Text) > longestCredential:
 		return &Fault{Token: user.Value, Problem: "a user name that is too long", Hint: "it has at most 255 bytes"}
 	case password != nil && user == nil:
-		return &Fault{Token: &password.Key, Problem: "a password and no user name", Hint: "add user=NAME"}
+		return &Fault{Token: &password.Key, Problem: "a password without a user name", Hint: "add user=NAME"}
 	case !role.Server() && p.Has("users"):
 		return &Fault{Token: &p.Option("users").Key, Problem: `option "users" is for a server`, Hint: `did you mean "user"?`}
 	case p.Has("guesses") && (!role.Server() || !authenticates(p)):
 		return &Fault{Token: &p.Option("guesses").Key, Problem: `option "guesses" is for a server that asks for passwords`, Hint: "add users=file:PATH to one that listens"}
 	case !role.Server() && p.Has("bind"):
-		return &Fault{Token: &p.Option("bind").Key, Problem: `option "bind" is for a server`, Hint: "on the base it is the address to connect from"}
+		return &Fault{Token: &p.Option("bind").Key, Problem: `option "bind" is for a server`, Hint: "as an option of the base it is the address to connect from"}
 	case !role.Server() && p.Has("udp"):
 		return &Fault{Token: &p.Option("udp").Key, Problem: `option "udp" is for a server`, Hint: "a client of UDP is udp:proxy:1080+socks5:9.9.9.9:53"}
 	case e.only4 && p.Has("bind") && !p.IP("bind").Unmap().Is4():
-		return &Fault{Token: p.Option("bind").Value, Problem: "SOCKS4 cannot say an IPv6 address", Hint: "socks5 can"}
+		return &Fault{Token: p.Option("bind").Value, Problem: "SOCKS4 has no IPv6 addresses", Hint: "use socks5"}
 	}
 	return nil
 }
@@ -160,16 +160,16 @@ func describeProxy(p *Part, role Role) string {
 	name := p.Name.Text
 	switch {
 	case role.Server():
-		d := name + " proxy for everyone who can connect; goes where its clients ask"
+		d := name + " proxy for anyone who can connect; its clients choose the destination"
 		if authenticates(p) {
-			d = name + " proxy for clients that have a password; goes where they ask"
+			d = name + " proxy for clients that have a password; they choose the destination"
 		}
 		if p.Has("udp") {
-			d += ", and sends their datagrams"
+			d += ", and it relays their datagrams"
 		}
 		return d
 	case p.Arg == nil:
-		return "asks the " + name + " proxy for what the other side asked for; the proxy resolves names"
+		return "asks the " + name + " proxy for the destination that the other side asked for; the proxy resolves names"
 	}
 	return "asks the " + name + " proxy for " + hostPort(p.ArgText()) + "; the proxy resolves the name"
 }
@@ -260,9 +260,9 @@ func proxyInLayer() *Layer {
 	return &Layer{
 		Name: "proxy-in", Roles: []Role{Listen},
 		Summary: "takes the client's address from a PROXY header (versions 1 and 2)",
-		Doc: "For what stands behind haproxy and the like. Peers that are trusted have to send a\n" +
-			"header, and others are refused, so that no one makes up an address. Where a header\n" +
-			"has no IP address (LOCAL, UNSPEC, UNIX), the connection keeps its own.",
+		Doc: "For servers behind haproxy and the like. Trusted peers have to send a header, and other\n" +
+			"peers are refused, so that no one can forge an address. If a header has no IP address\n" +
+			"(LOCAL, UNSPEC, UNIX), the connection keeps its own.",
 		Example: "8443+proxy-in,from=10.0.0.0/8",
 		Options: []OptionDoc{
 			{Name: "from", Type: networkType, Many: true, Doc: "trusted peers, besides those on UNIX sockets; without it, loopback"},
@@ -292,7 +292,7 @@ func proxyInLayer() *Layer {
 func proxyOutLayer() *Layer {
 	return &Layer{
 		Name: "proxy-out", Roles: []Role{Dial, Open},
-		Summary: "tells the next server the client's address by a PROXY header",
+		Summary: "tells the next server the client's address in a PROXY header",
 		Doc:     "v2 is binary and the default, v1 a line of text. The server must expect it.",
 		Example: "localhost:22+proxy-out:v2",
 		Arg:     Arg{Name: "v1|v2", Type: Choice("v1", "v2"), Optional: true},
@@ -318,16 +318,16 @@ func dialKind() *Kind {
 		Name:    "dial",
 		Role:    Dial,
 		Summary: "connect to where the client of a proxy asks to go",
-		Doc: "The target that lets a proxy layer on the other side choose. --allow and --deny are\n" +
-			"rules for the addresses, once names are resolved. Link-local and multicast addresses\n" +
-			"and those of a cloud's metadata are refused unless --allow names them; private and\n" +
-			"loopback addresses too, unless the proxy itself listens on loopback or on a UNIX\n" +
-			"socket. A network names what lies in it if it is no larger than what is refused:\n" +
-			"10.0.0.0/8 names private addresses, 0.0.0.0/0 does not. To allow them besides all\n" +
-			"others: --allow 10.0.0.0/8,0.0.0.0/0,::/0. What weir itself listens on is refused\n" +
-			"in any case.",
+		Doc: "The proxy layer on the other side chooses the target. --allow and --deny are rules for\n" +
+			"its addresses, after names are resolved. Link-local and multicast addresses and those of\n" +
+			"cloud metadata services are refused unless --allow names them; so are private and\n" +
+			"loopback addresses, unless the proxy itself listens on loopback or on a UNIX socket. A\n" +
+			"network names the addresses in it only if it is no larger than the range that is refused:\n" +
+			"10.0.0.0/8 names private addresses, 0.0.0.0/0 does not. To allow private addresses and\n" +
+			"all others: --allow 10.0.0.0/8,0.0.0.0/0,::/0. Addresses that weir itself listens on are\n" +
+			"always refused.",
 		Options: []OptionDoc{
-			{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer in all: name, addresses; 30s without it"},
+			{Name: "timeout", Type: Duration, Doc: "give up an attempt that takes longer in total: name and addresses; the default is 30s"},
 			familyDoc(),
 			{Name: "bind", Type: IP, Doc: "the local address to connect from"},
 			keepAliveDoc(),

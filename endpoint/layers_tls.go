@@ -17,17 +17,17 @@ import (
 // one for each role where it must not.
 func tlsLayers() []*Layer {
 	return []*Layer{
-		tlsLayer("tls", "TLS: the server on a listener, else the client", "8443+tls,cert=srv.pem,key=srv.key", Role.Server),
+		tlsLayer("tls", "TLS: the server on a listener, the client elsewhere", "8443+tls,cert=srv.pem,key=srv.key", Role.Server),
 		tlsLayer("tls-server", "TLS as the server, on any base", "stdio+tls-server,cert=s.pem,key=s.key", func(Role) bool { return true }),
 		tlsLayer("tls-client", "TLS as the client, on any base", "8443+tls-client,name=example.com", func(Role) bool { return false }),
 	}
 }
 
 const tlsDoc = `Verification is on: a client checks that the certificate is signed by an authority it
-trusts and is for the name it connects to. A stream that ends without TLS's own end
-is reported as truncated. The end of one direction alone is passed on, with TLS 1.2,
-too; a server that may take it for a hang-up hears of it behind its reply.
-Certificates are read again when their files change.`
+trusts and is for the name it connects to. A stream that ends without a close_notify is
+reported as truncated. The end of one direction alone is passed on, with TLS 1.2 too; a
+server that may take it for a hang-up is told after its reply. Certificates are read
+again when their files change.`
 
 func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 	return &Layer{
@@ -40,19 +40,19 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "key", Type: Path, Doc: "the certificate's key in PEM, not encrypted"},
 			{Name: "ca", Type: Path, Doc: "client: authorities to trust instead of the system's, in PEM", Conflicts: []string{"insecure"}},
 			{Name: "name", Type: Text, Doc: "client: the name to ask for and to verify, instead of the host's"},
-			{Name: "insecure", Type: Flag, Doc: "client: verify nothing; anybody in between can read and change everything"},
+			{Name: "insecure", Type: Flag, Doc: "client: verify nothing; anyone in between can read and change everything"},
 			{Name: "client-ca", Type: Path, Doc: "server: require certificates of clients, signed by these authorities"},
 			{Name: "allow-cn", Type: Text, Many: true, Doc: "accept only peers whose certificate has this common name", Conflicts: []string{"insecure"}},
-			{Name: "allow-dns", Type: Text, Many: true, Doc: "or this DNS name; *.example.com is any one label", Conflicts: []string{"insecure"}},
-			{Name: "allow-uri", Type: Text, Many: true, Doc: "or this URI, such as a SPIFFE ID; a segment * is any one, ** at the end any number", Conflicts: []string{"insecure"}},
-			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2; a peer that has none of them is refused, and one that has no ALPN at all, unless http/1.1 is among them"},
+			{Name: "allow-dns", Type: Text, Many: true, Doc: "or this DNS name; in *.example.com the * is any one label", Conflicts: []string{"insecure"}},
+			{Name: "allow-uri", Type: Text, Many: true, Doc: "or this URI, such as a SPIFFE ID; a segment * matches any one, ** at the end any number", Conflicts: []string{"insecure"}},
+			{Name: "alpn", Type: Text, Many: true, Doc: "offer or accept this protocol (ALPN), such as h2; a peer that has none of them is refused, and so is one without ALPN, unless http/1.1 is among them"},
 			{Name: "min", Type: Choice("1.2", "1.3"), Doc: "the oldest version to speak; the default is 1.2"},
 			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
-			{Name: "eof-wait", Type: Duration, Doc: "client: when the input has ended, tell the server once it was silent for this long, as some hang up when told; the default is 30s, or 5s where many are served; weir's own servers are told at once"},
-			{Name: "no-eof", Type: Flag, Doc: "never say that the input has ended, before the connection does", Conflicts: []string{"eof-wait"}},
+			{Name: "eof-wait", Type: Duration, Doc: "client: after the input has ended, tell the server once it has been silent for this long, because some hang up when told; the default is 30s, or 5s if weir serves many connections; weir's own servers are told at once"},
+			{Name: "no-eof", Type: Flag, Doc: "do not tell the peer that the input has ended until the connection ends", Conflicts: []string{"eof-wait"}},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
-			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes compute beside the connections that are open; the default is 1, and 0 lets those wait"},
-			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; whoever reads it reads everything"},
+			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes may compute in parallel with open connections; the default is 1; with 0, the connections wait for them"},
+			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; anyone who reads it can read all traffic"},
 		},
 		Check: func(p *Part, role Role) *Fault { return checkTLS(p, server(role)) },
 		Describe: func(p *Part, role Role) string {
@@ -180,7 +180,7 @@ func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 			return nil, nil, optionError(p, "keylog", err)
 		}
 		cfg.KeyLogWriter = log
-		env.warn("keylog: the session keys go to " + p.Value("keylog") + "; whoever reads that file reads everything")
+		env.warn("keylog: the session keys go to " + p.Value("keylog") + "; anyone who reads that file can read all traffic")
 	}
 	var opts []layer.TLSOption
 	if p.Has("no-eof") {
@@ -201,7 +201,7 @@ func (env *Env) certificates(p *Part) (*certs.Files, error) {
 		key = env.Path(p.Value("key"))
 	}
 	files, err := certs.NewFiles(env.Path(p.Value("cert")), key, func(err error) {
-		env.warn("the certificate was not read again, the old one stays: " + err.Error())
+		env.warn("the certificate could not be read again, and the old one stays in use: " + err.Error())
 	})
 	if err != nil {
 		option := "cert"
@@ -217,7 +217,7 @@ func (env *Env) certificates(p *Part) (*certs.Files, error) {
 
 func (env *Env) authorities(p *Part, option string) (*certs.AuthorityFile, error) {
 	file, err := certs.NewAuthorityFile(env.Path(p.Value(option)), func(err error) {
-		env.warn(option + " was not read again, the old one stays: " + err.Error())
+		env.warn(option + " could not be read again, and the old one stays in use: " + err.Error())
 	})
 	if err != nil {
 		return nil, optionError(p, option, err)
@@ -302,7 +302,7 @@ func prepareTLSClient(env *Env, p *Part) (Prepared, error) {
 	}
 	if p.Has("insecure") {
 		cfg.InsecureSkipVerify = true
-		env.warn("INSECURE: the certificate of " + targetOr(p.target) + " is not verified; anybody in between can read and change everything")
+		env.warn("INSECURE: the certificate of " + targetOr(p.target) + " is not verified; anyone in between can read and change everything")
 	}
 	rules := slices.Concat(p.Values("allow-cn"), p.Values("allow-dns"), p.Values("allow-uri"))
 	if name == "" && p.targetAsked {

@@ -13,18 +13,18 @@ import (
 // and one for each role where it must not.
 func wsLayers() []*Layer {
 	return []*Layer{
-		wsLayer("ws", "WebSocket: the server on a listener, else the client", "8080+ws:/tunnel", Role.Server),
+		wsLayer("ws", "WebSocket: the server on a listener, the client elsewhere", "8080+ws:/tunnel", Role.Server),
 		wsLayer("ws-server", "WebSocket as the server, on any base", "stdio+ws-server", func(Role) bool { return true }),
 		wsLayer("ws-client", "WebSocket as the client, on any base", "stdio+ws-client:/chat,host=example.com", func(Role) bool { return false }),
 	}
 }
 
-const wsDoc = `Bytes leave in binary messages, with text in text ones, and those of all messages that
-come are the stream. A WebSocket cannot end one direction alone. Two weirs do so all the
-same; with any other peer, once the input has ended, the connection stays open for the
-reply until nothing has come for eof-wait, and is then closed in both directions. A
-server on loopback refuses requests whose Host is neither a name of loopback nor one of
-host=, so that no page of another site reaches it. Put tls in front for wss.`
+const wsDoc = `Bytes leave in binary messages, or with text in text messages; the bytes of all messages
+that arrive are the stream. A WebSocket cannot end one direction alone. Two weirs do so
+nevertheless; with any other peer, after the input has ended, the connection stays open
+for the reply until nothing has arrived for eof-wait, and is then closed in both
+directions. A server on loopback refuses requests whose Host is neither a loopback name
+nor one of host=, so that no page of another site can reach it. For wss write +tls+ws.`
 
 // urlPath is the type of a URL's path.
 var urlPath = &Type{Name: "path", Doc: "a path that begins with /", check: func(s string) *Fault {
@@ -42,23 +42,23 @@ func wsLayer(name, summary, example string, server func(Role) bool) *Layer {
 		Arg:     Arg{Name: "path", Type: urlPath, Optional: true},
 		Example: example,
 		Options: []OptionDoc{
-			{Name: "host", Type: Text, Many: true, Doc: "client: the Host to send, instead of the one that is connected to; server: a Host to accept, or * for any; without it any, but on loopback only names of loopback"},
-			{Name: "origin", Type: Text, Many: true, Doc: "server: a page's origin to accept besides the server's own, or * for all; client: the one to state"},
-			{Name: "protocol", Type: Text, Many: true, Doc: "a subprotocol to offer or to know, best first"},
+			{Name: "host", Type: Text, Many: true, Doc: "client: the Host to send, instead of the one connected to; server: a Host to accept, or * for any; the default is any, but on loopback only loopback names"},
+			{Name: "origin", Type: Text, Many: true, Doc: "server: a page's origin to accept besides the server's own, or * for all; client: the origin to send"},
+			{Name: "protocol", Type: Text, Many: true, Doc: "a subprotocol to offer or accept, best first"},
 			{Name: "header", Type: headerType, Many: true, Doc: "client: a header to send, NAME:VALUE; NAME:env:VARIABLE and NAME:file:PATH read the value from there"},
 			{Name: "cookie", Type: Secret, Doc: "client: cookies to send, as a=1; b=2"},
 			{Name: "user", Type: Text, Doc: "client: the user name of basic authentication"},
 			{Name: "password", Type: Secret, Doc: "client: its password"},
-			{Name: "text", Type: Flag, Doc: "send text messages; what is not UTF-8 ends the connection"},
+			{Name: "text", Type: Flag, Doc: "send text messages; input that is not UTF-8 ends the connection"},
 			{Name: "compress", Type: Flag, Doc: "offer or accept permessage-deflate"},
-			{Name: "ping", Type: Duration, Doc: "ping a peer that was silent for this long, and end if it does not answer for as long again"},
-			{Name: "eof-wait", Type: Duration, Doc: "where the peer is not weir: once the input has ended, close both directions when nothing has come for this long; the default is 5s"},
-			{Name: "eof-close", Type: Flag, Doc: "where the peer is not weir: close both directions as soon as the input has ended, without waiting for a reply", Conflicts: []string{"eof-wait", "no-eof"}},
-			{Name: "no-eof", Type: Flag, Doc: "where the peer is not weir: stay open when the input has ended, until the peer closes", Conflicts: []string{"eof-wait"}},
+			{Name: "ping", Type: Duration, Doc: "ping a peer that has been silent for this long, and end if it does not answer within the same time again"},
+			{Name: "eof-wait", Type: Duration, Doc: "if the peer is not weir: after the input has ended, close both directions when nothing has arrived for this long; the default is 5s"},
+			{Name: "eof-close", Type: Flag, Doc: "if the peer is not weir: close both directions as soon as the input has ended, without waiting for a reply", Conflicts: []string{"eof-wait", "no-eof"}},
+			{Name: "no-eof", Type: Flag, Doc: "if the peer is not weir: stay open when the input has ended, until the peer closes", Conflicts: []string{"eof-wait"}},
 			{Name: "close-wait", Type: Duration, Doc: "how long to wait for the peer's answer to a close; the default is 2s"},
 			{Name: "max", Type: SizeUpTo(1 << 30), Doc: "the longest compressed message; the default is 16m"},
-			{Name: "message-timeout", Type: Duration, Doc: "how long a compressed message may take to come; the default is 1m"},
-			{Name: "max-head", Type: sizeBetween(1<<10, 128<<10), Doc: "the longest head of a request or an answer; the default is 64k"},
+			{Name: "message-timeout", Type: Duration, Doc: "how long a compressed message may take to arrive; the default is 1m"},
+			{Name: "max-head", Type: sizeBetween(1<<10, 128<<10), Doc: "the longest head of a request or a response; the default is 64k"},
 			{Name: "timeout", Type: Duration, Doc: "how long the upgrade may take; the default is 10s"},
 		},
 		Check: func(p *Part, role Role) *Fault { return checkWS(p, server(role)) },
@@ -186,11 +186,11 @@ func checkWS(p *Part, server bool) *Fault {
 	case !server && len(p.Values("host")) > 1:
 		return &Fault{Token: &p.Option("host").Key, Problem: "a client asks for one host"}
 	case user != nil && password == nil:
-		return &Fault{Token: &user.Key, Problem: "a user name and no password", Hint: "add password=env:NAME or password=file:PATH"}
+		return &Fault{Token: &user.Key, Problem: "a user name without a password", Hint: "add password=env:NAME or password=file:PATH"}
 	case password != nil && user == nil:
-		return &Fault{Token: &password.Key, Problem: "a password and no user name", Hint: "add user=NAME"}
+		return &Fault{Token: &password.Key, Problem: "a password without a user name", Hint: "add user=NAME"}
 	case user != nil && strings.Contains(user.Value.Text, ":"):
-		return &Fault{Token: user.Value, Problem: "a user name with a colon", Hint: "basic authentication (RFC 7617) cannot say one"}
+		return &Fault{Token: user.Value, Problem: "a user name with a colon", Hint: "basic authentication (RFC 7617) does not allow one"}
 	}
 	return nil
 }
@@ -207,16 +207,16 @@ func checkHeader(s string) *Fault {
 	case !ok:
 		return &Fault{Problem: "a header without a colon", Hint: "write it NAME:VALUE, such as X-Version:3"}
 	case name == "" || strings.ContainsFunc(name, token):
-		return &Fault{Problem: fmt.Sprintf("bad name of a header %q", name), Hint: "letters, digits and - (RFC 9110, 5.1)"}
+		return &Fault{Problem: fmt.Sprintf("bad header name %q", name), Hint: "letters, digits and - (RFC 9110, 5.1)"}
 	case low == "host":
-		return &Fault{Problem: "the Host is no header of its own", Hint: "write host=NAME"}
+		return &Fault{Problem: "the Host has an option of its own", Hint: "write host=NAME"}
 	case low == "sec-websocket-protocol":
-		return &Fault{Problem: "subprotocols are no header of their own", Hint: "write protocol=NAME"}
+		return &Fault{Problem: "subprotocols have an option of their own", Hint: "write protocol=NAME"}
 	case strings.HasPrefix(low, "sec-websocket-"), low == "upgrade", low == "connection", low == "content-length", low == "transfer-encoding", low == "expect", low == "te", low == "trailer":
 		return &Fault{Problem: fmt.Sprintf("the header %q belongs to the upgrade", name), Hint: "leave it out"}
 	case (low == "authorization" || low == "proxy-authorization" || low == "cookie") && !isReference(strings.TrimLeft(value, " ")):
 		return &Fault{
-			Problem: "a secret cannot stand in the command line, where others can read it",
+			Problem: "a secret must not be on the command line, where others can read it",
 			Hint:    "name where to read it: " + name + ":env:NAME or " + name + ":file:PATH",
 		}
 	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):

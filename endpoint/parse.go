@@ -209,7 +209,7 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 		}
 	case colon && p.dials(head):
 		if host, port, _ := splitHostPort(head); unspecified(host) {
-			return p.fail(pos, headEnd, head+" would connect, and "+host+" is no host to connect to", "to listen on every interface write :"+port, "tcp-listen")
+			return p.fail(pos, headEnd, head+" would connect, but "+host+" is not a host to connect to", "to listen on every interface write :"+port, "tcp-listen")
 		}
 		kind = p.table.Kind("tcp")
 	}
@@ -223,7 +223,7 @@ func (p *parser) base(e *Endpoint, pos, end int) *Error {
 	if strings.HasPrefix(p.input[min(argPos, headEnd):headEnd], "//") && part.Name.Raw != "" {
 		rest := p.input[argPos+len("//") : headEnd]
 		if kind.Arg.Type == HostPort || kind.Name == "unix" && strings.HasPrefix(rest, "/") {
-			return p.fail(pos, argPos+len("//"), name+":// begins a URL, and an endpoint is none", "write "+fromURL(name, rest), name)
+			return p.fail(pos, argPos+len("//"), name+":// begins a URL, and an endpoint is not a URL", "write "+fromURL(name, rest), name)
 		}
 	}
 	if argPos <= headEnd {
@@ -311,7 +311,7 @@ func (p *parser) unknownBase(head, name string, pos int) *Error {
 	switch near := nearest(name, p.table.KindNames()); {
 	case strings.HasPrefix(head, name+"://"):
 		rest := head[len(name)+len("://"):]
-		err.Hint = "an endpoint is no URL: write " + fromURL(name, rest)
+		err.Hint = "an endpoint is not a URL: write " + fromURL(name, rest)
 		if user := strings.LastIndexByte(rest, '@'); user >= 0 {
 			// It may contain a password.
 			err.Pos += len(name) + len("://")
@@ -327,7 +327,7 @@ func (p *parser) unknownBase(head, name string, pos int) *Error {
 		err.Topic = "exec"
 	case p.table.Layer(name) != nil:
 		err.Problem = fmt.Sprintf("%q is a layer, not a kind", name)
-		err.Hint = "put it behind an endpoint: host:port+" + name
+		err.Hint = "put it after an endpoint: host:port+" + name
 	case near != "":
 		err.Hint = fmt.Sprintf("did you mean %q?", near)
 	case strings.HasPrefix(head, "./"), strings.HasPrefix(head, "../"), strings.HasPrefix(head, "@"):
@@ -361,11 +361,11 @@ func (p *parser) layer(e *Endpoint, pos, end int) *Error {
 	part := &Part{Name: Token{Text: name, Raw: name, Pos: pos, End: pos + len(name)}, Pos: pos, End: end}
 	role := e.Role()
 	if len(layer.Roles) > 0 && !slices.Contains(layer.Roles, role) {
-		hint := "it stands on what listens"
+		hint := "it goes on an endpoint that listens"
 		if !slices.Contains(layer.Roles, Listen) {
-			hint = "it stands on what connects"
+			hint = "it goes on an endpoint that connects"
 		}
-		return p.fail(pos, pos+len(name), fmt.Sprintf("layer %q cannot stand on %s", name, e.Base.Name.Text), hint, name)
+		return p.fail(pos, pos+len(name), fmt.Sprintf("layer %q cannot be used on %s", name, e.Base.Name.Text), hint, name)
 	}
 	if colon {
 		tok, err := p.token(pos+len(name)+1, headEnd)
@@ -451,11 +451,11 @@ func (p *parser) option(part *Part, pos, end int, docs []OptionDoc, name string)
 	}
 	doc := &docs[i]
 	if part.Has(key) && !doc.Many {
-		return p.fail(pos, end, fmt.Sprintf("option %q stands twice", key), "", "")
+		return p.fail(pos, end, fmt.Sprintf("option %q is given twice", key), "", "")
 	}
 	for _, other := range part.Options {
 		if slices.Contains(doc.Conflicts, other.Key.Text) || conflicts(docs, other.Key.Text, key) {
-			return p.fail(pos, end, fmt.Sprintf("options %q and %q cannot stand together", other.Key.Text, key), "", name)
+			return p.fail(pos, end, fmt.Sprintf("options %q and %q cannot be combined", other.Key.Text, key), "", name)
 		}
 	}
 	switch {
@@ -498,13 +498,13 @@ func (p *parser) unknownOption(key *Token, docs []OptionDoc, name string) *Error
 	}
 	for _, k := range p.table.Kinds {
 		if slices.ContainsFunc(k.Options, func(d OptionDoc) bool { return d.Name == key.Text }) {
-			err.Hint = fmt.Sprintf("%s has it; an option belongs to the part it stands on", k.Name)
+			err.Hint = fmt.Sprintf("%s has it; an option is written after the part it belongs to", k.Name)
 			return err
 		}
 	}
 	for _, l := range p.table.Layers {
 		if slices.ContainsFunc(l.Options, func(d OptionDoc) bool { return d.Name == key.Text }) {
-			err.Hint = fmt.Sprintf("+%s has it; an option belongs to the part it stands on", l.Name)
+			err.Hint = fmt.Sprintf("+%s has it; an option is written after the part it belongs to", l.Name)
 			return err
 		}
 	}

@@ -61,7 +61,7 @@ func onlyPeers(env *Env, p *Part, f weir.Factory) weir.Factory {
 func checkPeer(p *Part, t weir.Transport) error {
 	peer, ok := weir.As[weir.Peered](t)
 	if !ok {
-		return errors.New("it is not known who the peer is")
+		return errors.New("the system does not say who the peer is")
 	}
 	c, err := peer.PeerCredentials()
 	if err != nil {

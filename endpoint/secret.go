@@ -55,7 +55,7 @@ func (env *Env) reference(option, ref string) (string, error) {
 	case "env":
 		v, ok := env.lookup(at)
 		if !ok {
-			return fail(fmt.Errorf("the environment has no %s", at), "Set it, and export it: export "+at+"=…")
+			return fail(fmt.Errorf("the environment variable %s is not set", at), "Set it, and export it: export "+at+"=…")
 		}
 		text, put = v, "Put the secret into the variable: export "+at+"=…"
 	case "file":
@@ -66,7 +66,7 @@ func (env *Env) reference(option, ref string) (string, error) {
 			case errors.Is(err, textfile.ErrNotText):
 				next = "Write it as text, in UTF-8."
 			case errors.Is(err, textfile.ErrTooLong):
-				next = "It has at most 1 MiB: perhaps another file is meant."
+				next = "It has at most 1 MiB: perhaps you mean another file."
 			}
 			var path *fs.PathError
 			if errors.As(err, &path) {

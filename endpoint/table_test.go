@@ -34,7 +34,7 @@ func TestTable(t *testing.T) {
 					found = found || other.Name == c
 				}
 				if !found {
-					t.Errorf("%s: option %s conflicts with %s, which is none", name, o.Name, c)
+					t.Errorf("%s: option %s conflicts with %s, which is not an option", name, o.Name, c)
 				}
 			}
 		}

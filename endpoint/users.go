@@ -16,13 +16,13 @@ func proxyPassword(env *Env, p *Part) (string, error) {
 	if err == nil && strings.ContainsAny(password, "\r\n") {
 		return "", &SecretError{
 			Option: "password", Where: p.Value("password"), Err: errors.New("it has more than one line"),
-			Next: "Put the password alone on one line: perhaps another file is meant.",
+			Next: "Put the password alone on one line: perhaps you mean another file.",
 		}
 	}
 	if err == nil && len(password) > longestCredential {
 		return "", &SecretError{
 			Option: "password", Where: p.Value("password"), Err: fmt.Errorf("it has %d bytes", len(password)),
-			Next: "A password has 1 to 255 bytes: perhaps another file is meant.",
+			Next: "A password has 1 to 255 bytes: perhaps you mean another file.",
 		}
 	}
 	return password, err
@@ -48,7 +48,7 @@ func proxyUsers(env *Env, p *Part) (map[string]string, error) {
 			name, password, ok := strings.Cut(line, ":")
 			switch { // the line must not be shown
 			case !ok:
-				wrong = "it is no name:password"
+				wrong = "it is not of the form name:password"
 			case name == "":
 				wrong = "it has no name"
 			case password == "":
@@ -56,7 +56,7 @@ func proxyUsers(env *Env, p *Part) (map[string]string, error) {
 			case len(name) > longestCredential || len(password) > longestCredential:
 				wrong, next = "its name or password is too long", "Each has 1 to 255 bytes."
 			case lines[name] > 0:
-				wrong, next = fmt.Sprintf("the user of line %d again", lines[name]), "Keep one of the two lines."
+				wrong, next = fmt.Sprintf("it names the user of line %d again", lines[name]), "Keep one of the two lines."
 			}
 			if wrong != "" {
 				return nil, &SecretError{Option: "users", Where: p.Value("users"), Line: i + 1, Err: errors.New(wrong), Next: next}

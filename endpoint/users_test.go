@@ -40,15 +40,15 @@ func TestSecrets(t *testing.T) {
 		{"user=a,password=" + file("lines", "hunter2\nb:hunter2\n"), "it has more than one line", false},
 		{"user=a,password=env:EMPTY", "password=env:EMPTY: it is empty", true},
 		{"user=a,password=env:ENDS", "password=env:ENDS: it is empty", true},
-		{"user=a,password=env:NONE", "the environment has no NONE", false},
+		{"user=a,password=env:NONE", "the environment variable NONE is not set", false},
 		{"user=a,password=env:LONG", "it has 259 bytes", false},
 		{"user=a,password=" + file("newline", "\n"), "newline: it is empty", true},
 		{"user=a,password=file:" + filepath.Join(dir, "none"), "none: no such file", false},
 		{"users=" + file("nobody", "\n\n"), "nobody: it is empty", true},
 		{"users=" + file("bare", "b:hunter2\na:\n"), "bare, line 2: its password is empty", false},
 		{"users=" + file("nameless", ":hunter2\n"), "nameless, line 1: it has no name", false},
-		{"users=" + file("word", "hunter2\n"), "word, line 1: it is no name:password", false},
-		{"users=" + file("twice", "a:hunter2\nb:1\na:2\n"), "twice, line 3: the user of line 1 again", false},
+		{"users=" + file("word", "hunter2\n"), "word, line 1: it is not of the form name:password", false},
+		{"users=" + file("twice", "a:hunter2\nb:1\na:2\n"), "twice, line 3: it names the user of line 1 again", false},
 	} {
 		for _, end := range []string{":1080+socks5,", ":1080+connect,", "p:1080+socks5:d:1,", "p:1080+connect:d:1,"} {
 			if strings.HasPrefix(end, "p") && strings.HasPrefix(c.option, "users") {

@@ -150,7 +150,7 @@ func sizeText(n int64) string {
 
 func checkText(s string) *Fault {
 	if strings.ContainsRune(s, 0) {
-		return &Fault{Problem: "a NUL byte cannot stand here"}
+		return &Fault{Problem: "a NUL byte is not allowed here"}
 	}
 	return nil
 }
@@ -191,7 +191,7 @@ func checkMode(s string) *Fault {
 
 func checkIP(s string) *Fault {
 	if _, err := netip.ParseAddr(s); err != nil {
-		return &Fault{Problem: fmt.Sprintf("bad IP address %q", s), Hint: "an address such as 127.0.0.1 or ::1, no name and no port"}
+		return &Fault{Problem: fmt.Sprintf("bad IP address %q", s), Hint: "an address such as 127.0.0.1 or ::1, without a name or port"}
 	}
 	return nil
 }
@@ -203,7 +203,7 @@ func checkSecret(s string) *Fault {
 		}
 	}
 	return &Fault{
-		Problem: "a secret cannot stand in the command line, where others can read it",
+		Problem: "a secret must not be on the command line, where others can read it",
 		Hint:    "name where to read it: env:NAME or file:PATH",
 	}
 }
@@ -237,7 +237,7 @@ func checkHost(s string) *Fault {
 	if strings.HasPrefix(s, "[") {
 		var ok bool
 		if inner, ok = strings.CutSuffix(s[1:], "]"); !ok || !strings.Contains(inner, ":") {
-			f.Hint = "brackets may stand around an IPv6 address only"
+			f.Hint = "only an IPv6 address may be in brackets"
 			return f
 		}
 	}
@@ -260,7 +260,7 @@ func checkHost(s string) *Fault {
 	}
 	for i, r := range inner {
 		if r <= ' ' || r == 0x7f || strings.ContainsRune(`/\@?#"<>%[]`, r) {
-			return &Fault{From: i, To: i + len(string(r)), Problem: fmt.Sprintf("bad host %q", s), Hint: fmt.Sprintf("%q cannot stand in a name", r)}
+			return &Fault{From: i, To: i + len(string(r)), Problem: fmt.Sprintf("bad host %q", s), Hint: fmt.Sprintf("%q is not allowed in a name", r)}
 		}
 	}
 	return nil

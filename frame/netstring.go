@@ -36,7 +36,7 @@ func (netstrings) measure(p []byte, _, limit int) (span, bool, error) {
 		case c == ':' && i > 0:
 			s := span{head: i + 1, body: int(size), tail: 1}
 			if end := s.head + s.body; end < len(p) && p[end] != ',' {
-				return span{}, false, badNetstring(fmt.Sprintf("%q behind the content instead of ','", p[end]))
+				return span{}, false, badNetstring(fmt.Sprintf("%q after the content instead of ','", p[end]))
 			}
 			return s, true, nil
 		default:

@@ -45,7 +45,7 @@ func (Prefix) most(limit int) int { return limit + binary.MaxVarintLen64 + 1 }
 
 func (Prefix) last([]byte, int) ([]byte, error) { return nil, errNoLast }
 
-var errNoLast = errors.New("frame: the end of the stream ends no frame of this format")
+var errNoLast = errors.New("frame: the end of the stream does not end a frame of this format")
 
 func (p Prefix) measure(b []byte, _, limit int) (span, bool, error) {
 	var (
@@ -143,7 +143,7 @@ func (fixed) last([]byte, int) ([]byte, error) { return nil, errNoLast }
 
 func (n fixed) measure([]byte, int, int) (span, bool, error) {
 	if n < 1 {
-		return span{}, false, &SyntaxError{Format: "fixed size", Text: fmt.Sprintf("%d bytes are no frame", int(n))}
+		return span{}, false, &SyntaxError{Format: "fixed size", Text: fmt.Sprintf("%d bytes are not a frame", int(n))}
 	}
 	return span{body: int(n)}, true, nil
 }

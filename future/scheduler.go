@@ -142,7 +142,7 @@ func (s *Scheduler) runBatch() {
 const flushMax = 1_000_000
 
 // errFlush is what Flush returns for work that never ends.
-var errFlush = errors.New("future: the queue does not come to its end")
+var errFlush = errors.New("future: the queue never becomes empty")
 
 // Flush runs what is queued, and what that queues in turn, until nothing is left. It is
 // for use after the loop's end: a closed loop has no next turn, but callbacks and

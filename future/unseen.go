@@ -6,7 +6,7 @@ import "runtime"
 type UnseenError struct{ Err error }
 
 func (e *UnseenError) Error() string {
-	return "future: nobody looked at this failure: " + e.Err.Error()
+	return "future: no one looked at this failure: " + e.Err.Error()
 }
 
 // Unwrap returns the failure.

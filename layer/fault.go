@@ -28,7 +28,7 @@ type Faults struct {
 	// happens to a connection; 0 then means always.
 	ResetChance float64
 	ResetAfter  int64
-	// BlackHole swallows everything after BlackHoleAfter bytes have passed,
+	// BlackHole discards everything after BlackHoleAfter bytes have passed,
 	// even the end of the stream: neither side is told.
 	BlackHole      bool
 	BlackHoleAfter int64

@@ -149,7 +149,7 @@ var ErrTimeout error = timeout.New("timed out")
 
 // ErrEarlyEnd is the cause when a peer ended the stream before a layer had
 // agreed with it.
-var ErrEarlyEnd = errors.New("the peer ended the stream before the layer was agreed on")
+var ErrEarlyEnd = errors.New("the peer ended the stream during the layer's handshake")
 
 // ErrNothingCame is part of the reason when a peer ended or reset its
 // connection before it had sent anything to the layer: mostly a health check,

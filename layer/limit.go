@@ -42,7 +42,7 @@ type LimitError struct {
 func (e *LimitError) Error() string {
 	switch {
 	case e.Free > 0:
-		return fmt.Sprintf("refused: %v has %d connections, and the %d that there is room for are kept for others", e.Addr, e.Limit, e.Free)
+		return fmt.Sprintf("refused: %v has %d connections, and the last %d places are kept for others", e.Addr, e.Limit, e.Free)
 	case e.Addr.IsValid():
 		return fmt.Sprintf("refused: %v has %d connections, which is the limit", e.Addr, e.Limit)
 	}

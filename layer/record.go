@@ -183,7 +183,7 @@ func parseTraffic(line string) (t Traffic, problem string) {
 	sec, err1 := strconv.ParseUint(seconds, 10, 32)
 	mic, err2 := strconv.ParseUint(micros, 10, 32)
 	if !ok || err1 != nil || err2 != nil || len(micros) != 6 || !strings.HasPrefix(after, "+") {
-		return t, "its time is not in seconds with six digits behind the point"
+		return t, "its time is not in seconds with six digits after the point"
 	}
 	t.After = time.Duration(sec)*time.Second + time.Duration(mic)*time.Microsecond
 	if len(what) != 1 {
@@ -196,7 +196,7 @@ func parseTraffic(line string) (t Traffic, problem string) {
 		n, err := strconv.ParseUint(size, 10, 32)
 		data, unquoteErr := strconv.Unquote(quoted)
 		if err != nil || unquoteErr != nil || uint64(len(data)) != n {
-			return t, "its bytes are not whole; a recording is a log as text, without a limit"
+			return t, "its bytes are incomplete; a recording is a text log without a limit on bytes"
 		}
 		t.Data = []byte(data)
 	case Made:
@@ -378,7 +378,7 @@ func (p *player) arrived() {
 	case errors.Is(got.err, io.EOF):
 		p.whole = true
 	default: // the file has changed meanwhile, or cannot be read
-		p.feed.End(fmt.Errorf("the recording cannot be read on: %w", got.err))
+		p.feed.End(fmt.Errorf("the rest of the recording cannot be read: %w", got.err))
 		return
 	}
 	p.wait()

@@ -54,7 +54,7 @@ var ErrProtocols = errors.New("no application protocol in common (ALPN)")
 // ErrRenegotiation is the cause when a peer asks for another handshake within a
 // TLS 1.2 connection, which crypto/tls does not support: it answers with the
 // alert no_renegotiation as a client, and with unexpected_message as a server.
-var ErrRenegotiation = errors.New("the peer asked for a renegotiation, which is not done here")
+var ErrRenegotiation = errors.New("the peer asked for a renegotiation, which is not supported")
 
 // The numbers of the alerts about certificates, and of others.
 const (

@@ -15,12 +15,12 @@ import (
 
 // ErrStalled is the cause when a handshake made no progress and was ended in
 // favour of others that waited: see WithHandshakeCap.
-var ErrStalled = errors.New("the peer is silent in its handshake, and others wait")
+var ErrStalled = errors.New("the peer is silent during its handshake, while others wait")
 
 // ErrCrowded is the cause when a server's handshake was ended because all
 // places were taken, most of them by connections from its peer's address, and a
 // connection from another address wanted one: see WithHandshakeCap.
-var ErrCrowded = errors.New("its address has most of the handshakes in progress, and another wants a place")
+var ErrCrowded = errors.New("its address has most of the handshakes in progress, and another address needs a place")
 
 // errGoexit is the cause when a function of the configuration ended its
 // goroutine.
@@ -223,7 +223,7 @@ func (h *handshake) end(c *tlsConn) {
 	c.hs = nil
 	h.gate.leave(c, h)
 	if h.resume != nil && !h.done {
-		c.over = true // what it writes now reaches nobody
+		c.over = true // what it writes now reaches no one
 		c.in = nil
 		h.resume <- false
 		<-h.yielded

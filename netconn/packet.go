@@ -446,7 +446,7 @@ func (c *packetSide) flush() {
 	for !out.q.empty() && (!c.full || out.closed) {
 		p, r := out.q.peek()
 		c.info = r.info
-		// The endpoint copies what it cannot send, and calls nobody but
+		// The endpoint copies what it cannot send, and calls no one but
 		// PauseWriting. A datagram that it refuses is lost.
 		_ = c.e.SendInfo(p, r.addr, &c.info)
 		out.q.drop()

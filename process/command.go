@@ -12,29 +12,30 @@ import (
 // filesMost is how many descriptors of a child Files can name: 0 to 1023.
 const filesMost = 1024
 
-// filesClosed is below which number descriptors are closed in the child that Files
-// does not name, whether they are close-on-exec or not.
+// filesClosed bounds the descriptors that are closed in the child because Files
+// does not name them, whether they are close-on-exec or not.
 const filesClosed = 256
 
-// Command is what to start, and how. Start reads it until its future settles;
-// nothing may change meanwhile.
+// Command says what to start, and how. Start reads it until its future settles;
+// it must not change meanwhile.
 type Command struct {
 	// Path is the program. Without a slash it is looked for in the absolute
-	// directories of PATH, that of Env if Env has one; with one it is taken as it
+	// directories of PATH, taken from Env if Env has one; with a slash it is used as it
 	// is, relative to Dir.
 	Path string
 	// Args is argv, with the program's name first; nil: Path alone.
 	Args []string
-	// Dir is where the program starts; "": where we are.
+	// Dir is the program's working directory; "" is ours.
 	Dir string
-	// Env is its environment, "KEY=value" each, of equal keys the last; nil: ours.
+	// Env is its environment, of entries "KEY=value"; the last of equal keys counts. nil
+	// is ours.
 	Env []string
-	// Files is what the child's descriptors are, by their numbers from 0 to 1023.
-	// Of 0, 1 and 2 those that are not in it are the null device. Others below 256 are
-	// closed; above that, as with any exec, those of ours are that are close-on-exec, as
-	// all are which weir opens.
+	// Files are the child's descriptors, by their numbers from 0 to 1023.
+	// If 0, 1 or 2 is not in it, that one is the null device. Others below 256 are
+	// closed; above that, as with any exec, those that are close-on-exec are, which
+	// includes all that weir opens.
 	Files map[int]File
-	// Credential is whom it runs as; nil: as we do.
+	// Credential is the user that it runs as; nil is ours.
 	Credential *Credential
 	// Session starts it in a session of its own, without a controlling terminal. A
 	// Terminal among Files implies it, and controls that session.
@@ -43,20 +44,20 @@ type Command struct {
 	// SignalGroup then reach what it has started too.
 	Group bool
 	// Limits are its resource limits, set before its first instruction (Linux). The
-	// child is traced until they are set, so that it gains no privileges by a
+	// child is traced until they are set, so it gains no privileges from a
 	// set-user-ID bit.
 	Limits []Limit
 	// DeathSignal is sent to the child when we die, however that happens (Linux);
-	// 0: none. The kernel sends it when the thread ends that started the child, so
+	// 0: none. The kernel sends it when the thread that started the child ends, so
 	// each such child keeps a goroutine and its thread until it has exited.
 	DeathSignal syscall.Signal
-	// AtClose is what becomes of the child when the loop is closed.
+	// AtClose says what happens to the child when the loop is closed.
 	AtClose AtClose
 
 	goroutine bool // wait on a goroutine although the kernel has pidfds, for tests
 }
 
-// Credential is whom a program runs as. Changing it takes privileges.
+// Credential is the user that a program runs as. Changing it takes privileges.
 type Credential struct {
 	UID, GID uint32
 	Groups   []uint32 // the supplementary groups: no others
@@ -69,7 +70,7 @@ type Limit struct {
 	Soft, Hard uint64
 }
 
-// AtClose is what becomes of a child when its loop is closed.
+// AtClose says what happens to a child when its loop is closed.
 type AtClose uint8
 
 const (
@@ -79,7 +80,7 @@ const (
 	Leave
 )
 
-// Size is that of a terminal, in characters.
+// Size is the size of a terminal, in characters.
 type Size struct{ Rows, Columns uint16 }
 
 // Stream is a transport between us and a child. Its File goes into Command.Files,
@@ -101,7 +102,7 @@ const (
 
 // Pipes is a transport over one pipe for each direction that is used: In is what the
 // child reads, Out what it writes. Its WriteEOF closes the one and leaves the other. A
-// child that closes its input goes on with its output in the same way: see
+// child that closes its input may continue with its output: see
 // weir.WithSeparateEnds.
 // f runs on the loop's goroutine before Start's future settles, as for all streams.
 func Pipes(f weir.Factory, opts ...weir.StreamOption) *Stream {
@@ -126,7 +127,7 @@ func (s *Stream) In() File { return File{how: fromStream, stream: s} }
 // Out is the end that the child writes.
 func (s *Stream) Out() File { return File{how: fromStream, stream: s, out: true} }
 
-// File is what a descriptor of a child is. The zero File is Null.
+// File describes a descriptor of a child. The zero File is Null.
 type File struct {
 	how    source
 	fd     int
@@ -154,7 +155,7 @@ func Closed() File { return File{how: fromNothing} }
 // our 3.
 func Inherit(fd int) File { return File{how: fromOurs, fd: fd} }
 
-// StartError is why a program could not be started. Nothing of it is left then.
+// StartError says why a program could not be started. Nothing of it is left behind.
 type StartError struct {
 	Op    string   // what failed: "find", "chdir", "pipe", "socketpair", "terminal", "exec", "limit", "attach", "descriptors"
 	Path  string   // the program, as far as it was found
@@ -170,7 +171,7 @@ func (e *StartError) Error() string {
 	case e.Op == "chdir":
 		return fmt.Sprintf("cannot start %s in %s: %v", e.Path, e.Dir, e.Err)
 	case e.Op == "exec" && errors.Is(e.Err, syscall.ENOEXEC):
-		return fmt.Sprintf("cannot start %s: it is no program, and does not begin with #!", e.Path)
+		return fmt.Sprintf("cannot start %s: it is not a program, and does not begin with #!", e.Path)
 	case e.Op == "exec" || e.Op == "find":
 		return fmt.Sprintf("cannot start %s: %v", e.Path, e.Err)
 	}
@@ -199,7 +200,7 @@ func (c *Command) check() error {
 		}
 	}
 	if len(terminals) > 1 {
-		return bad("a session has one terminal")
+		return bad("a session can have only one terminal")
 	}
 	return nil
 }

@@ -16,11 +16,11 @@ import (
 // ErrExited is what signals return once the child has been reaped.
 var ErrExited = errors.New("process: it has exited")
 
-// ErrUnknownExit is in an Exit whose status other code has taken: one that waits for
+// ErrUnknownExit is in an Exit whose status other code has taken: code that waits for
 // every child, or a SIGCHLD that is ignored.
 var ErrUnknownExit = errors.New("process: other code has taken the exit status")
 
-// Exit is how a child ended.
+// Exit says how a child ended.
 type Exit struct {
 	Code         int            // what it passed to exit, and -1 if a signal ended it
 	Signal       syscall.Signal // that signal, or 0
@@ -33,7 +33,7 @@ type Exit struct {
 // Success reports whether it exited with 0.
 func (e Exit) Success() bool { return e.Err == nil && e.Code == 0 && e.Signal == 0 }
 
-// String says it in a few words: "exit code 1", "signal: killed".
+// String describes it in a few words: "exit code 1", "signal: killed".
 func (e Exit) String() string {
 	switch {
 	case e.Err != nil:
@@ -63,7 +63,7 @@ type Process struct {
 	done     bool        // reaped
 }
 
-// Start starts a program on a goroutine of e, and has it once it runs and its streams
+// Start starts a program on a goroutine of e. The future has it once it runs and its streams
 // are attached: their ConnectionMade comes first. s must be made of a *weir.Loop. The
 // failure is a *StartError, or e's. Canceling it before it has settled ends the child.
 // If the loop is closed meanwhile, so is everything that was opened, and the child
@@ -127,11 +127,11 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 	return f
 }
 
-// beginning is where a child is between the goroutine that started it and the loop.
+// beginning holds a child between the goroutine that started it and the loop.
 type beginning struct {
 	mu    sync.Mutex
 	child *child
-	over  bool // it was taken, or nobody will take it
+	over  bool // it was taken, or no one will take it
 }
 
 // offer leaves a child for the loop; false: the loop is closed.
@@ -215,15 +215,15 @@ func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Pr
 	return p, nil
 }
 
-// PID is the child's process id. After it has exited it means nothing.
+// PID is the child's process id. It has no meaning after the child has exited.
 func (p *Process) PID() int { return p.child.pid }
 
 // Path is the program that was started, as it was found.
 func (p *Process) Path() string { return p.child.path }
 
-// Exited has how the child ended, once it has been reaped. It does not wait for the
+// Exited says how the child ended, once it has been reaped. It does not wait for the
 // end of its output. It fails with weir.ErrLoopClosed if the loop is closed before.
-// Canceling it changes nothing for the child.
+// Canceling it does not affect the child.
 func (p *Process) Exited() *future.Future[Exit] { return p.exited }
 
 // OnExit calls f from the loop's queue when the child has exited.
@@ -247,7 +247,7 @@ func (p *Process) Signal(sig syscall.Signal) error {
 }
 
 // SignalGroup sends a signal to the child's process group, if it has one of its own,
-// and else to the child; ErrExited once it has been reaped.
+// and otherwise to the child; ErrExited once it has been reaped.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	if p.done {
 		return ErrExited
@@ -284,7 +284,7 @@ func (p *Process) Stop(grace time.Duration) {
 }
 
 // Resize sets the size of the child's terminal, whose foreground processes get
-// SIGWINCH if it differs. Where it has none, the error is errors.ErrUnsupported.
+// SIGWINCH if it differs. If it has no terminal, the error is errors.ErrUnsupported.
 func (p *Process) Resize(size Size) error {
 	if p.done {
 		return ErrExited
@@ -317,7 +317,7 @@ func (p *Process) reap() {
 	p.promise.Resolve(exit)
 }
 
-// over lets go of what is kept for a child that runs.
+// over releases what is kept for a running child.
 func (p *Process) over() {
 	p.done = true
 	if p.watch != nil {
@@ -329,7 +329,7 @@ func (p *Process) over() {
 	p.child.letGo()
 }
 
-// end kills a child that nobody wants.
+// end kills a child that no one wants.
 func (p *Process) end() {
 	p.stopping = true
 	p.kill()

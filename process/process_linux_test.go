@@ -218,7 +218,7 @@ func TestStartFails(t *testing.T) {
 		if err := os.WriteFile(plain, []byte("x"), 0o600); err != nil {
 			r.t.Fatal(err)
 		}
-		if err := os.WriteFile(text, []byte("no program"), 0o700); err != nil { //nolint:gosec // it is to be executable
+		if err := os.WriteFile(text, []byte("not a program"), 0o700); err != nil { //nolint:gosec // it is to be executable
 			r.t.Fatal(err)
 		}
 		for _, c := range []struct {
@@ -230,7 +230,7 @@ func TestStartFails(t *testing.T) {
 			{Command{Path: "no-such-program"}, "find", syscall.ENOENT, "looked in"},
 			{Command{Path: "/no/such"}, "exec", syscall.ENOENT, "cannot start /no/such"},
 			{Command{Path: plain}, "exec", syscall.EACCES, plain},
-			{Command{Path: text}, "exec", syscall.ENOEXEC, "no program"},
+			{Command{Path: text}, "exec", syscall.ENOEXEC, "not a program"},
 			{Command{Path: "plain", Env: []string{"PATH=" + dir}}, "find", syscall.EACCES, dir},
 			{Command{Path: "true", Dir: "/no/such"}, "chdir", syscall.ENOENT, "in /no/such"},
 		} {

@@ -38,7 +38,7 @@ type ends struct {
 	r, w   int
 }
 
-// spawning is a child on its way.
+// spawning is a child that is being started.
 type spawning struct {
 	c      *Command
 	ends   []ends
@@ -298,7 +298,7 @@ func (c *child) signalGroup(sig syscall.Signal) error {
 	return c.ended.unlessReaped(func() error { return unix.Kill(-c.group, sig) })
 }
 
-// discard kills a child that nobody wants, and closes what leads to it.
+// discard kills a child that no one wants, and closes what leads to it.
 func (c *child) discard() {
 	for i := range c.ends {
 		c.ends[i].close()
@@ -311,12 +311,12 @@ func (c *child) discard() {
 func (c *child) leave() {
 	go func() {
 		c.awaitExit()
-		_, _ = c.reap() // nobody asks how it ended
+		_, _ = c.reap() // no one asks how it ended
 		c.letGo()
 	}()
 }
 
-// letGo closes what is kept for a child that runs. It has been reaped.
+// letGo closes what is kept for a running child, which has been reaped.
 func (c *child) letGo() {
 	closeAll(c.pidfd, c.tty)
 	c.pidfd, c.tty = -1, -1

@@ -7,7 +7,7 @@ import "errors"
 // IsTerminal reports whether descriptor fd is a terminal.
 func IsTerminal(int) bool { return false }
 
-// Raw sets a terminal to pass every byte on as it is; it works on Unix only.
+// Raw makes a terminal pass every byte on as it is; it works on Unix only.
 func Raw(int) (restore func() error, err error) { return nil, errors.ErrUnsupported }
 
 // WindowSize is the size of a terminal; it works on Unix only.

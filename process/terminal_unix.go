@@ -14,9 +14,9 @@ func IsTerminal(fd int) bool {
 	return err == nil
 }
 
-// Raw sets a terminal to pass every byte on as it is, without echo, lines, signals or
-// translation, and returns what sets it back to what it was. The setting is the
-// terminal's: all who have it open share it, and it outlives the process.
+// Raw makes a terminal pass every byte on as it is, without echo, lines, signals or
+// translation, and returns a function that restores its settings. They are the
+// terminal's: everyone who has it open shares them, and they outlive the process.
 func Raw(fd int) (restore func() error, err error) {
 	was, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// PacketFlow is what one peer and its target say to each other, and the protocol of
+// PacketFlow is what passes between one peer and its target, and the protocol of
 // the endpoint that sends on for the peer.
 type PacketFlow struct {
 	p      *Packets
@@ -56,7 +56,7 @@ func (f *PacketFlow) Peer() weir.PacketAddr { return f.peer }
 // Target is the place of the flow's target in PacketConfig.Targets.
 func (f *PacketFlow) Target() int { return f.target.at }
 
-// Received is called by a PacketPath with what came from the target; data is lent
+// Received is called by a PacketPath with a datagram from the target; data is lent
 // for the call.
 func (f *PacketFlow) Received(data []byte) {
 	if !f.over {
@@ -64,7 +64,7 @@ func (f *PacketFlow) Received(data []byte) {
 	}
 }
 
-// Failed is called by a PacketPath that has failed: err is told to
+// Failed is called by a PacketPath that has failed: err is reported to
 // PacketConfig.Trouble, and the flow ends.
 func (f *PacketFlow) Failed(err error) {
 	if f.over {
@@ -75,7 +75,7 @@ func (f *PacketFlow) Failed(err error) {
 	f.end()
 }
 
-// Failing is called by a PacketPath that could not send a datagram and goes on.
+// Failing is called by a PacketPath that could not send a datagram and continues.
 func (f *PacketFlow) Failing(err error) {
 	if !f.over {
 		f.count.Dropped++
@@ -258,7 +258,7 @@ func (f *PacketFlow) move(err error) bool {
 		return true
 	}
 	f.moves = 0
-	if err == nil { // one that only sends is not to be led around for ever
+	if err == nil { // one that only sends must not be led around forever
 		f.settled = !f.answered
 		if f.answered {
 			f.to, f.wide = next, f.target.wide(next)

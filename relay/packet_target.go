@@ -99,7 +99,7 @@ func (t *packetTarget) look(now bool) bool {
 	return true
 }
 
-// found has the result of a lookup. If it failed, the addresses of before are used on.
+// found has the result of a lookup. If it failed, the addresses known before stay in use.
 func (t *packetTarget) found(all []netip.Addr, err error) {
 	t.cancel = nil
 	t.looked = t.p.loop.Now()
@@ -163,7 +163,7 @@ func (t *packetTarget) answersFor(a, from netip.AddrPort) bool {
 }
 
 // isBroadcast reports whether an address is the broadcast one of this machine's
-// networks, or of the one that it stands in.
+// networks, or of the one that it is in.
 func isBroadcast(a netip.Addr) bool {
 	if !a.Is4() {
 		return false

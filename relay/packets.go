@@ -12,7 +12,7 @@ import (
 )
 
 // Packets relays datagrams. What a peer sends to its endpoint goes on to a target
-// from an endpoint of that peer's own, a flow, so that the target's answers find
+// from an endpoint of the peer's own, called a flow, so that the target's answers find
 // their way back. A flow ends when nothing has passed for a while, since datagrams
 // have no end, or when it makes room for another.
 //
@@ -20,17 +20,17 @@ import (
 //	peer 2 ──▶│ endpoint │──▶ flow 2 ──▶│ target, one of its addresses
 //	       ◀──└──────────┘◀── … ◀───────┘
 //
-// There are as many flows as descriptors, or Most. When there is no room for one
-// more, the flow that has been idle for longest of the address that holds most
+// There can be as many flows as descriptors, or Most. When there is no room for one
+// more, the flow that has been idle for longest, of the address that holds most,
 // ends (a /64 counts as one address in IPv6), so that no address keeps others out.
 //
 // A target may be a name. It is looked up again as flows begin and fail, and each
 // of its addresses is tried: the next one when the network refuses one, and when
 // one stays silent.
 //
-// What the network refuses (ICMP) has the effect that it would have without the
-// relay, as far as a socket can have it: a peer that is gone ends its flow, so what
-// the target sends then is refused in its turn; a target that refuses is told to
+// A refusal by the network (ICMP) has the effect that it would have without the
+// relay, as far as a socket allows: a peer that is gone ends its flow, so what
+// the target sends then is refused in turn; a target that refuses is reported to
 // Trouble, and the flow's next datagram goes to the next address.
 //
 // Its methods belong to the loop's goroutine.
@@ -61,14 +61,14 @@ type PacketConfig struct {
 	// Resolver turns names into addresses; nil: the loop's does.
 	Resolver weir.Resolver
 	// Allow, if set, is asked about each address before it is used; an error leaves
-	// it out, and is told to Trouble.
+	// it out, and is reported to Trouble.
 	Allow func(netip.AddrPort) error
 	// Pick, if set, chooses the target of a flow by its place in Targets. done, which
 	// may be nil, is called once, when the flow ends, with nil, or when no address of
 	// the target could be used, with the reason; then Pick is called again.
 	Pick func(peer weir.PacketAddr) (target int, done func(err error))
-	// Path, if set, opens the way of each flow in the place of an endpoint of its own,
-	// such as through a proxy: Target and Targets are names for it then, which no one
+	// Path, if set, opens the way of each flow instead of an endpoint of its own,
+	// such as a way through a proxy: Target and Targets are then only names, which no one
 	// looks up. An error refuses the flow.
 	Path func(f *PacketFlow) (PacketPath, error)
 	// Idle is how long a flow is kept when nothing passes; 0 is a minute.
@@ -91,7 +91,7 @@ type PacketConfig struct {
 	Began   func(peer weir.PacketAddr, target string)
 	Ended   func(peer weir.PacketAddr, target string, count PacketCount)
 	Trouble func(err error, to weir.PacketAddr)
-	// Full, if set, hears that there was no room: at the first flow that was evicted
+	// Full, if set, is called when there was no room: at the first flow that was evicted
 	// or refused, and then every 10 s, and at the end, of those since.
 	Full func(PacketShortage)
 	// Lost, if set, is called once when the endpoint is gone, last of all: nil
@@ -119,7 +119,7 @@ func (c *PacketCount) add(o *PacketCount) {
 	c.Dropped += o.Dropped
 }
 
-// PacketShortage says what happened for want of room.
+// PacketShortage says what happened for lack of room.
 type PacketShortage struct {
 	Flows   int   // that there are
 	Evicted int64 // flows that ended to make room
@@ -127,7 +127,7 @@ type PacketShortage struct {
 	Err     error // what the system said; nil: Most was reached
 }
 
-// PacketPath is the way of a flow to its target, where that is no endpoint of the
+// PacketPath is the way of a flow to its target, where that is not an endpoint of the
 // relay's own. Its methods are called on the loop's goroutine.
 type PacketPath interface {
 	// Send sends p, which is lent for the call. An error drops the datagram.
@@ -189,7 +189,7 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 	return p, nil
 }
 
-// LocalAddr is where it listens.
+// LocalAddr is the address that it listens on.
 func (p *Packets) LocalAddr() net.Addr { return p.in.LocalAddr() }
 
 // Local is LocalAddr as a PacketAddr.
@@ -322,7 +322,7 @@ func (p *Packets) begin(from weir.PacketAddr) *PacketFlow {
 	return f
 }
 
-// makeRoom ends the flow whose turn it is, for want of what err says. It reports
+// makeRoom ends the flow whose turn it is, for lack of what err says. It reports
 // false if there is none.
 func (p *Packets) makeRoom(err error) bool {
 	f := p.flows.victim()

@@ -39,7 +39,7 @@ var (
 	// ErrClosed says that the Sink was closed.
 	ErrClosed = errors.New("sink: closed")
 
-	errNoRoom = errors.New("sink: there is no room for what waits")
+	errNoRoom = errors.New("sink: no room in the queue for what waits")
 )
 
 // Gap says what was left out at one place in a Sink's output.

@@ -24,7 +24,7 @@ const (
 )
 
 const (
-	// synAckTries is how often an answer to a SYN is repeated that nothing came after.
+	// synAckTries is how often an answer to a SYN is repeated while nothing follows it.
 	synAckTries = 3
 	// keepTries is how many keep-alives, keepPause apart, a peer may leave unanswered.
 	keepTries = 5
@@ -41,53 +41,54 @@ const (
 	resetsPerSecond = 100
 )
 
-// Config is what an endpoint is made with. Each field that is zero has its default.
+// Config configures an endpoint. A field that is zero has its default.
 type Config struct {
-	// Connections is how many connections there may be at once, those that are being
-	// set up included, but not those that only repeat their last acknowledgements; 4096. PerAddress is how many of them may have come from one
-	// address, or network /64 of IPv6; 256, and below 0 any number. One that is too
-	// many is refused with a reset.
+	// Connections is how many connections there may be at once, including those that are
+	// being set up, but not those that only repeat their last acknowledgements; 4096.
+	// PerAddress is how many of them may have come from one address, or one IPv6 /64
+	// network; 256, and below 0 any number. A connection beyond these bounds is refused
+	// with a reset.
 	Connections, PerAddress int
-	// HalfOpen is how many connections may have been answered whose peers have not yet
-	// shown that they are where they say; 256. The oldest gives way to a new one. No
+	// HalfOpen is how many answered connections there may be whose peers have not yet
+	// shown that their address is genuine; 256. The oldest gives way to a new one. No
 	// protocol is made for any of them.
 	HalfOpen int
-	// EarlyAccept makes the protocol of a connection as soon as its SYN came, for peers
+	// EarlyAccept makes the protocol of a connection as soon as its SYN has come, for peers
 	// that wait to be spoken to and do not acknowledge the answer. A SYN can be forged.
 	EarlyAccept bool
 	// Memory is how many bytes all connections together may keep, in both directions;
 	// 64 MiB. One connection keeps no more than is free. At the bound each may still keep
-	// 6,000 bytes that it got, and Write takes no more than a packet.
+	// 6,000 bytes that it received, and Write accepts no more than a packet.
 	Memory int
-	// ReceiveWindow is how many bytes one connection keeps that its reader does not
-	// take, and SendWindow how many it has in flight; 1 MiB each.
+	// ReceiveWindow is how many bytes one connection keeps while its reader does not
+	// accept them, and SendWindow how many it may have in flight; 1 MiB each.
 	ReceiveWindow, SendWindow int
 
 	// ConnectTimeout is how long a connect tries one address; 30 s.
 	ConnectTimeout time.Duration
 	// Timeout is how long what was sent may stay unacknowledged before the connection is
-	// lost with ETIMEDOUT; 30 s. A peer whose window is shut and that says so is waited
-	// for without end.
+	// lost with ETIMEDOUT; 30 s. There is no limit for a peer that answers with a closed
+	// window.
 	Timeout time.Duration
-	// KeepAlive is after how long a silence the peer is asked whether it is there; 30 s,
+	// KeepAlive is how long the peer may be silent before it is probed; 30 s,
 	// and below 0 never.
 	KeepAlive time.Duration
 	// HalfClose is how long the peer may send nothing once our own end of writing has
-	// reached it; 5 minutes. The protocol cannot say whether a peer that got the end
-	// still means to write, so the connection is then lost with ErrSilent.
+	// reached it; 5 minutes. The protocol cannot say whether a peer that has received the end
+	// still intends to write, so the connection is then lost with ErrSilent.
 	HalfClose time.Duration
 
 	// Nagle holds back a small packet while another is not acknowledged.
 	Nagle bool
-	// MaxPacket is how many bytes a datagram may have, from 150 to 65507; 0 is what
+	// MaxPacket is how many bytes a datagram may have, from 150 to 65507; 0 stands for what
 	// Ethernet carries, 1472 over IPv4 and 1452 over IPv6. Below it, the path's own limit
 	// is found by probing.
 	MaxPacket int
 
-	// Other hears of datagrams that are not of this protocol; nil: they are dropped. p is
-	// lent until it returns. Endpoint.SendTo answers.
+	// Other is called with datagrams of other protocols; if nil, they are dropped. p is
+	// lent until it returns. Endpoint.SendTo sends the answers.
 	Other func(p []byte, from weir.PacketAddr)
-	// Random is where ids and numbers are drawn from; nil is crypto/rand. A simulated
+	// Random is the source of ids and numbers; nil is crypto/rand. A simulated
 	// test needs one of its own to be repeatable.
 	Random io.Reader
 	// Options are those of each connection's transport: WithWriteMarks, WithTailLimit.
@@ -98,7 +99,7 @@ type Config struct {
 	AddrFilter func(netip.AddrPort) error
 }
 
-// ConfigError is a field of a Config that is out of its range.
+// ConfigError reports a field of a Config that is out of range.
 type ConfigError struct {
 	Field string
 	Want  string

@@ -92,8 +92,8 @@ func (c *conn) fails(op string, err error) error {
 	return &net.OpError{Op: op, Net: "utp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
-// ErrSilent is the reason of a connection whose peer sent nothing for Config.HalfClose
-// after our own end had reached it. It is a timeout.
+// ErrSilent is the reason when a connection is lost because the peer sent nothing for
+// Config.HalfClose after our own end had reached it. It is a timeout.
 var ErrSilent error = timeout.New("the peer neither sent anything nor ended its direction after ours had ended")
 
 // begin makes the transport and its protocol.
@@ -113,7 +113,7 @@ func (c *conn) begin(f weir.Factory) {
 	}
 }
 
-// silence is why a peer that does not answer is given up.
+// silence is the reason for giving up a peer that does not answer.
 func (c *conn) silence() error {
 	if c.refused != nil {
 		return c.refused
@@ -185,7 +185,7 @@ func (c *conn) packetIn(p *packet) {
 }
 
 // plausible reports whether a packet can be the peer's: what it acknowledges was sent,
-// and not long ago (RFC 5961 has the same for TCP). Who cannot see our packets has to
+// and not long ago (RFC 5961 has the same for TCP). Someone who cannot see our packets has to
 // guess the id and this.
 func (c *conn) plausible(p *packet) bool {
 	back := uint16(c.nxt - 1 - p.ack)
@@ -227,7 +227,7 @@ func (c *conn) answerToSyn(p *packet, now time.Duration) {
 	}
 }
 
-// refuse ends a connect in vain.
+// refuse ends a connect that has failed.
 func (c *conn) refuse(err error) {
 	d := c.dial
 	c.dial = nil
@@ -417,7 +417,7 @@ func (c *conn) release() {
 
 // icmp handles what the network says of a datagram that was sent to the peer.
 // A connect fails. An established connection does not: such a message is easily
-// forged, and mostly about a moment (RFC 5927). It is what the connection is lost with
+// forged, and mostly about a moment (RFC 5927). The connection is lost with it
 // if the peer stays silent, after a few timeouts rather than after Config.Timeout.
 func (c *conn) icmp(err error) {
 	switch {
@@ -535,11 +535,11 @@ func (c *conn) keepAlive() time.Duration {
 	return c.cfg.KeepAlive
 }
 
-// keep asks a peer that is silent whether it is there: a packet that it has already
+// keep probes a silent peer: a packet that it has already
 // makes it answer. It reports false if the connection ended.
 func (c *conn) keep(now time.Duration) bool {
 	if c.una != c.nxt {
-		c.keepAt = now + c.keepAlive() // what is in flight asks already
+		c.keepAt = now + c.keepAlive() // what is in flight probes already
 		return true
 	}
 	if c.keepTries++; c.keepTries > keepTries {

@@ -14,10 +14,11 @@ import (
 const raceDelay = 250 * time.Millisecond
 
 // Dialer connects from one endpoint for each address family, so that any number of
-// connections takes one descriptor of each. An endpoint is opened by the connect that
-// needs it, whose Config it has, at a port that the system picks. It is closed when its
-// last connection has ended and has repeated its last acknowledgements for long enough;
-// the next one gets another port. The methods belong to the loop's goroutine.
+// connections needs one descriptor for each. An endpoint is opened by the first connect
+// that needs it, with that connect's Config, at a port that the system picks. It is
+// closed when its last connection has ended and has repeated its last acknowledgements
+// for long enough; the next one gets another port. The methods belong to the loop's
+// goroutine.
 type Dialer struct {
 	l         *weir.Loop
 	four, six *Endpoint

@@ -2,9 +2,9 @@
 // (BEP 29) with the congestion control LEDBAT (RFC 6817), which gives way to other
 // traffic.
 //
-// An Endpoint stands on one weir.PacketEndpoint and carries any number of connections,
-// in and out, beside other protocols that share the port. A connection is a
-// weir.Carrier, so its Transport keeps what every stream promises, and layers stand on
+// An Endpoint uses one weir.PacketEndpoint and carries any number of connections,
+// in and out, next to other protocols that share the port. A connection is a
+// weir.Carrier, so its Transport keeps what every stream promises, and layers work on
 // it as on TCP.
 //
 //	your Protocol, or layers

@@ -89,9 +89,9 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	return e, nil
 }
 
-// Open makes an endpoint and its datagrams: network is "udp", "udp4" or "udp6", and
-// address as for Loop.ListenPacket, whose errors and options it has. Connections can be
-// made at once.
+// Open makes an endpoint and the datagram endpoint below it: network is "udp", "udp4" or
+// "udp6", and address as for Loop.ListenPacket, whose errors and options it has.
+// Connections can be made at once.
 func Open(l *weir.Loop, network, address string, cfg Config, opts ...weir.PacketOption) (*Endpoint, error) {
 	e, err := NewEndpoint(cfg)
 	if err != nil {
@@ -179,7 +179,7 @@ func (e *Endpoint) take(size int) []byte {
 	return b
 }
 
-// give takes one back.
+// give returns a buffer to the pool.
 func (e *Endpoint) give(b []byte) {
 	e.bytes -= cap(b)
 	if len(e.pool) < poolMax && cap(b) == e.bufferCap() {
@@ -187,7 +187,7 @@ func (e *Endpoint) give(b []byte) {
 	}
 }
 
-// draw is a number that no one can guess.
+// draw returns a number that no one can guess.
 func (e *Endpoint) draw() uint16 {
 	var b [2]byte
 	if _, err := io.ReadFull(e.random, b[:]); err != nil {
@@ -461,7 +461,7 @@ func (d *Dial) failed(err error) {
 	fail(err)
 }
 
-// ErrTooMany is why a connect failed that would have been one more than
+// ErrTooMany is the error of a connect that would have exceeded
 // Config.Connections.
 var ErrTooMany = errors.New("utp: the endpoint has as many connections as Config.Connections allows")
 
@@ -550,7 +550,7 @@ func (e *Endpoint) ResumeWriting() {
 	}
 }
 
-// Close takes no more connections and closes the datagrams once the last has ended.
+// Close stops accepting connections and closes the datagram endpoint once the last has ended.
 func (e *Endpoint) Close() {
 	e.closing = true
 	e.checkClosed()
@@ -590,7 +590,7 @@ func (e *Endpoint) endAll(err error, tell bool) {
 	}
 }
 
-// EndpointLost implements weir.PacketProtocol: what stands on it is lost too.
+// EndpointLost implements weir.PacketProtocol: connections on it are lost too.
 func (e *Endpoint) EndpointLost(err error) {
 	e.lost = true
 	if err == nil {

@@ -102,8 +102,8 @@ type ledbat struct {
 	largest  float64
 
 	// Now and then the window shrinks to its least, so that a queue of our own making
-	// empties and the path's own delay is seen. One who came while others had filled the
-	// queue, and takes that for the path's delay, would else leave them nothing
+	// empties and the path's own delay is seen. A sender that came while others had filled the
+	// queue, and takes that for the path's delay, would otherwise leave them nothing
 	// (LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus, section 4.4).
 	rtt     time.Duration // the last round trip
 	restAt  time.Duration // when the next rest begins; 0: not set

@@ -7,7 +7,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// Listener takes connections of an endpoint. Its methods belong to the loop's
+// Listener accepts connections of an endpoint. Its methods belong to the loop's
 // goroutine.
 type Listener struct {
 	ep      *Endpoint
@@ -24,7 +24,7 @@ type Listener struct {
 // ErrListening is returned for a second listener of one endpoint.
 var ErrListening = errors.New("utp: the endpoint has a listener already")
 
-// Listen takes the connections that come to the endpoint; f makes the protocol of
+// Listen accepts the connections that come to the endpoint; f makes the protocol of
 // each. An endpoint has one listener at a time: ErrListening.
 func (e *Endpoint) Listen(f weir.Factory) (*Listener, error) {
 	switch {
@@ -39,7 +39,7 @@ func (e *Endpoint) Listen(f weir.Factory) (*Listener, error) {
 	return e.listener, nil
 }
 
-// Listen opens an endpoint, as Open does, that takes connections until the listener is
+// Listen opens an endpoint, as Open does, that accepts connections until the listener is
 // closed.
 func Listen(l *weir.Loop, network, address string, f weir.Factory, cfg Config, opts ...weir.PacketOption) (*Listener, error) {
 	e, err := Open(l, network, address, cfg, opts...)
@@ -55,10 +55,10 @@ func Listen(l *weir.Loop, network, address string, f weir.Factory, cfg Config, o
 	return ln, nil
 }
 
-// Addr is where it listens.
+// Addr is the address that it listens on.
 func (ln *Listener) Addr() net.Addr { return Addr{ln.ep.local()} }
 
-// Endpoint is the endpoint whose connections it takes.
+// Endpoint is the endpoint whose connections it accepts.
 func (ln *Listener) Endpoint() *Endpoint { return ln.ep }
 
 // Conns is how many of its connections are open.
@@ -67,7 +67,7 @@ func (ln *Listener) Conns() int { return ln.conns }
 // Refused is how many connections were refused because of a bound.
 func (ln *Listener) Refused() int { return ln.refused }
 
-// Close takes no more connections; those that are open stay. It always returns nil.
+// Close stops accepting connections; those that are open stay. It always returns nil.
 func (ln *Listener) Close() error {
 	if ln.closed {
 		return nil

@@ -7,7 +7,7 @@ const (
 	ackDelay = 100 * time.Millisecond
 	// ackEvery is how many packets are acknowledged at once.
 	ackEvery = 2
-	// keptAlways is how many bytes a connection may keep though the endpoint has no
+	// keptAlways is how many bytes a connection may keep even if the endpoint has no
 	// memory left.
 	keptAlways = 4 * packetCap
 )

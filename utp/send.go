@@ -10,7 +10,7 @@ const (
 	// packetsMax is how many packets may be in flight or wait to be sent, and how far
 	// ahead of a missing one packets are kept.
 	packetsMax = 1024
-	// unsentMax is how many bytes a connection takes beyond its window.
+	// unsentMax is how many bytes a connection accepts beyond its window.
 	unsentMax = 64 << 10
 	// rtoFirst, rtoMin and rtoMax bound the time after which a packet counts as lost.
 	rtoFirst = time.Second
@@ -20,16 +20,16 @@ const (
 	lostAfter = 3
 	// refusedTries is how many timeouts end a connection whose packets are refused.
 	refusedTries = 3
-	// idleAfter is after which silence the window begins again.
+	// idleAfter is the silence after which the window begins again.
 	idleAfter = 10 * time.Second
 
-	// mtuLeast4 and mtuLeast6 are the bytes of a datagram that every path takes, mtuMost4
-	// and mtuMost6 those that an Ethernet does.
+	// mtuLeast4 and mtuLeast6 are the bytes of a datagram that every path carries, mtuMost4
+	// and mtuMost6 those that Ethernet does.
 	mtuLeast4, mtuMost4 = 576 - 28, 1500 - 28
 	mtuLeast6, mtuMost6 = 1280 - 48, 1500 - 48
 	// mtuNear ends the search for the path's MTU.
 	mtuNear = 16
-	// mtuAgain is after how long it begins again.
+	// mtuAgain is how long after its end it begins again.
 	mtuAgain = 10 * time.Minute
 )
 
@@ -295,7 +295,7 @@ func (c *conn) sendSynAck() {
 	_ = c.ep.send(&packet{kind: kindState, id: c.sendID, seq: c.first, ack: c.synSeq, window: uint32(c.room())}, 0, c.peer, c.replyDiff)
 }
 
-// rto is after how long a packet that is sent now counts as lost (RFC 6298).
+// rto is the time after which a packet sent now counts as lost (RFC 6298).
 func (c *conn) rto() time.Duration {
 	d := rtoFirst
 	if c.srtt > 0 {
@@ -478,7 +478,7 @@ func (c *conn) lose(q *outPacket) {
 	}
 }
 
-// tooBig handles the word of the network that a datagram was too large.
+// tooBig handles the network's report that a datagram was too large.
 func (c *conn) tooBig() {
 	for s := c.una; s != c.nxt; s++ {
 		if q := c.slot(s); q.probe && !q.acked && !q.lost {

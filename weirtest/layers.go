@@ -86,7 +86,7 @@ func LayerAllocs(t *testing.T, backend string, server func(weir.Factory) weir.Fa
 	return testing.AllocsPerRun(100, func() { turns(10) }) / 10
 }
 
-// rally sends back what it gets, and counts.
+// rally sends back what it receives, and counts.
 type rally struct {
 	weir.NopProtocol
 	t      weir.Transport

@@ -114,13 +114,13 @@ func TestSeedsExplain(t *testing.T) {
 	for _, want := range []string{
 		"--- FAIL: TestSeeds/seed=2", "--- FAIL: TestSeeds/seed=4", "3 of 6 seeds failed",
 		"in the world of seed 2", "a segment is lost and sent again: 1 in 20 times", "server: ", "what happened last",
-		"play it again: go test -run '^TestSeeds$/^seed=2$' -count=1 -weir.seed=2",
+		"replay it: go test -run '^TestSeeds$/^seed=2$' -count=1 -weir.seed=2",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("it does not say %q:\n%s", want, all)
 		}
 	}
-	if n := strings.Count(all, "play it again"); n != 1 {
+	if n := strings.Count(all, "replay it"); n != 1 {
 		t.Errorf("%d worlds are explained, want 1", n)
 	}
 	one := run("-weir.seed=4")

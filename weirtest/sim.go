@@ -153,7 +153,7 @@ func (s *Sim) ExplainTo(tb testing.TB) {
 	if open == "" {
 		open = s.tellHosts()
 	}
-	tb.Logf("in the world of seed %d, after %v of its time and %d events,\n%swith these faults,\n%splay it again: go test -run '%s' -count=1 -weir.seed=%d",
+	tb.Logf("in the world of seed %d, after %v of its time and %d events,\n%swith these faults,\n%sreplay it: go test -run '%s' -count=1 -weir.seed=%d",
 		s.seed, s.Now(), s.world.Stats().Total(), open, tell(s.Faults()), runPattern(tb.Name()), s.seed)
 }
 

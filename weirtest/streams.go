@@ -211,7 +211,7 @@ func (c *streamCase) wantBytes(e *end, want []byte) {
 	for i < min(len(e.got), len(want)) && e.got[i] == want[i] {
 		i++
 	}
-	c.Errorf("%s: got %d bytes, want %d; they part at byte %d", e.name, len(e.got), len(want), i)
+	c.Errorf("%s: got %d bytes, want %d; they differ from byte %d on", e.name, len(e.got), len(want), i)
 }
 
 // message is n bytes that show their position and that no layer can compress:

@@ -34,7 +34,7 @@ func (a *app) associate(t weir.Transport, r *proxy.Request) weir.Protocol {
 	d.Failed = func(_ *proxy.Request, err error) {
 		f := &advice.Failure{Problem: "cannot take the datagrams of " + client + ": " + advice.Why(err)}
 		if errors.Is(err, proxy.ErrCommand) {
-			f.Next = "UDP ASSOCIATE needs a client that comes by TCP, not by a UNIX socket."
+			f.Next = "UDP ASSOCIATE needs a client that connects over TCP, not over a UNIX socket."
 		}
 		a.rep.fail(slog.LevelWarn, f)
 	}
@@ -53,7 +53,7 @@ func (p *plan) checkAssociate() error {
 				other = p.bs[0]
 			}
 			if other.Kind().Name != "dial" || len(other.Layers) > 0 || len(p.bs) > 1 {
-				return &usageError{problem: "udp lets clients send datagrams to where they like, and the other side is not dial alone", hint: "weir 1080+socks5,udp dial", topic: l.Name.Text}
+				return &usageError{problem: "udp lets clients choose where datagrams go, so the other side must be dial alone", hint: "weir 1080+socks5,udp dial", topic: l.Name.Text}
 			}
 		}
 	}

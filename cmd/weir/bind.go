@@ -67,14 +67,14 @@ func (p *plan) checkBind() error {
 				continue
 			}
 			if bindAddr(e) != l.IP("bind") {
-				return &usageError{problem: "bind stands on a proxy with another proxy in it, which is the one that clients ask", hint: "put it on the last one", topic: l.Name.Text}
+				return &usageError{problem: "bind is on a proxy with another proxy inside it, and clients ask the inner one", hint: "put it on the last one", topic: l.Name.Text}
 			}
 			other := p.a
 			if e == p.a {
 				other = p.bs[0]
 			}
 			if other.Kind().Name != "dial" || len(other.Layers) > 0 || len(p.bs) > 1 {
-				return &usageError{problem: "bind lets clients wait for connections, and the other side is not dial alone", hint: "weir 1080+socks5,bind=127.0.0.1 dial", topic: l.Name.Text}
+				return &usageError{problem: "bind lets clients wait for connections, so the other side must be dial alone", hint: "weir 1080+socks5,bind=127.0.0.1 dial", topic: l.Name.Text}
 			}
 		}
 	}

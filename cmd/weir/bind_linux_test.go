@@ -142,7 +142,7 @@ func TestBindRefused(t *testing.T) {
 		flags             []string
 	}{
 		{"socks5", "dial", "127.0.0.9:20", proxy.ErrCommand, "command not supported", nil},
-		{"socks5,bind=127.0.0.1", "dial", "127.0.0.9:20", proxy.ErrNotAllowed, "It was --deny", []string{"--deny", "127.0.0.9"}},
+		{"socks5,bind=127.0.0.1", "dial", "127.0.0.9:20", proxy.ErrNotAllowed, "--deny refuses it", []string{"--deny", "127.0.0.9"}},
 		{"socks5,bind=127.0.0.1", "dial", "169.254.1.1:20", proxy.ErrNotAllowed, "add --allow 169.254.1.1", nil},
 		{"socks5,bind=127.0.0.1", "dial,timeout=100ms", "127.0.0.9:20", syscall.ETIMEDOUT, "no connection came from 127.0.0.9:20, for which a client of the proxy waited", nil},
 		{"socks5,bind=192.0.2.1", "dial", "127.0.0.9:20", nil, "cannot wait for 127.0.0.9:20 (BIND): not an address of this machine", nil},
@@ -185,11 +185,11 @@ func TestBindGivenUp(t *testing.T) {
 // TestBindUsage: bind is accepted where it can be served, and nowhere else.
 func TestBindUsage(t *testing.T) {
 	for _, c := range []struct{ a, b, want string }{
-		{"1080+socks5,bind=127.0.0.1", "localhost:80", "not dial alone"},
-		{"1080+socks5,bind=127.0.0.1", "dial+tls", "not dial alone"},
-		{"1080+socks5,bind=127.0.0.1", "proxy:1080+socks5", "not dial alone"},
+		{"1080+socks5,bind=127.0.0.1", "localhost:80", "must be dial alone"},
+		{"1080+socks5,bind=127.0.0.1", "dial+tls", "must be dial alone"},
+		{"1080+socks5,bind=127.0.0.1", "proxy:1080+socks5", "must be dial alone"},
 		{"1080+socks5,bind=127.0.0.1+connect", "dial", "put it on the last one"},
-		{"1080+socks4,bind=::1", "dial", "SOCKS4 cannot say an IPv6 address"},
+		{"1080+socks4,bind=::1", "dial", "SOCKS4 has no IPv6 addresses"},
 		{"8080", "p:1080+socks5:d:1,bind=127.0.0.1", "is for a server"},
 		{"1080+connect,bind=127.0.0.1", "dial", "unknown option"},
 	} {

@@ -149,7 +149,7 @@ func TestExecBound(t *testing.T) {
 	if got, err := io.ReadAll(second); err == nil || len(got) > 0 {
 		t.Errorf("the second got %q, %v", got, err)
 	}
-	p.line("1 programs of this endpoint run already", 1)
+	p.line("1 programs of this endpoint are running already", 1)
 	if err := first.SetLinger(0); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestPtyTyped(t *testing.T) {
 		t.Errorf("the terminal is not raw: %+v, %v", raw, err)
 	}
 	enter(t, person, "\x1d")
-	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), "ended by its escape key") {
+	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), "ended by the escape key") {
 		t.Errorf("code %d; it said\n%s", code, p.said())
 	}
 	if after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || *after != *before {

@@ -134,7 +134,7 @@ type plan struct {
 
 func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 	if len(words) == 1 && len(argv) == 0 {
-		e := &usageError{problem: "one endpoint is given, and two are needed", hint: "weir A B connects A to B; - is standard input and output"}
+		e := &usageError{problem: "one endpoint is given, but two are needed", hint: "weir A B connects A to B; - is standard input and output"}
 		if _, err := c.table.Parse(words[0]); err != nil {
 			if near := endpoint.Nearest(words[0], verbs()); near != "" {
 				return nil, &usageError{problem: fmt.Sprintf("unknown word %q", words[0]), hint: fmt.Sprintf("did you mean weir %s?", near)}
@@ -172,13 +172,13 @@ func (p *plan) command(argv []string) error {
 			continue
 		}
 		if runs != nil {
-			return &usageError{problem: "two endpoints would run the program after --", hint: "join two programs by two weirs, or by a pipe of the shell", topic: e.Kind().Name}
+			return &usageError{problem: "two endpoints would run the program after --", hint: "join two programs with two weirs, or with a pipe of the shell", topic: e.Kind().Name}
 		}
 		runs = e
 	}
 	switch {
 	case runs == nil && argv != nil:
-		return &usageError{problem: "a program stands after --, and no endpoint here runs one", hint: "exec and pty do: weir 8080 exec -- cat", topic: "exec"}
+		return &usageError{problem: "a program follows --, but no endpoint here runs one", hint: "exec and pty do: weir 8080 exec -- cat", topic: "exec"}
 	case runs == nil:
 		return nil
 	case len(argv) == 0 || argv[0] == "":
@@ -201,27 +201,27 @@ func (p *plan) check() error {
 			}
 		}
 	} else if f.pick != "" || f.check != 0 {
-		return &usageError{problem: "--pick and --check choose from several endpoints, and there is one", hint: "weir A B1 B2 --pick least"}
+		return &usageError{problem: "--pick and --check choose from several endpoints, but there is only one", hint: "weir A B1 B2 --pick least"}
 	}
 	a, b := p.a, p.bs[0]
 	if err := p.checkDatagrams(); err != nil {
 		return err
 	}
 	if a.Kind().Name == "stdio" && b.Kind().Name == "stdio" {
-		return &usageError{problem: "standard input and output cannot stand on both sides"}
+		return &usageError{problem: "standard input and output cannot be on both sides"}
 	}
 	for _, e := range p.bs {
 		for _, ends := range [2][2]*endpoint.Endpoint{{p.a, e}, {e, p.a}} {
 			if ends[0].LeadsTo(ends[1]) {
 				return &usageError{
 					problem: fmt.Sprintf("%s leads to itself: it is where %s listens", ends[0].Text, ends[1].Text),
-					hint:    "each connection would make another one, without end; is another port, or another machine, meant?",
+					hint:    "each connection would make another one, without end; did you mean another port, or another machine?",
 				}
 			}
 		}
 	}
 	if a.Role() == endpoint.Open && b.Role() == endpoint.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
-		return &usageError{problem: fmt.Sprintf("%s cannot stand on both sides", a.Label())}
+		return &usageError{problem: fmt.Sprintf("%s cannot be on both sides", a.Label())}
 	}
 	return p.checkProxies()
 }
@@ -235,7 +235,7 @@ func (p *plan) many() bool {
 
 func (c *command) quote(words []string) int {
 	if len(words) == 0 {
-		return c.usage(&usageError{problem: "quote what?", hint: "weir quote STR; behind -- it may begin with a dash", topic: "quote"})
+		return c.usage(&usageError{problem: "quote what?", hint: "weir quote STR; after -- it may begin with a dash", topic: "quote"})
 	}
 	for _, w := range words {
 		if code := c.print(endpoint.Quote(w)); code != exitOK {
@@ -245,7 +245,7 @@ func (c *command) quote(words []string) int {
 	return exitOK
 }
 
-// version says which weir this is, from what the Go tool recorded.
+// version says the version of this weir, from what the Go tool recorded.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -138,7 +138,7 @@ _weir() {
             COMPREPLY=($(compgen -W '- ` + strings.Join(c.bases(), " ") + `' -- "$cur"))
             ((n)) && COMPREPLY+=($(compgen -W '` + strings.Join(verbs(), " ") + `' -- "$cur")) ;;
     esac
-    # What bash takes for the word begins behind the last : or = of ours.
+    # What bash takes for the word begins after the last : or = of ours.
     local before=${cur%"${cur##*[:=]}"}
     for i in "${!COMPREPLY[@]}"; do
         case ${COMPREPLY[i]} in
@@ -253,7 +253,7 @@ func (c *command) fish() string {
 	var b strings.Builder
 	b.WriteString(`# weir's words for fish: weir completion fish | source
 function __weir_options
-    # The options of the part that the word ends with, behind what is written.
+    # The options of the part that the word ends with, after what is written.
     set -l cur (commandline -ct)
     string match -q '*,*' -- $cur; or return
     set -l before (string replace -r ',[^,]*$' ',' -- $cur)

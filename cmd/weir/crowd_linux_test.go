@@ -76,8 +76,8 @@ func TestCrowd(t *testing.T) {
 		says    string
 	}{
 		{"", 90, true, "127.0.0.1 has 90, and the last 6 places are kept for others"},
-		{",per-address=10", 10, true, "127.0.0.1 has 10, which is what one address may have"},
-		{",connections=20,per-address=none", 20, false, "there are 20, which is the bound"},
+		{",per-address=10", 10, true, "127.0.0.1 has 10, which is the limit for one address"},
+		{",connections=20,per-address=none", 20, false, "there are 20, which is the limit"},
 	} {
 		t.Run("with"+c.options, func(t *testing.T) {
 			began := time.Now()

@@ -100,7 +100,7 @@ func (d *demo) begin() {
 	a := d.app
 	d.relay = a.listeners[0].Addrs()[0].String()
 	d.say("1  A web server listens on %s. It takes %s to answer.", d.site.Addr(), span(demoThink))
-	d.say("2  A relay leads to it, as this command would:   weir %s %s", port(a.listeners[0].Addrs()[0]), d.site.Addr())
+	d.say("2  A relay forwards to it, as this command would:   weir %s %s", port(a.listeners[0].Addrs()[0]), d.site.Addr())
 	d.fetch = &fetch{demo: d, since: a.loop.Now()}
 	a.loop.Connect("tcp", d.relay, d.fetch)
 	if !d.stay {
@@ -155,14 +155,14 @@ func (d *demo) tell() {
 	d.say("   though the server thought for longer than socat would wait. Relayed: %s out, %s back.", size(r.Bytes[relay.A]), size(r.Bytes[relay.B]))
 	d.say("")
 	if !d.stay {
-		d.say("Next: weir 8080 localhost:3000 leads your port 8080 to a server of yours on 3000.")
+		d.say("Next: weir 8080 localhost:3000 forwards your port 8080 to your own server on 3000.")
 		d.say("      weir help has the rest.")
 		d.end()
 		return
 	}
 	d.say("Next, in another terminal:   curl -i http://%s/", d.relay)
-	d.say("      then, for yourself:    weir 8080 localhost:3000")
-	d.say("It stays until Ctrl-C.")
+	d.say("      then, on your own:     weir 8080 localhost:3000")
+	d.say("It runs until Ctrl-C.")
 }
 
 func (d *demo) end() {

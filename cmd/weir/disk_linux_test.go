@@ -78,7 +78,7 @@ func TestFullDisk(t *testing.T) {
 			if err := os.Remove(ballast); err != nil {
 				t.Fatal(err)
 			}
-			for deadline := time.Now().Add(patience); !strings.Contains(p.said(), "is written to again"); {
+			for deadline := time.Now().Add(patience); !strings.Contains(p.said(), "can be written to again"); {
 				if err := roundTrip(at, "small"); err != nil || time.Now().After(deadline) {
 					t.Fatal(err)
 				}

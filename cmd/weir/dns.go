@@ -96,7 +96,7 @@ func (c *command) parseDNS(args []string) (q dnsQuestion, err error) {
 			}
 			base, layers, stacked := strings.Cut(value, "+")
 			if q.server, err = serverAddr(base, layers); err != nil {
-				return bad(fmt.Sprintf("%q is no address of a server", base), "it is written 192.0.2.1:53, [2001:db8::1]:53, or without a port")
+				return bad(fmt.Sprintf("%q is not the address of a server", base), "write it like 192.0.2.1:53 or [2001:db8::1]:53, or without a port")
 			}
 			if stacked {
 				if q.over, err = c.table.Parse("tcp:" + endpoint.Quote(unbracketed(q.server)) + "+" + layers); err != nil {

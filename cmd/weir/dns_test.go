@@ -148,7 +148,7 @@ func TestDNS(t *testing.T) {
 		{"a B", exitUsage, "", "unknown type"},
 		{"a --sever x", exitUsage, "", "did you mean --server?"},
 		{"a --server", exitUsage, "", "--server needs an address"},
-		{"a --server x", exitUsage, "", `"x" is no address of a server`},
+		{"a --server x", exitUsage, "", `"x" is not the address of a server`},
 		{"--help", exitOK, "weir dns NAME [TYPE]", ""},
 	} {
 		r := call(t, append([]string{"dns"}, strings.Fields(c.args)...)...)

@@ -27,11 +27,11 @@ func (p *plan) explain() string {
 		return append(base, layers...)
 	}
 	rows = end("A", p.a, nil, nil)
-	how := "bytes both ways, the end of each direction by itself, no timer"
+	how := "bytes both ways, each direction ends by itself, no timer"
 	what := "relay"
 	switch {
 	case p.answersNames():
-		what, how = "answer", "from the hosts file and a cache; what they do not have is asked for"
+		what, how = "answer", "from the hosts file and a cache, or else by asking"
 	case p.datagrams():
 		how = "datagrams both ways, each whole"
 	}
@@ -101,7 +101,7 @@ func (p *plan) course() string {
 		choice = map[string]string{
 			"":       ": each in turn",
 			"turn":   ": each in turn",
-			"least":  ": the one with the least connections",
+			"least":  ": the one with the fewest connections",
 			"two":    ": the less busy of two drawn at random",
 			"peer":   ": always the same for one peer address",
 			"first":  ": the first",

@@ -101,8 +101,8 @@ func TestProxySaysWhichRule(t *testing.T) {
 		{"169.254.1.1:1", "not allowed by default (169.254.1.1 is link-local)", "add --allow 169.254.1.1", nil},
 		{"0.0.0.0:" + port, "not allowed by default (0.0.0.0 is the unspecified address)", "add --allow 0.0.0.0", nil},
 		{"224.0.0.1:1", "not allowed by default (224.0.0.1 is multicast)", "add --allow 224.0.0.1", nil},
-		{addr, "127.0.0.1 is in 127.0.0.0/8, which is denied", "It was --deny", []string{"--deny", "127.0.0.0/8"}},
-		{addr, "127.0.0.1 is in no network that is allowed", "It was --allow", []string{"--allow", "10.0.0.0/8"}},
+		{addr, "127.0.0.1 is in 127.0.0.0/8, which is denied", "--deny refuses it", []string{"--deny", "127.0.0.0/8"}},
+		{addr, "127.0.0.1 is in no network that is allowed", "--allow refuses it", []string{"--allow", "10.0.0.0/8"}},
 		{"0.0.0.0:" + port, "", "", []string{"--allow", "0.0.0.0,0.0.0.0/0,::/0"}},
 	} {
 		far := start(t, append([]string{"tcp-listen:127.0.0.1:0+socks5", "dial"}, c.flags...)...)

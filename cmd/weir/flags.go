@@ -43,11 +43,11 @@ type flags struct {
 
 func flagDocs() []flagDoc {
 	return []flagDoc{
-		{name: "log", value: "text|json", words: []string{"text", "json"}, doc: "how to write what happens on standard error", set: func(f *flags, v string) error {
+		{name: "log", value: "text|json", words: []string{"text", "json"}, doc: "the format of messages on standard error", set: func(f *flags, v string) error {
 			f.json = v == "json"
 			return nil
 		}},
-		{name: "log-rate", value: "N", doc: "write at most so many lines a second of each kind, and 25 times as many at\nonce; the others are counted. The default is 20; 0 writes all", set: func(f *flags, v string) error {
+		{name: "log-rate", value: "N", doc: "write at most this many lines a second of each kind, and 25 times as many at\nonce; the others are counted; the default is 20, 0 writes all", set: func(f *flags, v string) error {
 			n, err := strconv.Atoi(v)
 			if err != nil || n < 0 || n > 1_000_000 {
 				return fmt.Errorf("bad number %q: a whole number from 0 to 1000000", v)
@@ -55,12 +55,12 @@ func flagDocs() []flagDoc {
 			f.logRate = n
 			return nil
 		}},
-		{name: "quiet", letter: "q", doc: "say nothing but warnings and errors", set: func(f *flags, _ string) error { f.quiet = true; return nil }},
-		{name: "pick", value: "HOW", words: []string{"turn", "least", "two", "first", "random", "peer"}, doc: "with several B, which of them: each in turn, the one with the least\nconnections, the less busy of two drawn at random, the first that\nanswers, any, or always the same for one peer; without it, in turn", set: func(f *flags, v string) error {
+		{name: "quiet", letter: "q", doc: "write only warnings and errors", set: func(f *flags, _ string) error { f.quiet = true; return nil }},
+		{name: "pick", value: "HOW", words: []string{"turn", "least", "two", "first", "random", "peer"}, doc: "with several B, which one: each in turn, the one with the fewest\nconnections, the less busy of two drawn at random, the first that\nanswers, any, or always the same for one peer; the default is in turn", set: func(f *flags, v string) error {
 			f.pick = v
 			return nil
 		}},
-		{name: "check", value: "TIME", doc: "with several B, try each so often, and leave out those that do not answer", set: func(f *flags, v string) error {
+		{name: "check", value: "TIME", doc: "with several B, try each this often, and leave out those that do not answer", set: func(f *flags, v string) error {
 			d, err := time.ParseDuration(v)
 			if err != nil || d < 10*time.Millisecond {
 				return fmt.Errorf("bad time %q: write it like 2s or 500ms, at least 10ms", v)
@@ -68,7 +68,7 @@ func flagDocs() []flagDoc {
 			f.check = d
 			return nil
 		}},
-		{name: "drain", value: "TIME", doc: "when asked to end, how long open connections may go on before they are cut;\nthe default is 8s, 0 cuts at once", set: func(f *flags, v string) error {
+		{name: "drain", value: "TIME", doc: "when asked to end, how long open connections may continue before they are cut;\nthe default is 8s, 0 cuts at once", set: func(f *flags, v string) error {
 			d, err := time.ParseDuration(v)
 			if err != nil || d < 0 || d > drainMost {
 				return fmt.Errorf("bad time %q: write it like 8s or 500ms, from 0 to 24h", v)
@@ -76,9 +76,9 @@ func flagDocs() []flagDoc {
 			f.drain, f.drains = d, true
 			return nil
 		}},
-		{name: "allow", value: "NETWORKS", doc: "let dial connect to these only, 10.0.0.0/8,::1 and the like; it may stand\nmore than once", set: func(f *flags, v string) error { return addNetworks(&f.allow, v) }},
+		{name: "allow", value: "NETWORKS", doc: "let dial connect to these only, such as 10.0.0.0/8,::1; it may be given\nmore than once", set: func(f *flags, v string) error { return addNetworks(&f.allow, v) }},
 		{name: "deny", value: "NETWORKS", doc: "let dial connect to none of these", set: func(f *flags, v string) error { return addNetworks(&f.deny, v) }},
-		{name: "stale", value: "TIME", doc: "while no name server answers, go on using addresses that have expired, for\nthis long; the default is 24h, 0 never uses them", set: func(f *flags, v string) error {
+		{name: "stale", value: "TIME", doc: "while no name server answers, keep using addresses that have expired, for\nthis long; the default is 24h, 0 never uses them", set: func(f *flags, v string) error {
 			d, err := time.ParseDuration(v)
 			if err != nil || d < 0 || d > staleMost {
 				return fmt.Errorf("bad time %q: write it like 1h or 30m, from 0 to %v", v, span(staleMost))
@@ -87,7 +87,7 @@ func flagDocs() []flagDoc {
 			return nil
 		}},
 		{name: "help", letter: "h", doc: "what weir is, or what a word means", set: func(f *flags, _ string) error { f.help = true; return nil }},
-		{name: "version", letter: "V", doc: "which weir this is", set: func(f *flags, _ string) error { f.version = true; return nil }},
+		{name: "version", letter: "V", doc: "the version of this weir", set: func(f *flags, _ string) error { f.version = true; return nil }},
 	}
 }
 

@@ -12,9 +12,9 @@ import (
 func (c *command) intro() string {
 	return `weir connects any two endpoints, and never loses a reply:  weir A B
 
-  weir 8080 localhost:3000             port 8080, on loopback only, leads to port 3000
+  weir 8080 localhost:3000             forward port 8080, on loopback only, to port 3000
   weir - localhost:6379                type to a server, or pipe into it
-  weir :9000 /run/app.sock             every interface's port 9000 leads to a UNIX socket
+  weir :9000 /run/app.sock             forward port 9000 of every interface to a UNIX socket
   weir unix-listen:/tmp/db.sock localhost:5432,retry=30s
                                        a socket file in front of a server that may start later
 
@@ -45,22 +45,21 @@ const verbHelp = `words:
   weir demo                        a server, a relay and a client, and what happened
   weir explain A B                 draw what A B would do, and open nothing
   weir quote STR                   escape STR for an endpoint
-  weir help [kinds|layers|NAME]    this; what there is; what NAME is
+  weir help [kinds|layers|NAME]    this text; a list; what NAME is
   weir completion bash|zsh|fish    a script that completes weir's words in a shell
   weir dns NAME [TYPE]             what a name stands for; --server ADDR:PORT[+tls] asks there, -v shows how
-  weir version                     which weir this is
+  weir version                     the version of this weir
 `
 
-const exitHelp = `signals: SIGINT (Ctrl-C), SIGTERM and SIGHUP end weir. What is not connected yet,
-and a command where nothing listens, end at once. A server stops accepting, says
-what it waits for, and cuts after --drain TIME what is still open then; a second
-signal cuts at once. What is typed after the first is not passed on. Signals within
-a moment are one; nohup's SIGHUP stays ignored. SIGQUIT (Ctrl-\) says what is open.
-A service manager is told (Type=notify, WatchdogSec=).
+const exitHelp = `signals: SIGINT (Ctrl-C), SIGTERM and SIGHUP end weir. Anything that is not connected
+yet, and a command where nothing listens, ends at once. A server stops accepting, says
+what it is waiting for, and after --drain TIME cuts what is still open; a second signal
+cuts at once. Input typed after the first signal is not passed on. Signals within a
+moment count as one; SIGHUP under nohup stays ignored. SIGQUIT (Ctrl-\) prints what is
+open. A service manager is told (Type=notify, WatchdogSec=).
 
-exit codes: 0 all went well, 1 something failed or was cut, 2 the command line means
-nothing, 3 refused by policy; where nothing listens and exec or pty is a side, its
-program's.
+exit codes: 0 all went well, 1 something failed or was cut, 2 the command line is wrong,
+3 refused by policy; if nothing listens and one side is exec or pty, the program's own.
 `
 
 func (c *command) help(words []string) int {
@@ -102,7 +101,7 @@ func (c *command) helpOn(word string) (string, error) {
 		return b.String(), nil
 	case word == "layers":
 		if len(c.table.Layers) == 0 {
-			return "There are no layers yet. One is put behind an endpoint with +: host:443+layer.\n", nil
+			return "There are no layers yet. One is put after an endpoint with +: host:443+layer.\n", nil
 		}
 		var b strings.Builder
 		b.WriteString("What can be put on an endpoint with +; weir help NAME says more.\n\n")

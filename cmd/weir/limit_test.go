@@ -22,7 +22,7 @@ func TestLimitsSay(t *testing.T) {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	for _, c := range []struct{ layers, target, send, says, json string }{
 		{"+idle:200ms", quiet, "", "PEER: idle: nothing passed, either way, for 200ms", "idle"},
-		{"+idle,stall=400ms", flood, "", "PEER: idle: took nothing of what waits for it for 400ms (stall)", "idle"},
+		{"+idle,stall=400ms", flood, "", "PEER: idle: accepted nothing of what waits for it for 400ms (stall)", "idle"},
 		{"+idle,min-rate=1k,window=300ms", quiet, "", "PEER: idle: sent less than min-rate, over 300ms", "idle"},
 		{"+ws,ping=200ms", quiet, upgrade, "PEER: ws: silent, and no pong within 200ms of the ping", "ws"},
 		{"+idle:300ms+tls,timeout=30s" + good, quiet, "", "no connection with PEER: handshake: idle: nothing passed, either way, for 300ms", ""},

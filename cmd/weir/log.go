@@ -198,10 +198,10 @@ func span(d time.Duration) string {
 // trouble reports that a log or a recording cannot be written, or does not keep up,
 // and with nil that all is well again. Any goroutine may call it.
 func (r *reporter) trouble(path string, lossless bool, err error) {
-	f := &advice.Failure{Next: "Traffic goes on; what is left out is counted, and said there once it can be written to again."}
+	f := &advice.Failure{Next: "Traffic continues; what is left out is counted, and the count is written there once that is possible again."}
 	switch {
 	case err == nil:
-		r.line(green, "back", path+" is written to again", "path", path)
+		r.line(green, "back", path+" can be written to again", "path", path)
 		return
 	case errors.Is(err, sink.ErrFull):
 		f.Problem, f.Facts = path+" does not keep up", []any{"path", path, "reason", "does not keep up"}

@@ -297,9 +297,9 @@ func TestPlainProxyRequest(t *testing.T) {
 	p := start(t, "0+connect", "dial")
 	at := p.listening()
 	for i, c := range []struct{ request, status, log, next string }{
-		{"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", "405", `asked with "GET" and a URL, as of a proxy for plain http`, "have the client tunnel (curl -p"},
-		{"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", "405", `asked with "GET", as of a web server`, "only for clients that have it set as their proxy"},
-		{"CONNECT a:1 HTTP/1.1\r\nProxy-Authorization : Basic " + secret + "\r\n\r\n", "400", `has a blank in the name of the header "Proxy-Authorization "`, ""},
+		{"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", "405", `sent "GET" with a URL, as to a proxy for plain http`, "have the client tunnel (curl -p"},
+		{"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", "405", `sent "GET", as to a web server`, "only for clients that have it set as their proxy"},
+		{"CONNECT a:1 HTTP/1.1\r\nProxy-Authorization : Basic " + secret + "\r\n\r\n", "400", `has a blank in the header name "Proxy-Authorization "`, ""},
 		{"CONNECT a:1 HTTP/1.1\r\nProxy-Authorization:\r\n Basic " + secret + "\r\n\r\n", "400", "line 3 of the client's request begins with a blank", ""},
 		{"CONNECT a:1 HTTP/1.1\r\nProxy-Authorization Basic " + secret + "\r\n\r\n", "400", "it has no colon", ""},
 		{"CONNECT a:1 HTTP/1.1\r\n:" + secret + "\r\n\r\n", "400", "a header without a name", ""},

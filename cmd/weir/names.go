@@ -22,12 +22,12 @@ func (p *plan) answersNames() bool { return p.a.Kind().Name == "dns-listen" }
 // checkNames finds what is wrong with a plan of dns-listen or resolver.
 func (p *plan) checkNames() error {
 	b := p.bs[0]
-	const hint = "weir dns-listen:5353 resolver, or udp:9.9.9.9:53, or 9.9.9.9:853+tls in its place"
+	const hint = "weir dns-listen:5353 resolver, or udp:9.9.9.9:53 or 9.9.9.9:853+tls instead of resolver"
 	switch {
 	case !p.answersNames():
-		return &usageError{problem: "dns-listen stands first, and resolver only beside it", hint: hint, topic: "dns-listen"}
+		return &usageError{problem: "dns-listen goes first, and resolver only goes with it", hint: hint, topic: "dns-listen"}
 	case len(p.a.Layers) > 0 || len(b.Layers) > 0 && b.Kind().Packets != nil:
-		return &usageError{problem: "no layer takes the datagrams of names", hint: hint, topic: "dns-listen"}
+		return &usageError{problem: "dns-listen takes no layers, and neither does the udp endpoint that it asks", hint: hint, topic: "dns-listen"}
 	case len(p.bs) > 1:
 		return &usageError{problem: "dns-listen takes one other side", hint: hint, topic: "dns-listen"}
 	case b.Kind().Name == "resolver":
@@ -36,7 +36,7 @@ func (p *plan) checkNames() error {
 		return &usageError{problem: fmt.Sprintf("dns-listen cannot ask %s for names", b.Label()), hint: hint, topic: "dns-listen"}
 	}
 	if _, err := upstream(b); err != nil {
-		return &usageError{problem: fmt.Sprintf("%s is no address of a name server: a name would have to be looked up first", b.Label()), hint: hint, topic: "dns-listen"}
+		return &usageError{problem: fmt.Sprintf("%s is not the address of a name server: a name would have to be looked up first", b.Label()), hint: hint, topic: "dns-listen"}
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (a *nameApp) run(c *command, p *plan, f flags) int {
 
 // lost is called when one of the endpoints is gone.
 func (a *nameApp) lost(err error) {
-	a.code = a.fail("cannot go on listening: " + advice.Why(err))
+	a.code = a.fail("cannot continue to listen: " + advice.Why(err))
 	a.loop.Stop()
 }
 
@@ -172,6 +172,6 @@ func (a *nameApp) say(what string) {
 		n.Busy += c.Busy
 		n.Bad += c.Bad
 	}
-	a.rep.always(slog.LevelInfo, green, what, fmt.Sprintf("%d questions, %d of others refused, %d too many, %d not served", n.Questions, n.Refused, n.Busy, n.Bad), nil,
+	a.rep.always(slog.LevelInfo, green, what, fmt.Sprintf("%s, %d refused to other networks, %d too many, %d not served", advice.Count(n.Questions, "question"), n.Refused, n.Busy, n.Bad), nil,
 		"questions", n.Questions, "refused", n.Refused, "busy", n.Busy, "bad", n.Bad)
 }

@@ -54,7 +54,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	first.line("done 2 questions", 1)
-	second.line("done 1 questions", 1) // the first has a cache
+	second.line("done 1 question,", 1) // the first has a cache
 }
 
 func TestNamesUsage(t *testing.T) {
@@ -62,8 +62,8 @@ func TestNamesUsage(t *testing.T) {
 		"dns-listen:5353 udp:ns.test:53":            "would have to be looked up first",
 		"dns-listen:5353 -":                         "cannot ask",
 		"dns-listen:5353 resolver udp:9.9.9.9:53":   "one other side",
-		"udp-listen:5353 resolver":                  "stands first",
-		"resolver dns-listen:5353":                  "stands first",
+		"udp-listen:5353 resolver":                  "goes first",
+		"resolver dns-listen:5353":                  "goes first",
 		"dns-listen:5353 udp:9.9.9.9:53+tls":        `layer "tls" is for streams`,
 		"dns-listen:5353 udp:9.9.9.9:53+loss:0.1":   "no layer",
 		"dns-listen:5353+latency:1s udp:9.9.9.9:53": "no layer",

@@ -47,7 +47,7 @@ func (p *plan) checkDatagrams() error {
 	case n != len(all):
 		return &usageError{problem: "datagrams go to datagrams only: a stream does not keep message boundaries", hint: "weir udp-listen:5353 udp:9.9.9.9:53"}
 	case len(p.bs) > 1 && slices.ContainsFunc(p.bs, func(e *endpoint.Endpoint) bool { return e.ThroughProxy() != p.bs[0].ThroughProxy() }):
-		return &usageError{problem: "of several targets for datagrams all go through a proxy, or none"}
+		return &usageError{problem: "either all of several targets for datagrams go through a proxy, or none do"}
 	case p.f.check > 0 && p.bs[0].ThroughProxy():
 		return &usageError{problem: "--check cannot see through a proxy whether a target takes datagrams"}
 	case p.a.Role() == p.bs[0].Role():
@@ -280,11 +280,7 @@ func (a *packetApp) full(s relay.PacketShortage) {
 }
 
 func packetSize(c relay.PacketCount, s relay.Side) string {
-	what := "datagrams"
-	if c.Packets[s] == 1 {
-		what = "datagram"
-	}
-	return fmt.Sprintf("%d %s, %s", c.Packets[s], what, size(c.Bytes[s]))
+	return advice.Count(c.Packets[s], "datagram") + ", " + size(c.Bytes[s])
 }
 
 // troubleEvery is how often the same trouble is reported.
@@ -325,14 +321,14 @@ func (a *packetApp) show() {
 		peers += r.Peers()
 		served += r.Served()
 	}
-	a.rep.always(slog.LevelInfo, green, "serving", fmt.Sprintf("%d peers, %d since the start %s ago", peers, served, span(a.loop.Now().Sub(a.began))), nil,
+	a.rep.always(slog.LevelInfo, green, "serving", fmt.Sprintf("%s, %d since the start %s ago", advice.Count(int64(peers), "peer"), served, span(a.loop.Now().Sub(a.began))), nil,
 		"peers", peers, "served", served)
 }
 
 // lost is called when one of the endpoints is gone.
 func (a *packetApp) lost(err error) {
 	if err != nil && a.code == exitOK {
-		a.code = a.fail("cannot go on listening: " + advice.Why(err))
+		a.code = a.fail("cannot continue to listen: " + advice.Why(err))
 		a.stop()
 	}
 	if a.open--; a.open > 0 {
@@ -351,7 +347,7 @@ func (a *packetApp) lost(err error) {
 	}
 	a.tellLayers()
 	took := a.loop.Now().Sub(a.began)
-	a.rep.line(green, "done", fmt.Sprintf("%d peers, %s out, %s back, %d dropped, %s", peers, packetSize(c, relay.A), packetSize(c, relay.B), c.Dropped, span(took)),
+	a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %d dropped, %s", advice.Count(int64(peers), "peer"), packetSize(c, relay.A), packetSize(c, relay.B), c.Dropped, span(took)),
 		"peers", peers, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
 		"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", took.Seconds())
 	a.end(a.code)

@@ -376,18 +376,18 @@ func TestDatagramsUsage(t *testing.T) {
 		"- udp:localhost:53":                              "datagrams go to datagrams only",
 		"udp-listen:1 udp-listen:2":                       "one side that listens and one that sends",
 		"udp:a:1 udp:b:2":                                 "one side that listens and one that sends",
-		"udp-listen:1 udp:b:2+tls":                        `layer "tls" is for streams, and udp carries datagrams`,
+		"udp-listen:1 udp:b:2+tls":                        `layer "tls" is for streams, but udp carries datagrams`,
 		"udp-listen:1+log,to=f,lossless udp:b:2":          `option "lossless" of log is for streams`,
-		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, and tcp-listen carries a stream`,
+		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, but tcp-listen carries a stream`,
 		"udp-listen:1 udp:b:2+socks5":                     `layer "socks5" on udp needs a destination`,
-		"udp-listen:1+socks5 udp:b:2":                     `layer "socks5" cannot stand on udp-listen`,
-		"udp-listen:1 udp:b:2+socks5:c:3+loss:0.1":        "cannot stand beside the way through a proxy",
-		"udp-listen:1 udp:b:2+loss:0.1+socks5:c:3":        "cannot stand beside the way through a proxy",
+		"udp-listen:1+socks5 udp:b:2":                     `layer "socks5" cannot be used on udp-listen`,
+		"udp-listen:1 udp:b:2+socks5:c:3+loss:0.1":        "cannot be combined with a proxy here",
+		"udp-listen:1 udp:b:2+loss:0.1+socks5:c:3":        "cannot be combined with a proxy here",
 		"udp-listen:1 udp:b:2+socks5:c:3 udp:d:4":         "or none",
-		"1080+socks5,udp localhost:1":                     "not dial alone",
+		"1080+socks5,udp localhost:1":                     "must be dial alone",
 		"- a:1+socks5:b:2,udp":                            "for a server",
 		"udp-listen:1 udp:b:2 localhost:3":                "datagrams go to datagrams only",
-		"udp-listen:1,interface=lo udp:b:2":               "no multicast group",
+		"udp-listen:1,interface=lo udp:b:2":               "needs a multicast group",
 		"udp-listen:1 udp:b:2,idle=x":                     "idle",
 		"udp-listen:127.0.0.1:1,family=6 udp:127.0.0.1:2": "family=6",
 	} {
@@ -406,7 +406,7 @@ func TestDatagramsExplain(t *testing.T) {
 		"udp-listen:5353+loss:0.1 udp:proxy:1080+socks5:9.9.9.9:53":                 {"connects to TCP proxy:1080", "send to 9.9.9.9:53", "an association of its own", "chance of 0.1"},
 		"udp-listen:239.1.2.3:5000,interface=eth0 udp:a:9":                          {"group 239.1.2.3:5000, on eth0"},
 		"udp-replay:x udp:a:1":                                                      {"ends with the recording"},
-		"1080+socks5,udp dial":                                                      {"and sends their datagrams"},
+		"1080+socks5,udp dial":                                                      {"and it relays their datagrams"},
 		"dns-listen:5353 9.9.9.9:853+tls":                                           {"answer", "a cache", "Every question"},
 		"dns-listen:5353 resolver":                                                  {"answer", "a cache", "Every question"},
 	} {
@@ -493,7 +493,7 @@ func TestDatagramLayers(t *testing.T) {
 	}
 	replayed.line("40 datagrams, 40 B out", 1)
 	r := call(t, "explain", "udp-listen:5353+loss:0.05+reorder:0.1+limit:9", "udp:127.0.0.1:53+ratelimit:1m")
-	for _, want := range []string{"drops datagrams with a chance of 0.05", "overtaken", "at most 9 peers at once", "drops what is faster than 1m"} {
+	for _, want := range []string{"drops datagrams with a chance of 0.05", "overtake", "at most 9 peers at once", "drops what exceeds 1m"} {
 		if r.code != exitOK || !strings.Contains(r.out, want) {
 			t.Errorf("no %q in %+v", want, r)
 		}

@@ -30,14 +30,14 @@ func (p *plan) checkProxies() error {
 		answers = answers || e.Answers()
 		if word := e.OpenProxy(); word != "" {
 			return &policyError{
-				problem: fmt.Sprintf("%s would be a %s proxy that anybody can use", e.Label(), word),
+				problem: fmt.Sprintf("%s would be a %s proxy that anyone can use", e.Label(), word),
 				hint:    "Listen on loopback (a port alone), or add authentication: ,users=file:PATH or ,user=NAME,password=env:NAME",
 			}
 		}
 	}
 	if asks >= 0 && !answers {
 		return &usageError{
-			problem: ends[asks].Text + " goes where the other side asks to go, and the other side cannot ask",
+			problem: ends[asks].Text + " connects to where the other side asks, but the other side cannot ask",
 			hint:    "a proxy layer on what listens can: weir 1080+socks5 dial",
 			topic:   "socks5",
 		}
@@ -53,7 +53,7 @@ func (p *plan) checkProxies() error {
 			if e.Answers() {
 				other := ends[(i+1)%2] // of the first two: only A and a single B can listen
 				return &usageError{
-					problem: fmt.Sprintf("the clients of %s ask where to go, and %s is one place: all of them would be led there", e.Text, other.Text),
+					problem: fmt.Sprintf("the clients of %s ask where to go, but %s is a fixed destination: all of them would end up there", e.Text, other.Text),
 					hint:    "to go where they ask write dial: weir " + e.Text + " dial",
 					topic:   "dial",
 				}

@@ -73,7 +73,7 @@ func TestProxyPrivate(t *testing.T) {
 			t.Errorf("%s %v: code %d, %q, it said\n%s", c.listen, c.flags, code, out.String(), p.said())
 		case c.want != "":
 			p.line(c.want, 1)
-			p.line("add --allow 127.0.0.1 if it is meant", 1)
+			p.line("add --allow 127.0.0.1 if you mean to allow it", 1)
 		}
 	}
 }

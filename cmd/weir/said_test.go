@@ -101,7 +101,7 @@ func TestExitCodes(t *testing.T) {
 		{"tcp-listen:192.0.2.99:0 " + free, exitFailure, "not an address of this machine"},
 		{"unix-listen:/nowhere/s " + free, exitFailure, "cannot listen on /nowhere/s: no such directory\n  Make the directory first"},
 		{"unix-listen:/" + strings.Repeat("x", 300) + " " + free, exitFailure, "Pick a shorter path"},
-		{"- /dev/null", exitFailure, "That is no socket."},
+		{"- /dev/null", exitFailure, "That is not a socket."},
 		{"version extra", exitUsage, `version takes no words, such as "extra"`},
 	} {
 		p := start(t, strings.Fields(c.args)...)
@@ -339,7 +339,7 @@ func TestDemo(t *testing.T) {
 	if code := p.end(); code != exitOK || p.said() != "" {
 		t.Errorf("code %d: %s", code, p.said())
 	}
-	for _, w := range []string{"1  A web server listens on 127.0.0.1:", "2  A relay leads to it", "weir ", "200 OK", "Next: weir 8080 localhost:3000"} {
+	for _, w := range []string{"1  A web server listens on 127.0.0.1:", "2  A relay forwards to it", "weir ", "200 OK", "Next: weir 8080 localhost:3000"} {
 		if !strings.Contains(out.String(), w) {
 			t.Errorf("it does not say %q:\n%s", w, out.String())
 		}

@@ -21,7 +21,7 @@ func TestNamesShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = silent.Close() }()
-	const refused = "too many names are asked for at a time"
+	const refused = "too many names are being looked up at a time"
 	for name, words := range map[string][]string{
 		"one target":      {"1080+socks5", "dial"},
 		"several targets": {"1080+socks5", "dial", "dial"},

@@ -187,11 +187,11 @@ func TestTLSUsage(t *testing.T) {
 		"8080+tls,cert=a,ca=b localhost:1":             `did you mean "client-ca"?`,
 		"8080 localhost:1+tls,client-ca=b":             `did you mean "ca"?`,
 		"8080 localhost:1+tls,key=b":                   "a key without its certificate",
-		"8080 localhost:1+tls,insecure,ca=b":           "cannot stand together",
+		"8080 localhost:1+tls,insecure,ca=b":           "cannot be combined",
 		"8080+tls,cert=a,allow-cn=b localhost:1":       "add ,client-ca=FILE",
 		"8080 localhost:1+tls,min=1.1":                 `did you mean "1.2"?`,
 		"8080 localhost:1+tls,alpn=h2,alpn=x,min=1.30": `did you mean "1.3"?`,
-		"8080 localhost:1+tls,name=a,name=b":           "stands twice",
+		"8080 localhost:1+tls,name=a,name=b":           "is given twice",
 	} {
 		r := call(t, strings.Fields(line)...)
 		if r.code != exitUsage || !strings.Contains(r.err, want) {

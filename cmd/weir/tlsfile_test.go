@@ -37,7 +37,7 @@ func TestTLSFiles(t *testing.T) {
 		{"8080+tls,cert=DIR/server.pem,key=DIR/server.pem", "key=DIR/server.pem: it holds no private key in PEM", "begins with -----BEGIN PRIVATE KEY-----"},
 		{"8080+tls,cert=DIR/server.pem,key=DIR/sealed.key", "key=DIR/sealed.key: its private key is encrypted", "openssl pkey -in DIR/sealed.key -out plain.key"},
 		{"8080+tls,cert=DIR/server.pem,key=DIR/old.key", "key=DIR/old.key: its private key is encrypted", "openssl pkey -in DIR/old.key -out plain.key"},
-		{"8080+tls,cert=DIR/server.pem,key=DIR/other.key", "key=DIR/other.key: its private key is that of none of the certificates", "openssl x509 -noout -pubkey"},
+		{"8080+tls,cert=DIR/server.pem,key=DIR/other.key", "key=DIR/other.key: its private key belongs to none of the certificates", "openssl x509 -noout -pubkey"},
 		{"8080+tls,cert=DIR/server.key,key=DIR/server.key", "cert=DIR/server.key: it holds no certificate in PEM", "-----BEGIN CERTIFICATE-----"},
 		{"8080+tls,cert=DIR/broken.pem,key=DIR/server.key", "cert=DIR/broken.pem: it cannot be used: x509: malformed certificate", "openssl x509 -noout -text -in DIR/broken.pem"},
 		{"8080+tls,cert=DIR/many", "cert=DIR/many: DIR/many/lone.pem: it holds no private key in PEM", "Put the certificate's key beside it: DIR/many/lone.key"},

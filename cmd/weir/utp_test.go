@@ -10,7 +10,7 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// echoing sends back what comes.
+// echoing sends back what arrives.
 func echoing(t *testing.T) string {
 	return server(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
 }

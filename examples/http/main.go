@@ -31,7 +31,7 @@ const patience = 8 * time.Second
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "where to listen")
 	dir := flag.String("dir", ".", "what to serve")
-	cert := flag.String("cert", "", "certificate file (default: one for this run, which nobody trusts)")
+	cert := flag.String("cert", "", "certificate file (default: one for this run, which no one trusts)")
 	key := flag.String("key", "", "its key file")
 	flag.Parse()
 	if err := serve(*addr, *dir, *cert, *key); err != nil {

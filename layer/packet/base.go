@@ -8,7 +8,7 @@ import (
 // Layer makes a layer for one endpoint. It is called on the loop's goroutine.
 type Layer func(l *weir.Loop) Ends
 
-// Ends are the two ends of a layer. What embeds Base is one.
+// Ends are the two ends of a layer. A type that embeds Base has both.
 type Ends interface {
 	weir.PacketProtocol
 	weir.PacketCarrier
@@ -63,7 +63,7 @@ func Stack(l *weir.Loop, open func(weir.PacketProtocol) (*weir.PacketEndpoint, e
 // its own where it differs: PacketReceived for what comes, SendTo for what leaves. All
 // methods belong to the loop's goroutine.
 //
-// A datagram's weir.PacketInfo passes through without the layer's doing, both ways, as
+// A datagram's weir.PacketInfo passes through by itself, both ways, as
 // long as Deliver, or Base's SendTo, is called inside PacketReceived, or SendTo, with the
 // same peer. A layer that keeps a datagram for later keeps a copy of Received, or Asked,
 // with it, and passes that on with DeliverInfo, or Below's SendInfo.
@@ -130,7 +130,7 @@ func (b *Base) Received() *weir.PacketInfo { return b.received.info }
 // is lent until SendTo returns; nil outside it.
 func (b *Base) Asked() *weir.PacketInfo { return b.asked.info }
 
-// Failed tells what is above of a datagram that came to nothing.
+// Failed tells the protocol above about a datagram that could not be sent.
 func (b *Base) Failed(err error, to weir.PacketAddr) { b.feed.Failed(err, to) }
 
 // Paused reports whether what is above wants no datagrams at present.

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Counts is what layers did with datagrams. Any goroutine may read it; several layers
+// Counts says what layers did with datagrams. Any goroutine may read it; several layers
 // may share one. Its zero value is ready.
 type Counts struct {
 	Seen       atomic.Int64 // came to the layer, either way
@@ -31,7 +31,7 @@ func (c *Counts) String() string {
 		{c.Reordered.Load(), "reordered"},
 		{c.Corrupted.Load(), "corrupted"},
 		{c.Swallowed.Load(), "swallowed"},
-		{c.Full.Load(), "dropped for want of room"},
+		{c.Full.Load(), "dropped for lack of room"},
 		{c.Refused.Load(), "refused"},
 	} {
 		if x.n > 0 {

@@ -11,28 +11,28 @@ import (
 	"github.com/weir-io/weir/internal/splitmix"
 )
 
-// Faults are what goes wrong with the datagrams of one direction. Chances are from 0 to
-// 1. The zero value is nothing.
+// Faults says what goes wrong with the datagrams of one direction. Chances are from 0 to
+// 1. With the zero value nothing goes wrong.
 type Faults struct {
 	Loss      float64 // the datagram is dropped
 	Corrupt   float64 // one bit of it is changed
-	Duplicate float64 // it comes twice
+	Duplicate float64 // it arrives twice
 	// Reorder holds a datagram until the next one of its flow has passed, or for
-	// ReorderWait, which is 100 ms without it. One of a flow is held at a time, so 1
+	// ReorderWait, by default 100 ms. One datagram of a flow is held at a time, so 1
 	// exchanges pairs.
 	Reorder     float64
 	ReorderWait time.Duration
-	// Latency is added to the way of every datagram, and Jitter, drawn evenly from 0
-	// up to it, to that of each: datagrams overtake each other then.
+	// Latency delays every datagram, and Jitter, drawn evenly from 0
+	// up to it, each one further: datagrams may then overtake each other.
 	Latency, Jitter time.Duration
 	// Bandwidth is how many bytes a second go over each flow's line, one datagram
 	// after another; 0 is no bound.
 	Bandwidth int64
-	// BlackHole swallows what comes when BlackHoleAfter bytes of the flow have passed.
+	// BlackHole discards what arrives once BlackHoleAfter bytes of the flow have passed.
 	BlackHole      bool
 	BlackHoleAfter int64
-	// Window is how many bytes may be on their way at once; 1 MiB without it. There
-	// are never more than 4096 datagrams. What has no room is dropped.
+	// Window is how many bytes may be on their way at once; 1 MiB by default. There
+	// are never more than 4096 datagrams. Those without room are dropped.
 	Window int
 }
 
@@ -48,7 +48,7 @@ const (
 // FaultConfig is the faults of both directions: In of what is received, Out of what is
 // sent.
 //
-// Everything that is chance is drawn from the seed, the number of the endpoint among
+// Every random choice is drawn from the seed, the number of the endpoint among
 // those that the Layer was made for, the peer's address, the number of the flow among
 // those of that address (its ports differ), and the number of the datagram in its flow
 // and direction. So the same seed drops the same datagrams of a flow, whatever the
@@ -59,7 +59,7 @@ type FaultConfig struct {
 	Counts  *Counts // nil: nothing is counted
 }
 
-// Fault is the layer that does to datagrams what bad networks do.
+// Fault is the layer that treats datagrams as bad networks do.
 func Fault(c FaultConfig) Layer {
 	if c.Counts == nil {
 		c.Counts = &Counts{}
@@ -139,7 +139,7 @@ func (f *faulty) flow(peer weir.PacketAddr, now time.Time) *flow[faultyFlow] {
 	return w
 }
 
-// letGo lets go what is held for a flow: it leaves when its time has come.
+// letGo releases what is held for a flow: it leaves when its time has come.
 func letGo(w *flow[faultyFlow]) {
 	for _, p := range w.data.held {
 		if p != nil {

@@ -10,7 +10,7 @@ import (
 // flowsMost is how many flows a layer remembers.
 const flowsMost = 16384
 
-// flows is what a layer remembers of flows, at most so many. It keeps them in the order
+// flows is what a layer remembers of a bounded number of flows. It keeps them in the order
 // of their use.
 type flows[T any] struct {
 	most        int
@@ -30,7 +30,7 @@ func newFlows[T any](most int, forgot func(*flow[T])) flows[T] {
 	return flows[T]{most: most, all: make(map[weir.PacketAddr]*flow[T]), forgot: forgot}
 }
 
-// plain is one spelling of an address: an IPv4 address is not written as IPv6.
+// plain returns the one form of an address: an IPv4 address is not written as IPv6.
 func plain(a weir.PacketAddr) weir.PacketAddr {
 	if ip := a.IP.Addr(); ip.Is4In6() {
 		a.IP = netip.AddrPortFrom(ip.Unmap(), a.IP.Port())

@@ -8,20 +8,20 @@ import (
 	"github.com/weir-io/weir/layer"
 )
 
-// LimitConfig is how many peers there may be at once.
+// LimitConfig says how many peers there may be at once.
 type LimitConfig struct {
 	// LimitConfig is how many flows there may be in all, and from one address. Wait
 	// and Patience have no effect.
 	layer.LimitConfig
-	// Idle is how long a flow counts after its last datagram; a minute without it.
+	// Idle is how long a flow counts after its last datagram; a minute by default.
 	Idle   time.Duration
 	Counts *Counts // nil: nothing is counted
 }
 
-// limitIdle is how long a flow counts that says nothing.
+// limitIdle is how long a silent flow counts.
 const limitIdle = time.Minute
 
-// Limit is the layer that drops what comes from peers beyond a number. Datagrams have
+// Limit is the layer that drops datagrams from peers beyond a number. Datagrams have
 // no end, so a peer counts until nothing has passed between it and the endpoint for a
 // time. What is sent is never dropped. The Layer counts over all endpoints that it is
 // used on.
@@ -97,7 +97,7 @@ func (p *peers) EndpointLost(err error) {
 
 // Access is the layer that lets datagrams pass only from and to addresses for which
 // check returns nil, such as proxy.Access's CheckAddrPort. What comes from others is
-// dropped, and SendTo returns check's error. Addresses that are no IP addresses pass. c
+// dropped, and SendTo returns check's error. Addresses that are not IP addresses pass. c
 // may be nil.
 func Access(check func(netip.AddrPort) error, c *Counts) Layer {
 	if c == nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // RateLimit is the layer that lets the datagrams of each flow pass no faster than in,
-// what is received, and out, what is sent. What is faster is dropped and counted: a
+// what is received, and out, what is sent. What exceeds them is dropped and counted: a
 // datagram's sender cannot be made to wait. A datagram passes while the bucket owes
 // nothing, however long it is. c may be nil.
 func RateLimit(in, out layer.Rate, c *Counts) Layer {
@@ -88,7 +88,7 @@ func (r *rated) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
 	return r.Base.SendTo(p, to)
 }
 
-// Idle is the layer that ends an endpoint through which nothing has passed for so long,
+// Idle is the layer that ends an endpoint through which nothing has passed for that long,
 // either way, with a *layer.IdleError.
 func Idle(d time.Duration) Layer {
 	return func(l *weir.Loop) Ends {

@@ -56,8 +56,8 @@ func NewRecording(r io.Reader, sent bool) *Recording {
 }
 
 // Next returns the next datagram, whose Data is the caller's to keep. After the last
-// the error is io.EOF, also where the recording breaks off in the midst of a line; a
-// line that is none is a *layer.RecordingError, and others are r's.
+// the error is io.EOF, even if the recording breaks off in the middle of a line; a
+// malformed line is a *layer.RecordingError, and other errors are r's.
 func (r *Recording) Next() (Event, error) {
 	for r.err == nil {
 		if e, found := r.line(); found {
@@ -98,7 +98,7 @@ func (r *Recording) line() (e Event, found bool) {
 	case layer.Made:
 		_, peer, _ := strings.Cut(t.Text, " ")
 		if len(r.peers) >= flowsMost {
-			r.fail(r.n, "it has more flows at once than a recording can have")
+			r.fail(r.n, "it has more flows at once than a recording may have")
 			return e, false
 		}
 		r.peers[t.Conn] = parsePeer(peer)
@@ -107,7 +107,7 @@ func (r *Recording) line() (e Event, found bool) {
 	case r.want:
 		peer, ok := r.peers[t.Conn]
 		if !ok && !r.missing {
-			r.fail(r.n, fmt.Sprintf("flow %d has a datagram and no beginning", t.Conn))
+			r.fail(r.n, fmt.Sprintf("flow %d has a datagram but no beginning", t.Conn))
 		}
 		return Event{After: t.After, Peer: peer, Data: t.Data}, ok
 	default: // the other direction, or a stream's
@@ -144,17 +144,17 @@ func (r *Recording) Piece() ([]Event, error) {
 	return events, nil
 }
 
-// ReplayConfig is how a recording is played.
+// ReplayConfig says how a recording is played.
 type ReplayConfig struct {
-	Fast   bool          // keep no times: one datagram a turn
+	Fast   bool          // ignore the recorded times: one datagram a turn
 	Linger time.Duration // how long the endpoint stays open after the last datagram
 }
 
 // Replay makes an endpoint whose protocol p gets the datagrams of a recording, from the
-// peers and at the times that it has, and then its end, with nil. What is sent to it
-// goes nowhere. While p has paused reading the recording stands still.
+// recorded peers and at the recorded times, and then its end, with nil. What is sent to it
+// is discarded. While p has paused reading, the recording stands still.
 //
-// The recording is read while it is played, in pieces, and never on the loop's time:
+// The recording is read while it is played, in pieces, and never on the loop's goroutine:
 // more, when it is called, has the next piece read elsewhere, and then calls got with
 // what Recording.Piece returned, on any goroutine. It is not called again before. At
 // most one piece is kept. closed, unless it is nil, is called once, on any goroutine,
@@ -240,7 +240,7 @@ func (r *player) arrived() {
 	case errors.Is(got.err, io.EOF):
 		r.last = true
 	default:
-		r.feed.Fail(fmt.Errorf("the recording cannot be read on: %w", got.err))
+		r.feed.Fail(fmt.Errorf("the rest of the recording cannot be read: %w", got.err))
 		return
 	}
 	r.wait()

@@ -32,7 +32,7 @@ func Observe(f func(layer.Traffic)) Layer {
 
 // Log is the layer that writes what passes to s, each datagram as one line: see
 // layer.Log for the form and Observe for the numbers. Nothing waits for s, even if it is
-// lossless: what has no room in it is counted there.
+// lossless: entries without room are counted there.
 func Log(s *sink.Sink, c layer.LogConfig) Layer { return Observe(layer.LogTraffic(s, c)) }
 
 // Record is the layer that writes a recording to s, for NewRecording. s is made with

@@ -219,9 +219,9 @@ func (e *AccessError) Error() string {
 	case e.Network.Addr() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		what = "broadcast"
 	case e.Network.IsSingleIP():
-		what = "where a cloud answers questions about its machines"
+		what = "a cloud's metadata service"
 	case e.Addr.Is6():
-		what = "translated as the network likes (" + e.Network.String() + ")"
+		what = "translated by the network to an unknown address (" + e.Network.String() + ")"
 	}
 	return fmt.Sprintf("not allowed by default (%v is %s)", e.Addr, what)
 }

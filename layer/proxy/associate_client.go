@@ -57,7 +57,7 @@ const associationHeld = 8
 
 // errAssociateAddr is reported where a proxy's answer does not say where it takes
 // datagrams.
-var errAssociateAddr = errors.New("the proxy does not say where it takes datagrams")
+var errAssociateAddr = errors.New("the proxy does not say where to send datagrams")
 
 // NewAssociation begins an association. Nothing is called back from inside.
 func NewAssociation(l *weir.Loop, c AssociationConfig) *Association {
@@ -84,7 +84,7 @@ func remember(p *associationEnd) layer.Layer {
 
 // SendTo sends p, which may be empty, to an address. Before the proxy has answered, 8
 // datagrams are kept. p may be used again. An error is about this datagram; it is
-// weir.ErrSendBufferFull where it was dropped for want of room, and weir.ErrClosed
+// weir.ErrSendBufferFull where it was dropped for lack of room, and weir.ErrClosed
 // when the association is over.
 func (a *Association) SendTo(p []byte, to netip.AddrPort) error {
 	if !to.IsValid() || to.Port() == 0 || to.Addr().Zone() != "" {

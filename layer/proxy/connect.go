@@ -95,9 +95,9 @@ type MethodError struct {
 
 func (e *MethodError) Error() string {
 	if e.Absolute {
-		return fmt.Sprintf("the client asked with %.20q and a URL, as of a proxy for plain http, and not for a tunnel (CONNECT)", e.Method)
+		return fmt.Sprintf("the client sent %.20q with a URL, as to a proxy for plain http, and did not ask for a tunnel (CONNECT)", e.Method)
 	}
-	return fmt.Sprintf("the client asked with %.20q, as of a web server, and not for a tunnel (CONNECT)", e.Method)
+	return fmt.Sprintf("the client sent %.20q, as to a web server, and did not ask for a tunnel (CONNECT)", e.Method)
 }
 
 // Unwrap returns ErrCommand.
@@ -130,7 +130,7 @@ func (w *connectClient) start() ([]byte, error) {
 	}
 	for _, f := range w.c.header {
 		if !isToken(f[0]) || strings.ContainsFunc(f[1], isControl) {
-			return nil, malformed("a field named %q that cannot be sent", clip(f[0]))
+			return nil, malformed("a field named %q, which cannot be sent", clip(f[0]))
 		}
 		b = append(b, f[0]+": "+f[1]+"\r\n"...)
 	}
@@ -221,13 +221,13 @@ func badField(line string) string {
 	name, _, ok := strings.Cut(line, ":")
 	switch {
 	case line[:min(len(line), 1)] == " ", line[:min(len(line), 1)] == "\t":
-		return "begins with a blank: a header on several lines is not taken (RFC 9112, 5.2)"
+		return "begins with a blank: a header on several lines is not accepted (RFC 9112, 5.2)"
 	case !ok:
-		return "is no header: it has no colon"
+		return "is not a header: it has no colon"
 	case name == "":
 		return "is a header without a name"
 	}
-	return fmt.Sprintf("has a blank in the name of the header %q (RFC 9112, 5.1)", clip(name))
+	return fmt.Sprintf("has a blank in the header name %q (RFC 9112, 5.1)", clip(name))
 }
 
 func errorHTTP(code int, reason string) *Error {
@@ -285,7 +285,7 @@ func (w *connectServer) next(p []byte) (n int, reply []byte, e event, err error)
 		why := ""
 		var other *MethodError
 		if errors.As(err, &other) {
-			why = "this proxy makes tunnels only (CONNECT): have the client tunnel, or use https"
+			why = "this proxy only makes tunnels (CONNECT): have the client tunnel, or use https"
 		}
 		return n, answer(code, why), eventNone, err
 	case e == eventGuess:
@@ -298,7 +298,7 @@ func (w *connectServer) next(p []byte) (n int, reply []byte, e event, err error)
 func (w *connectServer) ask(lines []string) (code int, e event, err error) {
 	part := strings.Split(lines[0], " ")
 	if len(part) != 3 || len(part[2]) != len("HTTP/1.1") || !strings.HasPrefix(part[2], "HTTP/1.") {
-		return 400, eventNone, malformed("the client's first line is no request of HTTP/1: it begins with %q", firstWord(lines[0]))
+		return 400, eventNone, malformed("the client's first line is not an HTTP/1 request: it begins with %q", firstWord(lines[0]))
 	}
 	auth, hosts := "", 0
 	for i, line := range lines[1:] {

@@ -93,7 +93,7 @@ func (h *Header) parse1(p []byte) (n int, err error) {
 	i := bytes.IndexByte(q, '\r')
 	switch {
 	case i >= 0 && i+1 < len(q) && q[i+1] != '\n':
-		return 0, malformed("the PROXY header has a CR in its midst")
+		return 0, malformed("the PROXY header has a CR in the middle of it")
 	case (i < 0 || i+1 == len(q)) && len(q) == header1Longest:
 		return 0, malformed("the PROXY header is longer than %d bytes", header1Longest)
 	case i < 0 || i+1 == len(q):

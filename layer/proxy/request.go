@@ -208,7 +208,7 @@ func (s *servedTransport) RegisterProducer(p weir.Producer) error {
 	return s.Transport.RegisterProducer(p)
 }
 
-var errGivenUp = errors.New("given up before it was answered")
+var errGivenUp = errors.New("canceled before it was answered")
 
 // ServerOption is an option of the proxy server layers.
 type ServerOption func(*serverConfig)

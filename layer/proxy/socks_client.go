@@ -224,7 +224,7 @@ func (w *client5) next(p []byte) (n int, reply []byte, e event, err error) {
 			return 2, nil, eventNone, &Error{Protocol: "socks5", Code: int(p[1]), Text: "user name or password is wrong", cause: ErrAuth}
 		}
 		if p[0] != 1 {
-			return 2, nil, eventNone, malformed("version %d of user name and password", p[0])
+			return 2, nil, eventNone, malformed("unknown version %d of authentication by user name and password", p[0])
 		}
 		w.state = waitReply
 		return 2, w.request(), eventNone, nil

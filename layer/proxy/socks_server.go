@@ -99,7 +99,7 @@ func (w *socksServer) methods(p []byte) (n int, reply []byte, e event, err error
 	if bytes.IndexByte(p[2:n], method) < 0 {
 		err := ErrAuth
 		if w.c.users == nil {
-			err = malformed("the client insists on authentication, and there is none")
+			err = malformed("the client insists on authentication, but none is configured")
 		}
 		return n, []byte{socks5, methodNothing}, eventNone, err
 	}
@@ -109,7 +109,7 @@ func (w *socksServer) methods(p []byte) (n int, reply []byte, e event, err error
 
 func (w *socksServer) password(p []byte) (n int, reply []byte, e event, err error) {
 	if p[0] != 1 {
-		return 1, []byte{1, 1}, eventNone, malformed("version %d of user name and password", p[0])
+		return 1, []byte{1, 1}, eventNone, malformed("unknown version %d of authentication by user name and password", p[0])
 	}
 	if len(p) < 2 || len(p) < 3+int(p[1]) {
 		return 0, nil, eventNone, nil

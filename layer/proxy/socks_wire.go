@@ -169,7 +169,7 @@ func splitDestination(dest string) (host string, port uint16, err error) {
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		if a.Zone() != "" {
-			return "", 0, &net.AddrError{Err: "a scope means nothing to a proxy", Addr: dest}
+			return "", 0, &net.AddrError{Err: "a scope has no meaning for a proxy", Addr: dest}
 		}
 		return a.Unmap().String(), uint16(n), nil
 	}

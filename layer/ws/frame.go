@@ -206,13 +206,13 @@ func (p *parser) checkFirst() error {
 	masked, length := p.head[1]&bitMask != 0, p.head[1]&^bitMask
 	switch {
 	case op > opBinary && op < opClose || op > opPong:
-		return badFrame("a frame of the unknown kind %d", op)
+		return badFrame("a frame of unknown kind %d", op)
 	case rsv&^p.rsv != 0 || rsv != 0 && op.control():
 		return badFrame("a frame with reserved bits set")
 	case rsv&rsvDefl != 0 && op == opContinuation:
-		return badFrame("a later frame of a message says that it is compressed")
+		return badFrame("a continuation frame says that it is compressed")
 	case rsv&rsvEnd != 0 && (op != opBinary || !fin || rsv != rsvEnd || length != 0):
-		return badFrame("an end of the stream that is none")
+		return badFrame("a malformed end of the stream")
 	case masked != p.server && p.server:
 		return badFrame("a client's frame that is not masked")
 	case masked != p.server:
@@ -222,7 +222,7 @@ func (p *parser) checkFirst() error {
 	case op.control() && length > controlMax:
 		return badFrame("a control frame that is too long")
 	case op == opContinuation && !p.inside:
-		return badFrame("a continuation of nothing")
+		return badFrame("a continuation without a message")
 	case (op == opText || op == opBinary) && p.inside:
 		return badFrame("a message inside another")
 	}
@@ -243,7 +243,7 @@ func (p *parser) readHeader() error {
 	case 127:
 		n := binary.BigEndian.Uint64(b)
 		if n < 1<<16 || n > 1<<63-1 {
-			return badFrame("a length that is not written in the shortest way, or beyond all bounds")
+			return badFrame("a length that is not written in the shortest way, or is out of range")
 		}
 		h.length = int64(n)
 		b = b[8:]

@@ -175,7 +175,7 @@ func (s *session) piece(c *piece) error {
 		return s.controlPiece(c)
 	}
 	if s.ended {
-		return badFrame("a frame behind the end of the stream")
+		return badFrame("a frame after the end of the stream")
 	}
 	if c.rsv&rsvEnd != 0 {
 		s.ended = true
@@ -335,7 +335,7 @@ func (s *session) message(p []byte) error {
 	}
 	r, ok := s.receiver()
 	if !ok {
-		return errors.New("the protocol that takes messages was exchanged within one")
+		return errors.New("SetProtocol was called in the middle of a message")
 	}
 	if err := r.MessageReceived(Kind(s.kind), p); err != nil && !s.closing && !s.dead {
 		s.dead = true
@@ -412,7 +412,7 @@ func (s *session) inflate(p []byte) (used int, err error) {
 	return len(p), nil
 }
 
-var errInflate error = &ProtocolError{CodeInvalid, "a message that does not inflate"}
+var errInflate error = &ProtocolError{CodeInvalid, "a message that cannot be decompressed"}
 
 // resumeInflate goes on with what was kept. It returns false if inflating is
 // held again.
@@ -540,7 +540,7 @@ func (s *session) answerClose() {
 
 // errNotTaken is the reason when the peer closed the connection while we were
 // still sending, and took no more of that.
-var errNotTaken = errors.New("closed by the peer before what was written had left")
+var errNotTaken = errors.New("closed by the peer before everything written was sent")
 
 // bothClosed ends a connection that the peer has closed; it is thereby closed
 // on our side, too.

@@ -50,7 +50,7 @@ func (e *UpgradeError) Error() string {
 }
 
 // errConfig reports a Config that cannot be sent over the wire.
-var errConfig = errors.New("a path, host or field with a character that cannot stand there")
+var errConfig = errors.New("a path, host or field with a character that is not allowed in it")
 
 func (s *session) ConnectionMade(t weir.Transport) {
 	s.Begin(t)
@@ -225,13 +225,13 @@ func (s *session) answer(h *head, err error) {
 	wsVersion, _ := h.get("sec-websocket-version")
 	switch {
 	case !ok || version != "HTTP/1.1" || !isToken(method) || host == "" || !hostOK || !originOK || target == "" || target[0] != '/':
-		s.refuse(400, "Bad Request", "not a request of HTTP/1.1")
+		s.refuse(400, "Bad Request", "not an HTTP/1.1 request")
 	case h.hasBody():
 		s.refuse(400, "Bad Request", "a request for an upgrade with a body")
 	case !expectOK || expect != "" && !strings.EqualFold(expect, "100-continue"):
 		s.refuse(417, "Expectation Failed", "it expects more than 100-continue")
 	case !s.hostAllowed(host):
-		s.refuseWith(&UpgradeError{Status: 403, Reason: fmt.Sprintf("asked for the host %q, which is none of this server's", clip(host)), Host: hostName(clip(host))}, "Forbidden")
+		s.refuseWith(&UpgradeError{Status: 403, Reason: fmt.Sprintf("asked for the host %q, which is not one of this server's", clip(host)), Host: hostName(clip(host))}, "Forbidden")
 	case s.Path != "" && path != s.Path:
 		s.refuse(404, "Not Found", fmt.Sprintf("asked for %q", clip(path)))
 	case method != "GET":
@@ -424,7 +424,7 @@ func (s *session) answered(h *head, err error) {
 	case version != "HTTP/1.1" || !h.has("upgrade", "websocket") || !h.has("connection", "upgrade"):
 		bad = "the answer switches to something else"
 	case !acceptOK || accept != s.accept:
-		bad = "the answer is to another key"
+		bad = "the answer does not match the key"
 	case proto != "" && !contains(s.Subprotocols, proto) || !protoOK:
 		bad = fmt.Sprintf("the subprotocol %q was not offered", proto)
 	}

@@ -63,7 +63,7 @@ type WindowError struct {
 
 func (e *WindowError) Error() string {
 	if e.Shared {
-		return fmt.Sprintf("a window of %d bytes; all connections together have up to %d", e.Window, e.Limit)
+		return fmt.Sprintf("a window of %d bytes; all connections together may use %d", e.Window, e.Limit)
 	}
 	return fmt.Sprintf("a window of %d bytes; the limit is %d", e.Window, e.Limit)
 }
@@ -385,7 +385,7 @@ const (
 	scanContent
 )
 
-var errNoZstd = errors.New("what came is not zstd")
+var errNoZstd = errors.New("the input is not zstd")
 
 // open reports whether a frame has begun and not ended.
 func (s *scanner) open() bool { return s.state != scanMagic || s.have > 0 }

@@ -11,7 +11,7 @@ import (
 
 var (
 	// ErrBusy is returned by a read while another one waits.
-	ErrBusy = errors.New("stream: another read waits")
+	ErrBusy = errors.New("stream: another read is waiting")
 	// ErrReadAhead is returned by Upgrade if more was received than was read, and the
 	// transport, which is not one of weir's, cannot take it back (weir.Unreader).
 	ErrReadAhead = errors.New("stream: bytes were received before the upgrade")

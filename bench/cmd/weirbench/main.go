@@ -209,7 +209,7 @@ const roundsAtLeast = 3
 func (b *bench) runCase(c *testCase, share time.Duration) {
 	began := time.Now()
 	if time.Now().After(b.end) {
-		b.report.Skipped = append(b.report.Skipped, c.Name+": no time was left")
+		b.report.Skipped = append(b.report.Skipped, c.Name+": not run, for lack of time")
 		b.done("%s: left out, no time", c.Name)
 		return
 	}
@@ -232,7 +232,7 @@ func (b *bench) runCase(c *testCase, share time.Duration) {
 	}
 	for round := range rounds {
 		if round >= roundsAtLeast && time.Since(began) > 3*share/2 {
-			b.report.skip(fmt.Sprintf("%s: %d rounds of %d, for want of time", c.Name, rounds-round, rounds))
+			b.report.skip(fmt.Sprintf("%s: %d of %d rounds, for lack of time", c.Name, rounds-round, rounds))
 			break
 		}
 		order := make([]int, len(peers))

@@ -7,14 +7,14 @@ import (
 )
 
 const howToRead = `Each server is a process of its own with a CPU to itself, the load another on
-the other CPU; in "two loops" they share both. GOMAXPROCS is the machine's all the
-same, as it is by default for programs that are not tied. The load is weir's own
+the other CPU; in "two loops" they share both. GOMAXPROCS is still the machine's,
+as it is by default for programs that are not tied to a CPU. The load is weir's own
 (` + "`bench/internal/load`" + `): bare system calls, every byte checked against the place
-it must have. CPU is the server process's, user and system, from the scheduler's
+where it belongs. CPU is the server process's, user and system, from the scheduler's
 clock; over loopback it contains most of the kernel's TCP for both ends. Every
-round runs each peer once, back and forth; figures are medians over the rounds
-with the least and the most behind them, ratios are medians of ratios within a
-round. The machine is shared and drifts: within 8 % is equal. Latencies of the
+round runs each peer once, in alternating order; figures are medians over the rounds
+followed by the least and the most, ratios are medians of ratios within a
+round. The machine is shared and drifts: differences within 8 % do not count. Latencies of the
 open loop count from when a message should have left (coordinated omission is
 corrected). System calls were counted in a pass of their own under strace, which
 slows the server and so makes its turns larger. Kernel memory is slab and socket
@@ -24,15 +24,15 @@ for each connection. In "each message answered by itself" a server writes once
 for each message: "std" and nbio then make a system call for each, weir, evio and
 netpoll join what one turn writes, and "std-joined" does so by hand (a
 bufio.Writer, flushed when no whole message is left to read). The C servers echo
-bytes there as everywhere. Timers are in the thread's CPU time, posts by the clock
-on the wall.
+bytes there as everywhere. Timers are measured in the thread's CPU time, posts by the wall
+clock.
 `
 
 const howToRun = `## Running it
 
-` + "`" + `make bench` + "`" + ` takes a quarter of an hour on a quiet machine. Besides Go it wants gcc,
+` + "`" + `make bench` + "`" + ` takes a quarter of an hour on a quiet machine. Besides Go it needs gcc,
 strace, haproxy, nginx and socat (` + "`" + `apt-get install gcc strace haproxy nginx socat` + "`" + `); what is
-missing is left out and named. ` + "`" + `make -C bench tls` + "`" + ` and ` + "`" + `make -C bench waiting` + "`" + ` take two to
+missing is left out and listed. ` + "`" + `make -C bench tls` + "`" + ` and ` + "`" + `make -C bench waiting` + "`" + ` take two to
 three minutes each and write ` + "`" + `tls.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
 
 To measure one change, take a few cases, before and after in one run, since machines
@@ -170,7 +170,7 @@ func (r *report) ratioTable(p printer, who string) {
 	if len(with) == 0 || len(peers) == 0 {
 		return
 	}
-	p("## %s to each\n\nIts cost (CPU; p50 in greedy and relay-first) as a part of theirs: below 1, %s takes less.\n\n| to |", who, who)
+	p("## %s to each\n\nIts cost (CPU; p50 in greedy and relay-first) divided by theirs: below 1, %s takes less.\n\n| to |", who, who)
 	for _, c := range with {
 		p(" %s |", c.Name)
 	}

@@ -41,7 +41,7 @@ func (b *bench) runMicros(quick bool) {
 			continue
 		}
 		if time.Now().After(b.end) {
-			b.report.skip(m.name + ": no time was left")
+			b.report.skip(m.name + ": not run, for lack of time")
 			continue
 		}
 		rounds := b.rounds

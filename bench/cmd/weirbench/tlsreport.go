@@ -40,7 +40,7 @@ func (b *bench) runTLS(out string) error {
 			continue
 		}
 		if time.Now().After(b.end) {
-			r.skip(c.Name + ": no time was left")
+			r.skip(c.Name + ": not run, for lack of time")
 			continue
 		}
 		r.Cases = append(r.Cases, b.runTLSCase(&c, &r))
@@ -222,16 +222,16 @@ func (r *tlsReport) verdicts() []verdict {
 }
 
 const howTLS = `Each server is a process of its own on one CPU, the load another on the other;
-the client is the standard library's in every case. Rounds go back and forth, and
-ratios are of figures of one round: within 8 % is equal. CPU is the server
+the client is the standard library's in every case. Rounds alternate in order, and
+ratios are of figures of one round: differences within 8 % do not count. CPU is the server
 process's, from the scheduler's clock. "std" is blocking crypto/tls, a goroutine
 for each direction (io.Copy). All agree on TLS 1.3; the suites that a peer chose
-are in ` + "`tls.json`" + `. "floor" is no server of
-TLS: a thread that blocks in read and writev and opens each record where it lies, the
+are in ` + "`tls.json`" + `. "floor" is not a TLS
+server: it is a thread that blocks in read and writev and opens each record in place, the
 least that a relay in Go can do. In the last case four connections send 64 bytes and take them
 back, over and over, while another process, of the lowest priority, opens 5,000
-connections, says hello on each and nothing more. "Held" is the second after
-that, when all of them are there; weir ends those that keep places that others
+connections, sends a ClientHello on each and nothing more. "Held" is the second after
+that, when all of them are open; weir ends those that occupy places that others
 wait for.
 `
 

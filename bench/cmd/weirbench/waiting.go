@@ -57,7 +57,7 @@ func (b *bench) waiting(out string) error {
 %s. %s; %d CPUs, %s; load %s before; %s.
 
 Echo of 64 B, a message at a time on each connection; the server on one CPU, the
-load on the other; medians of %d rounds, each way once in a round. CPU and p99 in
+load on the other; medians of %d rounds, with each way once in a round. CPU and p99 in
 µs per message. With collections, the server makes garbage and collects it every
 10 ms; then GC is how long a collection takes in ms, median and longest.
 `, b.report.Date, b.report.Machine.Kernel, b.report.Machine.CPUs, b.report.Machine.CPU, b.report.Machine.Load, runtime.Version(), b.rounds)

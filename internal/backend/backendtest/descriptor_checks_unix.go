@@ -66,7 +66,7 @@ func descriptorChecks() []check {
 		},
 		{
 			name:   "UnixMode",
-			reason: "a listener's file has its mode before anybody can connect",
+			reason: "a listener's file has its mode before anyone can connect",
 			need:   needAdopt,
 			run:    checkUnixMode,
 		},

@@ -23,7 +23,7 @@ var flowChecks = []check{
 	},
 	{
 		name:   "Quiet",
-		reason: "a write that nobody waits for is done, and known to be, by the time the next result comes",
+		reason: "a write that no one waits for is done, and known to be, by the time the next result comes",
 		run:    onEach([]network{tcp4}, checkQuiet),
 	},
 	{

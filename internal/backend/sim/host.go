@@ -20,7 +20,7 @@ var ErrCrashed = errors.New("sim: the host has crashed")
 // methods belong to the world's goroutine.
 type Host struct {
 	// OnCrash is called when a drawn crash of the host ends, to start its
-	// program anew. A host without it is never drawn to crash.
+	// program again. A host without it is never drawn to crash.
 	OnCrash func(*Host)
 
 	w     *World
@@ -312,8 +312,8 @@ func (h *Host) find(to netip.AddrPort) *socket {
 }
 
 // Crash ends the host's program and cuts its power: nothing it had is left, and
-// nobody is told. Its backends answer ErrCrashed and their loops get no more
-// turns. Until Restart it answers nobody.
+// no one is told. Its backends answer ErrCrashed and their loops get no more
+// turns. Until Restart it answers no one.
 func (h *Host) Crash() {
 	if h.down {
 		return
@@ -339,7 +339,7 @@ func (h *Host) Crash() {
 }
 
 // Restart lets a crashed host be reached again; its program has to be started
-// anew, with new backends.
+// again, with new backends.
 func (h *Host) Restart() {
 	if h.down {
 		h.down = false

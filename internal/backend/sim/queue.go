@@ -36,7 +36,7 @@ type event struct {
 	pos   uint64
 	edge  uint64
 	s     *socket
-	host  *Host // whose it is in the books; nil: nobody's
+	host  *Host // whose it is in the books; nil: no one's
 }
 
 // queueKey is an entry of the heap. It holds no pointer, so moving it is cheap.

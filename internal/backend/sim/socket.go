@@ -389,7 +389,7 @@ func (s *socket) die(errno syscall.Errno) {
 	}
 	s.gen++
 	s.out.void()
-	s.out.written = s.out.arrived // nobody will send it
+	s.out.written = s.out.arrived // no one will send it
 	s.out.tidy(&s.w.pool)
 	s.host.unpair(s)
 	s.kick()

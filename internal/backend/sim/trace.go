@@ -27,7 +27,7 @@ const (
 	Refuse                          // a refusal reaches who connects
 	NoRoute                         // there is no such host
 	Retry                           // what was lost is sent again
-	KeepAlive                       // a probe found nobody
+	KeepAlive                       // a probe found no one
 	Late                            // the last result of a canceled Op is due
 	Window                          // a window opens again
 	Mended                          // a partition ends

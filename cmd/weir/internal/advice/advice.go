@@ -209,13 +209,13 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
 	case errors.As(cause, &start) && start.Op == "find":
-		return "Is it installed? A program elsewhere is written with its path."
+		return "Is it installed? If it is not in PATH, write its path."
 	case errors.As(cause, &start):
 		return ""
 	case errors.As(cause, &self):
-		return "Each connection would make another one, without end. Is another port, or another machine, meant?"
+		return "Each connection would make another one, without end. Did you mean another port, or another machine?"
 	case errors.Is(cause, syscall.ECONNREFUSED) && unix && noSocket(e.Base.ArgText()):
-		return "That is no socket. To send its bytes write - and < " + e.Base.ArgText()
+		return "That is not a socket. To send its bytes write - and < " + e.Base.ArgText()
 	case errors.Is(cause, syscall.ECONNREFUSED) && unix:
 		return "Nothing is listening on that socket" + wait
 	case errors.Is(cause, syscall.ECONNREFUSED):
@@ -227,7 +227,7 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	case errors.As(cause, &dns):
 		host, _, _ := strings.Cut(e.Base.ArgText(), ":")
 		if near := endpoint.Nearest(host, endpoint.Default().KindNames()); near != "" && e.Base.Short {
-			return fmt.Sprintf("%q was taken for a host. If it is the kind %q that is meant, write %s:…", host, near, near)
+			return fmt.Sprintf("%q was taken for a host. If you mean the kind %q, write %s:…", host, near, near)
 		}
 		next := "weir dns " + host + " -v shows who was asked, and what they said."
 		if dns.IsTemporary && !e.Base.Has("retry") {
@@ -242,7 +242,7 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	case portsUsedUp(cause):
 		return "Every local port is connected to it already (net.ipv4.ip_local_port_range on Linux)."
 	case errors.Is(cause, syscall.EADDRNOTAVAIL) && e.Base.Has("bind"):
-		return "bind= takes an address of this machine, and " + e.Base.Value("bind") + " is none."
+		return "bind= takes an address of this machine, and " + e.Base.Value("bind") + " is not one."
 	}
 	return ""
 }
@@ -298,7 +298,7 @@ func Listen(e *endpoint.Endpoint, err error) *Failure {
 		f.Next = "Make the directory first, or pick another path."
 	case errors.Is(err, syscall.ENAMETOOLONG):
 		f.Problem += Why(err)
-		f.Next = "Pick a shorter path: the system keeps about a hundred bytes of a socket's."
+		f.Next = "Pick a shorter path: the system allows about a hundred bytes for a socket's."
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		f.Problem += "not an address of this machine"
 		if _, port, err := net.SplitHostPort(where); err == nil {

@@ -72,7 +72,7 @@ func whyFile(err error) string {
 func nextForOutput(e *endpoint.OutputFileError) string {
 	switch e.Problem {
 	case endpoint.Link:
-		return "It would empty that file. Name it itself if it is meant: record:" + endpoint.Quote(e.Target)
+		return "It would empty that file. If you mean that file, name it directly: record:" + endpoint.Quote(e.Target)
 	case endpoint.InUse:
 		return "Each recording needs a file of its own: pick another name, or end the one that writes it."
 	case endpoint.SecondName, endpoint.OtherOwner:
@@ -120,9 +120,9 @@ func nextForFile(e *endpoint.OptionError) string {
 	case certs.EncryptedKey:
 		return "weir asks for no passphrase. Decrypt it: openssl pkey -in " + file + " -out plain.key, and give that to no one else."
 	case certs.OtherKey:
-		return "Where they belong together, openssl x509 -noout -pubkey -in CERT and openssl pkey -pubout -in KEY print the same."
+		return "If they belong together, openssl x509 -noout -pubkey -in CERT and openssl pkey -pubout -in KEY print the same."
 	case certs.NoCertificate:
-		return "It takes what begins with -----BEGIN CERTIFICATE-----. From DER: openssl x509 -inform der -in " + file + " -out new.pem"
+		return "It takes a file that begins with -----BEGIN CERTIFICATE-----. From DER: openssl x509 -inform der -in " + file + " -out new.pem"
 	case certs.Malformed:
 	}
 	return "Look at it: openssl x509 -noout -text -in " + file + " for a certificate, openssl pkey -noout -text for a key."

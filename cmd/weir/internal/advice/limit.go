@@ -34,7 +34,7 @@ func whyLimit(err error) string {
 func whyIdle(e *layer.IdleError) string {
 	switch e.What {
 	case layer.WriteStalled:
-		return fmt.Sprintf("idle: took nothing of what waits for it for %v (stall)", e.After)
+		return fmt.Sprintf("idle: accepted nothing of what waits for it for %v (stall)", e.After)
 	case layer.TooSlow:
 		return fmt.Sprintf("idle: sent less than min-rate, over %v", e.After)
 	case layer.NothingPassed:
@@ -64,10 +64,10 @@ func Crowded(err *weir.AdmissionError) *Failure {
 		f.Problem += fmt.Sprintf("%v has %d, and the last %d places are kept for others", peerName(limit.Addr), limit.Limit, limit.Free)
 		f.Next = "If that is a proxy through which everything comes, add ,per-address=none where weir listens."
 	case limit.Addr.IsValid():
-		f.Problem += fmt.Sprintf("%v has %d, which is what one address may have", peerName(limit.Addr), limit.Limit)
+		f.Problem += fmt.Sprintf("%v has %d, which is the limit for one address", peerName(limit.Addr), limit.Limit)
 		f.Next = "To change it: per-address= where weir listens."
 	default:
-		f.Problem += fmt.Sprintf("there are %d, which is the bound", limit.Limit)
+		f.Problem += fmt.Sprintf("there are %d, which is the limit", limit.Limit)
 		f.Next = "It follows from the limit of open files (ulimit -n); connections= where weir listens changes it."
 	}
 	f.Facts = append(f.Facts, "limit", limit.Limit)
@@ -101,9 +101,12 @@ func Reason(err error) []any {
 }
 
 // Connections is "n connections", in words.
-func Connections(n int) string {
+func Connections(n int) string { return Count(int64(n), "connection") }
+
+// Count is a number of things whose plural ends in s, in words.
+func Count(n int64, thing string) string {
 	if n == 1 {
-		return "1 connection"
+		return "1 " + thing
 	}
-	return fmt.Sprintf("%d connections", n)
+	return fmt.Sprintf("%d %ss", n, thing)
 }

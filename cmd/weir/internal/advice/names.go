@@ -20,7 +20,7 @@ func whyName(err error) string {
 	}
 	switch {
 	case errors.Is(err, dns.ErrBusy):
-		return "too many names are asked for at a time"
+		return "too many names are being looked up at a time"
 	case e.IsTimeout:
 		return "the name servers do not answer"
 	case e.IsTemporary:
@@ -96,11 +96,11 @@ func nextForCertificate(e *layer.CertificateError, server bool) string {
 	case e.Problem == layer.NotAllowed:
 		return "If that is who you mean: add an allow-cn, allow-dns or allow-uri that names it."
 	case e.Problem == layer.Ambiguous:
-		return "Whoever issues it has to leave one name of the kind, or allow it by another: allow-cn, allow-dns, allow-uri."
+		return "Its issuer has to leave one name of that kind in it, or you allow it by another kind: allow-cn, allow-dns, allow-uri."
 	case e.Problem == layer.OfAuthority:
 		return "It needs a certificate of its own, issued without CA:TRUE (openssl: -addext basicConstraints=critical,CA:FALSE)."
 	case server && e.Problem == layer.Missing:
-		return "It has to show one: the client's side needs a certificate and its key."
+		return "It has to send one: the client's side needs a certificate and its key."
 	case e.Problem == layer.UnknownAuthority:
 		return "If that authority is yours: add ,ca=FILE with its certificate."
 	case e.Problem == layer.WrongName:
@@ -130,7 +130,7 @@ func nextForName(e *layer.CertificateError) string {
 	only := "no name at all"
 	switch {
 	case len(e.Names) > 0:
-		only = "no host's name and no address"
+		only = "no host name and no address"
 	case leaf.Subject.CommonName != "":
 		only = fmt.Sprintf("only the subject's CN=%.200s", shortName(leaf.Subject.CommonName))
 	}

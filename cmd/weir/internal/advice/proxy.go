@@ -41,7 +41,7 @@ func (f *Failure) showProxy(e *endpoint.Endpoint, cause error) {
 func (f *Failure) showUntrusted(err error) {
 	var access *proxy.AccessError
 	if errors.As(err, &access) && layerOf(err) == "proxy-in" {
-		f.Next = fmt.Sprintf("If it may say who its clients are: add ,from=%v to +proxy-in", access.Addr)
+		f.Next = fmt.Sprintf("If you trust it to say who its clients are: add ,from=%v to +proxy-in", access.Addr)
 	}
 }
 
@@ -115,7 +115,7 @@ func nextForPassword(p *endpoint.Part, refused *proxy.Error) string {
 	case !p.Has("user"):
 		return "The proxy wants a user name and a password: add ,user=NAME,password=env:VAR to +" + name
 	case refused.Protocol == "socks5" && refused.Code == 0xff:
-		return "The proxy takes neither a password nor none, and weir has no other way: ask who runs it."
+		return "The proxy accepts neither a password nor a client without one, and weir knows no other way: ask who runs it."
 	}
 	if p.Has("empty-password") {
 		return "The proxy does not take that user with an empty password: give it one with password=env:VAR."
@@ -128,16 +128,16 @@ func nextForPassword(p *endpoint.Part, refused *proxy.Error) string {
 func NextForAccess(e *proxy.AccessError) string {
 	switch e.Problem {
 	case proxy.Denied:
-		return fmt.Sprintf("It was --deny that refused it: take %v out of it if it is meant.", e.Network)
+		return fmt.Sprintf("--deny refuses it: take %v out of it if you mean to allow it.", e.Network)
 	case proxy.NotListed:
-		return fmt.Sprintf("It was --allow that refused it, as it names others only: add %v to it if it is meant.", e.Addr)
+		return fmt.Sprintf("--allow refuses it, because it names only others: add %v to it if you mean to allow it.", e.Addr)
 	case proxy.Own:
 		return "A proxy that is asked for itself would ask itself again, without end. No option allows it."
 	case proxy.Private:
-		return fmt.Sprintf("Unless the proxy listens on loopback only, it is refused if it is not named: add --allow %v if it is meant, and with it what else is allowed, such as 0.0.0.0/0,::/0", e.Addr)
+		return fmt.Sprintf("It is refused unless it is named, or the proxy listens on loopback only: add --allow %v if you mean to allow it, and with it everything else that is allowed, such as 0.0.0.0/0,::/0", e.Addr)
 	case proxy.Special:
 	}
-	return fmt.Sprintf("It is refused unless it is named: add --allow %v if it is meant, and with it what else is allowed, such as 0.0.0.0/0,::/0", e.Addr)
+	return fmt.Sprintf("It is refused unless it is named: add --allow %v if you mean to allow it, and with it everything else that is allowed, such as 0.0.0.0/0,::/0", e.Addr)
 }
 
 // whyProxy says what a proxy, or a client of one, failed to do; "" for other

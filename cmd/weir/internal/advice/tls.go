@@ -25,7 +25,7 @@ func whyTLS(err error) string {
 	case errors.As(err, &alert):
 		return alert.Error()
 	case errors.As(err, &cut):
-		return "truncated: TLS ended without its own end"
+		return "truncated: TLS ended without a close_notify"
 	case errors.As(err, &record):
 		return "the other side does not speak TLS"
 	case errors.Is(err, layer.ErrEarlyEnd):
@@ -93,20 +93,20 @@ func (f *Failure) showTLS(err error, server bool) {
 	if errors.As(err, &alert) && alert.Certificate() {
 		f.Next = "It wants a certificate that it knows: add ,cert=FILE,key=FILE to +tls, or ask who runs it."
 		if server {
-			f.Next = "The client does not trust the certificate of cert=, or not for the name it asked for: openssl x509 -noout -text -in FILE shows whose it is, until when and by whom."
+			f.Next = "The client does not trust the certificate of cert=, or not for the name it asked for: openssl x509 -noout -text -in FILE shows its names, dates and issuer."
 		}
 	}
 	switch {
 	case server && errors.Is(err, layer.ErrProtocols):
 		f.Next = "It offers none of the protocols of ,alpn=: have it offer one of them, or add ,alpn=PROTOCOL here."
 	case errors.Is(err, layer.ErrProtocols):
-		f.Next = "It knows nothing of ALPN: leave ,alpn= out, or add ,alpn=http/1.1 if that is what it speaks."
+		f.Next = "It does not know ALPN: leave ,alpn= out, or add ,alpn=http/1.1 if that is what it speaks."
 	case !server && errors.As(err, &alert) && alert.Alert == noSuchProtocol:
 		f.Next = "It speaks none of the protocols of ,alpn=: name one that it does, or leave alpn out."
 	}
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && !server {
-		f.Next = "Perhaps the port is for connections in the clear: try it without +tls."
+		f.Next = "Perhaps the port is for plain connections: try it without +tls."
 	}
 	var e *layer.CertificateError
 	if !errors.As(err, &e) {

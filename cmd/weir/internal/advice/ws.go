@@ -27,11 +27,11 @@ func (f *Failure) showUpgrade(e *endpoint.Endpoint, err error) {
 	case u.Status == 401:
 		f.Next = "It wants to know who asks: add ,user=NAME,password=env:VARIABLE to +ws, or ,header=Authorization:env:VARIABLE."
 	case u.Status == 403:
-		f.Next = "Perhaps it wants another Host, an origin or a cookie: ,host= ,origin= and ,cookie= on +ws say them."
+		f.Next = "Perhaps it wants another Host, an origin or a cookie: ,host= ,origin= and ,cookie= on +ws set them."
 	case u.Status == 404:
 		f.Next = "Perhaps the path is another: +ws:/PATH asks for it."
 	case u.Status == 431:
-		f.Next = "It takes no heads that long: send less with ,cookie= and ,header=."
+		f.Next = "It does not accept heads that long: send less with ,cookie= and ,header=."
 	case u.Status != 0 && u.Status != 101:
 		f.Next = "Perhaps what listens there is no WebSocket server, or has it at another path: +ws:/PATH asks for it."
 	case u.Status == 0:
