@@ -32,35 +32,44 @@ func guarded(t *testing.T) map[string]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]bool{}
+	var methods []*ast.FuncDecl
 	for _, name := range names {
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range f.Decls {
-			method, ok := d.(*ast.FuncDecl)
-			if !ok || method.Recv == nil {
-				continue
+			if m, ok := d.(*ast.FuncDecl); ok && m.Recv != nil {
+				methods = append(methods, m)
 			}
-			ast.Inspect(method, func(n ast.Node) bool {
-				call, ok := n.(*ast.CallExpr)
-				if !ok || len(call.Args) != 1 {
-					return true
-				}
-				sel, ok := call.Fun.(*ast.SelectorExpr)
-				lit, isLit := call.Args[0].(*ast.BasicLit)
-				if ok && isLit && (sel.Sel.Name == "check" || sel.Sel.Name == "writable") {
-					name, _ := strconv.Unquote(lit.Value)
-					recv := method.Recv.List[0].Type
-					if p, ok := recv.(*ast.StarExpr); ok {
-						recv = p.X
-					}
-					all[recv.(*ast.Ident).Name+"."+strings.TrimPrefix(name, "Timer.")] = true
-				}
-				return true
-			})
 		}
+	}
+	// What checks the name that it is given: Loop.check, and methods that hand theirs on.
+	checks := map[string]bool{"check": true, "writable": true}
+	for _, m := range methods {
+		if p := m.Type.Params.List; len(p) > 0 && len(p[0].Names) > 0 && p[0].Names[0].Name == "method" {
+			checks[m.Name.Name] = true
+		}
+	}
+	all := map[string]bool{}
+	for _, m := range methods {
+		ast.Inspect(m, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			lit, isLit := call.Args[0].(*ast.BasicLit)
+			if ok && isLit && lit.Kind == token.STRING && checks[sel.Sel.Name] {
+				name, _ := strconv.Unquote(lit.Value)
+				recv := m.Recv.List[0].Type
+				if p, ok := recv.(*ast.StarExpr); ok {
+					recv = p.X
+				}
+				all[recv.(*ast.Ident).Name+"."+strings.TrimPrefix(name, "Timer.")] = true
+			}
+			return true
+		})
 	}
 	if len(all) < 40 {
 		t.Fatalf("%d methods are guarded: the way to find them is wrong", len(all))
@@ -155,6 +164,9 @@ func TestWrongGoroutine(t *testing.T) {
 		"SignalHandler.Remove":         func() { handler.Remove() },
 		"PacketEndpoint.JoinGroup":     func() { _ = pk.JoinGroup(netip.MustParseAddr("239.1.1.1"), "") },
 		"PacketEndpoint.JoinSource":    func() { _ = pk.JoinSource(netip.MustParseAddr("232.1.1.1"), netip.MustParseAddr("127.0.0.1"), "") },
+		"PacketEndpoint.LeaveGroup":    func() { _ = pk.LeaveGroup(netip.MustParseAddr("239.1.1.1"), "") },
+		"PacketEndpoint.LeaveSource":   func() { _ = pk.LeaveSource(netip.MustParseAddr("232.1.1.1"), netip.MustParseAddr("127.0.0.1"), "") },
+		"PacketEndpoint.SendInfo":      func() { _ = pk.SendInfo([]byte("x"), pk.Local(), &weir.PacketInfo{}) },
 		"PacketEndpoint.SendTo":        func() { _ = pk.SendTo([]byte("x"), pk.Local()) },
 		"PacketEndpoint.PauseReading":  func() { pk.PauseReading() },
 		"PacketEndpoint.ResumeReading": func() { pk.ResumeReading() },
