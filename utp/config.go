@@ -44,13 +44,14 @@ const (
 // Config is what an endpoint is made with. Each field that is zero has its default.
 type Config struct {
 	// Connections is how many connections there may be at once, those that are being
-	// set up included, but not those that only repeat their last acknowledgements; 4096. PerAddress is how many of them may have come from one
-	// address, or network /64 of IPv6; 256, and below 0 any number. One that is too
-	// many is refused with a reset.
+	// set up included, but not those that only repeat their last acknowledgements; 4096.
+	// PerAddress is how many of them may have come from one address, or network /64 of
+	// IPv6; 256, and below 0 any number. One that is too many is refused with a reset,
+	// counted (Endpoint.Counts) and reported (LimitError).
 	Connections, PerAddress int
 	// HalfOpen is how many connections may have been answered whose peers have not yet
-	// shown that they are where they say; 256. The oldest gives way to a new one. No
-	// protocol is made for any of them.
+	// shown that they are where they say; 256. The oldest gives way to a new one, which
+	// is counted and reported (ErrUnconfirmed). No protocol is made for any of them.
 	HalfOpen int
 	// EarlyAccept makes the protocol of a connection as soon as its SYN came, for peers
 	// that wait to be spoken to and do not acknowledge the answer. A SYN can be forged.
