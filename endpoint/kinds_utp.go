@@ -91,7 +91,8 @@ func (env *Env) notItselfUTP(a netip.AddrPort) error {
 		return nil
 	}
 	for _, own := range env.Own() {
-		at, ok := own.(utp.Addr)
+		u, ok := own.(utp.Addr)
+		at := u.AddrPort()
 		if !ok || at.Port() != a.Port() {
 			continue
 		}

@@ -47,11 +47,11 @@ type Config struct {
 	// being set up, but not those that only repeat their last acknowledgements; 4096.
 	// PerAddress is how many of them may have come from one address, or one IPv6 /64
 	// network; 256, and below 0 any number. A connection beyond these bounds is refused
-	// with a reset.
+	// with a reset, counted (Endpoint.Counts) and reported (LimitError).
 	Connections, PerAddress int
 	// HalfOpen is how many answered connections there may be whose peers have not yet
-	// shown that their address is genuine; 256. The oldest gives way to a new one. No
-	// protocol is made for any of them.
+	// shown that their address is genuine; 256. The oldest gives way to a new one, which
+	// is counted and reported (ErrUnconfirmed). No protocol is made for any of them.
 	HalfOpen int
 	// EarlyAccept makes the protocol of a connection as soon as its SYN has come, for peers
 	// that wait to be spoken to and do not acknowledge the answer. A SYN can be forged.

@@ -137,6 +137,7 @@ func (c *conn) packetIn(p *packet) {
 		return
 	}
 	if !c.plausible(p) {
+		c.ep.counts.Implausible++
 		return
 	}
 	since := now - c.heard
@@ -202,9 +203,11 @@ func (c *conn) plausible(p *packet) bool {
 // answerToSyn handles what comes while a SYN is unanswered.
 func (c *conn) answerToSyn(p *packet, now time.Duration) {
 	if p.ack != c.synSeq {
+		c.ep.counts.Implausible++
 		return
 	}
 	switch p.kind {
+	case kindData, kindFin, kindSyn, kinds: // no answers
 	case kindReset:
 		c.refuse(syscall.ECONNREFUSED)
 	case kindState:
@@ -259,6 +262,7 @@ func (c *conn) whileLingering(p *packet, now, since time.Duration) {
 	// Its timeouts double, and its next four tries come within 30 times the last.
 	c.goneAt = max(c.goneAt, now+min(max(30*since, lingerLeast), lingerMost))
 	switch p.kind {
+	case kindState, kindReset, kindSyn, kinds: // nothing to acknowledge
 	case kindData:
 		if p.seq.after(c.ackNr) {
 			c.sendReset()
@@ -475,6 +479,7 @@ func (c *conn) due() {
 	c.timed = never
 	now := c.ep.now()
 	switch c.phase {
+	case gone:
 	case lingering:
 		if now >= c.goneAt {
 			c.remove()

@@ -10,13 +10,20 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/peer"
 )
 
-// Addr is the address of one end of a connection.
-type Addr struct{ netip.AddrPort }
+// Addr is the address of one end of a connection. It can be compared and be a key.
+type Addr struct{ at netip.AddrPort }
 
 // Network returns "utp".
 func (Addr) Network() string { return "utp" }
+
+// AddrPort is the UDP address.
+func (a Addr) AddrPort() netip.AddrPort { return a.at }
+
+// String writes the UDP address, as in 192.0.2.1:7000 or [2001:db8::1]:7000.
+func (a Addr) String() string { return a.at.String() }
 
 // packetCap is how many bytes a buffer of the pool has at least.
 const packetCap = 1500
@@ -40,13 +47,14 @@ type Endpoint struct {
 	start time.Time
 
 	conns     map[key]*conn
-	all       []*conn // the same, in an order that does not change by chance
-	from      map[netip.Addr]int
-	half      []*conn // not confirmed, the oldest first; some are over
-	lingering []*conn // the same of those that linger
+	all       []*conn              // the same, in an order that does not change by chance
+	from      map[netip.Prefix]int // how many were accepted from one peer
+	half      []*conn              // not confirmed, the oldest first; some are over
+	lingering []*conn              // the same of those that linger
 	halfN     int
 	lingerN   int
 	listener  *Listener
+	counts    Counts
 
 	passing bool // it closes with its last connection
 	paused  bool // the datagrams below have no room
@@ -82,7 +90,7 @@ func NewEndpoint(cfg Config) (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Endpoint{cfg: cfg, conns: map[key]*conn{}, from: map[netip.Addr]int{}, random: cfg.Random, tokens: resetsPerSecond}
+	e := &Endpoint{cfg: cfg, conns: map[key]*conn{}, from: map[netip.Prefix]int{}, random: cfg.Random, tokens: resetsPerSecond}
 	if e.random == nil {
 		e.random = rand.Reader
 	}
@@ -147,6 +155,7 @@ func (e *Endpoint) LoopEnds(closing bool) {
 			continue
 		}
 		switch c := e.all[i]; c.phase {
+		case open, lingering, gone:
 		case synSent:
 			c.sendReset()
 			c.refuse(weir.ErrLoopClosed)
@@ -244,6 +253,7 @@ func (e *Endpoint) PacketReceived(b []byte, from weir.PacketAddr) {
 // resets hands a reset to a connection if it can be meant for it.
 func (e *Endpoint) resets(c *conn, p *packet) bool {
 	if c.phase == synSent && p.ack != c.synSeq || c.phase != synSent && !c.plausible(p) {
+		e.counts.Implausible++
 		return false
 	}
 	c.packetIn(p)
@@ -256,22 +266,15 @@ func (e *Endpoint) refuse(p *packet, to netip.AddrPort) {
 	e.tokens = min(e.tokens+(now-e.tokenAt).Seconds()*resetsPerSecond, resetsPerSecond)
 	e.tokenAt = now
 	if e.tokens < 1 {
+		e.counts.Unanswered++
 		return
 	}
 	e.tokens--
 	_ = e.send(&packet{kind: kindReset, id: p.id, seq: seq(e.draw()), ack: p.seq}, 0, to, 0)
 }
 
-// origin is what counts as one peer: an address, or a network /64.
-func origin(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if a.Is6() {
-		if n, err := a.Prefix(64); err == nil {
-			return n.Addr()
-		}
-	}
-	return a
-}
+// origin is what counts as one peer.
+func origin(a netip.Addr) netip.Prefix { return peer.Prefix(a, peer.PrefixV6) }
 
 // accept answers a SYN.
 func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
@@ -281,10 +284,23 @@ func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
 		return
 	}
 	if e.halfN >= e.cfg.HalfOpen {
-		e.dropOldest(&e.half, synReceived)
+		if c := e.dropOldest(&e.half, synReceived); c != nil {
+			e.counts.Forgotten++
+			ln.refusals.add(ln, c.peer.Addr(), ErrUnconfirmed)
+		}
 	}
-	if e.busy() >= e.cfg.Connections || e.cfg.PerAddress > 0 && e.from[origin(from.Addr())] >= e.cfg.PerAddress {
+	of := origin(from.Addr())
+	var limit *LimitError
+	switch {
+	case e.busy() >= e.cfg.Connections:
+		limit = &LimitError{Limit: e.cfg.Connections}
+	case e.cfg.PerAddress > 0 && e.from[of] >= e.cfg.PerAddress:
+		limit = &LimitError{Limit: e.cfg.PerAddress, Addr: of}
+	}
+	if limit != nil {
+		e.counts.Refused++
 		ln.refused++
+		ln.refusals.add(ln, from.Addr(), limit)
 		e.refuse(p, from)
 		return
 	}
@@ -296,7 +312,7 @@ func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
 	c.ackNr = p.seq
 	c.replyDiff = max(e.micros()-p.stamp, 1)
 	e.add(c)
-	e.from[origin(from.Addr())]++
+	e.from[of]++
 	c.sendSynAck()
 	if e.cfg.EarlyAccept {
 		c.rtoAt = never
@@ -322,17 +338,18 @@ func (e *Endpoint) open(c *conn) {
 	c.begin(c.ln.factory)
 }
 
-// dropOldest ends the first of a queue that is still in a phase.
-func (e *Endpoint) dropOldest(q *[]*conn, ph phase) {
+// dropOldest ends the first of a queue that is still in a phase, and returns it.
+func (e *Endpoint) dropOldest(q *[]*conn, ph phase) *conn {
 	for len(*q) > 0 {
 		c := (*q)[0]
 		(*q)[0] = nil
 		*q = (*q)[1:]
 		if c.phase == ph {
 			c.remove()
-			return
+			return c
 		}
 	}
+	return nil
 }
 
 // busy is how many connections count towards Config.Connections.
@@ -344,6 +361,7 @@ func (e *Endpoint) lingers(c *conn) {
 	e.uncount(c)
 	if e.lingerN >= lingerers {
 		e.dropOldest(&e.lingering, lingering)
+		e.counts.Lingerers++
 	}
 	e.lingerN++
 	e.lingering = append(e.lingering, c)
@@ -368,6 +386,7 @@ func (e *Endpoint) add(c *conn) {
 // forget removes a connection.
 func (e *Endpoint) forget(c *conn) {
 	switch c.was {
+	case synSent, gone:
 	case synReceived:
 		e.halfN--
 		e.trim(&e.half, synReceived)
@@ -600,6 +619,7 @@ func (e *Endpoint) EndpointLost(err error) {
 	e.endAll(err, false)
 	if e.listener != nil {
 		e.listener.closed = true
+		e.listener.refusals.end(e.listener)
 		e.listener.checkDone()
 	}
 }

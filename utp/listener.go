@@ -17,6 +17,7 @@ type Listener struct {
 	conns    int // transports that are not lost
 	accepted int
 	refused  int
+	refusals refusals
 	closed   bool
 	onDone   []func()
 }
@@ -76,6 +77,7 @@ func (ln *Listener) Close() error {
 	if ln.ep.listener == ln {
 		ln.ep.listener = nil
 	}
+	ln.refusals.end(ln)
 	if ln.owns {
 		ln.ep.Close()
 	}

@@ -50,12 +50,14 @@ func (c *conn) dataIn(p *packet, now time.Duration) {
 		c.ackNow() // it has come already, and the acknowledgement was lost
 		return
 	case ahead > packetsMax:
+		c.ep.counts.BeyondWindow++
 		return
 	case len(p.data) > 0 && (ahead > 1 || c.blocked()) && c.crowded():
+		c.ep.counts.BeyondWindow++
 		c.ackNow() // it ignores the window, or probes it
 		return
 	case ahead > 1:
-		c.keepEarly(p, int(ahead))
+		c.keepEarly(p)
 		c.ackNow()
 		return
 	}
@@ -88,8 +90,9 @@ func (c *conn) dataIn(p *packet, now time.Duration) {
 }
 
 // keepEarly keeps a packet that came before one that is missing.
-func (c *conn) keepEarly(p *packet, ahead int) {
+func (c *conn) keepEarly(p *packet) {
 	if len(c.kept)+c.early*packetCap >= c.ep.free() {
+		c.ep.counts.BeyondWindow++
 		return
 	}
 	if c.in == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/internal/race"
 	"github.com/weir-io/weir/layer"
+	"github.com/weir-io/weir/layer/packet"
 	"github.com/weir-io/weir/utp"
 	"github.com/weir-io/weir/weirtest"
 )
@@ -124,9 +125,44 @@ var (
 	firstSeed = flag.Uint64("utp.first", 1, "the seed of the first of them")
 )
 
+// gate is a layer for datagrams that can be shut in one direction.
+type gate struct {
+	packet.Base
+	in, out bool // shut
+}
+
+func (g *gate) PacketReceived(p []byte, from weir.PacketAddr) {
+	if !g.in {
+		g.Base.PacketReceived(p, from)
+	}
+}
+
+func (g *gate) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
+	if g.out {
+		return true, nil
+	}
+	return g.Base.SendTo(p, to)
+}
+
+// death draws, for one seed of four, a direction that dies for good at some moment.
+func death(s *weirtest.Sim, seed uint64, g *gate) bool {
+	r := rand.New(rand.NewPCG(seed, 2))
+	if r.IntN(4) > 0 {
+		return false
+	}
+	shut := &g.in
+	if r.IntN(2) == 0 {
+		shut = &g.out
+	}
+	s.Host("b").Loop().After(time.Duration(r.ExpFloat64()*float64(time.Second)), func() { *shut = true })
+	return true
+}
+
 // TestSeeds: connections over datagrams that are lost, doubled, reordered and late, as
-// each seed draws it. Every byte arrives in order (G2), callbacks come as they should
-// (G1, G3, G4), all ends in bounded time (G10) and nothing stays (G6).
+// each seed draws it, and of which those of one direction may all be lost from some
+// moment on. Every byte arrives in order (G2), but for the last ones in that case,
+// callbacks come as they should (G1, G3, G4), all ends in bounded time (G10) and nothing
+// stays (G6).
 func TestSeeds(t *testing.T) {
 	if race.Enabled {
 		t.Skip("a simulated world has no races")
@@ -170,20 +206,27 @@ func oneSeed(t *testing.T, seed uint64) {
 		servers = append(servers, e)
 		return e
 	}))
-	var sizes []int
 	ends := []*utp.Endpoint{w.a, w.b}
+	shut := &gate{}
+	dead := death(s, seed, shut)
 	for i := range 1 + r.IntN(4) {
 		// The invariants tell connections apart by their addresses.
-		from, err := utp.Open(s.Host("b").Loop(), "udp4", s.Host("b").Addr(uint16(9000+i)), utp.Config{Random: chance(seed*100 + uint64(i)), Timeout: 10 * time.Minute, ConnectTimeout: 5 * time.Minute})
+		from, err := utp.NewEndpoint(utp.Config{Random: chance(seed*100 + uint64(i)), Timeout: 10 * time.Minute, ConnectTimeout: 5 * time.Minute})
 		if err != nil {
+			t.Fatal(err)
+		}
+		g := &gate{}
+		if i == 0 {
+			g = shut
+		}
+		if _, err := packet.Listen(s.Host("b").Loop(), "udp4", s.Host("b").Addr(uint16(9000+i)), from, []packet.Layer{func(*weir.Loop) packet.Ends { return g }}); err != nil {
 			t.Fatal(err)
 		}
 		ends = append(ends, from)
 		e := &ear{send: noise(1 + r.IntN(200_000)), keepOpen: true}
 		e.then = func(t weir.Transport) { _ = t.WriteEOF() }
-		sizes = append(sizes, len(e.send))
 		all = append(all, e)
-		from.Dial(w.to, inv.Protocol(e))
+		s.Host("b").Loop().Soon(func() { from.Dial(w.to, inv.Protocol(e)) })
 	}
 	over := func() bool {
 		for _, e := range append(all, servers...) {
@@ -199,35 +242,46 @@ func oneSeed(t *testing.T, seed uint64) {
 	if !over() {
 		t.Errorf("not over after %v", s.Now())
 	}
-	clean := func(err error) bool { return err == nil }
-	for i, e := range all {
-		if e.failed != nil || !clean(e.err) {
-			t.Errorf("client %d of %d bytes: %v %v", i, sizes[i], e.failed, e.err)
-		}
-	}
-	for i, e := range servers {
-		if !clean(e.err) || !bytes.Equal(e.got, noise(len(e.got))) {
-			t.Errorf("server %d: %v, %d bytes", i, e.err, len(e.got))
-		}
-	}
-	got, want := 0, 0
+	byPort := map[uint16]*ear{} // the server's end of each client
 	for _, e := range servers {
-		got += len(e.got)
-		want += len(e.send)
+		byPort[e.t.RemoteAddr().(utp.Addr).AddrPort().Port()] = e
 	}
-	for _, e := range all {
-		got += len(e.got)
-	}
-	for _, n := range sizes {
-		want += n
-	}
-	if got != want {
-		t.Errorf("%d bytes arrived of %d", got, want)
+	for i, e := range all {
+		server := byPort[uint16(9000+i)]
+		switch {
+		case dead && i == 0:
+			checkDead(t, e, server)
+		case e.failed != nil || e.err != nil || server == nil || server.err != nil:
+			t.Errorf("client %d of %d bytes: %v %v, server %+v", i, len(e.send), e.failed, e.err, server)
+		case !bytes.Equal(server.got, e.send) || !bytes.Equal(e.got, server.send):
+			t.Errorf("client %d: %d of %d bytes arrived, and %d of %d back", i, len(server.got), len(e.send), len(e.got), len(server.send))
+		}
 	}
 	if err := s.RunFor(5 * time.Minute); err != nil {
 		t.Error(err)
 	}
 	atRest(t, ends...)
+}
+
+// checkDead checks the ends of a connection one of whose directions has died: each got
+// the beginning of what was sent, and was lost for a reason that says so.
+func checkDead(t *testing.T, client, server *ear) {
+	t.Helper()
+	for _, e := range []*ear{client, server} {
+		if e == nil || e.made == 0 {
+			continue // it was not connected
+		}
+		known := e.err == nil
+		for _, err := range []error{syscall.ETIMEDOUT, syscall.ECONNRESET, utp.ErrSilent} {
+			known = known || errors.Is(e.err, err)
+		}
+		if !known || !bytes.Equal(e.got, noise(200_000)[:len(e.got)]) {
+			t.Errorf("got %d bytes, lost with %v", len(e.got), e.err)
+		}
+	}
+	if client.failed != nil && !errors.Is(client.failed, syscall.ETIMEDOUT) {
+		t.Error("failed with", client.failed)
+	}
 }
 
 // TestTLS: TLS over uTP over datagrams that are lost, doubled and reordered.
@@ -252,34 +306,94 @@ func TestTLS(t *testing.T) {
 	}, weirtest.WithFaults(weirtest.Faults{Drop: 0.05, Duplicate: 0.1, Reorder: 0.03, Latency: 20 * time.Millisecond}))
 }
 
-// TestOneWayDeath: a peer that vanishes is given up after Config.Timeout, and by a
-// connection with nothing to send after its keep-alives.
-func TestOneWayDeath(t *testing.T) {
-	for _, busy := range []bool{true, false} {
-		s := weirtest.NewSim(t, 1)
-		w := newWorld(t, s, utp.Config{})
-		server := &ear{}
-		w.listen(t, func(weir.Transport) weir.Protocol { return server })
-		client := &ear{}
-		w.b.Dial(w.to, client)
-		s.Until("both ends connected", func() bool { return client.made+server.made == 2 })
-		s.Partition(s.Host("a"), s.Host("b"))
-		if busy {
-			client.t.Loop().Soon(func() { _, _ = client.t.Write([]byte("hello")) })
-		}
-		begin := s.Now()
-		s.Until("the client lost", func() bool { return client.lost == 1 })
-		if !errors.Is(client.err, syscall.ETIMEDOUT) {
-			t.Errorf("busy %v: lost with %v", busy, client.err)
-		}
-		if took := s.Now() - begin; took > 61*time.Second || took < 29*time.Second {
-			t.Errorf("busy %v: lost after %v", busy, took)
-		}
-		s.Until("the server lost", func() bool { return server.lost == 1 })
-		s.HealAll()
-		_ = s.RunFor(time.Minute)
-		w.atRest(t)
+// TestLayersBelow: TLS over uTP over a layer that loses, doubles, delays and reorders
+// datagrams, and one that counts them, which the endpoint stands on like on a socket.
+func TestLayersBelow(t *testing.T) {
+	if race.Enabled {
+		t.Skip("a simulated world has no races")
 	}
+	weirtest.Seeds(t, 10, func(t *testing.T, s *weirtest.Sim) {
+		serverTLS, clientTLS := s.TLS(t)
+		var counts packet.Counts
+		bad := packet.Faults{Loss: 0.03, Duplicate: 0.05, Reorder: 0.05, Latency: 10 * time.Millisecond, Jitter: 3 * time.Millisecond}
+		open := func(host string, port uint16, n uint64) *utp.Endpoint {
+			e, err := utp.NewEndpoint(utp.Config{Random: chance(s.Seed()*10 + n)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			layers := []packet.Layer{packet.Fault(packet.FaultConfig{In: bad, Out: bad, Seed: s.Seed(), Counts: &counts})}
+			if _, err := packet.Listen(s.Host(host).Loop(), "udp4", s.Host(host).Addr(port), e, layers); err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+		a, b := open("a", aPort, 1), open("b", 8000, 2)
+		_ = s.RunFor(time.Millisecond)
+		server := &ear{send: noise(300_000)}
+		if _, err := a.Listen(layer.Server(func(weir.Transport) weir.Protocol { return server }, layer.TLSServer(serverTLS))); err != nil {
+			t.Fatal(err)
+		}
+		client := &ear{send: noise(100_000), keepOpen: true, then: func(t weir.Transport) { _ = t.WriteEOF() }}
+		b.Dial(netip.MustParseAddrPort(s.Host("a").Addr(aPort)), layer.Client(client, layer.TLS(clientTLS)))
+		s.Until("both ends lost", func() bool { return client.over() && server.over() })
+		if client.err != nil || server.err != nil || client.failed != nil {
+			t.Error(client.err, server.err, client.failed)
+		}
+		if !bytes.Equal(client.got, noise(300_000)) || !bytes.Equal(server.got, noise(100_000)) {
+			t.Errorf("client got %d bytes, server %d", len(client.got), len(server.got))
+		}
+		if counts.Lost.Load() == 0 || counts.Reordered.Load() == 0 {
+			t.Errorf("the layers did %v", &counts)
+		}
+		_ = s.RunFor(5 * time.Minute)
+		atRest(t, a, b)
+	})
+}
+
+// TestOneWayDeath: a peer that vanishes, or that one direction no longer reaches, is given
+// up after Config.Timeout, and by a connection with nothing to send after its keep-alives.
+func TestOneWayDeath(t *testing.T) {
+	for _, way := range []string{"there", "back", "both"} {
+		for _, busy := range []bool{true, false} {
+			t.Run(fmt.Sprint(way, ", busy ", busy), func(t *testing.T) { oneWayDeath(t, way, busy) })
+		}
+	}
+}
+
+func oneWayDeath(t *testing.T, way string, busy bool) {
+	s := weirtest.NewSim(t, 1)
+	w := newWorld(t, s, utp.Config{})
+	server := &ear{}
+	w.listen(t, func(weir.Transport) weir.Protocol { return server })
+	from, err := utp.NewEndpoint(utp.Config{Random: chance(3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{}
+	if _, err := packet.Listen(s.Host("b").Loop(), "udp4", s.Host("b").Addr(9000), from, []packet.Layer{func(*weir.Loop) packet.Ends { return g }}); err != nil {
+		t.Fatal(err)
+	}
+	client := &ear{}
+	s.Host("b").Loop().Soon(func() { from.Dial(w.to, client) })
+	s.Until("both ends connected", func() bool { return client.made+server.made == 2 })
+	g.out, g.in = way != "back", way != "there"
+	if busy {
+		client.t.Loop().Soon(func() { _, _ = client.t.Write([]byte("hello")) })
+	}
+	begin := s.Now()
+	s.Until("the client lost", func() bool { return client.lost == 1 })
+	took := s.Now() - begin
+	s.Until("the server lost", func() bool { return server.lost == 1 })
+	later := s.Now() - begin
+	// Whoever still hears the other asks first once that has given up.
+	if took < 29*time.Second || busy && took > 31*time.Second || later > 91*time.Second {
+		t.Errorf("lost after %v and %v", took, later)
+	}
+	if !errors.Is(client.err, syscall.ETIMEDOUT) || !errors.Is(server.err, syscall.ETIMEDOUT) {
+		t.Error("lost with", client.err, "and", server.err)
+	}
+	_ = s.RunFor(time.Minute)
+	atRest(t, w.a, from)
 }
 
 // TestKeepAlive: an idle connection stays.
@@ -529,7 +643,7 @@ func TestMemoryShared(t *testing.T) {
 		h := newPeer(t, s, w.to)
 		h.send(wire(wSyn, 100*conn, 1<<20, 1, 0))
 		s.Until("the answer", func() bool { return len(h.got) > 0 })
-		_, seq, _ := h.last()
+		seq, _ := h.last()
 		for i := range uint16(100) {
 			h.send(wire(wData, 100*conn+1, 1<<20, 2+i, seq-1, noise(1000)...))
 		}

@@ -16,8 +16,8 @@ import (
 func (a *app) associate(t weir.Transport, r *proxy.Request) weir.Protocol {
 	who, client := identityOf(t), t.RemoteAddr().String()
 	d := &proxy.Dialer{Access: a.env.Access, Resolver: a.names}
-	if tcp, ok := t.RemoteAddr().(*net.TCPAddr); ok {
-		d.Resolver = a.names.For(tcp.AddrPort().Addr())
+	if ip, ok := ipOf(t.RemoteAddr()); ok {
+		d.Resolver = a.names.For(ip)
 	}
 	d.Associated = func(_ *proxy.Request, at net.Addr) {
 		a.rep.line(dim, "open", client+" -> datagrams to "+at.String(), who.fields("a", client, "b", "udp", "at", at.String())...)

@@ -133,6 +133,8 @@ func TestExplain(t *testing.T) {
 		"8080 9090",
 		"pipe:/tmp/in,out=/tmp/out 0",
 		"fd:web ~/app.sock",
+		"utp-listen:16881,connections=7,per-address=none+idle:5m+limit:100,per-address=2 utp:seed.example:16881,retry=30s,user-timeout=1m",
+		"utp-listen::16881,half-close=1h utp:seed.example:16881,family=6,own-port+tls",
 	} {
 		r := call(t, append([]string{"explain"}, strings.Fields(line)...)...)
 		if r.code != exitOK || r.err != "" {

@@ -109,8 +109,9 @@ func (p *picker) lease(peer net.Addr, before *balance.Lease) (*balance.Lease, er
 // key is a peer's key for balance.HashPeer.
 func key(peer net.Addr) uint64 {
 	h := fnv.New64a()
-	if a, ok := peer.(*net.TCPAddr); ok {
-		_, _ = h.Write(a.IP.To16()) // a hash takes everything
+	if ip, ok := ipOf(peer); ok {
+		b := ip.As16()
+		_, _ = h.Write(b[:]) // a hash takes everything
 	}
 	return h.Sum64()
 }

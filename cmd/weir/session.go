@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -97,10 +98,18 @@ func (s *session) env() *endpoint.Env {
 
 // resolver is the app's, with a share for each address that clients come from.
 func (s *session) resolver() weir.Resolver {
-	if tcp, ok := s.asked.Source.(*net.TCPAddr); ok {
-		return s.app.names.For(tcp.AddrPort().Addr())
+	if ip, ok := ipOf(s.asked.Source); ok {
+		return s.app.names.For(ip)
 	}
 	return s.app.names
+}
+
+// ipOf is the IP address of a peer that has one: over TCP, or over uTP.
+func ipOf(a net.Addr) (netip.Addr, bool) {
+	if at, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		return at.AddrPort().Addr(), true
+	}
+	return netip.Addr{}, false
 }
 
 // peer is the address of side A; nil while it is not connected.
@@ -215,11 +224,11 @@ func (s *session) names() (names [2]string) {
 			continue
 		}
 		addr := t.RemoteAddr()
-		if _, ok := addr.(*net.TCPAddr); !ok {
+		if _, ok := ipOf(addr); !ok {
 			continue
 		}
 		switch text := addr.String(); {
-		case e.Role() == endpoint.Dial && text != names[i]:
+		case e.Role() == endpoint.Dial && text != strings.TrimPrefix(names[i], addr.Network()+":"):
 			names[i] += " (" + text + ")"
 		default:
 			names[i] = text

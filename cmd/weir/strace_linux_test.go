@@ -147,6 +147,36 @@ func TestSteadyTraffic(t *testing.T) {
 	}
 }
 
+// TestUTPBatches: the packets of uTP leave many by one call, and those of one size as
+// one message that the kernel takes apart (UDP GSO), on epoll. 8 MiB are 5,800 packets.
+func TestUTPBatches(t *testing.T) {
+	sink := start(t, "utp-listen:127.0.0.1:0", "discard")
+	p := prepare(t, "weir", "-", "utp:"+sink.listening())
+	p.Stdin = bytes.NewReader(make([]byte, 8<<20))
+	trace := strace(t, "epoll", "-e trace=sendmmsg", p)
+	if code := p.end(); code != exitOK {
+		t.Fatalf("code %d", code)
+	}
+	b, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := bytes.Count(b, []byte("sendmmsg("))
+	joined := bytes.Count(b, []byte("cmsg_type=0x67")) + bytes.Count(b, []byte("cmsg_type=UDP_SEGMENT"))
+	t.Logf("%d calls, %d messages of several packets", calls, joined)
+	if calls == 0 || calls > 1500 {
+		t.Errorf("%d calls", calls)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err == nil && joined < 30 {
+		t.Errorf("%d messages of several packets", joined)
+	}
+}
+
 // TestInterrupted makes a third of the calls that wait or move bytes fail with
 // EINTR: neither side notices (R25).
 func TestInterrupted(t *testing.T) {

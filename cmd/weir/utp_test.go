@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,36 @@ func TestUTPRefused(t *testing.T) {
 	if r.code != exitFailure || !strings.Contains(r.err, "refused") {
 		t.Errorf("code %d, said %q", r.code, r.err)
 	}
+	// The listener says so too, and who was there.
+	if l := p.line("refused 1 connection", 1); !strings.Contains(l, "there are 1, which is the bound") {
+		t.Errorf("said %q", l)
+	}
+	if l := p.line("open #1", 1); !strings.Contains(l, "#1 127.0.0.1:") {
+		t.Errorf("said %q, without the peer's address", l)
+	}
 }
+
+// TestUTPPeers: what counts or chooses by a peer's address does so over uTP too.
+func TestUTPPeers(t *testing.T) {
+	a, b := utpPeer("192.0.2.1:7000"), utpPeer("192.0.2.2:7000")
+	if key(a) == key(b) || key(a) != key(utpPeer("192.0.2.1:8000")) || key(a) != key(net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:80"))) {
+		t.Error("the hash of a peer is not that of its address")
+	}
+	// +limit bounds the connections of one address.
+	p := start(t, "utp-listen:127.0.0.1:0+limit:10,per-address=1", echoing(t))
+	first := start(t, "tcp-listen:127.0.0.1:0", "utp:"+p.listening())
+	alive(t, dial(t, first.listening()))
+	if r := run(t, "x", "-", "utp:"+p.listening()); r.code == exitOK && r.out == "x" {
+		t.Error("a second connection from one address was served")
+	}
+}
+
+// utpPeer is a peer's address, as a connection has it.
+type utpPeer string
+
+func (utpPeer) Network() string            { return "utp" }
+func (p utpPeer) String() string           { return string(p) }
+func (p utpPeer) AddrPort() netip.AddrPort { return netip.MustParseAddrPort(string(p)) }
 
 // TestUTPExplain: explain has the limits, and help both kinds.
 func TestUTPExplain(t *testing.T) {

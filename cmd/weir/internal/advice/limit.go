@@ -8,6 +8,7 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/ws"
+	"github.com/weir-io/weir/utp"
 )
 
 // whyLimit says which layer's time limit ended a connection, which of its
@@ -53,8 +54,16 @@ func Crowded(err *weir.AdmissionError) *Failure {
 	if err.Peer.IsValid() {
 		f.Facts = append(f.Facts, "peer", err.Peer.String())
 	}
+	if errors.Is(err.Err, utp.ErrUnconfirmed) {
+		f.Problem = fmt.Sprintf("%s gave up %s whose peers had not shown that they are where they say", err.Addr, Connections(err.Count))
+		f.Next = "Many of them are a flood with forged senders; connections that are established go on."
+		return f
+	}
 	var limit *layer.LimitError
-	if !errors.As(err.Err, &limit) {
+	var ofUTP *utp.LimitError
+	if errors.As(err.Err, &ofUTP) {
+		limit = &layer.LimitError{Limit: ofUTP.Limit, Addr: ofUTP.Addr}
+	} else if !errors.As(err.Err, &limit) {
 		f.Problem = err.Error()
 		return f
 	}
@@ -66,6 +75,9 @@ func Crowded(err *weir.AdmissionError) *Failure {
 	case limit.Addr.IsValid():
 		f.Problem += fmt.Sprintf("%v has %d, which is the limit for one address", peerName(limit.Addr), limit.Limit)
 		f.Next = "To change it: per-address= where weir listens."
+	case ofUTP != nil:
+		f.Problem += fmt.Sprintf("there are %d, which is the bound", limit.Limit)
+		f.Next = "To change it: connections= where weir listens."
 	default:
 		f.Problem += fmt.Sprintf("there are %d, which is the limit", limit.Limit)
 		f.Next = "It follows from the limit of open files (ulimit -n); connections= where weir listens changes it."
