@@ -238,7 +238,7 @@ func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
 // of this machine's a datagram leaves, with one exception: inside
 // PacketReceived, or the callbacks that stand for it, a datagram to the sender of the one being
 // handed over leaves from the address that the sender asked, as it expects. An
-// answer that is given later needs SendInfo with the PacketInfo's Local.
+// answer that is given later needs SendInfo with what AnswerInfo said.
 func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	return e.send("SendTo", p, to, e.answer(to))
 }
