@@ -203,9 +203,10 @@ func (s *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 	if s.closed {
 		return
 	}
+	asked := s.udp.AnswerInfo()
 	(*Server)(s).ask(p, from.IP.Addr(), 0, func(reply []byte) {
 		if reply != nil && !s.closed {
-			_ = s.udp.SendTo(reply, from) // the client asks again
+			_ = s.udp.SendInfo(reply, from, &asked) // the client asks again
 		}
 	})
 }
