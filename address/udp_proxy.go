@@ -37,11 +37,11 @@ func (e *Endpoint) Associations(env *Env) (func(c proxy.AssociationConfig) *Pack
 	}
 	host = unbracket(host)
 	literal, _ := netip.ParseAddr(host)
-	network := "tcp" + e.Base.Value("family")
+	network, device := "tcp"+e.Base.Value("family"), e.kind.Packets(e.Base).Options
 	return func(c proxy.AssociationConfig) *PacketWay {
-		c.Client = opts
+		c.Client, c.Options = opts, append(c.Options, device...)
 		c.Connect = func(l *weir.Loop, p weir.Protocol) func() {
-			options := []weir.Option{weir.WithConnectTimeout(connectMost)}
+			options := append([]weir.Option{weir.WithConnectTimeout(connectMost)}, device...)
 			if env.Resolver != nil {
 				options = append(options, weir.WithConnectResolver(env.Resolver))
 			}

@@ -405,6 +405,7 @@ func TestDatagramsExplain(t *testing.T) {
 		"udp-listen:5353+idle:5s udp:a:53,idle=1h udp:b:53 --pick peer --check 10s": {"passed for 5s", "always the same for one address", "tried every 10s"},
 		"udp-listen:5353+loss:0.1 udp:proxy:1080+socks5:9.9.9.9:53":                 {"connects to TCP proxy:1080", "send to 9.9.9.9:53", "an association of its own", "chance of 0.1"},
 		"udp-listen:239.1.2.3:5000,interface=eth0 udp:a:9":                          {"group 239.1.2.3:5000, on eth0"},
+		"udp-listen:5353 udp:239.1.2.3:5000,interface=eth0":                         {"UDP 239.1.2.3:5000 by eth0"},
 		"udp-replay:x udp:a:1":                                                      {"ends with the recording"},
 		"1080+socks5,udp dial":                                                      {"and sends their datagrams"},
 		"dns-listen:5353 9.9.9.9:853+tls":                                           {"answer", "a cache", "Every question"},
