@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,6 +201,22 @@ func TestServerRefuses(t *testing.T) {
 		if isNear(netip.MustParseAddr(a)) != want {
 			t.Errorf("%s is served: %v", a, !want)
 		}
+	}
+}
+
+// TestServerPortTaken: where TCP cannot have the port that UDP was given, another is
+// taken, and the first attempt's end is not the server's.
+func TestServerPortTaken(t *testing.T) {
+	lb := simLab(t, sim.Faults{})
+	lb.s.add("host.test. 60 A 192.0.2.1")
+	lb.world.Fail(sim.OpenCall, 2, syscall.EADDRINUSE) // the first TCP socket
+	s, r := newListening(t, lb, ServerConfig{Lost: func(err error) { t.Errorf("lost: %v", err) }})
+	var got error
+	done := false
+	r.Lookup(lb.l, "host.test.", A, func(_ Answer, err error) { got, done = err, true })
+	lb.until("an answer", func() bool { return done })
+	if got != nil || s.Count() != (ServerCount{Questions: 1}) {
+		t.Errorf("%v, %+v", got, s.Count())
 	}
 }
 
