@@ -47,9 +47,9 @@ type ServerCount struct {
 	Questions   int64 // that were looked up
 	Failed      int64 // of those, the ones that no server answered
 	Connections int64 // that asked over TCP
-	Refused   int64 // of clients that Allow does not have
-	Busy      int64 // that were more than there is room for
-	Bad       int64 // that could not be read, or ask for what is not served
+	Refused     int64 // of clients that Allow does not have
+	Busy        int64 // that were more than there is room for
+	Bad         int64 // that could not be read, or ask for what is not served
 }
 
 // The bounds of a Server.
