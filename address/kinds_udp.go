@@ -55,7 +55,7 @@ func udpKind() *Kind {
 			"is silent for 1 s (5 s if it has answered before). With several, --pick chooses one\n" +
 			"for each peer; --check sends an empty datagram, and leaves out those that the\n" +
 			"network refuses. A multicast or broadcast address has answers from whoever gives one.",
-		Arg:     Arg{Name: "host:port", Type: HostPort},
+		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: []OptionDoc{
 			idleDoc(), familyDoc(),
 			{Name: "interface", Type: Text, Doc: "send by this network interface, and take answers from there only (Linux)"},
