@@ -23,8 +23,7 @@ import (
 type packetPicker struct {
 	app     *packetApp
 	to      []*address.Endpoint
-	targets []string // "host:port" of each
-	network string
+	targets []string          // "host:port" of each
 	b       *balance.Balancer // nil: there is one target
 	away    []time.Time       // since when each has failed; zero: it has not
 }
