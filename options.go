@@ -321,8 +321,10 @@ func WithDSCP(codePoint uint8) Option {
 // firewalls see (SO_MARK; Linux, with CAP_NET_ADMIN).
 func WithMark(mark uint32) Option { return func(c *connConfig) { c.mark = int(mark) } }
 
-// WithDevice binds a TCP socket to a network device by its name
-// (SO_BINDTODEVICE; Linux).
+// WithDevice binds a TCP or UDP socket to a network device by its name
+// (SO_BINDTODEVICE; Linux): it sends by that device only, and what comes by another is
+// not for it. Connect and ListenPacket fail with ENODEV if there is no such device, and
+// with errors.ErrUnsupported on the portable backend.
 func WithDevice(name string) Option { return func(c *connConfig) { c.device = name } }
 
 // WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC 7413). For Listen, queue

@@ -19,7 +19,8 @@ type PacketSpec struct {
 	// Open makes an endpoint that has no socket, for a protocol; nil: it is listened on
 	// Addresses.
 	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
-	// Options are those of the endpoint that is listened on.
+	// Options are those of the endpoint: the one that is listened on, or each one that
+	// sends.
 	Options []weir.Option
 }
 
@@ -54,18 +55,25 @@ func udpKind() *Kind {
 			"is silent for 1 s (5 s if it has answered before). With several, --pick chooses one\n" +
 			"for each peer; --check sends an empty datagram, and leaves out those that the\n" +
 			"network refuses. A multicast or broadcast address has answers from whoever gives one.",
-		Arg:     Arg{Name: "host:port", Type: HostPort},
-		Options: []OptionDoc{idleDoc(), familyDoc()},
+		Arg: Arg{Name: "host:port", Type: HostPort},
+		Options: []OptionDoc{
+			idleDoc(), familyDoc(),
+			{Name: "interface", Type: Text, Doc: "send by this network interface, and take answers from there only (Linux)"},
+		},
 		Example: "udp:9.9.9.9:53,idle=30s",
 		Check: func(p *Part) *Fault {
 			host, _, _ := splitHostPort(p.ArgText())
 			return checkFamilies(p, unbracket(host))
 		},
 		Describe: func(p *Part) string {
-			return "sends to UDP " + hostPort(p.ArgText()) + ", each peer from a port of its own"
+			return "sends to UDP " + hostPort(p.ArgText()) + byInterface(p, " by ") + ", each peer from a port of its own"
 		},
 		Packets: func(p *Part) PacketSpec {
-			return PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
+			s := PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
+			if p.Has("interface") {
+				s.Options = append(s.Options, weir.WithDevice(p.Value("interface")))
+			}
+			return s
 		},
 	}
 }
@@ -97,11 +105,7 @@ func udpListenKind() *Kind {
 			host, port, _ := splitHostPort(p.ArgText())
 			switch {
 			case listenGroup(p).IsValid():
-				d := "takes datagrams to the multicast group " + hostPort(p.ArgText())
-				if p.Has("interface") {
-					d += ", on " + p.Value("interface")
-				}
-				return d
+				return "takes datagrams to the multicast group " + hostPort(p.ArgText()) + byInterface(p, ", on ")
 			case loopback(p.ArgText()):
 				return fmt.Sprintf("takes datagrams on UDP port %s, loopback only", port)
 			case host == "":
@@ -127,6 +131,14 @@ func udpListenKind() *Kind {
 			return s
 		},
 	}
+}
+
+// byInterface is what to say of the option interface; "" where it is not given.
+func byInterface(p *Part, word string) string {
+	if !p.Has("interface") {
+		return ""
+	}
+	return word + p.Value("interface")
 }
 
 // listenGroup is the multicast group that is listened on; not valid if there is none.

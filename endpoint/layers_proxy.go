@@ -72,7 +72,8 @@ const associateDoc = `
 With udp a client may also send datagrams (UDP ASSOCIATE) while its connection lasts: a
 port for them is opened on the address that it has connected to. --allow and --deny apply
 to where each of them goes. On udp it is a client: the datagrams of each peer go through
-an association of its own to its argument: udp:proxy:1080+socks5:9.9.9.9:53.`
+an association of its own to its argument: udp:proxy:1080+socks5:9.9.9.9:53. Layers for
+the datagrams stand after it.`
 
 func proxyLayer(e proxyEntry) *Layer {
 	options := []OptionDoc{

@@ -196,10 +196,8 @@ func TestPacketsFair(t *testing.T) {
 	r.box(r.server, "10.0.0.3:7", true)
 	quiet := r.box(r.client, "10.0.1.1:0", false)
 	r.ask(quiet)
-	var greedy []*box
 	for range 30 {
 		b := r.box(r.client, "10.0.0.1:0", false)
-		greedy = append(greedy, b)
 		r.send(b, "q")
 		r.pass(20 * time.Millisecond)
 		if len(b.got) != 1 {

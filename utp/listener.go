@@ -18,7 +18,6 @@ type Listener struct {
 	accepted int
 	refused  int
 	closed   bool
-	told     bool
 	onDone   []func()
 }
 
