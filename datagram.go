@@ -109,8 +109,8 @@ func (p *packetFunc) EndpointMade(e *PacketEndpoint)              { p.e = e }
 func (p *packetFunc) PacketReceived(data []byte, from PacketAddr) { p.f(p.e, data, from) }
 func (p *packetFunc) EndpointLost(error)                          {}
 
-// PacketEndpoint sends and receives datagrams. It is not connected to any peer.
-// Its methods belong to the loop's goroutine.
+// PacketEndpoint sends and receives datagrams: with anyone if ListenPacket
+// made it, with one peer if ConnectPacket did. Its methods belong to the loop's goroutine.
 //
 //	open ──Close──▶ closing: what is buffered is sent ──▶ lost
 //	  └────────────────── Abort, failure ────────────────▶
@@ -119,6 +119,7 @@ type PacketEndpoint struct {
 	h     backend.Handle
 	netw  string
 	addr  backend.Addr
+	peer  PacketAddr // that it is connected to; zero: to none
 	v6    bool
 	dual  bool
 	proto PacketProtocol // nil once lost
@@ -156,20 +157,51 @@ const (
 // turn, and datagrams after it. The address is not shared with other sockets
 // unless WithReuseAddr or WithReusePort ask for it. Errors are *net.OpError.
 func (l *Loop) ListenPacket(netw, address string, p PacketProtocol, opts ...PacketOption) (*PacketEndpoint, error) {
-	if err := l.check("ListenPacket"); err != nil {
+	return l.openPacket("ListenPacket", netw, address, packetSpec, p, configOf(opts))
+}
+
+// ConnectPacket opens an endpoint for datagrams to and from one peer: "udp", "udp4" or
+// "udp6" with "host:port", or "unixgram" with the peer's path or "@name". The host must be
+// a literal address or in the hosts file. It is ListenPacket's endpoint, with differences:
+// it sends to its Peer only, as Send does without being told where; the system drops what
+// others send to it; LocalAddr is the address that the system chose for the way to the
+// peer, or WithLocalAddr did; and a refusal by the peer's host is told to a PacketFailer
+// on every backend. Connecting sends nothing, so a UDP peer need not be there. A UNIX peer
+// must be, and needs an address to answer to: on Linux the endpoint has an abstract name of the
+// system's choice, on other systems it has none. Once a UNIX peer is gone, sending fails
+// with ECONNREFUSED and then ENOTCONN, and another endpoint has to be connected.
+func (l *Loop) ConnectPacket(netw, address string, p PacketProtocol, opts ...ConnectPacketOption) (*PacketEndpoint, error) {
+	return l.openPacket("ConnectPacket", netw, address, connectedSpec, p, configOf(opts))
+}
+
+// openPacket opens an endpoint for a method, with the socket that spec makes of the
+// arguments.
+func (l *Loop) openPacket(method, netw, address string, spec func(netw, address string, c *connConfig) (*backend.Spec, error), p PacketProtocol, c *connConfig) (*PacketEndpoint, error) {
+	if err := l.check(method); err != nil {
 		return nil, err
 	}
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	c := configOf(opts)
 	_, infos := p.(PacketInfoReceiver)
 	if m, ok := p.(MaybePacketInfoReceiver); ok {
 		infos = m.TakesPacketInfo()
 	}
-	e, err := l.listenPacket(netw, address, c, infos)
+	err := c.err
+	var s *backend.Spec
+	if err == nil {
+		s, err = spec(netw, address, c)
+	}
+	var e *PacketEndpoint
+	if err == nil {
+		e, err = l.newPacket(netw, s, c, infos)
+	}
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
+		op, call := "listen", "bind"
+		if method == "ConnectPacket" {
+			op, call = "dial", "connect"
+		}
+		return nil, &net.OpError{Op: op, Net: netw, Addr: textAddr{netw, address}, Err: sysError(call, err)}
 	}
 	e.attach(p)
 	l.endpoints.Add(e, &e.at)
@@ -208,18 +240,13 @@ func (e *PacketEndpoint) connecting() int {
 	return e.ender.Connecting()
 }
 
-func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*PacketEndpoint, error) {
-	if c.err != nil {
-		return nil, c.err
-	}
-	spec, err := packetSpec(netw, address, c)
-	if err != nil {
-		return nil, err
-	}
+// newPacket opens the socket, and makes its endpoint.
+func (l *Loop) newPacket(netw string, spec *backend.Spec, c *connConfig, infos bool) (*PacketEndpoint, error) {
+	connected := spec.Peer.Family != backend.FamilyNone
 	spec.Coalesce = true
 	if infos {
 		spec.Info = backend.InfoLocal | backend.InfoTraffic | backend.InfoDropped
-	} else if ip := spec.Local.IP.Addr(); spec.Family == backend.Inet && (!ip.IsValid() || ip.IsUnspecified()) {
+	} else if ip := spec.Local.IP.Addr(); spec.Family == backend.Inet && !connected && (!ip.IsValid() || ip.IsUnspecified()) {
 		spec.Info = backend.InfoLocal // for answers
 	}
 	if c.packetTimes {
@@ -230,6 +257,9 @@ func (l *Loop) listenPacket(netw, address string, c *connConfig, infos bool) (*P
 		return nil, err
 	}
 	e := &PacketEndpoint{loop: l, h: h, netw: netw, v6: spec.IPv6, dual: spec.Dual}
+	if connected {
+		e.peer = packetAddr(&spec.Peer)
+	}
 	e.rd.e, e.wr.e = e, e
 	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd}
 	if e.rd.most = c.maxDatagram; e.rd.most == 0 {
@@ -340,8 +370,57 @@ func packetSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Datagram, spec.Backlog, spec.ReuseAddr = true, 0, c.reuseAddr
-	spec.Options = nil
+	spec.Backlog = 0
+	packetOptions(spec, c)
+	return spec, nil
+}
+
+// connectedSpec turns the address of a peer into a datagram socket to open.
+func connectedSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
+	spec := &backend.Spec{ReusePort: c.reusePort}
+	if netw == "unixgram" {
+		if address == "" {
+			return nil, &net.AddrError{Err: "a UNIX socket needs a path or @name", Addr: address}
+		}
+		spec.Family, spec.Bind = backend.Unix, true
+		spec.Local.Family = backend.Unix // a name of the system's choice
+		spec.Peer = backend.Addr{Family: backend.Unix, Path: address}
+		packetOptions(spec, c)
+		return spec, nil
+	}
+	stream := map[string]string{"udp": "tcp", "udp4": "tcp4", "udp6": "tcp6"}[netw]
+	if stream == "" {
+		return nil, net.UnknownNetworkError(netw)
+	}
+	host, port, err := splitHostPort(stream, address)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" || port == 0 {
+		return nil, &net.AddrError{Err: "not an address to send to", Addr: address}
+	}
+	ip, err := listenIP(stream, host)
+	switch {
+	case err != nil:
+		return nil, err
+	case ip.IsUnspecified():
+		return nil, &net.AddrError{Err: "not an address to connect to", Addr: address}
+	}
+	spec.Family, spec.IPv6, spec.Device = backend.Inet, !ip.Is4(), c.device
+	spec.Peer = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip, port)}
+	if c.local.IsValid() {
+		if c.local.Addr().Unmap().Is4() != ip.Is4() {
+			return nil, &net.AddrError{Err: "the local address is of another family than the peer's", Addr: c.local.String()}
+		}
+		spec.Bind, spec.Local = true, backend.Addr{Family: backend.Inet, IP: unmap(c.local)}
+	}
+	packetOptions(spec, c)
+	return spec, nil
+}
+
+// packetOptions sets what is asked for of a datagram socket.
+func packetOptions(spec *backend.Spec, c *connConfig) {
+	spec.Datagram, spec.ReuseAddr, spec.Options = true, c.reuseAddr, nil
 	for _, o := range [...]backend.OptionValue{
 		{Option: backend.SendBuffer, Value: c.sndbuf},
 		{Option: backend.ReceiveBuffer, Value: c.rcvbuf},
@@ -358,7 +437,6 @@ func packetSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 	if c.groupLoop > 0 {
 		spec.Options = append(spec.Options, backend.OptionValue{Option: backend.MulticastLoop, Value: c.groupLoop - 1})
 	}
-	return spec, nil
 }
 
 // LocalAddr is where the endpoint is; with port 0 asked for, the port that was
@@ -367,6 +445,10 @@ func (e *PacketEndpoint) LocalAddr() net.Addr { return packetAddr(&e.addr).NetAd
 
 // Local is LocalAddr as a PacketAddr.
 func (e *PacketEndpoint) Local() PacketAddr { return packetAddr(&e.addr) }
+
+// Peer is what the endpoint is connected to (ConnectPacket), also through layers; zero
+// if it is to none. It stays readable after the close.
+func (e *PacketEndpoint) Peer() PacketAddr { return e.peer }
 
 // Loop is the loop that serves the endpoint.
 func (e *PacketEndpoint) Loop() *Loop { return e.loop }

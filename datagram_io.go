@@ -87,6 +87,9 @@ func (r *packetReader) take(c *backend.Completion) {
 		if c.Peer != nil {
 			p.from = packetAddr(c.Peer)
 		}
+		if own := e.peer.IP; own.IsValid() && p.from.IP != own {
+			return // it came before the socket was connected
+		}
 		size := int(c.Segment)
 		if size <= 0 {
 			r.arrived(&p)
@@ -241,9 +244,18 @@ func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
 // of this machine's a datagram leaves, with one exception: inside
 // PacketReceived, or the callbacks that stand for it, a datagram to the sender of the one being
 // handed over leaves from the address that the sender asked, as it expects. An
-// answer that is given later needs SendInfo with the PacketInfo's Local.
+// answer that is given later needs SendInfo with what AnswerInfo said.
 func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 	return e.send("SendTo", p, to, e.answer(to))
+}
+
+// Send is SendTo to the Peer of an endpoint that is connected; on others it fails with
+// ENOTCONN.
+func (e *PacketEndpoint) Send(p []byte) error {
+	if e.peer == (PacketAddr{}) {
+		return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Err: sysError("sendto", syscall.ENOTCONN)}
+	}
+	return e.send("Send", p, e.peer, backend.PacketInfo{})
 }
 
 func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info backend.PacketInfo) error {
@@ -313,6 +325,8 @@ func (e *PacketEndpoint) fits(p []byte, to PacketAddr) error {
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
 	switch {
+	case e.peer != PacketAddr{} && to != e.peer:
+		return &net.AddrError{Err: "the endpoint is connected to " + e.peer.String() + " and sends nowhere else", Addr: to.String()}
 	case unix && to.IP.IsValid(), !unix && !to.IP.IsValid():
 		return &net.AddrError{Err: "address is of another family than the endpoint", Addr: to.String()}
 	case unix && to.Path == "", !unix && to.IP.Port() == 0:
@@ -370,7 +384,7 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 	for i := range w.packets {
 		q, k := &w.queue[w.head+i], &w.packets[i]
 		k.Data = w.mem[q.off:q.end:q.end]
-		k.Info = q.info
+		k.Info, k.ToPeer = q.info, w.e.peer != PacketAddr{}
 		if q.to.IP.IsValid() {
 			k.To = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(q.to.IP.Addr().Unmap(), q.to.IP.Port())}
 		} else {

@@ -105,9 +105,23 @@ type PacketOption interface {
 	forListenPacket()
 }
 
-// A CarryPacketsOption is an option of Loop.CarryPackets and Loop.ListenPacket.
-type CarryPacketsOption interface {
+// A ConnectPacketOption is an option of Loop.ConnectPacket.
+type ConnectPacketOption interface {
+	applier
+	forConnectPacket()
+}
+
+// A DatagramOption is an option of the calls that open a socket for datagrams:
+// Loop.ListenPacket and Loop.ConnectPacket.
+type DatagramOption interface {
 	PacketOption
+	ConnectPacketOption
+}
+
+// A CarryPacketsOption is an option of Loop.CarryPackets and of all that take a
+// DatagramOption.
+type CarryPacketsOption interface {
+	DatagramOption
 	forCarryPackets()
 }
 
@@ -145,7 +159,21 @@ type BindOption interface {
 // for datagrams.
 type SocketOption interface {
 	TCPOption
-	PacketOption
+	DatagramOption
+}
+
+// A DialOption is an option of the calls that connect to an address, for a stream or for
+// datagrams.
+type DialOption interface {
+	ConnectOption
+	ConnectPacketOption
+}
+
+// A PortOption is an option of the calls that bind a port, for connections or for
+// datagrams.
+type PortOption interface {
+	BindOption
+	ConnectPacketOption
 }
 
 // A CommonOption is an option of every call that makes a stream or an endpoint.
@@ -178,13 +206,14 @@ var _ CommonOption = option(nil)
 
 func (o option) apply(c *connConfig) { o(c) }
 
-func (option) forListen()       {}
-func (option) forListenFD()     {}
-func (option) forConnect()      {}
-func (option) forListenPacket() {}
-func (option) forCarryPackets() {}
-func (option) forAttachPair()   {}
-func (option) forStream()       {}
+func (option) forListen()        {}
+func (option) forListenFD()      {}
+func (option) forConnect()       {}
+func (option) forListenPacket()  {}
+func (option) forConnectPacket() {}
+func (option) forCarryPackets()  {}
+func (option) forAttachPair()    {}
+func (option) forStream()        {}
 
 type connConfig struct {
 	marks     bool
@@ -430,7 +459,9 @@ func WithDSCP(codePoint uint8) TCPOption {
 func WithMark(mark uint32) TCPOption { return option(func(c *connConfig) { c.mark = int(mark) }) }
 
 // WithDevice binds a TCP or UDP socket to a network device by its name
-// (SO_BINDTODEVICE; Linux).
+// (SO_BINDTODEVICE; Linux): it sends by that device only, and what comes by another is
+// not for it. Connect and ListenPacket fail with ENODEV if there is no such device, and
+// with errors.ErrUnsupported on the portable backend.
 func WithDevice(name string) SocketOption { return option(func(c *connConfig) { c.device = name }) }
 
 // WithFastOpen lets data travel with the first segment (TCP Fast Open, RFC 7413). For Listen, queue
@@ -448,13 +479,13 @@ func WithMultipath() TCPOption { return option(func(c *connConfig) { c.multipath
 
 // WithLocalAddr binds a connect to a local address; port 0 lets the system
 // choose.
-func WithLocalAddr(a netip.AddrPort) ConnectOption {
+func WithLocalAddr(a netip.AddrPort) DialOption {
 	return option(func(c *connConfig) { c.local = a })
 }
 
 // WithReusePort lets several listeners, or datagram endpoints, share one port
 // (SO_REUSEPORT).
-func WithReusePort() BindOption { return option(func(c *connConfig) { c.reusePort = true }) }
+func WithReusePort() PortOption { return option(func(c *connConfig) { c.reusePort = true }) }
 
 // WithBacklog sets how many connections may wait to be accepted, from 1 to 65535. The
 // default is 4096; the system may have a lower limit.
@@ -478,7 +509,7 @@ func WithMode(m fs.FileMode) BindOption {
 // WithReuseAddr lets datagram endpoints share one address (SO_REUSEADDR), as receivers
 // of one multicast group do. Without it the second endpoint is refused, so that no
 // other server can hijack the port.
-func WithReuseAddr() PacketOption { return option(func(c *connConfig) { c.reuseAddr = true }) }
+func WithReuseAddr() DatagramOption { return option(func(c *connConfig) { c.reuseAddr = true }) }
 
 // WithDontFragment has no datagram cut up on its way. One that is longer than a link
 // takes is lost there, and a PacketFailer gets a *MTUError with the size that fits, if the
@@ -487,10 +518,10 @@ func WithReuseAddr() PacketOption { return option(func(c *connConfig) { c.reuseA
 // that address. Without this option they are sent in fragments, and a datagram is lost
 // with any one of them. ListenPacket fails with errors.ErrUnsupported where there is no
 // such option (other systems than Linux).
-func WithDontFragment() PacketOption { return option(func(c *connConfig) { c.noFragments = 1 }) }
+func WithDontFragment() DatagramOption { return option(func(c *connConfig) { c.noFragments = 1 }) }
 
 // WithBroadcast lets a datagram endpoint send to broadcast addresses.
-func WithBroadcast() PacketOption { return option(func(c *connConfig) { c.broadcast = 1 }) }
+func WithBroadcast() DatagramOption { return option(func(c *connConfig) { c.broadcast = 1 }) }
 
 // WithGroups makes a datagram endpoint join multicast groups on a network device; for
 // "" the system chooses the device. Others may then listen on its address too
@@ -502,14 +533,14 @@ func WithGroups(device string, groups ...netip.Addr) PacketOption {
 // WithMulticastDevice has datagrams to groups leave by a network device, without
 // joining any group. The default is the last device on which a group was joined, or the
 // system's choice. A device that does not exist makes ListenPacket fail with ENODEV.
-func WithMulticastDevice(device string) PacketOption {
+func WithMulticastDevice(device string) DatagramOption {
 	return option(func(c *connConfig) { c.groupSender = device })
 }
 
 // WithMulticastHops sets how many hops a datagram to a group may make, from 0 to 255: 1,
 // the default, keeps it on its network, 0 on this machine (IP_MULTICAST_TTL). ListenPacket
 // fails with errors.ErrUnsupported if the system lacks it.
-func WithMulticastHops(hops int) PacketOption {
+func WithMulticastHops(hops int) DatagramOption {
 	return option(func(c *connConfig) {
 		var n int
 		c.number("WithMulticastHops", &n, hops, 0, 255)
@@ -520,7 +551,7 @@ func WithMulticastHops(hops int) PacketOption {
 // WithMulticastLoop says whether members of a group on this machine, the endpoint
 // itself among them, get what the endpoint sends there (IP_MULTICAST_LOOP). By default
 // they do. ListenPacket fails with errors.ErrUnsupported if the system lacks it.
-func WithMulticastLoop(on bool) PacketOption {
+func WithMulticastLoop(on bool) DatagramOption {
 	return option(func(c *connConfig) {
 		c.groupLoop = 1
 		if on {
@@ -537,7 +568,7 @@ func WithMaxDatagram(bytes int) CarryPacketsOption {
 }
 
 // WithPacketTimes asks the system when it received each datagram: see PacketInfo.
-func WithPacketTimes() PacketOption { return option(func(c *connConfig) { c.packetTimes = true }) }
+func WithPacketTimes() DatagramOption { return option(func(c *connConfig) { c.packetTimes = true }) }
 
 // WithTimeout bounds a whole connect; the default, 0, sets no bound.
 func WithTimeout(d time.Duration) ConnectOption {

@@ -105,7 +105,7 @@ func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...CarryPack
 	if b, ok := c.(interface{ Below() *PacketEndpoint }); ok && b.Below() != nil {
 		u := b.Below()
 		e.feed.below = u
-		e.netw, e.addr, e.v6, e.dual = u.netw, u.addr, u.v6, u.dual
+		e.netw, e.addr, e.peer, e.v6, e.dual = u.netw, u.addr, u.peer, u.v6, u.dual
 		e.wr.high, e.wr.low = u.wr.high, u.wr.low
 	}
 	if cfg.marks {

@@ -121,15 +121,17 @@ func (e *PacketEndpoint) SendInfo(p []byte, to PacketAddr, info *PacketInfo) err
 	})
 }
 
-// answer is what an answer to the datagram that is being handed over asks for.
-func (e *PacketEndpoint) answer(to PacketAddr) backend.PacketInfo {
+// AnswerInfo is what SendInfo has to be given with an answer to the datagram that is
+// being handed over, if the answer is sent after the callback: it then leaves from the
+// address that was asked, as SendTo has it leave inside the callback. It may be kept. It
+// is zero if no address needs to be named: outside PacketReceived and the callbacks that
+// stand for it, on an endpoint with an address of its own, and where the backend does not
+// tell local addresses (BackendInfo.Packets). It belongs to the loop's goroutine.
+func (e *PacketEndpoint) AnswerInfo() PacketInfo {
 	a := &e.rd.asked
-	if !a.local.IsValid() || to != a.from {
-		return backend.PacketInfo{}
-	}
-	info := backend.PacketInfo{Local: a.local}
+	info := PacketInfo{Local: a.local}
 	if a.local.IsLinkLocalUnicast() && a.local.Is6() {
-		info.Interface = uint32(a.device)
+		info.Interface = a.device
 	}
 	return info
 }
@@ -203,4 +205,14 @@ func (e *PacketEndpoint) setBuffer(name string, o backend.Option, bytes int) err
 		return c.err
 	}
 	return e.access(func(s backend.Socket) error { return sysError("setsockopt", s.SetOption(o, bytes)) })
+}
+
+// answer is AnswerInfo for a datagram to the sender of the one that is being handed
+// over, and zero for others.
+func (e *PacketEndpoint) answer(to PacketAddr) backend.PacketInfo {
+	if a := &e.rd.asked; !a.local.IsValid() || to != a.from {
+		return backend.PacketInfo{}
+	}
+	info := e.AnswerInfo()
+	return backend.PacketInfo{Local: info.Local, Interface: uint32(info.Interface)}
 }

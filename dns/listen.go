@@ -44,10 +44,12 @@ type ServerConfig struct {
 
 // ServerCount counts what a Server did.
 type ServerCount struct {
-	Questions int64 // that were looked up
-	Refused   int64 // of clients that Allow does not have
-	Busy      int64 // that were more than there is room for
-	Bad       int64 // that could not be read, or ask for what is not served
+	Questions   int64 // that were looked up
+	Failed      int64 // of those, the ones that no server answered
+	Connections int64 // that asked over TCP
+	Refused     int64 // of clients that Allow does not have
+	Busy        int64 // that were more than there is room for
+	Bad         int64 // that could not be read, or ask for what is not served
 }
 
 // The bounds of a Server.
@@ -77,18 +79,17 @@ func NewServer(l *weir.Loop, network, address string, c ServerConfig) (*Server, 
 		tries = 20 // the port that UDP gets may be taken for TCP
 	}
 	for range tries {
-		sp := &serverPackets{s: s}
-		if s.udp, err = l.ListenPacket(network, address, sp); err != nil {
+		p := &serverPackets{s: s}
+		if p.e, err = l.ListenPacket(network, address, p); err != nil {
 			return nil, err
 		}
-		sp.ep = s.udp
+		s.udp = p.e
 		_, got, _ := net.SplitHostPort(s.udp.LocalAddr().String())
 		if s.tcp, err = l.Listen("tcp"+network[len("udp"):], net.JoinHostPort(host, got), s.connected); err == nil {
 			return s, nil
 		}
-		udp := s.udp
 		s.udp = nil
-		udp.Abort()
+		p.e.Abort()
 	}
 	return nil, err
 }
@@ -171,6 +172,9 @@ func (s *Server) ask(msg []byte, from netip.Addr, most int, answer func([]byte))
 		if !end() {
 			return
 		}
+		if serverCode(err) == dnsmessage.RCodeServerFailure {
+			s.count.Failed++
+		}
 		if err != nil && err.none != nil {
 			a.Aliases, q.zone = err.none.at(s.client.l.Now())
 		}
@@ -194,11 +198,11 @@ func serverCode(err *Error) dnsmessage.RCode {
 	return dnsmessage.RCodeServerFailure
 }
 
-// serverPackets is the protocol of a UDP endpoint of a Server: of the one that it has, or
-// of one that it gave up because TCP had no such port.
+// serverPackets is the protocol of a Server's UDP endpoint, or of one whose port could
+// not be had for TCP.
 type serverPackets struct {
-	s  *Server
-	ep *weir.PacketEndpoint
+	s *Server
+	e *weir.PacketEndpoint
 }
 
 var _ weir.PacketProtocol = (*serverPackets)(nil)
@@ -207,18 +211,19 @@ func (sp *serverPackets) EndpointMade(*weir.PacketEndpoint) {}
 
 func (sp *serverPackets) PacketReceived(p []byte, from weir.PacketAddr) {
 	s := sp.s
-	if s.closed || s.udp != sp.ep {
+	if s.closed || s.udp != sp.e {
 		return
 	}
+	asked := sp.e.AnswerInfo()
 	s.ask(p, from.IP.Addr(), 0, func(reply []byte) {
 		if reply != nil && !s.closed {
-			_ = s.udp.SendTo(reply, from) // the client asks again
+			_ = s.udp.SendInfo(reply, from, &asked) // the client asks again
 		}
 	})
 }
 
 func (sp *serverPackets) EndpointLost(err error) {
-	if s := sp.s; !s.closed && s.udp == sp.ep && s.c.Lost != nil {
+	if s := sp.s; !s.closed && s.udp == sp.e && s.c.Lost != nil {
 		s.c.Lost(err)
 	}
 }
@@ -228,6 +233,7 @@ func (s *Server) connected(t weir.Transport) weir.Protocol {
 	if s.tcp.Conns() > serverConns {
 		return nil
 	}
+	s.count.Connections++
 	return &serverConn{s: s}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,33 +94,33 @@ func TestServer(t *testing.T) {
 	})
 }
 
-// TestServerPortTaken: where TCP has the port that UDP got, NewServer takes another one and
-// gives that endpoint up, whose end, told later, is not the server's.
-func TestServerPortTaken(t *testing.T) {
+// TestServerFromAsked: a server on every address answers from the one that was asked,
+// also what it had to look up first (A4).
+func TestServerFromAsked(t *testing.T) {
 	onLabs(t, func(t *testing.T, lb *lab) {
-		s, _ := newListening(t, lb, ServerConfig{Lost: func(err error) { t.Error("lost:", err) }})
-		lost := false
-		given := &givenUp{serverPackets: serverPackets{s: s}, lost: &lost}
-		udp, err := lb.l.ListenPacket("udp4", netip.AddrPortFrom(s.Addr().Addr(), 0).String(), given)
+		if lb.world != nil || !lb.l.Backend().Packets.Local {
+			t.Skip("the backend does not tell local addresses (BackendInfo.Packets)")
+		}
+		lb.s.add("host.test. 60 A 192.0.2.1", "host.test. 60 AAAA 2001:db8::1")
+		s, err := NewServer(lb.l, "udp", ":0", ServerConfig{
+			Resolver: New(WithServers(lb.s.addr), WithHosts(nil), WithTimeout(lb.timeout, 1)),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		given.ep = udp
-		udp.Abort()
-		lb.until("the end of the endpoint", func() bool { return lost })
+		r := New(WithServers(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), s.Addr().Port())), WithHosts(nil), WithCache(0), WithTimeout(2*time.Second, 1))
+		for _, typ := range []Type{A, AAAA, A} { // the last is in the server's cache
+			var got error
+			done := false
+			r.Lookup(lb.l, "host.test.", typ, func(_ Answer, err error) { got, done = err, true })
+			lb.until("an answer", func() bool { return done })
+			if got != nil {
+				t.Errorf("%v: %v", typ, got)
+			}
+		}
+		r.Forget(lb.l)
 		s.Close()
 	})
-}
-
-// givenUp is a serverPackets whose endpoint's end is seen.
-type givenUp struct {
-	serverPackets
-	lost *bool
-}
-
-func (g *givenUp) EndpointLost(err error) {
-	g.serverPackets.EndpointLost(err)
-	*g.lost = true
 }
 
 // TestServerRefuses: what is not served is said to be so, what is no question gets no
@@ -200,6 +201,22 @@ func TestServerRefuses(t *testing.T) {
 		if isNear(netip.MustParseAddr(a)) != want {
 			t.Errorf("%s is served: %v", a, !want)
 		}
+	}
+}
+
+// TestServerPortTaken: where TCP cannot have the port that UDP was given, another is
+// taken, and the first attempt's end is not the server's.
+func TestServerPortTaken(t *testing.T) {
+	lb := simLab(t, sim.Faults{})
+	lb.s.add("host.test. 60 A 192.0.2.1")
+	lb.world.Fail(sim.OpenCall, 2, syscall.EADDRINUSE) // the first TCP socket
+	s, r := newListening(t, lb, ServerConfig{Lost: func(err error) { t.Errorf("lost: %v", err) }})
+	var got error
+	done := false
+	r.Lookup(lb.l, "host.test.", A, func(_ Answer, err error) { got, done = err, true })
+	lb.until("an answer", func() bool { return done })
+	if got != nil || s.Count() != (ServerCount{Questions: 1}) {
+		t.Errorf("%v, %+v", got, s.Count())
 	}
 }
 

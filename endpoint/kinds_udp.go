@@ -19,7 +19,8 @@ type PacketSpec struct {
 	// Open makes an endpoint that has no socket, for a protocol; nil: it is listened on
 	// Addresses.
 	Open func(env *Env, p weir.PacketProtocol) (*weir.PacketEndpoint, error)
-	// Options are those of the endpoint that is listened on.
+	// Options are those of the endpoint: the one that is listened on, or each one that
+	// sends.
 	Options []weir.PacketOption
 }
 
@@ -55,18 +56,25 @@ func udpKind() *Kind {
 			"for each peer, and --check sends an empty datagram and leaves out targets that the\n" +
 			"network refuses. What is sent to a multicast or broadcast address may be answered by\n" +
 			"anyone.",
-		Arg:     Arg{Name: "host:port", Type: HostPort},
-		Options: []OptionDoc{idleDoc(), familyDoc()},
+		Arg: Arg{Name: "host:port", Type: HostPort},
+		Options: []OptionDoc{
+			idleDoc(), familyDoc(),
+			{Name: "interface", Type: Text, Doc: "send from this network interface, and accept answers only there (Linux)"},
+		},
 		Example: "udp:9.9.9.9:53,idle=30s",
 		Check: func(p *Part) *Fault {
 			host, _, _ := splitHostPort(p.ArgText())
 			return checkFamilies(p, unbracket(host))
 		},
 		Describe: func(p *Part) string {
-			return "sends to UDP " + hostPort(p.ArgText()) + ", each peer from a port of its own"
+			return "sends to UDP " + hostPort(p.ArgText()) + byInterface(p, " by ") + ", each peer from a port of its own"
 		},
 		Packets: func(p *Part) PacketSpec {
-			return PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
+			s := PacketSpec{Network: "udp" + p.Value("family"), Addresses: []string{hostPort(p.ArgText())}, Idle: p.Duration("idle")}
+			if p.Has("interface") {
+				s.Options = append(s.Options, weir.WithDevice(p.Value("interface")))
+			}
+			return s
 		},
 	}
 }
@@ -98,11 +106,7 @@ func udpListenKind() *Kind {
 			host, port, _ := splitHostPort(p.ArgText())
 			switch {
 			case listenGroup(p).IsValid():
-				d := "receives datagrams sent to the multicast group " + hostPort(p.ArgText())
-				if p.Has("interface") {
-					d += ", on " + p.Value("interface")
-				}
-				return d
+				return "receives datagrams sent to the multicast group " + hostPort(p.ArgText()) + byInterface(p, ", on ")
 			case loopback(p.ArgText()):
 				return fmt.Sprintf("receives datagrams on UDP port %s, loopback only", port)
 			case host == "":
@@ -128,6 +132,14 @@ func udpListenKind() *Kind {
 			return s
 		},
 	}
+}
+
+// byInterface is what to say of the option interface; "" where it is not given.
+func byInterface(p *Part, word string) string {
+	if !p.Has("interface") {
+		return ""
+	}
+	return word + p.Value("interface")
 }
 
 // listenGroup is the multicast group that is listened on; not valid if there is none.

@@ -139,9 +139,6 @@ func packetLimit(_ *Env, p *Part, _ Role, c *packet.Counts) (packet.Layer, error
 // first, once. The error is a *LayerError. A PacketWay is none of them: see
 // Associations. Call it on the loop's goroutine, or before the loop runs.
 func (e *Endpoint) MakePacketLayers(env *Env) ([]packet.Layer, error) {
-	if e.ThroughProxy() {
-		return nil, nil
-	}
 	for i := len(e.counts); i < len(e.layers); i++ {
 		c := &packet.Counts{}
 		if e.layers[i].Packets != nil {
@@ -273,9 +270,11 @@ func (p *parser) checkCarries(e *Endpoint, part *Part, l *Layer) *Error {
 		switch {
 		case e.Role() != Dial:
 			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot be used on %s", l.Name, e.Base.Name.Text), "its clients connect over TCP: 1080+socks5,udp", l.Name)
-		case len(e.Layers) > 0:
-			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q cannot be combined with a proxy here", l.Name), "layers for the datagrams can go on udp-listen", "layers")
-		case part.Arg == nil:
+		case l.PacketWay && len(e.Layers) > 0:
+			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q must come first on %s: no other layer can carry what it sends to the proxy", l.Name, e.Base.Name.Text), "layers for the datagrams come after it: "+hint+"+loss:0.1", l.Name)
+		case !l.PacketWay && l.Name == "access" && !literalHost(e.Layers[0].ArgText()):
+			return p.fail(part.Name.Pos, part.Name.End, "access cannot check an address that only the proxy knows", "give the destination's address: "+hint+"+access,allow=9.9.9.0/24", l.Name)
+		case l.PacketWay && part.Arg == nil:
 			return p.fail(part.Name.Pos, part.Name.End, fmt.Sprintf("layer %q on %s needs a destination", l.Name, e.Base.Name.Text), hint, l.Name)
 		}
 	}

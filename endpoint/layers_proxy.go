@@ -72,7 +72,8 @@ const associateDoc = `
 With udp a client may also send datagrams (UDP ASSOCIATE) while its connection lasts: a
 port for them is opened on the address that it has connected to. --allow and --deny apply
 to the destination of each. On udp it is a client: each peer's datagrams go through an
-association of their own to the argument: udp:proxy:1080+socks5:9.9.9.9:53.`
+association of their own to the argument: udp:proxy:1080+socks5:9.9.9.9:53. Layers for
+the datagrams come after it.`
 
 func proxyLayer(e proxyEntry) *Layer {
 	options := []OptionDoc{

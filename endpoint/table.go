@@ -114,7 +114,8 @@ type Layer struct {
 	// datagrams is remembered when nothing passes: see PacketIdle.
 	PacketIdle func(p *Part) time.Duration
 	// PacketWay says that the layer, with an argument, takes the datagrams of an endpoint
-	// that sends to that argument: see Endpoint.ThroughProxy. It stands alone there.
+	// that sends to that argument: see Endpoint.ThroughProxy. It stands first there, and
+	// layers for the datagrams after it.
 	PacketWay bool
 	// DescribePackets is Describe on datagrams; nil: it is Describe.
 	DescribePackets func(p *Part, role Role) string

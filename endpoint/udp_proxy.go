@@ -10,7 +10,7 @@ import (
 
 // ThroughProxy reports whether the datagrams of an endpoint go through a SOCKS5 proxy.
 func (e *Endpoint) ThroughProxy() bool {
-	return e.kind.Packets != nil && e.Role() == Dial && len(e.layers) == 1 && e.layers[0].PacketWay
+	return e.kind.Packets != nil && e.Role() == Dial && len(e.layers) > 0 && e.layers[0].PacketWay
 }
 
 // PacketTarget is where the datagrams of an endpoint that sends go in the end,
@@ -37,11 +37,15 @@ func (e *Endpoint) Associations(env *Env) (func(c proxy.AssociationConfig) *Pack
 	}
 	host = unbracket(host)
 	literal, _ := netip.ParseAddr(host)
-	network := "tcp" + e.Base.Value("family")
+	network, device := "tcp"+e.Base.Value("family"), e.kind.Packets(e.Base).Options
+	var by []weir.ConnectOption
+	if e.Base.Has("interface") {
+		by = append(by, weir.WithDevice(e.Base.Value("interface")))
+	}
 	return func(c proxy.AssociationConfig) *PacketWay {
-		c.Client = opts
+		c.Client, c.Options = opts, append(c.Options, device...)
 		c.Connect = func(l *weir.Loop, p weir.Protocol) func() {
-			options := []weir.ConnectOption{weir.WithConnectTimeout(connectMost)}
+			options := append([]weir.ConnectOption{weir.WithConnectTimeout(connectMost)}, by...)
 			if env.Resolver != nil {
 				options = append(options, weir.WithConnectResolver(env.Resolver))
 			}
@@ -70,3 +74,10 @@ func (w *PacketWay) Send(p []byte) error {
 
 // Close ends the association.
 func (w *PacketWay) Close() { w.a.Close() }
+
+// literalHost reports whether the host of a "host:port" is an address.
+func literalHost(text string) bool {
+	host, _, _ := splitHostPort(text)
+	_, err := netip.ParseAddr(unbracket(host))
+	return err == nil
+}

@@ -13,6 +13,7 @@ import (
 type PacketFlow struct {
 	p      *Packets
 	peer   weir.PacketAddr
+	asked  weir.PacketInfo // the relay's address that the peer sends to, if it is one of several
 	target *packetTarget
 	picked func(error) // PacketConfig.Pick's done; nil: it has none, or was called
 	over   bool
@@ -30,13 +31,14 @@ type PacketFlow struct {
 	// Since when the address has been silent: zero when it has answered the last
 	// datagram, or once all of them were tried: then no one answers here at all, or
 	// nothing is to be answered.
-	asked    time.Time
+	silent   time.Time
 	settled  bool
 	answered bool
 	moves    int // to other addresses, since an answer
 
 	byAge, ofHolder link[PacketFlow]
 	holder          *holder
+	sibling         *PacketFlow // the peer's next one: it asked at another address
 }
 
 const (
@@ -170,8 +172,8 @@ func (f *PacketFlow) send(data []byte) {
 		if err == nil {
 			err = f.up.SendTo(data, weir.PacketAddr{IP: f.to})
 		}
-		if err == nil && f.asked.IsZero() && !f.settled {
-			f.asked = now
+		if err == nil && f.silent.IsZero() && !f.settled {
+			f.silent = now
 		}
 		if f.over {
 			return
@@ -235,14 +237,14 @@ func (f *PacketFlow) release(send bool) {
 
 // isSilent reports whether the address has had its time to answer.
 func (f *PacketFlow) isSilent(now time.Time) bool {
-	if f.asked.IsZero() || f.wide {
+	if f.silent.IsZero() || f.wide {
 		return false
 	}
 	patience := silentFirst
 	if f.answered {
 		patience = silentLater
 	}
-	return now.Sub(f.asked) >= patience
+	return now.Sub(f.silent) >= patience
 }
 
 // move goes on to the target's next address, for a reason, or for silence (nil).
@@ -250,7 +252,7 @@ func (f *PacketFlow) isSilent(now time.Time) bool {
 // there are several. It reports false if there is nowhere else to go.
 func (f *PacketFlow) move(err error) bool {
 	f.target.look(true)
-	f.asked = time.Time{}
+	f.silent = time.Time{}
 	f.moves++
 	next := f.target.after(f.to)
 	if f.moves < f.target.count() {
@@ -284,13 +286,13 @@ func (f *PacketFlow) move(err error) bool {
 	return true
 }
 
-// answer passes on what the target sent. It is the one place that sends to peers:
-// the address that the peer asked, which an answer has to come from, belongs here.
+// answer passes on what the target sent, from the address that the peer asked. It is
+// the one place that sends to peers.
 func (f *PacketFlow) answer(data []byte) {
 	f.last = f.p.loop.Now()
 	f.p.flows.touch(f)
-	f.asked, f.answered, f.settled, f.moves = time.Time{}, true, false, 0
-	if err := f.p.in.SendTo(data, f.peer); err != nil {
+	f.silent, f.answered, f.settled, f.moves = time.Time{}, true, false, 0
+	if err := f.p.in.SendInfo(data, f.peer, &f.asked); err != nil {
 		f.count.Dropped++
 		if !errors.Is(err, weir.ErrSendBufferFull) {
 			f.p.trouble(err, f.peer)

@@ -48,7 +48,7 @@ func TestPacketsAllocations(t *testing.T) {
 				if targets > 1 {
 					c.Pick = func(weir.PacketAddr) (int, func(error)) { return 1, func(error) {} }
 				}
-				r, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", c)
+				r, err := relay.NewPackets(l, "udp4", "0.0.0.0:0", c)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -56,7 +56,7 @@ func TestPacketsAllocations(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := ce.SendTo(make([]byte, 64), r.Local()); err != nil {
+				if err := ce.SendTo(make([]byte, 64), at("127.0.0.1", r.Local())); err != nil {
 					t.Fatal(err)
 				}
 				turns := func(n int) {

@@ -14,7 +14,8 @@ import (
 //	ranks[1]: address ─ address ─ …      … with one
 //	             └─ flows, the one used last first
 type flowTable struct {
-	byPeer  map[weir.PacketAddr]*PacketFlow
+	byPeer  map[weir.PacketAddr]*PacketFlow // of a peer's flows, the one that began last
+	n       int
 	byAge   list[PacketFlow] // the one used last first
 	holders map[weir.PacketAddr]*holder
 	ranks   []list[holder] // by how many flows they have
@@ -44,7 +45,33 @@ func share(a weir.PacketAddr) weir.PacketAddr {
 	return weir.PacketAddr{IP: netip.AddrPortFrom(ip, 0), Path: a.Path}
 }
 
-func (t *flowTable) len() int { return len(t.byPeer) }
+func (t *flowTable) len() int { return t.n }
+
+// of is the flow of what a peer sends to one of this machine's addresses, or nil.
+// asked is not valid where there is only one.
+func (t *flowTable) of(peer weir.PacketAddr, asked netip.Addr) *PacketFlow {
+	f := t.byPeer[peer]
+	for f != nil && f.asked.Local != asked {
+		f = f.sibling
+	}
+	return f
+}
+
+// siblingsMost is how many flows a peer has at most, each to another address of this
+// machine. They are searched one by one.
+const siblingsMost = 16
+
+// eldest is the first flow of a peer that has siblingsMost of them, or nil.
+func (t *flowTable) eldest(peer weir.PacketAddr) *PacketFlow {
+	f, n := t.byPeer[peer], 1
+	for f != nil && f.sibling != nil {
+		f, n = f.sibling, n+1
+	}
+	if n < siblingsMost {
+		return nil
+	}
+	return f
+}
 
 // oldest is the flow that has been idle for longest, or nil.
 func (t *flowTable) oldest() *PacketFlow { return t.byAge.last() }
@@ -66,7 +93,9 @@ func (t *flowTable) add(f *PacketFlow) {
 		h = &holder{key: key}
 		t.holders[key] = h
 	}
+	f.sibling = t.byPeer[f.peer]
 	t.byPeer[f.peer] = f
+	t.n++
 	f.holder = h
 	t.byAge.push(&f.byAge, f)
 	h.flows.push(&f.ofHolder, f)
@@ -75,7 +104,19 @@ func (t *flowTable) add(f *PacketFlow) {
 
 func (t *flowTable) remove(f *PacketFlow) {
 	h := f.holder
-	delete(t.byPeer, f.peer)
+	switch first := t.byPeer[f.peer]; {
+	case first != f:
+		for first.sibling != f {
+			first = first.sibling
+		}
+		first.sibling = f.sibling
+	case f.sibling != nil:
+		t.byPeer[f.peer] = f.sibling
+	default:
+		delete(t.byPeer, f.peer)
+	}
+	f.sibling = nil
+	t.n--
 	t.byAge.remove(&f.byAge)
 	h.flows.remove(&f.ofHolder)
 	t.rank(h, h.n-1)

@@ -18,10 +18,11 @@ func TestFlowTable(t *testing.T) {
 		for now := 1; now < 400; now++ {
 			ip := netip.AddrFrom4([4]byte{10, 0, 0, byte(rnd.IntN(6))})
 			peer := weir.PacketAddr{IP: netip.AddrPortFrom(ip, uint16(1+rnd.IntN(12)))}
-			f := table.byPeer[peer]
+			asked := weir.PacketInfo{Local: netip.AddrFrom4([4]byte{10, 1, 0, byte(rnd.IntN(3))})}
+			f := table.of(peer, asked.Local)
 			switch {
 			case f == nil:
-				f = &PacketFlow{peer: peer}
+				f = &PacketFlow{peer: peer, asked: asked}
 				table.add(f)
 				used[f] = now
 			case rnd.IntN(3) == 0:

@@ -20,8 +20,12 @@ import (
 //	peer 2 ──▶│ endpoint │──▶ flow 2 ──▶│ target, one of its addresses
 //	       ◀──└──────────┘◀── … ◀───────┘
 //
-// There can be as many flows as descriptors, or Most. When there is no room for one
-// more, the flow that has been idle for longest, of the address that holds most,
+// Answers leave from the address that the peer sent to, where the backend can tell
+// (BackendInfo.Packets): a peer that sends to several of this machine's has a flow for
+// each, up to 16.
+//
+// There are as many flows as descriptors, or Most. When there is no room for one
+// more, the flow that has been idle for longest of the address that holds most
 // ends (a /64 counts as one address in IPv6), so that no address keeps others out.
 //
 // A target may be a name. It is looked up again as flows begin and fail, and each
@@ -205,7 +209,9 @@ func (p *Packets) Served() int { return p.served }
 func (p *Packets) Total() PacketCount {
 	t := p.total
 	for _, f := range p.flows.byPeer {
-		t.add(&f.count)
+		for ; f != nil; f = f.sibling {
+			t.add(&f.count)
+		}
 	}
 	return t
 }
@@ -254,9 +260,10 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	if p.closed {
 		return
 	}
-	f := p.flows.byPeer[from]
+	asked := p.in.AnswerInfo()
+	f := p.flows.of(from, asked.Local)
 	if f == nil {
-		if f = p.begin(from); f == nil {
+		if f = p.begin(from, asked); f == nil {
 			p.total.Dropped++
 			return
 		}
@@ -268,11 +275,14 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 // gone.
 func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	p := (*Packets)(s)
-	if f := p.flows.byPeer[to]; f != nil && errors.Is(err, syscall.ECONNREFUSED) {
-		f.end()
+	f := p.flows.byPeer[to]
+	if f == nil || !errors.Is(err, syscall.ECONNREFUSED) {
+		p.trouble(err, to)
 		return
 	}
-	p.trouble(err, to)
+	for ; f != nil; f = p.flows.byPeer[to] {
+		f.end()
+	}
 }
 
 func (s *packetSide) EndpointLost(err error) {
@@ -284,11 +294,13 @@ func (s *packetSide) EndpointLost(err error) {
 }
 
 // begin makes a new flow, or returns nil where there is no room for one.
-func (p *Packets) begin(from weir.PacketAddr) *PacketFlow {
-	if p.flows.len() >= p.config.Most {
+func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow {
+	if f := p.flows.eldest(from); f != nil {
+		p.evict(f, nil)
+	} else if p.flows.len() >= p.config.Most {
 		p.makeRoom(nil)
 	}
-	f := &PacketFlow{p: p, peer: from, began: p.loop.Now()}
+	f := &PacketFlow{p: p, peer: from, asked: asked, began: p.loop.Now()}
 	f.choose()
 	if p.config.Path != nil {
 		path, err := p.config.Path(f)
@@ -329,10 +341,14 @@ func (p *Packets) makeRoom(err error) bool {
 	if f == nil {
 		return false
 	}
+	p.evict(f, err)
+	return true
+}
+
+func (p *Packets) evict(f *PacketFlow, err error) {
 	f.end()
 	p.short.Evicted++
 	p.beShort(err)
-	return true
 }
 
 // beShort has Full hear of a shortage, now or when the period is over.

@@ -35,8 +35,9 @@ type conn struct {
 	ep     *Endpoint
 	cfg    *Config // the endpoint's, or its own
 	peer   netip.AddrPort
-	recvID uint16 // of what comes
-	sendID uint16 // of what leaves
+	local  weir.PacketInfo // where its packets leave from, if the endpoint has several addresses
+	recvID uint16          // of what comes
+	sendID uint16          // of what leaves
 	phase  phase
 	was    phase // the one before
 	at     int   // in the endpoint's list
@@ -81,8 +82,15 @@ func (c *conn) become(p phase) bool {
 	return true
 }
 
-// LocalAddr is the endpoint's.
-func (c *conn) LocalAddr() net.Addr { return Addr{c.ep.local()} }
+// LocalAddr is the endpoint's, with the address that the peer knows where the endpoint
+// has several.
+func (c *conn) LocalAddr() net.Addr {
+	a := c.ep.local()
+	if c.local.Local.IsValid() {
+		a = netip.AddrPortFrom(c.local.Local, a.Port())
+	}
+	return Addr{a}
+}
 
 // RemoteAddr is the peer's.
 func (c *conn) RemoteAddr() net.Addr { return Addr{c.peer} }
@@ -212,6 +220,7 @@ func (c *conn) answerToSyn(p *packet, now time.Duration) {
 		c.refuse(syscall.ECONNREFUSED)
 	case kindState:
 		c.heard = now
+		c.local = c.ep.asked // it is the address that the peer knows
 		c.ackNr = p.seq - 1
 		c.una, c.nxt, c.end = c.synSeq+1, c.synSeq+1, c.synSeq+1
 		c.window = int(min(p.window, 1<<30))

@@ -45,6 +45,7 @@ type Endpoint struct {
 	loop  *weir.Loop
 	pe    *weir.PacketEndpoint
 	start time.Time
+	asked weir.PacketInfo // what answers to the packet that is being handed over leave with
 
 	conns     map[key]*conn
 	all       []*conn              // the same, in an order that does not change by chance
@@ -205,14 +206,14 @@ func (e *Endpoint) draw() uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// send stamps a packet and sends it.
-func (e *Endpoint) send(p *packet, pad int, to netip.AddrPort, diff uint32) error {
+// send stamps a packet and sends it, from the address that local says.
+func (e *Endpoint) send(p *packet, pad int, to netip.AddrPort, local *weir.PacketInfo, diff uint32) error {
 	if e.lost {
 		return weir.ErrClosed
 	}
 	p.stamp, p.delay = e.micros(), diff
 	e.scratch = p.append(e.scratch[:0], pad)
-	return e.pe.SendTo(e.scratch, weir.PacketAddr{IP: to})
+	return e.pe.SendInfo(e.scratch, weir.PacketAddr{IP: to}, local)
 }
 
 // EndpointMade takes the datagram endpoint that carries the packets.
@@ -227,6 +228,7 @@ func (e *Endpoint) PacketReceived(b []byte, from weir.PacketAddr) {
 		}
 		return
 	}
+	e.asked = e.pe.AnswerInfo()
 	switch p.kind {
 	case kindReset:
 		// It has the id that we send with or, of some peers, the one that we receive with.
@@ -270,7 +272,7 @@ func (e *Endpoint) refuse(p *packet, to netip.AddrPort) {
 		return
 	}
 	e.tokens--
-	_ = e.send(&packet{kind: kindReset, id: p.id, seq: seq(e.draw()), ack: p.seq}, 0, to, 0)
+	_ = e.send(&packet{kind: kindReset, id: p.id, seq: seq(e.draw()), ack: p.seq}, 0, to, &e.asked, 0)
 }
 
 // origin is what counts as one peer.
@@ -304,7 +306,7 @@ func (e *Endpoint) accept(p *packet, from netip.AddrPort) {
 		e.refuse(p, from)
 		return
 	}
-	c := &conn{ep: e, cfg: &e.cfg, peer: from, recvID: p.id + 1, sendID: p.id, phase: synReceived, ln: ln, timed: never}
+	c := &conn{ep: e, cfg: &e.cfg, peer: from, local: e.asked, recvID: p.id + 1, sendID: p.id, phase: synReceived, ln: ln, timed: never}
 	c.ackAt, c.keepAt, c.halfAt = never, never, never
 	c.begun, c.heard = e.now(), e.now()
 	c.initSender(seq(e.draw()))

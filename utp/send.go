@@ -273,7 +273,7 @@ func (c *conn) send(p *packet, pad int) error {
 		c.ackAt, c.unacked = never, 0
 		c.told = int(p.window)
 	}
-	return c.ep.send(p, pad, c.peer, c.replyDiff)
+	return c.ep.send(p, pad, c.peer, &c.local, c.replyDiff)
 }
 
 func (c *conn) sendState() {
@@ -292,7 +292,7 @@ func (c *conn) sendSyn(now time.Duration) error {
 }
 
 func (c *conn) sendSynAck() {
-	_ = c.ep.send(&packet{kind: kindState, id: c.sendID, seq: c.first, ack: c.synSeq, window: uint32(c.room())}, 0, c.peer, c.replyDiff)
+	_ = c.ep.send(&packet{kind: kindState, id: c.sendID, seq: c.first, ack: c.synSeq, window: uint32(c.room())}, 0, c.peer, &c.local, c.replyDiff)
 }
 
 // rto is the time after which a packet sent now counts as lost (RFC 6298).

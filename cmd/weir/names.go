@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/cmd/weir/internal/advice"
@@ -57,6 +58,7 @@ func upstream(e *endpoint.Endpoint) (netip.AddrPort, error) {
 // loop's goroutine.
 type nameApp struct {
 	rep     *reporter
+	began   time.Time
 	loop    *weir.Loop
 	servers []*dns.Server
 	notify  *notifier
@@ -118,6 +120,7 @@ func (a *nameApp) run(c *command, p *plan, f flags) int {
 	if err := hear(a.loop, a.loop.Stop, a.show); err != nil {
 		a.rep.fail(slog.LevelWarn, &advice.Failure{Problem: advice.Why(err)})
 	}
+	a.began = a.loop.Now()
 	spec := p.a.Kind().Packets(p.a.Base)
 	var names []string
 	for i, at := range spec.Addresses {
@@ -147,7 +150,9 @@ func (a *nameApp) run(c *command, p *plan, f flags) int {
 		return a.fail("the loop failed: " + advice.Why(err))
 	}
 	a.notify.stopping(0)
-	a.say("done")
+	if !f.quiet {
+		a.say("done")
+	}
 	for _, s := range a.servers {
 		s.Close()
 	}
@@ -168,10 +173,14 @@ func (a *nameApp) say(what string) {
 	for _, s := range a.servers {
 		c := s.Count()
 		n.Questions += c.Questions
+		n.Failed += c.Failed
+		n.Connections += c.Connections
 		n.Refused += c.Refused
 		n.Busy += c.Busy
 		n.Bad += c.Bad
 	}
-	a.rep.always(slog.LevelInfo, green, what, fmt.Sprintf("%s, %d refused to other networks, %d too many, %d not served", advice.Count(n.Questions, "question"), n.Refused, n.Busy, n.Bad), nil,
-		"questions", n.Questions, "refused", n.Refused, "busy", n.Busy, "bad", n.Bad)
+	took := a.loop.Now().Sub(a.began)
+	a.rep.always(slog.LevelInfo, green, what, fmt.Sprintf("%s, %d failed, %s, %d refused to other networks, %d too many, %d not served, %s",
+		advice.Count(n.Questions, "question"), n.Failed, advice.Count(n.Connections, "TCP connection"), n.Refused, n.Busy, n.Bad, span(took)), nil,
+		"questions", n.Questions, "failed", n.Failed, "connections", n.Connections, "refused", n.Refused, "busy", n.Busy, "bad", n.Bad, "seconds", took.Seconds())
 }

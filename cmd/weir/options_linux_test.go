@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 )
@@ -28,6 +29,42 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("%s: code %d, says %q", c.to, code, p.said())
 		}
 	}
+}
+
+// TestDatagramInterface: datagrams leave by the interface that was asked for; one that is
+// not there is told, and ends nothing.
+func TestDatagramInterface(t *testing.T) {
+	if os.Getenv("WEIR_BACKEND") == "portable" {
+		t.Skip("package net cannot bind to a device")
+	}
+	server, _ := echoUDP(t, "re:")
+	p := start(t, "udp-listen:127.0.0.1:0", "udp:"+server+",interface=lo")
+	if got, err := askUDP(t, dialUDP(t, p.listening()), "x", patience); got != "re:x" {
+		t.Errorf("%q, %v", got, err)
+	}
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+	p = start(t, "udp-listen:127.0.0.1:0", "udp:"+server+",interface=nosuch0")
+	if err := write(dialUDP(t, p.listening()), "x"); err != nil {
+		t.Fatal(err)
+	}
+	p.line("no such device", 1)
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+	socks := start(t, "tcp-listen:127.0.0.1:0+socks5,udp", "dial")
+	p = start(t, "udp-listen:127.0.0.1:0", "udp:"+socks.listening()+",interface=nosuch0+socks5:"+server)
+	if err := write(dialUDP(t, p.listening()), "x"); err != nil {
+		t.Fatal(err)
+	}
+	p.line("no such device", 1)
+	p.signal(os.Interrupt)
+	p.end()
+	socks.signal(os.Interrupt)
+	socks.end()
 }
 
 // TestWhereFrom: the local address of a target is the one that was asked for,

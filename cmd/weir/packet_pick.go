@@ -84,15 +84,7 @@ func (p *packetPicker) config() (relay.PacketConfig, error) {
 		ways = append(ways, way)
 	}
 	c.Path = func(f *relay.PacketFlow) (relay.PacketPath, error) {
-		return ways[f.Target()](proxy.AssociationConfig{
-			Received: func(data []byte, _ netip.AddrPort) { f.Received(data) },
-			Trouble:  f.Failing,
-			Lost: func(err error) {
-				if err != nil {
-					f.Failed(err)
-				}
-			},
-		}), nil
+		return p.app.newWay(f, p.to[f.Target()], ways[f.Target()])
 	}
 	return c, nil
 }

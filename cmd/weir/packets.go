@@ -147,14 +147,15 @@ func (a *packetApp) ends() []*endpoint.Endpoint {
 
 // layered opens an endpoint with the layers of e, which are made already.
 func (a *packetApp) layered(e *endpoint.Endpoint) relay.ListenPacketFunc {
-	open := e.Kind().Packets(e.Base).Open
+	spec := e.Kind().Packets(e.Base)
+	open := spec.Open
 	return func(network, at string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 		layers, err := e.MakePacketLayers(nil)
 		if err != nil {
 			return nil, err
 		}
 		if open == nil {
-			return packet.Listen(a.loop, network, at, p, layers, opts...)
+			return packet.Listen(a.loop, network, at, p, layers, slices.Concat(opts, spec.Options)...)
 		}
 		return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
 			return open(a.env, lowest)
@@ -193,7 +194,7 @@ func (a *packetApp) listen() {
 		return
 	}
 	config.Most = a.pick.to[0].FlowsMost() // all go through a proxy, or none
-	config.Listen, config.Options = a.layered(a.from), spec.Options
+	config.Listen = a.layered(a.from)
 	config.Began = func(peer weir.PacketAddr, target string) {
 		a.rep.line(dim, "open", peer.String()+" -> "+target, "a", peer.String(), "b", target)
 	}

@@ -313,6 +313,44 @@ func TestDatagramsIdle(t *testing.T) {
 	p.line("done 2 peers", 1)
 }
 
+// TestDatagramLayersBesideProxy: layers on the way through a proxy see what it carries,
+// both ways, for a destination with an address and for a name; what they did is said at
+// the end.
+func TestDatagramLayersBesideProxy(t *testing.T) {
+	server, _ := echoUDP(t, "re:")
+	_, port, err := net.SplitHostPort(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socks := start(t, "tcp-listen:127.0.0.1:0+socks5,udp", "dial", "--allow", "127.0.0.0/8")
+	for _, to := range []string{server, "localhost:" + port} {
+		file := filepath.Join(t.TempDir(), "seen.log")
+		p := start(t, "udp-listen:127.0.0.1:0", "udp:"+socks.listening()+"+socks5:"+to+"+log,to="+file+"+duplicate:1,direction=out,seed=1+latency:20ms+idle:200ms")
+		c := dialUDP(t, p.listening())
+		if err := write(c, "x"); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			buf := make([]byte, 16)
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			if n, err := c.Read(buf); err != nil || string(buf[:n]) != "re:x" {
+				t.Errorf("to %s: %q, %v", to, buf[:n], err)
+			}
+		}
+		p.line("closed", 1) // it was idle
+		p.signal(os.Interrupt)
+		if code := p.end(); code != exitOK {
+			t.Errorf("code %d", code)
+		}
+		p.line("udp+duplicate: ", 1)
+		if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), "+  "+to+"\n") || strings.Count(string(b), "re:x") != 2 {
+			t.Errorf("to %s: %v, the log has %s", to, err, b)
+		}
+	}
+	socks.signal(os.Interrupt)
+	socks.end()
+}
+
 // TestDatagramsProxyAway: a peer's datagrams without a proxy to take them end its flow
 // with a word of why, and weir stays.
 func TestDatagramsProxyAway(t *testing.T) {
@@ -381,8 +419,9 @@ func TestDatagramsUsage(t *testing.T) {
 		"8080+loss:0.1 localhost:80":                      `layer "loss" is for datagrams, but tcp-listen carries a stream`,
 		"udp-listen:1 udp:b:2+socks5":                     `layer "socks5" on udp needs a destination`,
 		"udp-listen:1+socks5 udp:b:2":                     `layer "socks5" cannot be used on udp-listen`,
-		"udp-listen:1 udp:b:2+socks5:c:3+loss:0.1":        "cannot be combined with a proxy here",
-		"udp-listen:1 udp:b:2+loss:0.1+socks5:c:3":        "cannot be combined with a proxy here",
+		"udp-listen:1 udp:b:2+socks5:c:3+access":          "access cannot check an address that only the proxy knows",
+		"udp-listen:1 udp:b:2+loss:0.1+socks5:c:3":        `layer "socks5" must come first on udp`,
+		"udp-listen:1 udp:b:2+socks5:c:3+socks5:d:4":      `layer "socks5" must come first on udp`,
 		"udp-listen:1 udp:b:2+socks5:c:3 udp:d:4":         "or none",
 		"1080+socks5,udp localhost:1":                     "must be dial alone",
 		"- a:1+socks5:b:2,udp":                            "for a server",
@@ -403,8 +442,10 @@ func TestDatagramsExplain(t *testing.T) {
 		"udp-listen:5353 udp:9.9.9.9:53,idle=30s":                                   {"datagrams both ways", "udp:9.9.9.9:53", "passed for 30s", "until Ctrl-C"},
 		"udp:9.9.9.9:53 udp-listen:5353":                                            {"passed for 1m", "until Ctrl-C"},
 		"udp-listen:5353+idle:5s udp:a:53,idle=1h udp:b:53 --pick peer --check 10s": {"passed for 5s", "always the same for one address", "tried every 10s"},
+		"udp-listen:5353 udp:proxy:1080+socks5:9.9.9.9:53+idle:5s+loss:0.1":         {"send to 9.9.9.9:53", "passed for 5s", "chance of 0.1"},
 		"udp-listen:5353+loss:0.1 udp:proxy:1080+socks5:9.9.9.9:53":                 {"connects to TCP proxy:1080", "send to 9.9.9.9:53", "an association of its own", "chance of 0.1"},
 		"udp-listen:239.1.2.3:5000,interface=eth0 udp:a:9":                          {"group 239.1.2.3:5000, on eth0"},
+		"udp-listen:5353 udp:239.1.2.3:5000,interface=eth0":                         {"UDP 239.1.2.3:5000 by eth0"},
 		"udp-replay:x udp:a:1":                                                      {"ends with the recording"},
 		"1080+socks5,udp dial":                                                      {"and it relays their datagrams"},
 		"dns-listen:5353 9.9.9.9:853+tls":                                           {"answer", "a cache", "Every question"},

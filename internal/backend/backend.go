@@ -184,7 +184,9 @@ type Completion struct {
 type Packet struct {
 	Data []byte
 	To   Addr
-	Info PacketInfo
+	// ToPeer says that To is the handle's Spec.Peer.
+	ToPeer bool
+	Info   PacketInfo
 }
 
 // PacketInfo is what there is to a datagram beside its bytes and its peer. One that
@@ -245,6 +247,10 @@ type Spec struct {
 	// unconnected, bound at once if Bind is set. One that is not bound to a port gets a
 	// free one at the latest with its first SendTo.
 	Datagram bool
+	// Peer, of a datagram socket, is what it is connected to by Open, after Local was
+	// bound; FamilyNone: nothing. Datagrams are then received from there only, and SendTo
+	// goes there only, with Packet.ToPeer. A peer that cannot be connected to fails Open.
+	Peer Addr
 	// Info is what RecvFrom should tell of each datagram, as far as Caps.Info goes.
 	Info Infos
 	// Coalesce says that Segment is understood: RecvFrom then has neither a Max nor a

@@ -1,6 +1,9 @@
 package backend
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrAgain ends an Op that had nothing to report: one with Now that would
@@ -8,6 +11,7 @@ var (
 	ErrAgain = errors.New("backend: would have to wait")
 	// ErrCanceled ends an Op that was canceled before anything happened.
 	ErrCanceled = errors.New("backend: canceled")
-	// ErrUnsupported is returned for anything that Caps says is missing.
-	ErrUnsupported = errors.New("backend: not supported")
+	// ErrUnsupported is returned for anything that Caps says is missing. errors.Is
+	// finds errors.ErrUnsupported in it.
+	ErrUnsupported = fmt.Errorf("backend: %w", errors.ErrUnsupported)
 )

@@ -71,8 +71,9 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENONET,
 			unix.ENOPROTOOPT, unix.EPROTO, unix.EACCES, unix.EMSGSIZE, unix.EOPNOTSUPP:
 			// One that is about this datagram comes again. There can be as many
-			// of the others as were sent before.
-			if tries++; tries < 8 {
+			// of the others as were sent before. UNIX sockets have none of the others, and a
+			// connected one that has told that its peer is gone is no longer connected.
+			if tries++; tries < 8 && packets[0].To.Family == backend.Inet {
 				continue
 			}
 		}
@@ -115,6 +116,9 @@ func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet) (n int, err e
 			return n, err
 		}
 		*h = unix.Msghdr{Name: (*byte)(to.Pointer()), Namelen: to.n, Iov: &o.iov[i]}
+		if p.ToPeer {
+			h.Name, h.Namelen = nil, 0 // its name may lead elsewhere by now
+		}
 		h.SetIovlen(1)
 		used, err := o.control[n].Ask(p)
 		if err != nil {

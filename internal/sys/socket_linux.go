@@ -78,6 +78,17 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 			return nil, err
 		}
 	}
+	if spec.Datagram && spec.Peer.Family != backend.FamilyNone {
+		var s Sockaddr
+		err := s.Encode(&spec.Peer, spec.IPv6, fd)
+		if err == nil {
+			err = failed(Connect(fd, &s)) // it never waits
+		}
+		if err != nil {
+			file.Remove()
+			return nil, os.NewSyscallError("connect", err)
+		}
+	}
 	if spec.Backlog > 0 {
 		if err := unix.Listen(fd, spec.Backlog); err != nil {
 			file.Remove()

@@ -2,7 +2,10 @@ package contract
 
 import (
 	"errors"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-io/weir"
 )
@@ -59,6 +62,37 @@ func TestPathOptions(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestPacketDevice: an endpoint is bound to its device, and says so if it cannot be (R77).
+func TestPacketDevice(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		server, client := &packets{}, &packets{}
+		at := endpoint(t, l, "udp4", server)
+		e, err := l.ListenPacket("udp4", "0.0.0.0:0", client, weir.WithDevice("lo"))
+		if l.Backend().Name == "portable" {
+			if !errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("on a backend that cannot: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		device, failed := "", error(nil)
+		if err := e.Control(func(fd uintptr) {
+			device, failed = unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+		}); err != nil || failed != nil || device != "lo" {
+			t.Errorf("bound to %q, %v, %v", device, err, failed)
+		}
+		if err := e.SendTo([]byte("x"), at.Local()); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "a datagram by the device", func() bool { return len(server.got) == 1 })
+		if _, err := l.ListenPacket("udp4", "0.0.0.0:0", client, weir.WithDevice("nosuch0")); !errors.Is(err, syscall.ENODEV) {
+			t.Errorf("a device that is not there: %v", err)
+		}
+	})
 }
 
 // TestBadOptions: an impossible option is an error of the call, with its reason.

@@ -100,6 +100,11 @@ var datagramChecks = []check{
 		run:    onEach([]network{udp4, udp6}, checkDatagramUnbound),
 	},
 	{
+		name:   "DatagramConnected",
+		reason: "a connected socket sends to its peer, takes only what comes from there, and hears that it refuses",
+		run:    onEach(datagramNetworks, checkDatagramConnected),
+	},
+	{
 		name:   "DatagramDual",
 		reason: "a socket of both families sends to IPv4, and its peers look like what they are",
 		run:    checkDatagramDual,
@@ -454,6 +459,49 @@ func checkDatagramUnbound(r *rig, n network) {
 	}
 	r.send(b, res.peer, []byte("there"))
 	r.wantPacket(a, []byte("there"), ba)
+}
+
+func checkDatagramConnected(r *rig, n network) {
+	b, ba := r.packet(n)
+	a := r.open(n, func(s *backend.Spec) {
+		s.Peer = ba
+		if !n.inet { // so that it can be answered
+			s.Bind, s.Local = true, backend.Addr{Family: backend.Unix}
+		}
+	})
+	aa, err := r.be.Name(a, false)
+	if err != nil || n.inet && (aa.IP.Addr() != ba.IP.Addr() || aa.IP.Port() == 0) || !n.inet && aa.Path == "" {
+		r.t.Fatalf("it is at %+v, %v", aa, err)
+	}
+	all := []backend.Packet{{Data: []byte("one"), To: ba, ToPeer: true}, {Data: []byte("two"), To: ba, ToPeer: true}}
+	for len(all) > 0 {
+		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: all})
+		if res.err != nil || res.n < 1 {
+			r.t.Fatalf("SendTo: %d, %v", res.n, res.err)
+		}
+		all = all[res.n:]
+	}
+	r.wantPacket(b, []byte("one"), aa)
+	r.wantPacket(b, []byte("two"), aa)
+	c, _ := r.packet(n)
+	r.do(sendOp(c, aa, []byte("forged"))) // a UNIX socket refuses it at once
+	r.send(b, aa, []byte("answer"))
+	r.wantPacket(a, []byte("answer"), ba)
+	r.shut(b, backend.CloseFlat)
+	gone := []backend.Packet{{Data: []byte("late"), To: ba, ToPeer: true}}
+	res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: gone})
+	if n.inet {
+		if res.err != nil {
+			r.t.Fatalf("SendTo a peer that is gone: %v", res.err)
+		}
+		res = r.do(recvOp(a, 0))
+		if res.peer != ba {
+			r.t.Errorf("the refusal is about %+v", res.peer)
+		}
+	}
+	if !errors.Is(res.err, syscall.ECONNREFUSED) {
+		r.t.Errorf("a peer that is gone: %v", res.err)
+	}
 }
 
 func checkDatagramDual(r *rig) {

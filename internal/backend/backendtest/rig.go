@@ -303,9 +303,12 @@ func (r *rig) listen(n network, edit ...func(*backend.Spec)) (backend.Handle, ba
 	return h, a
 }
 
-func (r *rig) open(n network) backend.Handle {
+func (r *rig) open(n network, edit ...func(*backend.Spec)) backend.Handle {
 	r.t.Helper()
 	spec := n.spec
+	for _, f := range edit {
+		f(&spec)
+	}
 	h, err := r.be.Open(&spec)
 	if err != nil {
 		r.t.Fatalf("open: %v", err)

@@ -78,11 +78,7 @@ func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
 	e := &entry{spec: spec}
 	p := &packets{b: b, e: e}
 	p.room.L = &p.mu
-	name, address := packetNetwork(spec)
-	config := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
-		return preparePacket(rc, spec)
-	}}
-	conn, err := config.ListenPacket(context.Background(), name, address)
+	conn, err := makePacket(spec)
 	if err != nil {
 		return backend.None, errno(err)
 	}
@@ -105,6 +101,31 @@ func (b *Backend) openPacket(spec *backend.Spec) (backend.Handle, error) {
 	e.pkt = p
 	e.local = addrOf(conn.LocalAddr())
 	return b.add(e), nil
+}
+
+// makePacket makes the socket, bound or connected.
+func makePacket(spec *backend.Spec) (net.PacketConn, error) {
+	prepare := func(_, _ string, rc syscall.RawConn) error { return preparePacket(rc, spec) }
+	name, address := packetNetwork(spec)
+	if spec.Peer.Family == backend.FamilyNone {
+		config := net.ListenConfig{Control: prepare}
+		return config.ListenPacket(context.Background(), name, address)
+	}
+	dialer, to := net.Dialer{Control: prepare}, spec.Peer.Path
+	switch {
+	case spec.Family == backend.Inet:
+		to = spec.Peer.IP.String()
+		if spec.Bind {
+			dialer.LocalAddr = net.UDPAddrFromAddrPort(spec.Local.IP)
+		}
+	case spec.Bind && spec.Local.Path != "":
+		dialer.LocalAddr = &net.UnixAddr{Net: name, Name: spec.Local.Path}
+	}
+	conn, err := dialer.Dial(name, to) // it never waits
+	if err != nil {
+		return nil, err
+	}
+	return conn.(net.PacketConn), nil // both kinds are
 }
 
 // packetNetwork is package net's name for spec's family, and what to bind to.
@@ -226,6 +247,11 @@ func (p *packets) take(op *backend.Op, c *backend.Completion) bool {
 	p.head++
 	if d.err != nil && d.n == 0 {
 		c.Err = errno(d.err)
+		if p.e.spec.Peer.Family != backend.FamilyNone && isRefusal(c.Err) {
+			lent := p.lend()
+			lent.addr = p.e.spec.Peer
+			c.Peer = &lent.addr
+		}
 	} else {
 		p.hand(d, op, c)
 	}
@@ -312,6 +338,8 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 	}
 	var err error
 	switch {
+	case p.e.spec.Peer.Family != backend.FamilyNone:
+		c.N, err = p.sendToPeer(data, info)
 	case p.udp == nil:
 		c.N, err = p.unix.WriteToUnix(data, &net.UnixAddr{Net: "unixgram", Name: to.Path})
 	case info != nil:
@@ -329,6 +357,33 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 	}
 	return true
 }
+
+// sendToPeer sends on a connected socket. A refusal of an earlier datagram, which the
+// system tells whoever calls first, is left to RecvFrom.
+func (p *packets) sendToPeer(data []byte, info *backend.Packet) (int, error) {
+	send := func() (int, error) { return p.udp.Write(data) }
+	switch {
+	case p.udp == nil:
+		send = func() (int, error) { return p.unix.Write(data) }
+	case info != nil:
+		send = func() (int, error) { return sendInfo(p.udp, info, &p.ask) }
+	}
+	n, err := send()
+	if p.udp == nil || !isRefusal(errno(err)) {
+		return n, err
+	}
+	p.mu.Lock()
+	if len(p.queue)-p.head < queuePackets {
+		p.queue = append(p.queue, datagram{err: err, off: len(p.mem)})
+	}
+	p.mu.Unlock()
+	p.b.notify(p.e)
+	return send()
+}
+
+// isRefusal reports whether an error is what a host says of a datagram for a port where
+// no one is.
+func isRefusal(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
 // Source returns the address from which something would be sent; see
 // backend.Router.

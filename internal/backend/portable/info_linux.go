@@ -44,7 +44,11 @@ func sendInfo(c *net.UDPConn, p *backend.Packet, k *control) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, _, err = c.WriteMsgUDPAddrPort(p.Data, k.send.Bytes(n), p.To.IP)
+	to := p.To.IP
+	if p.ToPeer {
+		to = netip.AddrPort{} // package net wants none on a connected socket
+	}
+	n, _, err = c.WriteMsgUDPAddrPort(p.Data, k.send.Bytes(n), to)
 	return n, err
 }
 

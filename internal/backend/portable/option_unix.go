@@ -114,6 +114,9 @@ func preparePacket(rc syscall.RawConn, spec *backend.Spec) (err error) {
 	ctl := rc.Control(func(fd uintptr) {
 		prepareInfo(int(fd), spec)
 		narrow(int(fd), spec)
+		if spec.Family == backend.Unix && spec.Peer.Family == backend.Unix && spec.Bind && spec.Local.Path == "" && linuxOptions {
+			err = unix.Bind(int(fd), &unix.SockaddrUnix{}) // to a name of the system's choice
+		}
 		if spec.ReuseAddr {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 		}

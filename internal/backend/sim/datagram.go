@@ -66,6 +66,7 @@ type inbox struct {
 	groups    []membership
 	piece     [1][]byte // of a datagram being sent
 	info      backend.Infos
+	peer      netip.AddrPort // that it is connected to; not valid: none
 }
 
 // membership is a group that a socket is in: what every source sends there, or what one
@@ -255,7 +256,7 @@ func (w *World) datagram(ev *event) {
 		w.spread(h, i)
 		return
 	}
-	s := h.receiver(p.to)
+	s := h.receiver(p.to, p.from)
 	if s == nil {
 		back := w.sender(h, p.from)
 		if back == nil || w.hostsCut(h, back) || w.random[forDatagrams].chance(w.faults.Drop) {
@@ -280,7 +281,7 @@ func (w *World) sender(at *Host, from netip.AddrPort) *Host {
 // unreachable is evUnreachable.
 func (w *World) unreachable(ev *event) {
 	i := uint32(ev.pos)
-	s := ev.host.receiver(w.packets.slab[i].from)
+	s := ev.host.receiver(w.packets.slab[i].from, w.packets.slab[i].to)
 	if s == nil || ev.host.down {
 		w.packets.drop(i)
 		return
@@ -301,8 +302,23 @@ func (s *socket) take(i uint32, bytes int) {
 	s.kick()
 }
 
-// receiver returns the datagram socket for a destination.
-func (h *Host) receiver(to netip.AddrPort) *socket {
+// connectPacket connects a datagram socket to its peer, which it then gets datagrams from
+// only.
+func (s *socket) connectPacket(peer *backend.Addr) syscall.Errno {
+	to, errno := s.reach(peer)
+	if errno != 0 {
+		return errno
+	}
+	if own := s.local.IP.Addr(); own.IsUnspecified() {
+		src, _ := s.host.source(to.Addr())
+		s.local.IP = netip.AddrPortFrom(src, s.local.IP.Port())
+	}
+	s.inbox.peer = to
+	return 0
+}
+
+// receiver returns the datagram socket for what comes to a destination from an address.
+func (h *Host) receiver(to, from netip.AddrPort) *socket {
 	addr := to.Addr().Unmap().WithZone("")
 	var best *socket
 	rank := 0
@@ -311,7 +327,10 @@ func (h *Host) receiver(to netip.AddrPort) *socket {
 			continue
 		}
 		own, r := s.local.IP.Addr().Unmap().WithZone(""), 0
-		switch {
+		switch peer := s.inbox.peer; {
+		case peer.IsValid() && peer != from:
+		case peer.IsValid() && own == addr:
+			r = 4
 		case own == addr:
 			r = 3
 		case own.IsUnspecified() && s.v6 == addr.Is6():

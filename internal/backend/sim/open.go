@@ -84,6 +84,12 @@ func (s *socket) prepare(spec *backend.Spec) (call string, err error) {
 	if errno != 0 {
 		return "bind", errno
 	}
+	if s.kind == udp && spec.Peer.Family != backend.FamilyNone {
+		if errno := s.connectPacket(&spec.Peer); errno != 0 {
+			s.host.unbind(s)
+			return "connect", errno
+		}
+	}
 	if listens {
 		s.state = listening
 		s.listener = &listener{backlog: spec.Backlog}
