@@ -32,8 +32,8 @@ const howToRun = `## Running it
 
 ` + "`" + `make bench` + "`" + ` takes a quarter of an hour on a quiet machine. Besides Go it wants gcc,
 strace, haproxy, nginx and socat (` + "`" + `apt-get install gcc strace haproxy nginx socat` + "`" + `); what is
-missing is left out and named. ` + "`" + `make -C bench tls` + "`" + ` and ` + "`" + `make -C bench waiting` + "`" + ` take two to
-three minutes each and write ` + "`" + `tls.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
+missing is left out and named. ` + "`" + `make -C bench tls` + "`" + `, ` + "`" + `datagrams` + "`" + ` and ` + "`" + `waiting` + "`" + ` take two to
+four minutes each and write ` + "`" + `tls.md` + "`" + `, ` + "`" + `datagrams.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
 
 To measure one change, take a few cases, before and after in one run, since machines
 drift:
@@ -98,9 +98,9 @@ func (r *report) targetTable(p printer) {
 	}
 	p("## Aims\n\n%d of %d met in this run.\n\n\"Measured\" is the median of ratios; \"least\" is the ratio of each server's cheapest round, to which other work on the machine has added least.\n\n| | aim | measured | | least |\n|---|---|---|---|---|\n", met, len(all))
 	for _, v := range all {
-		word := "met"
+		word := v.word()
 		if !v.met {
-			word = "**missed**"
+			word = "**" + word + "**"
 		}
 		p("| %s | %s | %s | %s | %s |\n", v.what, v.aim, v.got, word, v.least)
 	}

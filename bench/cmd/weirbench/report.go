@@ -89,7 +89,7 @@ func (r *row) good() map[int]sample {
 
 // std is the standard library's row in the two kinds of cases.
 func (c *testCase) std() string {
-	if c.relays() {
+	if c.relays() && !c.datagrams() {
 		return "go-iocopy"
 	}
 	return "std"
