@@ -174,7 +174,8 @@ func datagramBounds() []bound {
 
 const howDatagrams = `Each server is a process of its own on one CPU, the load another on the other
 (` + "`bench/internal/load`" + `: sendmmsg and recvmmsg, every datagram numbered and compared). So many
-datagrams are under way, and what comes back makes room for the next. CPU is the server
+datagrams are under way, and what comes back makes room for the next. The load never sleeps, so
+that no server pays for waking it, as none would on another machine. CPU is the server
 process's, user and system, from the scheduler's clock; over loopback it contains what the
 kernel does to bring a datagram to the load's socket. Every round runs each peer once, back
 and forth; figures are medians over the rounds, ratios are of figures of one round: within 8 %

@@ -15,8 +15,9 @@ const (
 	packetMessages = 32      // of one call
 	packetRoom     = 1 << 16 // bytes of a message
 	packetHead     = 8       // bytes of a datagram that say its flow and its number
-	packetSilence  = 20      // ms after which what is under way is taken for lost
 	packetBuffers  = 4 << 20 // bytes of the load's own sockets
+
+	packetSilence = 20 * time.Millisecond // after which what is under way is taken for lost
 )
 
 // mmsg is the kernel's struct mmsghdr.
@@ -310,11 +311,17 @@ func (p *packets) burst(flow, n int) error {
 	return p.out.send(f.fd, n)
 }
 
-// turn waits for what comes back, and takes it.
+// turn waits for what comes back, and takes it. It waits without sleeping, so that no server
+// pays for waking the load: a peer on another machine would not be woken either.
 func (p *packets) turn() error {
-	evs, err := p.poll.wait(packetSilence)
-	if err != nil {
-		return err
+	var (
+		evs []unix.EpollEvent
+		err error
+	)
+	for from := time.Now(); len(evs) == 0 && time.Since(from) < packetSilence; {
+		if evs, err = p.poll.wait(0); err != nil {
+			return err
+		}
 	}
 	if len(evs) == 0 && p.under > 0 {
 		if p.w.counting() {
