@@ -110,6 +110,9 @@ func (b *bench) runDatagrams(all []testCase, out string) error {
 	for i := range all {
 		b.runCase(&all[i], time.Until(b.end)/time.Duration(len(all)-i))
 	}
+	if chosen(b.only, "quic") {
+		b.runQUIC()
+	}
 	r := &b.report
 	r.Took = time.Since(b.began).Round(time.Second).String()
 	for _, v := range r.judge(datagramBounds()) {
@@ -151,6 +154,7 @@ func datagramBounds() []bound {
 				cost(c.Title+", CPU to the C floor's", 1.1, c.Name, "c-gso")
 			}
 		}
+		add("quic-go's transfer for a CPU second to net.UDPConn's", 1, true, quicRatio(who))
 		add("system calls for a datagram, 1,200 B, one flow, GSO", 0.05, false, syscalls("echo-1200-1-gso", who))
 		add("system calls for a datagram, 64 B, one flow, GSO", 0.05, false, syscalls("echo-64-1-gso", who))
 		add("system calls for a datagram, 1,200 B, one flow", 0.2, false, syscalls("echo-1200-1", who))
@@ -187,6 +191,7 @@ and writes, in the relay one more for each flow. Where the sender joins datagram
 own sockets take them joined too. Echo servers ask for 4 MiB to receive in; the relays, which
 do not all know such a setting, have what the system gives. socat, which has a process for
 each flow, gave some flows' datagrams to others when many began at once, and has one here.
+quic-go's figures are those of ` + "`interop`" + `'s BenchmarkQUICTransfer.
 `
 
 func (r *report) datagramsMarkdown() string {
@@ -210,6 +215,7 @@ func (r *report) datagramsMarkdown() string {
 	for i := range r.Cases {
 		r.Cases[i].datagramTable(p)
 	}
+	r.quicTable(p)
 	return b.String()
 }
 

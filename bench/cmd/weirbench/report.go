@@ -25,6 +25,7 @@ type report struct {
 	Skipped  []string // peers and cases that are not in it, and why
 	Cases    []caseResult
 	Micros   []microResult
+	QUIC     []quicRow `json:",omitempty"`
 }
 
 type machine struct {
