@@ -367,7 +367,7 @@ func (w *packetWriter) compact() {
 func (w *packetWriter) submit() (backend.Completion, bool) {
 	n := min(w.waiting(), packetBatch)
 	if cap(w.packets) < n {
-		w.packets = make([]backend.Packet, 0, min(max(4, 2*n), packetBatch))
+		w.packets = make([]backend.Packet, 0, min(2*n-1, packetBatch)) // most send one at a time
 	}
 	w.packets = w.packets[:n]
 	for i := range w.packets {
