@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -194,6 +195,11 @@ each flow, gave some flows' datagrams to others when many began at once, and has
 quic-go's figures are those of ` + "`interop`" + `'s BenchmarkQUICTransfer.
 `
 
+const busyMachine = `**The machine was busy with other work in this run.** Turns are small then, so that each waits and
+wakes for few datagrams, and few were counted: what is here says more about ratios to package net
+than about those to the floor.
+`
+
 func (r *report) datagramsMarkdown() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
@@ -203,6 +209,9 @@ func (r *report) datagramsMarkdown() string {
 		p("- %s\n", v)
 	}
 	p("\n%s\n", howDatagrams)
+	if load, err := strconv.ParseFloat(r.Machine.Load, 64); err == nil && load > float64(r.Machine.CPUs) {
+		p("%s\n", busyMachine)
+	}
 	if len(r.Skipped) > 0 {
 		p("Not in this run:\n\n")
 		for _, s := range r.Skipped {

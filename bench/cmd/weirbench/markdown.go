@@ -33,7 +33,7 @@ const howToRun = `## Running it
 ` + "`" + `make bench` + "`" + ` takes a quarter of an hour on a quiet machine. Besides Go it wants gcc,
 strace, haproxy, nginx and socat (` + "`" + `apt-get install gcc strace haproxy nginx socat` + "`" + `); what is
 missing is left out and named. ` + "`" + `make -C bench tls` + "`" + `, ` + "`" + `datagrams` + "`" + ` and ` + "`" + `waiting` + "`" + ` take two to
-four minutes each and write ` + "`" + `tls.md` + "`" + `, ` + "`" + `datagrams.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
+ten minutes each and write ` + "`" + `tls.md` + "`" + `, ` + "`" + `datagrams.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
 
 To measure one change, take a few cases, before and after in one run, since machines
 drift:
