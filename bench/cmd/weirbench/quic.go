@@ -71,8 +71,11 @@ func (b *bench) runQUIC() {
 func quicOnce(path, peer string) (float64, error) {
 	out, err := exec.Command(path, "-test.run", "^$", "-test.bench", "^BenchmarkQUICTransfer$/^"+peer+"$", "-test.benchtime", "500ms").CombinedOutput()
 	m := quicFigure.FindSubmatch(out)
-	if err != nil || m == nil {
-		return 0, fmt.Errorf("%s: %v: %s", peer, err, out)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", peer, err, out)
+	}
+	if m == nil {
+		return 0, fmt.Errorf("%s: no figure in %s", peer, out)
 	}
 	return strconv.ParseFloat(string(m[1]), 64)
 }
