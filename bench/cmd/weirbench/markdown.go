@@ -32,8 +32,8 @@ const howToRun = `## Running it
 
 ` + "`" + `make bench` + "`" + ` takes a quarter of an hour on a quiet machine. Besides Go it wants gcc,
 strace, haproxy, nginx and socat (` + "`" + `apt-get install gcc strace haproxy nginx socat` + "`" + `); what is
-missing is left out and named. ` + "`" + `make -C bench tls` + "`" + `, ` + "`" + `datagrams` + "`" + ` and ` + "`" + `waiting` + "`" + ` take two to
-ten minutes each and write ` + "`" + `tls.md` + "`" + `, ` + "`" + `datagrams.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
+missing is left out and named. ` + "`" + `make -C bench tls` + "`" + ` and ` + "`" + `make -C bench waiting` + "`" + ` take two to
+three minutes each and write ` + "`" + `tls.md` + "`" + ` and ` + "`" + `waiting.md` + "`" + `.
 
 To measure one change, take a few cases, before and after in one run, since machines
 drift:
@@ -41,6 +41,7 @@ drift:
     cd bench && go run ./cmd/weirbench -only echo-1000 -peers weir-epoll -beside ../../before -out /tmp/b
 
 ` + "`" + `-list` + "`" + ` lists cases and peers, ` + "`" + `-profile DIR` + "`" + ` writes profiles of the servers.
+` + "`" + `make -C bench datagrams` + "`" + ` takes ten minutes and writes ` + "`" + `datagrams.md` + "`" + `.
 `
 
 func (r *report) markdown() string {
