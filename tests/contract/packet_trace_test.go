@@ -2,7 +2,6 @@ package contract
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -132,17 +131,5 @@ func TestSamePacketTrace(t *testing.T) {
 			check(t, weirtest.NewSim(t, 1, weirtest.WithFaults(faults)).Host("a").NewLoop(quiet()))
 		})
 	}
-	for _, name := range weir.Backends() {
-		t.Run(name, func(t *testing.T) {
-			if asked := os.Getenv("WEIR_BACKEND"); asked != "" && asked != name {
-				t.Skip("WEIR_BACKEND asks for ", asked)
-			}
-			l, err := weir.New(weir.WithBackendName(name), quiet())
-			if err != nil || l.Backend().Name != name {
-				t.Skipf("the system refuses %s: %v", name, err)
-			}
-			defer func() { _ = l.Close() }()
-			check(t, l)
-		})
-	}
+	onBackends(t, func(t *testing.T, name string) { check(t, newLoop(t, weir.WithBackendName(name), quiet())) })
 }

@@ -27,17 +27,26 @@ func (p *sizes) EndpointLost(error) {}
 // and told of, those after it are refused. Within a host there is no such link (R50).
 func TestLinkMTU(t *testing.T) {
 	const mtu, sent = 1000, 400
-	play := func(drop float64, opts ...weir.Option) (server, client *sizes, refused int) {
+	play := func(drop float64, whole bool) (server, client *sizes, refused int) {
 		s := weirtest.NewSim(t, 1, weirtest.WithFaults(weirtest.Faults{MTU: mtu, Drop: drop}))
 		server, client = &sizes{came: map[int]int{}}, &sizes{came: map[int]int{}}
-		listen := func(host string, p *sizes, opts ...weir.Option) *weir.PacketEndpoint {
-			e, err := s.Host(host).Loop().ListenPacket("udp4", s.Host(host).Addr(7000), p, opts...)
+		listen := func(host string, p *sizes, whole bool) *weir.PacketEndpoint {
+			l, at := s.Host(host).Loop(), s.Host(host).Addr(7000)
+			var (
+				e   *weir.PacketEndpoint
+				err error
+			)
+			if whole {
+				e, err = l.ListenPacket("udp4", at, p, weir.WithDontFragment())
+			} else {
+				e, err = l.ListenPacket("udp4", at, p)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			return e
 		}
-		to, from := listen("server", server).Local(), listen("client", client, opts...)
+		to, from := listen("server", server, false).Local(), listen("client", client, whole)
 		send := func(to weir.PacketAddr, n int) {
 			if err := from.SendTo(make([]byte, n), to); err != nil {
 				var long *weir.MTUError
@@ -59,11 +68,11 @@ func TestLinkMTU(t *testing.T) {
 		return server, client, refused
 	}
 
-	server, client, refused := play(0)
+	server, client, refused := play(0, false)
 	if server.came[mtu-28] != sent || server.came[mtu-27] != sent || server.came[4*mtu] != sent || refused+len(client.failed) != 0 {
 		t.Errorf("in fragments %v came of %d each, %d refused, %v", server.came, sent, refused, client.failed)
 	}
-	server, client, refused = play(0, weir.WithDontFragment())
+	server, client, refused = play(0, true)
 	if server.came[mtu-28] != sent || len(server.came) != 1 || refused != 2*sent-1 || client.came[4*mtu] != 1 {
 		t.Errorf("unfragmented %v came, %v at home, %d refused of %d", server.came, client.came, refused, 2*sent)
 	}
@@ -71,7 +80,7 @@ func TestLinkMTU(t *testing.T) {
 	if len(client.failed) != 1 || !errors.As(client.failed[0], &long) || long.MTU != mtu {
 		t.Errorf("failed: %v, want one that a link of %d bytes refused", client.failed, mtu)
 	}
-	server, _, _ = play(0.2)
+	server, _, _ = play(0.2, false)
 	whole, two, five := server.came[mtu-28], server.came[mtu-27], server.came[4*mtu]
 	if whole <= two || two <= five || five == 0 {
 		t.Errorf("of %d datagrams in 1, 2 and 5 fragments %d, %d and %d came", sent, whole, two, five)

@@ -26,8 +26,8 @@ type packetPeer struct {
 	last      uint32 // the newest that was received
 	truncated int
 	failed    int
-	tooLong   int // that were sent, or failed later
-	options   []weir.Option
+	tooLong   int  // that were sent, or failed later
+	whole     bool // datagrams are not cut up on their way
 }
 
 const packetCopies = 4 // of a datagram that is answered: each way may double it
@@ -92,7 +92,7 @@ func (p *packetPeer) long(err error) {
 	if !errors.As(err, &long) {
 		return
 	}
-	if p.tooLong++; len(p.options) == 0 {
+	if p.tooLong++; !p.whole {
 		p.s.bad("%s: %v, without WithDontFragment", p.name, err)
 	}
 }
@@ -139,7 +139,16 @@ func (p *packetPeer) send(b []byte, to weir.PacketAddr) {
 
 // open opens p's endpoint, again and again while the host is short of something.
 func (p *packetPeer) open(l *weir.Loop, at string, then func()) {
-	e, err := l.ListenPacket("udp4", at, p, append(p.options, weir.WithWriteMarks(packetHigh, packetLow))...)
+	marks := weir.WithWriteMarks(packetHigh, packetLow)
+	var (
+		e   *weir.PacketEndpoint
+		err error
+	)
+	if p.whole {
+		e, err = l.ListenPacket("udp4", at, p, marks, weir.WithDontFragment())
+	} else {
+		e, err = l.ListenPacket("udp4", at, p, marks)
+	}
 	if err != nil {
 		l.After(time.Second, func() { p.open(l, at, then) })
 		return
@@ -155,9 +164,7 @@ func playPackets(s *seedRun) {
 	server := &packetPeer{s: s, name: "server", echoes: true, seen: map[uint32]int{}}
 	client := &packetPeer{s: s, name: "client", seen: map[uint32]int{}}
 	to := weir.PacketAddr{IP: netip.MustParseAddrPort(s.sim.Host("server").Addr(7000))}
-	if s.r.IntN(2) == 0 {
-		client.options = []weir.Option{weir.WithDontFragment()}
-	}
+	client.whole = s.r.IntN(2) == 0
 	next := func() {
 		client.sent++
 		client.send(packetBytes(client.sent), to)
