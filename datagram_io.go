@@ -211,6 +211,7 @@ type queuedPacket struct {
 	off, end int
 	to       PacketAddr
 	info     backend.PacketInfo
+	same     bool // to and info are those of the one before
 }
 
 // packetBatch is how many datagrams a backend is given at once, and how many wait
@@ -279,7 +280,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info backe
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
-	w.push(p, to, info)
+	w.push(p, to, &info)
 	switch l := e.loop; {
 	case w.held:
 		return nil
@@ -348,7 +349,7 @@ func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
 	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: cause}
 }
 
-func (w *packetWriter) push(p []byte, to PacketAddr, info backend.PacketInfo) {
+func (w *packetWriter) push(p []byte, to PacketAddr, info *backend.PacketInfo) {
 	if w.idle() {
 		w.queue, w.head, w.mem = w.queue[:0], 0, w.mem[:0]
 	} else if len(w.mem) > 2*limitMarks*w.high+chunk.Size || w.head > limitMarks*packetsHigh {
@@ -356,7 +357,12 @@ func (w *packetWriter) push(p []byte, to PacketAddr, info backend.PacketInfo) {
 	}
 	off := len(w.mem)
 	w.mem = append(w.mem, p...)
-	w.queue = append(w.queue, queuedPacket{off, len(w.mem), to, info})
+	same := false
+	if n := len(w.queue); n > w.head {
+		last := &w.queue[n-1]
+		same = last.to == to && last.info == *info
+	}
+	w.queue = append(w.queue, queuedPacket{off, len(w.mem), to, *info, same})
 	w.bytes += len(p)
 }
 
@@ -378,13 +384,17 @@ func (w *packetWriter) compact() {
 func (w *packetWriter) submit() (backend.Completion, bool) {
 	n := min(w.waiting(), packetBatch)
 	if cap(w.packets) < n {
-		w.packets = make([]backend.Packet, 0, min(max(4, 2*n), packetBatch))
+		w.packets = make([]backend.Packet, 0, min(2*n-1, packetBatch)) // most send one at a time
 	}
 	w.packets = w.packets[:n]
 	for i := range w.packets {
 		q, k := &w.queue[w.head+i], &w.packets[i]
 		k.Data = w.mem[q.off:q.end:q.end]
-		k.Info, k.ToPeer = q.info, w.e.peer != PacketAddr{}
+		k.ToPeer = w.e.peer != PacketAddr{}
+		if k.Same = q.same && i > 0; k.Same {
+			continue
+		}
+		k.Info = q.info
 		if q.to.IP.IsValid() {
 			k.To = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(q.to.IP.Addr().Unmap(), q.to.IP.Port())}
 		} else {

@@ -209,7 +209,7 @@ func (s quicStream) Close() error {
 	return s.Stream.Close()
 }
 
-func listenPacket(t *testing.T, l *weir.Loop, address string) *netconn.PacketConn {
+func listenPacket(t testing.TB, l *weir.Loop, address string) *netconn.PacketConn {
 	t.Helper()
 	c, err := netconn.Call(within(t, 20*time.Second), l, func() (*netconn.PacketConn, error) {
 		return netconn.ListenPacket(l, "udp4", address)

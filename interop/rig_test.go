@@ -26,7 +26,7 @@ func onBackends(t *testing.T, f func(t *testing.T, l *weir.Loop)) {
 }
 
 // startLoop runs a loop on a goroutine of its own until the test ends.
-func startLoop(t *testing.T, backend string) *weir.Loop {
+func startLoop(t testing.TB, backend string) *weir.Loop {
 	t.Helper()
 	l, err := weir.NewLoop(weir.WithBackendName(backend))
 	if err != nil {
@@ -46,7 +46,7 @@ func startLoop(t *testing.T, backend string) *weir.Loop {
 	return l
 }
 
-func within(t *testing.T, d time.Duration) context.Context {
+func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
 	return ctx

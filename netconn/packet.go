@@ -3,6 +3,7 @@ package netconn
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -72,13 +73,21 @@ type packets struct {
 	buf   []byte // their bytes, those that were taken too
 	off   int    // where the first begins
 	recs  []packetRecord
-	first int // of recs
+	first int           // of recs
+	mem   *packetMemory // where buf came from, to be used again
+	spare sync.Pool     // of *packetMemory
 }
 
 type packetRecord struct {
 	addr weir.PacketAddr
 	n    int
 	info weir.PacketInfo
+}
+
+// packetMemory is the memory of a queue that is empty.
+type packetMemory struct {
+	buf  []byte
+	recs []packetRecord
 }
 
 func (q *packets) empty() bool { return q.first == len(q.recs) }
@@ -90,11 +99,21 @@ func (q *packets) roomy() bool {
 }
 
 func (q *packets) put(p []byte, a weir.PacketAddr, info *weir.PacketInfo) {
-	if q.off > 0 && len(q.buf)+len(p) > cap(q.buf) {
+	if q.buf == nil {
+		if m, ok := q.spare.Get().(*packetMemory); ok {
+			q.mem, q.buf, q.recs = m, m.buf, m.recs
+			*m = packetMemory{}
+		}
+	}
+	// What was taken makes room once it is half of all, so that a byte is moved once at most.
+	if len(q.buf)+len(p) > cap(q.buf) && q.off > 0 && q.off >= len(q.buf)/2 {
 		q.buf = q.buf[:copy(q.buf, q.buf[q.off:])]
 		q.off = 0
-		q.recs = q.recs[:copy(q.recs, q.recs[q.first:])]
-		q.first = 0
+	}
+	if len(q.recs) == cap(q.recs) && q.first > 0 && q.first >= len(q.recs)/2 {
+		n := copy(q.recs, q.recs[q.first:])
+		clear(q.recs[n:])
+		q.recs, q.first = q.recs[:n], 0
 	}
 	q.buf = append(q.buf, p...)
 	r := packetRecord{addr: a, n: len(p)}
@@ -119,15 +138,20 @@ func (q *packets) drop() {
 	}
 }
 
-// clear empties the queue. Its memory is kept for the next burst unless that
-// was a large one.
+// clear empties the queue. Its memory is kept for the next burst; that of a large one only
+// until the garbage collector has seen it idle.
 func (q *packets) clear() {
-	if cap(q.buf) > smallSize {
-		*q = packets{}
-		return
-	}
 	clear(q.recs)
 	q.buf, q.off, q.recs, q.first = q.buf[:0], 0, q.recs[:0], 0
+	if cap(q.buf) <= smallSize {
+		return
+	}
+	if q.mem == nil {
+		q.mem = new(packetMemory)
+	}
+	*q.mem = packetMemory{q.buf, q.recs}
+	q.spare.Put(q.mem)
+	q.mem, q.buf, q.recs = nil, nil, nil
 }
 
 // ListenPacket is Loop.ListenPacket with a net.PacketConn. It belongs to the

@@ -124,7 +124,8 @@ func (in *packetInbox) readBatch(ms []ipv4.Message, mayWait func() error) (int, 
 // SyscallConn gives access to the socket's options: Control works as that of a
 // *net.UDPConn, also for goroutines. Read and Write fail with errors.ErrUnsupported,
 // since the loop does both. Control fails with errors.ErrUnsupported if the backend has no
-// descriptors, as the simulator has none.
+// descriptors, as the simulator has none: quic-go, which insists on options where there is
+// SyscallConn, takes the conn there as struct{ net.PacketConn }{c}.
 func (c *PacketConn) SyscallConn() (syscall.RawConn, error) { return packetOptions{c}, nil }
 
 // packetOptions is a PacketConn as a syscall.RawConn.

@@ -6,6 +6,8 @@
 #
 #   scripts/udppeers.sh [NAME...]     without names all of them:
 #   dig dnsperf iperf3 danted socksify python
+#
+# dig and dnsperf are also put behind a relay that loses datagrams.
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
@@ -45,6 +47,12 @@ if wants dig && have dig; then
 	[ "$got" = 192.0.2.7 ] || fail "dig +tcp: $got"
 	got=$(dig +tries=1 +time=2 @127.0.0.1 -p "$names_port" host.test ANY +notcp | grep -c NOTIMP)
 	[ "$got" = 1 ] || fail "dig ANY: it is not refused"
+	# Of three questions in ten each way none comes through: dig asks again.
+	start lossy "udp-listen:127.0.0.1:0+loss:0.3,seed=3" "udp:127.0.0.1:$dns"
+	for i in $(seq 1 8); do
+		got=$(dig +short +tries=15 +time=1 @127.0.0.1 -p "$port" "h$i.test" A | tail -1) # before it, what timed out
+		[ "$got" = 192.0.2.7 ] || fail "dig over a lossy relay: $got"
+	done
 	say "dig: done"
 fi
 
@@ -56,6 +64,16 @@ if wants dnsperf && have dnsperf; then
 		[ "${lost:-x}" = 0 ] || fail "dnsperf at port $p: lost ${lost:-all}"
 		say "dnsperf at port $p: $(sed -n 's/.*Queries per second: *//p' <<<"$out") queries/s, lost $lost"
 	done
+	# The same seed takes the same datagrams from one client, whenever it asks.
+	losses=
+	for i in 1 2; do
+		start "lossy$i" "udp-listen:127.0.0.1:0+loss:0.1,seed=7" "udp:127.0.0.1:$dns"
+		out=$(dnsperf -s 127.0.0.1 -p "$port" -d "$tmp/queries" -n 1 -Q 200 -c 1 -t 1 2>&1)
+		losses="$losses $(sed -n 's/.*Queries lost: *\([0-9]*\).*/\1/p' <<<"$out")"
+	done
+	read -r one other <<<"$losses"
+	[ "${one:-0}" -gt 10 ] && [ "$one" = "$other" ] || fail "dnsperf over a lossy relay, the same seed twice: lost$losses of 200"
+	say "dnsperf with a tenth lost each way: lost$losses of 200"
 fi
 
 if wants iperf3 && have iperf3; then

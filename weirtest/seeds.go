@@ -92,6 +92,7 @@ var faultWords = map[string]string{
 	"WriteError": "a write fails for lack of memory", "ShutError": "the end of writing cannot be sent", "AcceptError": "accepting fails", "OpenError": "opening a socket fails", "SelfConnect": "a connect meets itself",
 	"Drop": "a datagram is lost", "Duplicate": "a datagram arrives twice", "Reorder": "a datagram is overtaken",
 	"CutDatagram": "a datagram is truncated", "SendNoBuffer": "there is no buffer for a datagram", "SendWait": "a datagram has to wait",
+	"MTU":       "links between hosts take packets of at most",
 	"Partition": "two hosts lose sight of each other", "Crash": "a host crashes", "Shortage": "a host runs out of handles",
 	"WallJump": "the wall clock jumps", "Stall": "the whole world is suspended", "LoopStall": "a loop does not get to run",
 }

@@ -59,6 +59,11 @@ type Faults struct {
 	CutDatagram  float64 // the receiver gets only the beginning, flagged
 	SendNoBuffer float64 // sending fails with ENOBUFS
 	SendWait     float64 // sending has to wait for a while
+	// MTU is the longest packet that a link between hosts takes, in bytes, with its headers; 0:
+	// any. A longer datagram goes in fragments, of which each can be lost. One that must not
+	// (weir.WithDontFragment) is lost, its sender hears of it, and what it sends there later
+	// fails with EMSGSIZE.
+	MTU int
 
 	// Weather: drawn once every few dozen events.
 	Partition float64 // two hosts lose sight of each other for a while

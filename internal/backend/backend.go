@@ -187,6 +187,9 @@ type Packet struct {
 	// ToPeer says that To is the handle's Spec.Peer.
 	ToPeer bool
 	Info   PacketInfo
+	// Same says that the datagram goes where the one before it in Op.Packets goes, and
+	// asks for the same: To and Info are not looked at. The first one never is.
+	Same bool
 }
 
 // PacketInfo is what there is to a datagram beside its bytes and its peer. One that

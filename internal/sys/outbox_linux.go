@@ -93,14 +93,25 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 // be one.
 func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet) (n int, err error) {
 	size, bytes := 0, 0 // of the message that others may join; size 0: none may
+	iovs, first := 0, 0 // in use, and the message's first
+	at := 0             // the last packet that says where it goes
 	for i := range packets {
 		p := &packets[i]
-		o.iov[i].Base = unsafe.SliceData(p.Data)
-		o.iov[i].SetLen(len(p.Data))
-		if size > 0 && len(p.Data) > 0 && len(p.Data) <= size && bytes+len(p.Data) <= joinedBytes && o.count[n-1] < joinedMost &&
-			p.To == packets[i-1].To && p.Info == packets[i-1].Info {
+		joins := size > 0 && len(p.Data) > 0 && len(p.Data) <= size && bytes+len(p.Data) <= joinedBytes && o.count[n-1] < joinedMost
+		if !p.Same {
+			joins = joins && p.To == packets[at].To && p.Info == packets[at].Info
+			at = i
+		}
+		if joins {
 			o.count[n-1]++
-			o.msg[n-1].hdr.SetIovlen(o.count[n-1])
+			if last := &o.iov[iovs-1]; uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == uintptr(unsafe.Pointer(unsafe.SliceData(p.Data))) {
+				last.SetLen(int(last.Len) + len(p.Data)) // one behind the other in memory
+			} else {
+				o.iov[iovs].Base = unsafe.SliceData(p.Data)
+				o.iov[iovs].SetLen(len(p.Data))
+				iovs++
+				o.msg[n-1].hdr.SetIovlen(iovs - first)
+			}
 			if bytes += len(p.Data); len(p.Data) < size {
 				o.segment(n-1, size)
 				size = 0
@@ -111,20 +122,22 @@ func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet) (n int, err e
 			o.segment(n-1, size)
 		}
 		to, h := &o.to[n], &o.msg[n].hdr
-		if err = to.Encode(&p.To, ipv6, fd); err != nil {
-			clear(o.iov[i : i+1])
+		if err = to.Encode(&packets[at].To, ipv6, fd); err != nil {
 			return n, err
 		}
-		*h = unix.Msghdr{Name: (*byte)(to.Pointer()), Namelen: to.n, Iov: &o.iov[i]}
+		used, err := o.control[n].Ask(&packets[at])
+		if err != nil {
+			return n, err
+		}
+		first = iovs
+		o.iov[first].Base = unsafe.SliceData(p.Data)
+		o.iov[first].SetLen(len(p.Data))
+		iovs++
+		*h = unix.Msghdr{Name: (*byte)(to.Pointer()), Namelen: to.n, Iov: &o.iov[first]}
 		if p.ToPeer {
 			h.Name, h.Namelen = nil, 0 // its name may lead elsewhere by now
 		}
 		h.SetIovlen(1)
-		used, err := o.control[n].Ask(p)
-		if err != nil {
-			clear(o.iov[i : i+1])
-			return n, err
-		}
 		if used > 0 {
 			h.Control = (*byte)(unsafe.Pointer(&o.control[n]))
 			h.SetControllen(used)
@@ -132,7 +145,7 @@ func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet) (n int, err e
 		o.count[n] = 1
 		n++
 		size, bytes = 0, len(p.Data)
-		if o.joins && p.To.Family == backend.Inet && bytes < o.most {
+		if o.joins && packets[at].To.Family == backend.Inet && bytes < o.most {
 			size = bytes
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -89,6 +90,42 @@ func TestJoined(t *testing.T) {
 	}
 	if got, want := fmt.Sprint(received(t, to)), "[100/0 100/0]"; got != want {
 		t.Errorf("messages %s, want %s", got, want)
+	}
+}
+
+// TestJoinedInMemory: datagrams that lie one behind the other are one piece of memory for the
+// kernel, what lies elsewhere is another, and Same stands for an address.
+func TestJoinedInMemory(t *testing.T) {
+	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
+	mem := make([]byte, 40)
+	for i := range mem {
+		mem[i] = byte(i)
+	}
+	all := []backend.Packet{
+		{To: at, Data: mem[:10]},
+		{Same: true, Data: mem[10:20]},
+		{Same: true, Data: mem[30:40]}, // not what lies behind
+		{To: at, Data: mem[20:30]},
+	}
+	var o Outbox
+	n, err := o.Send(from, false, all)
+	if err != nil || n != len(all) {
+		t.Fatalf("sent %d of %d, %v", n, len(all), err)
+	}
+	if !o.Joins() {
+		t.Skip("no UDP GSO")
+	}
+	if n := o.msg[0].hdr.Iovlen; n != 3 {
+		t.Errorf("%d pieces of memory, want 3", n)
+	}
+	var (
+		in   Inbox
+		done [2]backend.Completion
+	)
+	k, errno := in.Receive(to, &backend.Op{Kind: backend.RecvFrom}, done[:])
+	want := slices.Concat(mem[:20], mem[30:], mem[20:30])
+	if k != 1 || errno != 0 || !bytes.Equal(done[0].Buf, want) || done[0].Segment != 10 {
+		t.Errorf("%d messages, %v; %d of %d", k, errno, done[0].Buf, done[0].Segment)
 	}
 }
 

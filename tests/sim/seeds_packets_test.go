@@ -26,6 +26,8 @@ type packetPeer struct {
 	last      uint32 // the newest that was received
 	truncated int
 	failed    int
+	tooLong   int  // that were sent, or failed later
+	whole     bool // datagrams are not cut up on their way
 }
 
 const packetCopies = 4 // of a datagram that is answered: each way may double it
@@ -80,6 +82,19 @@ func (p *packetPeer) PacketFailed(err error, _ weir.PacketAddr) {
 	if err == nil {
 		p.s.bad("%s: failed without a reason", p.name)
 	}
+	p.long(err)
+}
+
+// long counts what was longer than a link takes, which no one hears of who lets the network
+// cut datagrams up.
+func (p *packetPeer) long(err error) {
+	var long *weir.MTUError
+	if !errors.As(err, &long) {
+		return
+	}
+	if p.tooLong++; !p.whole {
+		p.s.bad("%s: %v, without WithDontFragment", p.name, err)
+	}
 }
 
 func (p *packetPeer) PauseWriting() {
@@ -113,6 +128,7 @@ const packetHigh, packetLow = 3000, 1000
 
 func (p *packetPeer) send(b []byte, to weir.PacketAddr) {
 	err := p.e.SendTo(b, to)
+	p.long(err)
 	if p.s.healed && errors.Is(err, weir.ErrClosed) {
 		p.s.bad("%s: closed: %v", p.name, err)
 	}
@@ -123,7 +139,16 @@ func (p *packetPeer) send(b []byte, to weir.PacketAddr) {
 
 // open opens p's endpoint, again and again while the host is short of something.
 func (p *packetPeer) open(l *weir.Loop, at string, then func()) {
-	e, err := l.ListenPacket("udp4", at, p, weir.WithWriteMarks(packetHigh, packetLow))
+	marks := weir.WithWriteMarks(packetHigh, packetLow)
+	var (
+		e   *weir.PacketEndpoint
+		err error
+	)
+	if p.whole {
+		e, err = l.ListenPacket("udp4", at, p, marks, weir.WithDontFragment())
+	} else {
+		e, err = l.ListenPacket("udp4", at, p, marks)
+	}
 	if err != nil {
 		l.After(time.Second, func() { p.open(l, at, then) })
 		return
@@ -134,11 +159,12 @@ func (p *packetPeer) open(l *weir.Loop, at string, then func()) {
 
 // playPackets is one endpoint that sends numbered datagrams, many in some turns and with
 // reading paused at times, and one that answers, while datagrams are lost, doubled,
-// reordered, cut and refused, and sends fail or wait.
+// reordered, cut and refused, or too long for a link, and sends fail or wait.
 func playPackets(s *seedRun) {
 	server := &packetPeer{s: s, name: "server", echoes: true, seen: map[uint32]int{}}
 	client := &packetPeer{s: s, name: "client", seen: map[uint32]int{}}
 	to := weir.PacketAddr{IP: netip.MustParseAddrPort(s.sim.Host("server").Addr(7000))}
+	client.whole = s.r.IntN(2) == 0
 	next := func() {
 		client.sent++
 		client.send(packetBytes(client.sent), to)
@@ -169,6 +195,9 @@ func playPackets(s *seedRun) {
 			return
 		}
 		client.e.ResumeReading()
+		for len(packetBytes(client.sent+1)) > 500 { // any link takes it
+			client.sent++
+		}
 		s.client.Soon(next)
 		if err := s.sim.Run(func() bool { return client.last == client.sent }); err != nil || client.last != client.sent {
 			s.bad("after the faults a datagram is not answered: %v (G10)", err)
@@ -178,6 +207,7 @@ func playPackets(s *seedRun) {
 		}
 		s.answered = len(client.seen)
 		s.cut, s.refused = server.truncated+client.truncated, server.failed+client.failed
+		s.tooLong = client.tooLong
 		for n := range client.seen {
 			if n == 0 || n > client.sent || server.seen[n] == 0 {
 				s.bad("answer %d is to no question (G2)", n)

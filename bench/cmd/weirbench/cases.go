@@ -26,13 +26,15 @@ type testCase struct {
 type unit int
 
 const (
-	perMessage unit = iota // µs of server CPU for a message or session
-	perGiB                 // s of server CPU for a GiB
-	byLatency              // nothing but latencies
+	perMessage      unit = iota // µs of server CPU for a message or session
+	perGiB                      // s of server CPU for a GiB
+	byLatency                   // nothing but latencies
+	perDatagram                 // µs of server CPU
+	perTwoDatagrams             // the same, of two for each that comes back
 )
 
 func (u unit) String() string {
-	return [...]string{"CPU, µs per message", "CPU, s per GiB", "p50, µs"}[u]
+	return [...]string{"CPU, µs per message", "CPU, s per GiB", "p50, µs", "CPU, µs per datagram", "CPU, µs per datagram"}[u]
 }
 
 // cases lists everything in the order in which it is run.
@@ -67,6 +69,12 @@ func cases(warm, run time.Duration) []testCase {
 }
 
 func (c *testCase) peers() []peer {
+	switch c.spec.Kind {
+	case load.Datagrams:
+		return datagramPeers
+	case load.DatagramRelay:
+		return slices.DeleteFunc(slices.Clone(datagramRelays), func(p peer) bool { return p.extra && c.spec.Conns > 1 })
+	}
 	if c.relays() {
 		return relayPeers
 	}
@@ -80,7 +88,9 @@ func (c *testCase) peers() []peer {
 // messages would choose.
 func (c *testCase) buf() int { return min(max(c.spec.Size, 4096), 65536) }
 
-func (c *testCase) relays() bool { return c.spec.Kind == load.Relay || c.spec.Kind == load.First }
+func (c *testCase) relays() bool {
+	return c.spec.Kind == load.Relay || c.spec.Kind == load.First || c.spec.Kind == load.DatagramRelay
+}
 
 // floor is the peer that the ratios refer to.
 func (c *testCase) floor() string { return c.peers()[0].name }

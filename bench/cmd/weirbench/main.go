@@ -60,12 +60,17 @@ func main() {
 	other := flag.String("beside", "", "another checkout, whose weir is measured too: for before and after in one run")
 	list := flag.Bool("list", false, "list cases and peers")
 	onTLS := flag.Bool("tls", false, "the bench of TLS instead of all others")
+	onDatagrams := flag.Bool("datagrams", false, "the bench of datagrams instead of all others")
 	strict := flag.Bool("strict", false, "fail if any round did")
 	waits := flag.Bool("waiting", false, "compare the ways to wait instead, and write docs/bench/waiting.md")
 	flag.Parse()
 	runtime.LockOSThread() // see spawn
 
-	all := cases(100*time.Millisecond, 400*time.Millisecond)
+	choose := cases
+	if *onDatagrams {
+		choose = datagramCases
+	}
+	all := choose(100*time.Millisecond, 400*time.Millisecond)
 	if *list {
 		printList(all)
 		return
@@ -82,9 +87,10 @@ func main() {
 			fatal(err)
 		}
 		echoPeers, relayPeers = beside(dir, echoPeers), beside(dir, relayPeers)
+		datagramPeers, datagramRelays = beside(dir, datagramPeers), beside(dir, datagramRelays)
 	}
 	if *quick {
-		all = slices.DeleteFunc(cases(50*time.Millisecond, 200*time.Millisecond), func(c testCase) bool { return !c.quick && *only == "" })
+		all = slices.DeleteFunc(choose(50*time.Millisecond, 200*time.Millisecond), func(c testCase) bool { return !c.quick && *only == "" && !*onDatagrams })
 	}
 	if *runTime > 0 {
 		for i := range all {
@@ -163,6 +169,9 @@ func run(all []testCase, b *bench, budget time.Duration, out string, quick, onTL
 	b.report.describe(b, quick)
 	if onTLS {
 		return b.runTLS(out)
+	}
+	if len(all) > 0 && all[0].datagrams() {
+		return b.runDatagrams(all, out)
 	}
 	b.runMicros(quick) // first: they are short
 	all = slices.DeleteFunc(all, func(c testCase) bool { return !chosen(b.only, c.Name) })

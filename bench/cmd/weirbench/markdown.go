@@ -41,6 +41,7 @@ drift:
     cd bench && go run ./cmd/weirbench -only echo-1000 -peers weir-epoll -beside ../../before -out /tmp/b
 
 ` + "`" + `-list` + "`" + ` lists cases and peers, ` + "`" + `-profile DIR` + "`" + ` writes profiles of the servers.
+` + "`" + `make -C bench datagrams` + "`" + ` takes ten minutes and writes ` + "`" + `datagrams.md` + "`" + `.
 `
 
 func (r *report) markdown() string {
@@ -98,9 +99,9 @@ func (r *report) targetTable(p printer) {
 	}
 	p("## Aims\n\n%d of %d met in this run.\n\n\"Measured\" is the median of ratios; \"least\" is the ratio of each server's cheapest round, to which other work on the machine has added least.\n\n| | aim | measured | | least |\n|---|---|---|---|---|\n", met, len(all))
 	for _, v := range all {
-		word := "met"
+		word := v.word()
 		if !v.met {
-			word = "**missed**"
+			word = "**" + word + "**"
 		}
 		p("| %s | %s | %s | %s | %s |\n", v.what, v.aim, v.got, word, v.least)
 	}

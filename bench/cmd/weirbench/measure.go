@@ -46,6 +46,8 @@ func (c *testCase) cost(s sample) float64 {
 		return s.Result.ServerCPU / (float64(s.Result.Bytes) / (1 << 30))
 	case byLatency:
 		return s.Result.P50 / 1e3
+	case perTwoDatagrams:
+		return s.Result.ServerCPU / float64(s.Result.Messages) / 2 * 1e6
 	default:
 		return s.Result.ServerCPU / float64(s.Result.Messages) * 1e6
 	}
@@ -162,38 +164,68 @@ func writeHeap(srv *process, p peer, path string) error {
 }
 
 func (b *bench) tryRelay(c *testCase, p peer, s *sample, profile string) error {
-	if _, err := b.build.path(p); err != nil {
-		return err
-	}
-	spec := c.spec
-	ld, err := b.loader(c, spec)
+	ld, srv, err := b.meet(c, p, c.spec, profile)
 	if err != nil {
 		return err
 	}
 	defer ld.end()
-	var hello struct{ Backend string }
-	if err := ld.object(&hello, 10*time.Second); err != nil {
-		return err
-	}
-	srv, addr, err := b.server(p, c, hello.Backend)
-	if err != nil {
-		return err
-	}
 	defer srv.end()
-	if err := startProfile(srv, p, profile); err != nil {
-		return err
-	}
-	text, err := json.Marshal(map[string]any{"Addr": addr, "PIDs": []int{srv.pid()}})
-	if err != nil {
-		return err
-	}
-	if err := ld.say(string(text)); err != nil {
-		return err
-	}
-	if err := ld.object(&s.Result, limit(spec)); err != nil {
+	if err := ld.object(&s.Result, limit(c.spec)); err != nil {
 		return err
 	}
 	return endProfile(srv, p, profile)
+}
+
+// meet starts a load and its relay, which knows where the load's backend is.
+func (b *bench) meet(c *testCase, p peer, spec load.Spec, profile string) (ld, srv *process, err error) {
+	if _, err := b.build.path(p); err != nil {
+		return nil, nil, err
+	}
+	if ld, err = b.loader(c, spec); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			ld.end()
+		}
+	}()
+	var hello struct{ Backend string }
+	if err = ld.object(&hello, 10*time.Second); err != nil {
+		return nil, nil, err
+	}
+	srv, addr, err := b.server(p, c, hello.Backend)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			srv.end()
+		}
+	}()
+	if err = startProfile(srv, p, profile); err != nil {
+		return nil, nil, err
+	}
+	text, err := json.Marshal(map[string]any{"Addr": addr, "PIDs": []int{srv.pid()}})
+	if err != nil {
+		return nil, nil, err
+	}
+	return ld, srv, ld.say(string(text))
+}
+
+// begin starts a server and its load, in the order that the case wants.
+func (b *bench) begin(c *testCase, p peer, spec load.Spec) (ld, srv *process, err error) {
+	if c.relays() {
+		return b.meet(c, p, spec, "")
+	}
+	srv, addr, err := b.server(p, c, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	spec.Addr, spec.PIDs = addr, []int{srv.pid()}
+	if ld, err = b.loader(c, spec); err != nil {
+		srv.end()
+	}
+	return ld, srv, err
 }
 
 // memoryReading is the memory in use at one time, in bytes.
@@ -276,18 +308,13 @@ func (b *bench) count(c *testCase, p peer) counts {
 }
 
 func (b *bench) tryCount(c *testCase, p peer, n *counts) error {
-	srv, addr, err := b.server(p, c, "")
+	spec := c.spec
+	spec.Steps, spec.Run, spec.Warm = true, 400*time.Millisecond, 0
+	ld, srv, err := b.begin(c, p, spec)
 	if err != nil {
 		return err
 	}
 	defer srv.end()
-	spec := c.spec
-	spec.Addr, spec.PIDs, spec.Steps = addr, []int{srv.pid()}, true
-	spec.Run, spec.Warm = 400*time.Millisecond, 0
-	ld, err := b.loader(c, spec)
-	if err != nil {
-		return err
-	}
 	defer ld.end()
 	if _, err := ld.line(20 * time.Second); err != nil {
 		return err
@@ -315,15 +342,19 @@ func (b *bench) tryCount(c *testCase, p peer, n *counts) error {
 	if err != nil {
 		return err
 	}
+	all := float64(res.All)
+	if c.unit == perTwoDatagrams {
+		all *= 2
+	}
 	if p.side {
 		after, err := srv.stats("stats")
 		if err != nil {
 			return err
 		}
-		n.Allocs = float64(after.Mallocs-before.Mallocs) / float64(res.All)
+		n.Allocs = float64(after.Mallocs-before.Mallocs) / all
 	}
 	if trace != nil {
-		n.Syscalls, n.ByName, err = straceTable(table, float64(res.All))
+		n.Syscalls, n.ByName, err = straceTable(table, all)
 	}
 	return err
 }

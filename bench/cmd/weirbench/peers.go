@@ -15,7 +15,7 @@ type peer struct {
 	name  string
 	build string // what it is made from: "c/epoll", "servers/gnet"; "" for a program of the system
 	prog  string // of the system
-	extra bool   // only in cases of framed messages
+	extra bool   // only in cases of framed messages, or of one flow
 	side  bool   // it answers questions about its memory (package side)
 	procs int    // its GOMAXPROCS, if not as many as there are CPUs
 	// argv makes the arguments. dir is for files.

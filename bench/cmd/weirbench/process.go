@@ -165,17 +165,20 @@ func freeAddr() (string, error) {
 
 // listening waits until a process of the system listens on addr: such programs
 // do not report when they do.
-func listening(addr string, p *process) error {
+func listening(addr string, p *process, datagrams bool) error {
 	_, port, _ := strings.Cut(addr, ":")
 	n, err := strconv.Atoi(port)
 	if err != nil {
 		return err
 	}
-	want := fmt.Sprintf(":%04X 00000000:0000 0A", n)
+	table, want := "/proc/net/tcp", fmt.Sprintf(":%04X 00000000:0000 0A", n)
+	if datagrams {
+		table, want = "/proc/net/udp", fmt.Sprintf(":%04X 00000000:0000 07", n)
+	}
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-look.C {
-		b, err := os.ReadFile("/proc/net/tcp")
+		b, err := os.ReadFile(table)
 		if err != nil {
 			return err
 		}
@@ -221,7 +224,7 @@ func (b *bench) server(p peer, c *testCase, target string) (*process, string, er
 		}
 		return srv, strings.TrimPrefix(s, "ready "), nil
 	}
-	if err := listening(addr, srv); err != nil {
+	if err := listening(addr, srv, c.datagrams()); err != nil {
 		srv.end() // and with it the writing of srv.err
 		return nil, "", fmt.Errorf("%s does not listen: %w: %s", p.name, err, strings.TrimSpace(srv.err.String()))
 	}

@@ -25,6 +25,7 @@ type report struct {
 	Skipped  []string // peers and cases that are not in it, and why
 	Cases    []caseResult
 	Micros   []microResult
+	QUIC     []quicRow `json:",omitempty"`
 }
 
 type machine struct {
@@ -89,7 +90,7 @@ func (r *row) good() map[int]sample {
 
 // std is the standard library's row in the two kinds of cases.
 func (c *testCase) std() string {
-	if c.relays() {
+	if c.relays() && !c.datagrams() {
 		return "go-iocopy"
 	}
 	return "std"

@@ -173,9 +173,18 @@ func bounds() []bound {
 
 // verdicts compares the run with the targets; those that it did not measure are
 // left out.
-func (r *report) verdicts() []verdict {
+func (r *report) verdicts() []verdict { return r.judge(bounds()) }
+
+func (v verdict) word() string {
+	if v.met {
+		return "met"
+	}
+	return "missed"
+}
+
+func (r *report) judge(bounds []bound) []verdict {
 	var all []verdict
-	for _, b := range bounds() {
+	for _, b := range bounds {
 		v, ok := b.get(r)
 		if !ok {
 			continue

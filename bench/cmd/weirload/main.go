@@ -48,16 +48,9 @@ func run() error {
 	closing := func() {}
 	switch s.Kind {
 	case load.Echo:
-		res, closing, err = load.RunEcho(&s, func() error {
-			if !s.Steps {
-				return nil
-			}
-			if err := say(map[string]bool{"Primed": true}); err != nil {
-				return err
-			}
-			in.Scan()
-			return nil
-		})
+		res, closing, err = load.RunEcho(&s, func() error { return primed(&s, in) })
+	case load.Datagrams, load.DatagramRelay:
+		res, err = datagrams(&s, in)
 	case load.Churn:
 		res, err = load.RunChurn(&s)
 	case load.Relay, load.First:
@@ -78,18 +71,49 @@ func run() error {
 	return nil
 }
 
+// primed waits for the word to go, if it was asked to.
+func primed(s *load.Spec, in *bufio.Scanner) error {
+	if !s.Steps {
+		return nil
+	}
+	if err := say(map[string]bool{"Primed": true}); err != nil {
+		return err
+	}
+	in.Scan()
+	return nil
+}
+
+func datagrams(s *load.Spec, in *bufio.Scanner) (load.Result, error) {
+	var b *load.PacketBackend
+	if s.Kind == load.DatagramRelay {
+		var err error
+		if b, err = load.ListenPackets(s); err != nil {
+			return load.Result{}, err
+		}
+		if err := meet(s, in, b.Addr); err != nil {
+			return load.Result{}, err
+		}
+	}
+	return load.RunPackets(s, b, func() error { return primed(s, in) })
+}
+
+// meet says where the backend is, and hears where the relay is.
+func meet(s *load.Spec, in *bufio.Scanner, backend string) error {
+	if err := say(map[string]string{"Backend": backend}); err != nil {
+		return err
+	}
+	if !in.Scan() {
+		return fmt.Errorf("no relay came")
+	}
+	return json.Unmarshal(in.Bytes(), s)
+}
+
 func relay(s *load.Spec, in *bufio.Scanner) (load.Result, error) {
 	b, err := load.Listen()
 	if err != nil {
 		return load.Result{}, err
 	}
-	if err := say(map[string]string{"Backend": b.Addr}); err != nil {
-		return load.Result{}, err
-	}
-	if !in.Scan() {
-		return load.Result{}, fmt.Errorf("no relay came")
-	}
-	if err := json.Unmarshal(in.Bytes(), s); err != nil {
+	if err := meet(s, in, b.Addr); err != nil {
 		return load.Result{}, err
 	}
 	if s.Kind == load.Relay {

@@ -9,6 +9,7 @@
 //	churn         connect, one message, close
 //	relay         a stream through a relay, both ends here
 //	first         sessions through a relay, one after another
+//	datagrams     so many under way, to an echo server or through a relay
 //
 // Latencies in the open loop count from when a message should have left, not
 // from when it did, so that a server that stalls does not hide its stall by
@@ -23,6 +24,9 @@ const (
 	Churn = "churn"
 	Relay = "relay"
 	First = "first"
+
+	Datagrams     = "datagrams"
+	DatagramRelay = "datagram-relay"
 )
 
 // Spec is what a run does. The zero value of a field means none.
@@ -40,12 +44,14 @@ type Spec struct {
 	PIDs   []int         // server processes, whose children count too
 	Steps  bool          // of Echo: wait for Go once every connection has had a message
 	Trunc  bool          // of Relay: the kernel drops what arrives, unchecked
+	Burst  int           // of Datagrams: how many a flow sends at a time
+	Join   bool          // of Datagrams: joined by the sender and for the receiver (UDP GSO and GRO)
 }
 
 // Result is what a run counted, during its Run time only.
 type Result struct {
 	Messages  uint64  // that came back complete; for Churn and First, sessions
-	All       uint64  // for Echo: messages in all since the connections were there
+	All       uint64  // for Echo and Datagrams: messages in all since the connections were there
 	Bytes     uint64  // that came back; for Relay, that came out
 	Seconds   float64 // of the clock
 	ServerCPU float64 // seconds, user and system

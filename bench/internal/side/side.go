@@ -40,7 +40,11 @@ type Config struct {
 	Target  string // where a relay connects to
 	Copy    bool   // a relay must not splice
 	Collect bool   // make garbage, and collect it every 10 ms
+	UDP     bool   // serve datagrams
 }
+
+// Buffers is how many bytes an echo server of datagrams asks for to receive them.
+const Buffers = 4 << 20
 
 // Parse reads the command line.
 func Parse() Config {
@@ -54,6 +58,7 @@ func Parse() Config {
 	flag.StringVar(&c.Target, "target", "", "be a relay to this address")
 	flag.BoolVar(&c.Copy, "copy", false, "relay by copying")
 	flag.BoolVar(&c.Collect, "collect", false, "make garbage, and collect it every 10 ms")
+	flag.BoolVar(&c.UDP, "udp", false, "serve datagrams")
 	flag.Parse()
 	if c.Collect {
 		go collections.make()

@@ -19,6 +19,13 @@ func (e *echo) OnBoot(gnet.Engine) gnet.Action {
 }
 
 func (e *echo) OnTraffic(c gnet.Conn) gnet.Action {
+	if e.cfg.UDP {
+		p, err := c.Next(-1)
+		if err == nil {
+			_, _ = c.Write(p)
+		}
+		return gnet.None
+	}
 	want := e.cfg.Frame
 	if want == 0 {
 		want = c.InboundBuffered()
@@ -37,8 +44,11 @@ func (e *echo) OnTraffic(c gnet.Conn) gnet.Action {
 
 func main() {
 	cfg := side.Parse()
-	side.Check(gnet.Run(&echo{cfg: cfg}, "tcp://"+cfg.Addr,
-		gnet.WithNumEventLoop(cfg.Loops),
-		gnet.WithTCPNoDelay(gnet.TCPNoDelay),
-		gnet.WithLogLevel(logging.ErrorLevel)))
+	opts := []gnet.Option{gnet.WithNumEventLoop(cfg.Loops), gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogLevel(logging.ErrorLevel)}
+	network := "tcp"
+	if cfg.UDP {
+		network = "udp"
+		opts = append(opts, gnet.WithSocketRecvBuffer(side.Buffers))
+	}
+	side.Check(gnet.Run(&echo{cfg: cfg}, network+"://"+cfg.Addr, opts...))
 }

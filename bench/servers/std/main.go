@@ -1,5 +1,5 @@
 // Command std is the standard library's echo server and relay: a goroutine for
-// each connection, or two.
+// each connection, or two; with datagrams one, and one more for each flow of a relay.
 package main
 
 import (
@@ -12,6 +12,10 @@ import (
 
 func main() {
 	cfg := side.Parse()
+	if cfg.UDP {
+		datagrams(cfg)
+		return
+	}
 	ln, err := net.Listen("tcp", cfg.Addr)
 	side.Check(err)
 	go side.Serve(ln.Addr().String())

@@ -15,6 +15,10 @@ func main() {
 	}
 	g, err := weir.NewGroup(cfg.Loops, opts...)
 	side.Check(err)
+	if cfg.UDP {
+		datagrams(g, cfg)
+		return
+	}
 	f := func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }
 	switch {
 	case cfg.Target != "":
@@ -24,11 +28,15 @@ func main() {
 	}
 	ln, err := g.Listen("tcp", cfg.Addr, f)
 	side.Check(err)
+	checkBackend(g, cfg)
+	go side.Serve(ln.Addr().String())
+	side.Check(g.Run())
+}
+
+func checkBackend(g *weir.Group, cfg side.Config) {
 	if got := g.Loops()[0].Backend().Name; cfg.Backend != "" && got != cfg.Backend {
 		side.Check(&fellBack{cfg.Backend, got})
 	}
-	go side.Serve(ln.Addr().String())
-	side.Check(g.Run())
 }
 
 // answer writes an answer to each complete message.

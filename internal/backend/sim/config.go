@@ -80,6 +80,10 @@ type Faults struct {
 	CutDatagram  float64 // the receiver gets only the beginning, flagged
 	SendNoBuffer float64 // sending fails with ENOBUFS
 	SendWait     float64 // sending has to wait for a while
+	// MTU is the longest packet that a link between hosts takes, in bytes, with its headers; 0:
+	// any. A longer datagram goes in fragments, of which each can be lost. One that must not
+	// is lost, its sender hears of it, and what it sends there later fails with EMSGSIZE.
+	MTU int
 
 	// Weather: drawn once in some dozen events.
 	Partition float64 // two hosts lose sight of each other for a while
@@ -137,6 +141,13 @@ func Draw(seed uint64) Faults {
 		}
 		return n
 	}
+	mtu := func() int {
+		n := 576 + r.below(1000)
+		if !on() {
+			return 0
+		}
+		return n
+	}
 	return Faults{
 		Latency:       span(time.Second),
 		Jitter:        span(time.Second),
@@ -178,6 +189,7 @@ func Draw(seed uint64) Faults {
 		ConnectError:  chance(0.2),
 		WriteError:    chance(0.02),
 		ShutError:     chance(0.1),
+		MTU:           mtu(),
 	}
 }
 
@@ -187,7 +199,7 @@ func (f Faults) calmed() Faults {
 	return Faults{
 		Latency: f.Latency, Loopback: f.Loopback,
 		SendBuffer: f.SendBuffer, ReceiveBuffer: f.ReceiveBuffer,
-		NoInline: f.NoInline, Shuffle: f.Shuffle,
+		NoInline: f.NoInline, Shuffle: f.Shuffle, MTU: f.MTU,
 	}
 }
 

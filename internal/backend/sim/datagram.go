@@ -23,6 +23,7 @@ type packet struct {
 	from, to netip.AddrPort
 	data     []byte
 	errno    syscall.Errno // of what became of it
+	mtu      int           // what would have passed, where errno is EMSGSIZE
 }
 
 // packets holds all that are on their way or wait to be read. Their memory is
@@ -42,7 +43,7 @@ func (p *packets) put(from, to netip.AddrPort, vec [][]byte) uint32 {
 		p.slab = append(p.slab, packet{})
 	}
 	k := &p.slab[i]
-	k.from, k.to, k.errno = from, to, 0
+	k.from, k.to, k.errno, k.mtu = from, to, 0, 0
 	k.data = k.data[:0]
 	for _, piece := range vec {
 		k.data = append(k.data, piece...)
@@ -116,7 +117,7 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 		return true
 	case local.IsValid() && (!s.host.owns(local) || local.Is4() != to.Addr().Is4()):
 		errno = syscall.EINVAL
-	case n > datagramMax:
+	case n > datagramMax, s.opts.dontFragment && s.host.knowsTooLong(to.Addr(), n):
 		errno = syscall.EMSGSIZE
 	case r.chance(w.faults.SendNoBuffer):
 		errno = syscall.ENOBUFS
@@ -196,7 +197,7 @@ func (w *World) launch(s *socket, from, to netip.AddrPort, vec [][]byte) {
 			if dest == h && s.opts.quiet || dest != h && s.opts.hops == 1 {
 				continue
 			}
-			if dest.member(from, to) != nil && !w.hostsCut(h, dest) && !r.chance(f.Drop) {
+			if dest.member(from, to) != nil && !w.hostsCut(h, dest) && !w.dropped(h, dest, to.Addr(), total(vec)) {
 				w.pushPacket(w.after(w.delay(h, dest)), evDatagram, dest, w.packets.put(from, to, vec))
 			}
 		}
@@ -212,12 +213,20 @@ func (w *World) launch(s *socket, from, to netip.AddrPort, vec [][]byte) {
 		w.pushPacket(w.after(routeFailed), evUnreachable, h, i)
 		return
 	}
+	if s.opts.dontFragment && w.tooLong(h, dest, to.Addr(), total(vec)) {
+		if !w.hostsCut(h, dest) && !r.chance(f.Drop) {
+			i := w.packets.put(from, to, nil)
+			w.packets.slab[i].errno, w.packets.slab[i].mtu = syscall.EMSGSIZE, f.MTU
+			w.pushPacket(w.after(w.delay(h, dest)), evUnreachable, h, i)
+		}
+		return
+	}
 	copies := 1
 	if r.chance(f.Duplicate) {
 		copies = 2
 	}
 	for range copies {
-		if w.hostsCut(h, dest) || r.chance(f.Drop) {
+		if w.hostsCut(h, dest) || w.dropped(h, dest, to.Addr(), total(vec)) {
 			w.record(Dropped, h, 0, int64(to.Port()), 0)
 			continue
 		}
@@ -227,6 +236,43 @@ func (w *World) launch(s *socket, from, to netip.AddrPort, vec [][]byte) {
 		}
 		w.pushPacket(at, evDatagram, dest, w.packets.put(from, to, vec))
 	}
+}
+
+// headers is how many bytes a datagram has in front on its way.
+func headers(to netip.Addr) int {
+	if to.Is4() {
+		return 20 + 8
+	}
+	return 40 + 8
+}
+
+// tooLong reports whether a datagram of n bytes is longer than a link on its way takes.
+func (w *World) tooLong(from, to *Host, addr netip.Addr, n int) bool {
+	return from != to && w.faults.MTU > 0 && n+headers(addr) > w.faults.MTU
+}
+
+// knowsTooLong is tooLong as far as the sending host has heard of it. To a group it knows
+// at once: no one else would tell it.
+func (h *Host) knowsTooLong(to netip.Addr, n int) bool {
+	if to.IsMulticast() {
+		return h.w.tooLong(h, nil, to, n)
+	}
+	dest := h.w.byAddr[to.WithZone("")]
+	return dest != nil && dest.index < len(h.narrow) && h.narrow[dest.index] && h.w.tooLong(h, dest, to, n)
+}
+
+// dropped draws whether a datagram of n bytes is lost: as often as it has fragments.
+func (w *World) dropped(from, to *Host, addr netip.Addr, n int) bool {
+	f, r := &w.faults, &w.random[forDatagrams]
+	lost := r.chance(f.Drop)
+	if w.tooLong(from, to, addr, n) {
+		const header = 20 // of each fragment
+		part := max(8, (f.MTU-header)&^7)
+		for rest := n + headers(addr) - header - part; rest > 0; rest -= part {
+			lost = r.chance(f.Drop) || lost
+		}
+	}
+	return lost
 }
 
 func (w *World) pushPacket(at int64, k kind, h *Host, i uint32) {
@@ -281,12 +327,27 @@ func (w *World) sender(at *Host, from netip.AddrPort) *Host {
 // unreachable is evUnreachable.
 func (w *World) unreachable(ev *event) {
 	i := uint32(ev.pos)
-	s := ev.host.receiver(w.packets.slab[i].from, w.packets.slab[i].to)
+	p := &w.packets.slab[i]
+	if p.errno == syscall.EMSGSIZE && !ev.host.down {
+		ev.host.learn(w.byAddr[p.to.Addr().WithZone("")])
+	}
+	s := ev.host.receiver(p.from, p.to)
 	if s == nil || ev.host.down {
 		w.packets.drop(i)
 		return
 	}
 	s.take(i, 0)
+}
+
+// learn remembers that longer packets than Faults.MTU do not pass to a host.
+func (h *Host) learn(dest *Host) {
+	if dest == nil {
+		return
+	}
+	for len(h.narrow) <= dest.index {
+		h.narrow = append(h.narrow, false)
+	}
+	h.narrow[dest.index] = true
 }
 
 // take puts a packet into the inbox, if there is room for it.
@@ -362,7 +423,7 @@ func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) boo
 	p := &w.packets.slab[i]
 	if p.errno != 0 {
 		*peer = backend.Addr{Family: backend.Inet, IP: p.to}
-		b.result(s, op, c, 0, p.errno)
+		b.result(s, op, c, p.mtu, p.errno)
 		c.Peer = peer
 		w.packets.drop(i)
 		return true

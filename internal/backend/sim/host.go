@@ -37,6 +37,7 @@ type Host struct {
 	first    *socket // of all that live
 	pending  int     // events under way
 	shortage int64   // no handles are to be had until then
+	narrow   []bool  // hosts, by index, to which longer packets than Faults.MTU are known not to pass
 
 	ports    map[uint16][]*socket
 	pairs    map[pairKey]struct{}

@@ -332,7 +332,7 @@ func (s *socket) setOption(o backend.Option, value int) error {
 			return syscall.EOPNOTSUPP
 		}
 		switch o { //nolint:exhaustive // these only
-		case backend.DontFragment: // nothing there cuts datagrams up
+		case backend.DontFragment:
 			s.opts.dontFragment = value != 0
 		case backend.MulticastHops:
 			s.opts.hops = value + 1
