@@ -104,7 +104,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		JSON: rep.json != nil,
 		UTP:  utp.NewDialer(loop),
 	}
-	a.starter = executor.New("start", startsAtOnce, startsQueued)
+	a.starter = executor.New("blocking", startsAtOnce, startsQueued)
 	a.env.Executor, a.env.Environ = a.starter, c.environ
 	a.notify = newNotifier(loop, c.lookupEnv)
 	if f.drains {
