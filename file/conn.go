@@ -323,6 +323,9 @@ func (k *conn) Close(abort bool) {
 	}
 }
 
+// Reset implements weir.Resetter: a file has no peer that could take its end for another.
+func (k *conn) Reset() { k.Close(false) }
+
 // letGo closes the file when nothing waits for that.
 func (k *conn) letGo() {
 	f := k.f

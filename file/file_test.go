@@ -388,6 +388,25 @@ func TestLoopGoesOn(t *testing.T) {
 	})
 }
 
+// TestReset: what was written before a reset is in the file.
+func TestReset(t *testing.T) {
+	all := random(1 << 20)
+	onBackends(t, func(r *rig) {
+		path := filepath.Join(t.TempDir(), "new")
+		k := r.open(&Config{Path: path, Create: true})
+		if _, err := k.t.Write(all); err != nil {
+			t.Fatal(err)
+		}
+		reset, ok := weir.As[weir.Resetter](k.t)
+		if !ok {
+			t.Fatal("it cannot be reset")
+		}
+		reset.Reset()
+		r.until("the end", func() bool { return k.lost })
+		r.has(path, all)
+	})
+}
+
 // TestLoopClose: what was written before the loop is closed is in the file.
 func TestLoopClose(t *testing.T) {
 	all := random(1 << 20)
@@ -416,6 +435,23 @@ func TestLoopCloseOpening(t *testing.T) {
 			k := &taker{}
 			f := Open(r.s, r.e, &Config{Path: path, Read: true}, k.factory)
 			f.OnDone(func(weir.Transport, error) {})
+		}
+	})
+}
+
+// TestLoopCloseFollowing: a file that is followed, and one that is paused, are let go when
+// the loop is closed.
+func TestLoopCloseFollowing(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		path := r.path([]byte("one"))
+		k, p := r.open(&Config{Path: path, Follow: true}), r.open(&Config{Path: path, Read: true})
+		p.t.PauseReading()
+		r.until("one", func() bool { return string(k.got) == "one" })
+		if err := r.l.Close(); err != nil {
+			t.Errorf("closing the loop: %v", err)
+		}
+		if !k.lost || !p.lost {
+			t.Errorf("lost: %v, %v", k.lost, p.lost)
 		}
 	})
 }
