@@ -33,6 +33,8 @@ type conn struct {
 	c    Config
 	f    *os.File
 	feed *weir.Feed
+	// shared: the file is read and written at its own position, which others may share
+	shared bool
 
 	readAt  int64
 	bufs    [2][]byte // one is read into while the other is delivered
@@ -117,10 +119,17 @@ func (k *conn) read() {
 	if k.bufs[k.which] == nil {
 		k.bufs[k.which] = make([]byte, readPiece)
 	}
-	buf, f, at, follow := k.bufs[k.which], k.f, k.readAt, k.c.Follow
+	buf, f, at, follow, shared := k.bufs[k.which], k.f, k.readAt, k.c.Follow, k.shared
 	k.which = 1 - k.which
 	k.reading, k.grown = true, false
-	k.do(func() result { return readAt(f, buf, at, follow) }, func(r result) {
+	work := func() result { return readAt(f, buf, at, follow) }
+	if shared {
+		work = func() (r result) {
+			r.n, r.err = f.Read(buf)
+			return r
+		}
+	}
+	k.do(work, func(r result) {
 		k.reading = false
 		switch {
 		case k.readEOF || k.closing:
@@ -234,7 +243,7 @@ func (k *conn) write() {
 	}
 	k.out, k.busy = k.busy[:0], k.out
 	k.writing = true
-	p, f, at, end := k.busy, k.f, k.writeAt, k.c.Append
+	p, f, at, end := k.busy, k.f, k.writeAt, k.c.Append || k.shared
 	k.do(func() (r result) {
 		if end {
 			r.n, r.err = f.Write(p)

@@ -10,6 +10,7 @@
 // Each transport has at most one read and one write under way. The next piece is read
 // while the protocol takes the one before, and a transport that is paused reads nothing.
 //
-// Loop.Attach of package weir takes files too, for programs that have no executor; the loop then
-// waits for the disk.
+// AttachPair does the same with files that are open already, such as standard input and
+// output. Loop.Attach of package weir takes files too, for programs that have no executor;
+// the loop then waits for the disk.
 package file
