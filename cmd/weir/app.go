@@ -71,8 +71,9 @@ func (c *command) relay(p *plan, f flags) int {
 		return exitFailure
 	}
 	code := a.run()
+	err = a.loop.Close()  // it may have something to write to a file
 	_ = a.starter.Close() // always nil
-	if err := a.loop.Close(); err != nil {
+	if err != nil {
 		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
 		return exitFailure
 	}
