@@ -67,6 +67,7 @@
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like
 //   - future, task, task/stream: values that come later, and coroutines
 //   - process: programs whose descriptors are transports, and terminals
+//   - file: files whose disks never hold up a loop
 //   - executor: functions that block
 //   - dns: a resolver for [WithResolver]
 //   - relay, balance: copying both ways, and choosing among several servers

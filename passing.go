@@ -321,23 +321,41 @@ type Peered interface {
 	// vouches for it. For all but UNIX sockets that are open the error is
 	// errors.ErrUnsupported.
 	PeerCredentials() (Credentials, error)
+	// PeerGroups are the groups that it ran with then: Credentials.GID and the
+	// supplementary ones. macOS and FreeBSD tell at most sixteen. The slice is the
+	// caller's.
+	PeerGroups() ([]uint32, error)
 }
 
 func (s *stream) PeerCredentials() (c Credentials, err error) {
-	if err := s.loop.check("PeerCredentials"); err != nil {
-		return c, err
-	}
-	if u := s.below(); u != nil {
-		return u.PeerCredentials()
-	}
-	k, ok := s.lower.(*socket)
-	if !ok || !k.passes() {
-		return c, fmt.Errorf("weir: credentials of the peer of %s: %w", s.name(), errors.ErrUnsupported)
-	}
-	err = k.control(func(fd int) error {
+	err = s.askPeer("PeerCredentials", func(fd int) error {
 		u, err := sys.PeerOf(fd)
 		c = Credentials{PID: u.PID, UID: u.UID, GID: u.GID}
 		return err
 	})
 	return c, err
+}
+
+// PeerGroups implements Peered.
+func (s *stream) PeerGroups() (groups []uint32, err error) {
+	err = s.askPeer("PeerGroups", func(fd int) (err error) {
+		groups, err = sys.GroupsOf(fd)
+		return err
+	})
+	return groups, err
+}
+
+// askPeer calls ask with the descriptor of the lowest stream, if that is a UNIX socket.
+func (s *stream) askPeer(method string, ask func(fd int) error) error {
+	if err := s.loop.check(method); err != nil {
+		return err
+	}
+	if u := s.below(); u != nil {
+		return u.askPeer(method, ask)
+	}
+	k, ok := s.lower.(*socket)
+	if !ok || !k.passes() {
+		return fmt.Errorf("weir: credentials of the peer of %s: %w", s.name(), errors.ErrUnsupported)
+	}
+	return k.control(ask)
 }

@@ -310,6 +310,7 @@ func (l *Loop) runOwn() {
 			if c.drop() {
 				l.dropped++
 			}
+			l.settle() // PostOr's function may have written
 		} else {
 			l.ready = append(l.ready, r)
 		}

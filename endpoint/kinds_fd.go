@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/file"
+	"github.com/weir-io/weir/future"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -36,7 +38,13 @@ func stdioKind() *Kind {
 				proto = layer.Client(proto, escapes(end))
 			}
 			return soon(env, "fd", "stdio", proto, func() error {
-				_, err := env.Loop.AttachPair(env.Stdin, env.Stdout, "stdio", func(weir.Transport) weir.Protocol { return proto })
+				f := func(weir.Transport) weir.Protocol { return proto }
+				var err error
+				if env.Executor == nil {
+					_, err = env.Loop.AttachPair(env.Stdin, env.Stdout, "stdio", f)
+				} else {
+					_, err = file.AttachPair(future.On(env.Loop), env.Executor, env.Stdin, env.Stdout, "stdio", f)
+				}
 				return err
 			})
 		},

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -363,6 +364,7 @@ func unixListenKind() *Kind {
 			{Name: "mode", Type: Mode, Doc: "permission bits of the file, in force from the start"},
 			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
 			{Name: "allow-user", Type: Text, Many: true, Doc: "accept only clients that run as this user: a name or a number"},
+			{Name: "allow-group", Type: Text, Many: true, Doc: "the same for those that run in this group; with both, either will do"},
 			boundDocs()[0],
 		},
 		Prepare: preparePeers,
@@ -378,8 +380,12 @@ func unixListenKind() *Kind {
 			if p.Has("mode") {
 				d += ", mode " + p.Value("mode")
 			}
-			if users := p.Values("allow-user"); len(users) > 0 {
-				d += ", only for " + strings.Join(users, ", ")
+			who := slices.Clone(p.Values("allow-user"))
+			for _, g := range p.Values("allow-group") {
+				who = append(who, "group "+g)
+			}
+			if len(who) > 0 {
+				d += ", only for " + strings.Join(who, ", ")
 			}
 			return d + describeBounds(p)
 		},

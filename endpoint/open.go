@@ -29,7 +29,7 @@ type Env struct {
 	// Raw has stdio pass on what is typed on a terminal as it is, until its escape key:
 	// the program has set the terminal so. stdio,raw does the same.
 	Raw bool
-	// Executor starts programs; nil: exec and pty fail.
+	// Executor starts programs, and reads and writes files; nil: exec, pty and file fail.
 	Executor *executor.Executor
 	// Environ is the environment of programs; nil: it is empty. ChildEnv is added to it.
 	Environ  func() []string

@@ -46,7 +46,7 @@ type Part struct {
 	// Of a base that runs programs: what to run, as whom, and how many run.
 	argv     []string
 	account  *account
-	peers    map[uint32]bool // the users that may connect; nil: all
+	peers    *peers // those that may connect; nil: all
 	children int
 }
 

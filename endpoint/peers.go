@@ -4,43 +4,73 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"slices"
 	"strconv"
 
 	"github.com/weir-io/weir"
 )
 
-// PeerError is a client of a UNIX listener that runs as a user who may not connect.
+// PeerError is a client of a UNIX listener that runs as a user who may not connect, and
+// in no group that may.
 type PeerError struct{ UID uint32 }
 
 func (e *PeerError) Error() string {
 	who := strconv.FormatUint(uint64(e.UID), 10)
-	return "user " + who + " may not connect here (allow-user=)"
+	return "user " + who + " may not connect here (allow-user=, allow-group=)"
 }
 
-// preparePeers finds the users of allow-user=.
+// peers are those that may connect to a UNIX listener.
+type peers struct{ users, groups map[uint32]bool }
+
+// preparePeers finds the users of allow-user= and the groups of allow-group=.
 func preparePeers(_ *Env, p *Part) error {
-	names := p.Values("allow-user")
-	if len(names) == 0 || p.peers != nil {
+	if p.peers != nil || !p.Has("allow-user") && !p.Has("allow-group") {
 		return nil
 	}
-	peers := map[uint32]bool{}
-	for _, name := range names {
+	users, err := allowed(p, "allow-user", func(name string) (id string, err error) {
 		u, err := user.Lookup(name)
-		text := name
-		if err == nil {
-			text = u.Uid
+		if err != nil {
+			return "", err
 		}
-		id, notNumber := strconv.ParseUint(text, 10, 32)
-		if notNumber != nil {
-			return fmt.Errorf("allow-user=%s: %w", name, err)
-		}
-		peers[uint32(id)] = true
+		return u.Uid, nil
+	})
+	if err != nil {
+		return err
 	}
-	p.peers = peers
+	groups, err := allowed(p, "allow-group", func(name string) (id string, err error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
+	if err != nil {
+		return err
+	}
+	p.peers = &peers{users, groups}
 	return nil
 }
 
-// onlyPeers makes a factory that refuses the clients that allow-user= does not name.
+// allowed finds the numbers of what an option names. A name that is a number is taken for
+// one only if nothing has that name.
+func allowed(p *Part, option string, look func(name string) (id string, err error)) (map[uint32]bool, error) {
+	ids := map[uint32]bool{}
+	for _, name := range p.Values(option) {
+		text, err := look(name)
+		if err != nil {
+			text = name
+		}
+		id, notNumber := strconv.ParseUint(text, 10, 32)
+		if notNumber != nil {
+			return nil, fmt.Errorf("%s=%s: %w", option, name, err)
+		}
+		ids[uint32(id)] = true
+	}
+	return ids, nil
+}
+
+// onlyPeers makes a factory that refuses the clients that neither allow-user= nor
+// allow-group= names.
 func onlyPeers(env *Env, p *Part, f weir.Factory) weir.Factory {
 	if p.peers == nil {
 		return f
@@ -67,8 +97,17 @@ func checkPeer(p *Part, t weir.Transport) error {
 	if err != nil {
 		return err
 	}
-	if !p.peers[c.UID] {
-		return &PeerError{UID: c.UID}
+	if p.peers.users[c.UID] {
+		return nil
 	}
-	return nil
+	if len(p.peers.groups) > 0 {
+		groups, err := peer.PeerGroups()
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(groups, func(id uint32) bool { return p.peers.groups[id] }) {
+			return nil
+		}
+	}
+	return &PeerError{UID: c.UID}
 }

@@ -206,7 +206,7 @@ func Default() *Table {
 	return &Table{
 		Kinds: append([]*Kind{
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(), utpKind(), utpListenKind(),
-			dnsListenKind(), resolverKind(), stdioKind(), fdKind(), pipeKind(), execKind(), ptyKind(), replayKind(), dialKind(),
+			dnsListenKind(), resolverKind(), stdioKind(), fdKind(), pipeKind(), fileKind(), execKind(), ptyKind(), replayKind(), dialKind(),
 		}, endKinds()...),
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}

@@ -159,6 +159,21 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 	return f
 }
 
+// Do is Go without a future, for work that tells of its result itself, for example by
+// weir.Loop.PostOr, which reaches a loop that is being closed too. It returns ErrFull or
+// ErrClosed if fn will not be called. If e is closed before fn has begun, dropped is
+// called instead, on the goroutine that closes e. A panic in fn is not recovered, but
+// that of an inline executor, which is the loop's. Do belongs to the goroutine of s's
+// loop.
+func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error {
+	j := &job{post: s.Post, drop: dropped, cancel: func(error) {}}
+	j.ctx = context.Background()
+	j.run = func() {
+		pprof.Do(j.ctx, pprof.Labels("executor", e.name), func(context.Context) { fn() })
+	}
+	return e.add(j)
+}
+
 // guard calls fn under e's name and turns a panic into an error.
 func (e *Executor) guard(ctx context.Context, fn func(context.Context) error) (err error) {
 	defer func() {

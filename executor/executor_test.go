@@ -344,3 +344,45 @@ func TestGoexit(t *testing.T) {
 		t.Errorf("%d running and %d queued", running, queued)
 	}
 }
+
+// TestDo: work without a future runs, or is refused, or is told that it will not run; what
+// it tells a loop that is being closed arrives.
+func TestDo(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("do", 1, 1)
+	release, ran := make(chan struct{}), make(chan string, 3)
+	never := func(err error) { t.Errorf("dropped: %v", err) }
+	if err := executor.Do(e, r.s, func() { ran <- "first"; <-release }, never); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-ran; got != "first" {
+		t.Error(got)
+	}
+	if err := executor.Do(e, r.s, func() { t.Error("it ran after Close") }, func(err error) {
+		if !errors.Is(err, executor.ErrClosed) {
+			t.Error(err)
+		}
+		ran <- "dropped"
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := executor.Do(e, r.s, func() {}, never); !errors.Is(err, executor.ErrFull) {
+		t.Errorf("a third: %v", err)
+	}
+	_ = e.Close() // always nil
+	if got := <-ran; got != "dropped" {
+		t.Error(got)
+	}
+	if err := executor.Do(e, r.s, func() {}, never); !errors.Is(err, executor.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	close(release)
+	e.Wait()
+
+	inline := executor.Inline("do")
+	done := false
+	if err := executor.Do(inline, r.s, func() { done = true }, never); err != nil || done {
+		t.Fatalf("%v, ran at once: %v", err, done)
+	}
+	weirtest.Until(t, r.loop, "inline work", func() bool { return done })
+}

@@ -71,8 +71,9 @@ func (c *command) relay(p *plan, f flags) int {
 		return exitFailure
 	}
 	code := a.run()
+	err = a.loop.Close()  // it may have something to write to a file
 	_ = a.starter.Close() // always nil
-	if err := a.loop.Close(); err != nil {
+	if err != nil {
 		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
 		return exitFailure
 	}
@@ -104,7 +105,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		JSON: rep.json != nil,
 		UTP:  utp.NewDialer(loop),
 	}
-	a.starter = executor.New("start", startsAtOnce, startsQueued)
+	a.starter = executor.New("blocking", startsAtOnce, startsQueued)
 	a.env.Executor, a.env.Environ = a.starter, c.environ
 	a.notify = newNotifier(loop, c.lookupEnv)
 	if f.drains {

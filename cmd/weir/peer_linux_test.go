@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -45,6 +46,52 @@ func TestAllowUser(t *testing.T) {
 	}
 	r := call(t, "unix-listen:/tmp/s,allow-user=no-such-user", "null")
 	if r.code != exitFailure || !strings.Contains(r.err, "allow-user=no-such-user") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestAllowGroup: with allow-group= a client's own group counts, its supplementary ones,
+// and beside them its user.
+func TestAllowGroup(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("choosing the groups of a client takes privileges")
+	}
+	many := make([]uint32, 200) // more than are asked for at first
+	for i := range many {
+		many[i] = uint32(6000 + i)
+	}
+	for _, c := range []struct {
+		allow  string
+		groups []uint32
+		reply  bool
+	}{
+		{"allow-group=5000", nil, true},
+		{"allow-group=5001", nil, false},
+		{"allow-group=5001", []uint32{4000, 5001}, true},
+		{"allow-group=6199", many, true},
+		{"allow-group=6200", many, false},
+		{"allow-user=1,allow-group=5002", []uint32{5001}, false},
+		{"allow-user=1,allow-group=5002", []uint32{5001, 5002}, true},
+		{"allow-user=0,allow-group=5002", nil, true},
+	} {
+		path := filepath.Join(t.TempDir(), "s")
+		p := start(t, "unix-listen:"+path+","+c.allow, "text:hello")
+		p.line("ready", 1)
+		q := prepare(t, "weir", "unix:"+path, "-")
+		q.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: 5000, Groups: c.groups}}
+		var got strings.Builder
+		q.Stdout = &got
+		q.begin()
+		q.end()
+		if (got.String() == "hello") != c.reply {
+			t.Errorf("%s, groups %v: got %q", c.allow, c.groups, got.String())
+		}
+		if !c.reply {
+			p.line("may not connect here", 1)
+		}
+	}
+	r := call(t, "unix-listen:/tmp/s,allow-group=no-such-group", "null")
+	if r.code != exitFailure || !strings.Contains(r.err, "allow-group=no-such-group") {
 		t.Errorf("%+v", r)
 	}
 }

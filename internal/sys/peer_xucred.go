@@ -13,3 +13,13 @@ func PeerOf(fd int) (User, error) {
 	}
 	return User{UID: c.Uid, GID: c.Groups[0]}, nil
 }
+
+// GroupsOf are the groups of that process, its own and the supplementary ones, as far as
+// the system keeps them: sixteen.
+func GroupsOf(fd int) ([]uint32, error) {
+	c, err := unix.GetsockoptXucred(fd, 0, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return nil, err
+	}
+	return append([]uint32(nil), c.Groups[:min(max(int(c.Ngroups), 0), len(c.Groups))]...), nil
+}

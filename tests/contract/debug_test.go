@@ -136,6 +136,7 @@ func TestWrongGoroutine(t *testing.T) {
 		"stream.WriteDescriptors":      func() { _, _ = client.(weir.DescriptorWriter).WriteDescriptors([]byte("x"), 0) },
 		"stream.Detach":                func() { _, _ = client.(weir.Detacher).Detach() },
 		"stream.PeerCredentials":       func() { _, _ = client.(weir.Peered).PeerCredentials() },
+		"stream.PeerGroups":            func() { _, _ = client.(weir.Peered).PeerGroups() },
 		"stream.RegisterProducer":      func() { _ = client.RegisterProducer(nil) },
 		"stream.UnregisterProducer":    func() { client.UnregisterProducer() },
 		"Listener.Pause":               func() { ln.Pause() },

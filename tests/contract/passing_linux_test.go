@@ -433,6 +433,14 @@ func TestPeerCredentials(t *testing.T) {
 		if err != nil || who.PID != os.Getpid() || int(who.UID) != os.Getuid() || int(who.GID) != os.Getgid() {
 			t.Errorf("%+v, %v", who, err)
 		}
+		have, err := os.Getgroups()
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups, err := p.PeerGroups()
+		if err != nil || !slices.Contains(groups, who.GID) || slices.ContainsFunc(have, func(g int) bool { return !slices.Contains(groups, uint32(g)) }) {
+			t.Errorf("groups %v, want %v; %v", groups, have, err)
+		}
 		_ = c.Close()
 		server.t.Abort()
 		turns(t, l, "the end", func() bool { return server.lost })

@@ -20,6 +20,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/endpoint"
+	"github.com/weir-io/weir/file"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/process"
 )
@@ -75,8 +76,11 @@ func Connect(e *endpoint.Endpoint, err *weir.ConnectError) *Failure {
 // ConnectTo is Connect with another name for e.
 func ConnectTo(label string, e *endpoint.Endpoint, err *weir.ConnectError) *Failure {
 	f := &Failure{Problem: "cannot connect to " + label, Kind: "cannot connect"}
-	if e.Role() == endpoint.Open {
+	switch {
+	case e.Role() == endpoint.Open:
 		f.Problem = "cannot use " + e.Label()
+	case e.Kind().Name == "file":
+		f.Problem = "cannot open " + e.Label()
 	}
 	var cause error = err
 	for _, a := range err.Attempts {
@@ -145,6 +149,7 @@ var rules = []rule{
 	as((*endpoint.SelfError).Error),
 	as((*process.StartError).Error),
 	as((*endpoint.ChildrenError).Error),
+	as((*file.NotFileError).What),
 	whyLimit,
 	whyTLS,
 	whyProxy,
@@ -205,7 +210,16 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	var self *endpoint.SelfError
 	var start *process.StartError
 	var children *endpoint.ChildrenError
+	var other *file.NotFileError
 	switch {
+	case errors.As(cause, &other) && other.Mode&fs.ModeNamedPipe != 0:
+		return "Named pipes have a kind of their own: pipe:" + e.Base.ArgText()
+	case errors.As(cause, &other) && other.Mode&fs.ModeSocket != 0:
+		return "Sockets have a kind of their own: unix:" + e.Base.ArgText()
+	case e.Kind().Name == "file" && errors.Is(cause, fs.ErrNotExist) && !e.Base.Has("create") && e.Base.Has("append"):
+		return "There is no such file. To make it: add ,create"
+	case e.Kind().Name == "file":
+		return nextForMissing(cause)
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
 	case errors.As(cause, &start) && start.Op == "find":

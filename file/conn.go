@@ -1,0 +1,363 @@
+package file
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
+	"github.com/weir-io/weir/future"
+)
+
+const (
+	// readPiece is how many bytes are read at once.
+	readPiece = 128 << 10
+	// writeMost is how many bytes wait for a write.
+	writeMost = 256 << 10
+	// growthPeriod is how often a file that is followed is looked at where nothing tells
+	// that it has grown, such as on another machine's disk.
+	growthPeriod = time.Second
+	// fullPause is how long work waits that the executor had no room for.
+	fullPause = 10 * time.Millisecond
+)
+
+// conn is the carrier of a file's transport. It belongs to the loop.
+type conn struct {
+	s    *future.Scheduler
+	e    *executor.Executor
+	l    *weir.Loop
+	c    Config
+	f    *os.File
+	feed *weir.Feed
+	// shared: the file is read and written at its own position, which others may share
+	shared bool
+
+	readAt  int64
+	bufs    [2][]byte // one is read into while the other is delivered
+	which   int       // the one that is read into next
+	reading bool      // a read is under way
+	held    []byte    // was read when no one wanted it
+	heldErr error
+	holds   bool // held and heldErr are set
+	paused  bool
+	readEOF bool // no more is read
+	follow  *weir.Timer
+	growth  func() // stops what tells of growth; nil: nothing does
+	grown   bool   // the file has changed since the read under way began
+
+	writeAt int64
+	out     []byte // waits
+	busy    []byte // lent to the write under way
+	writing bool   // a write is under way
+	full    bool   // Write has taken less than it was given
+	ended   bool   // CloseWrite was called
+
+	closing bool // Close was called
+	shut    bool // closing the file is under way
+	over    bool // the file is no longer ours
+}
+
+// result is that of a read or write.
+type result struct {
+	at  int64 // where it began
+	n   int
+	err error
+}
+
+// begin makes the transport of an open file.
+func (k *conn) begin(f weir.Factory, opts []weir.StreamOption) (err error) {
+	if k.feed, err = k.l.Carry(k, opts...); err != nil {
+		k.letGo()
+		return err
+	}
+	k.readEOF = !k.c.reads()
+	if k.c.Follow {
+		k.follow = k.l.NewTimer(k.grew)
+		k.growth = watchGrowth(k.l, k.f, k.grew)
+	}
+	if !k.feed.Begin(f) {
+		return weir.ErrClosed
+	}
+	k.read()
+	return nil
+}
+
+// do runs blocking work, and then calls done on the loop, also while that is being
+// closed, unless the file is no longer ours by then.
+func (k *conn) do(work func() result, done func(result)) {
+	tell := func(r result) {
+		if !k.over {
+			done(r)
+		}
+	}
+	post := func(r result) {
+		f := func() { tell(r) }
+		_, _ = k.l.PostOr(f, f) // a closed loop has lost the connection
+	}
+	err := executor.Do(k.e, k.s, func() { post(work()) }, func(err error) { post(result{err: err}) })
+	switch {
+	case errors.Is(err, executor.ErrFull):
+		k.l.After(fullPause, func() {
+			if !k.over {
+				k.do(work, done)
+			}
+		})
+	case err != nil:
+		post(result{err: err})
+	}
+}
+
+// read reads the next piece, if it is wanted.
+func (k *conn) read() {
+	if k.reading || k.holds || k.paused || k.readEOF || k.closing || k.over {
+		return
+	}
+	if k.bufs[k.which] == nil {
+		k.bufs[k.which] = make([]byte, readPiece)
+	}
+	buf, f, at, follow, shared := k.bufs[k.which], k.f, k.readAt, k.c.Follow, k.shared
+	k.which = 1 - k.which
+	k.reading, k.grown = true, false
+	work := func() result { return readAt(f, buf, at, follow) }
+	if shared {
+		work = func() (r result) {
+			r.n, r.err = f.Read(buf)
+			return r
+		}
+	}
+	k.do(work, func(r result) {
+		k.reading = false
+		switch {
+		case k.readEOF || k.closing:
+		case k.paused:
+			k.readAt = r.at + int64(r.n)
+			k.held, k.heldErr, k.holds = buf[:r.n], r.err, true
+		default:
+			k.readAt = r.at + int64(r.n)
+			k.take(buf[:r.n], r.err)
+		}
+	})
+}
+
+// readAt runs on a goroutine of the executor.
+func readAt(f *os.File, buf []byte, at int64, follow bool) result {
+	n, err := f.ReadAt(buf, at)
+	if n == 0 && follow && errors.Is(err, io.EOF) {
+		if st, bad := f.Stat(); bad == nil && st.Size() < at {
+			at = 0
+			n, err = f.ReadAt(buf, 0)
+		}
+	}
+	return result{at, n, err}
+}
+
+// take delivers a piece, and what comes after it.
+func (k *conn) take(piece []byte, err error) {
+	if err == nil {
+		k.read()
+	}
+	k.feed.Deliver(piece)
+	switch {
+	case k.over || k.closing || err == nil:
+	case !errors.Is(err, io.EOF):
+		k.endReading()
+		k.feed.End(k.failure("read", err))
+	case k.c.Follow:
+		k.bufs = [2][]byte{} // it may not grow for long
+		if k.grown {
+			k.read()
+			return
+		}
+		k.follow.Set(growthPeriod)
+	default:
+		k.endReading()
+		k.feed.End(nil)
+		if !k.c.writes() {
+			k.finish()
+		}
+	}
+}
+
+// endReading lets go of what is kept for reading.
+func (k *conn) endReading() {
+	k.readEOF = true
+	k.bufs, k.held, k.heldErr, k.holds = [2][]byte{}, nil, nil, false
+	if k.follow != nil {
+		k.follow.Stop()
+	}
+	if k.growth != nil {
+		k.growth()
+		k.growth = nil
+	}
+}
+
+// grew is called when the file may have changed.
+func (k *conn) grew() {
+	k.grown = true
+	k.read()
+}
+
+// PauseReading implements weir.Carrier.
+func (k *conn) PauseReading() { k.paused = true }
+
+// ResumeReading implements weir.Carrier.
+func (k *conn) ResumeReading() {
+	k.paused = false
+	if !k.holds {
+		k.read()
+		return
+	}
+	// Not from within the call: the piece may be the last.
+	k.l.Soon(func() {
+		if k.holds && !k.paused && !k.closing && !k.over {
+			piece, err := k.held, k.heldErr
+			k.held, k.heldErr, k.holds = nil, nil, false
+			k.take(piece, err)
+		}
+	})
+}
+
+// Write implements weir.Carrier.
+func (k *conn) Write(bufs [][]byte) (n int, err error) {
+	for _, b := range bufs {
+		if k.c.writes() {
+			part := b[:min(len(b), writeMost-len(k.out))]
+			k.full = k.full || len(part) < len(b)
+			k.out = append(k.out, part...)
+			b = part
+		}
+		n += len(b)
+	}
+	k.write()
+	return n, nil
+}
+
+// write writes what waits.
+func (k *conn) write() {
+	if k.writing || len(k.out) == 0 || k.over {
+		return
+	}
+	k.out, k.busy = k.busy[:0], k.out
+	k.writing = true
+	p, f, at, end := k.busy, k.f, k.writeAt, k.c.Append || k.shared
+	k.do(func() (r result) {
+		if end {
+			r.n, r.err = f.Write(p)
+		} else {
+			r.n, r.err = f.WriteAt(p, at)
+		}
+		return r
+	}, k.writeDone)
+}
+
+func (k *conn) writeDone(r result) {
+	k.writing = false
+	k.writeAt += int64(r.n)
+	k.busy = k.busy[:0]
+	if r.err != nil {
+		k.feed.Fail(k.failure("write", r.err))
+		return
+	}
+	k.write()
+	if !k.writing {
+		k.out, k.busy = nil, nil // nothing may come for long
+	}
+	k.feed.Moved()
+	if k.full {
+		k.full = false
+		k.feed.Writable()
+	}
+	k.settle()
+}
+
+// Held implements weir.Holder.
+func (k *conn) Held() int { return len(k.out) + len(k.busy) }
+
+// CanCloseWrite implements weir.Carrier.
+func (k *conn) CanCloseWrite() bool { return true }
+
+// CloseWrite implements weir.Carrier.
+func (k *conn) CloseWrite() error {
+	k.ended = true
+	k.settle()
+	return nil
+}
+
+// settle closes the file where it was waiting for the last write.
+func (k *conn) settle() {
+	if k.Held() == 0 && !k.over && (k.closing || k.ended && !k.c.reads()) {
+		k.finish()
+	}
+}
+
+// finish closes the file, and then the transport.
+func (k *conn) finish() {
+	if k.shut {
+		return
+	}
+	k.shut = true
+	k.endReading()
+	f := k.f
+	k.do(func() result { return result{err: f.Close()} }, func(r result) {
+		k.over = true
+		if r.err != nil {
+			r.err = k.failure("close", r.err)
+		}
+		if r.err == nil && !k.closing && !k.c.reads() {
+			k.feed.End(nil)
+		}
+		k.feed.Closed(r.err)
+	})
+}
+
+// Close implements weir.Carrier.
+func (k *conn) Close(abort bool) {
+	switch {
+	case k.over:
+	case abort:
+		k.endReading()
+		k.closing, k.over = true, true
+		if !k.shut {
+			k.letGo()
+		}
+		k.feed.Closed(nil)
+	default:
+		k.closing = true
+		k.endReading()
+		k.settle()
+	}
+}
+
+// Reset implements weir.Resetter: a file has no peer that could take its end for another.
+func (k *conn) Reset() { k.Close(false) }
+
+// letGo closes the file when nothing waits for that.
+func (k *conn) letGo() {
+	f := k.f
+	if k.reading || k.writing {
+		_ = f.Close() // it takes effect when they are done
+		return
+	}
+	closes := func() { _ = f.Close() } // nothing waits for what it says
+	if executor.Do(k.e, k.s, closes, func(error) { closes() }) != nil {
+		closes() // better to wait for it than to leave the file open
+	}
+}
+
+// failure says what an operation failed with.
+func (k *conn) failure(op string, err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		err = os.NewSyscallError(op, path.Err)
+	}
+	return &net.OpError{Op: op, Net: "file", Addr: k.LocalAddr(), Err: err}
+}
+
+// LocalAddr has the file's path.
+func (k *conn) LocalAddr() net.Addr { return &weir.FileAddr{Net: "file", Name: k.c.Path} }
+
+// RemoteAddr is LocalAddr.
+func (k *conn) RemoteAddr() net.Addr { return k.LocalAddr() }

@@ -1,0 +1,213 @@
+package file
+
+import (
+	"errors"
+	"net"
+	"os"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
+	"github.com/weir-io/weir/future"
+)
+
+// AttachPair is weir.Loop.AttachPair with files read and written on goroutines of e: what
+// is no file is left to the loop. A file is read, and written, at the position that it has,
+// which others who have it open may share. s must be made of a *weir.Loop. On success both
+// descriptors belong to the transport; if f refuses the connection they are closed, and the
+// error is weir.ErrClosed. After other errors they are left as they are. It belongs to the
+// loop's goroutine.
+func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string, f weir.Factory, opts ...weir.StreamOption) (weir.Transport, error) {
+	l, ok := s.Loop().(*weir.Loop)
+	switch {
+	case !ok:
+		return nil, errors.New("file: the scheduler is not of a weir.Loop")
+	case r == w || r < 0 || w < 0 || !isFileNumber(r) && !isFileNumber(w):
+		return l.AttachPair(r, w, name, f, weir.JoinOptions(opts...))
+	case e == nil:
+		return nil, ErrNoExecutor
+	}
+	p := &pair{name: name}
+	feed, err := l.Carry(p, opts...)
+	if err != nil {
+		return nil, err
+	}
+	p.feed = feed
+	one := func(fd int, write bool, f weir.Factory) error {
+		if !isFileNumber(fd) {
+			r, w := fd, -1
+			if write {
+				r, w = -1, fd
+			}
+			_, err := l.AttachPair(r, w, name, f)
+			return err
+		}
+		k := &conn{s: s, e: e, l: l, c: Config{Path: name, Read: !write, Write: write}, shared: true}
+		k.f = os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor
+		return k.begin(f, nil)
+	}
+	if err := one(w, true, func(weir.Transport) weir.Protocol { return (*pairOut)(p) }); err != nil {
+		feed.Closed(err)
+		return nil, err
+	}
+	if err := one(r, false, func(weir.Transport) weir.Protocol { return (*pairIn)(p) }); err != nil {
+		// What is written to is taken already; a loop that takes one takes the other.
+		p.Close(true)
+		return nil, err
+	}
+	if !feed.Begin(f) {
+		return nil, weir.ErrClosed
+	}
+	return feed.Transport(), nil
+}
+
+// pair is the carrier of a transport that reads from one and writes to another.
+type pair struct {
+	name    string
+	feed    *weir.Feed
+	in, out weir.Transport // nil once lost
+	full    bool           // out takes no more now
+	ended   bool           // CloseWrite was called
+	closing bool
+	over    bool
+}
+
+// pairIn is the protocol of what is read.
+type pairIn pair
+
+func (p *pairIn) ConnectionMade(t weir.Transport) { p.in = t }
+
+func (p *pairIn) DataReceived(b []byte) (int, error) {
+	p.feed.Deliver(b)
+	return len(b), nil
+}
+
+func (p *pairIn) EOFReceived(int) (keepOpen bool, err error) {
+	p.feed.End(nil)
+	return false, nil
+}
+
+func (p *pairIn) ConnectionLost(err error) {
+	p.in = nil
+	if err != nil && !p.closing && !p.over {
+		p.feed.End(err)
+	}
+	(*pair)(p).settle(nil)
+}
+
+// pairOut is the protocol of what is written to.
+type pairOut pair
+
+func (p *pairOut) ConnectionMade(t weir.Transport)    { p.out = t }
+func (p *pairOut) DataReceived(b []byte) (int, error) { return len(b), nil }
+func (p *pairOut) PauseWriting()                      { p.full = true }
+
+func (p *pairOut) ResumeWriting() {
+	p.full = false
+	p.feed.Moved()
+	p.feed.Writable()
+}
+
+func (p *pairOut) WriteDrained() { p.feed.Moved() }
+
+func (p *pairOut) ConnectionLost(err error) {
+	p.out = nil
+	if err == nil && !p.closing && !p.ended {
+		err = weir.ErrClosed // not by us
+	}
+	if err != nil && !p.closing && !p.over {
+		p.feed.Fail(err)
+	}
+	(*pair)(p).settle(err)
+}
+
+// settle closes the transport once both sides are gone.
+func (p *pair) settle(err error) {
+	if p.closing && !p.over && p.in == nil && p.out == nil {
+		p.over = true
+		p.feed.Closed(err)
+	}
+}
+
+// Write implements weir.Carrier.
+func (p *pair) Write(bufs [][]byte) (n int, err error) {
+	for _, b := range bufs {
+		if p.full {
+			break
+		}
+		if p.out == nil {
+			return n, weir.ErrClosed
+		}
+		m, err := p.out.Write(b)
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Held implements weir.Holder.
+func (p *pair) Held() int {
+	if p.out == nil {
+		return 0
+	}
+	return p.out.Buffered()
+}
+
+// CanCloseWrite implements weir.Carrier.
+func (p *pair) CanCloseWrite() bool { return true }
+
+// CloseWrite implements weir.Carrier.
+func (p *pair) CloseWrite() error {
+	p.ended = true
+	switch {
+	case p.out == nil:
+		return nil
+	case p.out.CanWriteEOF():
+		return p.out.WriteEOF()
+	}
+	return p.out.Close()
+}
+
+// PauseReading implements weir.Carrier.
+func (p *pair) PauseReading() {
+	if p.in != nil {
+		p.in.PauseReading()
+	}
+}
+
+// ResumeReading implements weir.Carrier.
+func (p *pair) ResumeReading() {
+	if p.in != nil {
+		p.in.ResumeReading()
+	}
+}
+
+// Reset implements weir.Resetter: neither a file nor a pipe tells an end from another.
+func (p *pair) Reset() { p.Close(false) }
+
+// Close implements weir.Carrier.
+func (p *pair) Close(abort bool) {
+	p.closing = true
+	if p.in != nil {
+		p.in.Abort()
+	}
+	switch {
+	case p.out == nil:
+	case abort:
+		p.out.Abort()
+	default:
+		_ = p.out.Close() // always nil
+	}
+	if abort && !p.over {
+		p.over = true
+		p.feed.Closed(nil)
+	}
+	p.settle(nil)
+}
+
+// LocalAddr is the name that the pair was given.
+func (p *pair) LocalAddr() net.Addr { return &weir.FileAddr{Net: "pipe", Name: p.name} }
+
+// RemoteAddr is LocalAddr.
+func (p *pair) RemoteAddr() net.Addr { return p.LocalAddr() }

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package file
+
+func isFileNumber(int) bool { return false }
