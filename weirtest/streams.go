@@ -34,6 +34,9 @@ type Streams struct {
 	// Unnoticed says that a peer that has gone goes unnoticed while neither end reads: the
 	// system does not tell, as that of vsock.
 	Unnoticed bool
+	// Forgets says that an abort before the connection was accepted may reach the server as
+	// an end: the system forgets the reason, as that of SCTP does.
+	Forgets bool
 	// Opaque says that layers hold bytes up on their way, so that the cases which
 	// count deliveries exactly do not apply.
 	Opaque bool
@@ -62,6 +65,9 @@ func TestStreams(t *testing.T, maker Maker) {
 				if st.needs&needNotice != 0 && s.Unnoticed {
 					t.Skip("a peer that has gone is not noticed while bytes are unread")
 				}
+				if st.needs&needReason != 0 && s.Forgets {
+					t.Skip("an abort before the accept may be forgotten")
+				}
 				if st.needs&needClear != 0 && s.Opaque {
 					t.Skip("layers hold bytes up")
 				}
@@ -87,6 +93,7 @@ const (
 	needReset
 	needClear
 	needNotice
+	needReason
 )
 
 // streamCase is a case that runs.
@@ -259,7 +266,7 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 			// A pair of sockets reports what an abort left unread as a reset,
 			// and otherwise an end.
 			HalfClose: network != "sctp", Reset: network == "tcp" || network == "sctp",
-			Unnoticed: network == "vsock",
+			Unnoticed: network == "vsock", Forgets: network == "sctp",
 		}
 		n := 0
 		dir := ""
