@@ -135,13 +135,11 @@ cat >>"$root/t/run" <<'RUN'
 ./suite -test.run "$tests" -test.v -test.timeout "${MINUTES}m" >/tmp/suite 2>&1 || ok=1
 grep -E '^ *--- (FAIL|SKIP)|^(ok|FAIL|panic)|^ +[a-z_]+\.go:[0-9]+: ' /tmp/suite
 echo "passed: $(grep -c '^ *--- PASS' /tmp/suite), failed: $(grep -c '^ *--- FAIL' /tmp/suite), skipped: $(grep -c '^ *--- SKIP' /tmp/suite)"
-# both NAME LISTENER DIALER: what one sends reaches the other. The dialer's input stays open:
-# SCTP has no half-close, and its end would be that of the connection.
-mkfifo /tmp/open
-sleep 100000 >/tmp/open &
+# both NAME LISTENER DIALER: what one sends reaches the other. The dialer's input stays open
+# meanwhile: SCTP has no half-close, and the end of it is that of the connection.
 both() {
 	./weir --quiet "$2" text:hello 2>/tmp/log & pid=$!
-	got=$(./weir --quiet - "$3,retry=60s" </tmp/open 2>/tmp/dialer)
+	got=$(sleep 20 | ./weir --quiet - "$3,retry=60s" 2>/tmp/dialer)
 	kill $pid; wait $pid
 	if [ "$got" = hello ]; then echo "passed: the command, $1"; return; fi
 	echo "FAILED: the command, $1: got '$got'; $(cat /tmp/log /tmp/dialer)"; ok=1
