@@ -66,6 +66,7 @@
 //   - netconn: to and from net.Conn and net.Listener, for net/http and its like
 //   - future, task, task/stream: values that come later, and coroutines
 //   - process: programs whose descriptors are transports, and terminals
+//   - serial: serial lines, whose devices may be unplugged and come back
 //   - executor: functions that block
 //   - dns: a resolver for [WithResolver]
 //   - relay, balance: copying both ways, and choosing among several servers

@@ -133,6 +133,10 @@ func TestExplain(t *testing.T) {
 		"8080 9090",
 		"pipe:/tmp/in,out=/tmp/out 0",
 		"fd:web ~/app.sock",
+		"2323 serial:/dev/ttyUSB0,115200,7e1,retry=1h",
+		"sctp-listen::3868 vsock:host:5000",
+		"vsock-listen:5000 sctp:db:3868,bind=192.0.2.7,bind=198.51.100.7",
+		"rfcomm-listen:3 rfcomm:01:23:45:67:89:AB:3",
 	} {
 		r := call(t, append([]string{"explain"}, strings.Fields(line)...)...)
 		if r.code != exitOK || r.err != "" {

@@ -145,6 +145,8 @@ var rules = []rule{
 	as((*endpoint.SelfError).Error),
 	as((*process.StartError).Error),
 	as((*endpoint.ChildrenError).Error),
+	as(whyMissing),
+	as(whyGone),
 	whyLimit,
 	whyTLS,
 	whyProxy,
@@ -205,7 +207,12 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	var self *endpoint.SelfError
 	var start *process.StartError
 	var children *endpoint.ChildrenError
+	if next := nextForModule(cause); next != "" {
+		return next
+	}
 	switch {
+	case e.Kind().Name == "serial":
+		return nextForSerial(e, cause)
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
 	case errors.As(cause, &start) && start.Op == "find":
@@ -277,7 +284,11 @@ func Listen(e *endpoint.Endpoint, err error) *Failure {
 	f := &Failure{Problem: "cannot listen on " + where + ": "}
 	tcp := e.Kind().Name == "tcp-listen"
 	var file *endpoint.NotSocketError
+	var missing *weir.MissingSocketError
 	switch {
+	case errors.As(err, &missing):
+		f.Problem += Why(err)
+		f.Next = nextForModule(err)
 	case errors.As(err, &file):
 		f.Problem += file.What + " is in the way"
 		f.Next = "It is left alone. Remove it, or pick another path."
