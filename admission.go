@@ -138,7 +138,7 @@ func (ln *Listener) left(ip netip.Addr) {
 
 // peerIP is the IP address of an accepted peer; not valid if it has none.
 func peerIP(peer *backend.Addr) netip.Addr {
-	if peer == nil {
+	if peer == nil || peer.Family != backend.Inet {
 		return netip.Addr{}
 	}
 	return peer.IP.Addr().Unmap()

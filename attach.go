@@ -18,6 +18,12 @@ var ErrNotDescriptors = errors.New("weir: this backend does not take descriptors
 // networkOf maps a descriptor to the network that a stream sees.
 func networkOf(d *sys.Description) network {
 	switch {
+	case d.SCTP:
+		return netSCTP
+	case d.Vsock:
+		return netVsock
+	case d.RFCOMM:
+		return netRFCOMM
 	case d.Socket && d.Local:
 		return netUnix
 	case d.Socket:

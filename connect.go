@@ -73,8 +73,10 @@ type attempt struct {
 var _ backend.Owner = (*attempt)(nil)
 
 // Connect connects p to an address, named as net.Dial names them: "tcp", "tcp4" or
-// "tcp6" with "host:port", "unix" with a path or "@name". The protocol exists first: it
-// gets ConnectionMade, or ConnectFailed if it is a ConnectFailer, never from inside
+// "tcp6" with "host:port", "unix" with a path or "@name". On Linux there are also "sctp",
+// "sctp4" and "sctp6" (one-to-one SCTP sockets, RFC 6458) with "host:port", "vsock" with
+// what ParseVsockAddr reads, and "rfcomm" with what ParseRFCOMMAddr reads; the error is a
+// *MissingSocketError where the system lacks them. The protocol exists first: it gets ConnectionMade, or ConnectFailed if it is a ConnectFailer, never from inside
 // this call. If p does not take the failure, the loop's error handler gets it. A name's
 // addresses are raced (RFC 8305) unless WithSequential asks otherwise.
 //
@@ -154,19 +156,28 @@ func (c *Connector) begin() {
 	if c.finished {
 		return
 	}
-	switch c.network {
-	case "unix":
-		if c.address == "" {
-			c.fail(&net.AddrError{Err: "a UNIX socket needs a path or @name", Addr: c.address})
-			return
-		}
-		c.net = netUnix
+	n, family, ok := networkNamed(c.network)
+	if !ok {
+		c.fail(net.UnknownNetworkError(c.network))
+		return
+	}
+	c.net = n
+	switch {
+	case n == netUnix && c.address == "":
+		c.fail(&net.AddrError{Err: "a UNIX socket needs a path or @name", Addr: c.address})
+		return
+	case n == netUnix:
 		c.candidates = []backend.Addr{{Family: backend.Unix, Path: c.address}}
 		c.connect()
 		return
-	case "tcp", "tcp4", "tcp6":
-	default:
-		c.fail(net.UnknownNetworkError(c.network))
+	case !n.inet():
+		a, err := otherAddr(c.network, c.address, false)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		c.candidates = []backend.Addr{a}
+		c.connect()
 		return
 	}
 	host, port, err := splitHostPort(c.network, c.address)
@@ -181,11 +192,10 @@ func (c *Connector) begin() {
 		c.resolved([]netip.Addr{ip}, port)
 		return
 	}
-	family := "ip" + c.network[len("tcp"):]
 	if c.config.name > 0 {
 		c.race.Set(c.config.name) // with no candidates left, startNext reports the timeout
 	}
-	c.cancelName = c.lookUp(family, host, func(addrs []netip.Addr, err error) {
+	c.cancelName = c.lookUp("ip"+family, host, func(addrs []netip.Addr, err error) {
 		c.cancelName = nil
 		c.race.Stop()
 		switch {
@@ -316,7 +326,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 			return false
 		}
 		spec.IPv6 = !addr.IP.Addr().Is4()
-		spec.Options = c.config.socketOptions()
+		spec.Options = c.config.socketOptions(c.net)
 		spec.Device, spec.Multipath = c.config.device, c.config.multipath
 		if l := c.config.local; l.IsValid() {
 			if l.Addr().Unmap().Is4() == spec.IPv6 {
@@ -325,6 +335,12 @@ func (c *Connector) start(addr backend.Addr) bool {
 			}
 			spec.Bind, spec.Local = true, backend.Addr{Family: backend.Inet, IP: unmap(l)}
 		}
+		if c.net == netSCTP {
+			if err := c.config.sctp(spec); err != nil {
+				c.skip(addr, StageSocket, err)
+				return false
+			}
+		}
 	}
 	h, err := c.loop.be.Open(spec)
 	if err != nil {
@@ -332,10 +348,11 @@ func (c *Connector) start(addr backend.Addr) bool {
 			return false
 		}
 		if spec.Bind {
-			err = &net.OpError{Op: "bind", Net: c.network, Source: netAddr(spec.Local), Err: sysError("bind", err)}
+			err = &net.OpError{Op: "bind", Net: c.network, Source: netAddr(c.net, &spec.Local), Err: sysError("bind", err)}
 		} else {
 			err = sysError("socket", err)
 		}
+		err = missingSocket(c.net, &addr, err)
 		c.skip(addr, StageSocket, err)
 		return false
 	}
@@ -382,6 +399,7 @@ func (a *attempt) finish(err error) {
 	if call := (*os.SyscallError)(nil); !errors.As(err, &call) {
 		err = sysError("connect", err) // otherwise it is another call's, such as bind's
 	}
+	err = missingSocket(c.net, &a.addr, err)
 	c.failed(a.addr, StageConnect, err)
 	c.race.Stop()
 	c.tellNext()
@@ -431,7 +449,7 @@ func (a *attempt) shut() {
 }
 
 func (c *Connector) failed(addr backend.Addr, stage Stage, err error) {
-	c.failures = append(c.failures, &AttemptError{Addr: netAddr(addr), Stage: stage, Err: err})
+	c.failures = append(c.failures, &AttemptError{Addr: netAddr(c.net, &addr), Stage: stage, Err: err})
 }
 
 // skip records and reports a candidate whose attempt is not even begun.
@@ -448,10 +466,10 @@ func (c *Connector) tellNext() {
 	}
 	var next []net.Addr
 	for _, a := range c.running {
-		next = append(next, netAddr(a.addr))
+		next = append(next, netAddr(c.net, &a.addr))
 	}
-	for _, a := range c.candidates {
-		next = append(next, netAddr(a))
+	for i := range c.candidates {
+		next = append(next, netAddr(c.net, &c.candidates[i]))
 	}
 	defer c.loop.guard("AttemptFailed")
 	f.AttemptFailed(c.failures[len(c.failures)-1], next)

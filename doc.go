@@ -68,6 +68,7 @@
 //   - future, task, task/stream: values that come later, and coroutines
 //   - process: programs whose descriptors are transports, and terminals
 //   - file: files whose disks never hold up a loop
+//   - serial: serial lines, whose devices may be unplugged and come back
 //   - executor: functions that block
 //   - dns: a resolver for [WithResolver]
 //   - relay, balance: copying both ways, and choosing among several servers

@@ -66,7 +66,8 @@ func (e *AcceptError) Unwrap() error { return e.Err }
 // Listen accepts connections on an address, as net.Listen names them: "tcp",
 // "tcp4" or "tcp6" with "host:port" (an empty host is every interface, port 0
 // picks a free one), or "unix" with a path or "@name" for an abstract one. The
-// host must be a literal address or in the hosts file.
+// host must be a literal address or in the hosts file. "sctp", "vsock" and "rfcomm" are
+// as in Connect.
 //
 // For each connection f makes the protocol; returning nil refuses the connection.
 // Errors are *net.OpError.
@@ -87,7 +88,10 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*L
 		if errors.As(err, &op) {
 			return nil, err
 		}
-		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: sysError("bind", err)}
+		if missing := (*MissingSocketError)(nil); !errors.As(err, &missing) {
+			err = sysError("bind", err)
+		}
+		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: err}
 	}
 	ln.factory = f
 	ln.scarce = ln.fewDescriptors()
@@ -126,13 +130,12 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 	}
 	h, err := l.openLocal(spec)
 	if err != nil {
-		return nil, err
+		n, _, _ := networkNamed(netw)
+		return nil, missingSocket(n, &spec.Local, err)
 	}
 	ln := &Listener{loop: l, h: h, config: c}
 	ln.op.Owner = (*accepting)(ln)
-	if spec.Family == backend.Unix {
-		ln.net = netUnix
-	}
+	ln.net, _, _ = networkNamed(netw)
 	if ln.addr, err = l.be.Name(h, false); err != nil {
 		ln.addr = spec.Local
 	}
@@ -140,7 +143,7 @@ func (l *Loop) listen(netw, address string, c *connConfig) (*Listener, error) {
 }
 
 // Addr is where it listens; with port 0 asked for, the port that was picked.
-func (ln *Listener) Addr() net.Addr { return netAddr(ln.addr) }
+func (ln *Listener) Addr() net.Addr { return netAddr(ln.net, &ln.addr) }
 
 // ListenAddrs returns the addresses of the loop's stream listeners, in no particular
 // order. It belongs to the loop's goroutine.
@@ -434,7 +437,7 @@ func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr) {
 	if peer != nil {
 		s.setAddr(peer, false)
 	}
-	if ln.addr.Family == backend.Unix || !ln.addr.IP.Addr().IsUnspecified() {
+	if !everywhere(&ln.addr) {
 		s.setAddr(&ln.addr, true)
 	}
 	s.listener = ln

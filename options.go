@@ -240,6 +240,10 @@ type connConfig struct {
 	group     *Group
 	admission Admission
 
+	also       []netip.Addr // WithSCTPAddrs
+	streamsOut int
+	streamsIn  int
+
 	reuseAddr   bool
 	broadcast   int
 	noFragments int
@@ -287,16 +291,17 @@ func (c *connConfig) boundsOver(base *bounds) *bounds {
 	return &b
 }
 
-// socketOptions are what a TCP socket gets before it is used.
-func (c *connConfig) socketOptions() []backend.OptionValue {
+// socketOptions are what a socket of TCP or SCTP gets before it is used. SCTP asks silent
+// peers by itself, and knows no deadline for what is unacknowledged.
+func (c *connConfig) socketOptions(n network) []backend.OptionValue {
 	var o []backend.OptionValue
 	if !c.delay {
 		o = append(o, backend.OptionValue{Option: backend.NoDelay, Value: 1})
 	}
-	if c.keepAlive > 0 {
+	if c.keepAlive > 0 && n == netTCP {
 		o = append(o, backend.OptionValue{Option: backend.KeepAlive, Value: roundUp(c.keepAlive, time.Second)})
 	}
-	if c.unacked > 0 {
+	if c.unacked > 0 && n == netTCP {
 		o = append(o, backend.OptionValue{Option: backend.UserTimeout, Value: roundUp(c.unacked, time.Millisecond)})
 	}
 	if c.sndbuf > 0 {
@@ -311,7 +316,7 @@ func (c *connConfig) socketOptions() []backend.OptionValue {
 	if c.mark != 0 {
 		o = append(o, backend.OptionValue{Option: backend.Mark, Value: c.mark})
 	}
-	if c.fastOpen > 0 {
+	if c.fastOpen > 0 && n == netTCP {
 		o = append(o, backend.OptionValue{Option: backend.FastOpen, Value: c.fastOpen})
 	}
 	return o

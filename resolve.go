@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/hosts"
@@ -44,7 +45,7 @@ func splitHostPort(netw, address string) (host string, port uint16, err error) {
 	}
 	n, err := strconv.ParseUint(p, 10, 16)
 	if err != nil {
-		named, lerr := net.LookupPort(netw, p)
+		named, lerr := net.LookupPort(strings.Replace(netw, "sctp", "tcp", 1), p)
 		if lerr != nil || p == "" {
 			return "", 0, &net.AddrError{Err: "port must be a number from 0 to 65535", Addr: address}
 		}
@@ -60,8 +61,11 @@ func anyIPv4(port uint16) netip.AddrPort {
 // listenSpec turns an address into a socket to open.
 func listenSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 	spec := &backend.Spec{Bind: true, Backlog: c.backlog, ReusePort: c.reusePort}
-	switch netw {
-	case "unix":
+	n, family, ok := networkNamed(netw)
+	switch {
+	case !ok:
+		return nil, net.UnknownNetworkError(netw)
+	case n == netUnix:
 		if address == "" {
 			return nil, &net.AddrError{Err: "a UNIX socket needs a path or @name", Addr: address}
 		}
@@ -69,30 +73,34 @@ func listenSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 		spec.Local = backend.Addr{Family: backend.Unix, Path: address}
 		spec.Mode = uint32(c.mode & fs.ModePerm)
 		return spec, nil
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return nil, net.UnknownNetworkError(netw)
+	case !n.inet():
+		a, err := otherAddr(netw, address, true)
+		spec.Family, spec.Local = a.Family, a
+		return spec, err
 	}
 	host, port, err := splitHostPort(netw, address)
 	if err != nil {
 		return nil, err
 	}
 	spec.Family = backend.Inet
-	spec.Options = c.socketOptions()
+	spec.Options = c.socketOptions(n)
 	spec.Device, spec.Multipath = c.device, c.multipath
 	ip, err := listenIP(netw, host)
 	if err != nil {
 		return nil, err
 	}
 	spec.IPv6 = !ip.Is4()
-	spec.Dual = netw == "tcp" && host == ""
+	spec.Dual = family == "" && host == ""
 	spec.Local = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip, port)}
+	if n == netSCTP {
+		return spec, c.sctp(spec)
+	}
 	return spec, nil
 }
 
 func listenIP(netw, host string) (netip.Addr, error) {
 	if host == "" {
-		if netw == "tcp4" {
+		if strings.HasSuffix(netw, "4") {
 			return netip.IPv4Unspecified(), nil
 		}
 		return netip.IPv6Unspecified(), nil

@@ -256,7 +256,7 @@ func (s *stream) deserted() bool {
 
 // brokenEnd handles the end of what could be read after a write had failed.
 func (k *socket) brokenEnd() {
-	if k.net == netTCP && errors.Is(k.reason, syscall.EPIPE) {
+	if k.net.resets() && errors.Is(k.reason, syscall.EPIPE) {
 		// A write failed before the end of the stream was read: TCP was reset. The
 		// system reports that once, and a canceled Hangup consumed the report.
 		k.reason = k.opError("write", syscall.ECONNRESET)
@@ -352,6 +352,9 @@ func (k *socket) write(p []byte) int {
 func (k *socket) direct(vec [][]byte) int {
 	o := k.loop.pool.getOut()
 	o.vec = append(o.vec[:0], vec...)
+	if k.net == netSCTP {
+		o.limit(k.message())
+	}
 	o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec, o.op.Owner = backend.Write, backend.Now, k.wh, o.vec, k
 	c, inline := k.loop.submit(&o.op)
 	if !inline {
@@ -390,6 +393,9 @@ func (k *socket) flush() {
 			}
 			o.limit(k.x.passing[0].after)
 		}
+		if k.net == netSCTP {
+			o.limit(k.message())
+		}
 		o.op.Kind, o.op.Flags, o.op.Handle, o.op.Vec, o.op.Owner = backend.Write, 0, k.wh, o.vec, k
 		if k.quiet() {
 			o.op.Flags = backend.Quiet
@@ -415,6 +421,9 @@ func (k *socket) writeDone(c *backend.Completion) {
 		k.took(c.N)
 		k.sent(c.N)
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
+		k.sent(0)
+	case k.net == netSCTP && !k.x.short && errors.Is(c.Err, syscall.EMSGSIZE):
+		k.extra().short = true
 		k.sent(0)
 	default:
 		k.writeFailed(c.Err)
@@ -478,7 +487,7 @@ func (k *socket) canCloseWrite() bool {
 	if k.wh == backend.None && k.phase < phaseShut {
 		return k.flags&fWriteEOFSent != 0
 	}
-	return k.net != netTTY
+	return k.net.halfCloses()
 }
 
 func (k *socket) closeWrite() bool {
@@ -553,7 +562,7 @@ func (k *socket) cutOff() {
 
 // resetLater closes with a reset, after what the system still has to send.
 func (k *socket) resetLater() {
-	if k.net == netTCP {
+	if k.net.resets() {
 		if n, err := k.loop.be.GetOption(k.rh, backend.UnsentBytes); err == nil && n > 0 {
 			lingerReset(k.loop, k.giveUp(), n)
 			return
@@ -566,7 +575,7 @@ func (k *socket) resetLater() {
 // the peer has not ended its stream and has either sent something that we did not read
 // or not acknowledged everything.
 func (k *socket) mustLinger() bool {
-	if k.rh != k.wh || k.rh == backend.None || !k.net.socket() || k.flags&fEOF != 0 {
+	if k.rh != k.wh || k.rh == backend.None || !k.net.socket() || k.net == netRFCOMM || k.flags&fEOF != 0 {
 		return false
 	}
 	for _, o := range [...]backend.Option{backend.UnreadBytes, backend.UnsentBytes} {
@@ -733,7 +742,7 @@ func (k *socket) count(what measure) int {
 
 // remoteIP is the IP address of the peer; not valid if it has none.
 func (k *socket) remoteIP() netip.Addr {
-	if k.net != netTCP {
+	if !k.net.inet() {
 		return netip.Addr{}
 	}
 	return k.remote.ip().WithZone(k.x.remote)
@@ -750,6 +759,14 @@ func (k *socket) addr(remote bool) net.Addr {
 		return net.TCPAddrFromAddrPort(unmap(netip.AddrPortFrom(e.ip().WithZone(text), e.port)))
 	case netUnix:
 		return &net.UnixAddr{Net: "unix", Name: text}
+	case netSCTP:
+		return SCTPAddr{unmap(netip.AddrPortFrom(e.ip().WithZone(text), e.port))}
+	case netVsock, netRFCOMM:
+		a := backend.Addr{Family: backend.Vsock, IP: netip.AddrPortFrom(netip.AddrFrom16(e.addr), e.port)}
+		if k.net == netRFCOMM {
+			a.Family = backend.RFCOMM
+		}
+		return netAddr(k.net, &a)
 	case netPipe, netTTY, netOther:
 	}
 	a := &FileAddr{Net: k.net.String(), Name: k.net.String()}
@@ -761,10 +778,13 @@ func (k *socket) addr(remote bool) net.Addr {
 
 // captureLocal asks for the local address once, at the latest before the close.
 func (k *socket) captureLocal() {
-	if k.rh == backend.None || k.local.is != 0 || k.net != netTCP && (k.net != netUnix || k.x.local != "") {
+	if k.rh == backend.None || k.local.is != 0 || !k.net.socket() || k.net == netUnix && k.x.local != "" {
 		return
 	}
 	if a, err := k.loop.be.Name(k.rh, false); err == nil {
+		if k.net == netVsock {
+			localCID(&a, &k.remote)
+		}
 		k.setAddr(&a, true)
 	}
 }
@@ -774,7 +794,7 @@ func (k *socket) setAddr(a *backend.Addr, own bool) {
 	if own {
 		e = &k.local
 	}
-	if a.Family == backend.Inet {
+	if a.Family != backend.Unix {
 		*e = endpointOf(a.IP)
 		text = a.IP.Addr().Zone()
 	}

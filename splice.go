@@ -75,7 +75,7 @@ func (s *stream) SpliceTo(dst Transport, done func(int64, error)) error {
 	}
 	d, ok := t.lower.(*socket)
 	switch {
-	case !ok, d.loop != s.loop, !s.loop.caps.Splice, k.rh == backend.None, d.wh == backend.None:
+	case !ok, d.loop != s.loop, !s.loop.caps.Splice, !k.net.splices(), !d.net.splices(), k.rh == backend.None, d.wh == backend.None:
 		return ErrNoSplice
 	case s.phase >= phaseClosing, s.flags&fEOF != 0, d.phase != phaseOpen, d.flags&fWriteEOF != 0:
 		return ErrClosed

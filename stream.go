@@ -104,6 +104,7 @@ type extras struct {
 	passes         int       // how many they are
 	passLater      bool      // the system takes no more for the moment
 	room           bool      // they wait for room in the socket
+	short          bool      // a socket's: its SCTP messages are of messageLeast at most
 }
 
 type flags uint32

@@ -73,7 +73,7 @@ func (e *Endpoint) LeadsTo(listener *Endpoint) bool {
 	switch e.kind.Name + " " + listener.kind.Name {
 	case "unix unix-listen":
 		return to == at
-	case "tcp tcp-listen", "udp udp-listen", "utp utp-listen":
+	case "tcp tcp-listen", "udp udp-listen", "utp utp-listen", "sctp sctp-listen":
 	default:
 		return false
 	}

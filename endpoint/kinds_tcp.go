@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -118,8 +117,14 @@ func checkFamilies(p *Part, host string) *Fault {
 			want, from = f, host
 		}
 	}
-	if b := p.Option("bind"); b != nil && want != "" && family(p.IP("bind")) != want {
-		return &Fault{Token: b.Value, Problem: fmt.Sprintf("bind=%s and %s are of different families", b.Value.Text, from)}
+	for _, o := range p.Options {
+		if name := o.Key.Text; name != "bind" && name != "also" {
+			continue
+		}
+		a, _ := netip.ParseAddr(o.Value.Text) // the option's type has checked it
+		if want != "" && family(a) != want {
+			return &Fault{Token: o.Value, Problem: fmt.Sprintf("%s=%s and %s are of different families", o.Key.Text, o.Value.Text, from)}
+		}
 	}
 	return nil
 }
@@ -174,6 +179,14 @@ func connectTCP(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 const connectMost = 30 * time.Second
 
 func dialTCP(env *Env, p *Part, target string, opts []weir.ConnectOption, proto weir.Protocol) func() {
+	if p.Has("bind") {
+		opts = append(opts, weir.WithLocalAddr(netip.AddrPortFrom(p.IP("bind"), 0)))
+	}
+	return dial(env, p, "tcp", target, opts, proto)
+}
+
+// dial connects on a network with host and port, "tcp" or "sctp".
+func dial(env *Env, p *Part, network, target string, opts []weir.ConnectOption, proto weir.Protocol) func() {
 	switch {
 	case p.Has("timeout"):
 		opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
@@ -187,9 +200,6 @@ func dialTCP(env *Env, p *Part, target string, opts []weir.ConnectOption, proto 
 	if p.Has("connect-timeout") {
 		opts = append(opts, weir.WithConnectTimeout(p.Duration("connect-timeout")))
 	}
-	if p.Has("bind") {
-		opts = append(opts, weir.WithLocalAddr(netip.AddrPortFrom(p.IP("bind"), 0)))
-	}
 	if p.Has("sequential") {
 		opts = append(opts, weir.WithSequential())
 	}
@@ -199,7 +209,7 @@ func dialTCP(env *Env, p *Part, target string, opts []weir.ConnectOption, proto 
 	if env.Resolver != nil {
 		opts = append(opts, weir.WithConnectResolver(env.Resolver))
 	}
-	c := env.Loop.Connect("tcp"+p.Value("family"), target, proto, opts...)
+	c := env.Loop.Connect(network+p.Value("family"), target, proto, opts...)
 	return func() { c.Stop() }
 }
 
@@ -261,10 +271,15 @@ func listenTCP(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 	if p.Has("reuseport") {
 		opts = append(opts, weir.WithReusePort())
 	}
+	return listenInet(env, p, "tcp", f, opts)
+}
+
+// listenInet listens on a network with host and port, "tcp" or "sctp".
+func listenInet(env *Env, p *Part, network string, f weir.Factory, opts []weir.ListenOption) ([]Listener, error) {
 	if loopback(p.ArgText()) {
-		return listenLoopback(env, p, f, opts)
+		return listenLoopback(env, p, network, f, opts)
 	}
-	ln, err := env.Loop.Listen("tcp"+p.Value("family"), hostPort(p.ArgText()), f, opts...)
+	ln, err := env.Loop.Listen(network+p.Value("family"), hostPort(p.ArgText()), f, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +291,7 @@ const portTries = 32
 
 // listenLoopback listens on both loopback addresses, on the same port. On a
 // machine without one of them it listens on the other.
-func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.ListenOption) ([]Listener, error) {
+func listenLoopback(env *Env, p *Part, network string, f weir.Factory, opts []weir.ListenOption) ([]Listener, error) {
 	_, port, _ := splitHostPort(p.ArgText())
 	var err error
 	for range portTries {
@@ -288,7 +303,7 @@ func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.ListenOption)
 				continue
 			}
 			var ln *weir.Listener
-			ln, err = env.Loop.Listen("tcp"+family(ip), net.JoinHostPort(ip.String(), next), f, opts...)
+			ln, err = env.Loop.Listen(network+family(ip), net.JoinHostPort(ip.String(), next), f, opts...)
 			if noSuchFamily(err) {
 				absent, err = err, nil
 				continue
@@ -297,8 +312,8 @@ func listenLoopback(env *Env, p *Part, f weir.Factory, opts []weir.ListenOption)
 				break
 			}
 			all = append(all, ln)
-			if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
-				next = strconv.Itoa(tcp.Port)
+			if _, picked, err := net.SplitHostPort(ln.Addr().String()); err == nil {
+				next = picked
 			}
 		}
 		switch {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -396,9 +397,10 @@ func hopeless(err *weir.ConnectError) bool {
 		layer   *LayerError
 		self    *SelfError
 		start   *process.StartError
+		missing *weir.MissingSocketError
 	)
 	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) || errors.As(err, &start) ||
-		errors.Is(err, os.ErrPermission) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
+		errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.ENOTTY) || errors.As(err, &missing) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
 }
 
 // soon attaches from the loop, so that nothing is called back before the caller

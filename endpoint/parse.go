@@ -84,7 +84,7 @@ func (e *Endpoint) Label() string {
 		b.WriteString(e.Base.Name.Text + " " + programName(e.Base))
 	case e.Base.Arg == nil || e.Base.Arg.Text == "":
 		b.WriteString(e.Base.Name.Text)
-	case e.kind.Name != "tcp" && e.kind.Arg.Type == HostPort:
+	case e.kind.Arg.Type == HostPort && (e.kind.Packets != nil || e.kind.Name == "sctp"):
 		b.WriteString(e.kind.Name + ":" + hostPort(e.Base.Arg.Text))
 	case e.kind.Arg.Type == HostPort:
 		b.WriteString(hostPort(e.Base.Arg.Text))
@@ -446,6 +446,11 @@ func (p *parser) option(part *Part, pos, end int, docs []OptionDoc, name string)
 	}
 	o := Option{Key: Token{Text: key, Raw: key, Pos: pos, End: pos + len(key)}}
 	i := slices.IndexFunc(docs, func(d OptionDoc) bool { return d.Name == key })
+	if i < 0 && !valued {
+		if i = slices.IndexFunc(docs, func(d OptionDoc) bool { return d.Bare != nil && d.Bare(key) }); i >= 0 {
+			return p.bare(part, &docs[i], &o.Key, name)
+		}
+	}
 	if i < 0 {
 		return p.unknownOption(&o.Key, docs, name)
 	}
@@ -477,6 +482,19 @@ func (p *parser) option(part *Part, pos, end int, docs []OptionDoc, name string)
 		}
 	}
 	part.Options = append(part.Options, o)
+	return nil
+}
+
+// bare takes a word as the value of the option that doc describes.
+func (p *parser) bare(part *Part, doc *OptionDoc, word *Token, name string) *Error {
+	if part.Has(doc.Name) {
+		return p.fail(word.Pos, word.End, fmt.Sprintf("option %q stands twice", doc.Name), word.Text+" alone means "+doc.Name+"="+word.Text, "")
+	}
+	if f := doc.Type.check(word.Text); f != nil {
+		f.Token = word
+		return p.fault(part, f, name)
+	}
+	part.Options = append(part.Options, Option{Key: Token{Text: doc.Name, Raw: word.Raw, Pos: word.Pos, End: word.End}, Value: word})
 	return nil
 }
 

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/weir-io/weir/serial"
 )
 
 // brief writes a tree in one line: kind(arg){options} for each part.
@@ -171,6 +174,21 @@ func TestErrors(t *testing.T) {
 		{"a:80+proxy-out:v3", "               ^^", `bad value "v3"|did you mean "v1"?`},
 		{"fd:99999999999", "   ^^^^^^^^^^^", `bad descriptor "99999999999"|a number such as 3`},
 		{"fd:web,out=4", "       ^^^", `a named descriptor is a listening socket and cannot be joined with another|`},
+		{"serial:/dev/ttyS0,115200,9600", "                         ^^^^", `option "speed" stands twice|9600 alone means speed=9600`},
+		{"serial:/dev/ttyS0,0", "                  ^", `bad number "0"|a whole number from 1 to 2147483647`},
+		{"serial:/dev/ttyS0,8x1", "                  ^^^", `bad format "8x1"|bits 5 to 8, parity n, e, o, m (mark) or s (space), stop bits 1 or 2: 8n1`},
+		{"serial:/dev/ttyS0,speed", "                  ^^^^^", `missing value of option "speed"|write speed=number: a whole number from 1 to 2147483647`},
+		{"serial:/dev/ttyS0,fast", "                  ^^^^", `unknown option "fast" of serial|udp-replay has it; an option is written after the part it belongs to`},
+		{"serial:/dev/ttyS0,flow=rtscts,rts=on", "                              ^^^", `with flow=rtscts the system moves RTS|`},
+		{"a:80,115200", "     ^^^^^^", `unknown option "115200" of tcp|`},
+		{"vsock:5000", "      ^^^^", `bad address "5000"|write CID:port`},
+		{"vsock::5000", "      ^^^^^", `bad address ":5000"|write CID:port`},
+		{"vsock:hots:5000", "      ^^^^^^^^^", `bad address "hots:5000"|CID must be a number, local or host`},
+		{"vsock-listen:4294967296", "             ^^^^^^^^^^", `bad address ":4294967296"|port must be a number from 0 to 4294967295`},
+		{"rfcomm:01:23:45:67:89:3", "       ^^^^^^^^^^^^^^^^", `bad address "01:23:45:67:89:3"|a Bluetooth device is six bytes in hexadecimal with colons between them`},
+		{"rfcomm:01:23:45:67:89:AB:31", "       ^^^^^^^^^^^^^^^^^^^^", `bad address "01:23:45:67:89:AB:31"|channel must be a number from 0 to 30`},
+		{"sctp:127.0.0.1:80,bind=127.0.0.2,bind=::1", "                                      ^^^", `bind=::1 and 127.0.0.1 are of different families|`},
+		{"sctp-listen::80,also=127.0.0.2", "                ^^^^", `a further address beside no first one|write sctp-listen:ADDRESS:PORT,also=ADDRESS`},
 		{"pipe", "^^^^", `a pipe to read from or to write to is missing|write pipe:PATH, or pipe,out=PATH`},
 		{"unix:~bob/x", "     ^^^^^^", `bad path "~bob/x"|only ~/ is expanded; write ./~bob/x for a file of that name`},
 		// Escapes.
@@ -271,6 +289,36 @@ func TestPositions(t *testing.T) {
 	const want = "/a%2Cb=/a,b retry=retry 30s=30s tls=tls allow-cn=allow-cn x%2By=x+y"
 	if s := strings.Join(got, " "); s != want {
 		t.Errorf("got %s, want %s", s, want)
+	}
+}
+
+// TestBareWords: a number alone is the speed of a serial line, and 8n1 its format, at any
+// place among its options.
+func TestBareWords(t *testing.T) {
+	for _, in := range []string{"serial:/dev/ttyS0,115200,7e2", "serial:/dev/ttyS0,7E2,shared,115200", "serial:/dev/ttyS0,format=7e2,speed=115200"} {
+		e, err := Default().Parse(in)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		if c := serialConfig(e.Base); c.String() != "115200 7e2" || c.Shared != strings.Contains(in, "shared") {
+			t.Errorf("%s: %+v", in, c)
+		}
+		if e.Base.Int("speed") != 115200 || !strings.EqualFold(e.Base.Value("format"), "7e2") {
+			t.Errorf("%s: speed %q, format %q", in, e.Base.Value("speed"), e.Base.Value("format"))
+		}
+	}
+	e, err := Default().Parse("serial:/dev/ttyS0,flow=xonxoff,dtr=on,rts=off,carrier,hangup,reply=2s,retry=1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := serial.Config{
+		Flow: serial.Software, Raise: serial.DTR, Drop: serial.RTS, Carrier: true, HangUp: true,
+		Reply: 2 * time.Second, Absence: time.Hour,
+	}
+	if c := serialConfig(e.Base); c.Flow != want.Flow || c.Raise != want.Raise || c.Drop != want.Drop ||
+		!c.Carrier || !c.HangUp || c.Reply != want.Reply || c.Absence != want.Absence {
+		t.Errorf("%+v, want %+v", c, want)
 	}
 }
 

@@ -153,8 +153,11 @@ type OptionDoc struct {
 	Doc       string   // one line
 	Conflicts []string // options that cannot be combined with it
 	Required  bool
-	Many      bool    // it may be given more than once: see Part.Values
-	Only      Carries // what the option is for, where it is not for both
+	Many      bool // it may be given more than once: see Part.Values
+	// Bare reports whether a word without a value is meant as this option's value, as
+	// 115200 is for speed=115200; nil: none is.
+	Bare func(word string) bool
+	Only Carries // what the option is for, where it is not for both
 }
 
 // Fault is what is wrong with a part, before the part's position is known.
@@ -206,7 +209,8 @@ func Default() *Table {
 	return &Table{
 		Kinds: append([]*Kind{
 			tcpKind(), tcpListenKind(), unixKind(), unixListenKind(), udpKind(), udpListenKind(), udpReplayKind(), utpKind(), utpListenKind(),
-			dnsListenKind(), resolverKind(), stdioKind(), fdKind(), pipeKind(), fileKind(), execKind(), ptyKind(), replayKind(), dialKind(),
+			dnsListenKind(), resolverKind(), stdioKind(), fdKind(), pipeKind(), fileKind(), execKind(), ptyKind(), serialKind(),
+			sctpKind(), sctpListenKind(), vsockKind(), vsockListenKind(), rfcommKind(), rfcommListenKind(), replayKind(), dialKind(),
 		}, endKinds()...),
 		Layers: slices.Concat(tlsLayers(), proxyLayers(), wsLayers(), flowLayers(), faultLayers(), packetLayers()),
 	}

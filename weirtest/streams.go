@@ -31,6 +31,12 @@ type Streams struct {
 	HalfClose bool
 	// Reset says that Abort of one end reaches the other as ECONNRESET.
 	Reset bool
+	// Unnoticed says that a peer that has gone goes unnoticed while neither end reads: the
+	// system does not tell, as that of vsock.
+	Unnoticed bool
+	// Forgets says that an abort before the connection was accepted may reach the server as
+	// an end: the system forgets the reason, as that of SCTP does.
+	Forgets bool
 	// Opaque says that layers hold bytes up on their way, so that the cases which
 	// count deliveries exactly do not apply.
 	Opaque bool
@@ -56,6 +62,12 @@ func TestStreams(t *testing.T, maker Maker) {
 				if st.needs&needReset != 0 && !s.Reset {
 					t.Skip("a reset cannot be seen")
 				}
+				if st.needs&needNotice != 0 && s.Unnoticed {
+					t.Skip("a peer that has gone is not noticed while bytes are unread")
+				}
+				if st.needs&needReason != 0 && s.Forgets {
+					t.Skip("an abort before the accept may be forgotten")
+				}
 				if st.needs&needClear != 0 && s.Opaque {
 					t.Skip("layers hold bytes up")
 				}
@@ -80,6 +92,8 @@ const (
 	needHalfClose need = 1 << iota
 	needReset
 	needClear
+	needNotice
+	needReason
 )
 
 // streamCase is a case that runs.
@@ -229,7 +243,7 @@ func message(n int) []byte {
 }
 
 // LoopStreams returns a Maker of connections on one loop that is made with
-// opts: network is "tcp", "unix" or "pair", a pair of sockets.
+// opts: network is "tcp", "unix", "pair", a pair of sockets, "sctp" or "vsock".
 func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 	return func(t *testing.T) *Streams {
 		opts := append([]weir.LoopOption{weir.WithErrorHandler(func(err error) { t.Log("reported: ", firstLine(err)) })}, opts...)
@@ -251,7 +265,8 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 			Until: func(done func() bool) bool { return turnUntil(t, l, done) },
 			// A pair of sockets reports what an abort left unread as a reset,
 			// and otherwise an end.
-			HalfClose: true, Reset: network == "tcp",
+			HalfClose: network != "sctp", Reset: network == "tcp" || network == "sctp",
+			Unnoticed: network == "vsock", Forgets: network == "sctp",
 		}
 		n := 0
 		dir := ""
@@ -264,12 +279,15 @@ func LoopStreams(network string, opts ...weir.LoopOption) Maker {
 				return
 			}
 			address := "127.0.0.1:0"
-			if network == "unix" {
+			switch network {
+			case "unix":
 				if dir == "" {
 					dir = t.TempDir()
 				}
 				n++
 				address = fmt.Sprintf("%s/%d", dir, n)
+			case "vsock":
+				address = "local:0"
 			}
 			ln, err := l.Listen(network, address, server, weir.JoinOptions(opts...))
 			if err != nil {

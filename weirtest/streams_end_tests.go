@@ -145,7 +145,7 @@ var endTests = []streamTest{
 		}
 	}},
 	// Abort must not look like a success to the other side.
-	{"29 Abort with unsent bytes is no clean end", needReset, func(c *streamCase) {
+	{"29 Abort with unsent bytes is no clean end", needReset | needReason, func(c *streamCase) {
 		server, client := c.pair()
 		server.maybe = c.s.Opaque // a layer may have had something to wait for
 		client.onMade = func() { client.write(message(big)); client.abort() }

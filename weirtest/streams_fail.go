@@ -43,7 +43,7 @@ var failTests = []streamTest{
 		}
 	}},
 	// Neither end reads, so that only the system can tell.
-	{"29 an abort with both ends full and paused is told", 0, func(c *streamCase) {
+	{"29 an abort with both ends full and paused is told", needNotice, func(c *streamCase) {
 		for _, told := range []bool{false, true} {
 			server, client := c.pair()
 			for _, e := range []*end{server, client} {

@@ -135,6 +135,10 @@ func TestExplain(t *testing.T) {
 		"fd:web ~/app.sock",
 		"utp-listen:16881,connections=7,per-address=none+idle:5m+limit:100,per-address=2 utp:seed.example:16881,retry=30s,user-timeout=1m",
 		"utp-listen::16881,half-close=1h utp:seed.example:16881,family=6,own-port+tls",
+		"2323 serial:/dev/ttyUSB0,115200,7e1,retry=1h",
+		"sctp-listen::3868 vsock:host:5000",
+		"vsock-listen:5000 sctp:db:3868,bind=192.0.2.7,bind=198.51.100.7",
+		"rfcomm-listen:3 rfcomm:01:23:45:67:89:AB:3",
 	} {
 		r := call(t, append([]string{"explain"}, strings.Fields(line)...)...)
 		if r.code != exitOK || r.err != "" {

@@ -17,6 +17,7 @@
 package backend
 
 import (
+	"encoding/binary"
 	"io"
 	"net/netip"
 	"time"
@@ -232,13 +233,44 @@ const (
 	FamilyNone Family = iota
 	Inet              // IP: address, port, zone
 	Unix              // Path: a file's path, "@name" for an abstract one, "" for an unnamed one
+	Vsock             // what VsockAddr makes: a machine and a port
+	RFCOMM            // what RFCOMMAddr makes: a Bluetooth device and a channel
 )
 
 // Addr is the address of a socket.
 type Addr struct {
 	Family Family
-	IP     netip.AddrPort
+	IP     netip.AddrPort // of Vsock and RFCOMM too: see VsockAddr, RFCOMMAddr
 	Path   string
+}
+
+// VsockAddr is the address of a port of a virtual machine or its host. It is kept in IP, so
+// that it takes no memory of its own.
+func VsockAddr(cid, port uint32) Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint32(b[:], cid)
+	binary.BigEndian.PutUint32(b[4:], port)
+	return Addr{Family: Vsock, IP: netip.AddrPortFrom(netip.AddrFrom16(b), 0)}
+}
+
+// Vsock is what VsockAddr was given.
+func (a *Addr) Vsock() (cid, port uint32) {
+	b := a.IP.Addr().As16()
+	return binary.BigEndian.Uint32(b[:]), binary.BigEndian.Uint32(b[4:])
+}
+
+// RFCOMMAddr is the address of a channel of a Bluetooth device, whose address is written as
+// people write it: the first byte first. It is kept in IP as well.
+func RFCOMMAddr(device [6]byte, channel uint8) Addr {
+	var b [16]byte
+	copy(b[:], device[:])
+	return Addr{Family: RFCOMM, IP: netip.AddrPortFrom(netip.AddrFrom16(b), uint16(channel))}
+}
+
+// RFCOMM is what RFCOMMAddr was given.
+func (a *Addr) RFCOMM() (device [6]byte, channel uint8) {
+	b := a.IP.Addr().As16()
+	return [6]byte(b[:6]), uint8(a.IP.Port())
 }
 
 // Spec describes a socket to open.
@@ -280,9 +312,23 @@ type Spec struct {
 	Device    string
 	Multipath bool
 
+	// SCTP, of Inet, makes a one-to-one SCTP socket (RFC 9260) instead of TCP's; a backend
+	// without them fails with ErrUnsupported, as it does for Vsock and RFCOMM.
+	SCTP *SCTP
+
 	// Options are set before bind. Accepted handles inherit a listener's options if the
 	// system does so (Linux); the contract is that they apply to accepted handles.
 	Options []OptionValue
+}
+
+// SCTP is what an SCTP socket has besides.
+type SCTP struct {
+	// Also are further local addresses, with the port of Spec.Local, that the peer may
+	// reach or be sent from. Spec.Bind is set if there are any.
+	Also []netip.Addr
+	// Out and In are how many streams are asked for, and accepted, in each direction; 0
+	// leaves the number to the system. Bytes are sent on stream 0 and read from all.
+	Out, In uint16
 }
 
 // Option names a socket option that the loop knows of.

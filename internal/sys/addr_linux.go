@@ -2,6 +2,7 @@ package sys
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,7 @@ const (
 	sockaddrSize = unix.SizeofSockaddrAny
 	pathOffset   = 2                                    // of sun_path in sockaddr_un
 	pathMax      = unix.SizeofSockaddrUnix - pathOffset // bytes, with the closing NUL
+	sizeofRFCOMM = uint32(unsafe.Sizeof(unix.RawSockaddrRFCOMM{}))
 )
 
 // Pointer returns a pointer to the address, for calls that read or fill it. The memory
@@ -58,6 +60,20 @@ func (s *Sockaddr) Encode(a *backend.Addr, ipv6 bool, fd int) error {
 		return s.encode4(a.IP)
 	case backend.Unix:
 		return s.encodeUnix(a.Path)
+	case backend.Vsock:
+		sa := (*unix.RawSockaddrVM)(s.Pointer())
+		sa.Family = unix.AF_VSOCK
+		sa.Cid, sa.Port = a.Vsock()
+		s.n = unix.SizeofSockaddrVM
+		return nil
+	case backend.RFCOMM:
+		sa := (*unix.RawSockaddrRFCOMM)(s.Pointer())
+		sa.Family = unix.AF_BLUETOOTH
+		device, channel := a.RFCOMM()
+		slices.Reverse(device[:]) // the kernel has the last byte first
+		sa.Bdaddr, sa.Channel = device, channel
+		s.n = sizeofRFCOMM
+		return nil
 	case backend.FamilyNone:
 	}
 	return unix.EAFNOSUPPORT
@@ -149,6 +165,14 @@ func (s *Sockaddr) Decode(a *backend.Addr, fd int) {
 	case unix.AF_UNIX:
 		a.Family = backend.Unix
 		a.Path = s.unixPath()
+	case unix.AF_VSOCK:
+		sa := (*unix.RawSockaddrVM)(s.Pointer())
+		*a = backend.VsockAddr(sa.Cid, sa.Port)
+	case unix.AF_BLUETOOTH:
+		sa := (*unix.RawSockaddrRFCOMM)(s.Pointer())
+		device := sa.Bdaddr
+		slices.Reverse(device[:])
+		*a = backend.RFCOMMAddr(device, sa.Channel)
 	}
 }
 

@@ -40,8 +40,10 @@ type Descriptor struct {
 	// stream is EIO.
 	Master bool
 	Family backend.Family // of a socket
-	IPv6   bool
-	Listen bool // a listening socket
+	// Messages is true for a socket of Inet of which a read gets one message at most (SCTP).
+	Messages bool
+	IPv6     bool
+	Listen   bool // a listening socket
 }
 
 // Adopt finds out how to treat fd so that nothing done with it blocks and no one
@@ -113,6 +115,13 @@ func (d *Descriptor) adoptSocket(flags int) error {
 		d.Family, d.IPv6 = backend.Inet, true
 	case unix.AF_UNIX:
 		d.Family = backend.Unix
+	case unix.AF_VSOCK:
+		d.Family = backend.Vsock
+	case unix.AF_BLUETOOTH:
+		d.Family = backend.RFCOMM
+	}
+	if protocol, err := getInt(d.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil {
+		d.Messages = protocol == unix.IPPROTO_SCTP
 	}
 	if listens, err := getInt(d.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listens != 0 {
 		d.Listen = true

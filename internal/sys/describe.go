@@ -5,6 +5,9 @@ type Description struct {
 	Read, Write bool // the directions that it was opened for
 	Socket      bool
 	Local       bool // a UNIX socket
+	SCTP        bool
+	Vsock       bool
+	RFCOMM      bool
 	Listening   bool // a socket that accepts
 	Terminal    bool
 	dev, ino    uint64 // of a socket

@@ -27,6 +27,7 @@ func Describe(fd int) (d Description, err error) {
 		if sa, err := unix.Getsockname(fd); err == nil {
 			_, d.Local = sa.(*unix.SockaddrUnix)
 		}
+		describeFamily(fd, &d)
 		if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil {
 			d.Listening = v != 0
 		}

@@ -210,10 +210,14 @@ func getInt(fd, level, name int) (int, error) {
 }
 
 // UnsentBytes returns how many bytes the peer of the stream socket fd has not
-// acknowledged but still may. The kernel goes on counting bytes that a reset has
-// discarded; once it has reported the reset, only the socket's state shows it.
+// acknowledged but still may; of SCTP it is the memory that they take. The kernel goes on
+// counting bytes that a reset has discarded; once it has reported the reset, only the
+// socket's state shows it.
 func UnsentBytes(fd int) (int, error) {
 	n, err := queuedBytes(fd, unix.SIOCOUTQ)
+	if err == backend.ErrUnsupported {
+		return unsentSCTP(fd)
+	}
 	if n > 0 {
 		const closed = 7 // TCP_CLOSE of include/net/tcp_states.h
 		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == closed {
@@ -223,9 +227,14 @@ func UnsentBytes(fd int) (int, error) {
 	return n, err
 }
 
+// queuedBytes returns ErrUnsupported for what does not count them, as sockets of AF_VSOCK
+// do not before Linux 6.17.
 func queuedBytes(fd int, which uintptr) (int, error) {
 	var v int32
 	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), which, uintptr(unsafe.Pointer(&v)))
+	if errno == unix.ENOTTY || errno == unix.EOPNOTSUPP {
+		return 0, backend.ErrUnsupported
+	}
 	return int(v), failed(errno)
 }
 

@@ -16,14 +16,21 @@ import (
 // path comes with the Bound file, to be removed when the listener closes; otherwise it
 // is nil. Errors name the call and unwrap to a syscall.Errno.
 func Open(spec *backend.Spec) (fd int, file *Bound, err error) {
-	domain := unix.AF_INET
+	domain, protocol := unix.AF_INET, 0
 	switch {
 	case spec.Family == backend.Unix:
 		domain = unix.AF_UNIX
+	case spec.Family == backend.Vsock:
+		domain = unix.AF_VSOCK
+	case spec.Family == backend.RFCOMM:
+		domain, protocol = unix.AF_BLUETOOTH, unix.BTPROTO_RFCOMM
 	case spec.Family != backend.Inet:
 		return -1, nil, os.NewSyscallError("socket", unix.EAFNOSUPPORT)
 	case spec.IPv6:
 		domain = unix.AF_INET6
+	}
+	if spec.SCTP != nil {
+		protocol = unix.IPPROTO_SCTP
 	}
 	style := unix.SOCK_STREAM
 	if spec.Datagram {
@@ -35,7 +42,7 @@ func Open(spec *backend.Spec) (fd int, file *Bound, err error) {
 		fd, err = unix.Socket(domain, style, unix.IPPROTO_MPTCP)
 	}
 	if err != nil { // not asked for, not there, or switched off: plain TCP
-		fd, err = unix.Socket(domain, style, 0)
+		fd, err = unix.Socket(domain, style, protocol)
 	}
 	if err != nil {
 		return -1, nil, os.NewSyscallError("socket", err)
@@ -53,6 +60,11 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 			return nil, err
 		}
 	}
+	if spec.SCTP != nil {
+		if err := prepareSCTP(fd, spec); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
 	if spec.Datagram {
 		if err := prepareDatagram(fd, spec); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
@@ -64,8 +76,11 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 		}
 	}
 	for _, o := range spec.Options {
-		if o.Option == backend.FastOpen && spec.Backlog > 0 {
+		switch {
+		case o.Option == backend.FastOpen && spec.Backlog > 0:
 			continue // this option needs a listening socket
+		case o.Option == backend.NoDelay && spec.SCTP != nil:
+			continue // prepareSCTP has set SCTP's own
 		}
 		if err := SetOption(fd, o.Option, o.Value); err != nil {
 			return nil, os.NewSyscallError("setsockopt", err)
@@ -76,6 +91,11 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 		var err error
 		if file, err = bind(fd, spec); err != nil {
 			return nil, err
+		}
+		if spec.SCTP != nil {
+			if err := bindAlso(fd, spec); err != nil {
+				return nil, os.NewSyscallError("bind", err)
+			}
 		}
 	}
 	if spec.Datagram && spec.Peer.Family != backend.FamilyNone {
@@ -118,7 +138,7 @@ func prepareInet(fd int, spec *backend.Spec) error {
 	}
 	// An outgoing socket bound to an address without a port gets its port at connect,
 	// when the kernel knows the peer and can share ports between peers.
-	late := spec.Bind && !spec.Datagram && spec.Backlog == 0 && spec.Local.IP.Port() == 0
+	late := spec.Bind && !spec.Datagram && spec.Backlog == 0 && spec.Local.IP.Port() == 0 && spec.SCTP == nil
 	for _, o := range [...]option{
 		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, spec.IPv6},
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, spec.Backlog > 0 || spec.ReuseAddr},

@@ -58,6 +58,8 @@ var optionsFit = map[string]struct {
 	"WithMark":            {weir.WithMark, "listen connect"},
 	"WithFastOpen":        {weir.WithFastOpen, "listen connect"},
 	"WithMultipath":       {weir.WithMultipath, "listen connect"},
+	"WithSCTPAddrs":       {weir.WithSCTPAddrs, "listen connect"},
+	"WithSCTPStreams":     {weir.WithSCTPStreams, "listen connect"},
 	"WithLocalAddr":       {weir.WithLocalAddr, "connect peer"},
 	"WithTimeout":         {weir.WithTimeout, "connect"},
 	"WithConnectTimeout":  {weir.WithConnectTimeout, "connect"},

@@ -18,7 +18,7 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 		return backend.None, err
 	}
 	f := flags(0)
-	if spec.Family == backend.Inet {
+	if spec.Family == backend.Inet && spec.SCTP == nil {
 		f |= inet
 	}
 	if spec.IPv6 {
@@ -56,7 +56,7 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		return backend.None, err
 	}
 	f := foreign
-	if d.Family == backend.Inet {
+	if d.Family == backend.Inet && !d.Messages {
 		f |= inet
 	}
 	if d.IPv6 {

@@ -55,7 +55,7 @@ const (
 	edge                         // registered edge-triggered
 	always                       // the kernel cannot watch it: it is always ready
 	waiting                      // in the queue; true even if its owner has changed since
-	inet                         // an IP socket
+	inet                         // a TCP or UDP socket
 	ipv6                         // of family 6
 	foreign                      // from outside: others know its number
 	raw                          // foreign and not adopted: only watched

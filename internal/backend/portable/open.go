@@ -26,7 +26,10 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	kept := *spec
 	kept.Options = slices.Clone(spec.Options)
 	e := &entry{spec: &kept, local: backend.Addr{Family: spec.Family}}
-	if spec.Family != backend.Inet && spec.Family != backend.Unix {
+	switch {
+	case spec.Family == backend.Vsock, spec.Family == backend.RFCOMM, spec.SCTP != nil:
+		return backend.None, backend.ErrUnsupported
+	case spec.Family != backend.Inet && spec.Family != backend.Unix:
 		return backend.None, errInvalid
 	}
 	if err := unspeakable(spec); err != nil {

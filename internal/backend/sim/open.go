@@ -15,6 +15,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	if err := b.unusable(); err != nil {
 		return backend.None, err
 	}
+	if spec.Family == backend.Vsock || spec.Family == backend.RFCOMM || spec.SCTP != nil {
+		return backend.None, backend.ErrUnsupported
+	}
 	w, h := b.w, b.host
 	w.drain()
 	err := w.intercept(OpenCall, h, nil)

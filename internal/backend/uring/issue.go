@@ -72,7 +72,7 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 	switch op.Kind {
 	case backend.Read, backend.SpliceIn, backend.RecvFrom:
 		events = pollIn
-	case backend.Write, backend.SpliceOut, backend.SendTo:
+	case backend.Write, backend.SpliceOut, backend.SendTo, backend.Connect:
 		events = pollOut
 	case backend.Hangup:
 		// Not one-shot: the end of the peer's writing alone would fire a one-shot poll
@@ -85,7 +85,7 @@ func (b *Backend) issuePoll(e *sqe, s *slot) {
 		if op.Events&backend.Writable != 0 {
 			events |= pollOut
 		}
-	case backend.Accept, backend.Connect: // never polled for
+	case backend.Accept: // never polled for
 	}
 	if s.patient {
 		// The kernel's polls always ask for the end of the peer's writing too. Once

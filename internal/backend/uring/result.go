@@ -85,6 +85,13 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 		if errno == 0 {
 			b.accepted(op, c)
 		}
+	case backend.Connect:
+		if errno == syscall.EALREADY && op.State == flying {
+			// The kernel asks the socket again once its poll says something, and of
+			// AF_VSOCK that may come too early.
+			s.polling = true
+			return b.retry(op, c)
+		}
 	default:
 	}
 	if errno == syscall.EINTR || errno == syscall.EAGAIN {
@@ -244,6 +251,8 @@ func (b *Backend) polled(s *slot, res int32, errno syscall.Errno, c *backend.Com
 		ready = b.sendTo(op, c)
 	case backend.SpliceIn, backend.SpliceOut:
 		ready = b.splice(op, c)
+	case backend.Connect:
+		ready = b.connected(op, c)
 	default: // Ready
 		c.N = int(events(res) & (op.Events | backend.Failed))
 		ready = c.N != 0

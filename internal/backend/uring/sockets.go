@@ -335,6 +335,16 @@ func (b *Backend) connect(to *sys.Sockaddr, op *backend.Op) (done bool, err erro
 	return true, failed(sys.Connect(int(op.Handle), to))
 }
 
+// connected reports whether a connect that is polled for has ended, and stores how in c.
+func (b *Backend) connected(op *backend.Op, c *backend.Completion) bool {
+	b.stats.Calls += 2
+	if errno := sys.PendingError(int(op.Handle)); errno != 0 {
+		c.Err = errno
+		return true
+	}
+	return sys.Connected(int(op.Handle)) == 0
+}
+
 // peerOf stores the peer of h, accepted from listener, in *to. A connection that was
 // reset meanwhile no longer has a name: it gets the unspecified address of its family,
 // and the reset shows when the connection is used.

@@ -150,6 +150,8 @@ var rules = []rule{
 	as((*process.StartError).Error),
 	as((*endpoint.ChildrenError).Error),
 	as((*file.NotFileError).What),
+	as(whyMissing),
+	as(whyGone),
 	whyLimit,
 	whyTLS,
 	whyProxy,
@@ -211,6 +213,9 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 	var start *process.StartError
 	var children *endpoint.ChildrenError
 	var other *file.NotFileError
+	if next := nextForModule(cause); next != "" {
+		return next
+	}
 	switch {
 	case errors.As(cause, &other) && other.Mode&fs.ModeNamedPipe != 0:
 		return "Named pipes have a kind of their own: pipe:" + e.Base.ArgText()
@@ -220,6 +225,8 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 		return "There is no such file. To make it: add ,create"
 	case e.Kind().Name == "file":
 		return nextForMissing(cause)
+	case e.Kind().Name == "serial":
+		return nextForSerial(e, cause)
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
 	case errors.As(cause, &start) && start.Op == "find":
@@ -291,7 +298,11 @@ func Listen(e *endpoint.Endpoint, err error) *Failure {
 	f := &Failure{Problem: "cannot listen on " + where + ": "}
 	tcp := e.Kind().Name == "tcp-listen"
 	var file *endpoint.NotSocketError
+	var missing *weir.MissingSocketError
 	switch {
+	case errors.As(err, &missing):
+		f.Problem += Why(err)
+		f.Next = nextForModule(err)
 	case errors.As(err, &file):
 		f.Problem += file.What + " is in the way"
 		f.Next = "It is left alone. Remove it, or pick another path."

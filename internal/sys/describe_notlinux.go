@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package sys
+
+func describeFamily(int, *Description) {}

@@ -1,0 +1,83 @@
+package sys
+
+import (
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"github.com/weir-io/weir/internal/backend"
+	"golang.org/x/sys/unix"
+)
+
+// The options of an SCTP socket that weir uses, of include/uapi/linux/sctp.h.
+const (
+	solSCTP       = 132
+	sctpInitMsg   = 2
+	sctpNoDelay   = 3
+	sctpBindAdd   = 100
+	sctpInitBytes = 8
+)
+
+// prepareSCTP sets what is settled before an association begins.
+func prepareSCTP(fd int, spec *backend.Spec) error {
+	for _, o := range spec.Options {
+		if o.Option == backend.NoDelay {
+			if err := setInt(fd, solSCTP, sctpNoDelay, truth(o.Value)); err != nil {
+				return err
+			}
+		}
+	}
+	if spec.SCTP.Out == 0 && spec.SCTP.In == 0 {
+		return nil
+	}
+	// struct sctp_initmsg: streams out, streams in, attempts, time for them in ms; 0 is the
+	// system's choice.
+	init := [sctpInitBytes / 2]uint16{spec.SCTP.Out, spec.SCTP.In}
+	return setBytes(fd, solSCTP, sctpInitMsg, unsafe.Pointer(&init), sctpInitBytes)
+}
+
+// bindAlso adds the further addresses to a socket that is bound.
+func bindAlso(fd int, spec *backend.Spec) error {
+	if len(spec.SCTP.Also) == 0 {
+		return nil
+	}
+	packed, err := packAddrs(spec.SCTP.Also)
+	if err != nil {
+		return err
+	}
+	return setBytes(fd, solSCTP, sctpBindAdd, unsafe.Pointer(&packed[0]), len(packed))
+}
+
+// packAddrs writes addresses one after another, each as long as its family needs, with
+// port 0, which stands for the port that the socket has.
+func packAddrs(addrs []netip.Addr) ([]byte, error) {
+	var packed []byte
+	for _, ip := range addrs {
+		a := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip.Unmap(), 0)}
+		var s Sockaddr
+		if err := s.Encode(&a, !ip.Unmap().Is4(), -1); err != nil {
+			return nil, err
+		}
+		packed = append(packed, s.bytes()[:s.n]...)
+	}
+	return packed, nil
+}
+
+func setBytes(fd, level, name int, p unsafe.Pointer, n int) error {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(p), uintptr(n), 0)
+	return failed(errno)
+}
+
+// unsentSCTP is UnsentBytes of an SCTP socket, for which there is no ioctl: the memory that
+// holds them, which is more than they are. ErrUnsupported: it is no SCTP socket.
+func unsentSCTP(fd int) (int, error) {
+	if protocol, err := getInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_SCTP {
+		return 0, backend.ErrUnsupported
+	}
+	const queued = 5 // SK_MEMINFO_WMEM_QUEUED of include/uapi/linux/sock_diag.h
+	var info [9]uint32
+	n := uint32(unsafe.Sizeof(info))
+	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&n)), 0)
+	return int(info[queued]), failed(errno)
+}

@@ -1,0 +1,458 @@
+package serial
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/sys"
+)
+
+// ErrAway is returned while the device is gone.
+var ErrAway = errors.New("serial: the device is not there")
+
+// GoneError is the reason of a connection whose device is gone, and did not come back.
+type GoneError struct {
+	Path string
+	Wait time.Duration // how long it was waited for
+	Err  error         // why it counts as gone, or cannot be opened again; may be nil
+}
+
+func (e *GoneError) Error() string {
+	s := "serial: " + e.Path + " is gone"
+	if e.Wait > 0 {
+		s += fmt.Sprintf(" and did not come back within %v", e.Wait)
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *GoneError) Unwrap() error { return e.Err }
+
+// Port is a serial line in use. It is the carrier of its Transport. Its methods belong to
+// the loop's goroutine.
+//
+//	Open ──▶ there ──────────────▶ away ──▶ over       Absence passed
+//	           ▲  the device is gone │
+//	           └─────────────────────┘ it is back
+//	         there or away ──▶ closing ──▶ over
+type Port struct {
+	loop  *weir.Loop
+	path  string
+	cfg   Config
+	feed  *weir.Feed
+	below weir.Transport // of the device; nil while it is away
+	fd    int            // a second descriptor of it, for its settings; -1 while it is away
+	was   sys.SerialState
+
+	paused  bool // what is above wants no bytes
+	blocked bool // what is below wants none
+	closing bool
+	over    bool
+	ended   bool      // CloseWrite was called
+	came    bool      // bytes came since the last look
+	unsent  int       // at the last look
+	until   time.Time // closing: when to give up; away: until when to wait
+	gone    error     // why it is away
+	timer   *weir.Timer
+	breaks  *weir.Timer // the end of a break
+}
+
+// How often the port looks at what the system reports by no event.
+const (
+	lookForDevice = 100 * time.Millisecond
+	lookAtUnsent  = 10 * time.Millisecond
+)
+
+// closeWait is how long a line that is being closed may send nothing, because the other
+// end stops it, before what is left is dropped.
+const closeWait = 10 * time.Second
+
+// Open opens the line at path, such as /dev/ttyUSB0, and makes a transport of it, whose
+// protocol f makes. It opens, and sets, without waiting for a carrier. The error is what
+// the system says, a *fs.PathError if it is about the path, or what is wrong with the
+// Config; weir.ErrClosed if f refused it. Of the options, those of Loop.Carry have an effect.
+//
+// Transport.Close sends what was written, unless the other end stops it for 10 s; Abort
+// drops it. The settings are put back when the line is closed, except of one that is Shared;
+// what the end does to DTR and RTS is as HangUp says.
+func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.StreamOption) (*Port, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Port{loop: l, path: path, cfg: c, fd: -1}
+	fd, was, err := sys.OpenSerial(path, c.settings())
+	if err != nil {
+		return nil, err
+	}
+	p.was = was
+	if p.feed, err = l.Carry(p, opts...); err == nil {
+		p.timer, p.breaks = l.NewTimer(p.look), l.NewTimer(p.breakOver)
+		err = p.attach(fd)
+	} else {
+		sys.CloseSerial(fd, true, !c.Shared, was)
+	}
+	if err != nil {
+		if p.feed != nil {
+			p.over = true
+			p.feed.Closed(err)
+		}
+		return nil, err
+	}
+	if !p.feed.Begin(f) {
+		p.Close(true)
+		return nil, weir.ErrClosed
+	}
+	return p, nil
+}
+
+// attach makes the device's transport of fd, which it takes, and of a duplicate that stays
+// here: so that the line can be set, and is closed by us, when closing it need not wait.
+func (p *Port) attach(fd int) error {
+	second, err := sys.Dup(fd)
+	if err != nil {
+		sys.CloseSerial(fd, true, !p.cfg.Shared, p.was)
+		return err
+	}
+	p.fd = second
+	if _, err = p.loop.Attach(fd, p.path, func(t weir.Transport) weir.Protocol {
+		p.below = t
+		return (*device)(p)
+	}); err != nil {
+		if !errors.Is(err, weir.ErrClosed) {
+			sys.CloseAll(fd)
+		}
+		p.below = nil
+		p.letGo(true)
+	}
+	return err
+}
+
+// letGo closes the second descriptor. drop says that what is unsent is dropped.
+func (p *Port) letGo(drop bool) {
+	p.breaks.Stop()
+	if p.fd >= 0 {
+		if p.cfg.Shared {
+			p.was = sys.SerialState{} // others have set it too
+		}
+		sys.CloseSerial(p.fd, drop, !p.cfg.Shared, p.was)
+		p.fd = -1
+	}
+}
+
+// Transport is the transport above the line, the same one while the device is away.
+func (p *Port) Transport() weir.Transport { return p.feed.Transport() }
+
+// Config is how the line was asked to be set.
+func (p *Port) Config() Config { return p.cfg }
+
+// SetConfig sets the line anew; Shared cannot change. What is being sent may be sent
+// either way.
+func (p *Port) SetConfig(c Config) error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	c.Shared = p.cfg.Shared
+	if p.fd >= 0 {
+		if err := sys.SetSerial(p.fd, c.settings()); err != nil {
+			return err
+		}
+	}
+	p.cfg = c
+	return nil
+}
+
+// Kept is how the line is set in fact: drivers leave out what they cannot do without
+// saying so. Only what a device can be asked for counts; the rest is as in Config.
+func (p *Port) Kept() (Config, error) {
+	if p.fd < 0 {
+		return Config{}, ErrAway
+	}
+	s, err := sys.Serial(p.fd)
+	if err != nil {
+		return Config{}, err
+	}
+	c := p.cfg
+	c.Speed, c.Bits, c.StopBits, c.Carrier, c.HangUp = s.Speed, s.Bits, s.Stop, s.Carrier, s.HangUp
+	for i := range letters {
+		if letters[i] == s.Parity {
+			c.Parity = Parity(i)
+		}
+	}
+	switch c.Flow = NoFlow; {
+	case s.RTSCTS:
+		c.Flow = Hardware
+	case s.XONXOFF:
+		c.Flow = Software
+	}
+	return c, nil
+}
+
+// Lines returns the lines that are raised now. No event tells of a change.
+func (p *Port) Lines() (Line, error) {
+	if p.fd < 0 {
+		return 0, ErrAway
+	}
+	v, err := sys.SerialLines(p.fd)
+	return Line(v), err
+}
+
+// SetLines raises and drops DTR and RTS. A device that comes back gets what Config says.
+func (p *Port) SetLines(raise, drop Line) error {
+	switch {
+	case (raise|drop)&^(DTR|RTS) != 0 || raise&drop != 0:
+		return errors.New("serial: DTR and RTS can be raised or dropped")
+	case p.fd < 0:
+		return ErrAway
+	}
+	for _, l := range [...]Line{DTR, RTS} {
+		if (raise|drop)&l == 0 {
+			continue
+		}
+		if err := sys.SetSerialLine(p.fd, int(l), raise&l != 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Break sends a break, which is longer than any character, for a time. What is written
+// meanwhile is lost or comes after it, as the driver has it.
+func (p *Port) Break(d time.Duration) error {
+	if p.fd < 0 {
+		return ErrAway
+	}
+	if err := sys.SerialBreak(p.fd, true); err != nil {
+		return err
+	}
+	p.breaks.Set(d)
+	return nil
+}
+
+func (p *Port) breakOver() {
+	if p.fd >= 0 {
+		_ = sys.SerialBreak(p.fd, false) // a device that is gone sends none
+	}
+}
+
+// Away reports whether the device is gone, and waited for.
+func (p *Port) Away() bool { return p.below == nil && !p.over }
+
+// look is called by the timer: in a port that is away to find the device, in one that is
+// closing, or that waits for a reply, to see how far the sending is.
+func (p *Port) look() {
+	switch {
+	case p.over:
+	case p.closing:
+		p.lookAtClosing()
+	case p.below == nil:
+		p.lookForDevice()
+	case p.ended:
+		p.lookForReply()
+	}
+}
+
+func (p *Port) lookForDevice() {
+	fd, was, err := sys.OpenSerial(p.path, p.cfg.settings())
+	if err == nil {
+		p.was = was
+		err = p.attach(fd)
+	}
+	switch {
+	case err == nil:
+		p.gone = nil
+		p.tell(nil)
+		if p.over || p.below == nil {
+			return // in what was told
+		}
+		if p.ended {
+			p.waitForReply()
+		}
+		p.feed.Writable()
+	case p.loop.Now().Before(p.until):
+		p.timer.Set(min(lookForDevice, p.until.Sub(p.loop.Now())))
+	default:
+		if !errors.Is(err, syscall.ENOENT) {
+			p.gone = err
+		}
+		p.end(&GoneError{Path: p.path, Wait: p.cfg.Absence, Err: p.gone})
+	}
+}
+
+func (p *Port) tell(gone error) {
+	if p.cfg.Changed != nil {
+		p.cfg.Changed(gone)
+	}
+}
+
+// waitForReply begins to wait for the device's silence.
+func (p *Port) waitForReply() {
+	p.came = false
+	p.timer.Set(p.cfg.Reply)
+}
+
+func (p *Port) lookForReply() {
+	if p.came || p.below.Buffered() > 0 || sys.SerialUnsent(p.fd) > 0 {
+		p.waitForReply()
+		return
+	}
+	p.feed.End(nil)
+}
+
+// lookAtClosing closes the line once all is sent, or if nothing is being sent.
+func (p *Port) lookAtClosing() {
+	n := sys.SerialUnsent(p.fd)
+	if p.below != nil {
+		n += p.below.Buffered()
+	}
+	switch now := p.loop.Now(); {
+	case n == 0 && p.below == nil:
+		p.end(nil)
+		return
+	case n != p.unsent:
+		p.unsent, p.until = n, now.Add(closeWait)
+	case now.After(p.until):
+		p.Close(true)
+		return
+	}
+	p.timer.Set(lookAtUnsent)
+}
+
+// end ends the port. The device's transport is gone, or is of no use any more.
+func (p *Port) end(reason error) {
+	if p.over {
+		return
+	}
+	p.over = true
+	p.timer.Stop()
+	p.letGo(!p.closing || reason != nil || p.below != nil)
+	if t := p.below; t != nil {
+		p.below = nil
+		t.Abort()
+	}
+	p.feed.Closed(reason)
+}
+
+// Write implements weir.Carrier.
+func (p *Port) Write(bufs [][]byte) (int, error) {
+	if p.below == nil || p.blocked {
+		return 0, nil
+	}
+	return p.below.Writev(bufs)
+}
+
+// CanCloseWrite implements weir.Carrier.
+func (p *Port) CanCloseWrite() bool { return p.cfg.Reply > 0 }
+
+// CloseWrite implements weir.Carrier.
+func (p *Port) CloseWrite() error {
+	p.ended = true
+	if p.below != nil {
+		p.waitForReply()
+	}
+	return nil
+}
+
+// PauseReading implements weir.Carrier.
+func (p *Port) PauseReading() {
+	p.paused = true
+	if p.below != nil {
+		p.below.PauseReading()
+	}
+}
+
+// ResumeReading implements weir.Carrier.
+func (p *Port) ResumeReading() {
+	p.paused = false
+	if p.below != nil {
+		p.below.ResumeReading()
+	}
+}
+
+// Close implements weir.Carrier.
+func (p *Port) Close(abort bool) {
+	switch {
+	case p.over:
+	case abort || p.below == nil && !p.closing:
+		p.end(nil)
+	case !p.closing:
+		p.closing, p.unsent = true, -1
+		_ = p.below.Close() // it returns nil on its own loop
+		p.lookAtClosing()
+	}
+}
+
+// LocalAddr names the device; its other end has no name of its own.
+func (p *Port) LocalAddr() net.Addr { return &weir.FileAddr{Net: "serial", Name: p.path} }
+
+// RemoteAddr is LocalAddr.
+func (p *Port) RemoteAddr() net.Addr { return p.LocalAddr() }
+
+// device is a Port as the protocol of the device's transport.
+type device Port
+
+// ConnectionMade implements weir.Protocol.
+func (d *device) ConnectionMade(t weir.Transport) {
+	d.blocked = false
+	if d.paused {
+		t.PauseReading()
+	}
+}
+
+// DataReceived implements weir.Protocol.
+func (d *device) DataReceived(b []byte) (int, error) {
+	d.came = true
+	d.feed.Deliver(b)
+	return len(b), nil
+}
+
+// PauseWriting implements weir.WritePauser.
+func (d *device) PauseWriting() { d.blocked = true }
+
+// ResumeWriting implements weir.WritePauser.
+func (d *device) ResumeWriting() {
+	d.blocked = false
+	d.feed.Writable()
+}
+
+// ConnectionLost implements weir.Protocol: the device is gone, if we did not close it.
+func (d *device) ConnectionLost(err error) {
+	p := (*Port)(d)
+	if p.over {
+		return
+	}
+	p.below = nil
+	switch {
+	case errors.Is(err, weir.ErrLoopClosed):
+		p.end(err)
+	case p.closing && err != nil:
+		p.end(err)
+	case p.closing:
+		p.lookAtClosing() // what the kernel has is still being sent
+	case !vanished(err):
+		p.end(err)
+	case p.cfg.Absence == 0:
+		p.end(&GoneError{Path: p.path, Err: err})
+	default:
+		p.letGo(true)
+		p.gone, p.until = err, p.loop.Now().Add(p.cfg.Absence)
+		p.timer.Set(lookForDevice)
+		p.tell(&GoneError{Path: p.path, Err: err})
+	}
+}
+
+// vanished reports whether a device's transport that ended with err means that the device
+// is gone: a hang-up reads as an end, and fails to be written to.
+func vanished(err error) bool {
+	return err == nil || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENXIO) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed)
+}
