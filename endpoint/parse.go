@@ -84,7 +84,7 @@ func (e *Endpoint) Label() string {
 		b.WriteString(e.Base.Name.Text + " " + programName(e.Base))
 	case e.Base.Arg == nil || e.Base.Arg.Text == "":
 		b.WriteString(e.Base.Name.Text)
-	case e.kind.Arg.Type == HostPort && (e.kind.Packets != nil || e.kind.Name == "sctp"):
+	case e.kind.Name != "tcp" && e.kind.Arg.Type == HostPort:
 		b.WriteString(e.kind.Name + ":" + hostPort(e.Base.Arg.Text))
 	case e.kind.Arg.Type == HostPort:
 		b.WriteString(hostPort(e.Base.Arg.Text))
