@@ -39,7 +39,7 @@ func TestDatagramInterface(t *testing.T) {
 	}
 	server, _ := echoUDP(t, "re:")
 	p := start(t, "udp-listen:127.0.0.1:0", "udp:"+server+",interface=lo")
-	if got, err := askUDP(t, dialUDP(t, p.listening()), "x", patience); got != "re:x" {
+	if got, err := askUDP(t, dialUDP(t, p.listening()), patience); got != "re:x" {
 		t.Errorf("%q, %v", got, err)
 	}
 	p.signal(os.Interrupt)

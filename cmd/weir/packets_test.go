@@ -173,10 +173,10 @@ func echoUDP(t *testing.T, text string) (at string, stop func()) {
 	return server.LocalAddr().String(), stop
 }
 
-// askUDP sends a datagram and returns the answer, or the error of a wait for it.
-func askUDP(t *testing.T, c net.Conn, text string, wait time.Duration) (string, error) {
+// askUDP sends the datagram "x" and returns the answer, or the error of a wait for it.
+func askUDP(t *testing.T, c net.Conn, wait time.Duration) (string, error) {
 	t.Helper()
-	if err := write(c, text); err != nil {
+	if err := write(c, "x"); err != nil {
 		return "", err
 	}
 	_ = c.SetReadDeadline(time.Now().Add(wait))
@@ -204,7 +204,7 @@ func TestDatagramsThroughProxy(t *testing.T) {
 	at := p.listening()
 	a, b := dialUDP(t, at), dialUDP(t, at)
 	for _, c := range []net.Conn{a, b, a} {
-		if got, err := askUDP(t, c, "x", patience); got != "re:x" {
+		if got, err := askUDP(t, c, patience); got != "re:x" {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
@@ -219,7 +219,7 @@ func TestDatagramsThroughProxy(t *testing.T) {
 	}
 	denies := start(t, "tcp-listen:127.0.0.1:0+socks5,udp", "dial", "--deny", "127.0.0.0/8")
 	p = start(t, "udp-listen:127.0.0.1:0", "udp:"+denies.listening()+"+socks5:"+server)
-	if got, err := askUDP(t, dialUDP(t, p.listening()), "x", 500*time.Millisecond); err == nil {
+	if got, err := askUDP(t, dialUDP(t, p.listening()), 500*time.Millisecond); err == nil {
 		t.Errorf("what is denied answers %q", got)
 	}
 	p.signal(os.Interrupt)
@@ -272,7 +272,7 @@ func TestDatagramLayersOfTargets(t *testing.T) {
 	seen := map[string]int{}
 	for range 2 {
 		c := dialUDP(t, at)
-		got, err := askUDP(t, c, "x", patience)
+		got, err := askUDP(t, c, patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func TestDatagramsIdle(t *testing.T) {
 	p := start(t, "udp-listen:127.0.0.1:0+idle:100ms", "udp:"+server+",idle=1h")
 	c := dialUDP(t, p.listening())
 	for i := range 2 {
-		if got, err := askUDP(t, c, "x", patience); got != "re:x" {
+		if got, err := askUDP(t, c, patience); got != "re:x" {
 			t.Errorf("%q, %v", got, err)
 		}
 		p.line("1 datagram, 1 B out, 1 datagram, 4 B back", i+1)
@@ -380,7 +380,7 @@ func TestDatagramsTargets(t *testing.T) {
 	at := p.listening()
 	seen := map[string]bool{}
 	for range 2 {
-		got, err := askUDP(t, dialUDP(t, at), "x", patience)
+		got, err := askUDP(t, dialUDP(t, at), patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -392,7 +392,7 @@ func TestDatagramsTargets(t *testing.T) {
 	stop()
 	p.line("cannot send to udp:"+one, 1)
 	for range 4 {
-		if got, err := askUDP(t, dialUDP(t, at), "x", patience); got != "2:x" {
+		if got, err := askUDP(t, dialUDP(t, at), patience); got != "2:x" {
 			t.Errorf("%q, %v", got, err)
 		}
 	}

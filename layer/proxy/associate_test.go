@@ -30,10 +30,10 @@ func (d *datagrams) PacketReceived(p []byte, from weir.PacketAddr) {
 	}
 }
 
-func openDatagrams(t *testing.T, l *weir.Loop, network, at string, answer bool) *datagrams {
+func openDatagrams(t *testing.T, l *weir.Loop, at string, answer bool) *datagrams {
 	t.Helper()
 	d := &datagrams{answer: answer}
-	e, err := l.ListenPacket(network, at, d)
+	e, err := l.ListenPacket("udp4", at, d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestAssociate(t *testing.T) {
 				t.Skip(err)
 			}
 			defer l.Close()
-			target := openDatagrams(t, l, "udp4", "127.0.0.1:0", true)
+			target := openDatagrams(t, l, "127.0.0.1:0", true)
 			users := proxy.NewUsers(map[string]string{"u": "p"})
 			r := associate(t, l, l, "127.0.0.1:0", &proxy.Access{Private: true},
 				[]proxy.ServerOption{proxy.WithAssociate(), proxy.WithUsers(users)}, []proxy.ClientOption{proxy.WithCredentials("u", "p")})
@@ -124,7 +124,7 @@ func TestAssociate(t *testing.T) {
 				t.Error("a bad name was taken")
 			}
 			// What others send to either end is dropped.
-			outside := openDatagrams(t, l, "udp4", "127.0.0.1:0", false)
+			outside := openDatagrams(t, l, "127.0.0.1:0", false)
 			for _, at := range []netip.AddrPort{target.from[0], netip.MustParseAddrPort(r.at.String())} {
 				if err := outside.e.SendTo([]byte{0, 0, 0, 1, 127, 0, 0, 1, byte(to.Port() >> 8), byte(to.Port()), 'x'}, weir.PacketAddr{IP: at}); err != nil {
 					t.Fatal(err)
@@ -154,9 +154,9 @@ func TestAssociateRules(t *testing.T) {
 	client := s.Host("client", a("203.0.113.1")).Loop()
 	server := s.Host("proxy", a("203.0.113.2")).Loop()
 	hosts := s.Host("hosts", a("203.0.113.3"), a("10.0.0.3"), a("169.254.169.254")).Loop()
-	public := openDatagrams(t, hosts, "udp4", "203.0.113.3:7", true)
-	private := openDatagrams(t, hosts, "udp4", "10.0.0.3:7", true)
-	metadata := openDatagrams(t, hosts, "udp4", "169.254.169.254:7", true)
+	public := openDatagrams(t, hosts, "203.0.113.3:7", true)
+	private := openDatagrams(t, hosts, "10.0.0.3:7", true)
+	metadata := openDatagrams(t, hosts, "169.254.169.254:7", true)
 	r := associate(t, server, client, "203.0.113.2:1080", nil, []proxy.ServerOption{proxy.WithAssociate()}, nil)
 	for _, to := range []string{"10.0.0.3:7", "169.254.169.254:7", "[::ffff:10.0.0.3]:7", "203.0.113.3:7"} {
 		if err := r.a.SendTo([]byte("x"), netip.MustParseAddrPort(to)); err != nil {
@@ -168,7 +168,7 @@ func TestAssociateRules(t *testing.T) {
 	}
 	s.Until("an answer", func() bool { return len(r.got) == 1 })
 	at := weir.PacketAddr{IP: netip.MustParseAddrPort(r.at.String())}
-	raw := openDatagrams(t, client, "udp4", "203.0.113.1:0", false) // another port of the client's
+	raw := openDatagrams(t, client, "203.0.113.1:0", false) // another port of the client's
 	bad := [][]byte{{}, {0, 0, 0}, {0, 0, 1, 1, 203, 0, 113, 3, 0, 7, 'f'}, {0, 0, 0, 9, 1, 2, 3, 4, 0, 7}, {0, 0, 0, 3, 0, 0, 7}, {0, 0, 0, 4, 1, 2, 0, 7}}
 	for _, p := range bad {
 		if err := raw.e.SendTo(p, at); err != nil {
@@ -195,10 +195,10 @@ func TestAssociateFragments(t *testing.T) {
 	a := netip.MustParseAddr
 	client := s.Host("client", a("203.0.113.1")).Loop()
 	server := s.Host("proxy", a("203.0.113.2")).Loop()
-	target := openDatagrams(t, s.Host("host", a("203.0.113.3")).Loop(), "udp4", "203.0.113.3:7", true)
+	target := openDatagrams(t, s.Host("host", a("203.0.113.3")).Loop(), "203.0.113.3:7", true)
 	r := associate(t, server, client, "203.0.113.2:1080", nil, []proxy.ServerOption{proxy.WithAssociate()}, nil)
 	s.Until("it", func() bool { return r.at != nil })
-	raw := openDatagrams(t, client, "udp4", "203.0.113.1:0", false)
+	raw := openDatagrams(t, client, "203.0.113.1:0", false)
 	at := weir.PacketAddr{IP: netip.MustParseAddrPort(r.at.String())}
 	for _, p := range [][]byte{{0, 0, 1, 1, 203, 0, 113, 3, 0, 7, 'f'}, {0, 0}, {0, 0, 0, 1, 203, 0, 113, 3, 0, 7, 'w'}} {
 		if err := raw.e.SendTo(p, at); err != nil {
