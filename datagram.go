@@ -58,6 +58,10 @@ type LoopEnder interface {
 	// reading until the connections have ended, for as long as Close sends what was
 	// written (WithFlushTime).
 	LoopEnds(closing bool)
+	// LoopCloses is called again and again while Close sends what was written, at least
+	// every 10 ms. Timers do not fire any more, so the LoopEnder does here what is due by
+	// the loop's clock, such as sending again what was lost.
+	LoopCloses()
 	// Connecting is how many connects are under way. Shutdown waits for them.
 	Connecting() int
 }
@@ -228,6 +232,14 @@ func (e *PacketEndpoint) loopEnds(closing bool) {
 	if e.ender != nil && !e.lost {
 		defer e.guard("LoopEnds")
 		e.ender.LoopEnds(closing)
+	}
+}
+
+// loopCloses lets a LoopEnder do what its timers would have done.
+func (e *PacketEndpoint) loopCloses() {
+	if e.ender != nil && !e.lost {
+		defer e.guard("LoopCloses")
+		e.ender.LoopCloses()
 	}
 }
 

@@ -253,6 +253,9 @@ func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
 // Send is SendTo to the Peer of an endpoint that is connected; on others it fails with
 // ENOTCONN.
 func (e *PacketEndpoint) Send(p []byte) error {
+	if err := e.loop.check("Send"); err != nil {
+		return err
+	}
 	if e.peer == (PacketAddr{}) {
 		return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Err: sysError("sendto", syscall.ENOTCONN)}
 	}

@@ -198,6 +198,8 @@ func (l *Loop) flushOut(patience time.Duration) {
 		if l.now >= until || !l.unsent() {
 			return
 		}
+		l.endpoints.Each((*PacketEndpoint).loopCloses)
+		l.settle()
 		wait := min(10*time.Millisecond, until-l.now)
 		if l.ownQueued() {
 			wait = 0

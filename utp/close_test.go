@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer/packet"
 	"github.com/weir-io/weir/utp"
 	"github.com/weir-io/weir/weirtest"
 )
@@ -107,6 +108,58 @@ func TestLoopClose(t *testing.T) {
 			t.Errorf("the server got %d bytes of %d, lost with %v", len(e.server.got), len(want), e.server.err)
 		}
 	})
+}
+
+// TestLoopCloseLost: what is lost on its way while a loop is being closed, when timers do
+// not fire any more, is sent again.
+func TestLoopCloseLost(t *testing.T) {
+	e := newEnds(t, weir.WithFlushTime(time.Minute))
+	ep, err := utp.NewEndpoint(utp.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mute{l: e.b}
+	if _, err := packet.Listen(e.b, "udp4", "127.0.0.1:0", ep, []packet.Layer{func(*weir.Loop) packet.Ends { return m }}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.b.Turn(0); err != nil { // the endpoint is made
+		t.Fatal(err)
+	}
+	ep.Dial(e.to, e.client)
+	e.until("both ends connected", true, func() bool { return e.server.made == 1 })
+	weirtest.Until(t, e.b, "the client connected", func() bool { return e.client.made == 1 })
+	want := noise(50_000)
+	e.b.Soon(func() {
+		m.until = e.b.Now().Add(50 * time.Millisecond)
+		_, _ = e.client.t.Write(want)
+		e.b.Stop()
+	})
+	if err := e.b.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.b.Close(); err != nil {
+		t.Error(err)
+	}
+	e.until("the end", false, func() bool { return e.server.ends == 1 })
+	e.at(func() {
+		if !bytes.Equal(e.server.got, want) {
+			t.Errorf("the server got %d bytes of %d", len(e.server.got), len(want))
+		}
+	})
+}
+
+// mute is a layer for datagrams that sends none until some time.
+type mute struct {
+	packet.Base
+	l     *weir.Loop
+	until time.Time
+}
+
+func (m *mute) SendTo(p []byte, to weir.PacketAddr) (bool, error) {
+	if m.l.Now().Before(m.until) {
+		return true, nil
+	}
+	return m.Base.SendTo(p, to)
 }
 
 // TestLoopCloseCut: what a peer has not acknowledged in the time that Close takes is

@@ -166,6 +166,16 @@ func (e *Endpoint) LoopEnds(closing bool) {
 	}
 }
 
+// LoopCloses does what the connections' timers would have done. The loop calls it.
+func (e *Endpoint) LoopCloses() {
+	now := e.now()
+	for i := len(e.all) - 1; i >= 0; i-- {
+		if i < len(e.all) && e.all[i].timed <= now {
+			e.all[i].due()
+		}
+	}
+}
+
 // Connecting is how many connects have not come to an end.
 func (e *Endpoint) Connecting() int { return e.dials }
 
