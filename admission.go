@@ -149,9 +149,9 @@ func peerIP(peer *backend.Addr) netip.Addr {
 // connections wait in the system's queue (WithBacklog). If only some connections may
 // not have a place, the listener sets a few of these aside, with nothing made for them,
 // and goes on accepting the others; once it holds its limit of them it stops as well.
-// If a connection that ran out of time had kept the listener from accepting others, the
-// listener refuses at once for ten times as long, so that a peer that fills every place
-// holds up the others for a moment and not for good. Its methods may be called on
+// If a connection waited in vain and kept others out meanwhile, none may wait for ten
+// times as long: the listener refuses at once, so that a peer that fills every place holds
+// up the others for a moment and not for good. Its methods may be called on
 // several goroutines.
 type Waiting interface {
 	Admission

@@ -3,8 +3,8 @@ package weir
 import "errors"
 
 // Carrier moves the bytes of a transport that is not based on one of the loop's own
-// sockets: it is the lower half of a layer, or a foreign connection. The transport
-// itself, not the carrier, keeps a transport's promises (kept tails, marks, pauses,
+// sockets: it is the upper side of a layer, which moves the bytes of the transport above
+// it, or a foreign connection. The transport itself, not the carrier, keeps a transport's promises (kept tails, marks, pauses,
 // producers, half-close, the order of callbacks).
 //
 //	    your Protocol

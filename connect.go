@@ -52,10 +52,10 @@ type Connector struct {
 // at that stage too, and a failure there is reported with all the others.
 type Handshaker interface {
 	ConnectFailer
-	// OnHandshake arranges for f to be called once after ConnectionMade, which takes the
-	// place of the Handshaker's own report: with nil when the two have agreed, before any
-	// protocol above hears of it, or with the reason why they have not, once the
-	// transport is lost or certain to be.
+	// OnHandshake arranges for f to be called once, after ConnectionMade and instead of
+	// the Handshaker's own report: with nil when both sides have agreed, before the
+	// protocol above hears of it; with the reason once the transport is lost or sure to
+	// be.
 	OnHandshake(f func(err *AttemptError))
 }
 

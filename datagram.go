@@ -529,7 +529,7 @@ func (e *PacketEndpoint) ResumeReading() {
 }
 
 // Close sends what is buffered, then closes. No PacketReceived comes after it;
-// one EndpointLost does. It always returns nil.
+// one EndpointLost does. It returns nil, except for a misuse that WithDebug finds.
 func (e *PacketEndpoint) Close() error {
 	if err := e.loop.check("Close"); err != nil {
 		return err

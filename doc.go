@@ -4,7 +4,7 @@
 //	kernel, or the simulator
 //	  │  internal/sys                                 system calls
 //	  ▼  internal/backend/{epoll,portable,sim,…}      Op in, finished Op out
-//	  ▼  Loop                                         one turn: ready, timers, submit, wait, done
+//	  ▼  Loop                                         one turn: posts, timers, callbacks, wait, results
 //	  ▼  Transport                                    buffers, flow control, half-close, close
 //	  ▼  a layer                                      a Protocol below, a Transport above
 //	  ▼  your Protocol
@@ -23,7 +23,8 @@
 //
 // is an echo. Optional interfaces tell a protocol more (the peer's end of stream, when
 // it writes too much, when everything was sent): [EOFReceiver], [WritePauser],
-// [Drainer], [BufferedProtocol], [ConnectFailer]. A type that needs only some of the
+// [Drainer], [BufferedProtocol], [ConnectFailer], and [WriteFailer] for one that pauses
+// reading. A type that needs only some of the
 // three methods embeds [NopProtocol].
 //
 // # Datagrams
@@ -47,8 +48,13 @@
 // # Errors
 //
 // ConnectionLost(nil) is a clean end: either side closed and everything was delivered.
-// Every other error is typed, works with [errors.Is] and [errors.As], and says what
-// caused it.
+// Any other reason says what caused it, and can be told by [errors.Is] or [errors.As].
+//
+// # Options
+//
+// Each call that opens something takes options of its own kinds: [ListenOption],
+// [ConnectOption], [PacketOption], [StreamOption] and others. An option that has no effect
+// in a call does not compile there. [JoinOptions] makes one option of a slice.
 //
 // # The end
 //

@@ -181,7 +181,7 @@ func (ln *Listener) Resume() {
 }
 
 // Close stops accepting: no protocol is made afterwards. Open connections stay. It
-// always returns nil.
+// returns nil, except for a misuse that WithDebug finds.
 func (ln *Listener) Close() error {
 	if err := ln.loop.check("Close"); err != nil {
 		return err

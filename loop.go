@@ -25,7 +25,8 @@ import (
 //	│   wait for I/O: not at all if more is queued, else until the next timer
 //	└── run the I/O callbacks, in the order the backend reports them
 //
-// What a callback writes is sent when the callback has returned.
+// What a callback writes is sent when the callback has returned, or before: see
+// Transport.Write.
 //
 // Methods that are safe from any goroutine say so; all others belong to the goroutine
 // that runs the loop, or to any goroutine while it does not run.

@@ -13,8 +13,8 @@ import "net"
 //	▼ want, close                   │ breakWriting, lose, closed
 //	            lower                                  what moves the bytes
 //
-// A lower half calls the protocol through the stream alone, and a stream never calls a
-// backend.
+// A lower half calls the protocol through the stream alone. A stream calls a backend
+// nowhere but in what only sockets have: passing descriptors.
 type lower interface {
 	// write sends as much of p as can be sent at once, without copying it, and returns
 	// how many bytes that was. It is called while the buffer is empty.

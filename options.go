@@ -13,7 +13,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 )
 
-// LoopOption is an option of NewLoop.
+// LoopOption is an option of NewLoop and NewGroup.
 type LoopOption func(*loopConfig)
 
 type loopConfig struct {
@@ -48,9 +48,10 @@ func WithLogger(log *slog.Logger) LoopOption { return func(c *loopConfig) { c.lo
 // literal addresses and the hosts file.
 func WithResolver(r Resolver) LoopOption { return func(c *loopConfig) { c.resolver = r } }
 
-// WithDebug makes the loop check its callers: a loop-only method called from another
-// goroutine, a callback that ran longer than slow (0: 100 ms) and a transport that was
-// never closed are reported to the error handler together with where they came from.
+// WithDebug makes the loop check its callers. A callback that ran longer than slow (0:
+// 100 ms) and a transport that was never closed are reported to the error handler,
+// together with where they came from. A call of a loop-only method from another goroutine
+// is logged, does nothing, and returns a *GoroutineError where the method has an error.
 func WithDebug(slow time.Duration) LoopOption {
 	return func(c *loopConfig) {
 		c.debug = true

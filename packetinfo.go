@@ -44,7 +44,7 @@ type PacketInfoReceiver interface {
 }
 
 // MaybePacketInfoReceiver is a PacketInfoReceiver that may have no use for a
-// PacketInfo, such as a layer below a protocol that is not one.
+// PacketInfo, such as a layer whose upper protocol is no PacketInfoReceiver.
 type MaybePacketInfoReceiver interface {
 	PacketInfoReceiver
 	// TakesPacketInfo reports whether the system is to be asked for more than an
@@ -121,9 +121,9 @@ func (e *PacketEndpoint) SendInfo(p []byte, to PacketAddr, info *PacketInfo) err
 	})
 }
 
-// AnswerInfo is what SendInfo has to be given with an answer to the datagram that is
-// being handed over, if the answer is sent after the callback: it then leaves from the
-// address that was asked, as SendTo has it leave inside the callback. It may be kept. It
+// AnswerInfo is for an answer that is sent after the callback: with it, SendInfo sends
+// from the address that the datagram being handed over came to, as SendTo does inside the
+// callback. It may be kept. It
 // is zero if no address needs to be named: outside PacketReceived and the callbacks that
 // stand for it, on an endpoint with an address of its own, and where the backend does not
 // tell local addresses (BackendInfo.Packets). It belongs to the loop's goroutine.

@@ -32,9 +32,9 @@ type DescriptorWriter interface {
 	// p's first byte. p must not be empty, since nothing travels without a byte. At most
 	// 253 descriptors go with one p. If the error is nil, the descriptors belong to the
 	// transport: it closes them once they are passed, and also if the connection is lost
-	// before. Otherwise they are still the caller's. ErrTooManyDescriptors means that the
-	// peer is not taking those that it was passed already: WriteDrained says when to try
-	// again.
+	// before. Otherwise they are still the caller's. ErrTooManyDescriptors for 253 or
+	// fewer means that 1024 would be waiting, since the peer is slow to take them:
+	// WriteDrained says when to try again.
 	WriteDescriptors(p []byte, fds ...int) (int, error)
 }
 

@@ -44,19 +44,20 @@ type EOFReceiver interface {
 	// EOFReceived says that the peer will send no more, and how many bytes
 	// at the end DataReceived never used. Returning true keeps the connection
 	// open for writing until the protocol closes it or ends its own direction with
-	// WriteEOF. Without this method, or with false, the transport flushes and closes; if bytes were left unused
-	// then ConnectionLost gets an *UnusedError. A non-nil error loses the
-	// connection at once with that error.
+	// WriteEOF. Without this method, or with false, the transport flushes and closes;
+	// if bytes were left unused, ConnectionLost then gets an *UnusedError. A non-nil
+	// error loses the connection at once with that error.
 	EOFReceived(unused int) (keepOpen bool, err error)
 }
 
 // WritePauser is a Protocol that wants to know when it writes too much. For any other
-// protocol, once what its DataReceived wrote here exceeds the high mark, the transport
+// protocol, once what its DataReceived wrote to this transport exceeds the high mark, the transport
 // stops reading until ResumeWriting would be due: a peer that sends and never reads
 // then fills no memory with replies. A protocol that replies later than that, or writes
 // of its own accord, has to watch its marks itself.
 type WritePauser interface {
-	// PauseWriting is called once, inside the Write that crossed the high mark.
+	// PauseWriting is called once when the buffer exceeds the high mark: mostly inside
+	// the Write that did it, else as SetWriteMarks, SetProtocol and Forwarder say.
 	// Writing more is allowed, and buffered.
 	PauseWriting()
 	// ResumeWriting is called once the buffer is at or under the low mark. The

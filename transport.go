@@ -8,9 +8,10 @@ import (
 // and a feed for one Protocol. All methods belong to the loop's goroutine; from
 // elsewhere go through Loop().Post.
 type Transport interface {
-	// Write sends p, or copies what cannot be sent at once: the caller may then reuse
-	// p. It never blocks. Writes made in one callback are joined and sent when it
-	// returns. After Close, or when the connection is lost, it returns ErrClosed and
+	// Write sends or copies p, which is then the caller's again. It never blocks. If
+	// nothing is buffered, a p of 16 KiB or more is sent at once, as far as it goes. All
+	// else is copied, joined with the other writes of the same callback, and sent when
+	// that returns, or when the buffer exceeds the high mark. After Close, or when the connection is lost, it returns ErrClosed and
 	// sends nothing; after WriteEOF, ErrWriteAfterEOF.
 	Write(p []byte) (int, error)
 	// Writev is Write for several pieces, which are not interleaved with
@@ -22,7 +23,8 @@ type Transport interface {
 	// CanWriteEOF reports whether the end of writing can be sent alone.
 	CanWriteEOF() bool
 	// Close sends what was written, then closes. No DataReceived comes after
-	// it; one ConnectionLost does. It always returns nil.
+	// it; one ConnectionLost does. It returns nil, except for a misuse that WithDebug
+	// finds.
 	Close() error
 	// Abort drops what was not sent and closes; if the network can express it (TCP),
 	// the peer sees a reset, not an end. See Resetter for a reset that comes after what

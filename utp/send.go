@@ -455,7 +455,7 @@ func (c *conn) findLost() {
 	}
 }
 
-// missing has a packet sent again, and makes the window smaller, once for all that was
+// missing marks a packet to be sent again, and makes the window smaller, once for all that was
 // in flight then.
 func (c *conn) missing(s seq, q *outPacket) {
 	probe := q.probe
