@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -163,6 +164,9 @@ func (f *PacketFlow) send(data []byte) {
 	if f.isSilent(now) {
 		f.move(nil)
 	}
+	if f.settled {
+		f.followName()
+	}
 	if !f.to.IsValid() && !f.aim(data) {
 		return
 	}
@@ -187,6 +191,18 @@ func (f *PacketFlow) send(data []byte) {
 		}
 	}
 	f.count.Dropped++
+}
+
+// followName has a flow that no address has answered try again once its name has another
+// one.
+func (f *PacketFlow) followName() {
+	f.target.look(true)
+	if f.target.count() == 0 || slices.Contains(f.target.addrs, f.to) {
+		return
+	}
+	f.settled, f.moves = false, 0
+	f.to = f.target.first()
+	f.wide = f.target.wide(f.to)
 }
 
 // sent counts a datagram to the target.
@@ -217,7 +233,9 @@ func (f *PacketFlow) aim(data []byte) bool {
 	}
 	f.held = append(f.held, append([]byte{}, data...))
 	f.p.waiting += len(data)
-	f.target.waiters = append(f.target.waiters, f)
+	if len(f.held) == 1 {
+		f.target.waiters = append(f.target.waiters, f)
+	}
 	return false
 }
 
@@ -308,6 +326,9 @@ func (f *PacketFlow) end() {
 		return
 	}
 	f.over = true
+	if len(f.held) > 0 {
+		f.target.gaveUp()
+	}
 	f.release(false)
 	p := f.p
 	if f.holder != nil {

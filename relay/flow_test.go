@@ -149,6 +149,24 @@ func TestPacketsNames(t *testing.T) {
 	}
 }
 
+// TestPacketsNameMoves: a peer whose target has never answered reaches it once its name has
+// the address where it is.
+func TestPacketsNameMoves(t *testing.T) {
+	r := newFlowRig(t, relay.PacketConfig{Targets: []string{"name.test:7"}})
+	r.box(r.server, "10.0.0.3:7", false)
+	r.box(r.server, "10.0.0.4:7", true)
+	r.names.addrs = []netip.Addr{four3}
+	a := r.box(r.client, "10.0.0.1:0", false)
+	for range 20 {
+		r.send(a, "q")
+		r.pass(time.Second)
+	}
+	r.names.addrs = []netip.Addr{four4}
+	if n := r.ask(a); n > 3 {
+		t.Errorf("%d datagrams until the target was found at its new address", n)
+	}
+}
+
 // TestPacketsNamesLater: a relay whose name cannot be found begins all the same, and
 // finds it when it can.
 func TestPacketsNamesLater(t *testing.T) {

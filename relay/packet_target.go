@@ -26,6 +26,7 @@ type packetTarget struct {
 	looked  time.Time        // when the last lookup ended
 	cancel  func()           // ends the lookup under way; nil: there is none
 	waiters []*PacketFlow    // that have datagrams for when it ends
+	ended   int              // of those: flows that are over, at most
 }
 
 // lookEvery is how often a name is looked up at most. The resolver has a cache of its
@@ -127,7 +128,7 @@ func (t *packetTarget) found(all []netip.Addr, err error) {
 		t.p.trouble(err, weir.PacketAddr{})
 	}
 	waiters := t.waiters
-	t.waiters = nil
+	t.waiters, t.ended = nil, 0
 	for _, f := range waiters {
 		f.release(t.first().IsValid())
 	}
@@ -139,7 +140,16 @@ func (t *packetTarget) stop() {
 		t.cancel()
 		t.cancel = nil
 	}
-	t.waiters = nil
+	t.waiters, t.ended = nil, 0
+}
+
+// gaveUp notes that a flow that waits is over. Those of a flood of forged addresses would
+// pile up until the lookup ends.
+func (t *packetTarget) gaveUp() {
+	if t.ended++; t.ended > 16+len(t.waiters)/2 {
+		t.waiters = slices.DeleteFunc(t.waiters, func(f *PacketFlow) bool { return f.over })
+		t.ended = 0
+	}
 }
 
 // widen finds the addresses that others answer for: groups, broadcasts and the

@@ -204,6 +204,9 @@ func (c *conn) plausible(p *packet) bool {
 		// peer has read.
 		return uint16(c.nxt-p.ack) <= most+1
 	}
+	if c.phase == synReceived {
+		return back <= 1 // this shows that its address is genuine
+	}
 	// Others may come late.
 	return back <= most+packetsMax
 }

@@ -342,6 +342,7 @@ func (e *Endpoint) confirmed(c *conn) {
 	e.halfN--
 	c.rtoAt, c.backoff = never, 0
 	e.open(c)
+	e.trim(&e.half, synReceived)
 }
 
 func (e *Endpoint) open(c *conn) {

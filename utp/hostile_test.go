@@ -67,6 +67,33 @@ func (h *peer) last() (seq, ack uint16) {
 	return binary.BigEndian.Uint16(p[16:]), binary.BigEndian.Uint16(p[18:])
 }
 
+// TestForgedConfirmation: who forges an address cannot see our answer, and does not make up
+// for it by many guesses of what it acknowledges: one in some 32,000 is right.
+func TestForgedConfirmation(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	w := newWorld(t, s, utp.Config{})
+	server := &ear{}
+	w.listen(t, func(weir.Transport) weir.Protocol { return server })
+	h := newPeer(t, s, w.to)
+	h.send(wire(wSyn, 100, 1<<20, 1, 0))
+	s.Until("the answer", func() bool { return len(h.got) > 0 })
+	seq, _ := h.last()
+	for ack := range 1 << 16 {
+		if back := seq - 1 - uint16(ack); back <= 1 {
+			continue // the two that are right
+		}
+		h.send(wire(wData, 101, 1<<20, 2, uint16(ack), 'x'))
+		if ack%64 == 0 {
+			_ = s.RunFor(time.Millisecond)
+		}
+	}
+	if server.made > 0 {
+		t.Error("a forged packet made a connection")
+	}
+	h.send(wire(wData, 101, 1<<20, 2, seq-1, 'x'))
+	s.Until("the connection", func() bool { return len(server.got) == 1 })
+}
+
 // TestSpoofedReset: who does not see the packets of a connection and knows its id
 // cannot end it, but for one of the few numbers that are on their way.
 func TestSpoofedReset(t *testing.T) {

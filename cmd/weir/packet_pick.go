@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
@@ -215,8 +216,10 @@ func (c *packetProbe) PacketReceived([]byte, weir.PacketAddr) { c.end(nil) }
 
 func (c *packetProbe) PacketFailed(err error, _ weir.PacketAddr) { c.end(err) }
 
+// EndpointLost has the end of an endpoint, which may be one whose address the network
+// refused and that has been given up for another: only c aborts them.
 func (c *packetProbe) EndpointLost(err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, weir.ErrAborted) {
 		c.end(err)
 	}
 }
