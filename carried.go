@@ -56,7 +56,7 @@ func (k *carried) want(w wish) {
 		case k.phase == phaseClosing:
 			k.end(nil)
 		case k.flags&fEOFDone != 0 && !k.x.breakDue:
-			k.lose(k.reason)
+			k.lose(k.reason())
 		}
 		return
 	}
@@ -190,8 +190,8 @@ func (k *carried) end(err error) {
 		k.closed(err)
 		return
 	}
-	if k.phase == phaseClosing && k.reason == nil {
-		k.reason = err
+	if k.phase == phaseClosing && k.why == nil {
+		k.setReason(err)
 	}
 	k.touch()
 }

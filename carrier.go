@@ -183,12 +183,12 @@ func (f *Feed) Closed(err error) {
 			k.breakWriting(err)
 		}
 		if k.phase < phaseLost && k.flags&fEOF == 0 {
-			k.extra().brokeOff = k.reason
+			k.extra().brokeOff = k.reason()
 			k.flags |= fEOF
 		}
 		k.queue()
 	case k.phase == phaseBroken:
-		k.lose(k.reason)
+		k.lose(k.reason())
 	default:
 		k.lose(err)
 	}

@@ -404,7 +404,7 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 			k.To = backend.Addr{Family: backend.Unix, Path: q.to.Path}
 		}
 	}
-	w.op.Packets = w.packets
+	w.op.Packets = &w.packets
 	return w.e.loop.submit(&w.op)
 }
 

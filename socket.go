@@ -216,7 +216,7 @@ func (k *socket) readDone(c *backend.Completion) {
 	hangup := c.Op.Kind == backend.Hangup
 	switch {
 	case c.Err == backend.ErrAgain && k.phase == phaseBroken:
-		k.lose(k.reason)
+		k.lose(k.reason())
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled, errors.Is(c.Err, syscall.ECANCELED):
 		// Nothing happened; want submits the Op again if it is still wanted.
 	case k.phase == phaseClosing:
@@ -256,16 +256,16 @@ func (s *stream) deserted() bool {
 
 // brokenEnd handles the end of what could be read after a write had failed.
 func (k *socket) brokenEnd() {
-	if k.net.resets() && errors.Is(k.reason, syscall.EPIPE) {
+	if k.net.resets() && errors.Is(k.reason(), syscall.EPIPE) {
 		// A write failed before the end of the stream was read: TCP was reset. The
 		// system reports that once, and a canceled Hangup consumed the report.
-		k.reason = k.opError("write", syscall.ECONNRESET)
+		k.setReason(k.opError("write", syscall.ECONNRESET))
 	}
 	if k.rh != backend.None && k.held() {
 		k.flags |= fEOF // what is kept is offered when reading goes on
 		return
 	}
-	k.lose(k.reason)
+	k.lose(k.reason())
 }
 
 // failed takes a failure that came while reading was paused. What the peer had sent
@@ -305,13 +305,13 @@ func (k *socket) drain() {
 			return // goes on when reading does
 		}
 		if k.flags&fEOF != 0 || k.x.drained > drainBytes {
-			k.lose(k.reason)
+			k.lose(k.reason())
 			return
 		}
 		if k.receives() {
 			switch n, err := k.receiveOnce(); {
 			case err == backend.ErrAgain:
-				k.lose(k.reason)
+				k.lose(k.reason())
 			case err != nil:
 				k.brokenEnd()
 			default:
@@ -439,7 +439,7 @@ func (k *socket) writeDone(c *backend.Completion) {
 func (k *socket) writeFailed(err error) {
 	reason := k.opError("write", err)
 	if k.phase == phaseBroken {
-		reason = k.reason // the hang-up's, which consumed the system's only report of a reset
+		reason = k.reason() // the hang-up's, which consumed the system's only report of a reset
 	}
 	switch {
 	case k.apart && k.phase < phaseClosing && errors.Is(err, syscall.EPIPE):
@@ -521,7 +521,7 @@ func (k *socket) close(how closeHow) {
 	now, reason := how >= closeQuiet, ErrClosed
 	if now {
 		k.cutOff()
-		reason = k.reason
+		reason = k.reason()
 	} else if k.rop.Armed() || k.spliceOut {
 		return
 	}

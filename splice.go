@@ -255,7 +255,7 @@ func (p *splice) release() {
 		p.closePipe()
 		if p.eof && p.src.phase < phaseClosing {
 			if p.src.phase == phaseBroken {
-				p.src.lose(p.src.reason) // the hang-up consumed the system's only report of it
+				p.src.lose(p.src.reason()) // the hang-up consumed the system's only report of it
 				return
 			}
 			p.src.flags |= fEOF

@@ -37,7 +37,7 @@ type stream struct {
 	x          *extras // for what few streams have; see extra
 	prev, next *stream // the loop's list
 	listener   *Listener
-	reason     error
+	why        *error // see reason; nil: none
 }
 
 var (
@@ -253,7 +253,7 @@ func (s *stream) panicked(err *PanicError) {
 	if s.phase < phaseLost {
 		s.lose(err)
 	} else if s.phase < phaseGone {
-		s.reason = err
+		s.setReason(err)
 	}
 }
 
@@ -457,6 +457,22 @@ func (s *stream) Abort() {
 	s.lose(ErrAborted)
 }
 
+// reason is why the connection is lost, or will be; nil for a clean end.
+func (s *stream) reason() error {
+	if s.why == nil {
+		return nil
+	}
+	return *s.why
+}
+
+// setReason sets reason. Only connections that fail have memory for it.
+func (s *stream) setReason(err error) {
+	if s.why = nil; err != nil {
+		why := err // a copy, or even a nil err would take memory
+		s.why = &why
+	}
+}
+
 // lose ends the connection. The first reason stays, unless a panic replaces it.
 func (s *stream) lose(err error) {
 	if s.phase >= phaseLost {
@@ -467,7 +483,7 @@ func (s *stream) lose(err error) {
 		s.how = closeQuiet
 	}
 	s.become(phaseLost)
-	s.reason = err
+	s.setReason(err)
 	if s.loop.gather.to == s {
 		s.loop.gather.drop()
 	}
@@ -499,11 +515,11 @@ func (s *stream) dropOut() {
 // anything did.
 func (s *stream) closed(err error) {
 	if s.phase == phaseClosing {
-		if s.reason == nil {
-			s.reason = err
+		if s.why == nil {
+			s.setReason(err)
 		}
-		if s.writing() && s.reason == nil {
-			s.reason = ErrClosed // it closed before it had everything
+		if s.writing() && s.why == nil {
+			s.setReason(ErrClosed) // it closed before it had everything
 		}
 	}
 	if !s.become(phaseShut) {
@@ -530,7 +546,7 @@ func (s *stream) finish() {
 	if p == nil {
 		return // it was refused, or SetProtocol was given nil
 	}
-	s.callLost(p, s.reason)
+	s.callLost(p, s.reason())
 }
 
 // gone removes the stream from what the loop and its listener count.
@@ -568,13 +584,13 @@ func (s *stream) closeWith(reason error) {
 	switch {
 	case s.phase >= phaseClosing:
 	case s.phase == phaseBroken:
-		s.lose(s.reason) // not everything was delivered
+		s.lose(s.reason()) // not everything was delivered
 	default:
 		if reason == nil && s.x.dropped {
 			reason = s.x.noReader
 		}
 		s.become(phaseClosing)
-		s.reason = reason
+		s.setReason(reason)
 		s.dropTail()
 		s.touch()
 	}

@@ -108,7 +108,7 @@ func (s *stream) deliver(p []byte) {
 			return
 		case err != nil:
 			if s.phase == phaseBroken && errors.Is(err, ErrClosed) {
-				err = s.reason // the failed write is why
+				err = s.reason() // the failed write is why
 			}
 			s.lose(err)
 			return
@@ -202,7 +202,7 @@ func (s *stream) endOfStream() {
 		return
 	}
 	if s.phase == phaseBroken {
-		s.lose(s.reason)
+		s.lose(s.reason())
 		return
 	}
 	s.flags |= fEOFDone

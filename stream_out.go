@@ -256,7 +256,7 @@ func (s *stream) breakWriting(reason error) {
 		s.endWriting(reason)
 		return
 	}
-	s.reason = reason
+	s.setReason(reason)
 	s.flags &^= fAutoPaused | fWritePaused | fResumeDue | fDrainDue
 	if s.become(phaseBroken) {
 		s.extra().breakDue = true
@@ -316,7 +316,7 @@ func (s *stream) tellBroken() {
 		return // what is left is being delivered
 	}
 	if s.flags&fTold != 0 || s.unread() == 0 {
-		s.lose(s.reason)
+		s.lose(s.reason())
 		return
 	}
 	seen := s.x.drained
@@ -326,7 +326,7 @@ func (s *stream) tellBroken() {
 			return
 		}
 		if s.flags&fPaused != 0 && seen == s.x.drained {
-			s.lose(s.reason)
+			s.lose(s.reason())
 			return
 		}
 		seen = s.x.drained
@@ -337,7 +337,7 @@ func (s *stream) tellBroken() {
 
 func (s *stream) callWriteFailed() {
 	defer s.guard("WriteFailed")
-	reason := s.reason
+	reason := s.reason()
 	if s.x.noReader != nil {
 		reason = s.x.noReader
 	}

@@ -142,8 +142,9 @@ type Op struct {
 	Buf    []byte   // Read, RecvFrom: where to; if nil the backend lends memory
 	Vec    [][]byte // Write, SendTo: what
 	Addr   *Addr    // Connect, SendTo: where to
-	// Packets, of a SendTo, are datagrams to send instead of Vec to Addr.
-	Packets []Packet
+	// Packets, of a SendTo, are datagrams to send instead of Vec to Addr; nil: none. It is a
+	// pointer because every idle connection has an Op.
+	Packets *[]Packet
 	Peer    Handle // SpliceIn, SpliceOut: the pipe's descriptor, see SpliceIn
 	Max     int32  // SpliceIn, SpliceOut, RecvFrom: at most this many bytes
 

@@ -301,7 +301,8 @@ func checkManyPackets(r *rig, n network) {
 	}
 	for rest := all; len(rest) > 0; {
 		// What a socket's default buffer takes.
-		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: rest[:min(8, len(rest))]})
+		some := rest[:min(8, len(rest))]
+		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &some})
 		if res.err != nil || res.n < 1 || res.n > 8 {
 			r.t.Fatalf("SendTo of many: %d, %v", res.n, res.err)
 		}
@@ -318,11 +319,11 @@ func checkPacketRefused(r *rig, n network) {
 		{Data: []byte("x"), To: backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(netip.IPv6Loopback(), 9)}},
 		{Data: []byte("y"), To: ba},
 	}
-	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: all}); res.err == nil {
+	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &all}); res.err == nil {
 		r.t.Fatalf("SendTo of an IPv6 address first on an IPv4 socket: %d, no error", res.n)
 	}
 	all[0], all[1] = all[1], all[0]
-	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: all}); res.err != nil || res.n != 1 {
+	if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &all}); res.err != nil || res.n != 1 {
 		r.t.Fatalf("SendTo of an IPv6 address second: %d, %v, want 1", res.n, res.err)
 	}
 	r.wantPacket(b, []byte("y"), aa)
@@ -355,7 +356,7 @@ func checkDatagramLocal(r *rig, n network) {
 				r.t.Fatalf("asked at %v: %+v, info %+v", ip, res, res.info)
 			}
 			reply := backend.Packet{Data: []byte("this"), To: ba, Info: backend.PacketInfo{Local: ip}}
-			if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: []backend.Packet{reply}}); res.err != nil || res.n != 1 {
+			if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &[]backend.Packet{reply}}); res.err != nil || res.n != 1 {
 				r.t.Fatalf("SendTo from %v: %d, %v", ip, res.n, res.err)
 			}
 			r.wantPacket(b, []byte("this"), at)
@@ -363,7 +364,7 @@ func checkDatagramLocal(r *rig, n network) {
 			if ip.Is6() {
 				reply.Info.Local = netip.MustParseAddr("2001:db8::77")
 			}
-			if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: []backend.Packet{reply}}); res.err == nil {
+			if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &[]backend.Packet{reply}}); res.err == nil {
 				r.t.Errorf("SendTo from %v, which is not ours: no error", reply.Info.Local)
 			}
 		}
@@ -375,7 +376,7 @@ func checkDatagramTraffic(r *rig, n network) {
 	b, ba := r.packet(n, func(s *backend.Spec) { s.Info = backend.InfoTraffic })
 	for _, class := range []uint8{0x03, 0xb8 | 1, 0} { // congested; expedited, ECT(1); none
 		p := backend.Packet{Data: []byte("t"), To: ba, Info: backend.PacketInfo{Traffic: class, HasTraffic: true}}
-		if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: []backend.Packet{p}}); res.err != nil {
+		if res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &[]backend.Packet{p}}); res.err != nil {
 			r.t.Fatalf("SendTo with class %#x: %v", class, res.err)
 		}
 		res := r.do(recvOp(b, 0))
@@ -475,7 +476,7 @@ func checkDatagramConnected(r *rig, n network) {
 	}
 	all := []backend.Packet{{Data: []byte("one"), To: ba, ToPeer: true}, {Data: []byte("two"), To: ba, ToPeer: true}}
 	for len(all) > 0 {
-		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: all})
+		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &all})
 		if res.err != nil || res.n < 1 {
 			r.t.Fatalf("SendTo: %d, %v", res.n, res.err)
 		}
@@ -489,7 +490,7 @@ func checkDatagramConnected(r *rig, n network) {
 	r.wantPacket(a, []byte("answer"), ba)
 	r.shut(b, backend.CloseFlat)
 	gone := []backend.Packet{{Data: []byte("late"), To: ba, ToPeer: true}}
-	res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: gone})
+	res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &gone})
 	if n.inet {
 		if res.err != nil {
 			r.t.Fatalf("SendTo a peer that is gone: %v", res.err)

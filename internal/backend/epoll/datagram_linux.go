@@ -108,19 +108,19 @@ func (b *Backend) serveRecvFrom(s *slot) {
 // sendTo tries to send datagrams, and returns the bytes of one or the number of
 // many.
 func (b *Backend) sendTo(s *slot, op *backend.Op) (n int, errno syscall.Errno) {
-	if op.Addr == nil && len(op.Packets) == 0 {
+	if op.Addr == nil && op.Packets == nil {
 		return 0, unix.EINVAL
 	}
 	if s.class != sys.Socket {
 		return 0, unix.ENOTSOCK
 	}
-	if len(op.Packets) > 0 {
+	if op.Packets != nil {
 		if b.outbox == nil {
 			b.outbox = new(sys.Outbox)
 		}
 		b.calls.Write++
 		var err error
-		if n, err = b.outbox.Send(int(s.fd), s.flags&ipv6 != 0, op.Packets); err != nil {
+		if n, err = b.outbox.Send(int(s.fd), s.flags&ipv6 != 0, *op.Packets); err != nil {
 			errno = asErrno(err)
 		}
 	} else {

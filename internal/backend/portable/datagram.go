@@ -312,8 +312,8 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 		info *backend.Packet
 	)
 	switch {
-	case len(op.Packets) > 0:
-		info = &op.Packets[0]
+	case op.Packets != nil:
+		info = &(*op.Packets)[0]
 		data, to = info.Data, &info.To
 		if info.Info == (backend.PacketInfo{}) {
 			info = nil
@@ -352,7 +352,7 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 		return false
 	}
 	c.Err = errno(err)
-	if err == nil && len(op.Packets) > 0 {
+	if err == nil && op.Packets != nil {
 		c.N = 1
 	}
 	return true

@@ -94,9 +94,9 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 	w, r := b.w, &b.w.random[forDatagrams]
 	addr, vec := op.Addr, op.Vec
 	var info backend.PacketInfo
-	many := len(op.Packets) > 0
+	many := op.Packets != nil
 	if many && s.inbox != nil {
-		p := &op.Packets[0]
+		p := &(*op.Packets)[0]
 		addr, info = &p.To, p.Info
 		s.inbox.piece[0] = p.Data
 		vec = s.inbox.piece[:]

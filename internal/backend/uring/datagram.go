@@ -78,12 +78,12 @@ func (b *Backend) sendTo(op *backend.Op, c *backend.Completion) bool {
 		n   int
 		err error
 	)
-	if len(op.Packets) > 0 {
+	if op.Packets != nil {
 		if b.outbox == nil {
 			b.outbox = new(sys.Outbox)
 		}
 		b.stats.Calls++
-		n, err = b.outbox.Send(fd, six, op.Packets)
+		n, err = b.outbox.Send(fd, six, *op.Packets)
 	} else if err = b.sockaddr.Encode(op.Addr, six, fd); err == nil {
 		b.stats.Calls++
 		var errno syscall.Errno

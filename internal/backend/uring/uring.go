@@ -299,7 +299,7 @@ func (b *Backend) check(op *backend.Op) syscall.Errno {
 	case b.closed, b.class(op.Handle) == notOpen && (op.Kind != backend.Ready || !isOpen(op.Handle)):
 		return syscall.EBADF
 	case bit == 0, (op.Kind == backend.Read || op.Kind == backend.RecvFrom) && op.Buf != nil && len(op.Buf) == 0,
-		op.Kind == backend.SendTo && op.Addr == nil && len(op.Packets) == 0:
+		op.Kind == backend.SendTo && op.Addr == nil && op.Packets == nil:
 		return syscall.EINVAL
 	case b.handle(op.Handle).busy&bit != 0:
 		return syscall.EBUSY
