@@ -244,7 +244,7 @@ func TestPtyTyped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty -echo; stty size; for i in $(seq 3000); do sleep 0.02; done")
+	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "trap 'stty size' WINCH; trap 'echo interrupted' INT; stty -echo; stty size; sleep 60 & while kill -0 $!; do wait $!; done")
 	p.Stdin, p.Stdout = program, program
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	p.begin()
