@@ -190,3 +190,21 @@ func serverPort(t *testing.T, addr string) int {
 	}
 	return a.Port
 }
+
+// TestNamesSummary: questions that no server answers are counted.
+func TestNamesSummary(t *testing.T) {
+	nowhere := dialUDP(t, everyName(t)).LocalAddr().String() // it takes nothing from others
+	p := start(t, "dns-listen:127.0.0.1:0", "udp:"+nowhere)
+	if r := call(t, "dns", "a.test", "A", "--server", p.listening()); r.code != exitFailure {
+		t.Errorf("%+v", r)
+	}
+	patiently(t, "failure of both questions", func() bool { // it is asked twice, and gives up later
+		p.signal(syscall.SIGQUIT)
+		return strings.Contains(p.said(), "2 questions, 2 failed")
+	})
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+	p.line("done 2 questions, 2 failed", 1)
+}

@@ -57,20 +57,6 @@ func TestNames(t *testing.T) {
 	second.line("done 1 question, 0 failed, 1 TCP connection,", 1) // the first has a cache
 }
 
-// TestNamesSummary: questions that no server answers are counted.
-func TestNamesSummary(t *testing.T) {
-	nowhere := dialUDP(t, everyName(t)).LocalAddr().String() // it takes nothing from others
-	p := start(t, "dns-listen:127.0.0.1:0", "udp:"+nowhere)
-	if r := call(t, "dns", "a.test", "A", "--server", p.listening()); r.code != exitFailure {
-		t.Errorf("%+v", r)
-	}
-	p.signal(os.Interrupt)
-	if code := p.end(); code != exitOK {
-		t.Errorf("code %d", code)
-	}
-	p.line("done 2 questions, 2 failed", 1) // it is asked twice
-}
-
 func TestNamesUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"dns-listen:5353 udp:ns.test:53":            "would have to be looked up first",
