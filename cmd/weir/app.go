@@ -39,7 +39,7 @@ type app struct {
 
 	names     *dns.Resolver      // the loop's
 	starter   *executor.Executor // of programs
-	children  int                // programs that run
+	children  map[*session]bool  // those whose programs run
 	pick      *picker
 	notify    *notifier
 	listeners []*endpoint.Listeners
@@ -371,7 +371,7 @@ func (a *app) gone(s *session, r relay.Result) {
 // allGone ends the command if nothing is open, no program runs, and nothing more is to
 // come.
 func (a *app) allGone() {
-	if len(a.open) > 0 || a.children > 0 || a.p.many() && !a.draining {
+	if len(a.open) > 0 || len(a.children) > 0 || a.p.many() && !a.draining {
 		return
 	}
 	a.finish()

@@ -17,7 +17,10 @@ const exitSignal = 128
 // started is called when a program that is a side of s runs.
 func (s *session) started(c *proc.Process) {
 	s.child = c
-	s.app.children++
+	if s.app.children == nil {
+		s.app.children = map[*session]bool{}
+	}
+	s.app.children[s] = true
 	c.OnExit(s.exited)
 	if s.over {
 		s.endChild()
@@ -27,7 +30,7 @@ func (s *session) started(c *proc.Process) {
 // exited is called when the program has exited; its output may go on.
 func (s *session) exited(e proc.Exit) {
 	a := s.app
-	a.children--
+	delete(a.children, s)
 	s.exit = &e
 	if !e.Success() {
 		a.rep.line(yellow, "exit", fmt.Sprintf("%s: %s", s.ends[s.childSide()].Label(), e), "id", s.id, "program", s.child.Path(), "code", e.Code, "signal", int(e.Signal))
@@ -76,6 +79,16 @@ func (s *session) endChild() {
 		s.child.Stop(cutTime)
 	case a.p.many():
 		s.grace = a.loop.After(grace, func() { s.child.Stop(grace) })
+	}
+}
+
+// endChildren ends the programs whose connections are over, which may have had a grace to
+// end by themselves.
+func (a *app) endChildren() {
+	for s := range a.children {
+		if s.over {
+			s.child.Stop(cutTime)
+		}
 	}
 }
 

@@ -185,6 +185,22 @@ func TestExecBound(t *testing.T) {
 	}
 }
 
+// TestExecInterruptedLate: a program that works on when its connection is over is asked to
+// end by a signal, as one whose connection is open, and has not done its job.
+func TestExecInterruptedLate(t *testing.T) {
+	p := prepare(t, "weir", "-", "exec", "--", "sh", "-c",
+		"trap 'echo ended >&2; exit 0' TERM; exec >&- <&-; echo begun >&2; for i in $(seq 3000); do sleep 0.02; done")
+	p.Stdin = strings.NewReader("")
+	p.begin()
+	p.line("begun", 1)
+	p.line("close #1", 1)
+	p.signal(syscall.SIGTERM)
+	if code := p.end(); code != exitFailure {
+		t.Errorf("code %d", code)
+	}
+	p.line("ended", 1)
+}
+
 // TestExecInterrupted: a signal ends a one-shot and its program.
 func TestExecInterrupted(t *testing.T) {
 	p := prepare(t, "weir", "-", "exec", "--", "sh", "-c", "trap 'exit 0' TERM; echo $$; for i in $(seq 3000); do sleep 0.02; done")

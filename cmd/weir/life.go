@@ -102,8 +102,14 @@ func (a *app) drain() {
 	}
 	n := a.made()
 	switch {
-	case len(a.open) == 0:
+	case len(a.open) == 0 && len(a.children) == 0:
 		a.finish()
+		return
+	case len(a.open) == 0:
+		if !a.p.many() {
+			a.code = exitFailure // its program is not done
+		}
+		a.endChildren()
 		return
 	case n == 0: // they are about to be gone
 		a.cutting = true
@@ -113,6 +119,7 @@ func (a *app) drain() {
 		a.cut("")
 		return
 	}
+	a.endChildren()
 	if a.typed {
 		// What a person types after Ctrl-C is not meant for the peer.
 		for s := range a.open {
@@ -142,8 +149,14 @@ func (a *app) made() (n int) {
 // cut aborts what is open.
 func (a *app) cut(why string) {
 	n := a.made()
-	if n == 0 {
+	if n == 0 && len(a.children) == 0 {
 		a.finish()
+		return
+	}
+	a.endChildren()
+	if n == 0 {
+		a.cutting = true
+		a.loop.After(2*cutTime, a.finish)
 		return
 	}
 	a.cutting = true
