@@ -52,7 +52,7 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "no-eof", Type: Flag, Doc: "do not tell the peer that the input has ended until the connection ends", Conflicts: []string{"eof-wait"}},
 			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
 			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes may compute in parallel with open connections; the default is 1; with 0, the connections wait for them"},
-			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; anyone who reads it can read all traffic"},
+			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; with this file, all traffic can be decrypted"},
 		},
 		Check: func(p *Part, role Role) *Fault { return checkTLS(p, server(role)) },
 		Describe: func(p *Part, role Role) string {
@@ -180,7 +180,7 @@ func tlsConfig(env *Env, p *Part) (*tls.Config, []layer.TLSOption, error) {
 			return nil, nil, optionError(p, "keylog", err)
 		}
 		cfg.KeyLogWriter = log
-		env.warn("keylog: the session keys go to " + p.Value("keylog") + "; anyone who reads that file can read all traffic")
+		env.warn("keylog: the session keys go to " + p.Value("keylog") + ", with which all traffic can be decrypted")
 	}
 	var opts []layer.TLSOption
 	if p.Has("no-eof") {

@@ -44,7 +44,7 @@ var (
 	four3  = netip.MustParseAddr("10.0.0.3")
 	four4  = netip.MustParseAddr("10.0.0.4")
 	six3   = netip.MustParseAddr("fd00::3")
-	nobody = netip.MustParseAddr("fd00::9")
+	absent = netip.MustParseAddr("fd00::9")
 )
 
 func newFlowRig(t *testing.T, c relay.PacketConfig) *flowRig {
@@ -118,7 +118,7 @@ func (r *flowRig) ask(b *box) int {
 func TestPacketsNames(t *testing.T) {
 	r := newFlowRig(t, relay.PacketConfig{Targets: []string{"name.test:7"}})
 	server := r.box(r.server, "10.0.0.3:7", true)
-	r.names.addrs = []netip.Addr{nobody, six3, four4, four3}
+	r.names.addrs = []netip.Addr{absent, six3, four4, four3}
 	a := r.box(r.client, "10.0.0.1:0", false)
 	tries := r.ask(a)
 	t.Logf("%d datagrams until an answer", tries)

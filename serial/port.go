@@ -154,8 +154,8 @@ func (p *Port) Transport() weir.Transport { return p.feed.Transport() }
 // Config is how the line was asked to be set.
 func (p *Port) Config() Config { return p.cfg }
 
-// SetConfig sets the line anew; Shared cannot change. What is being sent may be sent
-// either way.
+// SetConfig changes the line's settings, except Shared. Bytes that are being sent may go
+// out with the old settings or the new.
 func (p *Port) SetConfig(c Config) error {
 	c, err := c.withDefaults()
 	if err != nil {
