@@ -47,7 +47,7 @@ type ServerCount struct {
 	Questions   int64 // that were looked up
 	Failed      int64 // of those, the ones that no server answered
 	Connections int64 // that asked over TCP
-	Refused     int64 // of clients that Allow does not have
+	Refused     int64 // questions over UDP, and connections, of clients that Allow does not have
 	Busy        int64 // that were more than there is room for
 	Bad         int64 // that could not be read, or ask for what is not served
 }
@@ -230,6 +230,10 @@ func (sp *serverPackets) EndpointLost(err error) {
 
 // connected is the factory of the TCP listener.
 func (s *Server) connected(t weir.Transport) weir.Protocol {
+	if at, ok := t.RemoteAddr().(*net.TCPAddr); ok && !s.c.Allow(at.AddrPort().Addr().Unmap().WithZone("")) {
+		s.count.Refused++ // or strangers would hold all places
+		return nil
+	}
 	if s.tcp.Conns() > serverConns {
 		return nil
 	}

@@ -220,6 +220,29 @@ func TestServerPortTaken(t *testing.T) {
 	}
 }
 
+// TestServerRefusesConnections: who is not to be answered takes no place among the
+// connections either.
+func TestServerRefusesConnections(t *testing.T) {
+	onLabs(t, func(t *testing.T, lb *lab) {
+		s, _ := newListening(t, lb, ServerConfig{Allow: func(netip.Addr) bool { return false }})
+		p := &turnedAway{}
+		lb.l.Connect("tcp4", s.Addr().String(), p)
+		lb.until("the end of the connection", func() bool { return p.lost })
+		if c := s.Count(); c.Refused != 1 || c.Connections != 0 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// turnedAway is a client that waits for its end; a reset may come before its connect returns.
+type turnedAway struct {
+	weir.NopProtocol
+	lost bool
+}
+
+func (p *turnedAway) ConnectionLost(error)             { p.lost = true }
+func (p *turnedAway) ConnectFailed(*weir.ConnectError) { p.lost = true }
+
 // TestServerPipeline: many questions on one connection, more than are looked up at
 // once, in pieces; all are answered, and the connection ends with its client's.
 func TestServerPipeline(t *testing.T) {
