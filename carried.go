@@ -85,7 +85,7 @@ func (k *carried) memory() []byte {
 		if buf := k.callReadBuffer(); len(buf) > 0 {
 			k.buf = buf
 		} else {
-			k.lose(errNoBuffer)
+			k.lose(ErrNoBuffer)
 		}
 	}
 	return k.buf

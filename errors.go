@@ -37,8 +37,11 @@ var (
 	ErrNoHalfClose = errors.New("weir: transport cannot half-close")
 	// ErrProducerRegistered is returned for a second producer.
 	ErrProducerRegistered = errors.New("weir: transport has a producer already")
-	// ErrBadMarks is returned for marks that are negative or out of order.
-	ErrBadMarks = errors.New("weir: write marks must satisfy 0 <= low <= high")
+	// ErrBadMarks is returned for marks that are negative, above 1 GiB or out of order.
+	ErrBadMarks = errors.New("weir: write marks must satisfy 0 <= low <= high <= 1 GiB")
+	// ErrNoBuffer is the reason for a loss when ReadBuffer returned an empty slice:
+	// see BufferedProtocol.
+	ErrNoBuffer = errors.New("weir: ReadBuffer returned no memory")
 
 	// ErrLoopClosed is returned by calls on a closed loop, and is the reason for
 	// connections that its Close ended. It is net.ErrClosed too.

@@ -60,7 +60,7 @@ func WithDebug(slow time.Duration) LoopOption {
 			c.slow = 100 * time.Millisecond
 		}
 		if slow < 0 && c.err == nil {
-			c.err = &OptionError{"WithDebug", slow.String(), notNegative}
+			c.err = &OptionError{Option: "WithDebug", Value: slow.String(), Range: notNegative}
 		}
 	}
 }
@@ -71,7 +71,7 @@ func WithFlushTime(d time.Duration) LoopOption {
 	return func(c *loopConfig) {
 		c.flush = d
 		if d < 0 && c.err == nil {
-			c.err = &OptionError{"WithFlushTime", d.String(), notNegative}
+			c.err = &OptionError{Option: "WithFlushTime", Value: d.String(), Range: notNegative}
 		}
 	}
 }
@@ -328,11 +328,15 @@ type OptionError struct {
 	Option string // "WithBacklog"
 	Value  string // the value that was given
 	Range  string // the accepted range, in words
+	err    error  // nil, or the sentinel for a value of its kind
 }
 
 func (e *OptionError) Error() string {
 	return "weir: " + e.Option + "(" + e.Value + "): the value must be " + e.Range
 }
+
+// Unwrap returns ErrBadMarks for marks, and nil otherwise.
+func (e *OptionError) Unwrap() error { return e.err }
 
 // The ranges that more than one option names.
 const notNegative = "0 or above"
@@ -348,7 +352,7 @@ const (
 // bad records a value that is out of range; the first one is reported.
 func (c *connConfig) bad(option, value, text string) {
 	if c.err == nil {
-		c.err = &OptionError{option, value, text}
+		c.err = &OptionError{Option: option, Value: value, Range: text}
 	}
 }
 
@@ -373,13 +377,19 @@ func (c *connConfig) duration(option string, to *time.Duration, d time.Duration)
 // roundUp is d in units, rounded up, and never 0 if d is above 0.
 func roundUp(d, unit time.Duration) int { return int((d-1)/unit) + 1 }
 
-// WithWriteMarks sets the marks of the write buffer from the start, in bytes:
-// see Transport.SetWriteMarks.
+// WithWriteMarks sets the marks of the write buffer from the start, in bytes of at most
+// 1 GiB: see Transport.SetWriteMarks. Marks out of order are refused with an error that
+// wraps ErrBadMarks.
 func WithWriteMarks(high, low int) CommonOption {
 	return option(func(c *connConfig) {
 		if low < 0 || high < low || high > 1<<30 {
 			if c.err == nil {
-				c.err = ErrBadMarks
+				c.err = &OptionError{
+					Option: "WithWriteMarks",
+					Value:  strconv.Itoa(high) + ", " + strconv.Itoa(low),
+					Range:  "marks with 0 <= low <= high <= 1 GiB",
+					err:    ErrBadMarks,
+				}
 			}
 			return
 		}
@@ -406,8 +416,8 @@ func WithTailLimit(bytes int) StreamOption {
 // effect on a single descriptor.
 func WithSeparateEnds() AttachPairOption { return option(func(c *connConfig) { c.apart = true }) }
 
-// WithDelay turns Nagle's algorithm on (RFC 896), which weir turns off.
-func WithDelay() TCPOption { return option(func(c *connConfig) { c.delay = true }) }
+// WithNagle turns Nagle's algorithm on (RFC 896), which weir turns off.
+func WithNagle() TCPOption { return option(func(c *connConfig) { c.delay = true }) }
 
 // WithKeepAlive sets the idle time and interval of TCP keep-alive probes, up to 32767 s
 // (Linux takes no more) and in whole seconds, rounded up. The default is 15 s; 0 and

@@ -221,7 +221,7 @@ func (k *socket) receiveOnce() (n int, err error) {
 	buf := []byte(nil)
 	if k.caps&capBuffer != 0 {
 		if buf = k.callReadBuffer(); len(buf) == 0 {
-			k.lose(errNoBuffer) // no effect if it is lost already
+			k.lose(ErrNoBuffer) // no effect if it is lost already
 			return 0, nil
 		}
 	} else {

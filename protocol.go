@@ -98,7 +98,7 @@ type WriteFailer interface {
 type BufferedProtocol interface {
 	Protocol
 	// ReadBuffer returns the memory that the next bytes go to; the transport owns it
-	// until the DataReceived that hands over its filled part. An empty slice, or a
+	// until the DataReceived that hands over its filled part. An empty slice (ErrNoBuffer), or a
 	// panic, loses the connection.
 	ReadBuffer() []byte
 }

@@ -141,7 +141,7 @@ func (k *socket) armRead() {
 	switch {
 	case k.phase >= phaseLost:
 	case len(buf) == 0:
-		k.lose(errNoBuffer)
+		k.lose(ErrNoBuffer)
 	default:
 		k.arm(backend.Read, 0, buf)
 	}

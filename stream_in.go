@@ -6,9 +6,6 @@ import (
 	"github.com/weir-io/weir/internal/chunk"
 )
 
-// errNoBuffer is the reason when ReadBuffer returned an empty slice.
-var errNoBuffer = errors.New("weir: ReadBuffer returned no memory")
-
 func (s *stream) paused() bool { return s.flags&(fPaused|fAutoPaused) != 0 }
 
 func (s *stream) PauseReading() {
@@ -269,7 +266,7 @@ func (s *stream) callData(p []byte) (n int, err error) {
 func (s *stream) supplied(p []byte) []byte {
 	buf := s.callReadBuffer()
 	if len(buf) == 0 {
-		s.lose(errNoBuffer) // no effect if it is already lost
+		s.lose(ErrNoBuffer) // no effect if it is already lost
 	}
 	return buf[:copy(buf, p)]
 }

@@ -38,7 +38,7 @@ type Transport interface {
 
 	// SetWriteMarks sets the marks of the write buffer, in bytes: PauseWriting is due
 	// when more than high bytes are buffered, ResumeWriting when at most low are.
-	// Unless 0 <= low <= high, it returns an error and changes nothing. The default is
+	// Unless 0 <= low <= high <= 1 GiB, it returns ErrBadMarks and changes nothing. The default is
 	// 64 KiB and a quarter of it.
 	SetWriteMarks(high, low int) error
 	// Buffered is how many bytes wait to be handed to the system. Above layers, it

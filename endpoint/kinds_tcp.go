@@ -149,7 +149,7 @@ func tcpOptions(p *Part) []weir.TCPOption {
 		opts = append(opts, weir.WithUserTimeout(p.Duration("user-timeout")))
 	}
 	if p.Has("nagle") {
-		opts = append(opts, weir.WithDelay())
+		opts = append(opts, weir.WithNagle())
 	}
 	if p.Has("device") {
 		opts = append(opts, weir.WithDevice(p.Value("device")))

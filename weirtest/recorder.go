@@ -480,7 +480,7 @@ func (r *Recorder) supply() {
 	r.note("ReadBuffer")
 	r.call("ReadBuffer", func() { r.supplied = r.buffered.ReadBuffer() })
 	if len(r.supplied) == 0 && !r.over() {
-		r.fail(errNoBuffer)
+		r.fail(weir.ErrNoBuffer)
 	}
 }
 

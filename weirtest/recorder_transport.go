@@ -1,13 +1,10 @@
 package weirtest
 
 import (
-	"errors"
 	"net"
 
 	"github.com/weir-io/weir"
 )
-
-var errNoBuffer = errors.New("weirtest: ReadBuffer returned no memory")
 
 // directMin is the size from which a Write into an empty buffer is sent at
 // once, as far as there is room.

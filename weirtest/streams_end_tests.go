@@ -274,7 +274,7 @@ var endTests = []streamTest{
 			server.buffer = func() []byte { return p }
 			c.begin(server, client)
 			c.until("the server lost", func() bool { return server.lost > 0 })
-			c.wantReason(server, func(err error) bool { return err != nil && !isAborted(err) }, "an error")
+			c.wantReason(server, func(err error) bool { return errors.Is(err, weir.ErrNoBuffer) }, "ErrNoBuffer")
 		}
 	}},
 	{"32 ReadBuffer panics", 0, func(c *streamCase) {

@@ -62,6 +62,9 @@ func TestOptionRanges(t *testing.T) {
 		{"WithFastOpen", tcp(weir.WithFastOpen(-1)), "from 0 to 65535"},
 		{"WithTailLimit", stream(weir.WithTailLimit(0)), "from 1 to 1073741824"},
 		{"WithTailLimit", stream(weir.WithTailLimit(most)), "from 1 to 1073741824"},
+		{"WithWriteMarks", stream(weir.WithWriteMarks(1, 2)), "0 <= low <= high"},
+		{"WithWriteMarks", stream(weir.WithWriteMarks(1<<30+1, 0)), "high <= 1 GiB"},
+		{"WithWriteMarks", stream(weir.WithWriteMarks(0, -1)), "0 <= low"},
 		{"WithMaxDatagram", carried(weir.WithMaxDatagram(0)), "from 1 to 65536"},
 		{"WithMaxDatagram", carried(weir.WithMaxDatagram(65537)), "from 1 to 65536"},
 		{"WithDSCP", tcp(weir.WithDSCP(64)), "from 0 to 63"},
@@ -125,9 +128,9 @@ func TestOptionRanges(t *testing.T) {
 func TestJoinOptions(t *testing.T) {
 	l := newLoop(t)
 	defer l.Close()
-	opts := []weir.TCPOption{weir.WithDelay(), weir.WithKeepAlive(math.MaxInt64)}
+	opts := []weir.TCPOption{weir.WithNagle(), weir.WithKeepAlive(math.MaxInt64)}
 	joined := weir.JoinOptions(opts...)
-	opts[1] = weir.WithDelay()
+	opts[1] = weir.WithNagle()
 	var bad *weir.OptionError
 	if _, err := l.Listen("tcp", "127.0.0.1:0", quietly, joined); !errors.As(err, &bad) {
 		t.Errorf("Listen: %v", err)

@@ -51,7 +51,7 @@ var optionsFit = map[string]struct {
 	"WithReusePort":       {weir.WithReusePort, "listen packet peer"},
 	"WithSocketBuffers":   {weir.WithSocketBuffers, "listen connect packet peer"},
 	"WithDevice":          {weir.WithDevice, "listen connect packet peer"},
-	"WithDelay":           {weir.WithDelay, "listen connect"},
+	"WithNagle":           {weir.WithNagle, "listen connect"},
 	"WithKeepAlive":       {weir.WithKeepAlive, "listen connect"},
 	"WithUserTimeout":     {weir.WithUserTimeout, "listen connect"},
 	"WithDSCP":            {weir.WithDSCP, "listen connect"},
