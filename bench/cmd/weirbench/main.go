@@ -87,6 +87,7 @@ func main() {
 			fatal(err)
 		}
 		echoPeers, relayPeers = beside(dir, echoPeers), beside(dir, relayPeers)
+		tlsRelays, tlsEchoes = besideTLS(dir, tlsRelays), besideTLS(dir, tlsEchoes)
 		datagramPeers, datagramRelays = beside(dir, datagramPeers), beside(dir, datagramRelays)
 	}
 	if *quick {

@@ -118,6 +118,20 @@ func beside(dir string, peers []peer) []peer {
 	return all
 }
 
+// besideTLS is beside for servers of TLS.
+func besideTLS(dir string, peers []tlsPeer) []tlsPeer {
+	var all []tlsPeer
+	for _, p := range peers {
+		all = append(all, p)
+		if p.build == tlsServer {
+			p.name = "other-" + p.name
+			p.build = filepath.Join(dir, "bench", tlsServer)
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 func haproxy(more string) func(start) []string {
 	return func(s start) []string { return haproxyRelay(s, more, s.addr) }
 }
