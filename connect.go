@@ -65,6 +65,7 @@ type attempt struct {
 	h     backend.Handle
 	op    backend.Op
 	addr  backend.Addr
+	own   backend.Addr // this end's, once it is connected over IP
 	timer *Timer
 	over  bool // its result no longer counts
 	how   backend.How
@@ -412,7 +413,11 @@ func (a *attempt) toItself() bool {
 		return false
 	}
 	own, err := a.c.loop.be.Name(a.h, false)
-	return err == nil && own.IP.Port() == a.addr.IP.Port() &&
+	if err != nil {
+		return false
+	}
+	a.own = own
+	return own.IP.Port() == a.addr.IP.Port() &&
 		(own.IP.Addr().Unmap().WithZone("") == a.addr.IP.Addr().Unmap().WithZone("") || a.addr.IP.Addr().IsUnspecified() && a.peerIs(own))
 }
 
@@ -483,6 +488,9 @@ func (c *Connector) won(a *attempt) {
 	c.end()
 	s := newSocket(c.loop, h, h, c.net, c.config)
 	s.setAddr(&a.addr, false)
+	if a.own.Family == backend.Inet {
+		s.setAddr(&a.own, true)
+	}
 	s.attach(c.proto)
 	if g, ok := c.proto.(Handshaker); ok {
 		c.agreeing = &s.stream

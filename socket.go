@@ -503,6 +503,9 @@ func (k *socket) closeWrite() bool {
 		k.wh = backend.None
 		return true
 	}
+	if k.closesNext() {
+		return true // which ends both directions
+	}
 	switch err := k.loop.be.Shut(k.wh, backend.ShutWrite); {
 	case err == nil:
 	case !errors.Is(err, syscall.ENOTCONN):
@@ -514,6 +517,14 @@ func (k *socket) closeWrite() bool {
 		k.hungUp = false
 	}
 	return true
+}
+
+// closesNext reports whether, now that everything has left, sync closes the connection: the
+// peer has ended its own stream, and nothing is under way.
+func (k *socket) closesNext() bool {
+	return k.flags&fEOFDone != 0 && k.phase < phaseClosing && k.net == netTCP &&
+		(!k.rop.Armed() || k.rop.Kind == backend.Hangup) &&
+		k.x.producer == nil && k.x.splice == nil && k.x.spliceFrom == nil && !k.x.resets
 }
 
 // close implements lower. It is called again when an Op that is armed has ended.

@@ -65,6 +65,7 @@ func cases(warm, run time.Duration) []testCase {
 		{Name: "relay", aim: true, Title: "Relay, one stream, checked", spec: load.Spec{Kind: load.Relay, Conns: 1, Size: 1 << 18, Warm: warm, Run: run}, loops: 1, unit: perGiB, quick: true},
 		{Name: "relay-trunc", Title: "Relay, one stream, dropped by the receiver's kernel", spec: load.Spec{Kind: load.Relay, Conns: 1, Size: 1 << 18, Warm: warm, Run: run, Trunc: true}, loops: 1, unit: perGiB},
 		{Name: "relay-first", Title: "Relay, short sessions one after another: connect, 64 B through and back", spec: load.Spec{Kind: load.First, Size: 64, Warm: warm, Run: run}, loops: 1, unit: byLatency},
+		{Name: "sessions", aim: true, Title: "Relay, short sessions, 16 at a time: connect, 100 B through and back, close", spec: load.Spec{Kind: load.Sessions, Conns: 16, Size: 100, Warm: warm, Run: run}, loops: 1, count: true, quick: true},
 	}
 }
 
@@ -89,7 +90,7 @@ func (c *testCase) peers() []peer {
 func (c *testCase) buf() int { return min(max(c.spec.Size, 4096), 65536) }
 
 func (c *testCase) relays() bool {
-	return c.spec.Kind == load.Relay || c.spec.Kind == load.First || c.spec.Kind == load.DatagramRelay
+	return c.spec.Kind == load.Relay || c.spec.Kind == load.First || c.spec.Kind == load.Sessions || c.spec.Kind == load.DatagramRelay
 }
 
 // floor is the peer that the ratios refer to.

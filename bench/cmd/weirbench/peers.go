@@ -184,7 +184,7 @@ func socat(opts ...string) func(start) []string {
 	return func(s start) []string {
 		host, port, _ := strings.Cut(s.addr, ":")
 		return append(append([]string{}, opts...),
-			"TCP4-LISTEN:"+port+",bind="+host+",reuseaddr,fork,nodelay", "TCP4:"+s.target+",nodelay")
+			"TCP4-LISTEN:"+port+",bind="+host+",reuseaddr,fork,backlog=1024,nodelay", "TCP4:"+s.target+",nodelay")
 	}
 }
 

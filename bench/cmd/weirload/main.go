@@ -53,7 +53,7 @@ func run() error {
 		res, err = datagrams(&s, in)
 	case load.Churn:
 		res, err = load.RunChurn(&s)
-	case load.Relay, load.First:
+	case load.Relay, load.First, load.Sessions:
 		res, err = relay(&s, in)
 	default:
 		err = fmt.Errorf("no load of kind %q", s.Kind)
@@ -118,6 +118,9 @@ func relay(s *load.Spec, in *bufio.Scanner) (load.Result, error) {
 	}
 	if s.Kind == load.Relay {
 		return load.RunRelay(s, b)
+	}
+	if s.Kind == load.Sessions {
+		return load.RunSessions(s, b, func() error { return primed(s, in) })
 	}
 	return load.RunFirst(s, b)
 }

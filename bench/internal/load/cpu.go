@@ -32,6 +32,22 @@ func CPUTime(pids ...int) (int64, error) {
 	return sum, nil
 }
 
+// Reaped is the CPU time in ns, in ticks of 10 ms, of the descendants that a process has
+// waited for.
+func Reaped(pid int) int64 {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) < 15 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(f[13], 10, 64)
+	system, _ := strconv.ParseInt(f[14], 10, 64)
+	return (user + system) * 1e7
+}
+
 // Tree lists processes and all their descendants.
 func Tree(roots []int) []int {
 	children := map[int][]int{}

@@ -9,6 +9,7 @@
 //	churn         connect, one message, close
 //	relay         a stream through a relay, both ends here
 //	first         sessions through a relay, one after another
+//	sessions      sessions through a relay, several at one time
 //	datagrams     so many under way, to an echo server or through a relay
 //
 // Latencies in the open loop count from when a message should have left, not
@@ -25,6 +26,8 @@ const (
 	Relay = "relay"
 	First = "first"
 
+	Sessions = "sessions"
+
 	Datagrams     = "datagrams"
 	DatagramRelay = "datagram-relay"
 )
@@ -33,7 +36,7 @@ const (
 type Spec struct {
 	Kind   string
 	Addr   string        // of the server
-	Conns  int           // connections; for Churn, sessions at one time
+	Conns  int           // connections; for Churn and Sessions, sessions at one time
 	Size   int           // bytes of a message
 	Depth  int           // messages under way on a connection, at least 1
 	Rate   float64       // messages a second of the open loop; 0: closed
@@ -42,7 +45,7 @@ type Spec struct {
 	Run    time.Duration // what is counted
 	CPU    int           // the CPU to run on, -1: any
 	PIDs   []int         // server processes, whose children count too
-	Steps  bool          // of Echo: wait for Go once every connection has had a message
+	Steps  bool          // of Echo and Sessions: wait for Go once every connection has had a message
 	Trunc  bool          // of Relay: the kernel drops what arrives, unchecked
 	Burst  int           // of Datagrams: how many a flow sends at a time
 	Join   bool          // of Datagrams: joined by the sender and for the receiver (UDP GSO and GRO)
@@ -50,8 +53,8 @@ type Spec struct {
 
 // Result is what a run counted, during its Run time only.
 type Result struct {
-	Messages  uint64  // that came back complete; for Churn and First, sessions
-	All       uint64  // for Echo and Datagrams: messages in all since the connections were there
+	Messages  uint64  // that came back complete; for Churn, First and Sessions, sessions
+	All       uint64  // for Echo, Datagrams and Sessions: messages in all since the connections were there
 	Bytes     uint64  // that came back; for Relay, that came out
 	Seconds   float64 // of the clock
 	ServerCPU float64 // seconds, user and system

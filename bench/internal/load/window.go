@@ -34,7 +34,7 @@ func (w *window) step(now int64) error {
 	case !w.open && now >= w.from:
 		w.pids = Tree(w.spec.PIDs)
 		var err error
-		if w.server, err = CPUTime(w.pids...); err != nil {
+		if w.server, err = w.cpu(); err != nil {
 			return err
 		}
 		if w.self, err = CPUTime(os.Getpid()); err != nil {
@@ -44,7 +44,7 @@ func (w *window) step(now int64) error {
 		w.to = w.from + int64(w.spec.Run)
 		w.open = true
 	case w.open && !w.shut && now >= w.to:
-		server, err := CPUTime(w.pids...)
+		server, err := w.cpu()
 		if err != nil {
 			return err
 		}
@@ -59,6 +59,19 @@ func (w *window) step(now int64) error {
 		w.res.Seconds = float64(w.to-w.from) / 1e9
 	}
 	return nil
+}
+
+// cpu is the CPU time of the server's processes. Where each session may have one of its
+// own, those that have ended since count as far as their parent has waited for them.
+func (w *window) cpu() (int64, error) {
+	if w.spec.Kind != Sessions {
+		return CPUTime(w.pids...)
+	}
+	sum, err := CPUTime(w.spec.PIDs...)
+	for _, pid := range w.spec.PIDs {
+		sum += Reaped(pid)
+	}
+	return sum, err
 }
 
 // counting reports whether what happens now counts.

@@ -432,7 +432,7 @@ func staleRegistration(t *testing.T, b *Backend, reused bool) {
 	if got := wait(t, b, 30*time.Millisecond); len(got) != 0 {
 		t.Errorf("the stale event reached %+v", got)
 	}
-	if got := b.Calls().Wait - before.Wait; got > 4 {
+	if got := b.Calls().Wait - before.Wait; got > zombieRow+4 {
 		t.Errorf("30 ms with a stale registration took %d waits", got)
 	}
 	send(t, b, c, "x")
@@ -441,6 +441,100 @@ func staleRegistration(t *testing.T, b *Backend, reused bool) {
 	}
 	b.Wake()
 	wait(t, b, -1) // the wakes still work
+}
+
+// TestSessionCalls: a connection takes one epoll_ctl from its connect to its close, in both
+// styles, and so does one that was accepted (R79).
+func TestSessionCalls(t *testing.T) {
+	onStyles(t, func(t *testing.T, b *Backend) {
+		l, addr := listenTCP(t, b)
+		first, _ := dialTCP(t, b, l, addr) // registers the listener
+		_ = b.Shut(first, backend.CloseFlat)
+		before := b.Calls()
+		const sessions = 20
+		for range sessions {
+			c, s := dialTCP(t, b, l, addr)
+			ask := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: s}
+			answer := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: c}
+			submit(t, b, ask)
+			submit(t, b, answer)
+			send(t, b, c, "x")
+			send(t, b, s, "y")
+			if err := b.Shut(c, backend.ShutWrite); err != nil {
+				t.Fatal(err)
+			}
+			for got := 0; ask.Armed() || got < 3; {
+				for _, r := range wait(t, b, 5*time.Second) {
+					if r.Err != nil {
+						t.Fatal(r.Err)
+					}
+					got++
+				}
+			}
+			wait(t, b, 0) // the end is reported once
+			if err := b.Shut(s, backend.CloseFlat); err != nil {
+				t.Fatal(err)
+			}
+			if answer.Armed() {
+				b.Cancel(answer)
+			}
+			if err := b.Shut(c, backend.CloseFlat); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after := b.Calls()
+		if got := after.Ctl - before.Ctl; got != 2*sessions {
+			t.Errorf("%d sessions took %d epoll_ctl, want %d", sessions, got, 2*sessions)
+		}
+	})
+}
+
+// TestDuplicateOfOurs: a socket of our own that lives on under another number, as in a child
+// before its exec, is closed without a call; events for it reach no one, do not make the loop
+// spin, and those of the number's next owner arrive (bug 8).
+func TestDuplicateOfOurs(t *testing.T) {
+	onStyles(t, func(t *testing.T, b *Backend) {
+		l, addr := listenTCP(t, b)
+		c, s := dialTCP(t, b, l, addr)
+		read := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: s}
+		submit(t, b, read)
+		wait(t, b, 0)
+		kept, err := unix.Dup(int(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(kept)
+		before := b.Calls()
+		if err := b.Shut(s, backend.CloseFlat); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Calls().Ctl - before.Ctl; got != 0 {
+			t.Errorf("the close took %d epoll_ctl", got)
+		}
+		_, next := dialTCP(t, b, l, addr)
+		if next == s {
+			t.Logf("the number %d has a new owner", s)
+		}
+		fresh := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: next}
+		submit(t, b, fresh)
+		before = b.Calls()
+		for range zombieMost + 10 { // edges of a connection that is not ours any more
+			send(t, b, c, "x")
+			if got := wait(t, b, 0); len(got) != 0 {
+				t.Fatalf("an event of the duplicate reached %+v", got)
+			}
+		}
+		if got := b.Calls().Ctl - before.Ctl; got == 0 {
+			t.Error("no new set was made")
+		}
+		send(t, b, c, "x")
+		if got := wait(t, b, 0); len(got) != 0 || b.zombies.all != 0 {
+			t.Errorf("the new set still reports the duplicate: %+v, %+v", got, b.zombies)
+		}
+		if err := b.Shut(next, backend.CloseFlat); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // TestNumberTaken: a handle whose number now belongs to another descriptor is lost, and

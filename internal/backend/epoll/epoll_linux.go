@@ -12,10 +12,15 @@
 //
 // A registration belongs to an open file, not to a number. Closing a number while a
 // duplicate lives on (in a child, in another process that was sent it) leaves a
-// registration behind that no one can remove and that reports for ever. So every handle
-// is removed before it is closed; events carry the generation of the slot they were
-// registered for; and if an event comes for a generation that is over, the whole set is
-// rebuilt (rebuild).
+// registration behind that no one can remove and that reports for ever. So a handle that
+// others may know, and one that is given up, is removed before it is closed; events carry
+// the generation of the slot they were registered for; and if events keep coming for a
+// generation that is over, the whole set is rebuilt (zombies). A socket that was opened or
+// accepted here has no duplicate, except for a moment in a child that has not reached its
+// exec: it is closed without a call to remove it.
+//
+// TCP connections are registered for edges in both styles: what a connect, an end of
+// stream or a pause changes then needs no call.
 //
 // Errors and hang-ups are reported whether asked for or not. While nothing is armed, a
 // level-triggered registration would report them without end, so it is removed, and
@@ -85,12 +90,12 @@ type Backend struct {
 	outbox   *sys.Outbox // nil until many are sent
 	errors   sys.ErrorReader
 
-	pwait2 bool // epoll_pwait2 exists: timeouts can be finer than milliseconds
-	hosted bool
-	told   bool // hosted: the descriptor was made readable for what is queued
-	zombie bool // an event came for a registration that is over
-	pace   pace
-	verify verifier
+	pwait2  bool // epoll_pwait2 exists: timeouts can be finer than milliseconds
+	hosted  bool
+	told    bool // hosted: the descriptor was made readable for what is queued
+	zombies zombies
+	pace    pace
+	verify  verifier
 
 	calls Calls
 }
@@ -98,6 +103,7 @@ type Backend struct {
 // Calls counts system calls by kind, for tests and diagnostics.
 type Calls struct {
 	Wait, Ctl, Read, Write, Accept, Connect, Splice, Wake uint64
+	Shut, Close, Name, Option                             uint64
 }
 
 // New makes a level-triggered backend, or an edge-triggered one. It fails if

@@ -24,6 +24,9 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	if spec.IPv6 {
 		f |= ipv6
 	}
+	if f&inet != 0 && !spec.Datagram && spec.Backlog == 0 {
+		f |= edge
+	}
 	s, err := b.take(fd, sys.Socket, f)
 	if err != nil {
 		file.Remove()
@@ -128,7 +131,11 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 		return unix.EINVAL
 	}
 	b.abandon(s)
-	gone := s.flags&lost != 0 || b.unwatch(s) != 0
+	gone := s.flags&lost != 0
+	if !gone && (how == backend.Forget || s.flags&(foreign|raw) != 0) {
+		gone = b.unwatch(s) != 0
+	}
+	s.flags &^= registered // closing ends the registration too
 	var err error
 	switch {
 	case gone:
@@ -150,6 +157,7 @@ func (b *Backend) shutWrite(s *slot) error {
 	if s.class != sys.Socket || s.flags&raw != 0 {
 		return backend.ErrUnsupported
 	}
+	b.calls.Shut++
 	if errno := sys.ShutdownWrite(int(s.fd)); errno != 0 {
 		return errno
 	}
@@ -158,6 +166,7 @@ func (b *Backend) shutWrite(s *slot) error {
 
 // closeSlot closes the descriptor of s.
 func (b *Backend) closeSlot(s *slot, reset bool) error {
+	b.calls.Close++
 	if s.flags&foreign != 0 {
 		return sys.CloseAdopted(&s.more.adopted, reset)
 	}
@@ -191,6 +200,7 @@ func (b *Backend) Name(h backend.Handle, peer bool) (backend.Addr, error) {
 	if err != nil {
 		return backend.Addr{}, err
 	}
+	b.calls.Name++
 	return sys.Name(int(s.fd), peer)
 }
 
@@ -200,6 +210,7 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 	if err != nil {
 		return err
 	}
+	b.calls.Option++
 	return sys.SetOption(int(s.fd), o, value)
 }
 
@@ -213,6 +224,7 @@ func (b *Backend) GetOption(h backend.Handle, o backend.Option) (int, error) {
 	if o == backend.Blocks {
 		return int(s.flags & blocks / blocks), nil
 	}
+	b.calls.Option++
 	v, err := sys.GetOption(int(s.fd), o)
 	if o == backend.PendingError && err == nil && v == 0 {
 		v, s.errno = int(s.errno), 0

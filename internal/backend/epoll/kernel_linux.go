@@ -140,7 +140,7 @@ func (b *Backend) collect(timeout time.Duration) (n int, wake bool, err error) {
 	for i := range b.events[:n] {
 		b.note(&b.events[i])
 	}
-	if b.zombie {
+	if b.zombies.due() {
 		b.rebuild()
 	}
 	return n, wake, nil
@@ -204,7 +204,7 @@ func (b *Backend) note(e *unix.EpollEvent) {
 	}
 	s := b.table.at(e.Fd)
 	if s == nil || s.flags&(used|registered) != used|registered || s.gen != uint32(e.Pad) {
-		b.zombie = true
+		b.zombies.came++
 		return
 	}
 	s.ready |= hints(e.Events)
@@ -235,6 +235,32 @@ func hints(events uint32) conds {
 	return c
 }
 
+// zombies counts what comes for registrations that are over. A child has duplicates of all
+// descriptors until its exec, which does not take long and ends by itself; only what is
+// reported by Wait after Wait, or adds up, is worth a new set.
+type zombies struct {
+	came int // events since the last Wait
+	all  int // and since the last set
+	row  int // Waits without a break that had such events
+}
+
+const (
+	zombieRow  = 16
+	zombieMost = 1024
+)
+
+// due reports whether a new set is due.
+func (z *zombies) due() bool {
+	if z.came == 0 {
+		z.row = 0
+		return false
+	}
+	z.all += z.came
+	z.row++
+	z.came = 0
+	return z.row >= zombieRow || z.all >= zombieMost
+}
+
 // rebuild makes a new epoll set of what is registered and puts it in the place of the
 // old one: the only way to get rid of a registration whose number is gone.
 func (b *Backend) rebuild() {
@@ -257,7 +283,7 @@ func (b *Backend) rebuild() {
 	}
 	// The number stays: a host may be watching it.
 	if err := unix.Dup3(ep, b.ep, unix.O_CLOEXEC); err == nil {
-		b.zombie = false
+		b.zombies = zombies{}
 	}
 	if b.hosted {
 		b.tell()

@@ -251,7 +251,11 @@ func (b *Backend) serveAccept(s *slot) {
 		}
 		peer := &b.peers[b.npeers]
 		b.sockaddr.Decode(peer, fd)
-		t, err := b.take(fd, sys.Socket, s.flags&(inet|ipv6))
+		f := s.flags & (inet | ipv6)
+		if f&inet != 0 {
+			f |= edge
+		}
+		t, err := b.take(fd, sys.Socket, f)
 		if err != nil {
 			b.end(&s.rd, backend.Completion{N: int(backend.None), Err: err})
 			return
@@ -292,12 +296,19 @@ func (b *Backend) serveSplice(s *slot, place **backend.Op, need conds) {
 	}
 }
 
-// serveConnect finds out how a connect ended. The absence of an error is not enough:
-// someone else may have fetched it.
+// serveConnect finds out how a connect ended. A TCP socket that can be written to, and
+// reports neither an error nor a hang-up, is connected. Elsewhere the absence of an error is
+// not enough: someone else may have fetched it.
 func (b *Backend) serveConnect(s *slot) {
+	if s.flags&inet != 0 && s.ready&(hungUp|erred) == 0 {
+		b.end(&s.wr, backend.Completion{})
+		return
+	}
 	fd := int(s.fd)
+	b.calls.Option++
 	errno := sys.PendingError(fd)
 	if errno == 0 {
+		b.calls.Name++
 		errno = sys.Connected(fd)
 		if errno == unix.ENOTCONN && s.ready&(hungUp|erred) == 0 {
 			s.ready &^= canWrite // spurious
