@@ -27,6 +27,7 @@ type PacketFlow struct {
 	held [][]byte             // that wait for an address
 
 	count PacketCount
+	added bool // to the relay's total
 	began time.Time
 	last  time.Time // when something passed
 	// Since when the address has been silent: zero when it has answered the last
@@ -78,13 +79,25 @@ func (f *PacketFlow) Failed(err error) {
 	f.end()
 }
 
-// Failing is called by a PacketPath that could not send a datagram and continues.
+// Failing is called by a PacketPath that has taken a datagram, could not send it, and
+// continues: err says why.
 func (f *PacketFlow) Failing(err error) {
+	f.counts().recall(A, err)
 	if !f.over {
-		f.count.Dropped++
 		f.p.trouble(err, weir.PacketAddr{})
 	}
 }
+
+// counts is where the flow is counted: in the relay's total once it has ended.
+func (f *PacketFlow) counts() *PacketCount {
+	if f.added {
+		return &f.p.total
+	}
+	return &f.count
+}
+
+// lose counts a datagram that a side sent.
+func (f *PacketFlow) lose(s Side, err error) { *f.counts().Lost[s].of(err)++ }
 
 // choose picks the flow's target.
 func (f *PacketFlow) choose() {
@@ -103,15 +116,17 @@ func (f *PacketFlow) leave(err error) {
 	}
 }
 
-// refuse ends a flow that could not begin.
+// refuse ends a flow that could not begin, with its first datagram.
 func (f *PacketFlow) refuse(err error) {
 	f.over = true
 	f.leave(nil) // it is not the target's doing
 	if descriptorsOut(err) {
+		f.p.total.Lost[A].NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
 		return
 	}
+	*f.p.total.Lost[A].of(err)++
 	f.p.trouble(err, weir.PacketAddr{})
 }
 
@@ -135,6 +150,10 @@ func (f *PacketFlow) open() error {
 	if err != nil {
 		return err
 	}
+	if f.over { // what was called meanwhile has ended it
+		_ = up.Close() // nil on its own loop
+		return weir.ErrClosed
+	}
 	f.up, f.v4 = up, v4
 	return nil
 }
@@ -148,8 +167,15 @@ func (f *PacketFlow) shut() {
 }
 
 func (f *PacketFlow) passed(from Side, n int) {
-	f.count.Packets[from]++
-	f.count.Bytes[from] += int64(n)
+	c := f.counts()
+	c.Packets[from]++
+	c.Bytes[from] += int64(n)
+}
+
+// received takes what the peer sent.
+func (f *PacketFlow) received(data []byte) {
+	f.count.Received[A]++
+	f.send(data)
 }
 
 // send sends on what the peer sent.
@@ -171,15 +197,16 @@ func (f *PacketFlow) send(data []byte) {
 		return
 	}
 	// Each address at most once, also those of a target that is picked meanwhile.
+	var err error
 	for range 1 + f.target.count() + len(f.p.targets) {
-		err := f.open()
-		if err == nil {
+		if err = f.open(); err == nil {
 			err = f.up.SendTo(data, weir.PacketAddr{IP: f.to})
 		}
 		if err == nil && f.silent.IsZero() && !f.settled {
 			f.silent = now
 		}
 		if f.over {
+			f.lose(A, weir.ErrClosed)
 			return
 		}
 		if !addressFails(err) || !f.move(err) {
@@ -190,7 +217,7 @@ func (f *PacketFlow) send(data []byte) {
 			return
 		}
 	}
-	f.count.Dropped++
+	f.lose(A, err)
 }
 
 // followName has a flow that no address has answered try again once its name has another
@@ -211,11 +238,14 @@ func (f *PacketFlow) sent(err error, n int) {
 		f.passed(A, n)
 		return
 	}
-	f.count.Dropped++
 	if descriptorsOut(err) && f.up == nil && f.path == nil {
+		f.counts().Lost[A].NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
-	} else if !errors.Is(err, weir.ErrSendBufferFull) {
+		return
+	}
+	f.lose(A, err)
+	if !errors.Is(err, weir.ErrSendBufferFull) {
 		f.p.trouble(err, weir.PacketAddr{IP: f.to})
 	}
 }
@@ -227,8 +257,15 @@ func (f *PacketFlow) aim(data []byte) bool {
 		f.to, f.wide = a, f.target.wide(a)
 		return true
 	}
-	if len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes || !f.target.look(true) {
-		f.count.Dropped++
+	switch {
+	case f.over:
+		f.lose(A, weir.ErrClosed)
+		return false
+	case len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes:
+		f.count.Lost[A].NoRoom++
+		return false
+	case !f.target.look(true):
+		f.count.Lost[A].NoTarget++
 		return false
 	}
 	f.held = append(f.held, append([]byte{}, data...))
@@ -245,10 +282,13 @@ func (f *PacketFlow) release(send bool) {
 	f.held = nil
 	for _, data := range held {
 		f.p.waiting -= len(data)
-		if send && !f.over {
+		switch {
+		case f.over:
+			f.lose(A, weir.ErrClosed)
+		case send:
 			f.send(data)
-		} else {
-			f.count.Dropped++
+		default:
+			f.count.Lost[A].NoTarget++
 		}
 	}
 }
@@ -291,8 +331,11 @@ func (f *PacketFlow) move(err error) bool {
 	}
 	before := f.target
 	f.leave(err)
+	if f.over {
+		return false
+	}
 	f.choose()
-	if f.target == before {
+	if f.target == before || f.over {
 		return false
 	}
 	f.shut() // the other target's endpoints may have other layers
@@ -310,8 +353,9 @@ func (f *PacketFlow) answer(data []byte) {
 	f.last = f.p.loop.Now()
 	f.p.flows.touch(f)
 	f.silent, f.answered, f.settled, f.moves = time.Time{}, true, false, 0
+	f.count.Received[B]++
 	if err := f.p.in.SendInfo(data, f.peer, &f.asked); err != nil {
-		f.count.Dropped++
+		f.lose(B, err)
 		if !errors.Is(err, weir.ErrSendBufferFull) {
 			f.p.trouble(err, f.peer)
 		}
@@ -341,6 +385,7 @@ func (f *PacketFlow) end() {
 	f.leave(nil)
 	f.count.Took = p.loop.Now().Sub(f.began)
 	p.total.add(&f.count)
+	f.added = true
 	if p.config.Ended != nil && f.holder != nil {
 		p.config.Ended(f.peer, f.target.text, f.count)
 	}
@@ -375,6 +420,16 @@ func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
 
 func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
 	f := e.f
+	switch {
+	case errors.Is(err, weir.ErrTruncated): // an answer, too long to be taken
+		if to.IP == f.to {
+			c := f.counts()
+			c.Received[B]++
+			c.Lost[B].TooLong++
+		}
+	case to != (weir.PacketAddr{}):
+		f.counts().recall(A, err)
+	}
 	if !e.current() {
 		return
 	}

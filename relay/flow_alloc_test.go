@@ -70,7 +70,7 @@ func TestPacketsAllocations(t *testing.T) {
 				if n := testing.AllocsPerRun(20, func() { turns(10) }); n != 0 {
 					t.Errorf("10 datagrams there and back cost %v allocations", n)
 				}
-				if n := r.Total().Dropped; n != 0 {
+				if n := r.Total().Dropped(); n != 0 {
 					t.Errorf("%d dropped", n)
 				}
 			})

@@ -107,20 +107,89 @@ type PacketConfig struct {
 // is p.
 type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error)
 
-// PacketCount counts what passed, by Side: what A's peers sent and what B, the
-// target, answered.
+// PacketCount counts datagrams by Side: those that A's peers sent, and those that B, the
+// target, answered. Of each side's
+//
+//	Received = Packets + Lost.Sum()
+//
+// once no flow has datagrams that wait for a name: those have been received only. A
+// datagram that fails after the system took it moves from Packets to Lost when the network
+// or the system says so, also after its flow has ended: then in Packets.Total alone.
 type PacketCount struct {
-	Packets, Bytes [2]int64
-	Dropped        int64 // could not be sent on
-	Took           time.Duration
+	Received [2]int64
+	Packets  [2]int64 // passed on
+	Bytes    [2]int64 // of all that the system took, those that failed later included
+	Lost     [2]PacketLoss
+	Took     time.Duration
 }
+
+// PacketLoss counts the datagrams of a side that did not get to the other one, as far as
+// the relay knows, by the reason.
+type PacketLoss struct {
+	NoFlow   int64 // their peer is new, and there was no descriptor for its flow
+	NoRoom   int64 // too many wait: to be sent, for a name, or for a proxy
+	NoTarget int64 // no address of the target is known
+	Refused  int64 // by the network (ICMP), or there is no way to the address
+	TooLong  int64 // for a link on the way, or for the endpoint
+	Ended    int64 // their flow ended before they were sent
+	Failed   int64 // all else
+}
+
+// Sum is how many there are in all.
+func (l PacketLoss) Sum() int64 {
+	return l.NoFlow + l.NoRoom + l.NoTarget + l.Refused + l.TooLong + l.Ended + l.Failed
+}
+
+// of is the reason that an error stands for.
+func (l *PacketLoss) of(err error) *int64 {
+	switch {
+	case errors.Is(err, weir.ErrSendBufferFull) || isAny(err, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN):
+		return &l.NoRoom
+	case errors.Is(err, syscall.EMSGSIZE):
+		return &l.TooLong
+	case addressFails(err):
+		return &l.Refused
+	case errors.Is(err, weir.ErrClosed):
+		return &l.Ended
+	}
+	return &l.Failed
+}
+
+// Add adds what another one has counted.
+func (l *PacketLoss) Add(o PacketLoss) {
+	l.NoFlow += o.NoFlow
+	l.NoRoom += o.NoRoom
+	l.NoTarget += o.NoTarget
+	l.Refused += o.Refused
+	l.TooLong += o.TooLong
+	l.Ended += o.Ended
+	l.Failed += o.Failed
+}
+
+// Dropped is how many datagrams were lost, of both sides.
+func (c PacketCount) Dropped() int64 { return c.Lost[A].Sum() + c.Lost[B].Sum() }
+
+// Add adds what another one has counted, but for Took.
+func (c *PacketCount) Add(o PacketCount) { c.add(&o) }
 
 func (c *PacketCount) add(o *PacketCount) {
 	for s := range c.Packets {
+		c.Received[s] += o.Received[s]
 		c.Packets[s] += o.Packets[s]
 		c.Bytes[s] += o.Bytes[s]
+		c.Lost[s].Add(o.Lost[s])
 	}
-	c.Dropped += o.Dropped
+}
+
+// recall counts a datagram that was passed on as lost. It reports false if none was: a
+// layer had made two of one, or the network has refused one twice.
+func (c *PacketCount) recall(s Side, err error) bool {
+	if c.Packets[s] == 0 {
+		return false
+	}
+	c.Packets[s]--
+	*c.Lost[s].of(err)++
+	return true
 }
 
 // PacketShortage says what happened for lack of room.
@@ -136,7 +205,8 @@ type PacketShortage struct {
 type PacketPath interface {
 	// Send sends p, which is lent for the call. An error drops the datagram.
 	Send(p []byte) error
-	// Close ends the path, which calls no method of the flow afterwards.
+	// Close ends the path. It tells the flow of each datagram that it still kept
+	// (PacketFlow.Failing) before it returns, and calls no method of the flow afterwards.
 	Close()
 }
 
@@ -264,11 +334,11 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	f := p.flows.of(from, asked.Local)
 	if f == nil {
 		if f = p.begin(from, asked); f == nil {
-			p.total.Dropped++
+			p.total.Received[A]++
 			return
 		}
 	}
-	f.send(data)
+	f.received(data)
 }
 
 // PacketFailed implements weir.PacketFailer: a peer that refuses its answers is
@@ -276,6 +346,13 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	p := (*Packets)(s)
 	f := p.flows.byPeer[to]
+	switch {
+	case errors.Is(err, weir.ErrTruncated): // what a peer sent is too long to be taken
+		p.total.Received[A]++
+		p.total.Lost[A].TooLong++
+	case to != (weir.PacketAddr{}):
+		p.recall(f, err)
+	}
 	if f == nil || !errors.Is(err, syscall.ECONNREFUSED) {
 		p.trouble(err, to)
 		return
@@ -283,6 +360,17 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	for ; f != nil; f = p.flows.byPeer[to] {
 		f.end()
 	}
+}
+
+// recall counts an answer as lost that was sent to the peer of f, one of the peer's flows;
+// nil: it has none any more.
+func (p *Packets) recall(f *PacketFlow, err error) {
+	for ; f != nil; f = f.sibling {
+		if f.count.recall(B, err) {
+			return
+		}
+	}
+	p.total.recall(B, err)
 }
 
 func (s *packetSide) EndpointLost(err error) {
@@ -293,22 +381,32 @@ func (s *packetSide) EndpointLost(err error) {
 	}
 }
 
-// begin makes a new flow, or returns nil where there is no room for one.
+// begin makes a new flow. It returns nil where there is no room for one, or where what is
+// called meanwhile ends it, and has then counted its first datagram as lost.
 func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow {
 	if f := p.flows.eldest(from); f != nil {
 		p.evict(f, nil)
 	} else if p.flows.len() >= p.config.Most {
 		p.makeRoom(nil)
 	}
+	if p.closed { // by what was called
+		p.total.Lost[A].Ended++
+		return nil
+	}
 	f := &PacketFlow{p: p, peer: from, asked: asked, began: p.loop.Now()}
 	f.choose()
-	if p.config.Path != nil {
+	if p.config.Path != nil && !p.closed {
 		path, err := p.config.Path(f)
-		if descriptorsOut(err) && p.makeRoom(err) {
+		if descriptorsOut(err) && p.makeRoom(err) && !p.closed {
 			path, err = p.config.Path(f)
 		}
 		if err != nil {
 			f.refuse(err)
+			return nil
+		}
+		if f.over { // it has failed already
+			path.Close()
+			p.total.Lost[A].Failed++
 			return nil
 		}
 		f.path = path
@@ -321,6 +419,11 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 			return nil
 		}
 	}
+	if p.closed {
+		f.end()
+		p.total.Lost[A].Ended++
+		return nil
+	}
 	f.last = f.began
 	p.flows.add(f)
 	p.served++
@@ -330,6 +433,10 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 	f.target.look(false)
 	if p.config.Began != nil {
 		p.config.Began(from, f.target.text)
+	}
+	if f.over {
+		p.total.Lost[A].Ended++
+		return nil
 	}
 	return f
 }
