@@ -22,6 +22,11 @@ func balanced(t *testing.T, what string, c relay.PacketCount, a, b relay.PacketL
 			t.Errorf("%s, of side %d: %d received, %d passed on, lost %+v, want %+v", what, s, c.Received[s], c.Packets[s], c.Lost[s], want)
 		}
 	}
+	for s, n := range c.Packets {
+		if n == 0 && c.Bytes[s] != 0 {
+			t.Errorf("%s: no datagram of side %d passed, and %d bytes", what, s, c.Bytes[s])
+		}
+	}
 	if n := a.Sum() + b.Sum(); c.Dropped() != n {
 		t.Errorf("%s: %d dropped, want %d", what, c.Dropped(), n)
 	}

@@ -79,8 +79,8 @@ func (f *PacketFlow) Failed(err error) {
 	f.end()
 }
 
-// Failing is called by a PacketPath that has taken a datagram, could not send it, and
-// continues: err says why.
+// Failing is called by a PacketPath that has taken a datagram and could not send it: err says
+// why. Once the flow has ended, it is only counted.
 func (f *PacketFlow) Failing(err error) {
 	f.counts().recall(A, err)
 	if !f.over {

@@ -118,7 +118,7 @@ type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts 
 type PacketCount struct {
 	Received [2]int64
 	Packets  [2]int64 // passed on
-	Bytes    [2]int64 // of all that the system took, those that failed later included
+	Bytes    [2]int64 // of those; for one that fails later, the mean is taken off: no one says its length
 	Lost     [2]PacketLoss
 	Took     time.Duration
 }
@@ -187,6 +187,7 @@ func (c *PacketCount) recall(s Side, err error) bool {
 	if c.Packets[s] == 0 {
 		return false
 	}
+	c.Bytes[s] -= c.Bytes[s] / c.Packets[s]
 	c.Packets[s]--
 	*c.Lost[s].of(err)++
 	return true
@@ -205,8 +206,8 @@ type PacketShortage struct {
 type PacketPath interface {
 	// Send sends p, which is lent for the call. An error drops the datagram.
 	Send(p []byte) error
-	// Close ends the path. It tells the flow of each datagram that it still kept
-	// (PacketFlow.Failing) before it returns, and calls no method of the flow afterwards.
+	// Close ends the path. Of each datagram that it kept, and that cannot leave any more,
+	// it tells the flow: PacketFlow.Failing, the only method that it may still call.
 	Close()
 }
 

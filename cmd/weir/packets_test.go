@@ -360,6 +360,7 @@ func TestDatagramsProxyAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.line("command not supported", 1)
+	p.line("0 datagrams, 0 B out, 0 datagrams, 0 B back, 1 dropped (", 1)
 	p.signal(os.Interrupt)
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
