@@ -72,12 +72,13 @@ type packetApp struct {
 	notify *notifier
 	began  time.Time
 	code   int
-	told   map[string]time.Time // troubles, by their text
+	told   map[string]time.Time        // troubles, by their text
+	small  map[*endpoint.Endpoint]bool // those whose receive buffer is said to be smaller
 }
 
 // packets runs a plan to its end and returns the exit code.
 func (c *command) packets(p *plan, f flags) int {
-	a := &packetApp{c: c, rep: newReporter(c, f), f: f, from: p.a, told: map[string]time.Time{}}
+	a := &packetApp{c: c, rep: newReporter(c, f), f: f, from: p.a, told: map[string]time.Time{}, small: map[*endpoint.Endpoint]bool{}}
 	to := p.bs
 	if p.a.Role() != endpoint.Listen {
 		a.from, to = p.bs[0], []*endpoint.Endpoint{p.a}
@@ -155,11 +156,28 @@ func (a *packetApp) layered(e *endpoint.Endpoint) relay.ListenPacketFunc {
 			return nil, err
 		}
 		if open == nil {
-			return packet.Listen(a.loop, network, at, p, layers, slices.Concat(opts, spec.Options)...)
+			top, err := packet.Listen(a.loop, network, at, p, layers, slices.Concat(opts, spec.Options)...)
+			if err == nil {
+				a.tellBuffer(e, top, spec.ReceiveBuffer)
+			}
+			return top, err
 		}
 		return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
 			return open(a.env, lowest)
 		}, p, layers)
+	}
+}
+
+// tellBuffer says, once for each of the command's endpoints, that the system keeps fewer
+// bytes of datagrams than was asked for.
+func (a *packetApp) tellBuffer(e *endpoint.Endpoint, top *weir.PacketEndpoint, asked int) {
+	if asked == 0 || a.small[e] {
+		return
+	}
+	if n, err := top.ReadBuffer(); err == nil && n < asked {
+		a.small[e] = true
+		a.env.Warn(fmt.Sprintf("%s: the receive buffer is %s instead of %s: the system allows no more (net.core.rmem_max on Linux)",
+			e.Label(), size(int64(n)), size(int64(asked))))
 	}
 }
 
