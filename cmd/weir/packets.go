@@ -361,6 +361,8 @@ func (a *packetApp) trouble(err error, to weir.PacketAddr) {
 	text := advice.Why(err)
 	if to.IP.IsValid() {
 		text = to.String() + ": " + text
+	} else if e, ok := errors.AsType[*weir.ConnectError](err); ok { // only proxies are connected to
+		text = "cannot connect to the proxy " + e.Address + ": " + text
 	}
 	now := a.loop.Now()
 	if last, ok := a.told[text]; ok && now.Sub(last) < troubleEvery {

@@ -366,8 +366,17 @@ func TestDatagramsProxyAway(t *testing.T) {
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
 	}
+	at := socks.listening()
 	socks.signal(os.Interrupt)
 	socks.end()
+	p = start(t, "udp-listen:127.0.0.1:0", "udp:"+at+"+socks5:192.0.2.1:9")
+	if err := write(dialUDP(t, p.listening()), "x"); err != nil {
+		t.Fatal(err)
+	}
+	p.line("cannot connect to the proxy "+at+": refused", 1)
+	p.line("1 dropped (refused 1)", 1)
+	p.signal(os.Interrupt)
+	p.end()
 }
 
 // TestDatagramsTargets: each peer has a target of its own; one that refuses is left
