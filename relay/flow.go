@@ -26,7 +26,7 @@ type PacketFlow struct {
 	wide bool                 // answers come from other addresses than to
 	held [][]byte             // that wait for an address
 
-	count PacketCount
+	count tally
 	added bool // to the relay's total
 	began time.Time
 	last  time.Time // when something passed
@@ -89,7 +89,7 @@ func (f *PacketFlow) Failing(err error) {
 }
 
 // counts is where the flow is counted: in the relay's total once it has ended.
-func (f *PacketFlow) counts() *PacketCount {
+func (f *PacketFlow) counts() *tally {
 	if f.added {
 		return &f.p.total
 	}
@@ -97,7 +97,7 @@ func (f *PacketFlow) counts() *PacketCount {
 }
 
 // lose counts a datagram that a side sent.
-func (f *PacketFlow) lose(s Side, err error) { *f.counts().Lost[s].of(err)++ }
+func (f *PacketFlow) lose(s Side, err error) { *f.counts().lost(s).of(err)++ }
 
 // choose picks the flow's target.
 func (f *PacketFlow) choose() {
@@ -121,12 +121,12 @@ func (f *PacketFlow) refuse(err error) {
 	f.over = true
 	f.leave(nil) // it is not the target's doing
 	if descriptorsOut(err) {
-		f.p.total.Lost[A].NoFlow++
+		f.p.total.lost(A).NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
 		return
 	}
-	*f.p.total.Lost[A].of(err)++
+	*f.p.total.lost(A).of(err)++
 	f.p.trouble(err, weir.PacketAddr{})
 }
 
@@ -168,13 +168,13 @@ func (f *PacketFlow) shut() {
 
 func (f *PacketFlow) passed(from Side, n int) {
 	c := f.counts()
-	c.Packets[from]++
-	c.Bytes[from] += int64(n)
+	c.packets[from]++
+	c.bytes[from] += int64(n)
 }
 
 // received takes what the peer sent.
 func (f *PacketFlow) received(data []byte) {
-	f.count.Received[A]++
+	f.count.received[A]++
 	f.send(data)
 }
 
@@ -239,7 +239,7 @@ func (f *PacketFlow) sent(err error, n int) {
 		return
 	}
 	if descriptorsOut(err) && f.up == nil && f.path == nil {
-		f.counts().Lost[A].NoFlow++
+		f.counts().lost(A).NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
 		return
@@ -262,10 +262,10 @@ func (f *PacketFlow) aim(data []byte) bool {
 		f.lose(A, weir.ErrClosed)
 		return false
 	case len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes:
-		f.count.Lost[A].NoRoom++
+		f.count.lost(A).NoRoom++
 		return false
 	case !f.target.look(true):
-		f.count.Lost[A].NoTarget++
+		f.count.lost(A).NoTarget++
 		return false
 	}
 	f.held = append(f.held, append([]byte{}, data...))
@@ -288,7 +288,7 @@ func (f *PacketFlow) release(send bool) {
 		case send:
 			f.send(data)
 		default:
-			f.count.Lost[A].NoTarget++
+			f.count.lost(A).NoTarget++
 		}
 	}
 }
@@ -353,7 +353,7 @@ func (f *PacketFlow) answer(data []byte) {
 	f.last = f.p.loop.Now()
 	f.p.flows.touch(f)
 	f.silent, f.answered, f.settled, f.moves = time.Time{}, true, false, 0
-	f.count.Received[B]++
+	f.count.received[B]++
 	if err := f.p.in.SendInfo(data, f.peer, &f.asked); err != nil {
 		f.lose(B, err)
 		if !errors.Is(err, weir.ErrSendBufferFull) {
@@ -383,11 +383,12 @@ func (f *PacketFlow) end() {
 		f.path.Close()
 	}
 	f.leave(nil)
-	f.count.Took = p.loop.Now().Sub(f.began)
 	p.total.add(&f.count)
 	f.added = true
 	if p.config.Ended != nil && f.holder != nil {
-		p.config.Ended(f.peer, f.target.text, f.count)
+		c := f.count.count()
+		c.Took = p.loop.Now().Sub(f.began)
+		p.config.Ended(f.peer, f.target.text, c)
 	}
 }
 
@@ -424,8 +425,8 @@ func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
 	case errors.Is(err, weir.ErrTruncated): // an answer, too long to be taken
 		if to.IP == f.to {
 			c := f.counts()
-			c.Received[B]++
-			c.Lost[B].TooLong++
+			c.received[B]++
+			c.lost(B).TooLong++
 		}
 	case to != (weir.PacketAddr{}):
 		f.counts().recall(A, err)

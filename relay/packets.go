@@ -47,7 +47,7 @@ type Packets struct {
 	idle    *weir.Timer
 	closed  bool
 	served  int
-	total   PacketCount
+	total   tally
 	waiting int // bytes of datagrams that wait for a lookup
 
 	short  PacketShortage // since Full was called
@@ -106,92 +106,6 @@ type PacketConfig struct {
 // ListenPacketFunc opens an endpoint as Loop.ListenPacket does. The endpoint's protocol
 // is p.
 type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error)
-
-// PacketCount counts datagrams by Side: those that A's peers sent, and those that B, the
-// target, answered. Of each side's
-//
-//	Received = Packets + Lost.Sum()
-//
-// once no flow has datagrams that wait for a name: those have been received only. A
-// datagram that fails after the system took it moves from Packets to Lost when the network
-// or the system says so, also after its flow has ended: then in Packets.Total alone.
-type PacketCount struct {
-	Received [2]int64
-	Packets  [2]int64 // passed on
-	Bytes    [2]int64 // of those; for one that fails later, the mean is taken off: no one says its length
-	Lost     [2]PacketLoss
-	Took     time.Duration
-}
-
-// PacketLoss counts the datagrams of a side that did not get to the other one, as far as
-// the relay knows, by the reason.
-type PacketLoss struct {
-	NoFlow   int64 // their peer is new, and there was no descriptor for its flow
-	NoRoom   int64 // too many wait: to be sent, for a name, or for a proxy
-	NoTarget int64 // no address of the target is known
-	Refused  int64 // by the network (ICMP), or there is no way to the address
-	TooLong  int64 // for a link on the way, or for the endpoint
-	Ended    int64 // their flow ended before they were sent
-	Failed   int64 // all else
-}
-
-// Sum is how many there are in all.
-func (l PacketLoss) Sum() int64 {
-	return l.NoFlow + l.NoRoom + l.NoTarget + l.Refused + l.TooLong + l.Ended + l.Failed
-}
-
-// of is the reason that an error stands for.
-func (l *PacketLoss) of(err error) *int64 {
-	switch {
-	case errors.Is(err, weir.ErrSendBufferFull) || isAny(err, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN):
-		return &l.NoRoom
-	case errors.Is(err, syscall.EMSGSIZE):
-		return &l.TooLong
-	case addressFails(err):
-		return &l.Refused
-	case errors.Is(err, weir.ErrClosed):
-		return &l.Ended
-	}
-	return &l.Failed
-}
-
-// Add adds what another one has counted.
-func (l *PacketLoss) Add(o PacketLoss) {
-	l.NoFlow += o.NoFlow
-	l.NoRoom += o.NoRoom
-	l.NoTarget += o.NoTarget
-	l.Refused += o.Refused
-	l.TooLong += o.TooLong
-	l.Ended += o.Ended
-	l.Failed += o.Failed
-}
-
-// Dropped is how many datagrams were lost, of both sides.
-func (c PacketCount) Dropped() int64 { return c.Lost[A].Sum() + c.Lost[B].Sum() }
-
-// Add adds what another one has counted, but for Took.
-func (c *PacketCount) Add(o PacketCount) { c.add(&o) }
-
-func (c *PacketCount) add(o *PacketCount) {
-	for s := range c.Packets {
-		c.Received[s] += o.Received[s]
-		c.Packets[s] += o.Packets[s]
-		c.Bytes[s] += o.Bytes[s]
-		c.Lost[s].Add(o.Lost[s])
-	}
-}
-
-// recall counts a datagram that was passed on as lost. It reports false if none was: a
-// layer had made two of one, or the network has refused one twice.
-func (c *PacketCount) recall(s Side, err error) bool {
-	if c.Packets[s] == 0 {
-		return false
-	}
-	c.Bytes[s] -= c.Bytes[s] / c.Packets[s]
-	c.Packets[s]--
-	*c.Lost[s].of(err)++
-	return true
-}
 
 // PacketShortage says what happened for lack of room.
 type PacketShortage struct {
@@ -278,10 +192,10 @@ func (p *Packets) Served() int { return p.served }
 
 // Total is what has passed so far, in flows that are over and those that are not.
 func (p *Packets) Total() PacketCount {
-	t := p.total
+	t := p.total.count()
 	for _, f := range p.flows.byPeer {
 		for ; f != nil; f = f.sibling {
-			t.add(&f.count)
+			t.Add(f.count.count())
 		}
 	}
 	return t
@@ -335,7 +249,7 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	f := p.flows.of(from, asked.Local)
 	if f == nil {
 		if f = p.begin(from, asked); f == nil {
-			p.total.Received[A]++
+			p.total.received[A]++
 			return
 		}
 	}
@@ -349,8 +263,8 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	f := p.flows.byPeer[to]
 	switch {
 	case errors.Is(err, weir.ErrTruncated): // what a peer sent is too long to be taken
-		p.total.Received[A]++
-		p.total.Lost[A].TooLong++
+		p.total.received[A]++
+		p.total.lost(A).TooLong++
 	case to != (weir.PacketAddr{}):
 		p.recall(f, err)
 	}
@@ -391,7 +305,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 		p.makeRoom(nil)
 	}
 	if p.closed { // by what was called
-		p.total.Lost[A].Ended++
+		p.total.lost(A).Ended++
 		return nil
 	}
 	f := &PacketFlow{p: p, peer: from, asked: asked, began: p.loop.Now()}
@@ -407,7 +321,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 		}
 		if f.over { // it has failed already
 			path.Close()
-			p.total.Lost[A].Failed++
+			p.total.lost(A).Failed++
 			return nil
 		}
 		f.path = path
@@ -422,7 +336,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 	}
 	if p.closed {
 		f.end()
-		p.total.Lost[A].Ended++
+		p.total.lost(A).Ended++
 		return nil
 	}
 	f.last = f.began
@@ -436,7 +350,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 		p.config.Began(from, f.target.text)
 	}
 	if f.over {
-		p.total.Lost[A].Ended++
+		p.total.lost(A).Ended++
 		return nil
 	}
 	return f
