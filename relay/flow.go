@@ -28,6 +28,7 @@ type PacketFlow struct {
 
 	count tally
 	added bool // to the relay's total
+	busy  int  // datagrams of the peer that are on their way through send
 	began time.Time
 	last  time.Time // when something passed
 	// Since when the address has been silent: zero when it has answered the last
@@ -96,8 +97,12 @@ func (f *PacketFlow) counts() *tally {
 	return &f.count
 }
 
-// lose counts a datagram that a side sent.
-func (f *PacketFlow) lose(s Side, err error) { *f.counts().lost(s).of(err)++ }
+// lose counts a datagram that a side sent, unless end has.
+func (f *PacketFlow) lose(s Side, err error) {
+	if !f.added {
+		*f.count.lost(s).of(err)++
+	}
+}
 
 // choose picks the flow's target.
 func (f *PacketFlow) choose() {
@@ -167,15 +172,16 @@ func (f *PacketFlow) shut() {
 }
 
 func (f *PacketFlow) passed(from Side, n int) {
-	c := f.counts()
-	c.packets[from]++
-	c.bytes[from] += int64(n)
+	f.count.packets[from]++
+	f.count.bytes[from] += int64(n)
 }
 
 // received takes what the peer sent.
 func (f *PacketFlow) received(data []byte) {
 	f.count.received[A]++
+	f.busy++
 	f.send(data)
+	f.busy--
 }
 
 // send sends on what the peer sent.
@@ -234,12 +240,15 @@ func (f *PacketFlow) followName() {
 
 // sent counts a datagram to the target.
 func (f *PacketFlow) sent(err error, n int) {
+	if f.added {
+		return // end has counted it
+	}
 	if err == nil {
 		f.passed(A, n)
 		return
 	}
 	if descriptorsOut(err) && f.up == nil && f.path == nil {
-		f.counts().lost(A).NoFlow++
+		f.count.lost(A).NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
 		return
@@ -280,9 +289,11 @@ func (f *PacketFlow) aim(data []byte) bool {
 func (f *PacketFlow) release(send bool) {
 	held := f.held
 	f.held = nil
+	f.busy += len(held)
 	for _, data := range held {
 		f.p.waiting -= len(data)
 		switch {
+		case f.added:
 		case f.over:
 			f.lose(A, weir.ErrClosed)
 		case send:
@@ -290,6 +301,7 @@ func (f *PacketFlow) release(send bool) {
 		default:
 			f.count.lost(A).NoTarget++
 		}
+		f.busy--
 	}
 }
 
@@ -370,6 +382,9 @@ func (f *PacketFlow) end() {
 		return
 	}
 	f.over = true
+	if f.busy > 0 { // what is called inside send has ended the flow
+		f.count.lost(A).Ended += int64(f.busy)
+	}
 	if len(f.held) > 0 {
 		f.target.gaveUp()
 	}
