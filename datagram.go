@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/zone"
 )
 
 // PacketProtocol gives meaning to datagrams. Its methods are called on the
@@ -419,7 +420,7 @@ func connectedSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 		return nil, &net.AddrError{Err: "not an address to connect to", Addr: address}
 	}
 	spec.Family, spec.IPv6, spec.Device = backend.Inet, !ip.Is4(), c.device
-	spec.Peer = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip, port)}
+	spec.Peer = backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(zone.Named(ip), port)}
 	if c.local.IsValid() {
 		if c.local.Addr().Unmap().Is4() != ip.Is4() {
 			return nil, &net.AddrError{Err: "the local address is of another family than the peer's", Addr: c.local.String()}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/chunk"
+	"github.com/weir-io/weir/internal/zone"
 )
 
 // packetReader is an endpoint's receiving half.
@@ -329,7 +330,7 @@ func (e *PacketEndpoint) fits(p []byte, to PacketAddr) error {
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
 	switch {
-	case e.peer != PacketAddr{} && to != e.peer:
+	case e.peer != PacketAddr{} && to != e.peer && (!to.IP.IsValid() || zone.NamedPort(to.IP) != e.peer.IP):
 		return &net.AddrError{Err: "the endpoint is connected to " + e.peer.String() + " and sends nowhere else", Addr: to.String()}
 	case unix && to.IP.IsValid(), !unix && !to.IP.IsValid():
 		return &net.AddrError{Err: "address is of another family than the endpoint", Addr: to.String()}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // PacketInfo is what is known of a datagram besides its bytes and its peer. In one
@@ -191,6 +192,32 @@ func (e *PacketEndpoint) Control(f func(fd uintptr)) error {
 // call it. Errors are those of Control, or the system's.
 func (e *PacketEndpoint) SetReadBuffer(bytes int) error {
 	return e.setBuffer("SetReadBuffer", backend.ReceiveBuffer, bytes)
+}
+
+// ReadBuffer is how many bytes of datagrams the system keeps for the endpoint, as
+// SetReadBuffer and WithSocketBuffers count them: less than was asked for where the system's
+// bound is lower (net.core.rmem_max on Linux). It belongs to the loop's goroutine. Errors
+// are the system's, ErrClosed, or errors.ErrUnsupported over a carrier that is above no
+// endpoint.
+func (e *PacketEndpoint) ReadBuffer() (int, error) {
+	if err := e.loop.check("ReadBuffer"); err != nil {
+		return 0, err
+	}
+	e = e.bottom()
+	switch {
+	case e == nil:
+		return 0, errors.ErrUnsupported
+	case e.lost:
+		return 0, ErrClosed
+	}
+	n, err := e.loop.be.GetOption(e.h, backend.ReceiveBuffer)
+	if err != nil {
+		return 0, sysError("getsockopt", err)
+	}
+	if e.loop.Backend().Name == "sim" {
+		return n / 2, nil // as Linux has it
+	}
+	return sys.AskedBuffer(n), nil
 }
 
 // SetWriteBuffer sets how many bytes of datagrams the system takes before they have left

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/zone"
 )
 
 // client is a resolver's state for one loop.
@@ -74,6 +75,11 @@ func (c *client) configure(conf Config) {
 	conf.Search = nil
 	for _, s := range search {
 		conf.Search = append(conf.Search, absolute(s))
+	}
+	servers := conf.Servers
+	conf.Servers = nil
+	for _, s := range servers {
+		conf.Servers = append(conf.Servers, zone.NamedPort(s)) // as datagrams from it will have it
 	}
 	c.config = conf.filled()
 	clear(c.servers)

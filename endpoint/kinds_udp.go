@@ -22,6 +22,21 @@ type PacketSpec struct {
 	// Options are those of the endpoint: the one that is listened on, or each one that
 	// sends.
 	Options []weir.PacketOption
+	// ReceiveBuffer is how many bytes of datagrams the system is asked to keep until they are
+	// received, which Options say too; 0: as many as it likes.
+	ReceiveBuffer int
+}
+
+// receiveBuffer asks for what the option receive-buffer says.
+func (s *PacketSpec) receiveBuffer(p *Part) {
+	if n := int(p.Size("receive-buffer")); n > 0 {
+		s.ReceiveBuffer = n
+		s.Options = append(s.Options, weir.WithSocketBuffers(0, n))
+	}
+}
+
+func receiveBufferDoc() OptionDoc {
+	return OptionDoc{Name: "receive-buffer", Type: SizeUpTo(1 << 30), Doc: "how many bytes of datagrams the system keeps for weir when they come faster than they are taken (SO_RCVBUF)"}
 }
 
 // FlowsMost is how many peers a relay of datagrams to e may have at once here: each takes
@@ -60,6 +75,7 @@ func udpKind() *Kind {
 		Options: []OptionDoc{
 			idleDoc(), familyDoc(),
 			{Name: "interface", Type: Text, Doc: "send from this network interface, and accept answers only there (Linux)"},
+			receiveBufferDoc(),
 		},
 		Example: "udp:9.9.9.9:53,idle=30s",
 		Check: func(p *Part) *Fault {
@@ -74,6 +90,7 @@ func udpKind() *Kind {
 			if p.Has("interface") {
 				s.Options = append(s.Options, weir.WithDevice(p.Value("interface")))
 			}
+			s.receiveBuffer(p)
 			return s
 		},
 	}
@@ -93,6 +110,7 @@ func udpListenKind() *Kind {
 		Options: []OptionDoc{
 			familyDoc(),
 			{Name: "interface", Type: Text, Doc: "the network interface to join a multicast group on"},
+			receiveBufferDoc(),
 		},
 		Example: "udp-listen:5353",
 		Check: func(p *Part) *Fault {
@@ -116,6 +134,7 @@ func udpListenKind() *Kind {
 		},
 		Packets: func(p *Part) PacketSpec {
 			s := PacketSpec{Network: "udp" + p.Value("family")}
+			s.receiveBuffer(p)
 			if !loopback(p.ArgText()) {
 				s.Addresses = []string{hostPort(p.ArgText())}
 				if g := listenGroup(p); g.IsValid() {

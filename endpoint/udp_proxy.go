@@ -42,8 +42,9 @@ func (e *Endpoint) Associations(env *Env) (func(c proxy.AssociationConfig) *Pack
 	if e.Base.Has("interface") {
 		by = append(by, weir.WithDevice(e.Base.Value("interface")))
 	}
+	room := &proxy.AssociationRoom{}
 	return func(c proxy.AssociationConfig) *PacketWay {
-		c.Client, c.Options = opts, append(c.Options, device...)
+		c.Client, c.Options, c.Room = opts, append(c.Options, device...), room
 		c.Connect = func(l *weir.Loop, p weir.Protocol) func() {
 			options := append([]weir.ConnectOption{weir.WithConnectTimeout(connectMost)}, by...)
 			if env.Resolver != nil {

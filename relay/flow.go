@@ -26,7 +26,9 @@ type PacketFlow struct {
 	wide bool                 // answers come from other addresses than to
 	held [][]byte             // that wait for an address
 
-	count PacketCount
+	count tally
+	added bool // to the relay's total
+	busy  int  // datagrams of the peer that are on their way through send
 	began time.Time
 	last  time.Time // when something passed
 	// Since when the address has been silent: zero when it has answered the last
@@ -78,11 +80,27 @@ func (f *PacketFlow) Failed(err error) {
 	f.end()
 }
 
-// Failing is called by a PacketPath that could not send a datagram and continues.
+// Failing is called by a PacketPath that has taken a datagram and could not send it: err says
+// why. Once the flow has ended, it is only counted.
 func (f *PacketFlow) Failing(err error) {
+	f.counts().recall(A, err)
 	if !f.over {
-		f.count.Dropped++
 		f.p.trouble(err, weir.PacketAddr{})
+	}
+}
+
+// counts is where the flow is counted: in the relay's total once it has ended.
+func (f *PacketFlow) counts() *tally {
+	if f.added {
+		return &f.p.total
+	}
+	return &f.count
+}
+
+// lose counts a datagram that a side sent, unless end has.
+func (f *PacketFlow) lose(s Side, err error) {
+	if !f.added {
+		*f.count.lost(s).of(err)++
 	}
 }
 
@@ -103,15 +121,17 @@ func (f *PacketFlow) leave(err error) {
 	}
 }
 
-// refuse ends a flow that could not begin.
+// refuse ends a flow that could not begin, with its first datagram.
 func (f *PacketFlow) refuse(err error) {
 	f.over = true
 	f.leave(nil) // it is not the target's doing
 	if descriptorsOut(err) {
+		f.p.total.lost(A).NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
 		return
 	}
+	*f.p.total.lost(A).of(err)++
 	f.p.trouble(err, weir.PacketAddr{})
 }
 
@@ -135,6 +155,10 @@ func (f *PacketFlow) open() error {
 	if err != nil {
 		return err
 	}
+	if f.over { // what was called meanwhile has ended it
+		_ = up.Close() // nil on its own loop
+		return weir.ErrClosed
+	}
 	f.up, f.v4 = up, v4
 	return nil
 }
@@ -148,8 +172,16 @@ func (f *PacketFlow) shut() {
 }
 
 func (f *PacketFlow) passed(from Side, n int) {
-	f.count.Packets[from]++
-	f.count.Bytes[from] += int64(n)
+	f.count.packets[from]++
+	f.count.bytes[from] += int64(n)
+}
+
+// received takes what the peer sent.
+func (f *PacketFlow) received(data []byte) {
+	f.count.received[A]++
+	f.busy++
+	f.send(data)
+	f.busy--
 }
 
 // send sends on what the peer sent.
@@ -171,15 +203,16 @@ func (f *PacketFlow) send(data []byte) {
 		return
 	}
 	// Each address at most once, also those of a target that is picked meanwhile.
+	var err error
 	for range 1 + f.target.count() + len(f.p.targets) {
-		err := f.open()
-		if err == nil {
+		if err = f.open(); err == nil {
 			err = f.up.SendTo(data, weir.PacketAddr{IP: f.to})
 		}
 		if err == nil && f.silent.IsZero() && !f.settled {
 			f.silent = now
 		}
 		if f.over {
+			f.lose(A, weir.ErrClosed)
 			return
 		}
 		if !addressFails(err) || !f.move(err) {
@@ -190,7 +223,7 @@ func (f *PacketFlow) send(data []byte) {
 			return
 		}
 	}
-	f.count.Dropped++
+	f.lose(A, err)
 }
 
 // followName has a flow that no address has answered try again once its name has another
@@ -207,15 +240,21 @@ func (f *PacketFlow) followName() {
 
 // sent counts a datagram to the target.
 func (f *PacketFlow) sent(err error, n int) {
+	if f.added {
+		return // end has counted it
+	}
 	if err == nil {
 		f.passed(A, n)
 		return
 	}
-	f.count.Dropped++
 	if descriptorsOut(err) && f.up == nil && f.path == nil {
+		f.count.lost(A).NoFlow++
 		f.p.short.Refused++
 		f.p.beShort(err)
-	} else if !errors.Is(err, weir.ErrSendBufferFull) {
+		return
+	}
+	f.lose(A, err)
+	if !errors.Is(err, weir.ErrSendBufferFull) {
 		f.p.trouble(err, weir.PacketAddr{IP: f.to})
 	}
 }
@@ -227,8 +266,15 @@ func (f *PacketFlow) aim(data []byte) bool {
 		f.to, f.wide = a, f.target.wide(a)
 		return true
 	}
-	if len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes || !f.target.look(true) {
-		f.count.Dropped++
+	switch {
+	case f.over:
+		f.lose(A, weir.ErrClosed)
+		return false
+	case len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes:
+		f.count.lost(A).NoRoom++
+		return false
+	case !f.target.look(true):
+		f.count.lost(A).NoTarget++
 		return false
 	}
 	f.held = append(f.held, append([]byte{}, data...))
@@ -243,13 +289,19 @@ func (f *PacketFlow) aim(data []byte) bool {
 func (f *PacketFlow) release(send bool) {
 	held := f.held
 	f.held = nil
+	f.busy += len(held)
 	for _, data := range held {
 		f.p.waiting -= len(data)
-		if send && !f.over {
+		switch {
+		case f.added:
+		case f.over:
+			f.lose(A, weir.ErrClosed)
+		case send:
 			f.send(data)
-		} else {
-			f.count.Dropped++
+		default:
+			f.count.lost(A).NoTarget++
 		}
+		f.busy--
 	}
 }
 
@@ -291,8 +343,11 @@ func (f *PacketFlow) move(err error) bool {
 	}
 	before := f.target
 	f.leave(err)
+	if f.over {
+		return false
+	}
 	f.choose()
-	if f.target == before {
+	if f.target == before || f.over {
 		return false
 	}
 	f.shut() // the other target's endpoints may have other layers
@@ -310,8 +365,9 @@ func (f *PacketFlow) answer(data []byte) {
 	f.last = f.p.loop.Now()
 	f.p.flows.touch(f)
 	f.silent, f.answered, f.settled, f.moves = time.Time{}, true, false, 0
+	f.count.received[B]++
 	if err := f.p.in.SendInfo(data, f.peer, &f.asked); err != nil {
-		f.count.Dropped++
+		f.lose(B, err)
 		if !errors.Is(err, weir.ErrSendBufferFull) {
 			f.p.trouble(err, f.peer)
 		}
@@ -326,6 +382,9 @@ func (f *PacketFlow) end() {
 		return
 	}
 	f.over = true
+	if f.busy > 0 { // what is called inside send has ended the flow
+		f.count.lost(A).Ended += int64(f.busy)
+	}
 	if len(f.held) > 0 {
 		f.target.gaveUp()
 	}
@@ -339,10 +398,12 @@ func (f *PacketFlow) end() {
 		f.path.Close()
 	}
 	f.leave(nil)
-	f.count.Took = p.loop.Now().Sub(f.began)
 	p.total.add(&f.count)
+	f.added = true
 	if p.config.Ended != nil && f.holder != nil {
-		p.config.Ended(f.peer, f.target.text, f.count)
+		c := f.count.count()
+		c.Took = p.loop.Now().Sub(f.began)
+		p.config.Ended(f.peer, f.target.text, c)
 	}
 }
 
@@ -375,6 +436,16 @@ func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
 
 func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
 	f := e.f
+	switch {
+	case errors.Is(err, weir.ErrTruncated): // an answer, too long to be taken
+		if to.IP == f.to {
+			c := f.counts()
+			c.received[B]++
+			c.lost(B).TooLong++
+		}
+	case to != (weir.PacketAddr{}):
+		f.counts().recall(A, err)
+	}
 	if !e.current() {
 		return
 	}

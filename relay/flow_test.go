@@ -56,7 +56,13 @@ func newFlowRig(t *testing.T, c relay.PacketConfig) *flowRig {
 	middle := s.Host("relay", a("10.0.0.2"), a("fd00::2")).Loop()
 	r.server = s.Host("server", four3, four4, six3).Loop()
 	c.Resolver = r.names
-	c.Full = func(s relay.PacketShortage) { r.short = append(r.short, s) }
+	full := c.Full
+	c.Full = func(s relay.PacketShortage) {
+		r.short = append(r.short, s)
+		if full != nil {
+			full(s)
+		}
+	}
 	c.Trouble = func(err error, _ weir.PacketAddr) { r.troubles = append(r.troubles, err) }
 	c.Lost = func(error) { r.lost++ }
 	var err error
@@ -176,7 +182,7 @@ func TestPacketsNamesLater(t *testing.T) {
 	a := r.box(r.client, "10.0.0.1:0", false)
 	r.send(a, "q")
 	r.pass(time.Second)
-	if len(r.troubles) != 1 || r.relay.Total().Dropped != 1 {
+	if len(r.troubles) != 1 || r.relay.Total().Lost[relay.A].NoTarget != 1 {
 		t.Errorf("troubles %v, %+v", r.troubles, r.relay.Total())
 	}
 	r.names.addrs, r.names.err = []netip.Addr{four3}, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/internal/zone"
 )
 
 // packetTarget is where datagrams go: a name with its addresses, or an address.
@@ -45,7 +46,7 @@ func newPacketTarget(p *Packets, text string) (*packetTarget, error) {
 	t := &packetTarget{p: p, at: len(p.targets), text: text, host: host, port: uint16(n)}
 	if a, err := netip.ParseAddr(host); err == nil {
 		t.literal = true
-		t.addrs = []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), t.port)}
+		t.addrs = []netip.AddrPort{netip.AddrPortFrom(zone.Named(a.Unmap()), t.port)}
 		if allow := p.config.Allow; allow != nil {
 			if err := allow(t.addrs[0]); err != nil {
 				return nil, err
@@ -106,7 +107,7 @@ func (t *packetTarget) found(all []netip.Addr, err error) {
 	t.looked = t.p.loop.Now()
 	var addrs []netip.AddrPort
 	for _, a := range all {
-		to := netip.AddrPortFrom(a.Unmap(), t.port)
+		to := netip.AddrPortFrom(zone.Named(a.Unmap()), t.port)
 		if allow := t.p.config.Allow; allow != nil {
 			if e := allow(to); e != nil {
 				err = e

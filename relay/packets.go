@@ -47,7 +47,7 @@ type Packets struct {
 	idle    *weir.Timer
 	closed  bool
 	served  int
-	total   PacketCount
+	total   tally
 	waiting int // bytes of datagrams that wait for a lookup
 
 	short  PacketShortage // since Full was called
@@ -107,22 +107,6 @@ type PacketConfig struct {
 // is p.
 type ListenPacketFunc func(network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error)
 
-// PacketCount counts what passed, by Side: what A's peers sent and what B, the
-// target, answered.
-type PacketCount struct {
-	Packets, Bytes [2]int64
-	Dropped        int64 // could not be sent on
-	Took           time.Duration
-}
-
-func (c *PacketCount) add(o *PacketCount) {
-	for s := range c.Packets {
-		c.Packets[s] += o.Packets[s]
-		c.Bytes[s] += o.Bytes[s]
-	}
-	c.Dropped += o.Dropped
-}
-
 // PacketShortage says what happened for lack of room.
 type PacketShortage struct {
 	Flows   int   // that there are
@@ -136,7 +120,8 @@ type PacketShortage struct {
 type PacketPath interface {
 	// Send sends p, which is lent for the call. An error drops the datagram.
 	Send(p []byte) error
-	// Close ends the path, which calls no method of the flow afterwards.
+	// Close ends the path. Of each datagram that it kept, and that cannot leave any more,
+	// it tells the flow: PacketFlow.Failing, the only method that it may still call.
 	Close()
 }
 
@@ -207,10 +192,10 @@ func (p *Packets) Served() int { return p.served }
 
 // Total is what has passed so far, in flows that are over and those that are not.
 func (p *Packets) Total() PacketCount {
-	t := p.total
+	t := p.total.count()
 	for _, f := range p.flows.byPeer {
 		for ; f != nil; f = f.sibling {
-			t.add(&f.count)
+			t.Add(f.count.count())
 		}
 	}
 	return t
@@ -264,11 +249,11 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	f := p.flows.of(from, asked.Local)
 	if f == nil {
 		if f = p.begin(from, asked); f == nil {
-			p.total.Dropped++
+			p.total.received[A]++
 			return
 		}
 	}
-	f.send(data)
+	f.received(data)
 }
 
 // PacketFailed implements weir.PacketFailer: a peer that refuses its answers is
@@ -276,6 +261,13 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	p := (*Packets)(s)
 	f := p.flows.byPeer[to]
+	switch {
+	case errors.Is(err, weir.ErrTruncated): // what a peer sent is too long to be taken
+		p.total.received[A]++
+		p.total.lost(A).TooLong++
+	case to != (weir.PacketAddr{}):
+		p.recall(f, err)
+	}
 	if f == nil || !errors.Is(err, syscall.ECONNREFUSED) {
 		p.trouble(err, to)
 		return
@@ -283,6 +275,17 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	for ; f != nil; f = p.flows.byPeer[to] {
 		f.end()
 	}
+}
+
+// recall counts an answer as lost that was sent to the peer of f, one of the peer's flows;
+// nil: it has none any more.
+func (p *Packets) recall(f *PacketFlow, err error) {
+	for ; f != nil; f = f.sibling {
+		if f.count.recall(B, err) {
+			return
+		}
+	}
+	p.total.recall(B, err)
 }
 
 func (s *packetSide) EndpointLost(err error) {
@@ -293,22 +296,32 @@ func (s *packetSide) EndpointLost(err error) {
 	}
 }
 
-// begin makes a new flow, or returns nil where there is no room for one.
+// begin makes a new flow. It returns nil where there is no room for one, or where what is
+// called meanwhile ends it, and has then counted its first datagram as lost.
 func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow {
 	if f := p.flows.eldest(from); f != nil {
 		p.evict(f, nil)
 	} else if p.flows.len() >= p.config.Most {
 		p.makeRoom(nil)
 	}
+	if p.closed { // by what was called
+		p.total.lost(A).Ended++
+		return nil
+	}
 	f := &PacketFlow{p: p, peer: from, asked: asked, began: p.loop.Now()}
 	f.choose()
-	if p.config.Path != nil {
+	if p.config.Path != nil && !p.closed {
 		path, err := p.config.Path(f)
-		if descriptorsOut(err) && p.makeRoom(err) {
+		if descriptorsOut(err) && p.makeRoom(err) && !p.closed {
 			path, err = p.config.Path(f)
 		}
 		if err != nil {
 			f.refuse(err)
+			return nil
+		}
+		if f.over { // it has failed already
+			path.Close()
+			p.total.lost(A).Failed++
 			return nil
 		}
 		f.path = path
@@ -321,6 +334,11 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 			return nil
 		}
 	}
+	if p.closed {
+		f.end()
+		p.total.lost(A).Ended++
+		return nil
+	}
 	f.last = f.began
 	p.flows.add(f)
 	p.served++
@@ -330,6 +348,10 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 	f.target.look(false)
 	if p.config.Began != nil {
 		p.config.Began(from, f.target.text)
+	}
+	if f.over {
+		p.total.lost(A).Ended++
+		return nil
 	}
 	return f
 }

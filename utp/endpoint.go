@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/internal/peer"
+	"github.com/weir-io/weir/internal/zone"
 )
 
 // Addr is the address of one end of a connection. It can be compared and be a key.
@@ -498,7 +499,7 @@ func (d *Dial) failed(err error) {
 var ErrTooMany = errors.New("utp: the endpoint has as many connections as Config.Connections allows")
 
 func (e *Endpoint) dial(to netip.AddrPort, cfg *Config, made func(*conn), failed func(error)) *Dial {
-	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	to = netip.AddrPortFrom(zone.Named(to.Addr().Unmap()), to.Port())
 	d := &Dial{to: to, onMade: made, onFail: failed}
 	var err error
 	switch {

@@ -191,6 +191,7 @@ func (c *conn) pump(now time.Duration) {
 		q.lost = false
 		c.transmit(s, q, now)
 		if c.ep.paused {
+			c.ep.waits = true // ResumeWriting goes on
 			return
 		}
 	}
@@ -205,6 +206,7 @@ func (c *conn) pump(now time.Duration) {
 		c.transmit(c.nxt, q, now)
 		c.nxt++
 		if c.ep.paused {
+			c.ep.waits = true
 			break
 		}
 	}

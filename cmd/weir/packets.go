@@ -72,12 +72,13 @@ type packetApp struct {
 	notify *notifier
 	began  time.Time
 	code   int
-	told   map[string]time.Time // troubles, by their text
+	told   map[string]time.Time        // troubles, by their text
+	small  map[*endpoint.Endpoint]bool // those whose receive buffer is said to be smaller
 }
 
 // packets runs a plan to its end and returns the exit code.
 func (c *command) packets(p *plan, f flags) int {
-	a := &packetApp{c: c, rep: newReporter(c, f), f: f, from: p.a, told: map[string]time.Time{}}
+	a := &packetApp{c: c, rep: newReporter(c, f), f: f, from: p.a, told: map[string]time.Time{}, small: map[*endpoint.Endpoint]bool{}}
 	to := p.bs
 	if p.a.Role() != endpoint.Listen {
 		a.from, to = p.bs[0], []*endpoint.Endpoint{p.a}
@@ -155,11 +156,28 @@ func (a *packetApp) layered(e *endpoint.Endpoint) relay.ListenPacketFunc {
 			return nil, err
 		}
 		if open == nil {
-			return packet.Listen(a.loop, network, at, p, layers, slices.Concat(opts, spec.Options)...)
+			top, err := packet.Listen(a.loop, network, at, p, layers, slices.Concat(opts, spec.Options)...)
+			if err == nil {
+				a.tellBuffer(e, top, spec.ReceiveBuffer)
+			}
+			return top, err
 		}
 		return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
 			return open(a.env, lowest)
 		}, p, layers)
+	}
+}
+
+// tellBuffer says, once for each of the command's endpoints, that the system keeps fewer
+// bytes of datagrams than was asked for.
+func (a *packetApp) tellBuffer(e *endpoint.Endpoint, top *weir.PacketEndpoint, asked int) {
+	if asked == 0 || a.small[e] {
+		return
+	}
+	if n, err := top.ReadBuffer(); err == nil && n < asked {
+		a.small[e] = true
+		a.env.Warn(fmt.Sprintf("%s: the receive buffer is %s instead of %s: the system allows no more (net.core.rmem_max on Linux)",
+			e.Label(), size(int64(n)), size(int64(asked))))
 	}
 }
 
@@ -199,9 +217,11 @@ func (a *packetApp) listen() {
 		a.rep.line(dim, "open", peer.String()+" -> "+target, "a", peer.String(), "b", target)
 	}
 	config.Ended = func(peer weir.PacketAddr, target string, c relay.PacketCount) {
-		a.rep.line(dim, "closed", fmt.Sprintf("%s -> %s: %s out, %s back, %s", peer, target, packetSize(c, relay.A), packetSize(c, relay.B), span(c.Took)),
-			"a", peer.String(), "b", target, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
-			"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", c.Took.Seconds())
+		text := fmt.Sprintf("%s -> %s: %s out, %s back, ", peer, target, packetSize(c, relay.A), packetSize(c, relay.B))
+		if c.Dropped() > 0 {
+			text += dropped(c) + ", "
+		}
+		a.rep.line(dim, "closed", text+span(c.Took), append([]any{"a", peer.String(), "b", target}, packetFields(c)...)...)
 	}
 	config.Trouble, config.Full, config.Lost = a.trouble, a.full, a.lost
 	var names []string
@@ -284,6 +304,56 @@ func packetSize(c relay.PacketCount, s relay.Side) string {
 	return advice.Count(c.Packets[s], "datagram") + ", " + size(c.Bytes[s])
 }
 
+// reasons are why datagrams were dropped, both ways together: in words, for JSON, and how
+// many.
+func reasons(c relay.PacketCount) []reason {
+	l := c.Lost[relay.A]
+	l.Add(c.Lost[relay.B])
+	return []reason{
+		{"refused", "refused", l.Refused},
+		{"no room", "no_room", l.NoRoom},
+		{"too long", "too_long", l.TooLong},
+		{"no address known", "no_address", l.NoTarget},
+		{"no descriptor", "no_descriptor", l.NoFlow},
+		{"still waiting at the end", "ended", l.Ended},
+		{"other failures", "failed", l.Failed},
+	}
+}
+
+type reason struct {
+	text, key string
+	n         int64
+}
+
+// dropped says how many datagrams were dropped, and why.
+func dropped(c relay.PacketCount) string {
+	text := fmt.Sprintf("%d dropped", c.Dropped())
+	var why []string
+	for _, r := range reasons(c) {
+		if r.n > 0 {
+			why = append(why, fmt.Sprintf("%s %d", r.text, r.n))
+		}
+	}
+	if len(why) == 0 {
+		return text
+	}
+	return text + " (" + strings.Join(why, ", ") + ")"
+}
+
+// packetFields are the fields of a count in JSON.
+func packetFields(c relay.PacketCount) []any {
+	fields := []any{
+		"packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
+		"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped(),
+	}
+	for _, r := range reasons(c) {
+		if r.n > 0 {
+			fields = append(fields, "dropped_"+r.key, r.n)
+		}
+	}
+	return append(fields, "seconds", c.Took.Seconds())
+}
+
 // troubleEvery is how often the same trouble is reported.
 const troubleEvery = 10 * time.Second
 
@@ -291,6 +361,8 @@ func (a *packetApp) trouble(err error, to weir.PacketAddr) {
 	text := advice.Why(err)
 	if to.IP.IsValid() {
 		text = to.String() + ": " + text
+	} else if e, ok := errors.AsType[*weir.ConnectError](err); ok { // only proxies are connected to
+		text = "cannot connect to the proxy " + e.Address + ": " + text
 	}
 	now := a.loop.Now()
 	if last, ok := a.told[text]; ok && now.Sub(last) < troubleEvery {
@@ -338,18 +410,12 @@ func (a *packetApp) lost(err error) {
 	var c relay.PacketCount
 	peers := 0
 	for _, r := range a.relays {
-		t := r.Total()
 		peers += r.Served()
-		for s := range t.Packets {
-			c.Packets[s] += t.Packets[s]
-			c.Bytes[s] += t.Bytes[s]
-		}
-		c.Dropped += t.Dropped
+		c.Add(r.Total())
 	}
 	a.tellLayers()
-	took := a.loop.Now().Sub(a.began)
-	a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %d dropped, %s", advice.Count(int64(peers), "peer"), packetSize(c, relay.A), packetSize(c, relay.B), c.Dropped, span(took)),
-		"peers", peers, "packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
-		"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped, "seconds", took.Seconds())
+	c.Took = a.loop.Now().Sub(a.began)
+	a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s, %s", advice.Count(int64(peers), "peer"), packetSize(c, relay.A), packetSize(c, relay.B), dropped(c), span(c.Took)),
+		append([]any{"peers", peers}, packetFields(c)...)...)
 	a.end(a.code)
 }

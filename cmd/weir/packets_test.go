@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -360,12 +361,22 @@ func TestDatagramsProxyAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.line("command not supported", 1)
+	p.line("0 datagrams, 0 B out, 0 datagrams, 0 B back, 1 dropped (", 1)
 	p.signal(os.Interrupt)
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
 	}
+	at := socks.listening()
 	socks.signal(os.Interrupt)
 	socks.end()
+	p = start(t, "udp-listen:127.0.0.1:0", "udp:"+at+"+socks5:192.0.2.1:9")
+	if err := write(dialUDP(t, p.listening()), "x"); err != nil {
+		t.Fatal(err)
+	}
+	p.line("cannot connect to the proxy "+at+": refused", 1)
+	p.line("1 dropped (refused 1)", 1)
+	p.signal(os.Interrupt)
+	p.end()
 }
 
 // TestDatagramsTargets: each peer has a target of its own; one that refuses is left
@@ -556,5 +567,32 @@ func await(t *testing.T, what string, cond func() bool) {
 		case <-late:
 			t.Fatal("waited in vain for ", what)
 		}
+	}
+}
+
+// TestDatagramsReceiveBuffer: a receive buffer that the system makes smaller is told of, once
+// for each of the command's endpoints.
+func TestDatagramsReceiveBuffer(t *testing.T) {
+	most, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if n, perr := strconv.Atoi(strings.TrimSpace(string(most))); err != nil || perr != nil || n >= 1<<30 {
+		t.Skip("the system's bound is not known")
+	}
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	p := start(t, "udp-listen:127.0.0.1:0,receive-buffer=1g", "udp:"+server.LocalAddr().String()+",receive-buffer=1g")
+	p.line("udp-listen:127.0.0.1:0: the receive buffer is ", 1)
+	for range 2 {
+		if err := write(dialUDP(t, p.listening()), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.line("open ", 2)
+	p.signal(os.Interrupt)
+	p.end()
+	if n := strings.Count(p.said(), "the receive buffer is "); n != 2 {
+		t.Errorf("told of %d times", n)
 	}
 }

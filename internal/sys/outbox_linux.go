@@ -42,14 +42,15 @@ func (o *Outbox) Joins() bool { return o.joins }
 // ipv6 names where it is an IP socket. An error that an earlier datagram caused,
 // which the kernel tells whoever calls first, is left to RecvError.
 func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) {
-	if !o.probed {
+	if !o.probed && packets[0].To.Family == backend.Inet {
 		_, err := getInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT) // since Linux 4.18
-		o.probed = packets[0].To.Family == backend.Inet
-		o.joins, o.most = err == nil, packetMax
+		o.probed, o.joins, o.most = true, err == nil, packetMax
 	}
 	packets = packets[:min(len(packets), OutboxBatch)]
+	join := o.joins
+	suspect := 0 // the size of datagrams that were refused as one message, and are tried one by one
 	for tries := 0; ; {
-		n, err := o.fill(fd, ipv6, packets)
+		n, err := o.fill(fd, ipv6, packets, join)
 		if n == 0 {
 			return 0, err
 		}
@@ -65,6 +66,9 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		clear(o.iov[:len(packets)])
 		switch errno {
 		case 0:
+			if suspect > 0 {
+				o.most = min(o.most, suspect) // one alone would have to be sent in fragments
+			}
 			return total, nil
 		case unix.EINTR:
 			continue
@@ -79,19 +83,21 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		}
 		switch {
 		case joined && errno == unix.EIO:
-			o.joins = false // a device that has no checksums of its own, say
+			o.joins, join = false, false // a device that has no checksums of its own, say
 			continue
 		case joined && (errno == unix.EINVAL || errno == unix.EMSGSIZE):
-			o.most, tries = size, 0 // one alone would have to be sent in fragments
+			// The joining may be what the kernel refuses, or what the datagrams ask for,
+			// such as a source that is not this machine's: the first one alone shows which.
+			packets, join, suspect, tries = packets[:o.count[0]], false, size, 0
 			continue
 		}
 		return 0, errno
 	}
 }
 
-// fill makes messages of packets and returns how many, or why the first cannot
-// be one.
-func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet) (n int, err error) {
+// fill makes messages of packets, joined or not, and returns how many, or why the first
+// cannot be one.
+func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet, join bool) (n int, err error) {
 	size, bytes := 0, 0 // of the message that others may join; size 0: none may
 	iovs, first := 0, 0 // in use, and the message's first
 	at := 0             // the last packet that says where it goes
@@ -145,7 +151,7 @@ func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet) (n int, err e
 		o.count[n] = 1
 		n++
 		size, bytes = 0, len(p.Data)
-		if o.joins && packets[at].To.Family == backend.Inet && bytes < o.most {
+		if join && packets[at].To.Family == backend.Inet && bytes < o.most {
 			size = bytes
 		}
 	}

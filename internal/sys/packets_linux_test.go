@@ -2,6 +2,7 @@ package sys
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -161,6 +162,48 @@ func TestJoinedRefused(t *testing.T) {
 			t.Errorf("messages %s, want %s", got, want)
 		}
 	})
+}
+
+// TestJoinedAfterBad: what a datagram asks for in vain, such as a source that is not this
+// machine's, ends no joining of others.
+func TestJoinedAfterBad(t *testing.T) {
+	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
+	var o Outbox
+	bad := packetsTo(at, 9, 9, 9)
+	for i := range bad {
+		bad[i].Info.Local = netip.MustParseAddr("255.255.255.255")
+	}
+	if n, err := o.Send(from, false, bad); n != 0 || !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("sent %d, %v", n, err)
+	}
+	if !o.Joins() {
+		t.Skip("no UDP GSO")
+	}
+	if n, err := o.Send(from, false, packetsTo(at, 9, 9, 9)); n != 3 || err != nil {
+		t.Fatalf("sent %d, %v", n, err)
+	}
+	if got, want := fmt.Sprint(received(t, to)), "[27/9]"; got != want {
+		t.Errorf("messages %s, want %s", got, want)
+	}
+}
+
+// TestUnixUnprobed: sending over UNIX sockets does not ask the kernel for UDP GSO each time.
+func TestUnixUnprobed(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		t.Cleanup(func() { unix.Close(fd) })
+	}
+	var o Outbox
+	p := backend.Packet{To: backend.Addr{Family: backend.Unix, Path: "@peer"}, ToPeer: true, Data: []byte("x")}
+	if n, err := o.Send(fds[0], false, []backend.Packet{p}); n != 1 || err != nil {
+		t.Fatalf("sent %d, %v", n, err)
+	}
+	if o.most != 0 { // what the answer would set
+		t.Error("UDP_SEGMENT was asked for on a UNIX socket")
+	}
 }
 
 // TestInboxMemory: what is lent is used again after Reset, and is bounded.

@@ -27,12 +27,20 @@ type AssociationConfig struct {
 	// Received hears what came through the proxy; data is lent for the call. from is
 	// not valid where the proxy says a name.
 	Received func(data []byte, from netip.AddrPort)
-	// Trouble hears of datagrams that could not be sent. It may be nil.
+	// Trouble hears of each datagram that was taken and could not be sent: weir.ErrClosed
+	// where the association was closed first. It may be nil.
 	Trouble func(err error)
+	// Room is what this association and others that have the same Room may keep together
+	// while their proxies are being reached; nil: it shares with none.
+	Room *AssociationRoom
 	// Lost hears once, last of all, that the association is over: nil after Close. An
 	// error is a *weir.ConnectError where it never was, else the one that ended it.
 	Lost func(err error)
 }
+
+// AssociationRoom bounds what associations of one loop keep together. The zero value is
+// ready to use. It belongs to the loop's goroutine.
+type AssociationRoom struct{ bytes int }
 
 // Association is a client's UDP association with a SOCKS5 proxy (RFC 1928, 7): it
 // sends datagrams to any destination from one port of the proxy's, and receives what
@@ -48,12 +56,17 @@ type Association struct {
 	up   *weir.PacketEndpoint
 	at   netip.AddrPort // where the proxy takes datagrams
 	held [][]byte       // with what stands in front of them
+	kept int            // their bytes
 	buf  []byte
 	over bool
 }
 
-// associationHeld is how many datagrams wait for the proxy's answer.
-const associationHeld = 8
+// What waits for a proxy's answer.
+const (
+	associationHeld  = 8         // datagrams of an association
+	associationBytes = 64 << 10  // their bytes, with what stands in front of them
+	associationsMost = 256 << 10 // of all associations that share a Room
+)
 
 // errAssociateAddr is reported where a proxy's answer does not say where it takes
 // datagrams.
@@ -61,6 +74,9 @@ var errAssociateAddr = errors.New("the proxy does not say where to send datagram
 
 // NewAssociation begins an association. Nothing is called back from inside.
 func NewAssociation(l *weir.Loop, c AssociationConfig) *Association {
+	if c.Room == nil {
+		c.Room = &AssociationRoom{}
+	}
 	a := &Association{c: c, loop: l}
 	opts := append([]ClientOption{}, c.Client...)
 	opts = append(opts, func(c *clientConfig) { c.associate = true })
@@ -83,7 +99,8 @@ func remember(p *associationEnd) layer.Layer {
 }
 
 // SendTo sends p, which may be empty, to an address. Before the proxy has answered, 8
-// datagrams are kept. p may be used again. An error is about this datagram; it is
+// datagrams are kept, and 64 KiB of them, but no more than 256 KiB of all associations
+// that share a Room. p may be used again. An error is about this datagram; it is
 // weir.ErrSendBufferFull where it was dropped for lack of room, and weir.ErrClosed
 // when the association is over.
 func (a *Association) SendTo(p []byte, to netip.AddrPort) error {
@@ -111,28 +128,49 @@ func (a *Association) send(datagram []byte) error {
 		return weir.ErrClosed
 	case a.up != nil:
 		return a.up.SendTo(datagram, weir.PacketAddr{IP: a.at})
-	case len(a.held) == associationHeld:
+	case len(a.held) == associationHeld, a.kept+len(datagram) > associationBytes, a.c.Room.bytes+len(datagram) > associationsMost:
 		return weir.ErrSendBufferFull
 	}
 	a.held = append(a.held, append([]byte{}, datagram...))
+	a.kept += len(datagram)
+	a.c.Room.bytes += len(datagram)
 	return nil
 }
 
-// Close ends the association. Lost hears of it later.
+// take takes back what has waited for the proxy.
+func (a *Association) take() [][]byte {
+	held := a.held
+	a.c.Room.bytes -= a.kept
+	a.held, a.kept = nil, 0
+	return held
+}
+
+// Close ends the association. Trouble hears at once of each datagram that still waits for
+// the proxy, Lost later.
 func (a *Association) Close() { a.end(nil) }
 
-// end ends the association for a reason, and says so from the loop's queue.
+// end ends the association for a reason. What waits for the proxy is told of at once, and
+// the end from the loop's queue.
 func (a *Association) end(err error) {
 	if a.over {
 		return
 	}
-	a.over, a.held = true, nil
+	a.over = true
 	a.stop()
 	if a.t != nil {
 		_ = a.t.Close() // always nil
 	}
 	if a.up != nil {
-		a.up.Abort()
+		_ = a.up.Close() // nil on its own loop; what it has taken still leaves
+	}
+	why := err
+	if why == nil {
+		why = weir.ErrClosed
+	}
+	for range a.take() {
+		if a.c.Trouble != nil {
+			a.c.Trouble(why)
+		}
 	}
 	a.loop.Soon(func() {
 		if a.c.Lost != nil {
@@ -149,6 +187,11 @@ func (a *Association) open(t weir.Transport, proxy net.Addr) error {
 		host, ok = addrPortOf(proxy)
 		at = netip.AddrPortFrom(host.Addr(), at.Port())
 	}
+	if ok && at.Addr().IsLinkLocalUnicast() && at.Addr().Is6() { // on the link that it is reached by
+		if host, known := addrPortOf(proxy); known {
+			at = netip.AddrPortFrom(at.Addr().WithZone(host.Addr().Zone()), at.Port())
+		}
+	}
 	if !ok || at.Port() == 0 {
 		return errAssociateAddr
 	}
@@ -161,9 +204,7 @@ func (a *Association) open(t weir.Transport, proxy net.Addr) error {
 		return err
 	}
 	a.up, a.at = up, at
-	held := a.held
-	a.held = nil
-	for _, p := range held {
+	for _, p := range a.take() {
 		if err := up.SendTo(p, weir.PacketAddr{IP: at}); err != nil {
 			a.trouble(err)
 		}

@@ -19,10 +19,11 @@ type AssociationCount struct {
 
 // The bounds of one association.
 const (
-	associateHosts = 1024 // destinations that may answer; the first of them is forgotten
-	associateNames = 16   // names that are looked up at once
-	associateHeld  = 8    // datagrams that wait for one of them
-	associateKnown = 256  // names that were found
+	associateHosts = 1024     // destinations that may answer; the first of them is forgotten
+	associateNames = 16       // names that are looked up at once
+	associateHeld  = 8        // datagrams that wait for one of them
+	associateBytes = 64 << 10 // of all that wait
+	associateKnown = 256      // names that were found
 	// associateFresh is how long a name is not looked up again.
 	associateFresh = 5 * time.Second
 )
@@ -82,6 +83,7 @@ type association struct {
 	turn    int                         // in order
 	known   map[string]knownName
 	pending []*pendingName
+	waiting int // bytes of their datagrams
 	count   AssociationCount
 }
 
@@ -158,6 +160,7 @@ func (a *association) end() {
 	}
 	for _, n := range a.pending {
 		n.cancel()
+		a.count.Dropped += int64(len(n.held))
 	}
 	if a.made && a.d.Dissociated != nil {
 		a.count.Took = a.loop.Now().Sub(a.began)
@@ -250,7 +253,7 @@ func (a *association) sendToName(name string, port uint16, data []byte) {
 		n = a.pending[i]
 	}
 	switch {
-	case n == nil && (len(a.pending) == associateNames || checkName(name) != nil), n != nil && len(n.held) == associateHeld:
+	case n == nil && (len(a.pending) == associateNames || checkName(name) != nil), n != nil && len(n.held) == associateHeld, a.waiting+len(data) > associateBytes:
 		a.count.Dropped++
 		return
 	case n == nil:
@@ -258,6 +261,7 @@ func (a *association) sendToName(name string, port uint16, data []byte) {
 		a.pending = append(a.pending, n)
 		n.cancel = a.resolver.LookupNetIP(a.loop, "ip", name, func(all []netip.Addr, _ error) { a.found(n, all) })
 	}
+	a.waiting += len(data)
 	n.held = append(n.held, heldDatagram{port, append([]byte{}, data...)})
 }
 
@@ -268,6 +272,9 @@ func (a *association) found(n *pendingName, all []netip.Addr) {
 		return
 	}
 	a.pending = slices.DeleteFunc(a.pending, func(o *pendingName) bool { return o == n })
+	for _, h := range n.held {
+		a.waiting -= len(h.data)
+	}
 	var use netip.Addr
 	for _, ip := range all {
 		if ip = ip.Unmap(); a.rules.Check(ip) == nil && a.outFor(ip) != nil {

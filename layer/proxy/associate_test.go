@@ -2,9 +2,11 @@ package proxy_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -226,5 +228,127 @@ func TestAssociateRefused(t *testing.T) {
 	s.Until("the end", func() bool { return len(r.lost) == 1 })
 	if !errors.Is(r.lost[0], proxy.ErrCommand) {
 		t.Error(r.lost[0])
+	}
+}
+
+// stalled is an association whose proxy never answers.
+func stalled(t *testing.T, l *weir.Loop, c proxy.AssociationConfig) *proxy.Association {
+	t.Helper()
+	c.Connect = func(*weir.Loop, weir.Protocol) func() { return func() {} }
+	return proxy.NewAssociation(l, c)
+}
+
+// TestAssociationRoom: what waits for a proxy is bounded, in an association and in all that
+// share a room, and has its room back when they end.
+func TestAssociationRoom(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	l := s.Host("client").Loop()
+	to := netip.MustParseAddrPort("203.0.113.9:7")
+	troubles := 0
+	c := proxy.AssociationConfig{Room: &proxy.AssociationRoom{}, Trouble: func(err error) {
+		if troubles++; !errors.Is(err, weir.ErrClosed) {
+			t.Error(err)
+		}
+	}}
+	fill := func(a *proxy.Association, size int) (n int) {
+		t.Helper()
+		for ; n < 100; n++ {
+			if err := a.SendTo(make([]byte, size), to); err != nil {
+				if !errors.Is(err, weir.ErrSendBufferFull) {
+					t.Fatal(err)
+				}
+				return n
+			}
+		}
+		return n
+	}
+	for size, want := range map[int]int{0: 8, 1000: 8, 16 << 10: 3} {
+		a := stalled(t, l, c)
+		troubles = 0
+		if n := fill(a, size); n != want {
+			t.Errorf("%d datagrams of %d bytes wait, want %d", n, size, want)
+		}
+		if a.Close(); troubles != want {
+			t.Errorf("%d of %d were told of", troubles, want)
+		}
+	}
+	var all []*proxy.Association
+	for range 10 {
+		all = append(all, stalled(t, l, c))
+		fill(all[len(all)-1], 15<<10)
+	}
+	if n := fill(stalled(t, l, c), 15<<10); n != 0 {
+		t.Errorf("%d more were taken", n)
+	}
+	for _, a := range all {
+		a.Close()
+	}
+	if n := fill(stalled(t, l, c), 15<<10); n != 4 {
+		t.Errorf("%d were taken afterwards", n)
+	}
+}
+
+// TestAssociationProxyGone: datagrams that wait for a proxy that cannot be reached are told of,
+// each once, before the end is.
+func TestAssociationProxyGone(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	l := s.Host("client").Loop()
+	absent := s.Host("proxy").Addr(1080)
+	var said []string
+	a := proxy.NewAssociation(l, proxy.AssociationConfig{
+		Connect: func(l *weir.Loop, p weir.Protocol) func() {
+			c := l.Connect("tcp", absent, p)
+			return func() { c.Stop() }
+		},
+		Trouble: func(err error) { said = append(said, "trouble "+fmt.Sprint(errors.Is(err, syscall.ECONNREFUSED))) },
+		Lost:    func(err error) { said = append(said, "lost "+fmt.Sprint(errors.Is(err, syscall.ECONNREFUSED))) },
+	})
+	for range 3 {
+		if err := a.SendTo([]byte("x"), netip.MustParseAddrPort("203.0.113.9:7")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Until("the end", func() bool { return len(said) == 4 })
+	if want := []string{"trouble true", "trouble true", "trouble true", "lost true"}; !slices.Equal(said, want) {
+		t.Errorf("heard %v", said)
+	}
+}
+
+// silence is a resolver that never answers.
+type silence struct{}
+
+func (silence) LookupNetIP(*weir.Loop, string, string, func([]netip.Addr, error)) func() {
+	return func() {}
+}
+
+// TestAssociateBytes: the bytes that wait for names are bounded for each client.
+func TestAssociateBytes(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	a := netip.MustParseAddr
+	client, server := s.Host("client", a("203.0.113.1")).Loop(), s.Host("proxy", a("203.0.113.2")).Loop()
+	var count []proxy.AssociationCount
+	d := &proxy.Dialer{Resolver: silence{}, Dissociated: func(_ *proxy.Request, c proxy.AssociationCount) { count = append(count, c) }}
+	if _, err := server.Listen("tcp", "203.0.113.2:1080", proxy.Serve(d, proxy.SOCKSServer(proxy.AnyVersion, proxy.WithAssociate()))); err != nil {
+		t.Fatal(err)
+	}
+	r := proxy.NewAssociation(client, proxy.AssociationConfig{Connect: func(l *weir.Loop, p weir.Protocol) func() {
+		c := l.Connect("tcp", "203.0.113.2:1080", p)
+		return func() { c.Stop() }
+	}})
+	if err := s.RunFor(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if err := r.SendToHost(make([]byte, 10_000), fmt.Sprint("name", i, ".test"), 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RunFor(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	s.Until("the end", func() bool { return len(count) == 1 })
+	if count[0].Dropped != 10 {
+		t.Errorf("%+v", count[0])
 	}
 }
