@@ -319,6 +319,85 @@ func TestDatagramCalls(t *testing.T) {
 	})
 }
 
+// TestDatagramCallsExactly: what waits and what is sent in answer to it takes one call to
+// wait, one to receive and one to send, whether it is one datagram or as many as fit into
+// the calls (R51).
+func TestDatagramCallsExactly(t *testing.T) {
+	onLoops(t, func(t *testing.T, l *Loop) {
+		p := &counter{answers: true}
+		e, err := l.ListenPacket("udp4", "127.0.0.1:0", p, WithSocketBuffers(0, 4<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(e.Local().IP))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetReadBuffer(4 << 20)
+		systemCalls(t, l)
+		// Two sizes by turns: nothing that is sent can be joined.
+		plain := func(n int) {
+			b := make([]byte, 64+n)
+			for i := range n {
+				b[0] = byte(i)
+				if _, err := c.Write(b[:64+i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		segmented := func(n int) {
+			var k sys.SendControl
+			oob := k.Bytes(k.Segments(1000))
+			for ; n > 0; n -= 50 {
+				if _, _, err := c.WriteMsgUDP(make([]byte, 50*1000), oob, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		back := make([]byte, 2000)
+		round := func(send func(n int), n int) (calls uint64) {
+			send(n)
+			before := systemCalls(t, l)
+			for want, turns := p.n+n, 0; p.n < want; turns++ {
+				if err := l.Turn(time.Second); err != nil || turns == n {
+					t.Fatalf("%d of %d datagrams in %d turns, %v", n-want+p.n, n, turns, err)
+				}
+			}
+			calls = systemCalls(t, l) - before
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			for i := range n {
+				k, err := c.Read(back)
+				if err != nil || k < 1000 && (k != 64+i || back[0] != byte(i)) {
+					t.Fatalf("answer %d has %d bytes, %v", i, k, err)
+				}
+			}
+			return calls
+		}
+		round(plain, 1) // the first time a backend may have to get ready
+		for _, c := range []struct {
+			n      int
+			send   func(int)
+			calls  uint64
+			joined bool
+		}{
+			{1, plain, 3, false},
+			{2, plain, 3, false},
+			{sys.InboxBatch - 1, plain, 3, false},
+			{sys.InboxBatch, plain, 3, false},
+			{50, segmented, 3, true},
+			{500, segmented, 2 + 500*1000/(64<<10) + 1, true}, // a call for each 64 KiB
+		} {
+			if c.joined && !joins() {
+				continue
+			}
+			if got := round(c.send, c.n); got != c.calls {
+				t.Errorf("%d datagrams, joined %t: %d system calls, want %d", c.n, c.joined, got, c.calls)
+			}
+		}
+	})
+}
+
 // counter counts datagrams and may send them back.
 type counter struct {
 	e       *PacketEndpoint
