@@ -116,7 +116,7 @@ func (r *packetReader) take(c *backend.Completion) {
 func (r *packetReader) parts(p *heldPacket, size int) {
 	l := r.e.loop
 	follows := l.follows
-	defer func() { l.follows, r.rest = follows, nil }()
+	defer func() { l.follows, l.lent, r.rest = follows, nil, nil }()
 	plain := r.e.knower == nil && size <= r.most && !p.truncated && !r.tells(p)
 	for r.rest = p.data; len(r.rest) > 0 && !r.e.ended(); {
 		if plain && !r.paused && len(r.held) == 0 {
@@ -124,6 +124,7 @@ func (r *packetReader) parts(p *heldPacket, size int) {
 			continue
 		}
 		n := min(size, len(r.rest))
+		l.lent = r.rest[:n]
 		p.data, r.rest = r.rest[:n:n], r.rest[n:]
 		l.follows = follows || len(r.rest) > 0
 		r.arrived(p)
@@ -138,6 +139,7 @@ func (r *packetReader) run(from PacketAddr, size int, follows bool) {
 	for len(r.rest) > 0 && !r.paused && !e.ended() {
 		n := min(size, len(r.rest))
 		p := r.rest[:n:n]
+		e.loop.lent = r.rest[:n]
 		r.rest = r.rest[n:]
 		e.loop.follows = follows || len(r.rest) > 0
 		e.proto.PacketReceived(p, from)
@@ -227,6 +229,7 @@ type packetWriter struct {
 	head      int
 	mem       []byte
 	bytes     int // in the queue
+	lent      int // of them, in memory that is lent
 	count     int // datagrams in the queue
 	high, low int
 	paused    bool // PauseWriting was called, ResumeWriting was not
@@ -246,9 +249,10 @@ type packetFailure struct {
 	to  PacketAddr
 }
 
-// queuedPacket is datagrams of one size to one place that wait to be sent: mem[off:end].
-// The last of them may be shorter.
+// queuedPacket is datagrams of one size to one place that wait to be sent: mem[off:end],
+// or lent. The last of them may be shorter.
 type queuedPacket struct {
+	lent     []byte // a part of a message that was received; until the burst's end
 	off, end int
 	size     int // of a datagram
 	to       PacketAddr
@@ -264,12 +268,40 @@ func (q *queuedPacket) takes(p []byte) bool { return q.whole && 0 < len(p) && le
 // first is where the first datagram ends.
 func (q *queuedPacket) first() int { return min(q.off+q.size, q.end) }
 
+// bytes is how many q has.
+func (q *queuedPacket) bytes() int { return q.end - q.off + len(q.lent) }
+
+// data is q's bytes. mem is the queue's.
+func (q *queuedPacket) data(mem []byte) []byte {
+	if q.lent != nil {
+		return q.lent
+	}
+	return mem[q.off:q.end:q.end]
+}
+
 // packets is how many datagrams q is.
 func (q *queuedPacket) packets() int {
-	if q.end-q.off <= q.size {
+	if q.bytes() <= q.size {
 		return 1
 	}
-	return (q.end - q.off + q.size - 1) / q.size
+	return (q.bytes() + q.size - 1) / q.size
+}
+
+// extend adds p to a q that takes it, or returns false if its bytes cannot be put after the
+// others. p is lent if lent is not nil; mem is the queue's.
+func (q *queuedPacket) extend(p, lent []byte, mem *[]byte) bool {
+	n := len(q.lent)
+	switch {
+	case q.lent == nil && lent == nil:
+		*mem = append(*mem, p...)
+		q.end = len(*mem)
+	case q.lent != nil && lent != nil && n < cap(q.lent) && &q.lent[:n+1][n] == &lent[0]:
+		q.lent = q.lent[:n+len(p)]
+	default:
+		return false
+	}
+	q.whole = len(p) == q.size
+	return true
 }
 
 // packetBatch is how many messages, each of one or more datagrams of one size to one
@@ -288,9 +320,39 @@ func (w *packetWriter) idle() bool { return w.head == len(w.queue) }
 // waiting is how many datagrams are in the queue.
 func (w *packetWriter) waiting() int { return w.count }
 
-// crowded reports whether n bytes more are too many to be held.
+// crowded reports whether n bytes more are too many to be held. What is lent needs memory
+// only if it cannot be sent.
 func (w *packetWriter) crowded(n int) bool {
-	return w.bytes+n > w.high || len(w.queue)-w.head >= packetBatch || w.waiting() >= packetsHigh
+	return w.bytes-w.lent+n > w.high || w.bytes+n > limitMarks*w.high || len(w.queue)-w.head >= packetBatch || w.waiting() >= packetsHigh
+}
+
+// lend returns the datagram being handed over, as far as its memory goes on, if p is all of
+// it and will leave before that memory is used again, and nil otherwise. Since no one may
+// change it, it need not be copied.
+func (w *packetWriter) lend(p []byte) []byte {
+	l := w.e.loop
+	if len(p) == 0 || len(p) != len(l.lent) || &p[0] != &l.lent[0] || len(p) > w.high {
+		return nil
+	}
+	if !l.follows && !w.listed || !w.held && !w.idle() {
+		return nil
+	}
+	return l.lent
+}
+
+// keep copies what is lent.
+func (w *packetWriter) keep() {
+	if w.lent == 0 {
+		return
+	}
+	mem := make([]byte, 0, w.bytes)
+	for i := w.head; i < len(w.queue); i++ {
+		q := &w.queue[i]
+		off := len(mem)
+		mem = append(mem, q.data(w.mem)...)
+		q.lent, q.off, q.end = nil, off, len(mem)
+	}
+	w.mem, w.lent = mem, 0
 }
 
 // SendTo sends p, which may be empty, as one datagram, or copies what cannot be
@@ -302,8 +364,8 @@ func (w *packetWriter) crowded(n int) bool {
 // The first datagram of a turn leaves at once, unless other datagrams that came together
 // with the one being handed over are still to be: then it waits for what is sent inside
 // their callbacks. Those after the first wait until the callbacks of the turn are through.
-// What waits leaves by one system call, or by more where it is more than the high mark
-// allows, 1,024 datagrams, or 64 runs of datagrams of one size to one address; what
+// What waits leaves by one system call, or by more where it is more than the write marks
+// allow, 1,024 datagrams, or 64 runs of datagrams of one size to one address; what
 // the system says against those goes to a PacketFailer.
 //
 // On an endpoint without an address of its own (":53") the system chooses from which
@@ -343,7 +405,8 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 		return e.feed.sendTo(p, to, info, method == "SendInfo")
 	}
 	w := &e.wr
-	if w.held && info == nil && e.loop.follows && w.extend(p, &to) {
+	lent := w.lend(p)
+	if w.held && info == nil && e.loop.follows && w.extend(p, lent, &to) {
 		return nil
 	}
 	if err := e.fits(p, to); err != nil {
@@ -356,7 +419,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
-	w.push(p, to, info)
+	w.push(p, lent, to, info)
 	switch l := e.loop; {
 	case waited && !w.held:
 		w.crossed()
@@ -434,20 +497,24 @@ func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
 
 // extend adds p to what is held, where it is a datagram like the one before, which asked for
 // nothing either.
-func (w *packetWriter) extend(p []byte, to *PacketAddr) bool {
+func (w *packetWriter) extend(p, lent []byte, to *PacketAddr) bool {
 	q := &w.queue[len(w.queue)-1]
-	if !q.plain || !q.takes(p) || !q.to.equal(to) || w.crowded(len(p)) {
+	if !q.plain || !q.takes(p) || !q.to.equal(to) || w.crowded(len(p)) || !q.extend(p, lent, &w.mem) {
 		return false
 	}
-	w.mem = append(w.mem, p...)
-	q.end, q.whole = len(w.mem), len(p) == q.size
-	w.bytes += len(p)
-	w.count++
+	w.added(p, lent)
 	return true
 }
 
-// push adds p to the queue; a nil info asks for nothing.
-func (w *packetWriter) push(p []byte, to PacketAddr, info *backend.PacketInfo) {
+// added counts a datagram.
+func (w *packetWriter) added(p, lent []byte) {
+	w.bytes += len(p)
+	w.lent += len(lent)
+	w.count++
+}
+
+// push adds p to the queue, copied unless it is lent; a nil info asks for nothing.
+func (w *packetWriter) push(p, lent []byte, to PacketAddr, info *backend.PacketInfo) {
 	var none backend.PacketInfo
 	if info == nil {
 		info = &none
@@ -457,20 +524,20 @@ func (w *packetWriter) push(p []byte, to PacketAddr, info *backend.PacketInfo) {
 	} else if len(w.mem) > 2*limitMarks*w.high+chunk.Size || w.head > limitMarks*packetsHigh {
 		w.compact()
 	}
-	off := len(w.mem)
-	w.mem = append(w.mem, p...)
-	w.bytes += len(p)
-	w.count++
+	w.added(p, lent)
 	same := false
 	if n := len(w.queue); n > w.head {
 		last := &w.queue[n-1]
 		same = last.to.equal(&to) && last.info == *info
-		if same && last.takes(p) {
-			last.end, last.whole = len(w.mem), len(p) == last.size
+		if same && last.takes(p) && last.extend(p, lent, &w.mem) {
 			return
 		}
 	}
-	w.queue = append(w.queue, queuedPacket{off: off, end: len(w.mem), size: len(p), to: to, info: *info, same: same, whole: true, plain: *info == none})
+	off := len(w.mem)
+	if lent == nil {
+		w.mem = append(w.mem, p...)
+	}
+	w.queue = append(w.queue, queuedPacket{lent: lent, off: off, end: len(w.mem), size: len(p), to: to, info: *info, same: same, whole: true, plain: *info == none})
 }
 
 // compact moves what waits to new memory; what is with the backend stays where
@@ -494,10 +561,14 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 		w.packets = make([]backend.Packet, 0, min(2*n-1, packetBatch)) // most send one at a time
 	}
 	w.packets = w.packets[:n]
+	w.op.Flags = 0
+	if w.lent > 0 {
+		w.op.Flags = backend.Now // the backend may not keep it
+	}
 	for i := range w.packets {
 		q, k := &w.queue[w.head+i], &w.packets[i]
-		k.Data, k.Segment = w.mem[q.off:q.end:q.end], 0
-		if q.end-q.off > q.size {
+		k.Data, k.Segment = q.data(w.mem), 0
+		if len(k.Data) > q.size {
 			k.Segment = q.size
 		}
 		k.ToPeer = w.e.connected
@@ -523,12 +594,18 @@ func (w *packetWriter) pop(n int) {
 		k := q.packets()
 		if n < k {
 			w.bytes -= n * q.size
-			q.off += n * q.size
+			if q.lent == nil {
+				q.off += n * q.size
+			} else {
+				q.lent = q.lent[n*q.size:]
+				w.lent -= n * q.size
+			}
 			return
 		}
 		n -= k
-		w.bytes -= q.end - q.off
-		q.to = PacketAddr{}
+		w.bytes -= q.bytes()
+		w.lent -= len(q.lent)
+		q.to, q.lent = PacketAddr{}, nil
 		w.head++
 	}
 }
@@ -557,7 +634,11 @@ func (w *packetWriter) pump() {
 			break
 		}
 		w.settle(&c)
+		if errors.Is(c.Err, backend.ErrAgain) {
+			w.keep()
+		}
 	}
+	w.keep()
 	if len(w.failures) > 0 {
 		w.call()
 	}
@@ -610,7 +691,7 @@ func (w *packetWriter) drop() {
 	if w.op.Armed() {
 		w.e.loop.be.Cancel(&w.op)
 	}
-	w.queue, w.head, w.bytes, w.count, w.held, w.failures = nil, 0, 0, 0, false, nil
+	w.queue, w.head, w.bytes, w.lent, w.count, w.held, w.failures = nil, 0, 0, 0, 0, false, nil
 }
 
 func (w *packetWriter) OpDone(c *backend.Completion) {

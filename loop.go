@@ -50,6 +50,7 @@ type Loop struct {
 	taken   []backend.Completion // the same while they are handed out
 	follows bool                 // another datagram comes right after the one being handed over
 	bursts  []*packetWriter      // that wait for the last of them
+	lent    []byte               // the datagram being handed over, where others of its message follow in its memory
 	posts   atomic.Pointer[Call]
 	stop    atomic.Bool
 	state   atomic.Uint32
@@ -280,7 +281,7 @@ func (l *Loop) turn(wait time.Duration) error {
 // with runtime.Goexit, as testing's FailNow does. Queued calls stay queued; results are
 // handed out now, since they do not outlast the turn.
 func (l *Loop) cutShort() {
-	l.turning, l.follows = false, false
+	l.turning, l.follows, l.lent = false, false, nil
 	var rest []runnable
 	for i, r := range l.batch {
 		if r != nil {

@@ -265,7 +265,7 @@ func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info *backend.PacketInfo, e
 	if e.ended() {
 		return ErrClosed // the carrier ended it
 	}
-	w.push(p, to, info)
+	w.push(p, nil, to, info)
 	w.crossed()
 	return nil
 }

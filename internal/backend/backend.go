@@ -302,7 +302,8 @@ type Spec struct {
 	// Info is what RecvFrom should tell of each datagram, as far as Caps.Info goes.
 	Info Infos
 	// Coalesce says that Segment is understood: RecvFrom then has neither a Max nor a
-	// Buf of less than 64 KiB.
+	// Buf of less than 64 KiB. Submit of a SendTo with Now finishes at once on a backend
+	// that reports a Segment, and may be given memory that it lent.
 	Coalesce bool
 	// ReuseAddr lets datagram sockets share an address (SO_REUSEADDR), as
 	// receivers of one multicast group do.
