@@ -13,6 +13,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/epoll"
 	"github.com/weir-io/weir/internal/backend/uring"
+	"github.com/weir-io/weir/internal/inner"
 	"github.com/weir-io/weir/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -480,6 +481,62 @@ func TestLentAnswers(t *testing.T) {
 			t.Errorf("%d refusals, %d bytes still lent, %d came back", full.taken, eb.wr.lent, sum)
 		}
 		l.be = full.Backend
+	})
+}
+
+// TestTogether: what is sent between Together(true) and Together(false) leaves by one call,
+// in order, when the second is made (R51).
+func TestTogether(t *testing.T) {
+	onLoops(t, func(t *testing.T, l *Loop) {
+		systemCalls(t, l)
+		calls := func() uint64 {
+			if be, ok := l.be.(*epoll.Backend); ok {
+				return be.Calls().Write
+			}
+			return l.be.(*uring.Backend).Stats().Calls
+		}
+		e, err := l.ListenPacket("udp4", "127.0.0.1:0", &counter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		to := PacketAddr{IP: c.LocalAddr().(*net.UDPAddr).AddrPort()}
+		const n = 20
+		var inside, after uint64
+		l.Soon(func() {
+			before := calls()
+			in := inner.Of(l)
+			was := in.Together(true)
+			for i := range n {
+				if err := e.SendTo(make([]byte, i), to); err != nil {
+					t.Error(err)
+				}
+			}
+			inside = calls() - before
+			if nested := in.Together(was); was || !nested {
+				t.Errorf("Together was %t, and then %t", was, nested)
+			}
+			after = calls() - before
+		})
+		for range 2 { // EndpointMade comes in one of them
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if inside != 0 || after != 1 {
+			t.Errorf("%d system calls before the end, %d with it, want 0 and 1", inside, after)
+		}
+		b := make([]byte, 100)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for i := range n {
+			if k, err := c.Read(b); k != i || err != nil {
+				t.Fatalf("datagram %d has %d bytes, %v", i, k, err)
+			}
+		}
 	})
 }
 
