@@ -83,6 +83,11 @@ type PacketAddr struct {
 	Path string
 }
 
+// equal is ==, faster.
+func (a *PacketAddr) equal(b *PacketAddr) bool {
+	return a.IP == b.IP && len(a.Path) == len(b.Path) && (a.Path == "" || a.Path == b.Path)
+}
+
 func (a PacketAddr) String() string {
 	if a.IP.IsValid() {
 		return a.IP.String()
@@ -124,7 +129,7 @@ type PacketEndpoint struct {
 	h     backend.Handle
 	netw  string
 	addr  backend.Addr
-	peer  PacketAddr // that it is connected to; zero: to none
+	peer  PacketAddr // that it is connected to
 	v6    bool
 	dual  bool
 	proto PacketProtocol // nil once lost
@@ -141,11 +146,12 @@ type PacketEndpoint struct {
 	rd packetReader
 	wr packetWriter
 
-	at      int // in the loop's bag
-	made    bool
-	closing bool
-	lost    bool
-	reason  error
+	at        int  // in the loop's bag
+	connected bool // to peer
+	made      bool
+	closing   bool
+	lost      bool
+	reason    error
 }
 
 // How an endpoint backs off from errors that are about no peer in particular.
@@ -271,7 +277,7 @@ func (l *Loop) newPacket(netw string, spec *backend.Spec, c *connConfig, infos b
 	}
 	e := &PacketEndpoint{loop: l, h: h, netw: netw, v6: spec.IPv6, dual: spec.Dual}
 	if connected {
-		e.peer = packetAddr(&spec.Peer)
+		e.peer, e.connected = packetAddr(&spec.Peer), true
 	}
 	e.rd.e, e.wr.e = e, e
 	e.rd.op = backend.Op{Kind: backend.RecvFrom, Flags: backend.Multi, Handle: h, Owner: &e.rd}

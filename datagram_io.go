@@ -22,6 +22,7 @@ type packetReader struct {
 	held   []heldPacket // came in one batch with the one that paused
 	most   int          // bytes of a datagram that are taken
 	info   PacketInfo   // of the one being handed over
+	rest   []byte       // of the datagrams that came as one, what follows the one being handed over
 
 	// asked is the datagram that is being handed over: who sent it, and which of
 	// this machine's addresses was asked, where that is not the endpoint's only one.
@@ -84,23 +85,21 @@ func (r *packetReader) take(c *backend.Completion) {
 	case e.ended():
 	case c.Err == nil:
 		r.errors = 0
-		p := heldPacket{data: c.Buf, truncated: c.Truncated, info: e.infoOf(c.Info)}
+		p := heldPacket{data: c.Buf, truncated: c.Truncated}
+		if e.knower != nil || e.addr.IP.Addr().IsUnspecified() {
+			p.info = e.infoOf(c.Info)
+		}
 		if c.Peer != nil {
 			p.from = packetAddr(c.Peer)
 		}
 		if own := e.peer.IP; own.IsValid() && p.from.IP != own {
 			return // it came before the socket was connected
 		}
-		size := int(c.Segment)
-		if size <= 0 {
+		if c.Segment <= 0 {
 			r.arrived(&p)
 			return
 		}
-		for rest := c.Buf; len(rest) > 0 && !e.ended(); {
-			n := min(size, len(rest))
-			p.data, rest = rest[:n:n], rest[n:]
-			r.arrived(&p)
-		}
+		r.parts(&p, int(c.Segment))
 	case errors.Is(c.Err, backend.ErrAgain) || errors.Is(c.Err, backend.ErrCanceled):
 	case c.Peer != nil && errors.Is(c.Err, syscall.EMSGSIZE):
 		e.failed(&MTUError{MTU: c.N}, packetAddr(c.Peer))
@@ -111,6 +110,40 @@ func (r *packetReader) take(c *backend.Completion) {
 	default:
 		r.errors++
 		e.failed(sysError("recvfrom", c.Err), PacketAddr{})
+	}
+}
+
+// parts hands over p, which is datagrams of size bytes, one by one.
+func (r *packetReader) parts(p *heldPacket, size int) {
+	l := r.e.loop
+	follows := l.follows
+	defer func() { l.follows, l.lent, r.rest = follows, nil, nil }()
+	plain := r.e.knower == nil && size <= r.most && !p.truncated && !r.tells(p)
+	for r.rest = p.data; len(r.rest) > 0 && !r.e.ended(); {
+		if plain && !r.paused && len(r.held) == 0 {
+			r.run(p.from, size, follows)
+			continue
+		}
+		n := min(size, len(r.rest))
+		l.lent = r.rest[:n]
+		p.data, r.rest = r.rest[:n:n], r.rest[n:]
+		l.follows = follows || len(r.rest) > 0
+		r.arrived(p)
+	}
+}
+
+// run is deliver for many datagrams, until one of their callbacks panics, or pauses or ends
+// the endpoint.
+func (r *packetReader) run(from PacketAddr, size int, follows bool) {
+	e := r.e
+	defer e.guard("PacketReceived")
+	for len(r.rest) > 0 && !r.paused && !e.ended() {
+		n := min(size, len(r.rest))
+		p := r.rest[:n:n]
+		e.loop.lent = r.rest[:n]
+		r.rest = r.rest[n:]
+		e.loop.follows = follows || len(r.rest) > 0
+		e.proto.PacketReceived(p, from)
 	}
 }
 
@@ -125,6 +158,12 @@ func (r *packetReader) arrived(p *heldPacket) {
 	r.deliver(p)
 }
 
+// tells reports whether p says which of this machine's addresses was asked, and whether that
+// is news.
+func (r *packetReader) tells(p *heldPacket) bool {
+	return p.info.Local.IsValid() && r.e.addr.IP.Addr().IsUnspecified()
+}
+
 // delivered forgets whose datagram was handed over; it is deferred around that.
 func (r *packetReader) delivered() { r.asked.local = netip.Addr{} }
 
@@ -135,7 +174,7 @@ func (r *packetReader) deliver(p *heldPacket) {
 		cut.data, cut.truncated = p.data[:r.most:r.most], true
 		p = &cut
 	}
-	if own := e.addr.IP.Addr(); own.IsUnspecified() && p.info.Local.IsValid() {
+	if r.tells(p) {
 		r.asked.from, r.asked.local, r.asked.device = p.from, p.info.Local, p.info.Interface
 		defer r.delivered()
 	}
@@ -180,8 +219,9 @@ func (r *packetReader) stop() {
 }
 
 // packetWriter is an endpoint's sending half: some datagrams at most are with the
-// backend, and others wait after them. What is sent after another datagram in the same turn
-// waits for its end, so that one call can send all of it.
+// backend, and others wait after them. What is sent while more datagrams are about to be
+// handed over waits until they have been, and what is sent after another datagram in the
+// same turn waits for its end, so that one call can send all of it.
 type packetWriter struct {
 	e         *PacketEndpoint
 	op        backend.Op
@@ -190,11 +230,14 @@ type packetWriter struct {
 	head      int
 	mem       []byte
 	bytes     int // in the queue
+	lent      int // of them, in memory that is lent
+	count     int // datagrams in the queue
 	high, low int
 	paused    bool // PauseWriting was called, ResumeWriting was not
 
 	turn     uint64 // of the loop, in which a datagram was sent last
-	held     bool   // what is in the queue waits for flushing
+	held     bool   // what is in the queue waits for flushing, or for the burst's end
+	listed   bool   // in Loop.bursts
 	flushing Call
 	failures []packetFailure // that SendTo found out about others
 }
@@ -207,16 +250,63 @@ type packetFailure struct {
 	to  PacketAddr
 }
 
-// queuedPacket is a datagram that waits to be sent: mem[off:end].
+// queuedPacket is datagrams of one size to one place that wait to be sent: mem[off:end],
+// or lent. The last of them may be shorter.
 type queuedPacket struct {
+	lent     []byte // a part of a message that was received; until the burst's end
 	off, end int
+	size     int // of a datagram
 	to       PacketAddr
 	info     backend.PacketInfo
 	same     bool // to and info are those of the one before
+	whole    bool // the last datagram has size bytes too, so that others may follow
+	plain    bool // info is zero
 }
 
-// packetBatch is how many datagrams a backend is given at once, and how many wait
-// for the end of a turn.
+// takes reports whether p can be one of q's datagrams, as far as its length goes.
+func (q *queuedPacket) takes(p []byte) bool { return q.whole && 0 < len(p) && len(p) <= q.size }
+
+// first is where the first datagram ends.
+func (q *queuedPacket) first() int { return min(q.off+q.size, q.end) }
+
+// bytes is how many q has.
+func (q *queuedPacket) bytes() int { return q.end - q.off + len(q.lent) }
+
+// data is q's bytes. mem is the queue's.
+func (q *queuedPacket) data(mem []byte) []byte {
+	if q.lent != nil {
+		return q.lent
+	}
+	return mem[q.off:q.end:q.end]
+}
+
+// packets is how many datagrams q is.
+func (q *queuedPacket) packets() int {
+	if q.bytes() <= q.size {
+		return 1
+	}
+	return (q.bytes() + q.size - 1) / q.size
+}
+
+// extend adds p to a q that takes it, or returns false if its bytes cannot be put after the
+// others. p is lent if lent is not nil; mem is the queue's.
+func (q *queuedPacket) extend(p, lent []byte, mem *[]byte) bool {
+	n := len(q.lent)
+	switch {
+	case q.lent == nil && lent == nil:
+		*mem = append(*mem, p...)
+		q.end = len(*mem)
+	case q.lent != nil && lent != nil && n < cap(q.lent) && &q.lent[:n+1][n] == &lent[0]:
+		q.lent = q.lent[:n+len(p)]
+	default:
+		return false
+	}
+	q.whole = len(p) == q.size
+	return true
+}
+
+// packetBatch is how many messages, each of one or more datagrams of one size to one
+// place, a backend is given at once, and how many wait for the end of a turn or burst.
 const packetBatch = 64
 
 // limitMarks is how many times the high mark may be buffered.
@@ -229,7 +319,42 @@ const packetsHigh = 1024
 func (w *packetWriter) idle() bool { return w.head == len(w.queue) }
 
 // waiting is how many datagrams are in the queue.
-func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
+func (w *packetWriter) waiting() int { return w.count }
+
+// crowded reports whether n bytes more are too many to be held. What is lent needs memory
+// only if it cannot be sent.
+func (w *packetWriter) crowded(n int) bool {
+	return w.bytes-w.lent+n > w.high || w.bytes+n > limitMarks*w.high || len(w.queue)-w.head >= packetBatch || w.waiting() >= packetsHigh
+}
+
+// lend returns the datagram being handed over, as far as its memory goes on, if p is all of
+// it and will leave before that memory is used again, and nil otherwise. Since no one may
+// change it, it need not be copied.
+func (w *packetWriter) lend(p []byte) []byte {
+	l := w.e.loop
+	if len(p) == 0 || len(p) != len(l.lent) || &p[0] != &l.lent[0] || len(p) > w.high {
+		return nil
+	}
+	if !l.follows && !w.listed || !w.held && !w.idle() {
+		return nil
+	}
+	return l.lent
+}
+
+// keep copies what is lent.
+func (w *packetWriter) keep() {
+	if w.lent == 0 {
+		return
+	}
+	mem := make([]byte, 0, w.bytes)
+	for i := w.head; i < len(w.queue); i++ {
+		q := &w.queue[i]
+		off := len(mem)
+		mem = append(mem, q.data(w.mem)...)
+		q.lent, q.off, q.end = nil, off, len(mem)
+	}
+	w.mem, w.lent = mem, 0
+}
 
 // SendTo sends p, which may be empty, as one datagram, or copies what cannot be
 // sent at once: the caller may use p again. It never blocks. An error is about
@@ -237,10 +362,12 @@ func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
 // as a *net.OpError, ErrSendBufferFull past four times the high mark (64 KiB, see
 // WithWriteMarks) or 4096 datagrams, or ErrClosed after the close.
 //
-// The first datagram of a turn leaves at once. Those after it wait until the
-// callbacks of the turn are through, or some are there (64 of them, or what the high
-// mark allows), and leave by one system call; what the system says against those
-// goes to a PacketFailer.
+// The first datagram of a turn leaves at once, unless other datagrams that came together
+// with the one being handed over are still to be: then it waits for what is sent inside
+// their callbacks. Those after the first wait until the callbacks of the turn are through.
+// What waits leaves by one system call, or by more where it is more than the write marks
+// allow, 1,024 datagrams, or 64 runs of datagrams of one size to one address; what
+// the system says against those goes to a PacketFailer.
 //
 // On an endpoint without an address of its own (":53") the system chooses from which
 // of this machine's a datagram leaves, with one exception: inside
@@ -248,7 +375,11 @@ func (w *packetWriter) waiting() int { return len(w.queue) - w.head }
 // handed over leaves from the address that the sender asked, as it expects. An
 // answer that is given later needs SendInfo with what AnswerInfo said.
 func (e *PacketEndpoint) SendTo(p []byte, to PacketAddr) error {
-	return e.send("SendTo", p, to, e.answer(to))
+	if e.rd.asked.local.IsValid() {
+		info := e.answer(to)
+		return e.send("SendTo", p, to, &info)
+	}
+	return e.send("SendTo", p, to, nil)
 }
 
 // Send is SendTo to the Peer of an endpoint that is connected; on others it fails with
@@ -257,13 +388,14 @@ func (e *PacketEndpoint) Send(p []byte) error {
 	if err := e.loop.check("Send"); err != nil {
 		return err
 	}
-	if e.peer == (PacketAddr{}) {
+	if !e.connected {
 		return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Err: sysError("sendto", syscall.ENOTCONN)}
 	}
-	return e.send("Send", p, e.peer, backend.PacketInfo{})
+	return e.send("Send", p, e.peer, nil)
 }
 
-func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info backend.PacketInfo) error {
+// send sends p; a nil info asks for nothing.
+func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *backend.PacketInfo) error {
 	if err := e.loop.check(method); err != nil {
 		return err
 	}
@@ -273,23 +405,34 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info backe
 	if e.feed != nil {
 		return e.feed.sendTo(p, to, info, method == "SendInfo")
 	}
+	w := &e.wr
+	lent := w.lend(p)
+	if w.held && info == nil && e.loop.follows && w.extend(p, lent, &to) {
+		return nil
+	}
 	if err := e.fits(p, to); err != nil {
 		return e.sendError(err, to)
 	}
-	w := &e.wr
-	if w.held && (w.bytes+len(p) > w.high || w.waiting() >= packetBatch) {
+	if w.held && w.crowded(len(p)) {
 		w.pump()
 	}
 	waited := !w.idle()
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
 		return ErrSendBufferFull
 	}
-	w.push(p, to, &info)
+	w.push(p, lent, to, info)
 	switch l := e.loop; {
-	case w.held:
-		return nil
-	case waited:
+	case waited && !w.held:
 		w.crossed()
+		return nil
+	case l.follows && len(p) <= w.high:
+		w.held = true
+		if !w.listed {
+			w.listed = true
+			l.bursts = append(l.bursts, w)
+		}
+		return nil
+	case w.held:
 		return nil
 	case l.turning && w.turn == l.turns && len(p) <= w.high:
 		w.held = true
@@ -303,7 +446,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info backe
 		w.crossed()
 		return nil
 	}
-	w.pop()
+	w.pop(1)
 	if c.Err != nil {
 		return e.sendError(c.Err, to)
 	}
@@ -330,7 +473,7 @@ func (e *PacketEndpoint) fits(p []byte, to PacketAddr) error {
 	unix := e.addr.Family == backend.Unix
 	ip := to.IP.Addr()
 	switch {
-	case e.peer != PacketAddr{} && to != e.peer && (!to.IP.IsValid() || zone.NamedPort(to.IP) != e.peer.IP):
+	case e.connected && to != e.peer && (!to.IP.IsValid() || zone.NamedPort(to.IP) != e.peer.IP):
 		return &net.AddrError{Err: "the endpoint is connected to " + e.peer.String() + " and sends nowhere else", Addr: to.String()}
 	case unix && to.IP.IsValid(), !unix && !to.IP.IsValid():
 		return &net.AddrError{Err: "address is of another family than the endpoint", Addr: to.String()}
@@ -353,21 +496,49 @@ func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
 	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: cause}
 }
 
-func (w *packetWriter) push(p []byte, to PacketAddr, info *backend.PacketInfo) {
+// extend adds p to what is held, where it is a datagram like the one before, which asked for
+// nothing either.
+func (w *packetWriter) extend(p, lent []byte, to *PacketAddr) bool {
+	q := &w.queue[len(w.queue)-1]
+	if !q.plain || !q.takes(p) || !q.to.equal(to) || w.crowded(len(p)) || !q.extend(p, lent, &w.mem) {
+		return false
+	}
+	w.added(p, lent)
+	return true
+}
+
+// added counts a datagram.
+func (w *packetWriter) added(p, lent []byte) {
+	w.bytes += len(p)
+	w.lent += len(lent)
+	w.count++
+}
+
+// push adds p to the queue, copied unless it is lent; a nil info asks for nothing.
+func (w *packetWriter) push(p, lent []byte, to PacketAddr, info *backend.PacketInfo) {
+	var none backend.PacketInfo
+	if info == nil {
+		info = &none
+	}
 	if w.idle() {
 		w.queue, w.head, w.mem = w.queue[:0], 0, w.mem[:0]
 	} else if len(w.mem) > 2*limitMarks*w.high+chunk.Size || w.head > limitMarks*packetsHigh {
 		w.compact()
 	}
-	off := len(w.mem)
-	w.mem = append(w.mem, p...)
+	w.added(p, lent)
 	same := false
 	if n := len(w.queue); n > w.head {
 		last := &w.queue[n-1]
-		same = last.to == to && last.info == *info
+		same = last.to.equal(&to) && last.info == *info
+		if same && last.takes(p) && last.extend(p, lent, &w.mem) {
+			return
+		}
 	}
-	w.queue = append(w.queue, queuedPacket{off, len(w.mem), to, *info, same})
-	w.bytes += len(p)
+	off := len(w.mem)
+	if lent == nil {
+		w.mem = append(w.mem, p...)
+	}
+	w.queue = append(w.queue, queuedPacket{lent: lent, off: off, end: len(w.mem), size: len(p), to: to, info: *info, same: same, whole: true, plain: *info == none})
 }
 
 // compact moves what waits to new memory; what is with the backend stays where
@@ -386,15 +557,22 @@ func (w *packetWriter) compact() {
 // submit hands the first of the queue to the backend. The result is of one datagram
 // that was sent or failed, at least; of as many as N says else.
 func (w *packetWriter) submit() (backend.Completion, bool) {
-	n := min(w.waiting(), packetBatch)
+	n := min(len(w.queue)-w.head, packetBatch)
 	if cap(w.packets) < n {
 		w.packets = make([]backend.Packet, 0, min(2*n-1, packetBatch)) // most send one at a time
 	}
 	w.packets = w.packets[:n]
+	w.op.Flags = 0
+	if w.lent > 0 {
+		w.op.Flags = backend.Now // the backend may not keep it
+	}
 	for i := range w.packets {
 		q, k := &w.queue[w.head+i], &w.packets[i]
-		k.Data = w.mem[q.off:q.end:q.end]
-		k.ToPeer = w.e.peer != PacketAddr{}
+		k.Data, k.Segment = q.data(w.mem), 0
+		if len(k.Data) > q.size {
+			k.Segment = q.size
+		}
+		k.ToPeer = w.e.connected
 		if k.Same = q.same && i > 0; k.Same {
 			continue
 		}
@@ -409,11 +587,28 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 	return w.e.loop.submit(&w.op)
 }
 
-func (w *packetWriter) pop() {
-	q := &w.queue[w.head]
-	w.bytes -= q.end - q.off
-	q.to = PacketAddr{}
-	w.head++
+// pop removes the first n datagrams of the queue.
+func (w *packetWriter) pop(n int) {
+	w.count -= n
+	for n > 0 {
+		q := &w.queue[w.head]
+		k := q.packets()
+		if n < k {
+			w.bytes -= n * q.size
+			if q.lent == nil {
+				q.off += n * q.size
+			} else {
+				q.lent = q.lent[n*q.size:]
+				w.lent -= n * q.size
+			}
+			return
+		}
+		n -= k
+		w.bytes -= q.bytes()
+		w.lent -= len(q.lent)
+		q.to, q.lent = PacketAddr{}, nil
+		w.head++
+	}
 }
 
 // settle takes a result: as many datagrams as it says are gone, or the first
@@ -423,12 +618,10 @@ func (w *packetWriter) settle(c *backend.Completion) {
 	case errors.Is(c.Err, backend.ErrAgain), errors.Is(c.Err, backend.ErrCanceled):
 	case c.Err != nil:
 		to := w.queue[w.head].to
-		w.pop()
+		w.pop(1)
 		w.failures = append(w.failures, packetFailure{w.e.sendError(c.Err, to), to})
 	default:
-		for range max(1, min(c.N, len(w.packets), w.waiting())) {
-			w.pop()
-		}
+		w.pop(max(1, min(c.N, w.waiting())))
 	}
 }
 
@@ -442,7 +635,11 @@ func (w *packetWriter) pump() {
 			break
 		}
 		w.settle(&c)
+		if errors.Is(c.Err, backend.ErrAgain) {
+			w.keep()
+		}
 	}
+	w.keep()
 	if len(w.failures) > 0 {
 		w.call()
 	}
@@ -495,7 +692,7 @@ func (w *packetWriter) drop() {
 	if w.op.Armed() {
 		w.e.loop.be.Cancel(&w.op)
 	}
-	w.queue, w.head, w.bytes, w.held, w.failures = nil, 0, 0, false, nil
+	w.queue, w.head, w.bytes, w.lent, w.count, w.held, w.failures = nil, 0, 0, 0, 0, false, nil
 }
 
 func (w *packetWriter) OpDone(c *backend.Completion) {

@@ -48,6 +48,9 @@ type Loop struct {
 	rights  []byte               // memory for descriptors that come; nil until one may
 	early   []backend.Completion // results that Submit returned at once; part of the next turn's I/O
 	taken   []backend.Completion // the same while they are handed out
+	follows bool                 // another datagram comes right after the one being handed over
+	bursts  []*packetWriter      // that wait for the last of them
+	lent    []byte               // the datagram being handed over, where others of its message follow in its memory
 	posts   atomic.Pointer[Call]
 	stop    atomic.Bool
 	state   atomic.Uint32
@@ -278,7 +281,7 @@ func (l *Loop) turn(wait time.Duration) error {
 // with runtime.Goexit, as testing's FailNow does. Queued calls stay queued; results are
 // handed out now, since they do not outlast the turn.
 func (l *Loop) cutShort() {
-	l.turning = false
+	l.turning, l.follows, l.lent = false, false, nil
 	var rest []runnable
 	for i, r := range l.batch {
 		if r != nil {
@@ -298,6 +301,7 @@ func (l *Loop) cutShort() {
 			cs[i] = backend.Completion{}
 		}
 	}
+	l.burst()
 }
 
 // stallMin is how late a Wait must return to count as held up: its results may then
@@ -359,6 +363,7 @@ func (l *Loop) deliver(done []backend.Completion) {
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
+			l.follows = i+1 < len(cs) && cs[i+1].Op.Kind == backend.RecvFrom
 			l.handOut(c)
 			*c = backend.Completion{}
 		}
@@ -374,7 +379,21 @@ func (l *Loop) handOut(c *backend.Completion) {
 	} else {
 		c.Op.Owner.OpDone(c)
 	}
+	if len(l.bursts) > 0 && !l.follows {
+		l.burst()
+	}
 	l.settle()
+}
+
+// burst sends what was sent inside the callbacks of datagrams that came together.
+func (l *Loop) burst() {
+	for i := 0; i < len(l.bursts); i++ {
+		if w := l.bursts[i]; w != nil { // nil: an earlier call that was cut short had it
+			l.bursts[i], w.listed = nil, false
+			w.flush()
+		}
+	}
+	l.bursts = l.bursts[:0]
 }
 
 // settle looks after the streams that a callback touched: it sends what was written,

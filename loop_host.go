@@ -153,6 +153,14 @@ func (l *Loop) itself() *Loop { return l }
 func (l *innerLoop) Thread() uint64 { return l.thread }
 func (l *innerLoop) Readied()       { l.readied = true }
 
+func (l *innerLoop) Together(on bool) (was bool) {
+	was, l.follows = l.follows, on
+	if !on {
+		(*Loop)(l).burst()
+	}
+	return was
+}
+
 func (l *innerLoop) Switched(task string) {
 	if l.debug != nil && l.debug.owner.Load() != 0 {
 		l.debug.enter()

@@ -105,7 +105,7 @@ func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...CarryPack
 	if b, ok := c.(interface{ Below() *PacketEndpoint }); ok && b.Below() != nil {
 		u := b.Below()
 		e.feed.below = u
-		e.netw, e.addr, e.peer, e.v6, e.dual = u.netw, u.addr, u.peer, u.v6, u.dual
+		e.netw, e.addr, e.peer, e.connected, e.v6, e.dual = u.netw, u.addr, u.peer, u.connected, u.v6, u.dual
 		e.wr.high, e.wr.low = u.wr.high, u.wr.low
 	}
 	if cfg.marks {
@@ -203,12 +203,12 @@ func (f *PacketFeed) Writable() {
 	}
 	f.draining = true
 	for !e.lost && !w.idle() {
-		q := w.queue[w.head]
-		taken, err := f.send(w.mem[q.off:q.end:q.end], q.to, &q.info)
+		q, n := w.queue[w.head], w.queue[w.head].first()
+		taken, err := f.send(w.mem[q.off:n:n], q.to, &q.info)
 		if e.lost || !taken {
 			break
 		}
-		w.pop()
+		w.pop(1)
 		if err != nil {
 			e.failed(err, q.to)
 		}
@@ -244,19 +244,19 @@ func (f *PacketFeed) Closed(err error) {
 
 // sendTo is the endpoint's SendTo, or SendInfo if explicit. Either has seen that the
 // endpoint is open.
-func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info backend.PacketInfo, explicit bool) error {
+func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info *backend.PacketInfo, explicit bool) error {
 	e := f.e
 	if u := e.bottom(); u != nil { // else the carrier knows
 		if err := u.fits(p, to); err != nil {
 			return e.sendError(err, to)
 		}
 	}
-	if explicit && f.asker == nil && info != (backend.PacketInfo{}) {
+	if explicit && f.asker == nil && info != nil {
 		return e.sendError(errors.ErrUnsupported, to)
 	}
 	w := &e.wr
 	if w.idle() {
-		if taken, err := f.send(p, to, &info); taken {
+		if taken, err := f.send(p, to, info); taken {
 			return err
 		}
 	} else if w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh {
@@ -265,7 +265,7 @@ func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info backend.PacketInfo, ex
 	if e.ended() {
 		return ErrClosed // the carrier ended it
 	}
-	w.push(p, to, &info)
+	w.push(p, nil, to, info)
 	w.crossed()
 	return nil
 }
@@ -286,8 +286,11 @@ func (f *PacketFeed) send(p []byte, to PacketAddr, info *backend.PacketInfo) (ta
 		taken, err = f.c.SendTo(p, to)
 	} else {
 		outer := f.info // of a datagram whose SendInfo has led here
-		f.info = PacketInfo{
-			Local: info.Local, Interface: int(info.Interface), Traffic: info.Traffic, HasTraffic: info.HasTraffic,
+		f.info = PacketInfo{}
+		if info != nil {
+			f.info = PacketInfo{
+				Local: info.Local, Interface: int(info.Interface), Traffic: info.Traffic, HasTraffic: info.HasTraffic,
+			}
 		}
 		taken, err = f.asker.SendInfo(p, to, &f.info)
 		f.info = outer

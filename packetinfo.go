@@ -115,11 +115,15 @@ func (e *PacketEndpoint) infoOf(k *backend.PacketInfo) PacketInfo {
 // when it returns.
 func (e *PacketEndpoint) SendInfo(p []byte, to PacketAddr, info *PacketInfo) error {
 	if info == nil {
-		return e.send("SendInfo", p, to, backend.PacketInfo{})
+		return e.send("SendInfo", p, to, nil)
 	}
-	return e.send("SendInfo", p, to, backend.PacketInfo{
+	k := backend.PacketInfo{
 		Local: info.Local, Interface: uint32(info.Interface), Traffic: info.Traffic, HasTraffic: info.HasTraffic,
-	})
+	}
+	if k == (backend.PacketInfo{}) {
+		return e.send("SendInfo", p, to, nil)
+	}
+	return e.send("SendInfo", p, to, &k)
 }
 
 // AnswerInfo is for an answer that is sent after the callback: with it, SendInfo sends

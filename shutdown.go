@@ -347,7 +347,7 @@ func (l *Loop) toCut(connects int) *CutError {
 	}
 	for e := range l.endpoints.All() {
 		if !e.lost {
-			cut.Datagrams += len(e.wr.queue) - e.wr.head
+			cut.Datagrams += e.wr.waiting()
 		}
 	}
 	if all {

@@ -1,6 +1,7 @@
 package weir
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/epoll"
 	"github.com/weir-io/weir/internal/backend/uring"
+	"github.com/weir-io/weir/internal/inner"
 	"github.com/weir-io/weir/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -315,6 +318,224 @@ func TestDatagramCalls(t *testing.T) {
 				t.Errorf("answers %t: %d datagrams cost %v allocations", answers, burst, n)
 			}
 			e.Abort()
+		}
+	})
+}
+
+// TestDatagramCallsExactly: what waits and what is sent in answer to it takes one call to
+// wait, one to receive and one to send, whether it is one datagram or as many as fit into
+// the calls (R51).
+func TestDatagramCallsExactly(t *testing.T) {
+	onLoops(t, func(t *testing.T, l *Loop) {
+		p := &counter{answers: true}
+		e, err := l.ListenPacket("udp4", "127.0.0.1:0", p, WithSocketBuffers(0, 4<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(e.Local().IP))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetReadBuffer(4 << 20)
+		systemCalls(t, l)
+		// Two sizes by turns: nothing that is sent can be joined.
+		plain := func(n int) {
+			b := make([]byte, 64+n)
+			for i := range n {
+				b[0] = byte(i)
+				if _, err := c.Write(b[:64+i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		segmented := func(n int) {
+			var k sys.SendControl
+			oob := k.Bytes(k.Segments(1000))
+			for ; n > 0; n -= 50 {
+				if _, _, err := c.WriteMsgUDP(make([]byte, 50*1000), oob, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		back := make([]byte, 2000)
+		round := func(send func(n int), n int) (calls uint64) {
+			send(n)
+			before := systemCalls(t, l)
+			for want, turns := p.n+n, 0; p.n < want; turns++ {
+				if err := l.Turn(time.Second); err != nil || turns == n {
+					t.Fatalf("%d of %d datagrams in %d turns, %v", n-want+p.n, n, turns, err)
+				}
+			}
+			calls = systemCalls(t, l) - before
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			for i := range n {
+				k, err := c.Read(back)
+				if err != nil || k < 1000 && (k != 64+i || back[0] != byte(i)) {
+					t.Fatalf("answer %d has %d bytes, %v", i, k, err)
+				}
+			}
+			return calls
+		}
+		round(plain, 1) // the first time a backend may have to get ready
+		for _, c := range []struct {
+			n      int
+			send   func(int)
+			calls  uint64
+			joined bool
+		}{
+			{1, plain, 3, false},
+			{2, plain, 3, false},
+			{sys.InboxBatch - 1, plain, 3, false},
+			{sys.InboxBatch, plain, 3, false},
+			{50, segmented, 3, true},
+			{250, segmented, 3, true},
+			{500, segmented, 4, true}, // a call for each 256 KiB
+		} {
+			if c.joined && !joins() {
+				continue
+			}
+			if got := round(c.send, c.n); got != c.calls {
+				t.Errorf("%d datagrams, joined %t: %d system calls, want %d", c.n, c.joined, got, c.calls)
+			}
+		}
+	})
+}
+
+// fullBackend refuses each SendTo that must be done now.
+type fullBackend struct {
+	backend.Backend
+	t       *testing.T
+	refused *byte // where the bytes of the last one are
+	taken   int
+}
+
+func (b *fullBackend) Submit(op *backend.Op, c *backend.Completion) bool {
+	if op.Kind != backend.SendTo {
+		return b.Backend.Submit(op, c)
+	}
+	at := &(*op.Packets)[0].Data[0]
+	if op.Flags&backend.Now != 0 {
+		b.refused = at
+		*c = backend.Completion{Op: op, Err: backend.ErrAgain}
+		return true
+	}
+	if b.refused != nil {
+		b.taken++
+		if at == b.refused {
+			b.t.Error("the backend was given memory to keep that is used again by the next Wait")
+		}
+		b.refused = nil
+	}
+	return b.Backend.Submit(op, c)
+}
+
+// TestLentAnswers: a datagram that is sent on as it came, out of a message of several, is not
+// copied, unless the system takes no more for now (R51).
+func TestLentAnswers(t *testing.T) {
+	if !joins() {
+		t.Skip("no UDP GRO")
+	}
+	onLoops(t, func(t *testing.T, l *Loop) {
+		systemCalls(t, l)
+		const size, burst = 1000, 50
+		a, b := &counter{}, &counter{answers: true}
+		sum := 0
+		a.got = func(p []byte) {
+			if len(p) != size || p[0] != byte(a.n-1) || p[size-1] != byte(a.n-1) {
+				t.Errorf("answer %d has %d bytes of %d", a.n-1, len(p), p[0])
+			}
+			sum += len(p)
+		}
+		ea, err := l.ListenPacket("udp4", "127.0.0.1:0", a, WithSocketBuffers(0, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		eb, err := l.ListenPacket("udp4", "127.0.0.1:0", b, WithSocketBuffers(0, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		round := func() {
+			a.n = 0
+			l.Soon(func() {
+				for i := range burst {
+					if err := ea.SendTo(bytes.Repeat([]byte{byte(i)}, size), eb.Local()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			for a.n < burst {
+				if err := l.Turn(time.Second); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		round()
+		if n := cap(eb.wr.mem); n > 2*size {
+			t.Errorf("%d bytes of answers were copied", n)
+		}
+		full := &fullBackend{Backend: l.be, t: t}
+		l.be = full
+		round()
+		if full.taken == 0 || eb.wr.lent != 0 || sum != 2*burst*size {
+			t.Errorf("%d refusals, %d bytes still lent, %d came back", full.taken, eb.wr.lent, sum)
+		}
+		l.be = full.Backend
+	})
+}
+
+// TestTogether: what is sent between Together(true) and Together(false) leaves by one call,
+// in order, when the second is made (R51).
+func TestTogether(t *testing.T) {
+	onLoops(t, func(t *testing.T, l *Loop) {
+		systemCalls(t, l)
+		calls := func() uint64 {
+			if be, ok := l.be.(*epoll.Backend); ok {
+				return be.Calls().Write
+			}
+			return l.be.(*uring.Backend).Stats().Calls
+		}
+		e, err := l.ListenPacket("udp4", "127.0.0.1:0", &counter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		to := PacketAddr{IP: c.LocalAddr().(*net.UDPAddr).AddrPort()}
+		const n = 20
+		var inside, after uint64
+		l.Soon(func() {
+			before := calls()
+			in := inner.Of(l)
+			was := in.Together(true)
+			for i := range n {
+				if err := e.SendTo(make([]byte, i), to); err != nil {
+					t.Error(err)
+				}
+			}
+			inside = calls() - before
+			if nested := in.Together(was); was || !nested {
+				t.Errorf("Together was %t, and then %t", was, nested)
+			}
+			after = calls() - before
+		})
+		for range 2 { // EndpointMade comes in one of them
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if inside != 0 || after != 1 {
+			t.Errorf("%d system calls before the end, %d with it, want 0 and 1", inside, after)
+		}
+		b := make([]byte, 100)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for i := range n {
+			if k, err := c.Read(b); k != i || err != nil {
+				t.Fatalf("datagram %d has %d bytes, %v", i, k, err)
+			}
 		}
 	})
 }

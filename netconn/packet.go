@@ -464,6 +464,14 @@ func (c *packetSide) noticed() {
 // flush hands datagrams to the endpoint, unless that has enough, and closes it
 // when that was asked for.
 func (c *packetSide) flush() {
+	loop := inner.Of(c.loop)
+	was := loop.Together(true)
+	c.hand(loop)
+	loop.Together(was)
+}
+
+// hand hands datagrams to the endpoint, which sends them when it has all of them.
+func (c *packetSide) hand(loop inner.Loop) {
 	out := &c.out
 	out.mu.Lock()
 	defer out.mu.Unlock()
@@ -477,7 +485,7 @@ func (c *packetSide) flush() {
 	}
 	if out.waiters > 0 && out.q.roomy() {
 		out.wake()
-		inner.Of(c.loop).Readied()
+		loop.Readied()
 	}
 	if out.closed && !c.closed {
 		c.closed = true

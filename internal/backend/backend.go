@@ -89,9 +89,10 @@ const (
 	// datagram only.
 	//
 	// With Packets set it sends those instead, in order, and finishes when the system
-	// has taken at least one: N is how many. The caller submits the others again; a
-	// backend that sends one by one always says 1. An error concerns the first of them,
-	// and then none was sent.
+	// has taken at least one datagram: N is how many datagrams, those of a Packet with a
+	// Segment counted one by one. The caller submits the others again; a backend that
+	// sends one by one always says 1. An error concerns the first of them, and then none
+	// was sent.
 	SendTo
 )
 
@@ -182,16 +183,27 @@ type Completion struct {
 	Info      *PacketInfo // of a RecvFrom: valid as long as Peer; may be nil
 }
 
-// A Packet is one datagram to send.
+// A Packet is one datagram to send, or several to one place.
 type Packet struct {
 	Data []byte
-	To   Addr
+	// Segment above 0 says that Data is several datagrams: each has that many bytes, and
+	// the last one that many or fewer.
+	Segment int
+	To      Addr
 	// ToPeer says that To is the handle's Spec.Peer.
 	ToPeer bool
 	Info   PacketInfo
 	// Same says that the datagram goes where the one before it in Op.Packets goes, and
 	// asks for the same: To and Info are not looked at. The first one never is.
 	Same bool
+}
+
+// First returns the first datagram of p.
+func (p *Packet) First() []byte {
+	if p.Segment > 0 && p.Segment < len(p.Data) {
+		return p.Data[:p.Segment:p.Segment]
+	}
+	return p.Data
 }
 
 // PacketInfo is what there is to a datagram beside its bytes and its peer. One that
@@ -290,7 +302,8 @@ type Spec struct {
 	// Info is what RecvFrom should tell of each datagram, as far as Caps.Info goes.
 	Info Infos
 	// Coalesce says that Segment is understood: RecvFrom then has neither a Max nor a
-	// Buf of less than 64 KiB.
+	// Buf of less than 64 KiB. Submit of a SendTo with Now finishes at once on a backend
+	// that reports a Segment, and may be given memory that it lent.
 	Coalesce bool
 	// ReuseAddr lets datagram sockets share an address (SO_REUSEADDR), as
 	// receivers of one multicast group do.

@@ -21,6 +21,10 @@ type Loop interface {
 	// once that a loop sleeps in the kernel; until it does, a goroutine that was made
 	// ready on the loop's processor would have to wait.
 	Readied()
+	// Together holds what endpoints send while it is on, so that it leaves by as few system
+	// calls as possible when it is turned off, and returns what it was before. What does
+	// not leave is told to a PacketFailer.
+	Together(on bool) (was bool)
 }
 
 // of never changes once package weir has been initialized.

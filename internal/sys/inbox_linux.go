@@ -37,6 +37,7 @@ type Inbox struct {
 	iov     [InboxBatch]unix.Iovec
 	from    [InboxBatch]Sockaddr
 	control [InboxBatch][controlRoom / 8]uint64
+	blank   [InboxBatch]bool // the kernel has not filled the message since it was made
 	slots   []*inboxSlot
 	used    int
 }
@@ -89,8 +90,14 @@ func (in *Inbox) Receive(fd int, op *backend.Op, done []backend.Completion) (int
 		} else {
 			in.slot(i)
 		}
-		in.iov[i].Base = unsafe.SliceData(p)
-		in.iov[i].SetLen(len(p))
+		if v := &in.iov[i]; v.Base != unsafe.SliceData(p) || int(v.Len) != len(p) {
+			v.Base = unsafe.SliceData(p)
+			v.SetLen(len(p))
+		}
+		if in.blank[i] {
+			continue
+		}
+		in.blank[i] = true
 		from := &in.from[i]
 		from.Clear()
 		h := &in.msg[i].hdr
@@ -113,8 +120,10 @@ func (in *Inbox) Receive(fd int, op *backend.Op, done []backend.Completion) (int
 		defer func() { in.iov[0] = unix.Iovec{} }()
 	}
 	if errno != 0 {
+		in.blank[0] = false
 		return 0, errno
 	}
+	clear(in.blank[:min(int(n)+1, want)]) // an error may have ended the call
 	for i := range int(n) {
 		m, s := &in.msg[i], in.slots[in.used]
 		in.used++

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OutboxBatch is how many datagrams one call of Outbox.Send sends at most.
+// OutboxBatch is how many messages one call of Outbox.Send sends at most.
 const OutboxBatch = 64
 
 const (
@@ -19,9 +19,9 @@ const (
 	sendRoom = 96
 )
 
-// Outbox sends datagrams, many by one call. Those that go to one place one after
-// another and are of one size are handed over as one message, which the kernel, or
-// the network card, takes apart (UDP GSO). It must not be copied.
+// Outbox sends datagrams, many by one call. Those of a Packet with a Segment are handed
+// over as one message, as far as one can hold them, which the kernel, or the network
+// card, takes apart (UDP GSO). It must not be copied.
 type Outbox struct {
 	msg     [OutboxBatch]message
 	count   [OutboxBatch]int // datagrams of each message
@@ -46,7 +46,6 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		_, err := getInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT) // since Linux 4.18
 		o.probed, o.joins, o.most = true, err == nil, packetMax
 	}
-	packets = packets[:min(len(packets), OutboxBatch)]
 	join := o.joins
 	suspect := 0 // the size of datagrams that were refused as one message, and are tried one by one
 	for tries := 0; ; {
@@ -56,14 +55,14 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		}
 		sent, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&o.msg[0])), uintptr(n),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		joined, size := o.count[0] > 1, len(packets[0].Data)
+		joined, size := o.count[0] > 1, len(packets[0].First())
 		total := 0
 		if errno == 0 {
 			for _, k := range o.count[:sent] {
 				total += k
 			}
 		}
-		clear(o.iov[:len(packets)])
+		clear(o.iov[:n])
 		switch errno {
 		case 0:
 			if suspect > 0 {
@@ -88,7 +87,7 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		case joined && (errno == unix.EINVAL || errno == unix.EMSGSIZE):
 			// The joining may be what the kernel refuses, or what the datagrams ask for,
 			// such as a source that is not this machine's: the first one alone shows which.
-			packets, join, suspect, tries = packets[:o.count[0]], false, size, 0
+			packets, join, suspect, tries = packets[:1], false, size, 0
 			continue
 		}
 		return 0, errno
@@ -98,79 +97,65 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 // fill makes messages of packets, joined or not, and returns how many, or why the first
 // cannot be one.
 func (o *Outbox) fill(fd int, ipv6 bool, packets []backend.Packet, join bool) (n int, err error) {
-	size, bytes := 0, 0 // of the message that others may join; size 0: none may
-	iovs, first := 0, 0 // in use, and the message's first
-	at := 0             // the last packet that says where it goes
+	var to *backend.Packet // the last one that says where it goes
+	at := 0                // its first message
 	for i := range packets {
 		p := &packets[i]
-		joins := size > 0 && len(p.Data) > 0 && len(p.Data) <= size && bytes+len(p.Data) <= joinedBytes && o.count[n-1] < joinedMost
 		if !p.Same {
-			joins = joins && p.To == packets[at].To && p.Info == packets[at].Info
-			at = i
-		}
-		if joins {
-			o.count[n-1]++
-			if last := &o.iov[iovs-1]; uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == uintptr(unsafe.Pointer(unsafe.SliceData(p.Data))) {
-				last.SetLen(int(last.Len) + len(p.Data)) // one behind the other in memory
-			} else {
-				o.iov[iovs].Base = unsafe.SliceData(p.Data)
-				o.iov[iovs].SetLen(len(p.Data))
-				iovs++
-				o.msg[n-1].hdr.SetIovlen(iovs - first)
+			if to, at = p, n; n < OutboxBatch {
+				err = o.to[n].Encode(&p.To, ipv6, fd)
 			}
-			if bytes += len(p.Data); len(p.Data) < size {
-				o.segment(n-1, size)
-				size = 0
-			}
-			continue
 		}
-		if size > 0 {
-			o.segment(n-1, size)
-		}
-		to, h := &o.to[n], &o.msg[n].hdr
-		if err = to.Encode(&packets[at].To, ipv6, fd); err != nil {
-			return n, err
-		}
-		used, err := o.control[n].Ask(&packets[at])
 		if err != nil {
 			return n, err
 		}
-		first = iovs
-		o.iov[first].Base = unsafe.SliceData(p.Data)
-		o.iov[first].SetLen(len(p.Data))
-		iovs++
-		*h = unix.Msghdr{Name: (*byte)(to.Pointer()), Namelen: to.n, Iov: &o.iov[first]}
-		if p.ToPeer {
-			h.Name, h.Namelen = nil, 0 // its name may lead elsewhere by now
+		most := max(1, p.Segment) // of a message, in bytes
+		if join && p.Segment > 0 && to.To.Family == backend.Inet && p.Segment < o.most {
+			most *= max(1, min(joinedMost, joinedBytes/p.Segment))
 		}
-		h.SetIovlen(1)
-		if used > 0 {
-			h.Control = (*byte)(unsafe.Pointer(&o.control[n]))
-			h.SetControllen(used)
+		for rest, first := p.Data, true; first || len(rest) > 0; first = false {
+			if n == OutboxBatch {
+				return n, nil
+			}
+			data := rest
+			if p.Segment > 0 {
+				data = rest[:min(len(rest), most)]
+			}
+			rest = rest[len(data):]
+			if err = o.message(n, at, to, data, p.Segment); err != nil {
+				return n, err
+			}
+			n++
 		}
-		o.count[n] = 1
-		n++
-		size, bytes = 0, len(p.Data)
-		if join && packets[at].To.Family == backend.Inet && bytes < o.most {
-			size = bytes
-		}
-	}
-	if size > 0 {
-		o.segment(n-1, size)
 	}
 	return n, nil
 }
 
-// segment says where to take the i-th message apart, if it is more than one
-// datagram.
-func (o *Outbox) segment(i, size int) {
-	if o.count[i] > 1 {
-		h := &o.msg[i].hdr
-		n := int(h.Controllen)
-		*(*uint16)(o.control[i].put(&n, unix.SOL_UDP, unix.UDP_SEGMENT, 2)) = uint16(size)
-		h.Control = (*byte)(unsafe.Pointer(&o.control[i]))
-		h.SetControllen(n)
+// message makes data, one datagram or several of segment bytes, the i-th message. It goes
+// where to goes, whose address the message at has.
+func (o *Outbox) message(i, at int, to *backend.Packet, data []byte, segment int) error {
+	o.iov[i].Base = unsafe.SliceData(data)
+	o.iov[i].SetLen(len(data))
+	h := &o.msg[i].hdr
+	*h = unix.Msghdr{Iov: &o.iov[i]}
+	h.SetIovlen(1)
+	if !to.ToPeer { // whose name may lead elsewhere by now
+		h.Name, h.Namelen = (*byte)(o.to[at].Pointer()), o.to[at].n
 	}
+	used, err := o.control[i].Ask(to)
+	if err != nil {
+		return err
+	}
+	o.count[i] = 1
+	if segment > 0 && len(data) > segment {
+		o.count[i] = (len(data) + segment - 1) / segment
+		o.control[i].segments(&used, segment)
+	}
+	if used > 0 {
+		h.Control = (*byte)(unsafe.Pointer(&o.control[i]))
+		h.SetControllen(used)
+	}
+	return nil
 }
 
 // SendControl is memory for the control messages of a datagram to send.
@@ -225,6 +210,18 @@ func (k *SendControl) Ask(p *backend.Packet) (n int, err error) {
 		*(*int32)(k.put(&n, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)) = int32(info.Traffic)
 	}
 	return n, nil
+}
+
+// segments adds the size of the datagrams that a message is taken apart into.
+func (k *SendControl) segments(n *int, size int) {
+	*(*uint16)(k.put(n, unix.SOL_UDP, unix.UDP_SEGMENT, 2)) = uint16(size)
+}
+
+// Segments fills k with the size of the datagrams that a message is taken apart into,
+// and returns how many bytes that is.
+func (k *SendControl) Segments(size int) (n int) {
+	k.segments(&n, size)
+	return n
 }
 
 // Bytes returns the first n bytes.

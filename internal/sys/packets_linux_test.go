@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -68,65 +67,73 @@ func received(t *testing.T, fd int) (all []string) {
 	}
 }
 
-// TestJoined: datagrams of one size to one place are one message, with a shorter
-// one at its end; what differs in anything is none of it (R51).
+// joinedTo is datagrams of one size to one place, with a shorter one at the end.
+func joinedTo(to backend.Addr, size, bytes int) backend.Packet {
+	p := backend.Packet{To: to, Data: make([]byte, bytes), Segment: size}
+	for i := range p.Data {
+		p.Data[i] = byte(i)
+	}
+	return p
+}
+
+// TestJoined: the datagrams of a Packet with a Segment are one message, or as many as
+// hold them; what follows is none of it (R51).
 func TestJoined(t *testing.T) {
-	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
-	var o Outbox
-	all := packetsTo(at, 100, 100, 100, 40, 100, 100, 0, 7, 200)
-	n, err := o.Send(from, false, all)
-	if err != nil || n != len(all) {
-		t.Fatalf("sent %d of %d, %v", n, len(all), err)
-	}
-	if !o.Joins() {
-		t.Skip("no UDP GSO")
-	}
-	if got, want := fmt.Sprint(received(t, to)), "[340/100 200/100 0/0 7/0 200/0]"; got != want {
-		t.Errorf("messages %s, want %s", got, want)
-	}
-	all = packetsTo(at, 100, 100)
-	all[1].Info.Local = netip.MustParseAddr("127.0.0.1")
-	if n, err := o.Send(from, false, all); n != 2 || err != nil {
-		t.Fatalf("sent %d, %v", n, err)
-	}
-	if got, want := fmt.Sprint(received(t, to)), "[100/0 100/0]"; got != want {
-		t.Errorf("messages %s, want %s", got, want)
+	for _, c := range []struct {
+		name    string
+		packets func(to backend.Addr) []backend.Packet
+		n       int
+		want    string
+	}{
+		{"a shorter one", func(to backend.Addr) []backend.Packet {
+			return append([]backend.Packet{joinedTo(to, 100, 340)}, packetsTo(to, 100, 0)...)
+		}, 6, "[340/100 100/0 0/0]"},
+		{"the same place", func(to backend.Addr) []backend.Packet {
+			return []backend.Packet{joinedTo(to, 100, 200), {Same: true, Data: make([]byte, 90), Segment: 30}, {Same: true, Data: []byte("x")}}
+		}, 6, "[200/100 90/30 1/0]"},
+		{"another source", func(to backend.Addr) []backend.Packet {
+			all := []backend.Packet{joinedTo(to, 10, 20), joinedTo(to, 10, 20)}
+			all[1].Info.Local = netip.MustParseAddr("127.0.0.1")
+			return all
+		}, 4, "[20/10 20/10]"},
+		{"one", func(to backend.Addr) []backend.Packet { return []backend.Packet{joinedTo(to, 10, 10)} }, 1, "[10/0]"},
+		{"more than a message takes", func(to backend.Addr) []backend.Packet {
+			return []backend.Packet{joinedTo(to, 10, 645), joinedTo(to, 9000, 60000)}
+		}, 65 + 7, "[640/10 5/0 60000/9000]"},
+		{"more bytes", func(to backend.Addr) []backend.Packet { return []backend.Packet{joinedTo(to, 30000, 70000)} }, 3, "[60000/30000 10000/0]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
+			var o Outbox
+			all := c.packets(at)
+			n, err := o.Send(from, false, all)
+			if err != nil || n != c.n {
+				t.Fatalf("sent %d of %d, %v", n, c.n, err)
+			}
+			if !o.Joins() {
+				t.Skip("no UDP GSO")
+			}
+			if got := fmt.Sprint(received(t, to)); got != c.want {
+				t.Errorf("messages %s, want %s", got, c.want)
+			}
+		})
 	}
 }
 
-// TestJoinedInMemory: datagrams that lie one behind the other are one piece of memory for the
-// kernel, what lies elsewhere is another, and Same stands for an address.
-func TestJoinedInMemory(t *testing.T) {
-	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
-	mem := make([]byte, 40)
-	for i := range mem {
-		mem[i] = byte(i)
+// TestOutboxFull: what one call cannot hold is left, in order.
+func TestOutboxFull(t *testing.T) {
+	from, to, at := datagramPair(t, 0, backend.Spec{})
+	o := Outbox{probed: true} // that joins nothing
+	var all []backend.Packet
+	for range OutboxBatch/3 + 1 {
+		all = append(all, joinedTo(at, 4, 12))
 	}
-	all := []backend.Packet{
-		{To: at, Data: mem[:10]},
-		{Same: true, Data: mem[10:20]},
-		{Same: true, Data: mem[30:40]}, // not what lies behind
-		{To: at, Data: mem[20:30]},
+	const want = OutboxBatch // of three more
+	if n, err := o.Send(from, false, all); n != want || err != nil {
+		t.Fatalf("sent %d, %v, want %d", n, err, want)
 	}
-	var o Outbox
-	n, err := o.Send(from, false, all)
-	if err != nil || n != len(all) {
-		t.Fatalf("sent %d of %d, %v", n, len(all), err)
-	}
-	if !o.Joins() {
-		t.Skip("no UDP GSO")
-	}
-	if n := o.msg[0].hdr.Iovlen; n != 3 {
-		t.Errorf("%d pieces of memory, want 3", n)
-	}
-	var (
-		in   Inbox
-		done [2]backend.Completion
-	)
-	k, errno := in.Receive(to, &backend.Op{Kind: backend.RecvFrom}, done[:])
-	want := slices.Concat(mem[:20], mem[30:], mem[20:30])
-	if k != 1 || errno != 0 || !bytes.Equal(done[0].Buf, want) || done[0].Segment != 10 {
-		t.Errorf("%d messages, %v; %d of %d", k, errno, done[0].Buf, done[0].Segment)
+	if got := received(t, to); len(got) != want || got[want-1] != "4/0" {
+		t.Errorf("%d messages, want %d: %v", len(got), want, got)
 	}
 }
 
@@ -140,7 +147,7 @@ func TestJoinedRefused(t *testing.T) {
 		}
 		var o Outbox
 		for range 2 {
-			if n, err := o.Send(from, false, packetsTo(at, 9, 9, 9)); n != 3 || err != nil {
+			if n, err := o.Send(from, false, []backend.Packet{joinedTo(at, 9, 27)}); n != 3 || err != nil {
 				t.Fatalf("sent %d, %v", n, err)
 			}
 			if got, want := fmt.Sprint(received(t, to)), "[9/0 9/0 9/0]"; got != want {
@@ -154,7 +161,7 @@ func TestJoinedRefused(t *testing.T) {
 	t.Run("EIO", func(t *testing.T) {
 		from, to, at := datagramPair(t, unix.IPPROTO_UDPLITE, backend.Spec{})
 		var o Outbox
-		n, err := o.Send(from, false, packetsTo(at, 9, 9, 9))
+		n, err := o.Send(from, false, []backend.Packet{joinedTo(at, 9, 27)})
 		if n != 3 || err != nil || o.Joins() {
 			t.Fatalf("sent %d, %v; joins: %t", n, err, o.Joins())
 		}

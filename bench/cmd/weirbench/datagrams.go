@@ -186,7 +186,8 @@ kernel does to bring a datagram to the load's socket. Every round runs each peer
 and forth; figures are medians over the rounds, ratios are of figures of one round: within 8 %
 is equal. A figure of the relays is for one datagram one way: two for each that comes back.
 System calls were counted in a pass of their own under strace, which slows the server, so that
-it is saturated. "c-gso" is this tree's C server with recvmmsg, sendmmsg, GRO and GSO, the floor,
+it is saturated, over at least 20,000 datagrams where the machine lets so many through in four
+seconds. They contain those of Go's runtime, which come by the clock. "c-gso" is this tree's C server with recvmmsg, sendmmsg, GRO and GSO, the floor,
 and "c-mmsg" the same without GRO and GSO; "std" is package net: one goroutine that reads
 and writes, in the relay one more for each flow. Where the sender joins datagrams, the load's
 own sockets take them joined too. Echo servers ask for 4 MiB to receive in; the relays, which

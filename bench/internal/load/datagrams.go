@@ -183,7 +183,8 @@ type packets struct {
 // RunPackets sends datagrams by Conns flows to a server that sends them back, or through a
 // relay to b, which does. Depth are under way at once; each flow sends Burst of them at a time,
 // joined (UDP GSO) with Join. It calls primed when each flow has had its first answer. What
-// does not come back is counted, and does not stop it.
+// does not come back is counted, and does not stop it. It goes on after the window until Least
+// have come back, for at most ten times Run.
 func RunPackets(s *Spec, b *PacketBackend, primed func() error) (Result, error) {
 	p := &packets{spec: s, backend: b, pat: newPattern(), in: newPacketBox(), out: newPacketBox()}
 	if s.Size < packetHead || s.Burst < 1 || s.Burst > 64 || s.Burst*s.Size > packetRoom || !s.Join && s.Burst > packetMessages {
@@ -205,7 +206,7 @@ func RunPackets(s *Spec, b *PacketBackend, primed func() error) (Result, error) 
 	}
 	p.all = 0
 	p.w = newWindow(s)
-	for !p.w.shut {
+	for longest := 10 * int64(s.Run); !p.w.shut || p.all < s.Least && p.w.now() < longest; {
 		if err := p.w.step(p.w.now()); err != nil {
 			return Result{}, err
 		}

@@ -48,6 +48,7 @@ type Spec struct {
 	Steps  bool          // of Echo and Sessions: wait for Go once every connection has had a message
 	Trunc  bool          // of Relay: the kernel drops what arrives, unchecked
 	Burst  int           // of Datagrams: how many a flow sends at a time
+	Least  uint64        // of Datagrams: how many must come back, if Run is not too short by far
 	Join   bool          // of Datagrams: joined by the sender and for the receiver (UDP GSO and GRO)
 }
 

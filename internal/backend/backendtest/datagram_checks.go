@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -302,6 +303,9 @@ func checkManyPackets(r *rig, n network) {
 	for rest := all; len(rest) > 0; {
 		// What a socket's default buffer takes.
 		some := rest[:min(8, len(rest))]
+		if len(rest)%3 > 0 {
+			some = inSegments(some)
+		}
 		res := r.do(&backend.Op{Kind: backend.SendTo, Handle: a, Packets: &some})
 		if res.err != nil || res.n < 1 || res.n > 8 {
 			r.t.Fatalf("SendTo of many: %d, %v", res.n, res.err)
@@ -310,6 +314,21 @@ func checkManyPackets(r *rig, n network) {
 		r.until("datagrams", func() bool { take(); return got == len(all)-len(rest) })
 	}
 	r.cancel(op)
+}
+
+// inSegments makes one Packet of datagrams of one size, with a shorter one at the end.
+func inSegments(all []backend.Packet) (joined []backend.Packet) {
+	whole := false // others may be added to the last
+	for _, p := range all {
+		if n := len(joined) - 1; whole && 0 < len(p.Data) && len(p.Data) <= joined[n].Segment {
+			whole = len(p.Data) == joined[n].Segment
+			joined[n].Data = append(slices.Clip(joined[n].Data), p.Data...)
+			continue
+		}
+		p.Segment, whole = len(p.Data), true
+		joined = append(joined, p)
+	}
+	return joined
 }
 
 func checkPacketRefused(r *rig, n network) {

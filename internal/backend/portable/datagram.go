@@ -314,7 +314,7 @@ func (p *packets) send(op *backend.Op, c *backend.Completion) bool {
 	switch {
 	case op.Packets != nil:
 		info = &(*op.Packets)[0]
-		data, to = info.Data, &info.To
+		data, to = info.First(), &info.To
 		if info.Info == (backend.PacketInfo{}) {
 			info = nil
 		}

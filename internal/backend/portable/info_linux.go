@@ -48,7 +48,7 @@ func sendInfo(c *net.UDPConn, p *backend.Packet, k *control) (int, error) {
 	if p.ToPeer {
 		to = netip.AddrPort{} // package net wants none on a connected socket
 	}
-	n, _, err = c.WriteMsgUDPAddrPort(p.Data, k.send.Bytes(n), to)
+	n, _, err = c.WriteMsgUDPAddrPort(p.First(), k.send.Bytes(n), to)
 	return n, err
 }
 

@@ -98,7 +98,7 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 	if many && s.inbox != nil {
 		p := &(*op.Packets)[0]
 		addr, info = &p.To, p.Info
-		s.inbox.piece[0] = p.Data
+		s.inbox.piece[0] = p.First()
 		vec = s.inbox.piece[:]
 		defer func() { s.inbox.piece[0] = nil }()
 	}
