@@ -176,17 +176,15 @@ func TestJoinedRefused(t *testing.T) {
 func TestJoinedAfterBad(t *testing.T) {
 	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
 	var o Outbox
-	bad := packetsTo(at, 9, 9, 9)
-	for i := range bad {
-		bad[i].Info.Local = netip.MustParseAddr("255.255.255.255")
-	}
-	if n, err := o.Send(from, false, bad); n != 0 || !errors.Is(err, unix.EINVAL) {
+	bad := joinedTo(at, 9, 27)
+	bad.Info.Local = netip.MustParseAddr("255.255.255.255")
+	if n, err := o.Send(from, false, []backend.Packet{bad}); n != 0 || !errors.Is(err, unix.EINVAL) {
 		t.Fatalf("sent %d, %v", n, err)
 	}
 	if !o.Joins() {
 		t.Skip("no UDP GSO")
 	}
-	if n, err := o.Send(from, false, packetsTo(at, 9, 9, 9)); n != 3 || err != nil {
+	if n, err := o.Send(from, false, []backend.Packet{joinedTo(at, 9, 27)}); n != 3 || err != nil {
 		t.Fatalf("sent %d, %v", n, err)
 	}
 	if got, want := fmt.Sprint(received(t, to)), "[27/9]"; got != want {
