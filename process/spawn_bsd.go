@@ -3,6 +3,7 @@
 package process
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 
@@ -41,7 +42,8 @@ type ended struct {
 	exit   Exit
 }
 
-func (e *ended) unlessReaped(f func() error) error {
+func (c *child) unlessReaped(f func() error) error {
+	e := &c.ended
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.reaped {
@@ -50,7 +52,7 @@ func (e *ended) unlessReaped(f func() error) error {
 	return f()
 }
 
-func sendByFD(int, syscall.Signal) error { return syscall.ENOSYS }
+func sendByFD(int, syscall.Signal, bool) error { return errors.ErrUnsupported }
 
 func (w *spawning) fork(path string, args []string, ch *child) (err error) {
 	if len(w.c.Limits) > 0 || w.c.DeathSignal != 0 {
