@@ -316,8 +316,9 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 
 // Stop asks the child and its process group to end, with SIGTERM, or SIGHUP where it
 // has a terminal, and kills what is left of them after grace. When the child exits,
-// the rest of its group is killed too, before the child is reaped. What has left the
-// group, as a daemon does, is not reached. Calling it again shortens the grace, but never
+// the rest of its group is killed too, before the child is reaped; on other systems than
+// Linux, where the kernel has reaped it by then, the rest gets the first signal alone. What
+// has left the group, as a daemon does, is not reached. Calling it again shortens the grace, but never
 // lengthens it. Once the child has been reaped it has no effect.
 func (p *Process) Stop(grace time.Duration) {
 	if p.done {
