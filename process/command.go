@@ -58,6 +58,7 @@ type Command struct {
 	AtClose AtClose
 
 	goroutine bool // wait on a goroutine although the kernel has pidfds, for tests
+	noPidfd   bool // as if fork had returned no pidfd, for tests
 }
 
 // Credential is the user that a program runs as. Changing it takes privileges.

@@ -52,6 +52,8 @@ func (c *child) unlessReaped(f func() error) error {
 	return f()
 }
 
+func openPidfd(int) int { return -1 }
+
 func sendByFD(int, syscall.Signal, bool) error { return errors.ErrUnsupported }
 
 func (w *spawning) fork(path string, args []string, ch *child) (err error) {

@@ -31,6 +31,16 @@ func (c *child) unlessReaped(f func() error) error {
 	return f()
 }
 
+// openPidfd opens a pidfd of a child that has not been reaped, where fork returned none
+// (before Linux 5.2, some emulators); -1: there is none to be had, and a goroutine waits.
+func openPidfd(pid int) int {
+	fd, err := retry(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
 // sendByFD sends a signal to a process, or its group (Linux 6.9), by what no recycled
 // number can change. ErrUnsupported: the kernel cannot.
 func sendByFD(pidfd int, sig syscall.Signal, group bool) error {

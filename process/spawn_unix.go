@@ -83,9 +83,12 @@ func spawn(c *Command) (program, error) {
 		return nil, err
 	}
 	ch.ends, ch.tty, ch.path = w.ends, w.tty, path
-	if c.goroutine {
+	if c.goroutine || c.noPidfd {
 		closeAll(ch.pidfd)
 		ch.pidfd = -1
+	}
+	if ch.pidfd < 0 && !c.goroutine {
+		ch.pidfd = openPidfd(ch.pid)
 	}
 	return ch, nil
 }
