@@ -403,7 +403,7 @@ func hopeless(err *weir.ConnectError) bool {
 		start   *process.StartError
 		missing *weir.MissingSocketError
 	)
-	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) || errors.As(err, &start) && !start.Temporary() ||
+	return errors.As(err, &addr) || errors.As(err, &network) || errors.As(err, &layer) || errors.As(err, &self) || errors.As(err, &start) ||
 		errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.ENOTTY) || errors.As(err, &missing) || errors.Is(err, weir.ErrLoopClosed) || errors.Is(err, weir.ErrStopped)
 }
 

@@ -51,7 +51,8 @@ func children(t *testing.T) (all []string) {
 	return all
 }
 
-// TestPipes: bytes go in, and out, and the end of each direction is its own.
+// TestPipes: bytes go in, and out, and the end of each direction is its own; once the child
+// is reaped it gets no signal (R58).
 func TestPipes(t *testing.T) {
 	onBackends(t, func(r *rig) {
 		for _, make := range []func(weir.Factory, ...weir.StreamOption) *Stream{Pipes, Socket} {
