@@ -42,8 +42,7 @@ type ended struct {
 	exit   Exit
 }
 
-func (c *child) unlessReaped(f func() error) error {
-	e := &c.ended
+func (e *ended) unlessReaped(_ int, f func() error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.reaped {

@@ -21,9 +21,9 @@ type ended struct{}
 
 // unlessReaped calls f if the child has not been reaped, not even by other code. Only
 // other code could reap it between the question and f.
-func (c *child) unlessReaped(f func() error) error {
+func (ended) unlessReaped(pid int, f func() error) error {
 	_, err := retry(func() (int, error) {
-		return 0, unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+		return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
 	})
 	if err != nil {
 		return ErrExited

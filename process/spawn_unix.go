@@ -318,7 +318,7 @@ func (c *child) signal(sig syscall.Signal) error {
 	if err := sendByFD(c.pidfd, sig, false); !errors.Is(err, errors.ErrUnsupported) {
 		return gone(err)
 	}
-	return gone(c.unlessReaped(func() error { return unix.Kill(c.pid, sig) }))
+	return gone(c.ended.unlessReaped(c.pid, func() error { return unix.Kill(c.pid, sig) }))
 }
 
 // signalGroup sends a signal to the child's group. The kernel gives the group's number to
@@ -330,7 +330,7 @@ func (c *child) signalGroup(sig syscall.Signal) error {
 	if err := sendByFD(c.pidfd, sig, true); !errors.Is(err, errors.ErrUnsupported) {
 		return gone(err)
 	}
-	return gone(c.unlessReaped(func() error { return unix.Kill(-c.group, sig) }))
+	return gone(c.ended.unlessReaped(c.pid, func() error { return unix.Kill(-c.group, sig) }))
 }
 
 // gone makes ErrExited of what the kernel says of a process that other code has reaped.
