@@ -5,14 +5,14 @@ import (
 	"net"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/machine"
 	"github.com/weir-io/weir/internal/sys"
 )
 
 // ErrNotWritable is returned by writes to a stream that can only be read.
 var ErrNotWritable = errors.New("weir: transport can only be read")
 
-// ErrNotDescriptors is returned if the backend cannot take the process's descriptors,
-// as the simulator cannot.
+// ErrNotDescriptors is returned if the backend cannot take the process's descriptors.
 var ErrNotDescriptors = errors.New("weir: this backend does not take descriptors")
 
 // networkOf maps a descriptor to the network that a stream sees.
@@ -61,7 +61,7 @@ func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Tran
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if !l.caps.Descriptors && !l.caps.Adopts {
+	if !l.caps.Descriptors && !l.caps.Adopts && l.simulated() == nil {
 		return nil, ErrNotDescriptors
 	}
 	if c.err != nil {
@@ -83,13 +83,13 @@ func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Tran
 func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 	// Look at both before adopting either: adopting a pipe or a terminal closes its
 	// number.
-	dr, err := describeSide(r)
+	dr, err := l.describeSide(r)
 	if err != nil {
 		return nil, err
 	}
 	dw := dr
 	if w != r {
-		if dw, err = describeSide(w); err != nil {
+		if dw, err = l.describeSide(w); err != nil {
 			return nil, err
 		}
 		if r >= 0 && !dr.Read || w >= 0 && !dw.Write {
@@ -141,12 +141,28 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 	return s, nil
 }
 
+// simulatedHost is a backend whose descriptors are those of a simulated host.
+type simulatedHost interface {
+	Describe(fd int) (sys.Description, error)
+	Machine() machine.Host
+}
+
+// simulated is nil on a real machine.
+func (l *Loop) simulated() simulatedHost {
+	s, _ := l.be.(simulatedHost)
+	return s
+}
+
 // describeSide is sys.Describe for one side of a stream; a negative fd means no such side.
-func describeSide(fd int) (sys.Description, error) {
+func (l *Loop) describeSide(fd int) (sys.Description, error) {
 	if fd < 0 {
 		return sys.Description{}, nil
 	}
-	d, err := sys.Describe(fd)
+	describe := sys.Describe
+	if s := l.simulated(); s != nil {
+		describe = s.Describe
+	}
+	d, err := describe(fd)
 	if err == nil && d.Listening {
 		err = errors.New("it is a listening socket (use ListenFD)")
 	}

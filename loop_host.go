@@ -9,6 +9,7 @@ import (
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/choice"
 	"github.com/weir-io/weir/internal/inner"
+	"github.com/weir-io/weir/internal/machine"
 	"github.com/weir-io/weir/internal/sys"
 )
 
@@ -133,7 +134,7 @@ func (l *Loop) Guest(post func(turn func())) (stop func(), err error) {
 // locked; so code that resumes a coroutine asks first, and the loop locks once, never
 // twice.
 
-// innerLoop is a Loop as packages task and netconn see it.
+// innerLoop is a Loop as packages task, netconn and process see it.
 type innerLoop Loop
 
 var _ inner.Loop = (*innerLoop)(nil)
@@ -159,6 +160,13 @@ func (l *innerLoop) Together(on bool) (was bool) {
 		(*Loop)(l).burst()
 	}
 	return was
+}
+
+func (l *innerLoop) Machine() machine.Host {
+	if s := (*Loop)(l).simulated(); s != nil {
+		return s.Machine()
+	}
+	return nil
 }
 
 func (l *innerLoop) Switched(task string) {

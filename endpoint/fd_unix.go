@@ -49,15 +49,14 @@ func openPipe(path string, write bool) (int, error) {
 	return fd, nil
 }
 
+// dupFD duplicates a descriptor, close-on-exec. It runs on the loop, so it must not take
+// syscall.ForkLock, which a fork holds until the program has been read from its disk.
 func dupFD(fd int) (int, error) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	d, err := syscall.Dup(fd)
-	if err != nil {
-		return -1, os.NewSyscallError("dup", err)
+	d, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, os.NewSyscallError("fcntl", errno)
 	}
-	syscall.CloseOnExec(d)
-	return d, nil
+	return int(d), nil
 }
 
 func closeFD(fd int) {

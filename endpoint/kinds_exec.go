@@ -32,7 +32,8 @@ func (e *ChildrenError) Error() string {
 // TakesCommand reports whether the endpoint runs the program that SetCommand gives it.
 func (e *Endpoint) TakesCommand() bool { return e.kind.Command }
 
-// SetCommand gives an endpoint its program and what it is started with. argv is kept.
+// SetCommand gives an endpoint its program and what it is started with. argv belongs to
+// the endpoint afterwards: each start reads it.
 func (e *Endpoint) SetCommand(argv []string) { e.Base.argv = argv }
 
 func childOptions() []OptionDoc {
@@ -48,8 +49,9 @@ func childOptions() []OptionDoc {
 const childDoc = `The program and its arguments follow --, exactly as they are: no shell reads them. weir
 looks for the program in PATH. A server starts one for each connection, in a session of
 its own. In its environment WEIR_PEER and WEIR_LOCAL are the addresses of the two ends,
-WEIR_CERTIFICATE is the subject of the client's certificate, and WEIR_USER is the user of
-a proxy. If nothing listens, weir exits with the program's exit code, or with 128 plus the
+WEIR_TLS_VERSION and WEIR_TLS_SERVER_NAME are the version of TLS and the name that the
+client asked for, WEIR_CERTIFICATE is the subject of the client's certificate, and
+WEIR_USER is the user of a proxy. If nothing listens, weir exits with the program's exit code, or with 128 plus the
 number of the signal that ended it.`
 
 func execKind() *Kind {

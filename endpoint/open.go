@@ -32,13 +32,17 @@ type Env struct {
 	Raw bool
 	// Executor starts programs, and reads and writes files; nil: exec, pty and file fail.
 	Executor *executor.Executor
-	// Environ is the environment of programs; nil: it is empty. ChildEnv is added to it.
+	// Environ is the environment of programs, of entries "KEY=value"; nil: it is empty.
+	// ChildEnv is added to it, and counts where both have a key. Both are read when a
+	// program is started, and stay the caller's.
 	Environ  func() []string
 	ChildEnv []string
 	// Window is the size of new terminals; zero: it stays unset.
 	Window process.Size
-	// Child is told of each program that was started, after the ConnectionMade of its
-	// connection; nil: no one is.
+	// Child is called on the loop's goroutine with each program that was started, after the
+	// ConnectionMade of its connection, and not for one whose connect was stopped; nil: no
+	// one is told. The Process is the callee's to signal and to wait for: no one else ends
+	// it, other than by its connection's end, which closes its input.
 	Child func(*process.Process)
 	// Home is what ~/ stands for; with "" a ~/ stays as it is.
 	Home string

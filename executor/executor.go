@@ -24,12 +24,28 @@ import (
 )
 
 var (
-	// ErrFull is the failure of work that found the queue full.
-	ErrFull = errors.New("executor: queue is full")
+	// ErrFull is in the failure of work that found the queue full, which is a *FullError.
+	ErrFull = errors.New("executor: the queue is full")
 	// ErrClosed is the failure of work that came after Close, or was queued at that
 	// time, and the cause in the context of work that was running.
 	ErrClosed = errors.New("executor: closed")
+	// ErrLoopClosed is the failure of an inline executor's work whose loop was closed
+	// before it began.
+	ErrLoopClosed = errors.New("executor: the loop was closed before the work began")
 )
+
+// FullError is the failure of work that found the queue full; errors.Is finds ErrFull in it.
+type FullError struct {
+	Executor        string // its name
+	Running, Queued int    // its bounds, both reached: see New
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("executor %s is full: %d run and %d wait; try again when some are done, or give executor.New more room", e.Executor, e.Running, e.Queued)
+}
+
+// Is reports whether target is ErrFull.
+func (e *FullError) Is(target error) bool { return target == ErrFull }
 
 // PanicError is the failure of work that panicked.
 type PanicError struct {
@@ -74,7 +90,8 @@ func New(name string, goroutines, queue int) *Executor {
 
 // Inline makes an Executor without goroutines: work runs on the loop's own, in later
 // turns, in order. It is for simulated runs, which must be reproducible, and for work
-// that turns out not to block.
+// that turns out not to block. If the loop is closed before some work has run, that work
+// is dropped, as Do says; its context ends with ErrLoopClosed.
 func Inline(name string) *Executor {
 	e := New(name, 1, 1<<30)
 	e.inline = true
@@ -95,10 +112,11 @@ func (e *Executor) Load() (running, queued int) {
 type job struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	run    func()             // does the work and tells the loop
-	drop   func(error)        // tells the loop that it will not be done
-	post   func(func()) error // set for an inline executor
-	at     *list.Element      // nil unless queued
+	run    func()                        // does the work and tells the loop
+	drop   func(error)                   // tells the loop that it will not be done
+	post   func(fn, closed func()) error // for an inline executor
+	closed func(error)                   // drop where the loop is closed
+	at     *list.Element                 // nil unless queued
 }
 
 // Go calls fn on one of e's goroutines, with a context that ends when ctx ends, when
@@ -113,7 +131,7 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 		p.Reject(context.Cause(ctx))
 		return f
 	}
-	j := &job{post: s.Post}
+	j := &job{post: s.PostOr}
 	j.ctx, j.cancel = context.WithCancelCause(ctx)
 	j.run = func() {
 		var v T
@@ -136,6 +154,7 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 		var none T
 		_ = p.Post(none, err)
 	}
+	j.closed = j.cancel // there is no one to tell
 	if err := e.add(j); err != nil {
 		j.cancel(err)
 		p.Reject(err)
@@ -160,13 +179,13 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 }
 
 // Do is Go without a future, for work that tells of its result itself, for example by
-// weir.Loop.PostOr, which reaches a loop that is being closed too. It returns ErrFull or
-// ErrClosed if fn will not be called. If e is closed before fn has begun, dropped is
-// called instead, on the goroutine that closes e. A panic in fn is not recovered, but
+// weir.Loop.PostOr, which reaches a loop that is being closed too. It returns a *FullError
+// or ErrClosed if fn will not be called. If e is closed before fn has begun, or the loop of
+// an inline executor is, dropped is called instead, on the goroutine that closes it. A panic in fn is not recovered, but
 // that of an inline executor, which is the loop's. Do belongs to the goroutine of s's
 // loop.
 func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error {
-	j := &job{post: s.Post, drop: dropped, cancel: func(error) {}}
+	j := &job{post: s.PostOr, drop: dropped, closed: dropped, cancel: func(error) {}}
 	j.ctx = context.Background()
 	j.run = func() {
 		pprof.Do(j.ctx, pprof.Labels("executor", e.name), func(context.Context) { fn() })
@@ -193,7 +212,12 @@ func (e *Executor) add(j *job) error {
 	case e.closed:
 		return ErrClosed
 	case e.inline:
-		if err := j.post(e.runOne); err != nil {
+		closed := func() {
+			if e.remove(j) {
+				j.closed(ErrLoopClosed)
+			}
+		}
+		if err := j.post(func() { e.runInline(j) }, closed); err != nil {
 			return err
 		}
 		j.at = e.queue.PushBack(j)
@@ -201,7 +225,7 @@ func (e *Executor) add(j *job) error {
 		e.running[j] = struct{}{}
 		go e.work(j)
 	case e.queue.Len() >= e.room:
-		return ErrFull
+		return &FullError{Executor: e.name, Running: e.most, Queued: e.room}
 	default:
 		j.at = e.queue.PushBack(j)
 	}
@@ -237,13 +261,24 @@ func (e *Executor) work(j *job) {
 	}
 }
 
+// begin takes j out of the queue to run it, and reports whether it was there.
+func (e *Executor) begin(j *job) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if j.at == nil {
+		return false
+	}
+	e.queue.Remove(j.at)
+	j.at = nil
+	e.running[j] = struct{}{}
+	return true
+}
+
 // next ends one job and takes the oldest waiting one, if any.
 func (e *Executor) next(done *job) *job {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if done != nil {
-		delete(e.running, done)
-	}
+	delete(e.running, done)
 	front := e.queue.Front()
 	if front == nil {
 		if len(e.running) == 0 {
@@ -257,10 +292,9 @@ func (e *Executor) next(done *job) *job {
 	return j
 }
 
-// runOne is a turn of an inline executor: the oldest job.
-func (e *Executor) runOne() {
-	j := e.next(nil)
-	if j == nil {
+// runInline runs a job of an inline executor, on its own loop.
+func (e *Executor) runInline(j *job) {
+	if !e.begin(j) {
 		return // it was canceled
 	}
 	defer func() {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -111,7 +112,7 @@ func TestBounds(t *testing.T) {
 	if running, queued := e.Load(); running != 2 || queued != 30 {
 		t.Errorf("%d run and %d wait", running, queued)
 	}
-	if _, err := until(r, executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { return 0, nil })); !errors.Is(err, executor.ErrFull) {
+	if _, err := until(r, executor.Go(context.Background(), e, r.s, func(context.Context) (int, error) { return 0, nil })); !errors.Is(err, executor.ErrFull) || !strings.Contains(err.Error(), "executor bounded is full: 2 run and 30 wait; ") {
 		t.Errorf("one too many: %v", err)
 	}
 	<-began
@@ -385,4 +386,38 @@ func TestDo(t *testing.T) {
 		t.Fatalf("%v, ran at once: %v", err, done)
 	}
 	weirtest.Until(t, r.loop, "inline work", func() bool { return done })
+}
+
+// TestInlineLoopClosed: inline work that has not begun when its loop is closed is dropped,
+// and its owner is told; the work of another loop goes on.
+func TestInlineLoopClosed(t *testing.T) {
+	weirtest.CheckLeaks(t)
+	e := executor.Inline("inline")
+	other := newRig(t)
+	l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error("reported: ", err) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := future.On(l)
+	var dropped error
+	if err := executor.Do(e, s, func() { t.Error("it ran") }, func(err error) { dropped = err }); err != nil {
+		t.Fatal(err)
+	}
+	executor.Go(context.Background(), e, s, func(context.Context) (int, error) {
+		t.Error("it ran")
+		return 0, nil
+	})
+	ran := executor.Go(context.Background(), e, other.s, func(context.Context) (int, error) { return 7, nil })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(dropped, executor.ErrLoopClosed) {
+		t.Errorf("Do was told %v", dropped)
+	}
+	if v, err := until(other, ran); v != 7 || err != nil {
+		t.Errorf("the other loop's work: %d, %v", v, err)
+	}
+	if running, queued := e.Load(); running != 0 || queued != 0 {
+		t.Errorf("%d run and %d wait", running, queued)
+	}
 }

@@ -36,6 +36,7 @@ type Job interface {
 type Scheduler struct {
 	soon     func(func()) any
 	post     func(func()) error
+	postOr   func(fn, closed func()) error
 	newTimer func(func()) Timer
 	now      func() time.Time
 	loop     any
@@ -79,6 +80,15 @@ func On[C any, T Timer](l Loop[C, T], opts ...Option) *Scheduler {
 		loop:     l,
 		report:   func(err error) { slog.Default().Error(err.Error()) },
 	}
+	s.postOr = func(f, _ func()) error { return s.post(f) }
+	if p, ok := any(l).(interface {
+		PostOr(fn, closed func()) (C, error)
+	}); ok {
+		s.postOr = func(f, closed func()) error {
+			_, err := p.PostOr(f, closed)
+			return err
+		}
+	}
 	s.turn = s.runTurn
 	for _, o := range opts {
 		o(s)
@@ -103,6 +113,12 @@ func (s *Scheduler) arm() {
 // Post makes the loop run fn. Any goroutine may call it. It returns the loop's error if
 // the loop is closed.
 func (s *Scheduler) Post(fn func()) error { return s.post(fn) }
+
+// PostOr is Post for a callback that someone waits for: if the loop is closed before fn has
+// run, it calls closed instead, on the goroutine that closes it. A loop without a PostOr
+// method (*weir.Loop has one) calls neither then. Any goroutine may call it. It returns the
+// loop's error if the loop is closed already, and neither is called.
+func (s *Scheduler) PostOr(fn, closed func()) error { return s.postOr(fn, closed) }
 
 // NewTimer makes a stopped timer on the loop.
 func (s *Scheduler) NewTimer(fn func()) Timer { return s.newTimer(fn) }

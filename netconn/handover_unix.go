@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/weir-io/weir"
+	"golang.org/x/sys/unix"
 )
 
 // handOver gives the loop a duplicate of a socket's descriptor and closes the original.
@@ -51,13 +52,8 @@ func handOver(l *weir.Loop, conn io.ReadWriteCloser, f weir.Factory, opts []weir
 	return t, err
 }
 
-// dup duplicates a descriptor so that no child inherits the duplicate.
+// dup duplicates a descriptor, close-on-exec, without syscall.ForkLock, which a fork
+// holds until the program has been read from its disk: the caller is on a loop.
 func dup(fd int) (int, error) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	n, err := syscall.Dup(fd)
-	if err == nil {
-		syscall.CloseOnExec(n)
-	}
-	return n, err
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 }

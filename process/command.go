@@ -3,10 +3,13 @@ package process
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/executor"
 )
 
 // filesMost is how many descriptors of a child Files can name: 0 to 1023.
@@ -16,8 +19,8 @@ const filesMost = 1024
 // does not name them, whether they are close-on-exec or not.
 const filesClosed = 256
 
-// Command says what to start, and how. Start reads it until its future settles;
-// it must not change meanwhile.
+// Command says what to start, and how. Start reads it, with its slices and its map, until
+// its future settles; none of it may change meanwhile, and all of it stays the caller's.
 type Command struct {
 	// Path is the program. Without a slash it is looked for in the absolute
 	// directories of PATH, taken from Env if Env has one; with a slash it is used as it
@@ -41,7 +44,7 @@ type Command struct {
 	// Terminal among Files implies it, and controls that session.
 	Session bool
 	// Group starts it in a process group of its own; Session implies it. Stop and
-	// SignalGroup then reach what it has started too.
+	// SignalGroup then reach what it has started too, except for what has left the group.
 	Group bool
 	// Limits are its resource limits, set before its first instruction (Linux). The
 	// child is traced until they are set, so it gains no privileges from a
@@ -55,6 +58,7 @@ type Command struct {
 	AtClose AtClose
 
 	goroutine bool // wait on a goroutine although the kernel has pidfds, for tests
+	noPidfd   bool // as if fork had returned no pidfd, for tests
 }
 
 // Credential is the user that a program runs as. Changing it takes privileges.
@@ -157,25 +161,56 @@ func Inherit(fd int) File { return File{how: fromOurs, fd: fd} }
 
 // StartError says why a program could not be started. Nothing of it is left behind.
 type StartError struct {
-	Op    string   // what failed: "find", "chdir", "pipe", "socketpair", "terminal", "exec", "limit", "attach", "descriptors"
+	Op    string   // what failed: "find", "chdir", "user", "pipe", "socketpair", "terminal", "exec", "limit", "attach", "descriptors", "executor"
 	Path  string   // the program, as far as it was found
 	Dir   string   // of "chdir"
 	Tried []string // the directories of "find"
 	Err   error    // an errno, mostly
+	Hint  string   // what is in the way, or what to do about it; may be ""
 }
 
 func (e *StartError) Error() string {
+	text := fmt.Sprintf("cannot start %s: %s: %v", e.Path, e.Op, e.Err)
 	switch {
 	case e.Op == "find" && len(e.Tried) > 0:
 		return fmt.Sprintf("cannot start %s: %v (looked in %s)", e.Path, e.Err, strings.Join(e.Tried, ", "))
 	case e.Op == "chdir":
-		return fmt.Sprintf("cannot start %s in %s: %v", e.Path, e.Dir, e.Err)
+		text = fmt.Sprintf("cannot start %s in %s: %v", e.Path, e.Dir, e.Err)
 	case e.Op == "exec" && errors.Is(e.Err, syscall.ENOEXEC):
-		return fmt.Sprintf("cannot start %s: it is not a program, and does not begin with #!", e.Path)
-	case e.Op == "exec" || e.Op == "find":
-		return fmt.Sprintf("cannot start %s: %v", e.Path, e.Err)
+		return fmt.Sprintf("cannot start %s: it is not a program, and does not begin with #! (a script needs such a first line)", e.Path)
+	case e.Op == "exec" || e.Op == "find" || e.Op == "user" || e.Op == "executor":
+		text = fmt.Sprintf("cannot start %s: %v", e.Path, e.Err)
 	}
-	return fmt.Sprintf("cannot start %s: %s: %v", e.Path, e.Op, e.Err)
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
+	}
+	return text
+}
+
+// hintFor says what to do where something has run out.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
+		return "the limit of processes or threads is reached (ulimit -u, pids.max): raise it, or try again when some have ended"
+	case errors.Is(err, syscall.ENOMEM):
+		return "free some memory, or raise the limit of the container"
+	case errors.Is(err, syscall.EMFILE):
+		return "raise the limit of descriptors (ulimit -n), or try again when some are closed"
+	case errors.Is(err, syscall.ENFILE):
+		return "raise the system's limit of open files (fs.file-max)"
+	}
+	return ""
+}
+
+// Temporary reports whether the same start may succeed later: the system, or the
+// executor, had no room for it.
+func (e *StartError) Temporary() bool {
+	for _, err := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY, executor.ErrFull} {
+		if errors.Is(e.Err, err) {
+			return true
+		}
+	}
+	return false
 }
 
 // Unwrap returns the cause.
@@ -188,7 +223,8 @@ func (c *Command) check() error {
 		return bad("the command has no program")
 	}
 	terminals := map[*Stream]bool{}
-	for n, f := range c.Files {
+	for _, n := range slices.Sorted(maps.Keys(c.Files)) {
+		f := c.Files[n]
 		if n < 0 || n >= filesMost {
 			return bad(fmt.Sprintf("descriptor %d is not between 0 and %d", n, filesMost-1))
 		}

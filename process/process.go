@@ -52,27 +52,71 @@ type Process struct {
 	c       *Command
 	loop    *weir.Loop
 	hook    *hook
-	child   *child
+	child   program
 	promise future.Promise[Exit]
 	exited  *future.Future[Exit]
 
-	watch    *weir.Watch // of the pidfd; nil: a goroutine waits
+	watch    *weir.Watch // of the pidfd; nil: the hook is woken
 	timer    *weir.Timer // of Stop; nil: it was not called
 	killAt   time.Time   // when it is due
 	stopping bool        // the rest of the group goes with it
 	done     bool        // reaped
 }
 
-// Start starts a program on a goroutine of e. The future has it once it runs and its streams
-// are attached: their ConnectionMade comes first. s must be made of a *weir.Loop. The
-// failure is a *StartError, or e's. Canceling it before it has settled ends the child.
-// If the loop is closed meanwhile, so is everything that was opened, and the child
-// killed. It belongs to the loop's goroutine.
+// program is a child: a process of the system, or, in the simulator, one of a simulated
+// host. Its methods belong to the loop's goroutine, or before that to whoever started it.
+type program interface {
+	id() int
+	found() string // its path
+	streams() []ends
+	// watch has p.reap called once it has exited.
+	watch(p *Process)
+
+	signal(sig syscall.Signal) error
+	signalGroup(sig syscall.Signal) error
+	resize(size Size) error
+	hasTerminal() bool
+
+	hasExited() bool
+	reap() (Exit, bool)
+	letGo()   // it was reaped
+	discard() // no one wants it: it is killed
+	leave()   // it runs, and no one waits for it
+}
+
+// ends are our descriptors of a stream; -1 is none.
+type ends struct {
+	stream *Stream
+	r, w   int
+}
+
+// attach makes the transport of a stream.
+func (e *ends) attach(l *weir.Loop, name string) error {
+	_, err := l.AttachPair(e.r, e.w, name, e.stream.factory, weir.WithSeparateEnds(), weir.JoinOptions(e.stream.opts...))
+	if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
+		return err
+	}
+	e.r, e.w = -1, -1
+	return nil
+}
+
+// Start starts a program on a goroutine of e, since that blocks; in the simulator, where it
+// takes none of e's, a simulated program (weirtest.SimHost.Program). The future has it once
+// it runs and its streams are attached: their ConnectionMade comes first. s must be made of
+// a *weir.Loop. The failure is a *StartError, future.ErrCanceled or weir.ErrLoopClosed.
+// Canceling it before it has settled ends the child. If the loop is closed meanwhile, so is
+// everything that was opened, the child is killed, and a start that waits for a place in e
+// does not happen. c and what it leads to are read until the future has settled, and stay
+// the caller's. It belongs to the loop's goroutine.
 func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future[*Process] {
 	f, p := future.New[*Process](s)
 	l, ok := s.Loop().(*weir.Loop)
 	if !ok {
-		p.Reject(errors.New("process: the scheduler is not of a weir.Loop"))
+		p.Reject(errors.New("process: the scheduler is not of a weir.Loop: make it with future.On(loop)"))
+		return f
+	}
+	if e == nil {
+		p.Reject(&StartError{Op: "executor", Path: c.Path, Err: errNoExecutor})
 		return f
 	}
 	if err := c.check(); err != nil {
@@ -89,21 +133,17 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 		return f
 	}
 	canceled := false
-	job := executor.Go(context.Background(), e, s, func(context.Context) (struct{}, error) {
-		ch, err := spawn(c)
-		if err != nil {
-			return struct{}{}, err
+	start := func() error {
+		if b.isOver() {
+			return weir.ErrLoopClosed
 		}
-		if !b.offer(ch) {
+		ch, err := spawn(c)
+		if err == nil && !b.offer(ch) {
 			ch.discard() // the loop is closed
 		}
-		return struct{}{}, nil
-	})
-	p.OnCancel(func() {
-		canceled = true
-		job.Cancel()
-	})
-	job.OnDone(func(_ struct{}, err error) {
+		return err
+	}
+	done := func(err error) {
 		ch := b.take()
 		switch {
 		case ch != nil && canceled:
@@ -123,19 +163,41 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 		h.closed = nil
 		_ = l.RemoveSource(h) // it may be removed already
 		p.Reject(err)
+	}
+	cancel := begin(l, s, e, c, b, start, done)
+	p.OnCancel(func() {
+		canceled = true
+		cancel()
 	})
 	return f
+}
+
+var errNoExecutor = errors.New("starting blocks, and there is no executor to do it on: pass one that executor.New has made")
+
+// begin has start called, and then done on the loop with its error.
+func begin(l *weir.Loop, s *future.Scheduler, e *executor.Executor, c *Command, b *beginning, start func() error, done func(error)) (cancel func()) {
+	if m := machineOf(l); m != nil {
+		return simulate(l, m, c, b, done)
+	}
+	job := executor.Go(context.Background(), e, s, func(context.Context) (struct{}, error) { return struct{}{}, start() })
+	job.OnDone(func(_ struct{}, err error) {
+		if errors.Is(err, executor.ErrFull) || errors.Is(err, executor.ErrClosed) {
+			err = &StartError{Op: "executor", Path: c.Path, Err: err}
+		}
+		done(err)
+	})
+	return func() { job.Cancel() }
 }
 
 // beginning holds a child between the goroutine that started it and the loop.
 type beginning struct {
 	mu    sync.Mutex
-	child *child
+	child program
 	over  bool // it was taken, or no one will take it
 }
 
 // offer leaves a child for the loop; false: the loop is closed.
-func (b *beginning) offer(c *child) bool {
+func (b *beginning) offer(c program) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.over {
@@ -146,13 +208,20 @@ func (b *beginning) offer(c *child) bool {
 }
 
 // take gets the child, once.
-func (b *beginning) take() *child {
+func (b *beginning) take() program {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.over = true
 	c := b.child
 	b.child = nil
 	return c
+}
+
+// isOver reports whether the loop is closed.
+func (b *beginning) isOver() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over
 }
 
 // abandon is called when the loop is closed.
@@ -187,39 +256,27 @@ func (h *hook) Detach() {
 }
 
 // run makes a Process of a child that was started.
-func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Process, error) {
+func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch program) (*Process, error) {
 	p := &Process{c: c, loop: l, hook: h, child: ch}
 	p.exited, p.promise = future.New[Exit](s)
 	h.closed, h.dispatch = p.closed, p.reap
-	for i := range ch.ends {
-		e := &ch.ends[i]
-		r, w := e.r, e.w
-		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, weir.WithSeparateEnds(), weir.JoinOptions(e.stream.opts...))
-		if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
+	all := ch.streams()
+	for i := range all {
+		if err := all[i].attach(l, c.Path); err != nil {
 			h.closed = nil
 			ch.discard()
 			return nil, &StartError{Op: "attach", Path: c.Path, Err: err}
 		}
-		e.r, e.w = -1, -1
 	}
-	if ch.pidfd >= 0 && !c.goroutine {
-		var err error
-		if p.watch, err = l.Watch(ch.pidfd, weir.EventRead, func(weir.Events) { p.reap() }); err == nil {
-			return p, nil
-		}
-	}
-	go func() {
-		ch.awaitExit()
-		h.wake()
-	}()
+	ch.watch(p)
 	return p, nil
 }
 
 // PID is the child's process id. It has no meaning after the child has exited.
-func (p *Process) PID() int { return p.child.pid }
+func (p *Process) PID() int { return p.child.id() }
 
 // Path is the program that was started, as it was found.
-func (p *Process) Path() string { return p.child.path }
+func (p *Process) Path() string { return p.child.found() }
 
 // Exited says how the child ended, once it has been reaped. It does not wait for the
 // end of its output. It fails with weir.ErrLoopClosed if the loop is closed before.
@@ -247,7 +304,9 @@ func (p *Process) Signal(sig syscall.Signal) error {
 }
 
 // SignalGroup sends a signal to the child's process group, if it has one of its own,
-// and otherwise to the child; ErrExited once it has been reaped.
+// and otherwise to the child; ErrExited once it has been reaped. A group lives on while a
+// process is in it, but its number is certain only while the child has not been reaped, so
+// what the child has left behind gets no signal after that: see Stop.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	if p.done {
 		return ErrExited
@@ -257,7 +316,9 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 
 // Stop asks the child and its process group to end, with SIGTERM, or SIGHUP where it
 // has a terminal, and kills what is left of them after grace. When the child exits,
-// the rest of its group is killed too. Calling it again shortens the grace, but never
+// the rest of its group is killed too, before the child is reaped; on other systems than
+// Linux, where the kernel has reaped it by then, the rest gets the first signal alone. What
+// has left the group, as a daemon does, is not reached. Calling it again shortens the grace, but never
 // lengthens it. Once the child has been reaped it has no effect.
 func (p *Process) Stop(grace time.Duration) {
 	if p.done {
@@ -268,7 +329,7 @@ func (p *Process) Stop(grace time.Duration) {
 	case p.timer == nil:
 		p.stopping = true
 		sig := syscall.SIGTERM
-		if p.child.tty >= 0 {
+		if p.child.hasTerminal() {
 			sig = syscall.SIGHUP
 		}
 		// That it has gone by itself is seen in its exit.
@@ -289,7 +350,7 @@ func (p *Process) Resize(size Size) error {
 	if p.done {
 		return ErrExited
 	}
-	return resizePath(p.child.tty, size)
+	return p.child.resize(size)
 }
 
 func (p *Process) kill() {
@@ -299,7 +360,8 @@ func (p *Process) kill() {
 }
 
 // reap is called when the child may have exited. It is a zombie until then, and its
-// numbers, also that of its group, belong to no other.
+// numbers, also that of its group, belong to no other. If other code has reaped it, no
+// signal is sent.
 func (p *Process) reap() {
 	if p.done || !p.child.hasExited() {
 		return

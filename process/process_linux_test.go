@@ -51,7 +51,8 @@ func children(t *testing.T) (all []string) {
 	return all
 }
 
-// TestPipes: bytes go in, and out, and the end of each direction is its own.
+// TestPipes: bytes go in, and out, and the end of each direction is its own; once the child
+// is reaped it gets no signal (R58).
 func TestPipes(t *testing.T) {
 	onBackends(t, func(r *rig) {
 		for _, make := range []func(weir.Factory, ...weir.StreamOption) *Stream{Pipes, Socket} {
@@ -477,4 +478,234 @@ func TestRaw(t *testing.T) {
 	if IsTerminal(int(os.Stdin.Fd())+1000) || !IsTerminal(slave) {
 		t.Error("IsTerminal")
 	}
+}
+
+// TestOtherCodeReaps: where other code has taken the child, no signal is sent by a number
+// that may be another's by now; by pidfd, the kernel knows which group is meant.
+func TestOtherCodeReaps(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for _, goroutine := range []bool{false, true} {
+			out, ctl := &sink{keep: true}, &sink{}
+			so, sc := Pipes(out.factory()), Pipes(ctl.factory())
+			// The grandchild is in the group, and lives until we close descriptor 3.
+			c := sh("(echo ready; read x <&3; echo lived) & exec sleep 1000", map[int]File{1: so.Out(), 3: sc.In()})
+			c.Group, c.goroutine = true, goroutine
+			p := r.start(c)
+			r.until("the grandchild", func() bool { return len(out.got) > 0 })
+			if err := p.Signal(syscall.SIGKILL); err != nil {
+				r.t.Fatal(err)
+			}
+			var ws syscall.WaitStatus
+			if _, err := retry(func() (int, error) { return syscall.Wait4(p.PID(), &ws, 0, nil) }); err != nil {
+				r.t.Fatal(err)
+			}
+			if err := p.Signal(syscall.SIGTERM); !errors.Is(err, ErrExited) {
+				r.t.Errorf("goroutine %v: Signal: %v", goroutine, err)
+			}
+			ch := p.child.(*child)
+			fd := ch.pidfd
+			ch.pidfd = -1 // as before Linux 6.9
+			if err := p.SignalGroup(syscall.SIGKILL); !errors.Is(err, ErrExited) {
+				r.t.Errorf("goroutine %v: SignalGroup: %v", goroutine, err)
+			}
+			p.Stop(0)
+			if e := r.exit(p); !errors.Is(e.Err, ErrUnknownExit) {
+				r.t.Errorf("goroutine %v: %v", goroutine, e)
+			}
+			closeAll(fd)
+			if err := ctl.t.Close(); err != nil {
+				r.t.Fatal(err)
+			}
+			r.until("the end of the output", func() bool { return out.lost })
+			if string(out.got) != "ready\nlived\n" {
+				r.t.Errorf("goroutine %v: the group got a signal by a number: %q", goroutine, out.got)
+			}
+		}
+	})
+}
+
+// TestGroupByPidfd: the signals of a group reach what the child has left in it.
+func TestGroupByPidfd(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		for _, goroutine := range []bool{false, true} {
+			out := &sink{keep: true}
+			c := sh("(trap 'echo heard; exit' USR1; echo ready; while :; do sleep 0.01; done) & trap '' USR1; wait; exit 6", map[int]File{1: Pipes(out.factory()).Out()})
+			c.Group, c.goroutine = true, goroutine
+			p := r.start(c)
+			r.until("the grandchild", func() bool { return len(out.got) > 0 })
+			if err := p.SignalGroup(syscall.SIGUSR1); err != nil {
+				r.t.Fatal(err)
+			}
+			r.exit(p)
+			r.until("the end of the output", func() bool { return out.lost })
+			if string(out.got) != "ready\nheard\n" {
+				r.t.Errorf("goroutine %v: got %q", goroutine, out.got)
+			}
+		}
+	})
+}
+
+// TestQueuedStart: a start that waits for a place does not happen once its loop is closed.
+func TestQueuedStart(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		one := executor.New("one", 1, 8)
+		gate := make(chan struct{})
+		if err := executor.Do(one, r.s, func() { <-gate }, func(error) {}); err != nil {
+			r.t.Fatal(err)
+		}
+		mark := filepath.Join(r.t.TempDir(), "started")
+		Start(r.s, one, &Command{Path: "touch", Args: []string{"touch", mark}})
+		if err := r.l.Close(); err != nil {
+			r.t.Fatal(err)
+		}
+		close(gate)
+		one.Wait()
+		noChildren(r.t)
+		if _, err := os.Stat(mark); err == nil {
+			r.t.Error("it was started after the loop's Close")
+		}
+	})
+}
+
+// TestNoPlace: without an executor, and with a full one, a start says so.
+func TestNoPlace(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		e := r.e
+		r.e = nil
+		if _, err := r.try(sh("exit", nil)); err == nil || !strings.Contains(err.Error(), "cannot start sh: starting blocks, and there is no executor") {
+			r.t.Errorf("no executor: %v", err)
+		}
+		r.e = executor.New("small", 1, 1)
+		gate := make(chan struct{})
+		for range 2 {
+			if err := executor.Do(r.e, r.s, func() { <-gate }, func(error) {}); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		_, err := r.try(sh("exit", nil))
+		se, ok := errors.AsType[*StartError](err)
+		if !ok || !se.Temporary() || !errors.Is(err, executor.ErrFull) || !strings.Contains(err.Error(), "executor small is full: 1 run and 1 wait; try again") {
+			r.t.Errorf("a full executor: %v", err)
+		}
+		close(gate)
+		r.e.Wait()
+		r.e = e
+	})
+}
+
+// TestWhyNotStarted: each failure says what is in the way, and whose it is: the
+// directory's or the program's.
+func TestWhyNotStarted(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("running programs as other users takes root")
+	}
+	r := newRig(t, "epoll")
+	base := t.TempDir()
+	if err := os.Chmod(base, 0o755); err != nil { //nolint:gosec // others are to get in
+		t.Fatal(err)
+	}
+	for d := filepath.Dir(base); d != "/"; d = filepath.Dir(d) {
+		st, err := os.Stat(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode().Perm()&0o001 == 0 {
+			if err := os.Chmod(d, st.Mode().Perm()|0o001); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = os.Chmod(d, st.Mode().Perm()) }()
+		}
+	}
+	dir := func(name string, mode os.FileMode) string {
+		d := filepath.Join(base, name)
+		if err := os.Mkdir(d, mode); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	file := func(path, text string, mode os.FileMode) string {
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	shut, open := dir("shut", 0o700), dir("open", 0o755)
+	script := file(filepath.Join(open, "script"), "#!/no/such/interpreter -x\n", 0o755)
+	own := file(filepath.Join(open, "own"), "#!/bin/sh\n", 0o700)
+	inside := file(filepath.Join(shut, "inside"), "#!/bin/sh\n", 0o755)
+	other := &Credential{UID: 12345, GID: 12345}
+	for _, c := range []struct {
+		cmd   Command
+		op    string
+		errno error
+		says  string
+	}{
+		{Command{Path: "/bin/true", Dir: shut, Credential: other}, "chdir", syscall.EACCES, "cannot start /bin/true in " + shut + ": permission denied (user 12345 may not enter " + shut + " (chmod +x))"},
+		{Command{Path: "/bin/true", Dir: own}, "chdir", syscall.ENOTDIR, "that is not a directory"},
+		{Command{Path: "/bin/true", Dir: filepath.Join(base, "none")}, "chdir", syscall.ENOENT, "give it a directory that is there"},
+		{Command{Path: inside, Credential: other}, "exec", syscall.EACCES, "user 12345 may not enter " + shut},
+		{Command{Path: own, Dir: open, Credential: other}, "exec", syscall.EACCES, "user 12345 may not execute it (chmod +x)"},
+		{Command{Path: own, Dir: shut, Credential: other}, "chdir", syscall.EACCES, "may not enter " + shut},
+		{Command{Path: script}, "exec", syscall.ENOENT, "the file is there, but the interpreter of its first line, /no/such/interpreter, is not"},
+		{Command{Path: open}, "exec", syscall.EACCES, "it is a directory"},
+		{Command{Path: "/bin/true/x"}, "exec", syscall.ENOTDIR, "a part of its path is a file"},
+		{Command{Path: "/no/such"}, "exec", syscall.ENOENT, "is it installed?"},
+		{Command{Path: "/bin/true", Files: map[int]File{5: Inherit(900)}}, "exec", syscall.EBADF, "is not open"},
+		{Command{Path: "/bin/true", Args: []string{"true", strings.Repeat("x", 1<<20)}}, "exec", syscall.E2BIG, "longer than the system allows"},
+	} {
+		_, err := r.try(&c.cmd)
+		se, ok := errors.AsType[*StartError](err)
+		if !ok || se.Op != c.op || !errors.Is(err, c.errno) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want %s, %v, %q", c.cmd.Path, err, c.op, c.errno, c.says)
+		}
+	}
+	r.close()
+	noChildren(t)
+}
+
+// TestMayNot: what takes privileges says which; the test runs itself without them.
+func TestMayNot(t *testing.T) {
+	if os.Getenv("WEIR_TEST_MAY_NOT") == "" {
+		if os.Getuid() != 0 {
+			t.Skip("giving up privileges takes root")
+		}
+		r := newRig(t, "epoll")
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(exe) // its directory is root's
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }() // it was only read
+		out := &sink{keep: true}
+		p := r.start(&Command{
+			Path: "/proc/self/fd/7", Args: []string{exe, "-test.run=^TestMayNot$", "-test.v"}, Dir: "/",
+			Env:        []string{"WEIR_TEST_MAY_NOT=1", "PATH=" + os.Getenv("PATH"), "TMPDIR=/tmp"},
+			Files:      map[int]File{1: Pipes(out.factory()).Out(), 7: Inherit(int(f.Fd()))},
+			Credential: &Credential{UID: 12345, GID: 12345},
+		})
+		e := r.exit(p)
+		r.until("the output", func() bool { return out.lost })
+		if !e.Success() || !strings.Contains(string(out.got), "PASS: TestMayNot") {
+			t.Errorf("%v\n%s", e, out.got)
+		}
+		r.close()
+		return
+	}
+	r := newRig(t, "epoll")
+	_, err := r.try(&Command{Path: "/bin/true", Credential: &Credential{UID: 1, GID: 1}})
+	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "cannot start /bin/true: operation not permitted (to run it as user 1 takes root's privileges (CAP_SETUID and CAP_SETGID))") {
+		t.Errorf("another user: %v", err)
+	}
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.try(&Command{Path: "/bin/true", Limits: []Limit{{Resource: unix.RLIMIT_NOFILE, Soft: now.Max + 1, Hard: now.Max + 1}}})
+	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
+		t.Errorf("a higher limit: %v", err)
+	}
+	r.close()
 }

@@ -3,6 +3,7 @@
 package process
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 
@@ -41,7 +42,7 @@ type ended struct {
 	exit   Exit
 }
 
-func (e *ended) unlessReaped(f func() error) error {
+func (e *ended) unlessReaped(_ int, f func() error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.reaped {
@@ -50,7 +51,9 @@ func (e *ended) unlessReaped(f func() error) error {
 	return f()
 }
 
-func sendByFD(int, syscall.Signal) error { return syscall.ENOSYS }
+func openPidfd(int) int { return -1 }
+
+func sendByFD(int, syscall.Signal, bool) error { return errors.ErrUnsupported }
 
 func (w *spawning) fork(path string, args []string, ch *child) (err error) {
 	if len(w.c.Limits) > 0 || w.c.DeathSignal != 0 {

@@ -19,10 +19,42 @@ func pipe() (fds [2]int, err error) {
 // ended has nothing to know here: the kernel can be asked without reaping.
 type ended struct{}
 
-func (ended) unlessReaped(f func() error) error { return f() }
+// unlessReaped calls f if the child has not been reaped, not even by other code. Only
+// other code could reap it between the question and f.
+func (ended) unlessReaped(pid int, f func() error) error {
+	_, err := retry(func() (int, error) {
+		return 0, unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+	})
+	if err != nil {
+		return ErrExited
+	}
+	return f()
+}
 
-func sendByFD(pidfd int, sig syscall.Signal) error {
-	return unix.PidfdSendSignal(pidfd, sig, nil, 0)
+// openPidfd opens a pidfd of a child that has not been reaped, where fork returned none
+// (before Linux 5.2, some emulators); -1: there is none to be had, and a goroutine waits.
+func openPidfd(pid int) int {
+	fd, err := retry(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// sendByFD sends a signal to a process, or its group (Linux 6.9), by what no recycled
+// number can change. ErrUnsupported: the kernel cannot.
+func sendByFD(pidfd int, sig syscall.Signal, group bool) error {
+	if pidfd < 0 {
+		return errors.ErrUnsupported
+	}
+	if !group {
+		return unix.PidfdSendSignal(pidfd, sig, nil, 0)
+	}
+	err := unix.PidfdSendSignal(pidfd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
+	if err == unix.EINVAL { //nolint:errorlint // an errno
+		return errors.ErrUnsupported
+	}
+	return err
 }
 
 // fork forks and executes, and sets the limits.
@@ -78,7 +110,14 @@ func (w *spawning) limit(path string, ch *child) error {
 	_ = unix.Kill(ch.pid, unix.SIGKILL)
 	_, _ = retry(func() (int, error) { return syscall.Wait4(ch.pid, &ws, unix.WALL, nil) })
 	closeAll(ch.pidfd)
-	return &StartError{Op: "limit", Path: path, Err: err}
+	e := &StartError{Op: "limit", Path: path, Err: err}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		e.Hint = "to raise a hard limit takes root's privileges (CAP_SYS_RESOURCE)"
+	case errors.Is(err, unix.EINVAL):
+		e.Hint = "there is no such limit, or its soft value is above its hard one"
+	}
+	return e
 }
 
 // awaitExit blocks until the child has exited, and does not reap it.

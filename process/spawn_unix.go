@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weir-io/weir"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,10 +33,26 @@ type child struct {
 	ended ended
 }
 
-// ends are our descriptors of a stream; -1 is none.
-type ends struct {
-	stream *Stream
-	r, w   int
+var _ program = (*child)(nil)
+
+func (c *child) id() int                { return c.pid }
+func (c *child) found() string          { return c.path }
+func (c *child) streams() []ends        { return c.ends }
+func (c *child) hasTerminal() bool      { return c.tty >= 0 }
+func (c *child) resize(size Size) error { return resizePath(c.tty, size) }
+
+func (c *child) watch(p *Process) {
+	if c.pidfd >= 0 {
+		var err error
+		if p.watch, err = p.loop.Watch(c.pidfd, weir.EventRead, func(weir.Events) { p.reap() }); err == nil {
+			return
+		}
+	}
+	wake := p.hook.wake
+	go func() { // not simulated: it waits for a process of the system
+		c.awaitExit()
+		wake()
+	}()
 }
 
 // spawning is a child that is being started.
@@ -49,11 +66,12 @@ type spawning struct {
 }
 
 // spawn starts a program. It blocks until exec has succeeded or failed.
-func spawn(c *Command) (*child, error) {
+func spawn(c *Command) (program, error) {
 	path, err := find(c)
 	if err != nil {
 		return nil, err
 	}
+	warm(c, path)
 	w := &spawning{c: c, tty: -1}
 	ch, err := w.start(path)
 	closeAll(w.theirs...)
@@ -65,6 +83,13 @@ func spawn(c *Command) (*child, error) {
 		return nil, err
 	}
 	ch.ends, ch.tty, ch.path = w.ends, w.tty, path
+	if c.goroutine || c.noPidfd {
+		closeAll(ch.pidfd)
+		ch.pidfd = -1
+	}
+	if ch.pidfd < 0 && !c.goroutine {
+		ch.pidfd = openPidfd(ch.pid)
+	}
 	return ch, nil
 }
 
@@ -87,14 +112,10 @@ func (w *spawning) start(path string) (*child, error) {
 	w.sys.Setpgid = c.Group && !w.sys.Setsid
 	ch := &child{pidfd: -1, tty: -1}
 	if err := w.fork(path, args, ch); err != nil {
-		op := "exec"
-		if _, inDir := os.Stat(c.Dir); c.Dir != "" && inDir != nil {
-			op = "chdir"
-		}
 		if e, ok := errors.AsType[*StartError](err); ok {
 			return nil, e
 		}
-		return nil, &StartError{Op: op, Path: path, Dir: c.Dir, Err: err}
+		return nil, c.explain(path, err)
 	}
 	if w.sys.Setsid || w.sys.Setpgid {
 		ch.group = ch.pid
@@ -105,7 +126,7 @@ func (w *spawning) start(path string) (*child, error) {
 // onThread calls f on a goroutine that keeps its thread until free is closed.
 func onThread(free <-chan struct{}, f func() error) error {
 	done := make(chan error)
-	go func() {
+	go func() { // not simulated: it starts a process of the system
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := f()
@@ -120,7 +141,16 @@ func onThread(free <-chan struct{}, f func() error) error {
 // table makes the streams and the child's descriptors.
 func (w *spawning) table(path string) error {
 	c := w.c
-	fail := func(op string, err error) error { return &StartError{Op: op, Path: path, Err: err} }
+	fail := func(op string, err error) error {
+		e := &StartError{Op: op, Path: path, Err: err, Hint: hintFor(err)}
+		switch {
+		case op == "terminal" && errors.Is(err, syscall.ENOENT):
+			e.Hint = "is devpts mounted at /dev/pts?"
+		case op == "terminal" && errors.Is(err, syscall.ENOSPC):
+			e.Hint = "there are as many terminals as may be (kernel.pty.max)"
+		}
+		return e
+	}
 	made := map[*Stream][2]int{} // the child's ends: what it reads, what it writes
 	w.attr.Files = make([]uintptr, c.numbers())
 	null := -1
@@ -285,17 +315,30 @@ func find(c *Command) (string, error) {
 
 // signal sends a signal to the child.
 func (c *child) signal(sig syscall.Signal) error {
-	if c.pidfd >= 0 {
-		return sendByFD(c.pidfd, sig)
+	if err := sendByFD(c.pidfd, sig, false); !errors.Is(err, errors.ErrUnsupported) {
+		return gone(err)
 	}
-	return c.ended.unlessReaped(func() error { return unix.Kill(c.pid, sig) })
+	return gone(c.ended.unlessReaped(c.pid, func() error { return unix.Kill(c.pid, sig) }))
 }
 
+// signalGroup sends a signal to the child's group. The kernel gives the group's number to
+// no other process or group while the child, a zombie included, is in it.
 func (c *child) signalGroup(sig syscall.Signal) error {
 	if c.group == 0 {
 		return c.signal(sig)
 	}
-	return c.ended.unlessReaped(func() error { return unix.Kill(-c.group, sig) })
+	if err := sendByFD(c.pidfd, sig, true); !errors.Is(err, errors.ErrUnsupported) {
+		return gone(err)
+	}
+	return gone(c.ended.unlessReaped(c.pid, func() error { return unix.Kill(-c.group, sig) }))
+}
+
+// gone makes ErrExited of what the kernel says of a process that other code has reaped.
+func gone(err error) error {
+	if errors.Is(err, syscall.ESRCH) {
+		return ErrExited
+	}
+	return err
 }
 
 // discard kills a child that no one wants, and closes what leads to it.
@@ -309,7 +352,7 @@ func (c *child) discard() {
 
 // leave has a goroutine reap a child whenever it ends.
 func (c *child) leave() {
-	go func() {
+	go func() { // not simulated: it waits for a process of the system
 		c.awaitExit()
 		_, _ = c.reap() // no one asks how it ended
 		c.letGo()

@@ -15,5 +15,3 @@ func WindowSize(int) (Size, error) { return Size{}, errors.ErrUnsupported }
 
 // SetWindowSize sets the size of a terminal; it works on Unix only.
 func SetWindowSize(int, Size) error { return errors.ErrUnsupported }
-
-func resizePath(int, Size) error { return errors.ErrUnsupported }

@@ -5,7 +5,7 @@
 # not installed are skipped, and named. The exit code is 1 if anything failed.
 #
 #   scripts/processpeers.sh [NAME...]     without names all of them:
-#   scp rsync git tar bulk shell background vim htop
+#   scp rsync git tar bulk examples shell background vim htop
 #   BULK=1073741824  bytes each way
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -116,6 +116,45 @@ test_bulk() {
 		until [ -s "$tmp/sent" ]; do sleep 0.02; done
 		if cmp -s "$tmp/sent" "$tmp/came"; then say "bulk: $n bytes through $how and back at once in $((SECONDS - began)) s"; else fail "bulk: other bytes came back through $how"; fi
 	done
+}
+
+# issue NAME CN: a certificate of the authority corp.pem, NAME.pem with its key in NAME.key.
+issue() {
+	[ -s "$tmp/corp.pem" ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$tmp/corp.key" -out "$tmp/corp.pem" -subj /CN=corp -days 30 2>/dev/null || return 1
+	openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$tmp/$1.key" -subj "/CN=$2" -out "$tmp/$1.csr" 2>/dev/null &&
+		openssl x509 -req -in "$tmp/$1.csr" -CA "$tmp/corp.pem" -CAkey "$tmp/corp.key" -CAcreateserial -days 30 -extfile <(echo "subjectAltName=DNS:localhost") -out "$tmp/$1.pem" 2>/dev/null
+}
+
+# Two examples of the command's, in the directory of their files: a daemon of rsync's behind
+# TLS on the standard streams, and a shell for whoever has a certificate.
+test_examples() {
+	have openssl rsync bash || return
+	issue s localhost && issue me someone && issue other someone || { fail "examples: openssl"; return; }
+	cat "$tmp/s.key" >>"$tmp/s.pem"
+	tree "$tmp/example-in"
+	printf 'use chroot = no\n[m]\npath = %s\nread only = yes\n' "$tmp/example-in" >"$tmp/example.conf"
+	cat >"$tmp/example10" <<-SH
+		#!/bin/sh
+		cd "$tmp" && exec "$tmp/weir" -q stdio+tls-server,cert=s.pem,key=s.key exec -- rsync --server --daemon --config=example.conf .
+	SH
+	chmod +x "$tmp/example10"
+	start inetd tcp-listen:127.0.0.1:0 exec,socket -- "$tmp/example10" || return
+	start unwrap tcp-listen:127.0.0.1:0 "localhost:$port+tls,ca=$tmp/corp.pem" || return
+	rsync -a "rsync://127.0.0.1:$port/m/" "$tmp/example-out/" || fail "examples: rsync over TLS: $?; $(tail -2 "$log")"
+	same "$tmp/example-in" "$tmp/example-out" "examples: rsync --server --daemon behind stdio+tls-server"
+	local was=$PWD out
+	cd "$tmp" || return
+	start shell-for :0+tls,cert=s.pem,client-ca=corp.pem pty -- bash -l || { cd "$was" || exit; return; }
+	cd "$was" || return
+	out=$(printf 'stty -echo; PS1=\necho it is $((6 * 7)) for $WEIR_CERTIFICATE by $WEIR_TLS_VERSION; tty\nexit 0\n' |
+		timeout 60 "$tmp/weir" -q - "localhost:$port+tls,ca=$tmp/corp.pem,cert=$tmp/me.pem,key=$tmp/me.key" | tr -d '\r')
+	case $out in
+	*'it is 42 for CN=someone by TLS 1.3'*/dev/pts/*) say "examples: a shell in a pty over TLS, for a client with a certificate" ;;
+	*) fail "examples: a shell over TLS: $out" ;;
+	esac
+	if out=$(echo 'echo let in' | timeout 60 "$tmp/weir" -q - "localhost:$port+tls,ca=$tmp/corp.pem" 2>/dev/null) || [ "$out" ]; then
+		fail "examples: a client without a certificate got a shell: $out"
+	fi
 }
 
 # terminal NAME ARGV...: a pty with the program behind TLS, and tmux's sessions NAME, in
@@ -286,4 +325,4 @@ test_htop() {
 }
 
 trap 'mux kill-server 2>/dev/null; cleanup' EXIT
-run_tests "scp rsync git tar bulk shell background vim htop" "$@"
+run_tests "scp rsync git tar bulk examples shell background vim htop" "$@"

@@ -31,6 +31,9 @@
 //	             clock, seed               Seeds: many worlds, each a subtest
 //	                                       Sim.TLS: the same run again, with TLS too
 //
+// On a simulated host, process.Start starts simulated programs (SimHost.Program): functions
+// of the test with a loop, descriptors, signals and an exit code of their own.
+//
 // A test that fails describes its world in words, and prints the command that
 // replays it; -weir.seed=N or WEIR_SEED=N chooses a seed by hand and prints the
 // trace.

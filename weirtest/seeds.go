@@ -95,6 +95,7 @@ var faultWords = map[string]string{
 	"MTU":       "links between hosts take packets of at most",
 	"Partition": "two hosts lose sight of each other", "Crash": "a host crashes", "Shortage": "a host runs out of handles",
 	"WallJump": "the wall clock jumps", "Stall": "the whole world is suspended", "LoopStall": "a loop does not get to run",
+	"StartError": "a program cannot be started", "StartDelay": "starting a program takes up to", "ExitDelay": "the news of an exit takes up to", "Killed": "a program is killed",
 }
 
 // tell says in words which faults are on.

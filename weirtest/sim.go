@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -218,6 +219,12 @@ func (h *SimHost) Loop() *weir.Loop {
 // NewLoop makes another loop on the host. Its failures go to Sim.Failures
 // unless opts say otherwise.
 func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
+	h.sim.tb.Helper()
+	_, l := h.newLoop(opts...)
+	return l
+}
+
+func (h *SimHost) newLoop(opts ...weir.LoopOption) (*sim.Backend, *weir.Loop) {
 	s := h.sim
 	s.tb.Helper()
 	be, err := h.host.Backend()
@@ -236,7 +243,7 @@ func (h *SimHost) NewLoop(opts ...weir.LoopOption) *weir.Loop {
 	}
 	be.Drive(l)
 	h.all = append(h.all, l)
-	return l
+	return be, l
 }
 
 // simNames resolves the names of hosts.
@@ -334,11 +341,11 @@ func (s *Sim) RunFor(d time.Duration) error {
 }
 
 // Close closes every loop and checks that nothing is left on the hosts that are
-// up: no handle, no Op (G6), and that no caller broke the backend's contract.
+// up: no handle, no Op, no program (G6), and that no caller broke the backend's contract.
 func (s *Sim) Close() {
 	s.tb.Helper()
 	for _, h := range s.hosts {
-		for _, l := range h.all {
+		for _, l := range slices.Clone(h.all) {
 			err := l.Close()
 			if cut := (*weir.CutError)(nil); errors.As(err, &cut) {
 				err = nil // a world may end in the middle of things
@@ -348,7 +355,9 @@ func (s *Sim) Close() {
 			}
 		}
 		h.all, h.loop = nil, nil
-		if u := h.host.Usage(); u.Handles != 0 || u.Armed != 0 || u.Listeners != 0 {
+		h.host.EndLeft()
+		s.world.EndPrograms()
+		if u := h.host.Usage(); u.Handles != 0 || u.Armed != 0 || u.Listeners != 0 || u.Programs != 0 {
 			s.tb.Errorf("left on %s: %+v (G6)", h.host.Name(), u)
 		}
 	}

@@ -72,6 +72,12 @@ type Faults struct {
 	WallJump  float64 // the wall clock jumps up to ten years either way
 	Stall     float64 // everything stands still for up to an hour: a suspend
 	LoopStall float64 // one loop does not get to run for a while
+
+	// Programs (SimHost.Program), each for itself.
+	StartError float64       // it cannot be started: EAGAIN, ENOMEM, EMFILE, EACCES
+	StartDelay time.Duration // a start takes up to this long
+	ExitDelay  time.Duration // the news of an exit comes up to this much later than the exit
+	Killed     float64       // it is killed within its first second
 }
 
 // SimWhat says what a SimEvent is, and which calls SimHost.Fail and Short apply
@@ -103,6 +109,7 @@ const (
 	ShutCall     = sim.ShutCall     // a shutdown or a close
 	RecvFromCall = sim.RecvFromCall // a datagram that could be received
 	SendToCall   = sim.SendToCall   // a datagram for which there was room
+	StartCall    = sim.StartCall    // a program is started; its pipes and socket pairs are OpenCalls
 )
 
 // SimEvent is something that happens in a world, in the form in which Sim.Hold
@@ -262,6 +269,7 @@ type SimUsage struct {
 	Buffered  int // bytes written and not read
 	Pending   int // events under way
 	Listeners int
+	Programs  int // that run, and those that have ended and that no one has reaped
 }
 
 // Usage counts what the host holds now.

@@ -107,6 +107,8 @@ func (s *session) childEnv() (env []string) {
 	}
 	add("WEIR_USER", s.who.user)
 	add("WEIR_CERTIFICATE", s.who.certificate)
+	add("WEIR_TLS_VERSION", s.who.tlsVersion)
+	add("WEIR_TLS_SERVER_NAME", s.who.serverName)
 	return env
 }
 
@@ -199,7 +201,7 @@ func (w linesRaw) Write(p []byte) (int, error) {
 func ownVariable(kv string) bool {
 	key, _, _ := strings.Cut(kv, "=")
 	switch key {
-	case "WEIR_PEER", "WEIR_LOCAL", "WEIR_USER", "WEIR_CERTIFICATE",
+	case "WEIR_PEER", "WEIR_LOCAL", "WEIR_USER", "WEIR_CERTIFICATE", "WEIR_TLS_VERSION", "WEIR_TLS_SERVER_NAME",
 		"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
 		return true
 	}

@@ -92,6 +92,31 @@ func TestExecPeer(t *testing.T) {
 	}
 }
 
+// TestExecTLS: a program is told the version of TLS, which server its client asked for, and
+// the subject of its certificate, but nothing that weir's own environment says of that.
+func TestExecTLS(t *testing.T) {
+	a := newAuthority(t)
+	until := time.Now().Add(time.Hour)
+	for _, c := range []struct {
+		name, listen, dial, want string
+	}{
+		{"certificate", "+tls,client-ca=" + a.ca() + a.issue("server", until, "server.test"), "+tls,name=server.test,ca=" + a.ca() + a.issue("billing", until), "TLS 1.3/server.test/CN=billing\n"},
+		{"none", "+tls" + a.issue("server", until, "server.test"), "+tls,name=server.test,ca=" + a.ca(), "TLS 1.3/server.test/\n"},
+		{"no TLS", "", "", "//\n"},
+	} {
+		p := prepare(t, "weir", "tcp-listen:127.0.0.1:0"+c.listen, "exec,shell", "--", `echo "$WEIR_TLS_VERSION/$WEIR_TLS_SERVER_NAME/$WEIR_CERTIFICATE"`)
+		p.Env = append(p.Env, "WEIR_TLS_VERSION=SSL 2", "WEIR_TLS_SERVER_NAME=forged", "WEIR_CERTIFICATE=CN=root")
+		p.begin()
+		q := prepare(t, "weir", "-", p.listening()+c.dial)
+		var out bytes.Buffer
+		q.Stdout = &out
+		q.begin()
+		if code := q.end(); code != exitOK || out.String() != c.want {
+			t.Errorf("%s: code %d, %q, want %q; it said\n%s", c.name, code, out.String(), c.want, q.said())
+		}
+	}
+}
+
 // TestExecCodes: a one-shot ends with its program's exit code.
 func TestExecCodes(t *testing.T) {
 	for _, c := range []struct {

@@ -10,15 +10,14 @@ import (
 // windowChange is the signal that says that the terminal's size has changed.
 var windowChange os.Signal = syscall.SIGWINCH
 
-// dup is another descriptor for what fd is.
+// dup duplicates a descriptor, close-on-exec, without syscall.ForkLock, which a fork
+// holds until the program has been read from its disk.
 func dup(fd int) (int, error) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	d, err := syscall.Dup(fd)
-	if err == nil {
-		syscall.CloseOnExec(d)
+	d, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, errno
 	}
-	return d, err
+	return int(d), nil
 }
 
 func closeDup(fd int) { _ = syscall.Close(fd) }

@@ -10,19 +10,11 @@ import (
 // sendDatagram sends a message to a UNIX datagram socket, @name for an abstract
 // one, without waiting. It reports true if there is no room now.
 func sendDatagram(socket, text string) (full bool) {
-	syscall.ForkLock.RLock()
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fd)
-	}
-	syscall.ForkLock.RUnlock()
+	fd, err := datagramSocket()
 	if err != nil {
 		return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 	}
 	defer func() { _ = syscall.Close(fd) }() // nothing is buffered
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		return false
-	}
 	for {
 		err := syscall.Sendto(fd, []byte(text), 0, &syscall.SockaddrUnix{Name: socket})
 		if !errors.Is(err, syscall.EINTR) {

@@ -252,6 +252,8 @@ func (s *session) arrow(names [2]string) string {
 type identity struct {
 	user        string // of a proxy, with the right password unless none was asked for
 	certificate string // the subject of its certificate, which was verified
+	tlsVersion  string // "TLS 1.3"; "" without TLS
+	serverName  string // which server it asked for by TLS (SNI)
 }
 
 // identityOf is the identity of an accepted peer, from its topmost transport.
@@ -260,7 +262,9 @@ func identityOf(t weir.Transport) (who identity) {
 		who.user = r.User()
 	}
 	if c, ok := weir.As[interface{ ConnectionState() tls.ConnectionState }](t); ok {
-		if chain := c.ConnectionState().PeerCertificates; len(chain) > 0 {
+		state := c.ConnectionState()
+		who.tlsVersion, who.serverName = tls.VersionName(state.Version), state.ServerName
+		if chain := state.PeerCertificates; len(chain) > 0 {
 			who.certificate = chain[0].Subject.String()
 			if who.certificate == "" {
 				who.certificate = strings.Join(slices.Concat(chain[0].DNSNames, chain[0].EmailAddresses), ",")

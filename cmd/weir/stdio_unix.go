@@ -2,10 +2,7 @@
 
 package main
 
-import (
-	"os"
-	"syscall"
-)
+import "os"
 
 // takeStdio moves standard input and output to descriptors of their own, for
 // the loop to take over, and leaves the null device in their place. The end of
@@ -20,12 +17,7 @@ func takeStdio(in, out *os.File) (r, w int, err error) {
 }
 
 func move(f *os.File, standard int) (int, error) {
-	syscall.ForkLock.RLock()
-	fd, err := syscall.Dup(int(f.Fd()))
-	if err == nil {
-		syscall.CloseOnExec(fd)
-	}
-	syscall.ForkLock.RUnlock()
+	fd, err := dup(int(f.Fd()))
 	if err != nil {
 		return -1, os.NewSyscallError("dup", err)
 	}

@@ -1,10 +1,12 @@
 // Package inner is the side of a loop that only this module's own packages see: what
-// coroutines and the goroutine edge need of it, and no one else.
+// coroutines, the goroutine edge and the starting of programs need of it, and no one else.
 //
 // Package weir cannot give it to them in a method, which everyone would see, and its
 // users cannot reach into it. So weir says, while it is initialized, how to get from a
 // loop to its inner side, as the standard library's packages do among themselves.
 package inner
+
+import "github.com/weir-io/weir/internal/machine"
 
 // Loop is the inner side of a loop. Its methods belong to the loop's goroutine.
 type Loop interface {
@@ -25,6 +27,8 @@ type Loop interface {
 	// calls as possible when it is turned off, and returns what it was before. What does
 	// not leave is told to a PacketFailer.
 	Together(on bool) (was bool)
+	// Machine is the simulated host that the loop runs on; nil on a real machine.
+	Machine() machine.Host
 }
 
 // of never changes once package weir has been initialized.

@@ -70,6 +70,7 @@ var regressions = []regression{
 	{
 		number: 10, whose: "libuv", what: "PTY hang-up with a short read taken for the end",
 		scenarios: []string{"internal/backend/epoll/adopt_linux_test.go#TestTerminal", "process/process_linux_test.go#TestTerminal"},
+		bugs:      []string{"terminal-short-end"},
 	},
 	{
 		number: 11, whose: "libuv", what: "shutdown complete but the loop is kept alive",

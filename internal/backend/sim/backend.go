@@ -40,6 +40,7 @@ type Backend struct {
 	closed  bool
 	crashed bool
 	stalled int64 // its loop gets no turn until then
+	stopped bool  // nor while its program is stopped
 
 	woken atomic.Bool
 	mu    sync.Mutex
@@ -90,9 +91,6 @@ func (b *Backend) Wall() time.Time { return b.w.wall }
 func (b *Backend) Caps() backend.Caps {
 	return backend.Caps{Name: "sim", Inline: !b.w.faults.NoInline, PollFD: -1, PeerErrors: true, Info: backend.InfoLocal, Probed: []string{"host: " + b.host.name}}
 }
-
-// Adopt is not possible: there are no descriptors.
-func (b *Backend) Adopt(int) (backend.Handle, error) { return backend.None, backend.ErrUnsupported }
 
 // Wake makes a Wait return. Any goroutine may call it.
 func (b *Backend) Wake() {

@@ -92,6 +92,12 @@ type Faults struct {
 	WallJump  float64 // the wall clock jumps up to ten years either way
 	Stall     float64 // everything stands still for up to an hour: a suspend
 	LoopStall float64 // one loop does not get to run for a while
+
+	// Programs, each for itself.
+	StartError float64       // it cannot be started: EAGAIN, ENOMEM, EMFILE, EACCES
+	StartDelay time.Duration // a start takes up to so long
+	ExitDelay  time.Duration // the news of an exit comes up to so much later
+	Killed     float64       // it is killed within its first second
 }
 
 const (
@@ -190,6 +196,10 @@ func Draw(seed uint64) Faults {
 		WriteError:    chance(0.02),
 		ShutError:     chance(0.1),
 		MTU:           mtu(),
+		StartError:    chance(0.2),
+		StartDelay:    span(time.Second),
+		ExitDelay:     span(time.Second),
+		Killed:        chance(0.3),
 	}
 }
 

@@ -238,7 +238,7 @@ func TestPairAndPipe(t *testing.T) {
 	w.want(w.do(second, read(y)), "", reset) // as Linux has it for what was not read
 	w.shut(second, y, backend.CloseFlat)
 
-	r, wr, err := h.Pipe(w.a.Backend, second.Backend)
+	r, wr, err := h.PipeOf(w.a.Backend, second.Backend)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestPairAndPipe(t *testing.T) {
 	w.want(w.finish(hup), "", syscall.EPIPE)
 	w.shut(second, wr, backend.CloseFlat)
 
-	r, wr, err = h.Pipe(w.a.Backend, second.Backend)
+	r, wr, err = h.PipeOf(w.a.Backend, second.Backend)
 	if err != nil {
 		t.Fatal(err)
 	}

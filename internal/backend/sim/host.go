@@ -44,6 +44,10 @@ type Host struct {
 	names    map[string]*socket // UNIX sockets by path
 	nextPort uint16
 	unnamed  int
+
+	mains    map[string]Main // by path
+	programs []*Program      // not reaped
+	exiting  []*Program      // those that end when their files are closed
 }
 
 // pairKey are the two addresses of a connection.
@@ -148,6 +152,9 @@ func (h *Host) release(s *socket) {
 	h.free[n/64] |= 1 << (n % 64)
 	h.open--
 	s.h, s.be = backend.None, nil
+	if len(h.exiting) > 0 {
+		h.checkExits()
+	}
 }
 
 // scarce reports whether the host has no handles for now.
@@ -325,6 +332,7 @@ func (h *Host) Crash() {
 		b.crash()
 	}
 	h.backends = nil
+	h.crashPrograms()
 	for h.first != nil {
 		s := h.first
 		s.closed, s.state = true, dead
@@ -360,11 +368,12 @@ type Usage struct {
 	Buffered  int // bytes written and not read
 	Pending   int // events under way
 	Listeners int
+	Programs  int // that run, and those that have ended and were not reaped
 }
 
 // Usage counts what the host holds.
 func (h *Host) Usage() Usage {
-	u := Usage{Handles: h.open, Pending: h.pending}
+	u := Usage{Handles: h.open, Pending: h.pending, Programs: h.living()}
 	for s := h.first; s != nil; s = s.next {
 		u.Sockets++
 		if s.state == listening {
@@ -398,6 +407,7 @@ func (w *World) Usage() Usage {
 		u.Buffered += v.Buffered
 		u.Pending += v.Pending
 		u.Listeners += v.Listeners
+		u.Programs += v.Programs
 	}
 	return u
 }

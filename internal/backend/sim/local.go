@@ -88,8 +88,8 @@ func (h *Host) Pair(a, b *Backend) (backend.Handle, backend.Handle, error) {
 	return h.twoEnds(a, b, local)
 }
 
-// Pipe returns the ends of a pipe: r to read from, w to write to.
-func (h *Host) Pipe(r, w *Backend) (backend.Handle, backend.Handle, error) {
+// PipeOf returns the ends of a pipe: r to read from, w to write to.
+func (h *Host) PipeOf(r, w *Backend) (backend.Handle, backend.Handle, error) {
 	return h.twoEnds(r, w, pipe)
 }
 
@@ -105,7 +105,15 @@ func (h *Host) twoEnds(a, b *Backend, kind transport) (backend.Handle, backend.H
 	if h.open+2 > h.limit || h.scarce() {
 		return backend.None, backend.None, syscall.EMFILE
 	}
-	x, y := h.w.newSocket(h, kind), h.w.newSocket(h, kind)
+	x, y := h.ends(kind)
+	h.give(x, a)
+	h.give(y, b)
+	return x.h, y.h, nil
+}
+
+// ends makes two sockets that are connected to each other.
+func (h *Host) ends(kind transport) (x, y *socket) {
+	x, y = h.w.newSocket(h, kind), h.w.newSocket(h, kind)
 	x.state, y.state = open, open
 	x.local.Family, x.remote.Family = backend.Unix, backend.Unix
 	y.local, y.remote = x.local, x.remote
@@ -115,9 +123,7 @@ func (h *Host) twoEnds(a, b *Backend, kind transport) (backend.Handle, backend.H
 		y.out.edge = noEdge
 		x.out.fin, x.out.finSent, x.out.finArrived = true, true, true
 	}
-	h.give(x, a)
-	h.give(y, b)
-	return x.h, y.h, nil
+	return x, y
 }
 
 // farewell is evGone: s, which is not TCP's, learns that its peer was closed.

@@ -161,6 +161,11 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 		return syscall.EINVAL
 	}
 	w.record(ShutCall, b.host, s.id, int64(how), 0)
+	if how == backend.Forget && s.state == open && (s.kind == local || s.kind == pipe) {
+		s.abandon() // no loop has it any more
+		s.be = nil
+		return nil
+	}
 	err = w.intercept(ShutCall, b.host, nil)
 	if how == backend.ShutWrite {
 		if err != nil {

@@ -23,6 +23,7 @@ const (
 	evDatagram                    // packet pos reaches host
 	evUnreachable                 // what became of packet pos reaches host, which sent it
 	evRoom                        // s can send datagrams again
+	evProgram                     // what place says happens to program pos of host edge
 )
 
 // event is something that happens at a time. Events of the wire are s's, the

@@ -56,6 +56,9 @@ const (
 	Room                            // a socket can send datagrams again
 	RecvFromCall                    // a RecvFrom that had something to take
 	SendToCall                      // a SendTo that had room
+	StartCall                       // a program is started; X is its number
+	SignalCall                      // a signal is sent to a program; Y is which
+	ExitOf                          // a program can be reaped; Y is its code
 	whats
 )
 
@@ -65,6 +68,7 @@ var whatNames = [whats]string{
 	"weather", "cancel", "submit", "open", "accept", "connect", "read", "write", "hangup", "ready", "shut",
 	"name", "set-option", "get-option", "wait",
 	"datagram", "unreachable", "room", "recv-from", "send-to",
+	"start", "signal", "exit",
 }
 
 func (w What) String() string {
@@ -79,7 +83,7 @@ var kindWhats = [...]What{
 	evArrive: Arrival, evAck: Ack, evReset: Reset, evGone: Gone, evSyn: Syn, evSynRetry: SynRetry,
 	evSynAck: SynAck, evEstablish: Establish, evRefuse: Refuse, evNoRoute: NoRoute, evRetry: Retry,
 	evKeepAlive: KeepAlive, evLate: Late, evWindow: Window, evHeal: Mended, evRestart: Restarted,
-	evDatagram: DatagramArrival, evUnreachable: Unreachable, evRoom: Room,
+	evDatagram: DatagramArrival, evUnreachable: Unreachable, evRoom: Room, evProgram: ExitOf,
 }
 
 // The What of an attempt at an Op.

@@ -37,7 +37,7 @@ func (w *World) push(at int64, ev event) {
 // current reports whether an event still counts.
 func (ev *event) current() bool {
 	switch ev.kind {
-	case evHeal, evRestart, evDatagram, evUnreachable:
+	case evHeal, evRestart, evDatagram, evUnreachable, evProgram:
 		return true
 	case evArrive, evAck, evEstablish:
 		return ev.gen == ev.s.out.epoch

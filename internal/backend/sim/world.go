@@ -39,6 +39,8 @@ type World struct {
 	latencies map[uint64]time.Duration
 	cuts      map[uint64]bool
 	crashing  []crash
+	ending    []*Program
+	started   uint64 // programs
 
 	runnable   []*Backend
 	draining   bool
@@ -171,6 +173,9 @@ func (w *World) step(waiter *Backend, limit int64) bool {
 	if len(w.crashing) > 0 && waiter == nil {
 		w.crash()
 	}
+	if len(w.ending) > 0 && w.EndPrograms() {
+		return true
+	}
 	if w.fireDue() {
 		return true
 	}
@@ -286,6 +291,8 @@ func (w *World) fire(ev *event) {
 		w.unreachable(ev)
 	case evRoom:
 		ev.s.kick()
+	case evProgram:
+		w.programEvent(ev)
 	case evHeal:
 		delete(w.cuts, ev.pos)
 	case evRestart:
@@ -303,7 +310,7 @@ func (w *World) choose(waiter *Backend) (*Backend, int64) {
 	next := int64(math.MaxInt64)
 	w.runnable = w.runnable[:0]
 	for _, b := range w.backends {
-		if b == waiter || b.busy || b.stepper == nil {
+		if b == waiter || b.busy || b.stopped || b.stepper == nil {
 			continue
 		}
 		at := b.nextTurn()
