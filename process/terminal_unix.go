@@ -43,6 +43,16 @@ func Raw(fd int) (restore func() error, err error) {
 	}, nil
 }
 
+// noEcho turns a terminal's echo off.
+func noEcho(fd int) error {
+	t, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return os.NewSyscallError("tcgetattr", err)
+	}
+	t.Lflag &^= unix.ECHO
+	return os.NewSyscallError("tcsetattr", unix.IoctlSetTermios(fd, setTermios, t))
+}
+
 // WindowSize is the size of a terminal, zero if it was never set. fd stays the caller's. Any
 // goroutine may call it. The error is the system's; ENOTTY: it is no terminal.
 func WindowSize(fd int) (Size, error) {
