@@ -32,7 +32,7 @@ func (s *session) exited(e proc.Exit) {
 	a := s.app
 	delete(a.children, s)
 	s.exit = &e
-	if !e.Success() {
+	if !e.Success() && !s.cut { // else we ended it
 		a.rep.line(yellow, "exit", fmt.Sprintf("%s: %s", s.ends[s.childSide()].Label(), e), "id", s.id, "program", s.child.Path(), "code", e.Code, "signal", int(e.Signal))
 	}
 	if s.grace != nil {
@@ -192,6 +192,19 @@ func (a *app) raw() (restore func()) {
 		leave()
 		closeDup(fd)
 	}
+}
+
+// escapeKey is the key that ends the connection of a terminal that is raw, or "".
+func (a *app) escapeKey() string {
+	for _, e := range []*endpoint.Endpoint{a.p.a, a.p.bs[0]} {
+		if key := e.Base.Value("escape"); a.env.Raw && e.Kind().Name == "stdio" && key != "none" {
+			if key == "" {
+				key = "^]"
+			}
+			return "Ctrl-" + key[1:]
+		}
+	}
+	return ""
 }
 
 // linesRaw writes lines for a terminal that is raw, where a line feed alone does not

@@ -286,7 +286,8 @@ func TestPtyTyped(t *testing.T) {
 		t.Errorf("the terminal is not raw: %+v, %v", raw, err)
 	}
 	enter(t, person, "\x1d")
-	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), "ended by the escape key") {
+	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), ", ended by the escape key") ||
+		!strings.Contains(p.said(), "stdio -> pty sh, Ctrl-] ends it") {
 		t.Errorf("code %d; it said\n%s", code, p.said())
 	}
 	if after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || *after != *before {
@@ -404,6 +405,12 @@ func TestPtyLink(t *testing.T) {
 		if r := call(t, c.args...); r.code != exitUsage {
 			t.Errorf("%q: code %d", c.args, r.code)
 		}
+	}
+	if r := call(t, "-", "pty", "vim", "file"); r.code != exitUsage || !strings.Contains(r.err, "weir - pty -- vim file") {
+		t.Errorf("a program without --: code %d\n%s", r.code, r.err)
+	}
+	if r := call(t, "pty", "--", "vim", "file"); r.code != exitUsage || !strings.Contains(r.err, "weir - pty -- vim file") {
+		t.Errorf("one endpoint: code %d\n%s", r.code, r.err)
 	}
 	if err := os.WriteFile(link, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -229,6 +229,8 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 		return nextForSerial(e, cause)
 	case e.Kind().Name == "pty" && errors.Is(cause, fs.ErrExist):
 		return "Something is there already: remove it, or choose another path."
+	case e.Kind().Name == "pty" && e.Base.Has("link") && errors.Is(cause, fs.ErrNotExist):
+		return "A link is made only in a directory that exists."
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
 	case errors.As(cause, &start) && start.Op == "find":
