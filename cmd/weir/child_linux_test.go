@@ -422,3 +422,29 @@ func TestPtyLink(t *testing.T) {
 		t.Errorf("something in the way: code %d\n%s", code, p.said())
 	}
 }
+
+// TestPtySignals: whatever signal ends weir, its terminal is as before.
+func TestPtySignals(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			person, program := terminal(t)
+			before, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "stty -echo; echo ready; exec sleep 60")
+			p.Stdin, p.Stdout = program, program
+			p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+			p.begin()
+			b := make([]byte, len("ready"))
+			if _, err := io.ReadFull(person, b); err != nil || string(b) != "ready" {
+				t.Fatalf("%q, %v", b, err)
+			}
+			p.signal(sig)
+			p.end()
+			if after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || *after != *before {
+				t.Errorf("the terminal is %+v, was %+v; %v", after, before, err)
+			}
+		})
+	}
+}
