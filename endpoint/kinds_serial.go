@@ -42,6 +42,7 @@ back: what was on its way then is lost. Linux only.`,
 			{Name: "flow", Type: Choice("none", "rtscts", "xonxoff"), Doc: "flow control: by the lines RTS and CTS, or by characters; none without it"},
 			{Name: "dtr", Type: state, Doc: "raise or drop the line DTR"},
 			{Name: "rts", Type: state, Doc: "raise or drop the line RTS"},
+			{Name: "lines", Type: Flag, Doc: "say which modem lines are raised, and when that changes"},
 			{Name: "carrier", Type: Flag, Doc: "end when the device drops carrier detect, as a modem does, even with retry"},
 			{Name: "hangup", Type: Flag, Doc: "drop DTR and RTS at the end"},
 			{Name: "break", Type: Period(time.Minute), Doc: "begin with a break of this length"},
@@ -119,10 +120,22 @@ func openSerial(env *Env, p *Part, proto weir.Protocol) error {
 			env.note(name + " is back")
 		}
 	}
+	if p.Has("lines") {
+		c.LinesChanged = func(raised serial.Line) {
+			lines := raised.String()
+			if lines == "" {
+				lines = "none"
+			}
+			env.note(name + ": lines raised: " + lines)
+		}
+	}
 	var port *serial.Port
 	port, err := serial.Open(env.Loop, env.Path(name), c, func(weir.Transport) weir.Protocol { return proto })
 	if err != nil {
 		return err
+	}
+	if _, err := port.Lines(); err != nil && p.Has("lines") {
+		env.note(name + " has no modem lines")
 	}
 	if kept, err := port.Kept(); err == nil && kept.String() != c.String() {
 		env.note(fmt.Sprintf("%s is set to %v: it does not keep %v", name, kept, c))

@@ -3,6 +3,7 @@ package serial_test
 import (
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -163,6 +164,54 @@ func TestBreak(t *testing.T) {
 		}
 		<-closed
 		open(t, l, d.path, serial.Config{})
+	})
+}
+
+// TestLines: changes of the lines are told, until the line is closed, and first what they are
+// at each opening. The goroutine that looks at them ends.
+func TestLines(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		path := filepath.Join(t.TempDir(), "tty")
+		d := plug(t, path)
+		var raised atomic.Int64
+		var told []serial.Line
+		raised.Store(int64(serial.CTS))
+		c := serial.Config{Absence: time.Hour, LinesChanged: func(now serial.Line) { told = append(told, now) }}
+		c.LinesBy(func(fd int) (int, error) {
+			if _, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ); err != nil {
+				return 0, err
+			}
+			return int(raised.Load()), nil
+		})
+		p, u := open(t, l, path, c)
+		if len(told) != 1 || told[0] != serial.CTS {
+			t.Errorf("told at first: %v", told)
+		}
+		raised.Store(int64(serial.CTS | serial.DCD))
+		weirtest.Until(t, l, "a change", func() bool { return len(told) == 2 })
+		if told[1] != serial.CTS|serial.DCD {
+			t.Errorf("told %v", told)
+		}
+		d.unplug(t)
+		weirtest.Until(t, l, "the device to be missed", p.Away)
+		raised.Store(0)
+		plug(t, path)
+		weirtest.Until(t, l, "the device to be back", func() bool { return !p.Away() })
+		if len(told) != 3 || told[2] != 0 {
+			t.Errorf("told when it was back: %v", told)
+		}
+		if now, err := p.Lines(); now != 0 || err != nil {
+			t.Errorf("lines %v, %v", now, err)
+		}
+		u.t.Abort()
+		weirtest.Until(t, l, "the end", func() bool { return u.lost })
+		raised.Store(int64(serial.RI))
+		passed := false
+		l.After(150*time.Millisecond, func() { passed = true })
+		weirtest.Until(t, l, "time to pass", func() bool { return passed })
+		if len(told) != 3 {
+			t.Errorf("told after the end: %v", told)
+		}
 	})
 }
 

@@ -87,6 +87,11 @@ type Config struct {
 	// Changed is called, on the loop's goroutine, when a device with Absence is gone, with
 	// the reason, and with nil when it is back. nil: no one is told.
 	Changed func(gone error)
+	// LinesChanged is called, on the loop's goroutine, with the lines that are raised, first
+	// when the device is opened, before ConnectionMade and again each time, and when they
+	// have changed: those that last for 50 ms and more are seen. A goroutine looks at them. A
+	// device without lines, as a pseudo-terminal, is not looked at. nil: no one is told.
+	LinesChanged func(raised Line)
 	// Break begins with a break of this length, at each opening: see Port.Break. 0: none.
 	Break time.Duration
 	// CloseWait is how long a line that is being closed may send nothing, because the other
@@ -99,6 +104,7 @@ type Config struct {
 
 	close    func(fd int, e sys.SerialEnd) bool // nil: sys.CloseSerial; tests have their own
 	setBreak func(fd int, on bool) error        // nil: sys.SerialBreak
+	lines    func(fd int) (int, error)          // nil: sys.SerialLines
 }
 
 // ParseFormat reads the bits, parity and stop bits of a character in their usual short
@@ -131,6 +137,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.setBreak == nil {
 		c.setBreak = sys.SerialBreak
+	}
+	if c.lines == nil {
+		c.lines = sys.SerialLines
 	}
 	switch {
 	case c.Speed < 1 || c.Speed > math.MaxInt32:

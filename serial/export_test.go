@@ -14,5 +14,8 @@ func (c *Config) CloseBy(f func(fd int, e End) (cut bool)) { c.close = f }
 // BreakBy has f begin and end breaks.
 func (c *Config) BreakBy(f func(fd int, on bool) error) { c.setBreak = f }
 
+// LinesBy has f say which lines are raised, on a goroutine.
+func (c *Config) LinesBy(f func(fd int) (int, error)) { c.lines = f }
+
 // ErrStuck is the reason of a line that cannot be closed.
 var ErrStuck = errStuck

@@ -79,6 +79,7 @@ type Port struct {
 	timer   *weir.Timer
 	breaks  *weir.Timer // the end of a break
 	broken  bool        // a break runs
+	watch   *linesWatch // nil: no one wants to know, or the device is away
 }
 
 // How often the port looks at what the system reports by no event.
@@ -124,6 +125,9 @@ func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.Stre
 	if err == nil && c.Break > 0 {
 		err = p.Break(c.Break)
 	}
+	if err == nil {
+		err = p.watchLines()
+	}
 	if err != nil {
 		if p.feed != nil {
 			p.end(err)
@@ -168,6 +172,10 @@ func (p *Port) letGo(drop bool, then func(error)) {
 	if p.breaks != nil {
 		p.breaks.Stop()
 	}
+	if w := p.watch; w != nil {
+		p.watch = nil
+		_ = p.loop.RemoveSource(w) // it is there until the loop ends
+	}
 	if p.fd < 0 {
 		if then != nil {
 			then(nil)
@@ -196,14 +204,15 @@ func (p *Port) Transport() weir.Transport { return p.feed.Transport() }
 // Config is how the line was asked to be set.
 func (p *Port) Config() Config { return p.cfg }
 
-// SetConfig changes the line's settings, except Shared. Bytes that are being sent may go
+// SetConfig changes the line's settings, except Shared and LinesChanged. Bytes that are being sent may go
 // out with the old settings or the new.
 func (p *Port) SetConfig(c Config) error {
 	c, err := c.withDefaults()
 	if err != nil {
 		return err
 	}
-	c.Shared, c.close, c.setBreak = p.cfg.Shared, p.cfg.close, p.cfg.setBreak
+	c.Shared, c.close, c.setBreak, c.lines = p.cfg.Shared, p.cfg.close, p.cfg.setBreak, p.cfg.lines
+	c.LinesChanged = p.cfg.LinesChanged
 	if p.fd >= 0 {
 		if err := sys.SetSerial(p.fd, c.settings()); err != nil {
 			return err
@@ -239,12 +248,13 @@ func (p *Port) Kept() (Config, error) {
 	return c, nil
 }
 
-// Lines returns the lines that are raised now. No event tells of a change.
+// Lines returns the lines that are raised now; see Config.LinesChanged. It asks the device,
+// in which a driver may block. The error is ErrAway, or the system's if it has no lines.
 func (p *Port) Lines() (Line, error) {
 	if p.fd < 0 {
 		return 0, ErrAway
 	}
-	v, err := sys.SerialLines(p.fd)
+	v, err := p.cfg.lines(p.fd)
 	return Line(v), err
 }
 
@@ -319,6 +329,9 @@ func (p *Port) lookForDevice() {
 		p.was = was
 		if err = p.attach(fd); err == nil && p.cfg.Break > 0 {
 			_ = p.Break(p.cfg.Break) // it took the first one
+		}
+		if err == nil {
+			_ = p.watchLines() // of a loop that ends, or for want of a descriptor
 		}
 	}
 	switch {
