@@ -204,8 +204,8 @@ func (p *Port) Transport() weir.Transport { return p.feed.Transport() }
 // Config is how the line was asked to be set.
 func (p *Port) Config() Config { return p.cfg }
 
-// SetConfig changes the line's settings, except Shared and LinesChanged. Bytes that are being sent may go
-// out with the old settings or the new.
+// SetConfig changes the line's settings, except Shared and LinesChanged. Bytes that are being
+// sent may go out with the old settings or the new.
 func (p *Port) SetConfig(c Config) error {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -324,7 +324,7 @@ func (p *Port) lookForDevice() {
 	hungUp := err == nil && p.cfg.Carrier && was.SameDevice(p.was)
 	switch {
 	case hungUp:
-		p.fd, p.was = fd, was // the device was there all the time
+		p.fd = fd // the device was there all the time, and is left as it was at first
 	case err == nil:
 		p.was = was
 		if err = p.attach(fd); err == nil && p.cfg.Break > 0 {
