@@ -257,7 +257,8 @@ func WithSCTPAddrs(addrs ...netip.Addr) TCPOption {
 // WithSCTPPeers gives the SCTP association of a Connect further addresses of its peer, with the
 // port of the address that is connected to. They are of one peer: an association begins with
 // whichever of them answers, and goes on as long as one can be reached. Without it the peer names
-// its addresses when the association begins, which takes the one that is connected to. An invalid
+// its addresses when the association begins, which takes the one that is connected to. One that
+// refuses ends the attempt, whatever the others would have done. An invalid
 // address fails the Connect; so does one that WithAddrFilter refuses. addrs is copied. It has no
 // effect on other networks.
 func WithSCTPPeers(addrs ...netip.Addr) ConnectOption {
