@@ -147,8 +147,10 @@ answers() {
 late='read q; sleep 2; echo "reply to $q"'
 answers "SCTP: the reply after the end of the input" "reply to question" sctp-listen:5000 sctp:127.0.0.1:5000 "$late"
 answers "SCTP: a reply that its peer does not end" "reply to question" sctp-listen:5001 sctp:127.0.0.1:5001,eof-wait=4s "$late; sleep 30"
-# What is sent to a network on lo that no one has an address of comes to nothing.
+# What is sent to a network on lo that no one has an address of comes to nothing. SCTP would not
+# use a loopback address for it.
 route add -net 192.0.2.0 netmask 255.255.255.0 dev lo
+echo 0 >/proc/sys/net/sctp/addr_scope_policy
 answers "SCTP: a further address where the first is silent" "reply to question" sctp-listen:127.0.0.2:5002,also=127.0.0.3 sctp:192.0.2.1:5002,also=127.0.0.3 "$late"
 answers "vsock: the reply after the end of the input" "reply to question" vsock-listen:5000 vsock:1:5000 "$late"
 answers "vsock: half-close" "question after the end" vsock-listen:5001 vsock:1:5001 'echo "$(cat) after the end"'
