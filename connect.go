@@ -337,7 +337,11 @@ func (c *Connector) start(addr backend.Addr) bool {
 			spec.Bind, spec.Local = true, backend.Addr{Family: backend.Inet, IP: unmap(l)}
 		}
 		if c.net == netSCTP {
-			if err := c.config.sctp(spec); err != nil {
+			err := c.config.sctp(spec)
+			if err == nil {
+				err = c.peers(spec, addr.IP)
+			}
+			if err != nil {
 				c.skip(addr, StageSocket, err)
 				return false
 			}
@@ -367,6 +371,25 @@ func (c *Connector) start(addr backend.Addr) bool {
 		a.finish(done.Err)
 	}
 	return !a.over
+}
+
+// peers puts the addresses of WithSCTPPeers that the socket can have into spec, after the
+// one that is connected to.
+func (c *Connector) peers(spec *backend.Spec, first netip.AddrPort) error {
+	for _, a := range c.config.peers {
+		at := netip.AddrPortFrom(a.Unmap(), first.Port())
+		if at == first || at.Addr().Is4() == spec.IPv6 {
+			continue
+		}
+		if err := c.mayConnect(at); err != nil {
+			return err
+		}
+		if spec.SCTP.Peers == nil {
+			spec.SCTP.Peers = append(spec.SCTP.Peers, first)
+		}
+		spec.SCTP.Peers = append(spec.SCTP.Peers, at)
+	}
+	return nil
 }
 
 func (a *attempt) OpDone(c *backend.Completion) {

@@ -242,6 +242,7 @@ type connConfig struct {
 	admission Admission
 
 	also       []netip.Addr // WithSCTPAddrs
+	peers      []netip.Addr // WithSCTPPeers
 	streamsOut int
 	streamsIn  int
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -209,9 +210,11 @@ func localCID(own *backend.Addr, peer *endpoint) {
 }
 
 // How many bytes are sent as one SCTP message. The system takes all of a message or none,
-// and none that is longer than the socket's send buffer, which may be small.
+// and none that is longer than the socket's send buffer, which may be small. The receiver's
+// takes all of one or none as well: what does not fit is dropped there, and sent again after a
+// second, so that large messages to a slow receiver wait for most of the time.
 const (
-	messageMost  = 32 << 10
+	messageMost  = 8 << 10
 	messageLeast = 4 << 10
 )
 
@@ -236,8 +239,11 @@ func everywhere(a *backend.Addr) bool {
 // that it listens on, of a Connect, those that it connects from (all of the family that it
 // connects to). The peer learns of them, and the association goes on as long as one of
 // them and of the peer's can be reached (RFC 9260, 5.1.2). Without it a socket for "any"
-// address has all of the machine's. It has no effect on other networks.
+// address has all of the machine's. An invalid address, and one of another family than a
+// listener's, fails the Listen or the Connect. addrs is copied. It has no effect on other
+// networks.
 func WithSCTPAddrs(addrs ...netip.Addr) TCPOption {
+	addrs = slices.Clone(addrs)
 	return option(func(c *connConfig) {
 		for _, a := range addrs {
 			if !a.IsValid() {
@@ -245,6 +251,25 @@ func WithSCTPAddrs(addrs ...netip.Addr) TCPOption {
 			}
 		}
 		c.also = addrs
+	})
+}
+
+// WithSCTPPeers gives the SCTP association of a Connect further addresses of its peer, with the
+// port of the address that is connected to. They are of one peer: an association begins with
+// whichever of them answers, and goes on as long as one can be reached. Without it the peer names
+// its addresses when the association begins, which takes the one that is connected to. One that
+// refuses ends the attempt, whatever the others would have done. An invalid
+// address fails the Connect; so does one that WithAddrFilter refuses. addrs is copied. It has no
+// effect on other networks.
+func WithSCTPPeers(addrs ...netip.Addr) ConnectOption {
+	addrs = slices.Clone(addrs)
+	return option(func(c *connConfig) {
+		for _, a := range addrs {
+			if !a.IsValid() {
+				c.bad("WithSCTPPeers", a.String(), "a valid address")
+			}
+		}
+		c.peers = addrs
 	})
 }
 

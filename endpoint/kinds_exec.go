@@ -6,6 +6,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -30,7 +31,7 @@ func (e *ChildrenError) Error() string {
 }
 
 // TakesCommand reports whether the endpoint runs the program that SetCommand gives it.
-func (e *Endpoint) TakesCommand() bool { return e.kind.Command }
+func (e *Endpoint) TakesCommand() bool { return e.kind.Command && !e.Base.Has("link") }
 
 // SetCommand gives an endpoint its program and what it is started with. argv belongs to
 // the endpoint afterwards: each start reads it.
@@ -94,18 +95,98 @@ func ptyKind() *Kind {
 		Doc: childDoc + `
 If the other side is standard input and a terminal, every byte typed goes to the program
 as it is (as with -,raw), and Ctrl-] ends weir. Changes of the window's size are passed
-on. The end of the input reaches the program as Ctrl-D.`,
-		Command:  true,
-		Options:  childOptions(),
-		Example:  "pty,user=guest",
-		Describe: func(p *Part) string { return "starts " + commandName(p) + " on a terminal of its own" },
-		Prepare:  prepareChild,
+on. They do not travel over a network: there size= or stty sets it. The end of the input
+reaches the program as Ctrl-D.
+
+With link=PATH there is no program: others, such as a terminal emulator, open PATH as they
+would a serial line. They may come and go. When the other side has ended, the connection ends
+once they have been silent for reply=; what none of them has read by then is lost.`,
+		Command: true,
+		Options: append(childOptions(),
+			OptionDoc{Name: "size", Type: sizeType(), Doc: "the size of the terminal, COLUMNSxROWS; without it that of weir's own, if the other side is one"},
+			OptionDoc{Name: "no-echo", Type: Flag, Doc: "do not echo what is sent to the program"},
+			OptionDoc{Name: "link", Type: Path, Doc: "start no program, and make a link to the terminal here", Conflicts: []string{"dir", "user", "shell", "children", "grace", "no-echo"}},
+			OptionDoc{Name: "mode", Type: Mode, Doc: "with link: the permissions of the terminal"},
+			OptionDoc{Name: "once", Type: Flag, Doc: "with link: end when the last program has closed it"},
+			OptionDoc{Name: "reply", Type: Duration, Doc: "with link: how long the programs are silent when their reply is over; 1s without it"},
+		),
+		Example: "pty,user=guest",
+		Check: func(p *Part) *Fault {
+			for _, name := range []string{"mode", "once", "reply"} {
+				if o := p.Option(name); o != nil && !p.Has("link") {
+					return &Fault{Token: &o.Key, Problem: name + " is for a terminal without a program", Hint: "add link=PATH, which other programs open"}
+				}
+			}
+			return nil
+		},
+		Describe: func(p *Part) string {
+			if p.Has("link") {
+				return "is a terminal that programs open as " + p.Value("link")
+			}
+			return "starts " + commandName(p) + " on a terminal of its own"
+		},
+		Prepare: func(env *Env, p *Part) error {
+			if p.Has("link") {
+				return nil
+			}
+			return prepareChild(env, p)
+		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
+			size := env.Window
+			if p.Has("size") {
+				size = terminalSize(p.Value("size"))
+			}
+			if p.Has("link") {
+				return soon(env, "pty", p.Value("link"), proto, func() error { return openConsole(env, p, size, proto) })
+			}
 			typed := layer.Client(proto, typist())
-			s := process.Terminal(env.Window, func(weir.Transport) weir.Protocol { return typed })
+			s := process.Terminal(size, func(weir.Transport) weir.Protocol { return typed })
+			if p.Has("no-echo") {
+				s.NoEcho()
+			}
 			return startChild(env, p, proto, map[int]process.File{0: s.In(), 1: s.In(), 2: s.In()})
 		},
 	}
+}
+
+// sizeType is the type of a terminal's size.
+func sizeType() *Type {
+	return &Type{Name: "size", Doc: "COLUMNSxROWS, such as 80x24", check: func(s string) *Fault {
+		if z := terminalSize(s); z.Columns == 0 || z.Rows == 0 {
+			return &Fault{Problem: fmt.Sprintf("bad size %q", s), Hint: "columns and rows from 1 to 65535: 80x24"}
+		}
+		return nil
+	}}
+}
+
+// terminalSize reads a size; what is none is 0.
+func terminalSize(s string) (z process.Size) {
+	columns, rows, _ := strings.Cut(s, "x")
+	c, _ := strconv.ParseUint(columns, 10, 16) // 0 if it is no number
+	r, _ := strconv.ParseUint(rows, 10, 16)
+	return process.Size{Columns: uint16(c), Rows: uint16(r)}
+}
+
+// openConsole opens a terminal without a program.
+func openConsole(env *Env, p *Part, size process.Size, proto weir.Protocol) error {
+	reply := serialReply
+	if p.Has("reply") {
+		reply = p.Duration("reply")
+	}
+	var console *process.Console
+	over := func() {
+		if console != nil {
+			console.Release()
+		}
+	}
+	c := process.ConsoleConfig{Link: env.Path(p.Value("link")), Size: size, Once: p.Has("once")}
+	if p.Has("mode") {
+		c.Mode = p.Mode("mode")
+	}
+	under := layer.Client(proto, awaitsReply("pty", reply, over))
+	var err error
+	console, err = process.OpenConsole(env.Loop, c, func(weir.Transport) weir.Protocol { return under })
+	return err
 }
 
 // commandName is the program for people.

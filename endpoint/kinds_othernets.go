@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/layer"
 )
 
 // These kinds are sockets of Linux that few kernels have: see weir.MissingSocketError.
@@ -23,8 +24,9 @@ func sctpKind() *Kind {
 		Role:    Dial,
 		Summary: "connect to an SCTP port",
 		Doc: "A one-to-one association (RFC 9260), used as a stream of bytes. It goes on as long as\n" +
-			"one address of each end can be reached. It has no half-close: when one direction has\n" +
-			"ended, both have. Linux, with its module sctp.",
+			"one address of each end can be reached. It has no half-close: after the input has\n" +
+			"ended, it stays open for the reply until the peer closes it or nothing has arrived\n" +
+			"for eof-wait. Linux, with its module sctp.",
 		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: []OptionDoc{
 			retryDoc(), timeoutDoc(),
@@ -32,6 +34,8 @@ func sctpKind() *Kind {
 			{Name: "connect-timeout", Type: Duration, Doc: "give up an address that takes longer to answer, and try the next; 30s without it and timeout"},
 			familyDoc(),
 			{Name: "bind", Type: IP, Many: true, Doc: "a local address to use, and further ones: multi-homing"},
+			{Name: "also", Type: IP, Many: true, Doc: "a further address of the peer, with the same port, for when the first does not answer"},
+			eofWaitDoc("the default is 5s"),
 			streamsDoc(), nagleDoc(), deviceDoc(), dscpDoc(), markDoc(),
 		},
 		Example: "sctp:mme.example:3868,bind=192.0.2.7,bind=198.51.100.7",
@@ -41,6 +45,9 @@ func sctpKind() *Kind {
 		},
 		Describe: func(p *Part) string {
 			d := "connects to SCTP " + hostPort(p.ArgText())
+			if p.Has("also") {
+				d += ", or " + strings.Join(p.Values("also"), " or ")
+			}
 			if p.Has("bind") {
 				d += ", from " + strings.Join(p.Values("bind"), " and ")
 			}
@@ -50,10 +57,19 @@ func sctpKind() *Kind {
 			return d
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-			opts := []weir.ConnectOption{weir.JoinOptions(sctpOptions(p, "bind")...), weir.WithAddrFilter(env.notItselfSCTP)}
-			return dial(env, p, "sctp", hostPort(p.ArgText()), opts, proto)
+			opts := []weir.ConnectOption{weir.JoinOptions(sctpOptions(p, "bind")...), weir.WithAddrFilter(env.notItselfSCTP), weir.WithSCTPPeers(addrsOf(p, "also")...)}
+			return dial(env, p, "sctp", hostPort(p.ArgText()), opts, awaiter(p, proto))
 		},
 	}
+}
+
+// awaiter is proto with the wait for a reply that p asks for.
+func awaiter(p *Part, proto weir.Protocol) weir.Protocol {
+	wait := eofWait
+	if p.Has("eof-wait") {
+		wait = p.Duration("eof-wait")
+	}
+	return layer.Client(proto, awaitsReply(p.Name.Text, wait, nil))
 }
 
 // sctpOptions are the options of both ends; addrs names the one that has addresses.
@@ -62,12 +78,16 @@ func sctpOptions(p *Part, addrs string) []weir.TCPOption {
 	if p.Has("streams") {
 		opts = append(opts, weir.WithSCTPStreams(int(p.Int("streams")), 0))
 	}
-	var all []netip.Addr
-	for _, text := range p.Values(addrs) {
+	return append(opts, weir.WithSCTPAddrs(addrsOf(p, addrs)...))
+}
+
+// addrsOf are the addresses of an option.
+func addrsOf(p *Part, option string) (all []netip.Addr) {
+	for _, text := range p.Values(option) {
 		a, _ := netip.ParseAddr(text) // Parse has checked it
 		all = append(all, a)
 	}
-	return append(opts, weir.WithSCTPAddrs(all...))
+	return all
 }
 
 // notItselfSCTP refuses the addresses of SCTP that are Own.
@@ -93,12 +113,14 @@ func sctpListenKind() *Kind {
 		Role:    Listen,
 		Summary: "accept connections on an SCTP port",
 		Doc: "A port alone is loopback only, :port every interface, in both address families. It has\n" +
-			"no half-close: see sctp. Linux, with its module sctp." + boundsDoc,
+			"no half-close: when the other side has ended, the connection is closed, with all that was\n" +
+			"written sent; eof-wait leaves a client time to go on. Linux, with its module sctp." + boundsDoc,
 		Arg: Arg{Name: "[host:]port", Type: ListenPort},
 		Options: append([]OptionDoc{
 			familyDoc(),
 			{Name: "also", Type: IP, Many: true, Doc: "a further address of this machine to listen on: multi-homing"},
 			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
+			eofWaitDoc("at once without it"),
 			streamsDoc(), nagleDoc(), deviceDoc(), dscpDoc(), markDoc(),
 		}, boundDocs()...),
 		Example: "sctp-listen:192.0.2.7:3868,also=198.51.100.7",
@@ -120,6 +142,9 @@ func sctpListenKind() *Kind {
 			opts := []weir.ListenOption{weir.JoinOptions(sctpOptions(p, "also")...), admission(p, placeWait)}
 			if p.Has("backlog") {
 				opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
+			}
+			if p.Has("eof-wait") {
+				f = layer.Server(f, awaitsReply("sctp", p.Duration("eof-wait"), nil))
 			}
 			return listenInet(env, p, "sctp", f, opts)
 		},
@@ -163,6 +188,9 @@ func parsesRFCOMM(s string) error {
 func connectOther(network string) func(*Env, *Part, string, weir.Protocol) func() {
 	return func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 		opts := []weir.ConnectOption{weir.WithDescriptorWait(descriptorWait)}
+		if network == "rfcomm" {
+			proto = awaiter(p, proto)
+		}
 		if p.Has("timeout") {
 			opts = append(opts, weir.WithTimeout(p.Duration("timeout")))
 		} else {
@@ -269,11 +297,12 @@ func rfcommKind() *Kind {
 		Name:    "rfcomm",
 		Role:    Dial,
 		Summary: "connect to a channel of a Bluetooth device",
-		Doc: "The devices must know each other already (bluetoothctl pair). It has no half-close.\n" +
+		Doc: "The devices must know each other already (bluetoothctl pair). It has no half-close:\n" +
+			"eof-wait is as for sctp.\n" +
 			"Linux, with its module rfcomm. It was written by the kernel's documentation, and not\n" +
 			"tried with a device.",
 		Arg:      Arg{Name: "device:channel", Type: otherType("device:channel", "a Bluetooth address and a channel from 1 to 30: 01:23:45:67:89:AB:3", false, parsesRFCOMM)},
-		Options:  []OptionDoc{retryDoc(), timeoutDoc()},
+		Options:  []OptionDoc{retryDoc(), timeoutDoc(), eofWaitDoc("the default is 5s")},
 		Example:  "rfcomm:01:23:45:67:89:AB:3",
 		Describe: func(p *Part) string { return "connects to Bluetooth RFCOMM " + p.ArgText() + describeRetry(p) },
 		Connect:  connectOther("rfcomm"),

@@ -42,9 +42,11 @@ back: what was on its way then is lost. Linux only.`,
 			{Name: "flow", Type: Choice("none", "rtscts", "xonxoff"), Doc: "flow control: by the lines RTS and CTS, or by characters; none without it"},
 			{Name: "dtr", Type: state, Doc: "raise or drop the line DTR"},
 			{Name: "rts", Type: state, Doc: "raise or drop the line RTS"},
-			{Name: "carrier", Type: Flag, Doc: "end when the device drops carrier detect, as a modem does"},
+			{Name: "lines", Type: Flag, Doc: "say which modem lines are raised, and when that changes"},
+			{Name: "carrier", Type: Flag, Doc: "end when the device drops carrier detect, as a modem does, even with retry"},
 			{Name: "hangup", Type: Flag, Doc: "drop DTR and RTS at the end"},
 			{Name: "break", Type: Period(time.Minute), Doc: "begin with a break of this length"},
+			{Name: "close-wait", Type: Duration, Doc: "at the end, drop what is unsent once the device has stopped the line for this long; 10s without it"},
 			{Name: "shared", Type: Flag, Doc: "let others open the line too"},
 			{Name: "reply", Type: Duration, Doc: "how long the device is silent when its reply is over; 1s without it"},
 			{Name: "retry", Type: Duration, Doc: "wait for a device that is not there for so long, at first and later"},
@@ -80,7 +82,7 @@ func looksLikeFormat(s string) bool {
 func serialConfig(p *Part) serial.Config {
 	c := serial.Config{
 		Speed: int(p.Int("speed")), Carrier: p.Has("carrier"), HangUp: p.Has("hangup"), Shared: p.Has("shared"),
-		Absence: p.Duration("retry"), Reply: serialReply,
+		Absence: p.Duration("retry"), Reply: serialReply, Break: p.Duration("break"), CloseWait: p.Duration("close-wait"),
 	}
 	if p.Has("format") {
 		c.Bits, c.Parity, c.StopBits, _ = serial.ParseFormat(p.Value("format")) // Parse has checked it
@@ -118,16 +120,25 @@ func openSerial(env *Env, p *Part, proto weir.Protocol) error {
 			env.note(name + " is back")
 		}
 	}
+	if p.Has("lines") {
+		c.LinesChanged = func(raised serial.Line) {
+			lines := raised.String()
+			if lines == "" {
+				lines = "none"
+			}
+			env.note(name + ": lines raised: " + lines)
+		}
+	}
 	var port *serial.Port
 	port, err := serial.Open(env.Loop, env.Path(name), c, func(weir.Transport) weir.Protocol { return proto })
 	if err != nil {
 		return err
 	}
+	if _, err := port.Lines(); err != nil && p.Has("lines") {
+		env.note(name + " has no modem lines")
+	}
 	if kept, err := port.Kept(); err == nil && kept.String() != c.String() {
 		env.note(fmt.Sprintf("%s is set to %v: it does not keep %v", name, kept, c))
-	}
-	if d := p.Duration("break"); d > 0 {
-		return port.Break(d)
 	}
 	return nil
 }

@@ -82,6 +82,8 @@ func (e *Endpoint) Label() string {
 	switch {
 	case len(e.Base.argv) > 0:
 		b.WriteString(e.Base.Name.Text + " " + programName(e.Base))
+	case e.Base.Has("link"):
+		b.WriteString(e.Base.Name.Text + " " + e.Base.Value("link"))
 	case e.Base.Arg == nil || e.Base.Arg.Text == "":
 		b.WriteString(e.Base.Name.Text)
 	case e.kind.Name != "tcp" && e.kind.Arg.Type == HostPort:

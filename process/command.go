@@ -92,6 +92,7 @@ type Size struct{ Rows, Columns uint16 }
 type Stream struct {
 	kind    streamKind
 	size    Size
+	noEcho  bool
 	factory weir.Factory
 	opts    []weir.StreamOption
 }
@@ -124,6 +125,10 @@ func Socket(f weir.Factory, opts ...weir.StreamOption) *Stream {
 func Terminal(size Size, f weir.Factory, opts ...weir.StreamOption) *Stream {
 	return &Stream{kind: terminal, size: size, factory: f, opts: opts}
 }
+
+// NoEcho has a Terminal not echo what is sent to it, from the beginning; the child may change
+// that. It is to be called before Start, and has no effect on other streams.
+func (s *Stream) NoEcho() { s.noEcho = true }
 
 // In is the end that the child reads.
 func (s *Stream) In() File { return File{how: fromStream, stream: s} }

@@ -209,6 +209,9 @@ func (w *spawning) make(s *Stream) (theirs [2]int, op string, err error) {
 		var tty int
 		if fds[0], fds[1], tty, err = openTerminal(s.size); err == nil {
 			e.r, e.w, theirs, w.tty = fds[0], fds[0], [2]int{fds[1], fds[1]}, tty
+			if s.noEcho {
+				err = noEcho(fds[1])
+			}
 		}
 		op = "terminal"
 	case pipes:

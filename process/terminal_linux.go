@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,37 @@ func openTerminal(size Size) (master, slave, tty int, err error) {
 	}
 	return
 }
+
+// terminalsDir is where pseudo-terminals are.
+const terminalsDir = "/dev/pts/"
+
+// open opens the master of a console, and the slave that is held.
+func (k *Console) open(c *ConsoleConfig) (master int, err error) {
+	master, err = openRetry("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: "/dev/ptmx", Err: err}
+	}
+	var n int
+	if err = unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err == nil {
+		n, err = unix.IoctlGetInt(master, unix.TIOCGPTN)
+	}
+	if err != nil {
+		closeAll(master)
+		return -1, os.NewSyscallError("ioctl", err)
+	}
+	k.path = terminalsDir + strconv.Itoa(n)
+	if c.Once {
+		return master, nil
+	}
+	if k.hold, err = openRetry(k.path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC); err != nil {
+		closeAll(master)
+		return -1, &os.PathError{Op: "open", Path: k.path, Err: err}
+	}
+	return master, nil
+}
+
+// letGo closes a descriptor, if there is one.
+func letGo(fd int) { closeAll(fd) }
 
 // resizePath sets the size of the terminal that tty leads to.
 func resizePath(tty int, size Size) error {

@@ -135,17 +135,25 @@ cat >>"$root/t/run" <<'RUN'
 ./suite -test.run "$tests" -test.v -test.timeout "${MINUTES}m" >/tmp/suite 2>&1 || ok=1
 grep -E '^ *--- (FAIL|SKIP)|^(ok|FAIL|panic)|^ +[a-z_]+\.go:[0-9]+: ' /tmp/suite
 echo "passed: $(grep -c '^ *--- PASS' /tmp/suite), failed: $(grep -c '^ *--- FAIL' /tmp/suite), skipped: $(grep -c '^ *--- SKIP' /tmp/suite)"
-# both NAME LISTENER DIALER: what one sends reaches the other. The dialer's input stays open
-# meanwhile: SCTP has no half-close, and the end of it is that of the connection.
-both() {
-	./weir --quiet "$2" text:hello 2>/tmp/log & pid=$!
-	got=$(sleep 20 | ./weir --quiet - "$3,retry=60s" 2>/tmp/dialer)
+# answers NAME WANT LISTENER DIALER SCRIPT: what the script answers to a question reaches its
+# standard output, though its input has ended.
+answers() {
+	./weir --quiet "$3" exec,shell -- "$5" 2>/tmp/log & pid=$!
+	got=$(printf 'question\n' | ./weir --quiet - "$4,retry=60s" 2>/tmp/dialer) || { echo "FAILED: exit code $?"; ok=1; }
 	kill $pid; wait $pid
-	if [ "$got" = hello ]; then echo "passed: the command, $1"; return; fi
+	if [ "$got" = "$2" ]; then echo "passed: the command, $1"; return; fi
 	echo "FAILED: the command, $1: got '$got'; $(cat /tmp/log /tmp/dialer)"; ok=1
 }
-both SCTP sctp-listen:5000 sctp:127.0.0.1:5000
-both vsock vsock-listen:5000 vsock:1:5000
+late='read q; sleep 2; echo "reply to $q"'
+answers "SCTP: the reply after the end of the input" "reply to question" sctp-listen:5000 sctp:127.0.0.1:5000 "$late"
+answers "SCTP: a reply that its peer does not end" "reply to question" sctp-listen:5001 sctp:127.0.0.1:5001,eof-wait=4s "$late; sleep 30"
+# What is sent to a network on lo that no one has an address of comes to nothing. SCTP would not
+# use a loopback address for it.
+route add -net 192.0.2.0 netmask 255.255.255.0 dev lo
+echo 0 >/proc/sys/net/sctp/addr_scope_policy
+answers "SCTP: a further address where the first is silent" "reply to question" sctp-listen:127.0.0.2:5002,also=127.0.0.3 sctp:192.0.2.1:5002,also=127.0.0.3 "$late"
+answers "vsock: the reply after the end of the input" "reply to question" vsock-listen:5000 vsock:1:5000 "$late"
+answers "vsock: half-close" "question after the end" vsock-listen:5001 vsock:1:5001 'echo "$(cat) after the end"'
 exit $ok
 RUN
 boot "$limit" sh /t/run || fail "under $(ls "$keep/modules/kernel" >/dev/null && strings "$keep/vmlinuz" 2>/dev/null | sed -n 's/^\([0-9][^ ]*\) (.*/Linux \1/p' | head -1)"

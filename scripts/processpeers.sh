@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Puts weir in front of other people's programs, on loopback: scp, rsync, git and tar over
-# exec, a gigabyte through a program both ways at once, and bash with job control, vim and
-# htop on the terminal of a pty over TLS, driven and compared by tmux. Programs that are
-# not installed are skipped, and named. The exit code is 1 if anything failed.
+# exec, a language server, a gigabyte through a program both ways at once, bash with job
+# control, vim, htop and ssh on the terminal of a pty over TLS, driven and compared by tmux, and
+# minicom and picocom on a terminal of weir's that leads to a serial line. Programs that are not
+# installed are skipped, and named. The exit code is 1 if anything failed.
 #
 #   scripts/processpeers.sh [NAME...]     without names all of them:
-#   scp rsync git tar bulk examples shell background vim htop
+#   scp rsync git tar lsp bulk examples shell background vim htop ssh minicom picocom
 #   BULK=1073741824  bytes each way
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -104,6 +105,18 @@ test_tar() {
 	# The child's exit code is weir's.
 	echo no archive | "$tmp/weir" -q - exec -- tar xf - 2>/dev/null
 	[ $? -eq 2 ] || fail "tar: its exit code is lost"
+}
+
+test_lsp() {
+	have python3 pylsp || return
+	local how
+	python3 scripts/lspclient.py pylsp >"$tmp/lsp-plain" 2>/dev/null || { fail "lsp: pylsp by itself: $?"; return; }
+	start lsp tcp-listen:127.0.0.1:0 exec,stderr=null -- pylsp || return
+	for how in "localhost:$port" "exec,stderr=null -- pylsp" "exec,socket,stderr=null -- pylsp"; do
+		# shellcheck disable=SC2086
+		python3 scripts/lspclient.py "$tmp/weir" -q - $how >"$tmp/lsp-got" || { fail "lsp: $how: $?"; continue; }
+		if cmp -s "$tmp/lsp-plain" "$tmp/lsp-got"; then say "lsp: $(wc -c <"$tmp/lsp-got") bytes of answers by weir - $how"; else fail "lsp: $how: other answers"; fi
+	done
 }
 
 # Sums are taken beside, so that nothing is stored.
@@ -324,5 +337,107 @@ test_htop() {
 	mux kill-session -t '=htop-plain' 2>/dev/null
 }
 
+# sshd_of_ours: a daemon of our own; ssh is set to the words that reach it.
+sshd_of_ours() {
+	local d=$tmp/sshd
+	mkdir -p "$d"
+	[ -d /run/sshd ] || mkdir -p /run/sshd 2>/dev/null
+	ssh-keygen -q -t ed25519 -N '' -f "$d/host" && ssh-keygen -q -t ed25519 -N '' -f "$d/user" && cp "$d/user.pub" "$d/authorized" || { fail "ssh: keys"; return 1; }
+	free
+	printf 'ListenAddress 127.0.0.1:%s\nHostKey %s/host\nAuthorizedKeysFile %s/authorized\nStrictModes no\nPidFile none\nPasswordAuthentication no\n' "$port" "$d" "$d" >"$d/config"
+	"$(command -v sshd)" -D -e -f "$d/config" 2>"$d/log" &
+	pids+=("$!")
+	ssh=(ssh -tt -F /dev/null -i "$d/user" -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR -p "$port" 127.0.0.1)
+	local i
+	for i in $(seq 100); do
+		"${ssh[@]}" true </dev/null >/dev/null 2>&1 && return
+		sleep 0.1
+	done
+	fail "ssh: sshd: $(tail -3 "$d/log")"
+	return 1
+}
+
+test_ssh() {
+	have tmux openssl ssh ssh-keygen bash || return
+	command -v sshd >/dev/null || { say "skipped: sshd is not installed"; return; }
+	sshd_of_ours || return
+	local s inner="exec env PS1='there> ' bash --norc --noprofile -i"
+	terminal ssh sh -c 'stty rows 24 cols 80; exec "$@"' sh "${ssh[@]}" "$inner" || return
+	shows ssh 'there>' "ssh: a prompt" || return
+	shows ssh-plain 'there>' "ssh: a prompt without weir" || return
+	for s in ssh ssh-plain; do
+		type_in "$s" "seq 1 30; printf '\\033[3;10Hmoved\\033[30;1H'; stty size" Enter
+		shows "$s" '24 80' "ssh: what was typed in $s" || return
+	done
+	alike ssh "ssh: in a pty over TLS, the screen is as without weir"
+	for s in ssh ssh-plain; do type_in "$s" 'exit' Enter; done
+	# The size goes all the way where weir is on the terminal itself: weir's, the pty's, ssh's.
+	mux new-session -d -x 80 -y 24 -s far env TERM=screen "$tmp/weir" -q - pty -- "${ssh[@]}" "$inner"
+	shows far 'there>' "ssh: weir - pty" || return
+	mux resize-window -t '=far:' -x 100 -y 40
+	type_in far 'clear; stty size' Enter
+	shows far '40 100' "ssh: a window of another size" && say "ssh: weir - pty -- ssh, and its size follows"
+	type_in far 'exit' Enter
+}
+
+# box: a device with a console, on one of two terminals that socat joins, a weir that has the
+# other as a serial line, and a weir whose terminal $tmp/modem leads to that one.
+box() {
+	local i
+	cat >"$tmp/box" <<-'BOX'
+		printf 'login: '
+		while IFS= read -r -d $'\r' line; do
+			case $line in
+			version) printf '\r\nbox 1.0\r\n# ' ;;
+			dump) printf '\r\n'; seq -f 'line %04g' -s $'\r\n' 1 2000; printf '\r\nend of it\r\n# ' ;;
+			*) printf '\r\nhello %s\r\n# ' "$line" ;;
+			esac
+		done
+	BOX
+	socat "pty,raw,echo=0,link=$tmp/$1-line" "exec:bash $tmp/box" &
+	pids+=("$!")
+	for i in $(seq 100); do [ ! -e "$tmp/$1-line" ] || break; sleep 0.05; done
+	start "$1" tcp-listen:127.0.0.1:0 "serial:$tmp/$1-line,115200,8n1" || return
+	"$tmp/weir" -q "pty,link=$tmp/$1-modem" "127.0.0.1:$port" 2>"$tmp/$1-log" &
+	pids+=("$!")
+	for i in $(seq 100); do [ ! -e "$tmp/$1-modem" ] || return 0; sleep 0.05; done
+	fail "$1: no terminal: $(cat "$tmp/$1-log")"
+	return 1
+}
+
+# typed NAME: a session with the device, in a terminal program that is in the foreground of NAME.
+typed() {
+	type_in "$1" Enter
+	shows "$1" 'hello' "$1: a greeting" || return
+	type_in "$1" version Enter
+	shows "$1" 'box 1.0' "$1: an answer" || return
+	type_in "$1" dump Enter
+	shows "$1" 'end of it' "$1: the end of a long answer" || return
+	screen "$1" | grep -q 'line 1999' || { fail "$1: the long answer is cut: $(screen "$1")"; return 1; }
+}
+
+test_picocom() {
+	have tmux socat bash picocom || return
+	box picocom || return
+	local turn
+	for turn in first second; do # programs come and go
+		mux -f /dev/null new-session -d -x 80 -y 24 -s "pico-$turn" picocom -q -b 115200 "$tmp/picocom-modem" || { fail "picocom: tmux"; return; }
+		typed "pico-$turn" || return
+		type_in "pico-$turn" C-a C-x
+		local i
+		for i in $(seq 100); do mux has-session -t "=pico-$turn" 2>/dev/null || break; sleep 0.05; done
+	done
+	say "picocom: two sessions with a serial device, one after the other"
+}
+
+test_minicom() {
+	have tmux socat bash minicom || return
+	box minicom || return
+	mux -f /dev/null new-session -d -x 80 -y 24 -s mini env TERM=screen LANG=C minicom -o -D "$tmp/minicom-modem" -b 115200 || { fail "minicom: tmux"; return; }
+	shows mini 'Welcome to minicom' "minicom: its start" || return
+	typed mini && say "minicom: a session with a serial device"
+	mux kill-session -t '=mini' 2>/dev/null
+}
+
 trap 'mux kill-server 2>/dev/null; cleanup' EXIT
-run_tests "scp rsync git tar bulk examples shell background vim htop" "$@"
+run_tests "scp rsync git tar lsp bulk examples shell background vim htop ssh minicom picocom" "$@"

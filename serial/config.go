@@ -71,7 +71,8 @@ type Config struct {
 	// Raise and Drop are what DTR and RTS are set to; others stay as the system sets them
 	// when the line is opened: raised.
 	Raise, Drop Line
-	// Carrier ends the connection when the device drops carrier detect, as a modem does.
+	// Carrier ends the connection when the device drops carrier detect, as a modem does,
+	// with a *GoneError; Absence does not apply.
 	Carrier bool
 	// HangUp drops DTR and RTS when the line is closed.
 	HangUp bool
@@ -86,10 +87,24 @@ type Config struct {
 	// Changed is called, on the loop's goroutine, when a device with Absence is gone, with
 	// the reason, and with nil when it is back. nil: no one is told.
 	Changed func(gone error)
+	// LinesChanged is called, on the loop's goroutine, with the lines that are raised, first
+	// when the device is opened, before ConnectionMade and again each time, and when they
+	// have changed: those that last for 50 ms and more are seen. A goroutine looks at them. A
+	// device without lines, as a pseudo-terminal, is not looked at. nil: no one is told.
+	LinesChanged func(raised Line)
+	// Break begins with a break of this length, at each opening: see Port.Break. 0: none.
+	Break time.Duration
+	// CloseWait is how long a line that is being closed may send nothing, because the other
+	// end stops it, before what is left is dropped. 0: 10 s.
+	CloseWait time.Duration
 	// Reply is how long a device must be silent, once our end of writing was sent and
 	// nothing is unsent, to have ended too. 0: the end of writing cannot be sent, and
 	// CanWriteEOF is false.
 	Reply time.Duration
+
+	close    func(fd int, e sys.SerialEnd) bool // nil: sys.CloseSerial; tests have their own
+	setBreak func(fd int, on bool) error        // nil: sys.SerialBreak
+	lines    func(fd int) (int, error)          // nil: sys.SerialLines
 }
 
 // ParseFormat reads the bits, parity and stop bits of a character in their usual short
@@ -114,6 +129,18 @@ func (c Config) withDefaults() (Config, error) {
 	if c.StopBits == 0 {
 		c.StopBits = 1
 	}
+	if c.CloseWait == 0 {
+		c.CloseWait = closeWait
+	}
+	if c.close == nil {
+		c.close = sys.CloseSerial
+	}
+	if c.setBreak == nil {
+		c.setBreak = sys.SerialBreak
+	}
+	if c.lines == nil {
+		c.lines = sys.SerialLines
+	}
 	switch {
 	case c.Speed < 1 || c.Speed > math.MaxInt32:
 		return c, errors.New("serial: bad speed " + strconv.Itoa(c.Speed))
@@ -129,7 +156,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("serial: only DTR and RTS can be set")
 	case c.Raise&c.Drop != 0:
 		return c, errors.New("serial: a line cannot be both raised and dropped")
-	case c.Absence < 0 || c.Reply < 0:
+	case c.Absence < 0 || c.Reply < 0 || c.Break < 0 || c.CloseWait < 0:
 		return c, errors.New("serial: a time cannot be negative")
 	}
 	return c, nil

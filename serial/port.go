@@ -15,6 +15,14 @@ import (
 // ErrAway is returned while the device is gone.
 var ErrAway = errors.New("serial: the device is not there")
 
+// ErrStopped is the reason of a connection that was closed while the other end stopped the
+// line, for longer than Config.CloseWait: what was unsent was dropped.
+var ErrStopped = errors.New("serial: the other end stopped the line, and what was not sent yet was dropped")
+
+// ErrCarrier is why a device counts as gone that has dropped carrier detect: see
+// Config.Carrier.
+var ErrCarrier = errors.New("carrier detect was dropped")
+
 // GoneError is the reason of a connection whose device is gone, and did not come back.
 type GoneError struct {
 	Path string
@@ -42,7 +50,10 @@ func (e *GoneError) Unwrap() error { return e.Err }
 //	Open ──▶ there ──────────────▶ away ──▶ over       Absence passed
 //	           ▲  the device is gone │
 //	           └─────────────────────┘ it is back
-//	         there or away ──▶ closing ──▶ over
+//	         there or away ──▶ closing ──▶ over ──▶ closed
+//
+// A line that is over is closed on a goroutine of its own, since that may block: for the
+// last bytes, and in the driver.
 type Port struct {
 	loop  *weir.Loop
 	path  string
@@ -55,7 +66,11 @@ type Port struct {
 	paused  bool // what is above wants no bytes
 	blocked bool // what is below wants none
 	closing bool
-	over    bool
+	opening bool // in Open, which may block: what fails is closed before it returns
+	over    bool // it ends with reason, once the device's transport and the line are closed
+	reason  error
+	drop    bool      // over: what is unsent is dropped
+	closer  *closer   // it closes the line; nil: none does
 	ended   bool      // CloseWrite was called
 	came    bool      // bytes came since the last look
 	unsent  int       // at the last look
@@ -63,6 +78,8 @@ type Port struct {
 	gone    error     // why it is away
 	timer   *weir.Timer
 	breaks  *weir.Timer // the end of a break
+	broken  bool        // a break runs
+	watch   *linesWatch // nil: no one wants to know, or the device is away
 }
 
 // How often the port looks at what the system reports by no event.
@@ -71,24 +88,28 @@ const (
 	lookAtUnsent  = 10 * time.Millisecond
 )
 
-// closeWait is how long a line that is being closed may send nothing, because the other
-// end stops it, before what is left is dropped.
+// closeWait is CloseWait's default.
 const closeWait = 10 * time.Second
 
 // Open opens the line at path, such as /dev/ttyUSB0, and makes a transport of it, whose
 // protocol f makes. It opens, and sets, without waiting for a carrier. The error is what
 // the system says, a *fs.PathError if it is about the path, or what is wrong with the
 // Config; weir.ErrClosed if f refused it. Of the options, those of Loop.Carry have an effect.
+// It is to be called on the loop's goroutine; f and the protocol's ConnectionMade run before it
+// returns. It may block in the driver, which asks a USB device for its settings.
 //
-// Transport.Close sends what was written, unless the other end stops it for 10 s; Abort
-// drops it. The settings are put back when the line is closed, except of one that is Shared;
-// what the end does to DTR and RTS is as HangUp says.
+// Transport.Close sends what was written, unless the other end stops it for
+// Config.CloseWait, which ends with ErrStopped; Abort drops it. The settings are put back when
+// the line is closed, except of one that is Shared; what the end does to DTR and RTS is as
+// HangUp says. A goroutine, one of each line at most, does that, since a driver may block in it.
+// ConnectionLost comes when it has finished, or is stuck in the driver for longer than CloseWait
+// and a second; when the loop is closed, it is waited for a second.
 func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.StreamOption) (*Port, error) {
 	c, err := c.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	p := &Port{loop: l, path: path, cfg: c, fd: -1}
+	p := &Port{loop: l, path: path, cfg: c, fd: -1, opening: true}
 	fd, was, err := sys.OpenSerial(path, c.settings())
 	if err != nil {
 		return nil, err
@@ -98,17 +119,25 @@ func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.Stre
 		p.timer, p.breaks = l.NewTimer(p.look), l.NewTimer(p.breakOver)
 		err = p.attach(fd)
 	} else {
-		sys.CloseSerial(fd, true, !c.Shared, was)
+		p.fd = fd
+		p.letGo(true, nil)
+	}
+	if err == nil && c.Break > 0 {
+		err = p.Break(c.Break)
+	}
+	if err == nil {
+		err = p.watchLines()
 	}
 	if err != nil {
 		if p.feed != nil {
-			p.over = true
-			p.feed.Closed(err)
+			p.end(err)
 		}
 		return nil, err
 	}
+	p.opening = false
 	if !p.feed.Begin(f) {
-		p.Close(true)
+		p.opening = true
+		p.end(nil)
 		return nil, weir.ErrClosed
 	}
 	return p, nil
@@ -119,7 +148,8 @@ func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.Stre
 func (p *Port) attach(fd int) error {
 	second, err := sys.Dup(fd)
 	if err != nil {
-		sys.CloseSerial(fd, true, !p.cfg.Shared, p.was)
+		p.fd = fd
+		p.letGo(true, nil)
 		return err
 	}
 	p.fd = second
@@ -131,21 +161,41 @@ func (p *Port) attach(fd int) error {
 			sys.CloseAll(fd)
 		}
 		p.below = nil
-		p.letGo(true)
+		p.letGo(true, nil)
 	}
 	return err
 }
 
-// letGo closes the second descriptor. drop says that what is unsent is dropped.
-func (p *Port) letGo(drop bool) {
-	p.breaks.Stop()
-	if p.fd >= 0 {
-		if p.cfg.Shared {
-			p.was = sys.SerialState{} // others have set it too
-		}
-		sys.CloseSerial(p.fd, drop, !p.cfg.Shared, p.was)
-		p.fd = -1
+// letGo closes the second descriptor, and calls then once it is closed, or cannot be; nil: no
+// one waits for that. drop says that what is unsent is dropped.
+func (p *Port) letGo(drop bool, then func(error)) {
+	if p.breaks != nil {
+		p.breaks.Stop()
 	}
+	if w := p.watch; w != nil {
+		p.watch = nil
+		_ = p.loop.RemoveSource(w) // it is there until the loop ends
+	}
+	if p.fd < 0 {
+		if then != nil {
+			then(nil)
+		}
+		return
+	}
+	e := sys.SerialEnd{Drop: drop, Wait: p.cfg.CloseWait, Break: p.broken, Exclusive: !p.cfg.Shared, Was: p.was}
+	if p.cfg.Shared {
+		e.Was = sys.SerialState{} // others have set it too
+	}
+	fd := p.fd
+	p.fd, p.broken = -1, false
+	if p.opening {
+		p.cfg.close(fd, e)
+		if then != nil {
+			then(nil)
+		}
+		return
+	}
+	p.closer = closeLine(p, func() bool { return p.cfg.close(fd, e) }, then)
 }
 
 // Transport is the transport above the line, the same one while the device is away.
@@ -154,14 +204,15 @@ func (p *Port) Transport() weir.Transport { return p.feed.Transport() }
 // Config is how the line was asked to be set.
 func (p *Port) Config() Config { return p.cfg }
 
-// SetConfig changes the line's settings, except Shared. Bytes that are being sent may go
-// out with the old settings or the new.
+// SetConfig changes the line's settings, except Shared and LinesChanged. Bytes that are being
+// sent may go out with the old settings or the new.
 func (p *Port) SetConfig(c Config) error {
 	c, err := c.withDefaults()
 	if err != nil {
 		return err
 	}
-	c.Shared = p.cfg.Shared
+	c.Shared, c.close, c.setBreak, c.lines = p.cfg.Shared, p.cfg.close, p.cfg.setBreak, p.cfg.lines
+	c.LinesChanged = p.cfg.LinesChanged
 	if p.fd >= 0 {
 		if err := sys.SetSerial(p.fd, c.settings()); err != nil {
 			return err
@@ -197,12 +248,13 @@ func (p *Port) Kept() (Config, error) {
 	return c, nil
 }
 
-// Lines returns the lines that are raised now. No event tells of a change.
+// Lines returns the lines that are raised now; see Config.LinesChanged. It asks the device,
+// in which a driver may block. The error is ErrAway, or the system's if it has no lines.
 func (p *Port) Lines() (Line, error) {
 	if p.fd < 0 {
 		return 0, ErrAway
 	}
-	v, err := sys.SerialLines(p.fd)
+	v, err := p.cfg.lines(p.fd)
 	return Line(v), err
 }
 
@@ -231,17 +283,19 @@ func (p *Port) Break(d time.Duration) error {
 	if p.fd < 0 {
 		return ErrAway
 	}
-	if err := sys.SerialBreak(p.fd, true); err != nil {
+	if err := p.cfg.setBreak(p.fd, true); err != nil {
 		return err
 	}
+	p.broken = true
 	p.breaks.Set(d)
 	return nil
 }
 
 func (p *Port) breakOver() {
-	if p.fd >= 0 {
-		_ = sys.SerialBreak(p.fd, false) // a device that is gone sends none
+	if p.broken && p.fd >= 0 {
+		_ = p.cfg.setBreak(p.fd, false) // a device that is gone sends none
 	}
+	p.broken = false
 }
 
 // Away reports whether the device is gone, and waited for.
@@ -262,12 +316,27 @@ func (p *Port) look() {
 }
 
 func (p *Port) lookForDevice() {
+	if p.closer != nil {
+		p.timer.Set(lookForDevice) // what is left of the last opening is being closed
+		return
+	}
 	fd, was, err := sys.OpenSerial(p.path, p.cfg.settings())
-	if err == nil {
+	hungUp := err == nil && p.cfg.Carrier && was.SameDevice(p.was)
+	switch {
+	case hungUp:
+		p.fd = fd // the device was there all the time, and is left as it was at first
+	case err == nil:
 		p.was = was
-		err = p.attach(fd)
+		if err = p.attach(fd); err == nil && p.cfg.Break > 0 {
+			_ = p.Break(p.cfg.Break) // it took the first one
+		}
+		if err == nil {
+			_ = p.watchLines() // of a loop that ends, or for want of a descriptor
+		}
 	}
 	switch {
+	case hungUp:
+		p.end(&GoneError{Path: p.path, Err: ErrCarrier})
 	case err == nil:
 		p.gone = nil
 		p.tell(nil)
@@ -301,8 +370,9 @@ func (p *Port) waitForReply() {
 }
 
 func (p *Port) lookForReply() {
-	if p.came || p.below.Buffered() > 0 || sys.SerialUnsent(p.fd) > 0 {
-		p.waitForReply()
+	n, err := sys.SerialUnsent(p.fd)
+	if p.came || p.below.Buffered() > 0 || n > 0 || err != nil {
+		p.waitForReply() // with err the device is gone: ConnectionLost follows
 		return
 	}
 	p.feed.End(nil)
@@ -310,7 +380,11 @@ func (p *Port) lookForReply() {
 
 // lookAtClosing closes the line once all is sent, or if nothing is being sent.
 func (p *Port) lookAtClosing() {
-	n := sys.SerialUnsent(p.fd)
+	n, err := sys.SerialUnsent(p.fd)
+	if err != nil {
+		p.end(&GoneError{Path: p.path, Err: err}) // with what it had not sent
+		return
+	}
 	if p.below != nil {
 		n += p.below.Buffered()
 	}
@@ -319,9 +393,9 @@ func (p *Port) lookAtClosing() {
 		p.end(nil)
 		return
 	case n != p.unsent:
-		p.unsent, p.until = n, now.Add(closeWait)
+		p.unsent, p.until = n, now.Add(p.cfg.CloseWait)
 	case now.After(p.until):
-		p.Close(true)
+		p.end(ErrStopped)
 		return
 	}
 	p.timer.Set(lookAtUnsent)
@@ -332,14 +406,25 @@ func (p *Port) end(reason error) {
 	if p.over {
 		return
 	}
-	p.over = true
+	p.over, p.reason = true, reason
+	p.drop = !p.closing || reason != nil || p.below != nil
 	p.timer.Stop()
-	p.letGo(!p.closing || reason != nil || p.below != nil)
-	if t := p.below; t != nil {
-		p.below = nil
-		t.Abort()
+	if p.below != nil {
+		p.below.Abort() // our own descriptor is to be the last: ConnectionLost goes on
 	}
-	p.feed.Closed(reason)
+	if p.below == nil || p.opening {
+		p.finish()
+	}
+}
+
+// finish closes the line and tells the transport above.
+func (p *Port) finish() {
+	p.letGo(p.drop, func(err error) {
+		if p.reason == nil {
+			p.reason = err
+		}
+		p.feed.Closed(p.reason)
+	})
 }
 
 // Write implements weir.Carrier.
@@ -427,10 +512,13 @@ func (d *device) ResumeWriting() {
 // ConnectionLost implements weir.Protocol: the device is gone, if we did not close it.
 func (d *device) ConnectionLost(err error) {
 	p := (*Port)(d)
+	p.below = nil
 	if p.over {
+		if !p.opening {
+			p.finish()
+		}
 		return
 	}
-	p.below = nil
 	switch {
 	case errors.Is(err, weir.ErrLoopClosed):
 		p.end(err)
@@ -443,7 +531,7 @@ func (d *device) ConnectionLost(err error) {
 	case p.cfg.Absence == 0:
 		p.end(&GoneError{Path: p.path, Err: err})
 	default:
-		p.letGo(true)
+		p.letGo(true, nil)
 		p.gone, p.until = err, p.loop.Now().Add(p.cfg.Absence)
 		p.timer.Set(lookForDevice)
 		p.tell(&GoneError{Path: p.path, Err: err})

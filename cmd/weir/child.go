@@ -32,7 +32,7 @@ func (s *session) exited(e proc.Exit) {
 	a := s.app
 	delete(a.children, s)
 	s.exit = &e
-	if !e.Success() {
+	if !e.Success() && !s.cut { // else we ended it
 		a.rep.line(yellow, "exit", fmt.Sprintf("%s: %s", s.ends[s.childSide()].Label(), e), "id", s.id, "program", s.child.Path(), "code", e.Code, "signal", int(e.Signal))
 	}
 	if s.grace != nil {
@@ -134,7 +134,7 @@ func (a *app) raw() (restore func()) {
 	wanted := false
 	for i, e := range ends {
 		if e.Kind().Name == "stdio" {
-			wanted = e.Base.Has("raw") || ends[1-i].Kind().Name == "pty"
+			wanted = e.Base.Has("raw") || ends[1-i].Kind().Name == "pty" && ends[1-i].TakesCommand()
 		}
 	}
 	if !wanted || !proc.IsTerminal(a.env.Stdin) {
@@ -151,29 +151,62 @@ func (a *app) raw() (restore func()) {
 	}
 	a.env.Raw = true
 	a.c.raw.Store(true)
+	leave := func() {
+		if a.c.raw.Swap(false) {
+			_ = back() // a terminal that is gone
+		}
+	}
 	size := func() proc.Size {
 		w, _ := proc.WindowSize(fd) // zero: it stays unset
 		return w
 	}
 	a.env.Window = size()
-	if windowChange != nil {
-		_, err := a.loop.Signal(windowChange, func(os.Signal) {
-			a.env.Window = size()
-			for s := range a.open {
-				if s.child != nil {
-					_ = s.child.Resize(a.env.Window) // it may have ended
-				}
+	resized := func() {
+		a.env.Window = size()
+		for s := range a.open {
+			if s.child != nil {
+				_ = s.child.Resize(a.env.Window) // it may have ended
 			}
-		})
-		if err != nil {
+		}
+	}
+	on := func(sig os.Signal, f func()) {
+		if sig == nil {
+			return
+		}
+		if _, err := a.loop.Signal(sig, func(os.Signal) { f() }); err != nil {
 			a.trouble(err)
 		}
 	}
+	on(windowChange, resized)
+	// Whoever stops weir gets the terminal as it was. It is set again when weir goes on, and
+	// from then on the way back is to what it was until then: a shell may have changed it.
+	on(stopSignal, func() {
+		leave()
+		stopSelf()
+	})
+	on(continueSignal, func() {
+		if again, err := proc.Raw(fd); err == nil && !a.c.raw.Swap(true) {
+			back = again
+		}
+		resized()
+	})
 	return func() {
-		_ = back() // a terminal that is gone
-		a.c.raw.Store(false)
+		leave()
 		closeDup(fd)
 	}
+}
+
+// escapeKey is the key that ends the connection of a terminal that is raw, or "".
+func (a *app) escapeKey() string {
+	for _, e := range []*endpoint.Endpoint{a.p.a, a.p.bs[0]} {
+		if key := e.Base.Value("escape"); a.env.Raw && e.Kind().Name == "stdio" && key != "none" {
+			if key == "" {
+				key = "^]"
+			}
+			return "Ctrl-" + key[1:]
+		}
+	}
+	return ""
 }
 
 // linesRaw writes lines for a terminal that is raw, where a line feed alone does not

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -310,7 +311,8 @@ func TestPtyTyped(t *testing.T) {
 		t.Errorf("the terminal is not raw: %+v, %v", raw, err)
 	}
 	enter(t, person, "\x1d")
-	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), "ended by the escape key") {
+	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), ", ended by the escape key") ||
+		!strings.Contains(p.said(), "stdio -> pty sh, Ctrl-] ends it") {
 		t.Errorf("code %d; it said\n%s", code, p.said())
 	}
 	if after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || *after != *before {
@@ -323,5 +325,151 @@ func TestExplainExec(t *testing.T) {
 	r := call(t, "explain", ":2323", "pty,user=nobody", "--", "bash", "-l")
 	if r.code != exitOK || !strings.Contains(r.out, "starts bash as nobody on a terminal of its own") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestPtyStopped: weir that is stopped leaves the terminal as it was, and sets it raw again
+// when it goes on; the way back is then to what the terminal was meanwhile.
+func TestPtyStopped(t *testing.T) {
+	person, program := terminal(t)
+	mode := func() unix.Termios {
+		t.Helper()
+		v, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *v
+	}
+	before := mode()
+	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "trap 'stty size' WINCH; stty -echo; echo ready; sleep 60 & while kill -0 $!; do wait $!; done")
+	p.Stdin, p.Stdout = program, program
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.begin()
+	seen := ""
+	see := func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen, text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen)
+			}
+			seen += string(buf[:n])
+		}
+	}
+	see("ready")
+	p.signal(syscall.SIGTSTP)
+	patiently(t, "the stop", func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+		return strings.Contains(string(text), ") T ")
+	})
+	if mode() != before {
+		t.Errorf("while it is stopped the terminal is %+v, was %+v", mode(), before)
+	}
+	changed := before
+	changed.Lflag ^= unix.ECHOK
+	if err := unix.IoctlSetTermios(int(program.Fd()), unix.TCSETS, &changed); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 21, Col: 43}); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGCONT)
+	see("21 43")
+	if mode().Lflag&unix.ICANON != 0 {
+		t.Errorf("it went on, and the terminal is not raw: %+v", mode())
+	}
+	enter(t, person, "\x1d")
+	p.end()
+	if mode() != changed {
+		t.Errorf("the terminal is %+v, was %+v", mode(), changed)
+	}
+}
+
+// TestPtyLink: a terminal that another program opens by a link, as a serial line.
+func TestPtyLink(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "modem")
+	p := prepare(t, "weir", "-", "pty,reply=300ms,mode=0600,size=100x30,link="+link)
+	in, err := p.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	p.Stdout = &out
+	p.begin()
+	patiently(t, "the link", func() bool { _, err := os.Stat(link); return err == nil })
+	script := `stty size && read x && echo "you said $x" && read y && echo "and $y"`
+	cmd := exec.Command("sh", "-c", script)
+	if cmd.Stdin, err = os.OpenFile(link, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = cmd.Stdin.(*os.File)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, "hello\nagain\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Stdin.(*os.File).Close()
+	if code := p.end(); code != exitOK || out.String() != "30 100\nyou said hello\nand again\n" {
+		t.Errorf("code %d, %q\n%s", code, out.String(), p.said())
+	}
+	if _, err := os.Lstat(link); err == nil {
+		t.Error("the link is there at the end")
+	}
+	for _, c := range []struct{ args []string }{
+		{[]string{"-", "pty,link=" + link, "--", "cat"}},
+		{[]string{"-", "pty,once", "--", "cat"}},
+		{[]string{"-", "pty,size=80", "--", "cat"}},
+		{[]string{"-", "pty,link=" + link + ",dir=/"}},
+	} {
+		if r := call(t, c.args...); r.code != exitUsage {
+			t.Errorf("%q: code %d", c.args, r.code)
+		}
+	}
+	if r := call(t, "-", "pty", "vim", "file"); r.code != exitUsage || !strings.Contains(r.err, "weir - pty -- vim file") {
+		t.Errorf("a program without --: code %d\n%s", r.code, r.err)
+	}
+	if r := call(t, "pty", "--", "vim", "file"); r.code != exitUsage || !strings.Contains(r.err, "weir - pty -- vim file") {
+		t.Errorf("one endpoint: code %d\n%s", r.code, r.err)
+	}
+	if err := os.WriteFile(link, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = prepare(t, "weir", "-", "pty,link="+link)
+	p.Stdin = strings.NewReader("")
+	p.begin()
+	if code := p.end(); code != exitFailure || !strings.Contains(p.said(), "is there already") {
+		t.Errorf("something in the way: code %d\n%s", code, p.said())
+	}
+}
+
+// TestPtySignals: whatever signal ends weir, its terminal is as before.
+func TestPtySignals(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			person, program := terminal(t)
+			before, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "stty -echo; echo ready; exec sleep 60")
+			p.Stdin, p.Stdout = program, program
+			p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+			p.begin()
+			b := make([]byte, len("ready"))
+			if _, err := io.ReadFull(person, b); err != nil || string(b) != "ready" {
+				t.Fatalf("%q, %v", b, err)
+			}
+			p.signal(sig)
+			p.end()
+			if after, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS); err != nil || *after != *before {
+				t.Errorf("the terminal is %+v, was %+v; %v", after, before, err)
+			}
+		})
 	}
 }

@@ -143,6 +143,11 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 		}
 		return nil, e
 	}
+	if len(words) == 1 {
+		if e, err := c.table.Parse(words[0]); err == nil && e.TakesCommand() {
+			return nil, &usageError{problem: "two endpoints are needed", hint: "to use the program here write weir - " + words[0] + " -- " + strings.Join(argv, " ")}
+		}
+	}
 	if len(words) < 2 {
 		return nil, &usageError{problem: "two endpoints are needed", hint: "weir A B connects A to B; - is standard input and output"}
 	}
@@ -150,6 +155,10 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 	for i, w := range words {
 		e, err := c.table.Parse(w)
 		if err != nil {
+			var at *endpoint.Error
+			if i > 0 && argv == nil && errors.As(err, &at) && runsProgram(p.a, p.bs) && !strings.ContainsAny(w, ":,+") {
+				at.Hint = "the program of pty or exec follows --: weir " + strings.Join(words[:i], " ") + " -- " + strings.Join(words[i:], " ")
+			}
 			return nil, err
 		}
 		if i == 0 {
@@ -162,6 +171,11 @@ func (c *command) plan(words, argv []string, f flags) (*plan, error) {
 		return nil, err
 	}
 	return p, p.check()
+}
+
+// runsProgram reports whether one of the endpoints runs a program.
+func runsProgram(a *endpoint.Endpoint, bs []*endpoint.Endpoint) bool {
+	return a.TakesCommand() || slices.ContainsFunc(bs, (*endpoint.Endpoint).TakesCommand)
 }
 
 // command gives what stands after -- to the endpoint that runs it.

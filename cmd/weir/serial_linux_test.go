@@ -40,7 +40,7 @@ func plug(t *testing.T, path string) *os.File {
 func TestSerial(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tty")
 	d := plug(t, path)
-	p := prepare(t, "weir", "-", "serial:"+path+",115200,7e1,reply=200ms")
+	p := prepare(t, "weir", "-", "serial:"+path+",115200,7e1,lines,reply=200ms")
 	p.Stdin = strings.NewReader("ATI\r")
 	var out bytes.Buffer
 	p.Stdout = &out
@@ -58,6 +58,9 @@ func TestSerial(t *testing.T) {
 	}
 	if want := path + " is set to 115200 8n1: it does not keep 115200 7e1"; !strings.Contains(p.said(), want) {
 		t.Errorf("a pseudo-terminal keeps no parity, and weir said\n%s", p.said())
+	}
+	if want := path + " has no modem lines"; !strings.Contains(p.said(), want) {
+		t.Errorf("weir did not say %q:\n%s", want, p.said())
 	}
 }
 

@@ -137,6 +137,9 @@ func (s *session) connected() {
 	a.notify.ready("connected") // where nothing listens
 	names := s.names()
 	arrow := s.arrow(names)
+	if key := a.escapeKey(); key != "" {
+		arrow += ", " + key + " ends it"
+	}
 	a.rep.line(dim, "open", arrow, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
 }
 
@@ -336,6 +339,8 @@ func (s *session) closed(r relay.Result) {
 		how, by = "cut here", "here"
 	case r.Why == nil:
 		how = "closed by " + by
+	case errors.Is(r.Why, endpoint.ErrEscaped):
+		how = "ended by the escape key"
 	default:
 		how = by + ": " + advice.Why(r.Why)
 	}

@@ -340,6 +340,9 @@ type SCTP struct {
 	// Also are further local addresses, with the port of Spec.Local, that the peer may
 	// reach or be sent from. Spec.Bind is set if there are any.
 	Also []netip.Addr
+	// Peers are the peer's addresses with their port, the one that Connect is for first, or
+	// none. Open then begins the association with all of them, and Connect waits for it.
+	Peers []netip.AddrPort
 	// Out and In are how many streams are asked for, and accepted, in each direction; 0
 	// leaves the number to the system. Bytes are sent on stream 0 and read from all.
 	Out, In uint16

@@ -11,12 +11,20 @@ import (
 
 // The options of an SCTP socket that weir uses, of include/uapi/linux/sctp.h.
 const (
-	solSCTP       = 132
-	sctpInitMsg   = 2
-	sctpNoDelay   = 3
-	sctpBindAdd   = 100
-	sctpInitBytes = 8
+	solSCTP        = 132
+	sctpInitMsg    = 2
+	sctpNoDelay    = 3
+	sctpDelayedAck = 16
+	sctpBindAdd    = 100
+	sctpConnectX   = 110
+	sctpInitBytes  = 8
+	sctpAckBytes   = 12
 )
+
+// ackDelay is how many milliseconds an acknowledgment waits for a second packet, where the
+// system takes 200. A receiver that was slow has room for one message of weir's, which is one
+// packet on a path with large packets: the sender then waits for each.
+const ackDelay = 10
 
 // prepareSCTP sets what is settled before an association begins.
 func prepareSCTP(fd int, spec *backend.Spec) error {
@@ -26,6 +34,11 @@ func prepareSCTP(fd int, spec *backend.Spec) error {
 				return err
 			}
 		}
+	}
+	// struct sctp_sack_info: of the socket itself, delay, and 0 leaves the number of packets.
+	ack := [sctpAckBytes / 4]uint32{0, ackDelay, 0}
+	if err := setBytes(fd, solSCTP, sctpDelayedAck, unsafe.Pointer(&ack), sctpAckBytes); err != nil {
+		return err
 	}
 	if spec.SCTP.Out == 0 && spec.SCTP.In == 0 {
 		return nil
@@ -41,21 +54,42 @@ func bindAlso(fd int, spec *backend.Spec) error {
 	if len(spec.SCTP.Also) == 0 {
 		return nil
 	}
-	packed, err := packAddrs(spec.SCTP.Also)
+	all := make([]netip.AddrPort, len(spec.SCTP.Also))
+	for i, ip := range spec.SCTP.Also {
+		all[i] = netip.AddrPortFrom(ip, 0) // the port that the socket has
+	}
+	packed, err := packAddrs(all)
 	if err != nil {
 		return err
 	}
 	return setBytes(fd, solSCTP, sctpBindAdd, unsafe.Pointer(&packed[0]), len(packed))
 }
 
-// packAddrs writes addresses one after another, each as long as its family needs, with
-// port 0, which stands for the port that the socket has.
-func packAddrs(addrs []netip.Addr) ([]byte, error) {
+// beginSCTP begins an association with a peer of several addresses.
+func beginSCTP(fd int, spec *backend.Spec) error {
+	if len(spec.SCTP.Peers) == 0 {
+		return nil
+	}
+	packed, err := packAddrs(spec.SCTP.Peers)
+	if err != nil {
+		return err
+	}
+	// The call of a socket that blocks would wait. What accepts none of the addresses
+	// refuses later.
+	err = setBytes(fd, solSCTP, sctpConnectX, unsafe.Pointer(&packed[0]), len(packed))
+	if err == unix.EINPROGRESS { //nolint:errorlint // it is the call's own
+		return nil
+	}
+	return err
+}
+
+// packAddrs writes addresses one after another, each as long as its family needs.
+func packAddrs(addrs []netip.AddrPort) ([]byte, error) {
 	var packed []byte
-	for _, ip := range addrs {
-		a := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(ip.Unmap(), 0)}
+	for _, at := range addrs {
+		a := backend.Addr{Family: backend.Inet, IP: netip.AddrPortFrom(at.Addr().Unmap(), at.Port())}
 		var s Sockaddr
-		if err := s.Encode(&a, !ip.Unmap().Is4(), -1); err != nil {
+		if err := s.Encode(&a, !a.IP.Addr().Is4(), -1); err != nil {
 			return nil, err
 		}
 		packed = append(packed, s.bytes()[:s.n]...)

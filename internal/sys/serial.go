@@ -1,5 +1,7 @@
 package sys
 
+import "time"
+
 // SerialSettings say how a serial line works.
 type SerialSettings struct {
 	Speed     int  // bits a second in both directions
@@ -12,6 +14,15 @@ type SerialSettings struct {
 	HangUp    bool // DTR and RTS are dropped when the last one closes the line
 	DTR, RTS  int  // above 0 to raise, below 0 to drop, 0 to leave
 	Exclusive bool // no one else may have it open
+}
+
+// SerialEnd says how a line is closed.
+type SerialEnd struct {
+	Drop      bool          // what is unsent is dropped; if not, it is waited for
+	Wait      time.Duration // how long it is waited for
+	Break     bool          // a break has begun and not ended
+	Exclusive bool          // others were kept out
+	Was       SerialState   // how to set the line; zero: it stays as it is set
 }
 
 // The lines of a modem, as SerialLines has them.

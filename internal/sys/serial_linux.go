@@ -3,12 +3,21 @@ package sys
 import (
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// SerialState is how a line was set before.
-type SerialState struct{ t *unix.Termios }
+// SerialState is how a line was set before, and which device it is.
+type SerialState struct {
+	t         *unix.Termios
+	dev, node uint64
+}
+
+// SameDevice reports whether two openings were of one device: it was there all the time.
+func (s SerialState) SameDevice(o SerialState) bool {
+	return s.node != 0 && s.dev == o.dev && s.node == o.node
+}
 
 // OpenSerial opens and sets the serial line at path. It does not wait for a carrier. The
 // descriptor is non-blocking and close-on-exec, and belongs to the caller. was is for
@@ -28,12 +37,16 @@ func OpenSerial(path string, s *SerialSettings) (fd int, was SerialState, err er
 		Close(fd)
 		return -1, was, os.NewSyscallError("tcgetattr", err)
 	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil {
+		was.dev, was.node = uint64(st.Dev), st.Ino //nolint:unconvert // on some machines
+	}
 	ours, err := prepareSerial(fd, s)
 	if err != nil {
 		if !ours {
 			was = SerialState{} // it is someone else's
 		}
-		CloseSerial(fd, true, ours, was)
+		CloseSerial(fd, SerialEnd{Drop: true, Exclusive: ours, Was: was})
 		return -1, was, err
 	}
 	return fd, was, nil
@@ -174,38 +187,54 @@ func SerialBreak(fd int, on bool) error {
 	return os.NewSyscallError("ioctl", unix.IoctlSetInt(fd, request, 0))
 }
 
-// SerialUnsent returns how many bytes the kernel still has to send; 0 once the line is
-// gone.
-func SerialUnsent(fd int) int {
+// SerialUnsent returns how many bytes the kernel still has to send. The error means that
+// no one knows: the line is gone.
+func SerialUnsent(fd int) (int, error) {
 	n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
-	if err != nil {
-		return 0
-	}
-	return n
+	return n, os.NewSyscallError("ioctl", err)
 }
 
-// CloseSerial closes a descriptor of a line. What is unsent is dropped if drop says so: if
-// it is the last descriptor, the kernel would wait for it. exclusive says that others were
-// kept out. The line is set as it was, unless was is zero; but what happens to DTR and RTS
-// when it is closed stays as it is set.
-func CloseSerial(fd int, drop, exclusive bool, was SerialState) {
-	if drop {
+// CloseSerial closes a descriptor of a line and sets the line as it was; but what happens to
+// DTR and RTS when it is closed stays as it is set. It blocks, perhaps for long, for it waits
+// for the last bytes and, in the last close, for what the driver waits for: it is no call for
+// a loop's goroutine. cut says that the bytes did not leave in time.
+func CloseSerial(fd int, e SerialEnd) (cut bool) {
+	if e.Break {
+		_ = SerialBreak(fd, false) // a device that is gone sends none
+	}
+	if e.Drop {
 		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH)
 	}
-	if now, err := unix.IoctlGetTermios(fd, getTermios2); err == nil && was.t != nil {
-		t := *was.t
+	if now, err := unix.IoctlGetTermios(fd, getTermios2); err == nil && e.Was.t != nil {
+		t := *e.Was.t
 		t.Cflag = t.Cflag&^unix.HUPCL | now.Cflag&unix.HUPCL
-		request := uint(setTermios2)
-		if !drop {
-			request = drainTermios2 // the last bytes are still in the device
+		if e.Drop {
+			_ = unix.IoctlSetTermios(fd, setTermios2, &t) // it was so before
+		} else {
+			cut = setSent(fd, &t, e.Wait)
 		}
-		_ = unix.IoctlSetTermios(fd, request, &t) // it was so before
 	}
-	if exclusive {
+	if e.Exclusive {
 		// Otherwise one that had it open before would keep it closed to others, and another
 		// descriptor of ours would keep the lock.
 		_ = unix.IoctlSetInt(fd, unix.TIOCNXCL, 0)
 		_ = unix.Flock(fd, unix.LOCK_UN)
 	}
 	Close(fd)
+	return cut
+}
+
+// setSent sets a line once the last bytes have left, or drops those when wait has passed.
+func setSent(fd int, t *unix.Termios, wait time.Duration) (cut bool) {
+	late := make(chan struct{})
+	patience := time.AfterFunc(wait, func() {
+		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH) // the call below then ends
+		close(late)
+	})
+	_ = unix.IoctlSetTermios(fd, drainTermios2, t) // it was so before
+	if !patience.Stop() {
+		<-late
+		return true
+	}
+	return false
 }

@@ -9,6 +9,9 @@ import "errors"
 // SerialState is how a line was set before.
 type SerialState struct{}
 
+// SameDevice reports false.
+func (SerialState) SameDevice(SerialState) bool { return false }
+
 // OpenSerial fails.
 func OpenSerial(string, *SerialSettings) (fd int, was SerialState, err error) {
 	return -1, was, errors.ErrUnsupported
@@ -29,8 +32,8 @@ func SerialLines(int) (int, error) { return 0, errors.ErrUnsupported }
 // SerialBreak fails.
 func SerialBreak(int, bool) error { return errors.ErrUnsupported }
 
-// SerialUnsent returns 0.
-func SerialUnsent(int) int { return 0 }
+// SerialUnsent fails.
+func SerialUnsent(int) (int, error) { return 0, errors.ErrUnsupported }
 
 // CloseSerial has no effect.
-func CloseSerial(int, bool, bool, SerialState) {}
+func CloseSerial(int, SerialEnd) (cut bool) { return false }

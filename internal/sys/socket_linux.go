@@ -98,6 +98,11 @@ func prepare(fd int, spec *backend.Spec) (*Bound, error) {
 			}
 		}
 	}
+	if spec.SCTP != nil {
+		if err := beginSCTP(fd, spec); err != nil {
+			return nil, os.NewSyscallError("connect", err)
+		}
+	}
 	if spec.Datagram && spec.Peer.Family != backend.FamilyNone {
 		var s Sockaddr
 		err := s.Encode(&spec.Peer, spec.IPv6, fd)
@@ -274,8 +279,11 @@ func Accept(fd int, from *Sockaddr) (int, syscall.Errno) {
 // between does not change that.
 func Connect(fd int, to *Sockaddr) syscall.Errno {
 	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(to.Pointer()), uintptr(to.n))
-	if errno == unix.EINTR || errno == unix.EALREADY {
+	switch errno {
+	case unix.EINTR, unix.EALREADY:
 		return unix.EINPROGRESS
+	case unix.EISCONN: // an association that Open has begun: see beginSCTP
+		return 0
 	}
 	return errno
 }

@@ -242,3 +242,47 @@ func TestVsock(t *testing.T) {
 		}
 	})
 }
+
+// TestSCTPPeers: an association begins with a further address of its peer when the first
+// does not answer, and a filter sees each of them.
+func TestSCTPPeers(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		needSockets(t, l.Backend().Name, "sctp")
+		three := netip.MustParseAddr("127.0.0.3")
+		server := &otherEnd{}
+		ln, err := l.Listen("sctp", "127.0.0.3:0", func(weir.Transport) weir.Protocol { return server })
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := ln.Addr().String()
+		port = port[strings.LastIndexByte(port, ':'):]
+		// Nothing comes back from a network that is for documentation.
+		client := &otherEnd{}
+		l.Connect("sctp", "127.0.0.3"+port, client, weir.WithSCTPPeers(netip.MustParseAddr("192.0.2.1"), three))
+		turns(t, l, "the connection", func() bool { return client.err != nil || client.t != nil && server.t != nil })
+		if client.err != nil {
+			t.Fatal(client.err)
+		}
+		if _, err := client.t.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "its bytes", func() bool { return server.got == "hello" })
+		refused := &otherEnd{}
+		l.Connect("sctp", "127.0.0.2"+port, refused, weir.WithSCTPPeers(three), weir.WithAddrFilter(func(a netip.AddrPort) error {
+			if a.Addr() == three {
+				return errors.New("not that one")
+			}
+			return nil
+		}))
+		turns(t, l, "the refusal", func() bool { return refused.err != nil })
+		if !strings.Contains(refused.err.Error(), "not that one") {
+			t.Errorf("a filter's address was connected to: %v", refused.err)
+		}
+		nobody := &otherEnd{}
+		l.Connect("sctp", "127.0.0.2:1", nobody, weir.WithSCTPPeers(three))
+		turns(t, l, "the failure", func() bool { return nobody.err != nil })
+		if !errors.Is(nobody.err, syscall.ECONNREFUSED) {
+			t.Errorf("where nothing listens: %v", nobody.err)
+		}
+	})
+}

@@ -59,6 +59,7 @@ var optionsFit = map[string]struct {
 	"WithFastOpen":        {weir.WithFastOpen, "listen connect"},
 	"WithMultipath":       {weir.WithMultipath, "listen connect"},
 	"WithSCTPAddrs":       {weir.WithSCTPAddrs, "listen connect"},
+	"WithSCTPPeers":       {weir.WithSCTPPeers, "connect"},
 	"WithSCTPStreams":     {weir.WithSCTPStreams, "listen connect"},
 	"WithLocalAddr":       {weir.WithLocalAddr, "connect peer"},
 	"WithTimeout":         {weir.WithTimeout, "connect"},

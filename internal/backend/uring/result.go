@@ -92,6 +92,9 @@ func (b *Backend) result(e *cqe, c *backend.Completion) bool {
 			s.polling = true
 			return b.retry(op, c)
 		}
+		if errno == syscall.EISCONN {
+			errno = 0 // Open has begun it: see backend.SCTP
+		}
 	default:
 	}
 	if errno == syscall.EINTR || errno == syscall.EAGAIN {

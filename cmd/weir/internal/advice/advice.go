@@ -79,7 +79,7 @@ func ConnectTo(label string, e *endpoint.Endpoint, err *weir.ConnectError) *Fail
 	switch {
 	case e.Role() == endpoint.Open:
 		f.Problem = "cannot use " + e.Label()
-	case e.Kind().Name == "file":
+	case e.Kind().Name == "file", e.Kind().Name == "pty" && e.Base.Has("link"):
 		f.Problem = "cannot open " + e.Label()
 	}
 	var cause error = err
@@ -227,6 +227,10 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 		return nextForMissing(cause)
 	case e.Kind().Name == "serial":
 		return nextForSerial(e, cause)
+	case e.Kind().Name == "pty" && errors.Is(cause, fs.ErrExist):
+		return "Something is there already: remove it, or choose another path."
+	case e.Kind().Name == "pty" && e.Base.Has("link") && errors.Is(cause, fs.ErrNotExist):
+		return "A link is made only in a directory that exists."
 	case errors.As(cause, &children):
 		return "Others can start when one ends. For more at once: " + e.Kind().Name + ",children=N"
 	case errors.As(cause, &start) && start.Op == "find":
