@@ -141,6 +141,7 @@ type PacketEndpoint struct {
 	wr packetWriter
 
 	at      int // in the loop's bag
+	of      membership
 	made    bool
 	closing bool
 	lost    bool
@@ -192,6 +193,9 @@ func (l *Loop) openPacket(method, netw, address string, spec func(netw, address 
 		infos = m.TakesPacketInfo()
 	}
 	err := c.err
+	if err == nil {
+		err = c.forTenant(l)
+	}
 	var s *backend.Spec
 	if err == nil {
 		s, err = spec(netw, address, c)
@@ -209,6 +213,7 @@ func (l *Loop) openPacket(method, netw, address string, spec func(netw, address 
 	}
 	e.attach(p)
 	l.endpoints.Add(e, &e.at)
+	e.of.joinPackets(c.tenant, e)
 	l.internalCall(e.begin)
 	return e, nil
 }
@@ -583,6 +588,7 @@ func (e *PacketEndpoint) lose(err error) {
 	}
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)
+		e.of.leavePackets()
 		p := e.proto
 		e.proto, e.failer, e.cutter, e.knower, e.pauser, e.drainer, e.ender = nil, nil, nil, nil, nil, nil, nil
 		defer e.guard("EndpointLost")

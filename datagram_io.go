@@ -16,7 +16,8 @@ type packetReader struct {
 	e      *PacketEndpoint
 	op     backend.Op
 	paused bool
-	errors int // in a row
+	parked bool // receiving waits for the tenant's turn: see dealer
+	errors int  // in a row
 	retry  *Timer
 	held   []heldPacket // came in one batch with the one that paused
 	most   int          // bytes of a datagram that are taken
@@ -47,7 +48,7 @@ func (r *packetReader) arm() {
 		r.e.feed.resume()
 		return
 	}
-	for !r.op.Armed() && !r.paused && !r.e.ended() && r.e.made && len(r.held) == 0 {
+	for !r.op.Armed() && !r.paused && !r.parked && !r.e.ended() && r.e.made && len(r.held) == 0 {
 		c, ok := r.e.loop.submit(&r.op)
 		if !ok {
 			return
@@ -83,6 +84,9 @@ func (r *packetReader) take(c *backend.Completion) {
 	case e.ended():
 	case c.Err == nil:
 		r.errors = 0
+		if t := e.of.tenant; t != nil {
+			t.came(len(c.Buf))
+		}
 		p := heldPacket{data: c.Buf, truncated: c.Truncated, info: e.infoOf(c.Info)}
 		if c.Peer != nil {
 			p.from = packetAddr(c.Peer)
@@ -411,6 +415,9 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 func (w *packetWriter) pop() {
 	q := &w.queue[w.head]
 	w.bytes -= q.end - q.off
+	if t := w.e.of.tenant; t != nil && w.e.feed == nil {
+		t.left(q.end - q.off)
+	}
 	q.to = PacketAddr{}
 	w.head++
 }

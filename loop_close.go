@@ -35,6 +35,7 @@ func (l *Loop) Close() error {
 		defer l.debug.leave()
 		l.debug.unclosed()
 	}
+	l.dealNoMore()
 	cut, err := l.shutdown()
 	switch {
 	case cut != nil && err != nil:
@@ -89,6 +90,7 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 	})
 	l.flushOut(l.flush)
 	cut = l.toCut(connects)
+	l.top.loopCloses()
 	// From the bottom up: a layer that is told of a clean end below does not reset what
 	// the system still has to send.
 	for s := l.conns.first; s != nil; s = s.next {

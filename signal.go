@@ -18,6 +18,7 @@ type SignalHandler struct {
 	once sync.Once
 	gone bool
 	at   int // in the loop's bag
+	of   membership
 }
 
 // Signal calls fn as a loop callback each time the process gets sig. Several handlers,
@@ -72,6 +73,7 @@ func (h *SignalHandler) Remove() {
 	}
 	h.gone = true
 	h.loop.signals.Remove(&h.at)
+	h.of.leave()
 	signal.Stop(h.ch)
 	h.once.Do(func() { close(h.quit) })
 }
