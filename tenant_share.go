@@ -60,6 +60,10 @@ const (
 	dealMost = 256
 	dealTime = time.Millisecond
 
+	// lookMost is how many looks at I/O a tenant that has run out of work gets, while
+	// others that are ahead of it wait: a Wait may not report all that is ready.
+	lookMost = 8
+
 	// costMost bounds what one callback counts, so that no sum overflows.
 	costMost = time.Minute
 	passMost = 1 << 62
@@ -90,7 +94,7 @@ type share struct {
 
 	queue []dealt
 	head  int
-	dry   uint64 // the deal in which the queue ran empty: more may come with the next turn
+	dry   uint64 // the deal in which the queue ran empty: more may come, see dealer.since
 }
 
 var oneShare = share{weight: 1, stride: shareUnit}
@@ -107,13 +111,14 @@ type dealt struct {
 //	the results      ──▶ a tenant's:  into its queue ──▶ deal: the least pass runs first
 //	                                                      │
 //	                       results that are left ◀────────┘ the turn's time is up, or it is
-//	                       are parked: bytes go into the     the turn of one that has nothing
-//	                       stream's tail, nothing more is    more now: see what has come
+//	                       are parked: bytes go into the     the turn of one that has run out
+//	                       stream's tail, nothing more is    of work: look for more of it
 //	                       read, until it is their turn
 type dealer struct {
 	loop    *Loop
 	users   int                // open tenants for which SetShare was called
 	waiting int                // entries of all queues
+	quiet   uint64             // the last deal that had no results
 	inside  bool               // deal is running
 	came    []*Tenant          // those that have results of this deal in their queue, perhaps more than once
 	current backend.Completion // the result being handed out
@@ -236,6 +241,9 @@ func (d *dealer) shift(t *Tenant) dealt {
 func (d *dealer) deal(early, done []backend.Completion) {
 	d.inside = true
 	d.loop.deals++
+	if len(early)+len(done) == 0 {
+		d.quiet = d.loop.deals
+	}
 	for _, cs := range [...][]backend.Completion{early, done} {
 		for i := range cs {
 			c := &cs[i]
@@ -251,7 +259,7 @@ func (d *dealer) deal(early, done []backend.Completion) {
 	began := l.be.Now()
 	at := began
 	for n := 0; n < dealMost && d.waiting > 0 && at-began < dealTime; n++ {
-		t := l.top.next(l.deals)
+		t, _ := l.top.pick(d.since())
 		if t == nil {
 			break
 		}
@@ -276,22 +284,27 @@ func (d *dealer) handOut(c *backend.Completion) {
 	d.loop.handOut(&d.current)
 }
 
-// next is the tenant whose turn it is, t or one inside it. It is nil if there is none, or if
-// it is the turn of one that has had something in this deal and may have more after the
-// next look at what is ready: others do not go ahead of it meanwhile.
-func (t *Tenant) next(deal uint64) *Tenant {
-	n, _ := t.pick(deal)
-	return n
+// since is the first deal that counts for share.dry: a tenant that has run out of work
+// since then may have more that no Wait has reported yet.
+func (d *dealer) since() uint64 {
+	since := max(d.quiet, 1)
+	if deals := d.loop.deals; deals > lookMost {
+		since = max(since, deals-lookMost+1)
+	}
+	return since
 }
 
-func (t *Tenant) pick(deal uint64) (next *Tenant, look bool) {
+// pick finds the tenant whose turn it is, t or one inside it. It returns nil if there is
+// none, and look if it is the turn of one that has run out of work since some deal: others
+// do not go ahead of it before the loop has looked for more.
+func (t *Tenant) pick(since uint64) (next *Tenant, look bool) {
 	for {
 		has := t.head < len(t.queue)
 		var c *Tenant
 		if len(t.heap) > 0 {
 			c = t.heap[0]
 		}
-		if (has || t.dry == deal) && (c == nil || t.own <= c.pass) {
+		if (has || t.dry >= since) && (c == nil || t.own <= c.pass) {
 			t.now = max(t.now, t.own)
 			if has {
 				return t, false
@@ -301,7 +314,7 @@ func (t *Tenant) pick(deal uint64) (next *Tenant, look bool) {
 		if c == nil {
 			return nil, false
 		}
-		next, look = c.pick(deal)
+		next, look = c.pick(since)
 		if next != nil || look {
 			t.now = max(t.now, c.pass)
 			return next, look
