@@ -51,6 +51,7 @@ func (e Exit) String() string {
 type Process struct {
 	c       *Command
 	loop    *weir.Loop
+	tenant  *weir.Tenant // nil: none
 	hook    *hook
 	child   *child
 	promise future.Promise[Exit]
@@ -64,27 +65,39 @@ type Process struct {
 }
 
 // Start starts a program on a goroutine of e. The future has it once it runs and its streams
-// are attached: their ConnectionMade comes first. s must be made of a *weir.Loop. The
+// are attached: their ConnectionMade comes first. s must be made of a *weir.Loop or a
+// *weir.Tenant. The
 // failure is a *StartError, or e's. Canceling it before it has settled ends the child.
 // If the loop is closed meanwhile, so is everything that was opened, and the child
 // killed. It belongs to the loop's goroutine.
 func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future[*Process] {
 	f, p := future.New[*Process](s)
-	l, ok := s.Loop().(*weir.Loop)
+	l, t, ok := loopOf(s)
 	if !ok {
 		p.Reject(errors.New("process: the scheduler is not of a weir.Loop"))
 		return f
+	}
+	if c.Tenant != nil {
+		t = c.Tenant
 	}
 	if err := c.check(); err != nil {
 		p.Reject(err)
 		return f
 	}
+	if t != nil && t.Loop() != l {
+		p.Reject(weir.ErrOtherLoop)
+		return f
+	}
 	b := &beginning{}
 	h := &hook{closed: func() {
 		b.abandon()
-		p.Reject(weir.ErrLoopClosed)
+		p.Reject(reason(t))
 	}}
-	if err := l.AddSource(h); err != nil {
+	add := l.AddSource
+	if t != nil {
+		add = t.AddSource
+	}
+	if err := add(h); err != nil {
 		p.Reject(err)
 		return f
 	}
@@ -110,10 +123,10 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 			ch.discard()
 			err = future.ErrCanceled
 		case ch == nil && err == nil:
-			err = weir.ErrLoopClosed
+			err = reason(t)
 		case ch != nil:
 			var proc *Process
-			if proc, err = run(l, s, h, c, ch); err == nil {
+			if proc, err = run(l, t, s, h, c, ch); err == nil {
 				if !p.Resolve(proc) {
 					proc.end()
 				}
@@ -125,6 +138,25 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 		p.Reject(err)
 	})
 	return f
+}
+
+// loopOf is the loop that s is made of, and its tenant, if it is made of one.
+func loopOf(s *future.Scheduler) (l *weir.Loop, t *weir.Tenant, ok bool) {
+	switch x := s.Loop().(type) {
+	case *weir.Loop:
+		return x, nil, true
+	case *weir.Tenant:
+		return x.Loop(), x, true
+	}
+	return nil, nil, false
+}
+
+// reason is why a child, of t if that is not nil, ends with what it belongs to.
+func reason(t *weir.Tenant) error {
+	if t != nil && t.Closed() != nil {
+		return t.Closed()
+	}
+	return weir.ErrLoopClosed
 }
 
 // beginning holds a child between the goroutine that started it and the loop.
@@ -162,7 +194,7 @@ func (b *beginning) abandon() {
 	}
 }
 
-// hook is a weir.Source: it is told when the loop is closed, and wakes it from the
+// hook is a weir.Source: it is told when the loop, or the child's tenant, is closed, and wakes it from the
 // goroutine that waits for the child.
 type hook struct {
 	wake     func()
@@ -187,14 +219,14 @@ func (h *hook) Detach() {
 }
 
 // run makes a Process of a child that was started.
-func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch *child) (*Process, error) {
-	p := &Process{c: c, loop: l, hook: h, child: ch}
+func run(l *weir.Loop, t *weir.Tenant, s *future.Scheduler, h *hook, c *Command, ch *child) (*Process, error) {
+	p := &Process{c: c, loop: l, tenant: t, hook: h, child: ch}
 	p.exited, p.promise = future.New[Exit](s)
 	h.closed, h.dispatch = p.closed, p.reap
 	for i := range ch.ends {
 		e := &ch.ends[i]
 		r, w := e.r, e.w
-		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, weir.WithSeparateEnds(), weir.JoinOptions(e.stream.opts...))
+		_, err := l.AttachPair(r, w, c.Path, e.stream.factory, weir.WithSeparateEnds(), weir.WithTenant(t), weir.JoinOptions(e.stream.opts...))
 		if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
 			h.closed = nil
 			ch.discard()
@@ -222,7 +254,8 @@ func (p *Process) PID() int { return p.child.pid }
 func (p *Process) Path() string { return p.child.path }
 
 // Exited says how the child ended, once it has been reaped. It does not wait for the
-// end of its output. It fails with weir.ErrLoopClosed if the loop is closed before.
+// end of its output. It fails with weir.ErrLoopClosed if the loop is closed before, and
+// with the *weir.TenantError if the tenant is.
 // Canceling it does not affect the child.
 func (p *Process) Exited() *future.Future[Exit] { return p.exited }
 
@@ -335,11 +368,14 @@ func (p *Process) end() {
 	p.kill()
 }
 
-// closed is called when the loop is closed.
+// closed is called when the loop or the tenant is closed.
 func (p *Process) closed() {
 	if p.watch != nil {
 		p.watch.Remove()
 		p.watch = nil
+	}
+	if p.timer != nil {
+		p.timer.Stop()
 	}
 	p.done = true
 	if p.c.AtClose == Leave {
@@ -347,5 +383,5 @@ func (p *Process) closed() {
 	} else {
 		p.child.discard()
 	}
-	p.promise.Reject(weir.ErrLoopClosed)
+	p.promise.Reject(reason(p.tenant))
 }

@@ -1,13 +1,9 @@
 package contract
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,10 +14,7 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-var (
-	_ future.Loop[*weir.Call, *weir.Timer] = (*weir.Tenant)(nil)
-	_                                      = context.Background
-)
+var _ future.Loop[*weir.Call, *weir.Timer] = (*weir.Tenant)(nil)
 
 var errBankrupt = errors.New("bankrupt")
 
@@ -229,9 +222,391 @@ func (p *tenantPackets) EndpointLost(err error) {
 	p.reason, p.lostIn = err, *p.turn
 }
 
-var (
-	_ = task.New
-	_ = fmt.Sprint
-	_ = os.Getenv
-	_ = strings.Repeat
-)
+// TestTenantTasks: tasks join by OnClose. They are canceled with the tenant, their clean-up
+// runs in its turn, and the scheduler may be the tenant's own (R70, G7).
+func TestTenantTasks(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		tn := l.NewTenant("one")
+		s := future.On(tn)
+		scope := task.New(s)
+		tn.OnClose(func(err error) {
+			scope.Cancel(err)
+			if err := scope.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		const tasks = 100
+		began, cleaned := 0, 0
+		for range tasks {
+			scope.Go("waits", func(tk *task.Task) error {
+				began++
+				err := tk.Sleep(time.Hour)
+				if cause := tk.Scope().Cause(); !errors.Is(err, future.ErrCanceled) || !errors.Is(cause, errBankrupt) {
+					t.Errorf("the wait returned %v, because of %v", err, cause)
+				}
+				cleaned++
+				return err
+			})
+		}
+		turns(t, l, "the tasks", func() bool { return began == tasks })
+		l.Soon(func() {
+			tn.Close(errBankrupt)
+			if cleaned > 0 {
+				t.Error("a task ran inside Close")
+			}
+			l.Soon(func() {
+				if cleaned != tasks {
+					t.Errorf("%d of %d tasks were cleaned up in the turn of Close", cleaned, tasks)
+				}
+			})
+		})
+		turns(t, l, "the end", func() bool { return cleaned == tasks })
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		if scope.Tasks() != 0 {
+			t.Errorf("%d tasks are left", scope.Tasks())
+		}
+	})
+}
+
+// TestTenantOnClose: each function is called once, at the end of the tenant or of the loop;
+// a removed one is not; one that panics keeps none from being called.
+func TestTenantOnClose(t *testing.T) {
+	l := newLoop(t, weir.WithErrorHandler(func(error) {}))
+	one, two := l.NewTenant("one"), l.NewTenant("two").NewTenant("three")
+	var told []error
+	note := func(err error) { told = append(told, err) }
+	one.OnClose(func(error) { panic("first") })
+	one.OnClose(note)
+	one.OnClose(func(error) { t.Error("removed, and called") })()
+	two.OnClose(note)
+	one.Close(errBankrupt)
+	turns(t, l, "the end of one", func() bool { return len(told) > 0 })
+	one.OnClose(note)
+	turns(t, l, "a late function", func() bool { return len(told) > 1 })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 3 || !errors.Is(told[0], errBankrupt) || !errors.Is(told[1], errBankrupt) || !errors.Is(told[2], weir.ErrLoopClosed) {
+		t.Errorf("told of %v", told)
+	}
+}
+
+// TestTenantOpens: what WithTenant cannot be used for fails and says why.
+func TestTenantOpens(t *testing.T) {
+	l, other := newLoop(t), newLoop(t)
+	defer l.Close()
+	defer other.Close()
+	g, err := weir.NewGroup(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	none := func(weir.Transport) weir.Protocol { return nil }
+	foreign, grouped := weir.WithTenant(other.NewTenant("other")), weir.WithTenant(g.Loops()[0].NewTenant("first"))
+	for what, open := range map[string]func() error{
+		"Listen":       func() error { _, err := l.Listen("tcp", "127.0.0.1:0", none, foreign); return err },
+		"Group.Listen": func() error { _, err := g.Listen("tcp", "127.0.0.1:0", none, grouped); return err },
+		"ListenPacket": func() error { _, err := l.ListenPacket("udp", "127.0.0.1:0", &tenantPackets{}, foreign); return err },
+		"Attach":       func() error { _, err := l.Attach(0, "input", none, foreign); return err },
+		"Connect": func() (err error) {
+			p := &tenantConn{t: t, turn: new(int)}
+			l.Connect("tcp", "127.0.0.1:1", p, foreign)
+			turns(t, l, "the failure", func() bool { return p.failed == 1 })
+			return p.reason
+		},
+	} {
+		if err := open(); !errors.Is(err, weir.ErrOtherLoop) {
+			t.Errorf("%s with a tenant of another loop: %v", what, err)
+		}
+	}
+}
+
+// talker sends what it is given and keeps what it gets, or as much of it as use says.
+type talker struct {
+	weir.NopProtocol
+	t      weir.Transport
+	send   []byte
+	got    int
+	use    func(p []byte) int
+	lost   bool
+	reason error
+}
+
+func (p *talker) ConnectionMade(t weir.Transport) {
+	p.t = t
+	if p.send != nil {
+		_, _ = t.Write(p.send)
+	}
+}
+
+func (p *talker) DataReceived(b []byte) (int, error) {
+	n := len(b)
+	if p.use != nil {
+		n = p.use(b)
+	}
+	p.got += n
+	return n, nil
+}
+func (p *talker) ConnectionLost(err error) { p.lost, p.reason = true, err }
+
+// TestTenantConnections: past the limit of connections, accepts are refused and reported,
+// connects and attaches fail; a place that is free again is taken again (R80).
+func TestTenantConnections(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l0 *weir.Loop) {
+		var told []error
+		l := newLoop(t, weir.WithBackendName(l0.Backend().Name), weir.WithErrorHandler(func(err error) { told = append(told, err) }))
+		defer l.Close()
+		outer := l.NewTenant("outer")
+		tn := outer.NewTenant("inner")
+		if err := outer.SetLimits(weir.TenantLimits{Connections: 2}); err != nil {
+			t.Fatal(err)
+		}
+		var made []*talker
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
+			made = append(made, &talker{})
+			return made[len(made)-1]
+		}, weir.WithTenant(tn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers := []*talker{{}, {}, {}}
+		for _, p := range peers {
+			l.Connect("tcp", ln.Addr().String(), p)
+		}
+		lost := func() (n int) {
+			for _, p := range peers {
+				if p.lost {
+					n++
+				}
+			}
+			return n
+		}
+		turns(t, l, "two connections and a refusal", func() bool { return len(made) == 2 && len(told) == 1 && lost() == 1 })
+		var budget *weir.BudgetError
+		var refused *weir.AdmissionError
+		if !errors.As(told[0], &refused) || !errors.As(told[0], &budget) || budget.Tenant != "outer" || budget.Limit != 2 {
+			t.Errorf("the refusal: %v", told[0])
+		}
+		p := &tenantConn{t: t, turn: new(int)}
+		l.Connect("tcp", ln.Addr().String(), p, weir.WithTenant(tn))
+		turns(t, l, "the connect", func() bool { return p.failed+p.made > 0 })
+		if p.made > 0 || !errors.As(p.reason, &budget) {
+			t.Errorf("a connect past the limit: made %d, %v", p.made, p.reason)
+		}
+		if s := outer.Stats(); s.Refused != 2 || s.Connections != 2 {
+			t.Errorf("%+v", s)
+		}
+		made[0].t.Close()
+		turns(t, l, "a free place", func() bool { return tn.Stats().Connections == 1 })
+		again := &talker{}
+		l.Connect("tcp", ln.Addr().String(), again)
+		turns(t, l, "its taking", func() bool { return len(made) == 3 })
+		outer.Close(nil)
+		turns(t, l, "the end", func() bool { return outer.Stats().Connections == 0 && made[2].lost })
+	})
+}
+
+// TestTenantBuffered: past the limit of bytes, reading pauses on every transport of the
+// tenant, whoever filled it, and goes on when they have left; new connections are refused
+// meanwhile; nothing is counted for ever (R80, G3).
+func TestTenantBuffered(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		const limit = 256 << 10
+		tn := l.NewTenant("one")
+		if err := tn.SetLimits(weir.TenantLimits{Buffered: limit}); err != nil {
+			t.Fatal(err)
+		}
+		var made []*talker
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
+			made = append(made, &talker{})
+			return made[len(made)-1]
+		}, weir.WithTenant(tn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow, busy := &talker{}, &talker{}
+		l.Connect("tcp", ln.Addr().String(), slow)
+		turns(t, l, "the slow one", func() bool { return len(made) == 1 && slow.t != nil })
+		l.Connect("tcp", ln.Addr().String(), busy)
+		turns(t, l, "the busy one", func() bool { return len(made) == 2 && busy.t != nil })
+		slow.t.PauseReading()
+		for range 3 {
+			_, _ = made[0].t.Write(make([]byte, 8<<20)) // more than the system takes
+		}
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		over := tn.Stats().Buffered
+		if over <= limit {
+			t.Skip("the system took everything")
+		}
+		got := made[1].got
+		_, _ = busy.t.Write(make([]byte, 64<<10))
+		refused := &talker{}
+		l.Connect("tcp", ln.Addr().String(), refused)
+		turns(t, l, "the refusal", func() bool { return refused.lost })
+		for range 10 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if made[1].got != got || len(made) != 2 {
+			t.Errorf("over the limit %d bytes were read, there are %d connections", made[1].got-got, len(made))
+		}
+		slow.t.ResumeReading()
+		turns(t, l, "the rest", func() bool { return made[1].got == got+64<<10 && slow.got == 24<<20 })
+		turns(t, l, "nothing to be buffered", func() bool { return tn.Stats().Buffered == 0 })
+		if s := tn.Stats(); s.BytesOut != 24<<20 || s.BytesIn != uint64(made[1].got) || s.Refused != 1 {
+			t.Errorf("%+v", s)
+		}
+		tn.Close(nil)
+		turns(t, l, "the end", func() bool { return l.Connections() == 0 })
+	})
+}
+
+// TestTenantTails: tails that wait for more bytes than the budget has room for wait for
+// ever: after a time the largest gives way, with a reason, and the others go on (R80, G10).
+func TestTenantTails(t *testing.T) {
+	sim := weirtest.NewSim(t, 1)
+	l := sim.Host("one").Loop()
+	tn := l.NewTenant("one")
+	const limit = 160 << 10
+	if err := tn.SetLimits(weir.TenantLimits{Buffered: limit}); err != nil {
+		t.Fatal(err)
+	}
+	const whole = 60 << 10
+	var made []*talker
+	ln, err := l.Listen("tcp", ":1", func(weir.Transport) weir.Protocol {
+		p := &talker{use: func(b []byte) int {
+			if len(b) < whole {
+				return 0 // not a whole frame yet
+			}
+			return whole
+		}}
+		made = append(made, p)
+		return p
+	}, weir.WithTenant(tn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers := []*talker{{}, {}, {}}
+	for i, p := range peers {
+		p.send = make([]byte, whole-4096+i)
+		l.Connect("tcp", sim.Host("one").Addr(1), p)
+	}
+	_ = ln
+	sim.Until("the connections", func() bool { return len(made) == 3 || tn.Stats().Refused > 0 })
+	sim.Until("one that gives way", func() bool {
+		for _, p := range made {
+			if p.lost {
+				return true
+			}
+		}
+		return false
+	})
+	lost := 0
+	var budget *weir.BudgetError
+	for _, p := range made {
+		if p.lost {
+			if lost++; !errors.As(p.reason, &budget) || budget.Used <= limit {
+				t.Errorf("lost because of %v", p.reason)
+			}
+		}
+	}
+	if lost != 1 {
+		t.Errorf("%d gave way", lost)
+	}
+	if now := sim.Now(); now < 5*time.Second || now > 6*time.Second {
+		t.Errorf("after %v", now)
+	}
+	for _, p := range peers {
+		if !p.lost && p.t != nil {
+			_, _ = p.t.Write(make([]byte, 8192))
+		}
+	}
+	sim.Until("whole frames", func() bool {
+		n := 0
+		for _, p := range made {
+			n += p.got / whole
+		}
+		return n == len(made)-lost
+	})
+	tn.Close(nil)
+	if err := sim.Run(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTenantAdopt: a transport moves from its listener's tenant to another, with what it
+// has buffered, and ends with that one (R70).
+func TestTenantAdopt(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		door, shop := l.NewTenant("door"), l.NewTenant("shop")
+		var p *talker
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
+			p = &talker{use: func([]byte) int { return 0 }}
+			return p
+		}, weir.WithTenant(door))
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer := &talker{send: []byte("shop")}
+		l.Connect("tcp", ln.Addr().String(), peer)
+		turns(t, l, "the name", func() bool { return door.Stats().Buffered == 4 })
+		if weir.TenantOf(p.t) != door {
+			t.Error("it is not the door's")
+		}
+		if err := shop.Adopt(p.t); err != nil {
+			t.Fatal(err)
+		}
+		for tn, n := range map[*weir.Tenant]int{door: 0, shop: 1} {
+			if s := tn.Stats(); s.Connections != n || s.Buffered != 4*n {
+				t.Errorf("%s: %+v", tn.Name(), s)
+			}
+		}
+		door.Close(nil)
+		for range 3 {
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p.lost || weir.TenantOf(p.t) != shop {
+			t.Fatal("it ended with the door")
+		}
+		shop.Close(errBankrupt)
+		turns(t, l, "its end", func() bool { return p.lost && peer.lost })
+		if !errors.Is(p.reason, errBankrupt) || weir.TenantOf(p.t) != nil || !errors.Is(shop.Adopt(p.t), weir.ErrClosed) {
+			t.Errorf("ended with %v", p.reason)
+		}
+	})
+}
+
+// TestTenantRedial: a Redialer with a tenant does not outlive it.
+func TestTenantRedial(t *testing.T) {
+	sim := weirtest.NewSim(t, 1)
+	l := sim.Host("one").Loop()
+	tn := l.NewTenant("one")
+	attempts, again := 0, true
+	l.Redial("tcp", sim.Host("one").Addr(9), weir.Backoff{}, func(r *weir.Redialer) weir.Protocol {
+		attempts++
+		return &redialing{r: r, again: &again}
+	}, weir.WithTenant(tn))
+	sim.Until("some attempts", func() bool { return attempts > 3 })
+	tn.Close(nil)
+	if err := sim.Run(nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := attempts; again && n > 5 {
+		t.Errorf("%d attempts, and it goes on", n)
+	}
+}
+
+type redialing struct {
+	weir.NopProtocol
+	r     *weir.Redialer
+	again *bool
+}
+
+func (p *redialing) ConnectFailed(*weir.ConnectError) { _, *p.again = p.r.Again() }
