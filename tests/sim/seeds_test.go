@@ -486,6 +486,7 @@ var seedScenarios = []seedScenario{
 	{"TLS ends", playTLSEnds},
 	{"readers that pause for hours", playPausedReaders},
 	{"datagrams", playPackets},
+	{"tenants that come and go", playTenants},
 }
 
 // runSeed plays a scenario under the faults of a seed: first with them, for
