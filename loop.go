@@ -150,6 +150,7 @@ func NewLoop(opts ...LoopOption) (*Loop, error) {
 		l.debug = newDebugger(l, c.slow)
 	}
 	l.top.loop = l
+	l.top.node.Init(&l.top, nil)
 	l.now = be.Now()
 	return l, nil
 }

@@ -58,7 +58,8 @@ var _ interface {
 // NewTenant makes a tenant with a share of 1 and without limits; name is for logs and
 // error messages. Close it when it is no longer needed.
 func (l *Loop) NewTenant(name string) *Tenant {
-	t := &Tenant{loop: l, name: name, parent: &l.top, share: oneShare}
+	t := &Tenant{loop: l, name: name, parent: &l.top}
+	t.node.Init(t, &l.top.node)
 	if l.check("NewTenant") == nil {
 		l.top.children.Add(t, &t.at)
 	}
@@ -68,7 +69,8 @@ func (l *Loop) NewTenant(name string) *Tenant {
 // NewTenant makes a tenant inside t: closing t closes it, its share is a part of t's,
 // and what it uses counts against t's limits too. Inside a closed tenant it is closed.
 func (t *Tenant) NewTenant(name string) *Tenant {
-	c := &Tenant{loop: t.loop, name: name, parent: t, share: oneShare}
+	c := &Tenant{loop: t.loop, name: name, parent: t}
+	c.node.Init(c, &t.node)
 	switch {
 	case t.gone.Load():
 		c.err = t.err
@@ -323,7 +325,7 @@ func isTenantEnd(err error) bool {
 // After Close nothing can be opened for the tenant: WithTenant fails with the
 // *TenantError.
 func (t *Tenant) Close(reason error) {
-	if t.loop.check("Tenant.Close") != nil || t.gone.Load() {
+	if t.loop.check("Close") != nil || t.gone.Load() {
 		return
 	}
 	t.parent.children.Remove(&t.at)

@@ -1,10 +1,13 @@
 package weir
 
 import (
+	"fmt"
+	"math"
 	"strconv"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/stride"
 )
 
 // SetShare gives the tenant its share of the loop, from 1 to 10,000; NewTenant gives 1.
@@ -30,13 +33,13 @@ func (t *Tenant) SetShare(n int) error {
 	if err := t.loop.check("SetShare"); err != nil {
 		return err
 	}
-	if n < 1 || n > shareMost {
-		return &OptionError{"SetShare", strconv.Itoa(n), "from 1 to " + strconv.Itoa(shareMost)}
+	if n < 1 || n > stride.Most {
+		return &OptionError{"SetShare", strconv.Itoa(n), "from 1 to " + strconv.Itoa(stride.Most)}
 	}
 	if t.gone.Load() {
 		return t.err
 	}
-	t.weight, t.stride = n, shareUnit/uint64(n)
+	t.node.SetShare(n)
 	if t.loop.dealer == nil {
 		t.loop.dealer = &dealer{loop: t.loop}
 	}
@@ -48,14 +51,9 @@ func (t *Tenant) SetShare(n int) error {
 }
 
 // Share is what SetShare was given, or 1.
-func (t *Tenant) Share() int { return t.weight }
+func (t *Tenant) Share() int { return t.node.Share() }
 
 const (
-	shareMost = 10_000
-	// shareUnit is how far a tenant with a share of 1 advances for a nanosecond. All
-	// shares up to 10 divide it, others nearly do.
-	shareUnit = 2520 << 10
-
 	// A turn runs callbacks of tenants until there were dealMost or dealTime has passed.
 	dealMost = 256
 	dealTime = time.Millisecond
@@ -63,41 +61,15 @@ const (
 	// lookMost is how many looks at I/O a tenant that has run out of work gets, while
 	// others that are ahead of it wait: a Wait may not report all that is ready.
 	lookMost = 8
-
-	// costMost bounds what one callback counts, so that no sum overflows.
-	costMost = time.Minute
-	passMost = 1 << 62
 )
 
-// share is a tenant's part in the dealing of turns (stride scheduling: Waldspurger and
-// Weihl, 1995). Each tenant has a pass, which advances by its time over its share when it
-// runs, and whoever has the least pass is next:
-//
-//	              top
-//	      ┌────────┴────────┐          now: the pass of what ran last inside;
-//	 A pass 20         B pass 35       whoever comes back starts there
-//	  ┌───┴────┐            │
-//	own 7   C pass 9      queue
-//	queue   queue
-//
-// Those that have something to do are in the heap of the one they are inside.
+// share is a tenant's part in the dealing of turns.
 type share struct {
-	weight int
-	shares bool   // SetShare was called
-	stride uint64 // shareUnit over weight
-	pass   uint64 // among those beside it
-	own    uint64 // the pass of what belongs to the tenant itself, among those inside it
-	now    uint64 // the least pass inside it, when something there ran last
-
-	heap []*Tenant // those inside it that are to be looked at, the least pass first
-	slot int       // 1 more than its place in the heap around it; 0: it is not there
-
-	queue []dealt
-	head  int
-	dry   uint64 // the deal in which the queue ran empty: more may come, see dealer.since
+	node   stride.Node[*Tenant]
+	shares bool    // SetShare was called
+	queue  []dealt // from head on; as many as the node has entries
+	head   int
 }
-
-var oneShare = share{weight: 1, stride: shareUnit}
 
 // dealt is an entry of a tenant's queue: a call, or the result of an Op.
 type dealt struct {
@@ -155,6 +127,7 @@ func (t *Tenant) giveBack() {
 		t.loop.ready = append(t.loop.ready, x.r)
 	}
 	t.queue, t.head = nil, 0
+	t.node.Drop()
 	for c := range t.children.All() {
 		c.giveBack()
 	}
@@ -206,34 +179,31 @@ func tenantOf(c *backend.Completion) *Tenant {
 	return t
 }
 
-// push appends to a tenant's queue, and makes the tenant and those around it known to be
-// busy.
+// push appends to a tenant's queue.
 func (d *dealer) push(t *Tenant, x dealt) {
-	if t.head == len(t.queue) {
-		t.queue, t.head = t.queue[:0], 0
-		t.own = max(t.own, t.now)
-	}
 	t.queue = append(t.queue, x)
+	t.node.Add()
 	d.waiting++
-	for u := t; u.parent != nil && u.slot == 0; u = u.parent {
-		u.pass = max(u.pass, u.parent.now)
-		u.parent.lift(u)
-	}
 }
 
 // shift takes the first entry of a tenant's queue.
 func (d *dealer) shift(t *Tenant) dealt {
 	x := t.queue[t.head]
 	t.queue[t.head] = dealt{}
-	d.waiting--
-	if t.head++; t.head == len(t.queue) {
-		t.dry = d.loop.deals
-		t.queue, t.head = t.queue[:0], 0
-		if cap(t.queue) > dealMost {
+	t.head++
+	d.less(t)
+	if t.head == len(t.queue) {
+		if t.queue, t.head = t.queue[:0], 0; cap(t.queue) > dealMost {
 			t.queue = nil
 		}
 	}
 	return x
+}
+
+// less counts an entry less.
+func (d *dealer) less(t *Tenant) {
+	d.waiting--
+	t.node.Take(d.loop.deals)
 }
 
 // deal hands out results, those of tenants as their shares say, and runs what else is in
@@ -259,10 +229,11 @@ func (d *dealer) deal(early, done []backend.Completion) {
 	began := l.be.Now()
 	at := began
 	for n := 0; n < dealMost && d.waiting > 0 && at-began < dealTime; n++ {
-		t, _ := l.top.pick(d.since())
-		if t == nil {
+		next, _ := l.top.node.Pick(d.since())
+		if next == nil {
 			break
 		}
+		t := next.Owner
 		x := d.shift(t)
 		if x.c != nil {
 			d.handOut(x.c)
@@ -284,7 +255,7 @@ func (d *dealer) handOut(c *backend.Completion) {
 	d.loop.handOut(&d.current)
 }
 
-// since is the first deal that counts for share.dry: a tenant that has run out of work
+// since is the first deal after which a tenant keeps its turn (stride.Node.Pick): one that has run out of work
 // since then may have more that no Wait has reported yet.
 func (d *dealer) since() uint64 {
 	since := max(d.quiet, 1)
@@ -294,61 +265,12 @@ func (d *dealer) since() uint64 {
 	return since
 }
 
-// pick finds the tenant whose turn it is, t or one inside it. It returns nil if there is
-// none, and look if it is the turn of one that has run out of work since some deal: others
-// do not go ahead of it before the loop has looked for more.
-func (t *Tenant) pick(since uint64) (next *Tenant, look bool) {
-	for {
-		has := t.head < len(t.queue)
-		var c *Tenant
-		if len(t.heap) > 0 {
-			c = t.heap[0]
-		}
-		if (has || t.dry >= since) && (c == nil || t.own <= c.pass) {
-			t.now = max(t.now, t.own)
-			if has {
-				return t, false
-			}
-			return nil, true
-		}
-		if c == nil {
-			return nil, false
-		}
-		next, look = c.pick(since)
-		if next != nil || look {
-			t.now = max(t.now, c.pass)
-			return next, look
-		}
-		t.drop(c) // nothing is left in it
-	}
-}
-
 // charge counts a callback of the tenant.
 func (t *Tenant) charge(took time.Duration) {
-	cost := uint64(min(max(took, 1), costMost))
-	t.own += cost * shareUnit
+	t.node.Charge(int64(took))
 	for u := t; u != nil; u = u.parent {
 		u.used.Callbacks++
 		u.used.Time += took
-		if u.now > passMost {
-			u.rebase()
-		}
-		if u.parent != nil {
-			u.pass += cost * u.stride
-			if u.slot > 0 {
-				u.parent.sink(u.slot - 1)
-			}
-		}
-	}
-}
-
-// rebase takes the same off every pass inside the tenant, so that none overflows.
-func (t *Tenant) rebase() {
-	by := t.now
-	t.now = 0
-	t.own -= min(by, t.own)
-	for c := range t.children.All() {
-		c.pass -= min(by, c.pass)
 	}
 }
 
@@ -361,12 +283,12 @@ func (d *dealer) park() {
 		for i := t.head; i < len(t.queue); i++ {
 			x := t.queue[i]
 			if x.c != nil && x.c.Op == nil {
-				d.waiting-- // it was handed out already
+				d.less(t) // it was handed out already
 				continue
 			}
 			if x.c != nil {
 				if x.r = d.putOff(t, x.c); x.r == nil {
-					d.waiting--
+					d.less(t)
 					continue
 				}
 				x.c = nil
@@ -481,7 +403,8 @@ func (p *parkedWatch) run() {
 // notice; what else it has goes back to the loop's queue.
 func (d *dealer) forget(t *Tenant) {
 	queue := t.queue[t.head:]
-	t.queue, t.head, t.dry = nil, 0, 0
+	t.queue, t.head = nil, 0
+	t.node.Drop()
 	for _, x := range queue {
 		d.waiting--
 		switch {
@@ -490,9 +413,6 @@ func (d *dealer) forget(t *Tenant) {
 		case x.c.Op != nil:
 			d.handOut(x.c)
 		}
-	}
-	if t.parent != nil && t.slot > 0 {
-		t.parent.drop(t)
 	}
 	if t.shares {
 		t.shares = false
@@ -509,7 +429,7 @@ func (d *dealer) cutShort() bool {
 		q := t.queue[:t.head]
 		for _, x := range t.queue[t.head:] {
 			if x.c != nil {
-				d.waiting--
+				d.less(t)
 			} else {
 				q = append(q, x)
 			}
@@ -522,55 +442,245 @@ func (d *dealer) cutShort() bool {
 	return inside
 }
 
-// The heap of those inside a tenant that are to be looked at. Equal passes run in the order
-// that the heap has them in, which depends on nothing but the calls.
-
-func (t *Tenant) lift(c *Tenant) {
-	t.heap = append(t.heap, c)
-	i := len(t.heap) - 1
-	for i > 0 && t.heap[i].pass < t.heap[(i-1)/2].pass {
-		t.swap(i, (i-1)/2)
-		i = (i - 1) / 2
-	}
-	t.heap[i].slot = i + 1
+// TenantLimits bounds what a tenant, and those inside it, may have at once. Each limit
+// that is 0 is disabled.
+type TenantLimits struct {
+	// Buffered bounds the bytes in the write buffers of its transports and those that
+	// their protocols left unused. Beyond it, reading pauses on every transport of the
+	// tenant until three quarters are left, and new connections are refused. The bound is
+	// looked at when a callback has returned, so what one callback writes comes on top. If
+	// it lasts for 5 s, the transport that buffers the most is lost with a *BudgetError.
+	Buffered int
+	// Connections bounds open connections, including connects under way. A listener
+	// resets what comes beyond it, and reports that as an *AdmissionError; Connect and
+	// Attach fail.
+	Connections int
 }
 
-func (t *Tenant) drop(c *Tenant) {
-	i, last := c.slot-1, len(t.heap)-1
-	c.slot = 0
-	if i != last {
-		t.heap[i] = t.heap[last]
-		t.heap[i].slot = i + 1
-	}
-	t.heap[last] = nil
-	t.heap = t.heap[:last]
-	if i != last {
-		for i > 0 && t.heap[i].pass < t.heap[(i-1)/2].pass {
-			t.swap(i, (i-1)/2)
-			i = (i - 1) / 2
-		}
-		t.sink(i)
+// TenantStats says what a tenant, and those inside it, have used so far.
+type TenantStats struct {
+	// Callbacks and Time are what the loop ran for it, and how long that took. They are
+	// counted while a tenant of the loop has a share: see SetShare.
+	Callbacks         uint64
+	Time              time.Duration
+	BytesIn, BytesOut uint64 // read from the system, and taken by it
+	Buffered          int    // bytes now: see TenantLimits
+	Connections       int    // now, including connects under way
+	Refused           uint64 // connections that its limits refused
+}
+
+// BudgetError says which of its limits a tenant has reached.
+type BudgetError struct {
+	Tenant string // the tenant whose limit it is
+	What   string // "connections" or "buffered bytes"
+	Used   int
+	Limit  int
+}
+
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("weir: tenant %s has %d %s, the limit is %d (SetLimits)", e.Tenant, e.Used, e.What, e.Limit)
+}
+
+// budgetPatience is how long a tenant may be over its limit of buffered bytes before the
+// transport that buffers the most is lost.
+const budgetPatience = 5 * time.Second
+
+// budget counts what a tenant uses, and compares it with its limits.
+type budget struct {
+	limits   TenantLimits
+	used     TenantStats
+	over     bool   // there are too many bytes, or were and have not become much fewer
+	full     int    // how many of the tenant and those around it are over
+	patience *Timer // runs while it is over
+}
+
+func (b *budget) stop() {
+	if b.patience != nil {
+		b.patience.Stop()
 	}
 }
 
-// sink moves the i-th down to where it belongs.
-func (t *Tenant) sink(i int) {
-	for {
-		least := i
-		for _, c := range [...]int{2*i + 1, 2*i + 2} {
-			if c < len(t.heap) && t.heap[c].pass < t.heap[least].pass {
-				least = c
-			}
+// Stats is what the tenant has used. It costs nothing but the copy.
+func (t *Tenant) Stats() TenantStats { return t.used }
+
+// Limits is what SetLimits was given.
+func (t *Tenant) Limits() TenantLimits { return t.limits }
+
+// SetLimits bounds what the tenant may have at once; what it has already stays. A limit
+// below 0 is an *OptionError, and nothing changes.
+func (t *Tenant) SetLimits(limits TenantLimits) error {
+	if err := t.loop.check("SetLimits"); err != nil {
+		return err
+	}
+	for _, n := range [...]int{limits.Buffered, limits.Connections} {
+		if n < 0 {
+			return &OptionError{"SetLimits", strconv.Itoa(n), notNegative}
 		}
-		if least == i {
-			return
+	}
+	t.limits = limits
+	t.compare()
+	return nil
+}
+
+// admit reports why the tenant can have no other connection; nil if it can.
+func (t *Tenant) admit() error {
+	for u := t; u != nil; u = u.parent {
+		var err *BudgetError
+		switch {
+		case u.gone.Load():
+			return u.err
+		case u.limits.Connections > 0 && u.used.Connections >= u.limits.Connections:
+			err = &BudgetError{u.name, "connections", u.used.Connections, u.limits.Connections}
+		case u.over:
+			err = u.overBudget()
+		default:
+			continue
 		}
-		t.swap(i, least)
-		i = least
+		for v := t; v != nil; v = v.parent {
+			v.used.Refused++
+		}
+		return err
+	}
+	return nil
+}
+
+func (t *Tenant) overBudget() *BudgetError {
+	return &BudgetError{t.name, "buffered bytes", t.used.Buffered, t.limits.Buffered}
+}
+
+// connected counts connections that began, or with -1 ended.
+func (t *Tenant) connected(n int) {
+	for u := t; u != nil; u = u.parent {
+		u.used.Connections += n
 	}
 }
 
-func (t *Tenant) swap(i, j int) {
-	t.heap[i], t.heap[j] = t.heap[j], t.heap[i]
-	t.heap[i].slot, t.heap[j].slot = i+1, j+1
+// came counts bytes that were read, left those that the system took.
+func (t *Tenant) came(n int) {
+	for u := t; u != nil; u = u.parent {
+		u.used.BytesIn += uint64(n)
+	}
+}
+
+func (t *Tenant) left(n int) {
+	for u := t; u != nil; u = u.parent {
+		u.used.BytesOut += uint64(n)
+	}
+}
+
+func (b *tie) came(n int) {
+	if b.tenant != nil {
+		b.tenant.came(n)
+	}
+}
+
+func (b *tie) left(n int) {
+	if b.tenant != nil {
+		b.tenant.left(n)
+	}
+}
+
+// held reports whether the tenant's budget holds reading back.
+func (b *tie) held() bool { return b.tenant != nil && b.tenant.full > 0 }
+
+// recount brings what is counted for the tenant in line with what the stream keeps.
+func (s *stream) recount() {
+	b := s.tie
+	if b.tenant == nil {
+		return
+	}
+	n := len(s.tail) + len(s.x.more)
+	if s.out != nil {
+		n += s.out.n
+	}
+	if n != b.buffered {
+		d := n - b.buffered
+		b.buffered = n
+		b.tenant.keeps(d)
+	}
+}
+
+// keeps counts n more buffered bytes.
+func (t *Tenant) keeps(n int) {
+	if n == 0 {
+		return
+	}
+	for u := t; u != nil; u = u.parent {
+		u.used.Buffered += n
+		u.compare()
+	}
+}
+
+// compare begins to hold reading back, or ends it.
+func (t *Tenant) compare() {
+	limit := t.limits.Buffered
+	if limit == 0 {
+		limit = math.MaxInt
+	}
+	switch {
+	case !t.over && t.used.Buffered > limit:
+		t.over = true
+		t.hold(1)
+		if t.patience == nil {
+			t.patience = t.loop.NewTimer(t.tooLong)
+		}
+		t.patience.Set(budgetPatience)
+	case t.over && t.used.Buffered <= limit-limit/4:
+		t.ease()
+	}
+}
+
+func (t *Tenant) ease() {
+	t.over = false
+	t.patience.Stop()
+	t.hold(-1)
+}
+
+// hold changes how many budgets hold back the streams of the tenant and of those inside
+// it.
+func (t *Tenant) hold(n int) {
+	t.full += n
+	for s := range t.streams.All() {
+		switch {
+		case s.phase >= phaseClosing:
+		case t.full > 0:
+			s.touch()
+		case !s.paused():
+			s.readingResumed()
+		}
+	}
+	for c := range t.children.All() {
+		c.hold(n)
+	}
+}
+
+// tooLong is called when the tenant has been over its budget for budgetPatience. Tails that
+// wait for more bytes would wait for ever: reading goes on if there is room, or one
+// transport gives way.
+func (t *Tenant) tooLong() {
+	if !t.over {
+		return
+	}
+	if t.used.Buffered <= t.limits.Buffered {
+		t.ease()
+		return
+	}
+	if s := t.largest(nil); s != nil {
+		s.lose(t.overBudget())
+		s.touch()
+	}
+	t.patience.Set(budgetPatience)
+}
+
+// largest is the stream that buffers the most, if that is more than s does.
+func (t *Tenant) largest(s *stream) *stream {
+	for x := range t.streams.All() {
+		if x.phase < phaseLost && x.tie.buffered > 0 && (s == nil || x.tie.buffered > s.tie.buffered) {
+			s = x
+		}
+	}
+	for c := range t.children.All() {
+		s = c.largest(s)
+	}
+	return s
 }

@@ -281,6 +281,8 @@ func TestShareConnections(t *testing.T) {
 		}
 		many, one := g.tenants[0].Stats(), g.tenants[1].Stats()
 		t.Logf("many %v (%d callbacks, %d bytes), one %v (%d, %d)", many.Time-at[0], many.Callbacks, many.BytesIn, one.Time-at[1], one.Callbacks, one.BytesIn)
-		g.check(t)
+		if l.Backend().Name != "portable" { // there a goroutine has to run before the loop knows that there is more
+			g.check(t)
+		}
 	})
 }
