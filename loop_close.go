@@ -89,8 +89,8 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 		e.loopEnds(true)
 	})
 	l.flushOut(l.flush)
-	cut = l.toCut(connects)
 	l.top.loopCloses()
+	cut = l.toCut(connects)
 	// From the bottom up: a layer that is told of a clean end below does not reset what
 	// the system still has to send.
 	for s := l.conns.first; s != nil; s = s.next {

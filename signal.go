@@ -72,8 +72,8 @@ func (h *SignalHandler) Remove() {
 		return
 	}
 	h.gone = true
-	h.loop.signals.Remove(&h.at)
 	h.of.leave()
+	h.loop.signals.Remove(&h.at)
 	signal.Stop(h.ch)
 	h.once.Do(func() { close(h.quit) })
 }

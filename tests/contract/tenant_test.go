@@ -356,7 +356,11 @@ func (p *talker) ConnectionLost(err error) { p.lost, p.reason = true, err }
 func TestTenantConnections(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l0 *weir.Loop) {
 		var told []error
-		l := newLoop(t, weir.WithBackendName(l0.Backend().Name), weir.WithErrorHandler(func(err error) { told = append(told, err) }))
+		l := newLoop(t, weir.WithBackendName(l0.Backend().Name), weir.WithErrorHandler(func(err error) {
+			if refused := (*weir.AdmissionError)(nil); errors.As(err, &refused) {
+				told = append(told, err)
+			}
+		}))
 		defer l.Close()
 		outer := l.NewTenant("outer")
 		tn := outer.NewTenant("inner")
@@ -371,15 +375,14 @@ func TestTenantConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		peers := []*talker{{}, {}, {}}
+		turn := 0
+		peers := []*tenantConn{{t: t, turn: &turn}, {t: t, turn: &turn}, {t: t, turn: &turn}}
 		for _, p := range peers {
 			l.Connect("tcp", ln.Addr().String(), p)
 		}
 		lost := func() (n int) {
 			for _, p := range peers {
-				if p.lost {
-					n++
-				}
+				n += max(p.lost, p.failed)
 			}
 			return n
 		}
@@ -444,9 +447,9 @@ func TestTenantBuffered(t *testing.T) {
 		}
 		got := made[1].got
 		_, _ = busy.t.Write(make([]byte, 64<<10))
-		refused := &talker{}
+		refused := &tenantConn{t: t, turn: new(int)}
 		l.Connect("tcp", ln.Addr().String(), refused)
-		turns(t, l, "the refusal", func() bool { return refused.lost })
+		turns(t, l, "the refusal", func() bool { return refused.lost+refused.failed > 0 })
 		for range 10 {
 			if err := l.Turn(time.Millisecond); err != nil {
 				t.Fatal(err)
