@@ -123,3 +123,29 @@ func TestDry(t *testing.T) {
 		t.Errorf("nothing is left, and %v is next, look %v", next, look)
 	}
 }
+
+// TestIdle: one that comes back after others have run for long gets its share from then on,
+// and no more.
+func TestIdle(t *testing.T) {
+	var root, a, b Node[string]
+	root.Init("root", nil)
+	a.Init("a", &root)
+	b.Init("b", &root)
+	a.Add()
+	for range 1000 {
+		n, _ := root.Pick(1)
+		n.Charge(1)
+	}
+	b.Add()
+	ran := 0
+	for range 100 {
+		n, _ := root.Pick(1)
+		n.Charge(1)
+		if n == &b {
+			ran++
+		}
+	}
+	if ran < 49 || ran > 51 {
+		t.Errorf("of 100 turns it had %d", ran)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -295,5 +296,132 @@ func TestShareConnections(t *testing.T) {
 		if l.Backend().Name != "portable" { // there a goroutine has to run before the loop knows that there is more
 			g.check(t)
 		}
+	})
+}
+
+// numbers checks that bytes come in order, whole, and before the end of the stream.
+type numbers struct {
+	weir.NopProtocol
+	t    *testing.T
+	next int
+	work func()
+	lost int
+}
+
+func (p *numbers) DataReceived(b []byte) (int, error) {
+	p.work()
+	n := max(1, len(b)*2/3) // the rest is offered again
+	for _, c := range b[:n] {
+		if c != byte(p.next%251) {
+			p.t.Fatalf("byte %d is %d", p.next, c)
+		}
+		p.next++
+	}
+	return n, nil
+}
+
+func (p *numbers) ConnectionLost(err error) {
+	if p.lost++; err != nil {
+		p.t.Errorf("after %d bytes: %v", p.next, err)
+	}
+}
+
+// TestShareParked: what waits for its tenant's turn arrives whole and in order, then the
+// end, also when nothing comes after it (R69, G2).
+func TestShareParked(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		const conns, size = 16, 300_000
+		greedy, other := share(t, l.NewTenant("greedy"), 1), share(t, l.NewTenant("other"), 1)
+		defer greedy.Close(nil)
+		defer other.Close(nil)
+		var all []*numbers
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
+			p := &numbers{t: t, work: func() { spin(20 * time.Microsecond) }}
+			all = append(all, p)
+			return p
+		}, weir.WithTenant(greedy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		piece := make([]byte, size)
+		for i := range piece {
+			piece[i] = byte(i % 251)
+		}
+		for range conns {
+			l.Connect("tcp", ln.Addr().String(), &sendOnce{piece: piece})
+		}
+		flood(other, 3, func() { spin(10 * time.Microsecond) })
+		turns(t, l, "all ends", func() bool {
+			n := 0
+			for _, p := range all {
+				n += p.lost
+			}
+			return n == conns
+		})
+		for i, p := range all {
+			if p.next != size {
+				t.Errorf("connection %d got %d bytes of %d", i, p.next, size)
+			}
+		}
+	})
+}
+
+// sendOnce sends a piece and closes.
+type sendOnce struct {
+	weir.NopProtocol
+	piece []byte
+}
+
+func (p *sendOnce) ConnectionMade(t weir.Transport) {
+	_, _ = t.Write(p.piece)
+	_ = t.Close()
+}
+
+// TestShareGoexit: a callback of a tenant that ends the loop's goroutine loses nothing of
+// what was to be dealt after it (behaviour 7).
+func TestShareGoexit(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		tn := share(t, l.NewTenant("one"), 1)
+		defer tn.Close(nil)
+		const conns = 8
+		got, made, exits := 0, 0, false
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
+			made++
+			return weir.DataFunc(func(p []byte) (int, error) {
+				if got += len(p); exits {
+					exits = false
+					runtime.Goexit()
+				}
+				return len(p), nil
+			})
+		}, weir.WithTenant(tn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers := dial(t, ln.Addr(), conns)
+		turns(t, l, "the connections", func() bool { return made == conns })
+		for _, c := range peers {
+			defer c.Close()
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ran := 0
+		for range 5 {
+			tn.Soon(func() { ran++ })
+		}
+		exits = true
+		for exits {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				_ = l.Turn(time.Millisecond) // it does not return
+			}()
+			<-done
+		}
+		// The connection whose callback did that is left in the middle of it.
+		turns(t, l, "the rest", func() bool { return got == conns && ran == 5 })
 	})
 }

@@ -613,3 +613,39 @@ type redialing struct {
 }
 
 func (p *redialing) ConnectFailed(*weir.ConnectError) { _, *p.again = p.r.Again() }
+
+// TestTenantSpliced: bytes that the kernel moves count for the tenant too, and waiting for
+// its turn a splice loses none of them (R69).
+func TestTenantSpliced(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		tn, other := share(t, l.NewTenant("one"), 1), share(t, l.NewTenant("other"), 1)
+		defer tn.Close(nil)
+		defer other.Close(nil)
+		const size = 4 << 20
+		var left, right weir.Transport
+		end := &talker{}
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(tr weir.Transport) weir.Protocol {
+			if left == nil {
+				left = tr
+			} else {
+				right = tr
+			}
+			return weir.DataFunc(func(p []byte) (int, error) { return 0, nil })
+		}, weir.WithTenant(tn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := &talker{}
+		l.Connect("tcp", ln.Addr().String(), from)
+		turns(t, l, "the left side", func() bool { return left != nil && from.t != nil })
+		l.Connect("tcp", ln.Addr().String(), end)
+		turns(t, l, "the right side", func() bool { return right != nil && end.t != nil })
+		if s, ok := left.(weir.Splicer); !ok || s.SpliceTo(right, func(int64, error) {}) != nil {
+			t.Skip("this backend does not splice")
+		}
+		flood(other, 2, func() { spin(10 * time.Microsecond) })
+		_, _ = from.t.Write(make([]byte, size))
+		turns(t, l, "the bytes", func() bool { return end.got == size })
+		turns(t, l, "their count", func() bool { s := tn.Stats(); return s.BytesIn == size && s.BytesOut == size })
+	})
+}
