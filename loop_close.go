@@ -84,12 +84,12 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 	l.listeners.Each(func(ln *Listener) { _ = ln.Close() })
 	connects := l.attempts.Len()
 	l.attempts.Each(func(c *Connector) { c.fail(ErrLoopClosed) })
+	l.top.loopCloses()
 	l.endpoints.Each(func(e *PacketEndpoint) {
 		connects += e.connecting()
 		e.loopEnds(true)
 	})
 	l.flushOut(l.flush)
-	l.top.loopCloses()
 	cut = l.toCut(connects)
 	// From the bottom up: a layer that is told of a clean end below does not reset what
 	// the system still has to send.
