@@ -316,10 +316,11 @@ func isTenantEnd(err error) bool {
 // callbacks are forgotten; and each transport and each datagram endpoint is lost, from
 // the bottom up, and told so at once. What a transport had not handed to the system is
 // dropped, as by Abort. All of them get one *TenantError. Layers that take a turn to pass
-// on a loss get 16 rounds of the loop's queue for it there.
+// on a loss get 16 rounds of the loop's queue for it there; a layer's handshake that is
+// under way fails in the next turn.
 //
 // What the kernel still holds then is what had to be canceled and has not ended: it is
-// closed within the turns in which the backend reports that, at most 4 (see
+// closed within 4 turns, or on io_uring within one more for 20 connections (see
 // docs/limits.md).
 //
 // After Close nothing can be opened for the tenant: WithTenant fails with the

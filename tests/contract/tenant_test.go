@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/future"
 	"github.com/weir-io/weir/internal/race"
+	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/task"
 	"github.com/weir-io/weir/weirtest"
 )
@@ -647,5 +649,54 @@ func TestTenantSpliced(t *testing.T) {
 		_, _ = from.t.Write(make([]byte, size))
 		turns(t, l, "the bytes", func() bool { return end.got == size })
 		turns(t, l, "their count", func() bool { s := tn.Stats(); return s.BytesIn == size && s.BytesOut == size })
+	})
+}
+
+// TestTenantLayers: above layers too each end of a tenant is told once, in the turn of
+// Close, with its reason; a handshake that is under way fails in the next turn (R70, R38).
+func TestTenantLayers(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		turn := 0
+		tn := l.NewTenant("one")
+		up, under := &tenantConn{t: t, turn: &turn}, &tenantConn{t: t, turn: &turn}
+		stack := []layer.Layer{layer.Idle(layer.IdleConfig{Idle: time.Hour}), layer.RateLimit(layer.Rate{}, layer.Rate{})}
+		var far weir.Transport
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(tr weir.Transport) weir.Protocol {
+			far = tr
+			return weir.NopProtocol{}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Connect("tcp", ln.Addr().String(), layer.Client(up, stack...), weir.WithTenant(tn))
+		turns(t, l, "the connection", func() bool { return up.made == 1 })
+		far = nil
+		l.Connect("tcp", ln.Addr().String(), layer.Client(under, layer.TLS(&tls.Config{ServerName: "x"})), weir.WithTenant(tn))
+		turns(t, l, "the other, whose handshake gets no answer", func() bool { return far != nil && tn.Stats().BytesOut > 0 })
+		if weir.TenantOf(up.tr) != tn {
+			t.Error("a layer's transport is not its tenant's")
+		}
+		if s := tn.Stats(); s.Connections != 2 {
+			t.Errorf("%d connections are counted, want 2: layers are none", s.Connections)
+		}
+		l.Soon(func() { tn.Close(errBankrupt) })
+		turn = 1
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		turn = 2
+		if up.lost != 1 || up.lostIn != 1 || !errors.Is(up.reason, errBankrupt) {
+			t.Errorf("above layers: lost %d in turn %d: %v", up.lost, up.lostIn, up.reason)
+		}
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		if under.failed != 1 || !errors.Is(under.reason, errBankrupt) {
+			t.Errorf("in a handshake: failed %d in turn %d: %v", under.failed, under.lostIn, under.reason)
+		}
+		turns(t, l, "the end", func() bool { return tn.Stats().Connections == 0 })
+		if up.lost != 1 || under.failed != 1 || under.made+under.lost != 0 {
+			t.Errorf("told again: %+v %+v", up, under)
+		}
 	})
 }
