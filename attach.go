@@ -67,6 +67,13 @@ func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Tran
 	if c.err != nil {
 		return nil, c.err
 	}
+	err := c.forTenant(l)
+	if err == nil && c.tenant != nil {
+		err = c.tenant.admit()
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "attach", Net: "fd", Addr: textAddr{"fd", name}, Err: err}
+	}
 	s, err := l.attach(r, w, c)
 	if err != nil {
 		return nil, &net.OpError{Op: "attach", Net: "fd", Addr: textAddr{"fd", name}, Err: err}
@@ -198,6 +205,9 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, err
 	if err == nil && !d.Listening {
 		err = errors.New("it is not a listening socket (use Attach)")
 	}
+	if err == nil {
+		err = c.forTenant(l)
+	}
 	var h backend.Handle
 	if err == nil {
 		h, err = l.be.Adopt(fd)
@@ -213,6 +223,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, err
 	}
 	ln.scarce = ln.fewDescriptors()
 	l.listeners.Add(ln, &ln.at)
+	ln.of.join(c.tenant, ln)
 	ln.accept()
 	return ln, nil
 }

@@ -39,6 +39,9 @@ func newCarried(l *Loop, c Carrier, cfg *connConfig) *carried {
 		if cfg.bounds != nil {
 			k.bounds = cfg.boundsOver(u.bounds)
 		}
+		if t := u.tenant(); t != nil && cfg.tenant == nil {
+			k.join(t)
+		}
 	}
 	return k
 }
@@ -190,7 +193,7 @@ func (k *carried) end(err error) {
 		k.closed(err)
 		return
 	}
-	if k.phase == phaseClosing && k.why == nil {
+	if k.phase == phaseClosing && k.reason() == nil {
 		k.setReason(err)
 	}
 	k.touch()

@@ -209,6 +209,9 @@ func (l *Loop) Carry(c Carrier, opts ...StreamOption) (*Feed, error) {
 	if cfg.err != nil {
 		return nil, cfg.err
 	}
+	if err := cfg.forTenant(l); err != nil {
+		return nil, err
+	}
 	return &newCarried(l, c, cfg).feed, nil
 }
 

@@ -44,6 +44,7 @@ type Connector struct {
 	agreeing   Transport // the transport of a Handshaker
 	cause      error     // why this end stopped the agreeing
 	at         int       // in the loop's bag
+	of         membership
 }
 
 // Handshaker is a Protocol that has to agree on something with its peer, such as TLS or a
@@ -108,6 +109,10 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...ConnectOption) 
 		return c
 	case c.config.err != nil:
 		l.internalCall(func() { c.fail(c.config.err) })
+		return c
+	}
+	if err := c.join(); err != nil {
+		l.internalCall(func() { c.fail(err) })
 		return c
 	}
 	c.deadline = l.NewTimer(c.late)
@@ -544,6 +549,7 @@ func (c *Connector) agreed(err *AttemptError) {
 func (c *Connector) end() {
 	c.finished = true
 	c.loop.attempts.Remove(&c.at)
+	c.leave()
 	if c.race != nil {
 		c.race.Stop()
 		c.deadline.Stop()
@@ -581,6 +587,9 @@ func (c *Connector) tell(err error) {
 		failure.asked = began
 		l.failing = true
 		defer func() { l.failing = false }()
+	}
+	if isTenantEnd(err) {
+		failure.asked = true
 	}
 	defer l.guard("ConnectFailed")
 	l.TellConnectFailed(c.proto, failure)

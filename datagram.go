@@ -146,7 +146,8 @@ type PacketEndpoint struct {
 	rd packetReader
 	wr packetWriter
 
-	at        int  // in the loop's bag
+	at        int // in the loop's bag
+	of        membership
 	connected bool // to peer
 	made      bool
 	closing   bool
@@ -199,6 +200,9 @@ func (l *Loop) openPacket(method, netw, address string, spec func(netw, address 
 		infos = m.TakesPacketInfo()
 	}
 	err := c.err
+	if err == nil {
+		err = c.forTenant(l)
+	}
 	var s *backend.Spec
 	if err == nil {
 		s, err = spec(netw, address, c)
@@ -216,6 +220,7 @@ func (l *Loop) openPacket(method, netw, address string, spec func(netw, address 
 	}
 	e.attach(p)
 	l.endpoints.Add(e, &e.at)
+	e.of.joinPackets(c.tenant, e)
 	l.internalCall(e.begin)
 	return e, nil
 }
@@ -590,6 +595,7 @@ func (e *PacketEndpoint) lose(err error) {
 	}
 	e.loop.internalCall(func() {
 		e.loop.endpoints.Remove(&e.at)
+		e.of.leavePackets()
 		p := e.proto
 		e.proto, e.failer, e.cutter, e.knower, e.pauser, e.drainer, e.ender = nil, nil, nil, nil, nil, nil, nil
 		defer e.guard("EndpointLost")

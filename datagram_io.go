@@ -17,7 +17,8 @@ type packetReader struct {
 	e      *PacketEndpoint
 	op     backend.Op
 	paused bool
-	errors int // in a row
+	parked bool // receiving waits for the tenant's turn: see dealer
+	errors int  // in a row
 	retry  *Timer
 	held   []heldPacket // came in one batch with the one that paused
 	most   int          // bytes of a datagram that are taken
@@ -49,7 +50,7 @@ func (r *packetReader) arm() {
 		r.e.feed.resume()
 		return
 	}
-	for !r.op.Armed() && !r.paused && !r.e.ended() && r.e.made && len(r.held) == 0 {
+	for !r.op.Armed() && !r.paused && !r.parked && !r.e.ended() && r.e.made && len(r.held) == 0 {
 		c, ok := r.e.loop.submit(&r.op)
 		if !ok {
 			return
@@ -85,6 +86,9 @@ func (r *packetReader) take(c *backend.Completion) {
 	case e.ended():
 	case c.Err == nil:
 		r.errors = 0
+		if t := e.of.tenant; t != nil {
+			t.came(len(c.Buf))
+		}
 		p := heldPacket{data: c.Buf, truncated: c.Truncated}
 		if e.knower != nil || e.addr.IP.Addr().IsUnspecified() {
 			p.info = e.infoOf(c.Info)
@@ -589,6 +593,14 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 
 // pop removes the first n datagrams of the queue.
 func (w *packetWriter) pop(n int) {
+	before := w.bytes
+	w.remove(n)
+	if t := w.e.of.tenant; t != nil && w.e.feed == nil {
+		t.left(before - w.bytes)
+	}
+}
+
+func (w *packetWriter) remove(n int) {
 	w.count -= n
 	for n > 0 {
 		q := &w.queue[w.head]

@@ -1,6 +1,7 @@
 package weir_test
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -151,4 +152,56 @@ func ExampleWithBackendName() {
 	defer l.Close()
 	fmt.Println(l.Backend().Name)
 	// Output: portable
+}
+
+// A customer's connections share a loop with others', end together, and cannot have more
+// than their part of it.
+func ExampleTenant() {
+	l, err := weir.NewLoop()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	shop := l.NewTenant("shop")
+	if err := errors.Join(
+		shop.SetShare(3), // three times the time of one with 1, when the loop is busy
+		shop.SetLimits(weir.TenantLimits{Buffered: 8 << 20, Connections: 1000}),
+	); err != nil {
+		panic(err)
+	}
+
+	ln, err := l.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol {
+		return weir.DataFunc(t.Write)
+	}, weir.WithTenant(shop))
+	if err != nil {
+		panic(err)
+	}
+	l.Connect("tcp", ln.Addr().String(), &customer{shop: shop, loop: l}, weir.WithTenant(shop))
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	fmt.Println(shop.Stats().Connections, "connections left")
+	// Output:
+	// 2 connections
+	// weir: tenant shop is closed: bankrupt
+	// 0 connections left
+}
+
+type customer struct {
+	weir.NopProtocol
+	shop *weir.Tenant
+	loop *weir.Loop
+}
+
+func (c *customer) ConnectionMade(t weir.Transport) { _, _ = t.Write([]byte("hello")) }
+
+func (c *customer) DataReceived(p []byte) (int, error) {
+	fmt.Println(c.shop.Stats().Connections, "connections")
+	c.shop.Close(errors.New("bankrupt")) // the listener, its connection and this one
+	return len(p), nil
+}
+
+func (c *customer) ConnectionLost(err error) {
+	fmt.Println(err)
+	c.loop.Soon(func() { c.loop.Soon(c.loop.Stop) })
 }

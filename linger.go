@@ -34,12 +34,14 @@ type lingerer struct {
 	unsent int           // bytes the peer has not acknowledged
 	wait   time.Duration // until the next look
 	at     int           // in the loop's bag
+	of     membership
 }
 
 var _ backend.Owner = (*lingerer)(nil)
 
-// linger takes over h, whose write buffer is empty and from which nothing reads.
-func linger(l *Loop, h backend.Handle, ended bool) {
+// linger takes over h, whose write buffer is empty and from which nothing reads; t is
+// its tenant, or nil.
+func linger(l *Loop, t *Tenant, h backend.Handle, ended bool) {
 	if !ended {
 		if err := l.be.Shut(h, backend.ShutWrite); err != nil {
 			l.shutHandle(h, backend.CloseFlat) // reset already
@@ -50,6 +52,7 @@ func linger(l *Loop, h backend.Handle, ended bool) {
 	g.op.Owner = g
 	g.op.Handle = h
 	l.lingerers.Add(g, &g.at)
+	g.of.join(t, g)
 	g.timer = l.NewTimer(g.end)
 	g.timer.Set(lingerIdle)
 	g.next()
@@ -69,11 +72,12 @@ const (
 // lingerReset takes over h, whose write buffer is empty, while the system has unsent
 // bytes of it, and resets the connection when the peer has all of them. An earlier
 // reset would discard them.
-func lingerReset(l *Loop, h backend.Handle, unsent int) {
+func lingerReset(l *Loop, t *Tenant, h backend.Handle, unsent int) {
 	g := &lingerer{loop: l, resets: true, unsent: unsent, wait: resetLookFirst, until: l.Now().Add(resetPatience)}
 	g.op.Owner = g
 	g.op.Handle = h
 	l.lingerers.Add(g, &g.at)
+	g.of.join(t, g)
 	g.timer = l.NewTimer(g.look)
 	g.timer.Set(g.wait)
 	g.next() // the peer may not read before its own bytes have been taken
@@ -134,6 +138,7 @@ func (g *lingerer) end() {
 		return // its last result comes here again
 	}
 	if g.loop.lingerers.Remove(&g.at) {
+		g.of.leave()
 		how := backend.CloseFlat
 		if g.resets {
 			how = backend.CloseReset

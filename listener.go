@@ -23,6 +23,8 @@ type Listener struct {
 	config  *connConfig
 
 	at     int // in the loop's bag
+	of     membership
+	parked bool // accepting waits for its tenant's turn: see dealer
 	closed bool
 	gone   bool // the handle is closed
 	paused bool
@@ -82,6 +84,9 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*L
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: errNoFactory}
 	}
 	c := configOf(opts)
+	if err := c.forTenant(l); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: err}
+	}
 	ln, err := l.listen(netw, address, c)
 	if err != nil {
 		var op *net.OpError
@@ -96,6 +101,7 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*L
 	ln.factory = f
 	ln.scarce = ln.fewDescriptors()
 	l.listeners.Add(ln, &ln.at)
+	ln.of.join(c.tenant, ln)
 	ln.accept()
 	return ln, nil
 }
@@ -210,6 +216,7 @@ func (ln *Listener) shut() {
 	ln.gone = true
 	ln.loop.shutHandle(ln.h, backend.CloseFlat)
 	ln.loop.listeners.Remove(&ln.at)
+	ln.of.leave()
 	for _, f := range ln.onClosed {
 		ln.loop.internalCall(f)
 	}
@@ -374,7 +381,7 @@ func (ln *Listener) goneElsewhere() {
 }
 
 func (ln *Listener) accept() {
-	if ln.closed || ln.paused || ln.op.Armed() || ln.loop.short.on || ln.full() {
+	if ln.closed || ln.paused || ln.parked || ln.op.Armed() || ln.loop.short.on || ln.full() {
 		return
 	}
 	ln.op.Kind, ln.op.Flags, ln.op.Handle = backend.Accept, backend.Multi, ln.h
@@ -424,6 +431,13 @@ func (ln *Listener) made(c *backend.Completion) {
 
 // begin starts an admitted connection, on the loop or another of its group.
 func (ln *Listener) begin(h backend.Handle, peer *backend.Addr) {
+	if t := ln.config.tenant; t != nil {
+		if err := t.admit(); err != nil {
+			ln.refuse(h, peerIP(peer), err)
+			ln.left(peerIP(peer))
+			return
+		}
+	}
 	if g := ln.config.group; g != nil {
 		g.place(ln, h, peer)
 		return

@@ -73,7 +73,12 @@ type Loop struct {
 	unacked   unacked
 	short     shortage
 	resolver  Resolver
-	redialers uint64 // how many were made
+	redialers uint64    // how many were made
+	top       Tenant    // what holds the tenants that are in no other
+	closing   []*Tenant // closed in the callback in progress: see endTenants
+	dealer    *dealer   // nil: no tenant has a share
+	deals     uint64    // that the dealer made
+	ends      bool      // inside endTenants
 	onError   func(error)
 	log       *slog.Logger
 	debug     *debugger     // nil unless asked for
@@ -147,6 +152,8 @@ func NewLoop(opts ...LoopOption) (*Loop, error) {
 	if c.debug {
 		l.debug = newDebugger(l, c.slow)
 	}
+	l.top.loop = l
+	l.top.node.Init(&l.top, nil)
 	l.now = be.Now()
 	return l, nil
 }
@@ -243,13 +250,17 @@ func (l *Loop) turn(wait time.Duration) error {
 	l.settle()
 
 	l.batch, l.ready = l.ready, l.batch[:0]
+	deal := l.dealing()
 	for i, r := range l.batch {
 		l.batch[i] = nil
+		if deal != nil && deal.queued(r) {
+			continue
+		}
 		l.runOne(r)
 		l.settle()
 	}
 
-	if l.stop.Load() || len(l.ready) > 0 || len(l.early) > 0 || l.ending != nil && l.endOver() {
+	if l.stop.Load() || len(l.ready) > 0 || l.dealer != nil && l.dealer.waiting > 0 || len(l.early) > 0 || l.ending != nil && l.endOver() {
 		wait = 0
 	} else if d, ok := l.untilTimer(); ok && (wait < 0 || d < wait) {
 		wait = d
@@ -291,7 +302,7 @@ func (l *Loop) cutShort() {
 	}
 	l.ready = append(rest, l.ready...)
 	l.dirty = slices.DeleteFunc(l.dirty, func(s *stream) bool { return s == nil })
-	first := true // the first is the one whose callback ended the goroutine
+	first := l.dealer == nil || !l.dealer.cutShort() // the first is the one whose callback ended the goroutine
 	for _, cs := range [...][]backend.Completion{l.taken, l.done} {
 		for i := range cs {
 			if cs[i].Op != nil && !first {
@@ -360,6 +371,10 @@ func (l *Loop) deliver(done []backend.Completion) {
 			c.Op.Due, c.Last = true, true
 		}
 	}
+	if l.dealer != nil {
+		l.dealer.deal(l.taken, done)
+		return
+	}
 	for _, cs := range [...][]backend.Completion{l.taken, done} {
 		for i := range cs {
 			c := &cs[i]
@@ -406,6 +421,9 @@ func (l *Loop) settle() {
 		s.sync()
 	}
 	l.dirty = l.dirty[:0]
+	if l.closing != nil {
+		l.endTenants()
+	}
 }
 
 func (l *Loop) runOne(r runnable) {

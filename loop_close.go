@@ -35,6 +35,7 @@ func (l *Loop) Close() error {
 		defer l.debug.leave()
 		l.debug.unclosed()
 	}
+	l.dealNoMore()
 	cut, err := l.shutdown()
 	switch {
 	case cut != nil && err != nil:
@@ -83,6 +84,7 @@ func (l *Loop) shutdown() (cut *CutError, err error) {
 	l.listeners.Each(func(ln *Listener) { _ = ln.Close() })
 	connects := l.attempts.Len()
 	l.attempts.Each(func(c *Connector) { c.fail(ErrLoopClosed) })
+	l.top.loopCloses()
 	l.endpoints.Each(func(e *PacketEndpoint) {
 		connects += e.connecting()
 		e.loopEnds(true)

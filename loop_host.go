@@ -25,7 +25,7 @@ func (l *Loop) Next() (time.Duration, bool) {
 	if l.state.Load() == loopClosed {
 		return 0, false
 	}
-	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.posts.Load() != nil || l.stop.Load() {
+	if len(l.ready) > 0 || len(l.dirty) > 0 || len(l.early) > 0 || l.tenantsBusy() || l.posts.Load() != nil || l.stop.Load() {
 		return 0, true
 	}
 	return l.untilTimer()

@@ -234,6 +234,7 @@ type connConfig struct {
 	rcvbuf    int
 
 	apart     bool // AttachPair's two descriptors end separately
+	tenant    *Tenant
 	local     netip.AddrPort
 	reusePort bool
 	backlog   int
@@ -397,6 +398,13 @@ func WithWriteMarks(high, low int) CommonOption {
 		c.marks, c.high, c.low = true, int32(high), int32(low)
 	})
 }
+
+// WithTenant makes what the call opens belong to t, which counts it, deals it its share of
+// the loop and ends it: see Tenant. The connections that a listener accepts belong to its
+// tenant too, and so do the layers above what belongs to one. nil, the default, is no
+// tenant. The call fails with a *TenantError if t is closed, with a *BudgetError if t has
+// no room for another connection, and with ErrOtherLoop if t is not of the same loop.
+func WithTenant(t *Tenant) CommonOption { return option(func(c *connConfig) { c.tenant = t }) }
 
 // WithTailLimit bounds the bytes that a protocol may leave unused, from 1 to 1 GiB; the
 // default is 256 KiB. Beyond that the connection is lost with a *TailError.

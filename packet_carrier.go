@@ -94,6 +94,9 @@ func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...CarryPack
 	if cfg.err != nil {
 		return nil, cfg.err
 	}
+	if err := cfg.forTenant(l); err != nil {
+		return nil, err
+	}
 	e := &PacketEndpoint{loop: l, netw: "packets"}
 	e.rd.e, e.wr.e = e, e
 	e.wr.high, e.wr.low = 64<<10, 16<<10
@@ -113,6 +116,11 @@ func (l *Loop) CarryPackets(c PacketCarrier, p PacketProtocol, opts ...CarryPack
 	}
 	e.attach(p)
 	l.endpoints.Add(e, &e.at)
+	if t := cfg.tenant; t != nil {
+		e.of.joinPackets(t, e)
+	} else if u := e.feed.below; u != nil {
+		e.of.joinPackets(u.of.tenant, e)
+	}
 	return e.feed, nil
 }
 

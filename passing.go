@@ -251,6 +251,9 @@ func (k *socket) receiveOnce() (n int, err error) {
 	case n == 0:
 		k.ended(nil)
 	default:
+		if k.tie != nil {
+			k.tie.came(n)
+		}
 		k.deliver(buf[:n:n])
 	}
 	return n, nil

@@ -106,10 +106,10 @@ type Redialer struct {
 // attempt: a fresh one, or the same one again. The name is looked up again for each
 // attempt, and the options apply to each.
 func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Protocol, opts ...ConnectOption) *Redialer {
-	return l.RedialFunc(func(p Protocol) func() {
+	return l.redial(func(p Protocol) func() {
 		c := l.Connect(netw, address, p, opts...)
 		return func() { c.Stop() }
-	}, b, f)
+	}, b, f, configOf(opts).tenant)
 }
 
 // RedialFunc is Redial for connections that are made by other means than a single
@@ -117,9 +117,13 @@ func (l *Loop) Redial(netw, address string, b Backoff, f func(r *Redialer) Proto
 // would from Connect and never from inside dial; stop ends the attempt, and is not
 // called once it is over.
 func (l *Loop) RedialFunc(dial func(p Protocol) (stop func()), b Backoff, f func(r *Redialer) Protocol) *Redialer {
+	return l.redial(dial, b, f, nil)
+}
+
+func (l *Loop) redial(dial func(p Protocol) (stop func()), b Backoff, f func(r *Redialer) Protocol, t *Tenant) *Redialer {
 	l.redialers++
 	r := &Redialer{loop: l, number: l.redialers, dial: dial, back: b.withDefaults(), make: f}
-	r.timer = l.NewTimer(r.connect)
+	r.timer = l.newTimer(r.connect, t)
 	r.connect()
 	return r
 }
@@ -152,7 +156,7 @@ func (r *Redialer) Failures() int { return r.failures }
 // false if there will be none because the bounds are reached or Stop was called. It is
 // for ConnectionLost and ConnectFailed; called twice it returns the same answer.
 func (r *Redialer) Again() (wait time.Duration, ok bool) {
-	if r.stopped || r.loop.state.Load() >= loopClosing {
+	if t := r.timer.tenant; r.stopped || r.loop.state.Load() >= loopClosing || t != nil && t.gone.Load() {
 		return 0, false
 	}
 	now := r.loop.Now()

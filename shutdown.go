@@ -155,7 +155,7 @@ func (l *Loop) tellEnded() {
 // queued.
 func (l *Loop) atRest() bool {
 	if l.conns.first != nil || l.listeners.Len()+l.lingerers.Len()+l.attempts.Len()+l.away > 0 ||
-		len(l.ready)+len(l.dirty)+len(l.early) > 0 || l.posts.Load() != nil {
+		len(l.ready)+len(l.dirty)+len(l.early) > 0 || l.posts.Load() != nil || l.tenantsBusy() {
 		return false
 	}
 	for e := range l.endpoints.All() {

@@ -18,6 +18,7 @@ type SignalHandler struct {
 	once sync.Once
 	gone bool
 	at   int // in the loop's bag
+	of   membership
 }
 
 // Signal calls fn as a loop callback each time the process gets sig. Several handlers,
@@ -71,6 +72,7 @@ func (h *SignalHandler) Remove() {
 		return
 	}
 	h.gone = true
+	h.of.leave()
 	h.loop.signals.Remove(&h.at)
 	signal.Stop(h.ch)
 	h.once.Do(func() { close(h.quit) })

@@ -243,6 +243,9 @@ func (k *socket) readDone(c *backend.Completion) {
 	case c.N == 0:
 		k.ended(nil)
 	default:
+		if k.tie != nil {
+			k.tie.came(c.N)
+		}
 		k.deliver(c.Buf)
 	}
 }
@@ -370,6 +373,9 @@ func (k *socket) direct(vec [][]byte) int {
 		return 0 // an error comes back, and is handled, at the next flush
 	}
 	k.wrote()
+	if k.tie != nil {
+		k.tie.left(c.N)
+	}
 	return c.N
 }
 
@@ -418,6 +424,9 @@ func (k *socket) writeDone(c *backend.Completion) {
 		k.dropUnwanted()
 	case c.Err == nil:
 		k.wrote()
+		if k.tie != nil {
+			k.tie.left(c.N)
+		}
 		k.took(c.N)
 		k.sent(c.N)
 	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled:
@@ -553,7 +562,7 @@ func (k *socket) close(how closeHow) {
 		k.resetLater()
 	case k.mustLinger():
 		ended := k.flags&fWriteEOFSent != 0
-		linger(k.loop, k.giveUp(), ended)
+		linger(k.loop, k.tenant(), k.giveUp(), ended)
 	default:
 		k.shutHandles(false)
 	}
@@ -575,7 +584,7 @@ func (k *socket) cutOff() {
 func (k *socket) resetLater() {
 	if k.net.resets() {
 		if n, err := k.loop.be.GetOption(k.rh, backend.UnsentBytes); err == nil && n > 0 {
-			lingerReset(k.loop, k.giveUp(), n)
+			lingerReset(k.loop, k.tenant(), k.giveUp(), n)
 			return
 		}
 	}

@@ -26,6 +26,7 @@ type sourceFeed struct {
 	gone  atomic.Bool
 	woken atomic.Bool
 	at    int // in the loop's bag
+	of    membership
 }
 
 // AddSource attaches a source. A second registration of the same source is
@@ -78,6 +79,7 @@ func (l *Loop) RemoveSource(s Source) error {
 	}
 	delete(l.sources, s)
 	l.feeds.Remove(&f.at)
+	f.of.leave()
 	f.gone.Store(true)
 	defer l.guard("Detach")
 	s.Detach()
@@ -104,7 +106,9 @@ type Watch struct {
 	op      backend.Op
 	fn      func(Events)
 	removed bool
-	at      int // in the loop's bag
+	parked  bool // it waits for its tenant's turn: see dealer
+	at      int  // in the loop's bag
+	of      membership
 }
 
 // Watch calls fn whenever one of the conditions holds, at most once a turn and again
@@ -163,7 +167,12 @@ func (o *watched) OpDone(c *backend.Completion) {
 	if c.Err == nil && c.N != 0 {
 		w.call(Events(c.N))
 	}
-	if !w.removed && !w.op.Armed() {
+	w.arm()
+}
+
+// arm goes on watching.
+func (w *Watch) arm() {
+	if !w.removed && !w.parked && !w.op.Armed() {
 		if again, ok := w.loop.submit(&w.op); ok {
 			w.loop.early = append(w.loop.early, again)
 		}
@@ -179,6 +188,7 @@ func (w *Watch) forget() {
 	w.removed = true
 	delete(w.loop.watched, w.fd)
 	w.loop.watches.Remove(&w.at)
+	w.of.leave()
 }
 
 // Remove ends the watch; the kernel no longer knows the descriptor, which may

@@ -207,6 +207,9 @@ func (p *splice) result(c *backend.Completion) {
 		p.eof = true
 	case c.Op == &p.in:
 		p.held = c.N
+		if t := p.src.tie; t != nil {
+			t.came(c.N)
+		}
 		p.readable = c.N >= pipeSize/16 // otherwise that was most likely everything
 	case again:
 	case c.Err != nil:
@@ -217,6 +220,9 @@ func (p *splice) result(c *backend.Completion) {
 		d.writeFailed(reason)
 	default:
 		p.held -= c.N
+		if t := p.dst.tie; t != nil {
+			t.left(c.N)
+		}
 		p.total += int64(c.N)
 		if p.held <= 0 {
 			p.dst.spliceOut = false

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/epoll"
@@ -732,8 +733,8 @@ type answerer struct {
 	lost int
 }
 
-func (a *answerer) EOFReceived() (bool, error) { return true, a.t.WriteEOF() }
-func (a *answerer) ConnectionLost(error)       { a.lost++ }
+func (a *answerer) EOFReceived(int) (bool, error) { return true, a.t.WriteEOF() }
+func (a *answerer) ConnectionLost(error)          { a.lost++ }
 
 // TestSessionCalls counts what a short session costs at both of its ends together: a
 // connect, a message there and back, the end of one side and then of the other. Each end is
@@ -791,5 +792,77 @@ func TestSessionCalls(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSteadyTenant counts what a message costs in steady traffic: outside of tenants, in
+// one, and with shares it is one read, one write, no epoll_ctl and no allocation (R6, R20,
+// R69).
+func TestSteadyTenant(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		in, shares bool
+	}{{"none", false, false}, {"in one", true, false}, {"shares", true, true}, {"beside", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := NewLoop(WithBackendName("epoll"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			tn := l.NewTenant("one")
+			if c.shares {
+				if err := tn.SetShare(2); err != nil {
+					t.Fatal(err)
+				}
+			} else if l.dealer != nil {
+				t.Error("a tenant without a share has a dealer made")
+			}
+			in := tn
+			if !c.in {
+				in = nil
+			}
+			a, b := &pingPong{}, &pingPong{first: make([]byte, 64)}
+			ln, err := l.Listen("tcp", "127.0.0.1:0", func(Transport) Protocol { return a }, WithTenant(in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Connect("tcp", ln.Addr().String(), b, WithTenant(in))
+			turns := func(messages int) {
+				for want := a.count + b.count + messages; a.count+b.count < want; {
+					if err := l.Turn(-1); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			turns(100)
+			be := l.be.(*epoll.Backend)
+			before, count := be.Calls(), a.count+b.count
+			turns(1000)
+			after, messages := be.Calls(), uint64(a.count+b.count-count)
+			if after.Read-before.Read != messages || after.Write-before.Write != messages || after.Ctl != before.Ctl {
+				t.Errorf("%d messages cost %d reads, %d writes, %d epoll_ctl", messages,
+					after.Read-before.Read, after.Write-before.Write, after.Ctl-before.Ctl)
+			}
+			if n := testing.AllocsPerRun(100, func() { turns(10) }); n != 0 {
+				t.Errorf("10 messages cost %v allocations", n)
+			}
+			if got := tn.Stats().BytesIn; c.in != (got > 0) {
+				t.Errorf("the tenant counts %d bytes", got)
+			}
+		})
+	}
+}
+
+// TestTenantSizes: a connection outside of tenants takes no more memory because there are
+// tenants; one in a tenant takes a tie more.
+func TestTenantSizes(t *testing.T) {
+	for what, s := range map[string][2]uintptr{
+		"socket": {unsafe.Sizeof(socket{}), 288},
+		"tie":    {unsafe.Sizeof(tie{}), 40},
+		"Tenant": {unsafe.Sizeof(Tenant{}), 512},
+	} {
+		if s[0] > s[1] {
+			t.Errorf("a %s takes %d bytes, the limit is %d", what, s[0], s[1])
+		}
 	}
 }

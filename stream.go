@@ -37,7 +37,7 @@ type stream struct {
 	x          *extras // for what few streams have; see extra
 	prev, next *stream // the loop's list
 	listener   *Listener
-	why        *error // see reason; nil: none
+	tie        *tie // its tenant, and why it was lost; nil: neither
 }
 
 var (
@@ -130,6 +130,7 @@ const (
 	fTold                           // the protocol got PauseWriting and not yet ResumeWriting
 	fPauseDue                       // the protocol was set while the writer was paused, and is to get PauseWriting
 	fReadOnly                       // nothing can be written
+	fParked                         // what was read waits for its tenant's turn: see dealer
 )
 
 type protoCaps uint8
@@ -186,6 +187,9 @@ func (s *stream) init(l *Loop, lo lower, c *connConfig) {
 		s.bounds = &l.bounds
 	}
 	l.conns.add(s)
+	if c.tenant != nil {
+		s.join(c.tenant)
+	}
 	if l.debug != nil {
 		s.extra().made = debug.Stack()
 	}
@@ -408,6 +412,12 @@ func (s *stream) run() {
 		s.x.more = nil
 		s.deliver(p)
 	}
+	s.runReading()
+	s.sync()
+}
+
+// runReading offers what was withheld.
+func (s *stream) runReading() {
 	if s.phase < phaseClosing && s.flags&fOffer != 0 && !s.paused() {
 		s.flags &^= fOffer
 		s.deliver(nil)
@@ -415,7 +425,6 @@ func (s *stream) run() {
 	if s.phase < phaseClosing && s.flags&(fEOF|fEOFDone) == fEOF && !s.paused() {
 		s.endOfStream()
 	}
-	s.sync()
 }
 
 // sync makes the lower half do what is wanted.
@@ -440,6 +449,9 @@ func (s *stream) sync() {
 	if s.phase == phaseClosing {
 		s.tryClose()
 	}
+	if s.tie != nil {
+		s.recount()
+	}
 }
 
 func (s *stream) Reset() {
@@ -459,17 +471,18 @@ func (s *stream) Abort() {
 
 // reason is why the connection is lost, or will be; nil for a clean end.
 func (s *stream) reason() error {
-	if s.why == nil {
+	if s.tie == nil {
 		return nil
 	}
-	return *s.why
+	return s.tie.why
 }
 
 // setReason sets reason. Only connections that fail have memory for it.
 func (s *stream) setReason(err error) {
-	if s.why = nil; err != nil {
-		why := err // a copy, or even a nil err would take memory
-		s.why = &why
+	if s.tie != nil {
+		s.tie.why = err
+	} else if err != nil {
+		s.tie = &tie{why: err}
 	}
 }
 
@@ -479,7 +492,7 @@ func (s *stream) lose(err error) {
 		return
 	}
 	s.how = closeCut
-	if err == ErrLoopClosed && s.Buffered() == 0 {
+	if (err == ErrLoopClosed || isTenantEnd(err)) && s.Buffered() == 0 {
 		s.how = closeQuiet
 	}
 	s.become(phaseLost)
@@ -515,10 +528,10 @@ func (s *stream) dropOut() {
 // anything did.
 func (s *stream) closed(err error) {
 	if s.phase == phaseClosing {
-		if s.why == nil {
+		if s.reason() == nil {
 			s.setReason(err)
 		}
-		if s.writing() && s.why == nil {
+		if s.writing() && s.reason() == nil {
 			s.setReason(ErrClosed) // it closed before it had everything
 		}
 	}
@@ -553,6 +566,9 @@ func (s *stream) finish() {
 func (s *stream) gone() {
 	if s.loop.conns.remove(s) && !s.carries() {
 		s.loop.conns.n--
+	}
+	if s.tie != nil {
+		s.leave()
 	}
 	ln := s.listener
 	if ln == nil {

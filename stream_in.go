@@ -6,7 +6,11 @@ import (
 	"github.com/weir-io/weir/internal/chunk"
 )
 
-func (s *stream) paused() bool { return s.flags&(fPaused|fAutoPaused) != 0 }
+// paused reports whether the protocol gets no bytes now: it, its write buffer, its
+// tenant's turn or its tenant's budget holds them back.
+func (s *stream) paused() bool {
+	return s.flags&(fPaused|fAutoPaused|fParked) != 0 || s.tie != nil && s.tie.held()
+}
 
 func (s *stream) PauseReading() {
 	if s.loop.check("PauseReading") != nil || s.flags&fPaused != 0 || s.phase >= phaseClosing {

@@ -54,8 +54,11 @@ type Command struct {
 	// 0: none. The kernel sends it when the thread that started the child ends, so
 	// each such child keeps a goroutine and its thread until it has exited.
 	DeathSignal syscall.Signal
-	// AtClose says what happens to the child when the loop is closed.
+	// AtClose says what happens to the child when the loop, or its tenant, is closed.
 	AtClose AtClose
+	// Tenant is what the child and its streams belong to; nil is the tenant that Start's
+	// Scheduler is made of, or none.
+	Tenant *weir.Tenant
 
 	goroutine bool // wait on a goroutine although the kernel has pidfds, for tests
 	noPidfd   bool // as if fork had returned no pidfd, for tests
@@ -74,7 +77,7 @@ type Limit struct {
 	Soft, Hard uint64
 }
 
-// AtClose says what happens to a child when its loop is closed.
+// AtClose says what happens to a child when its loop or its tenant is closed.
 type AtClose uint8
 
 const (

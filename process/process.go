@@ -51,6 +51,7 @@ func (e Exit) String() string {
 type Process struct {
 	c       *Command
 	loop    *weir.Loop
+	tenant  *weir.Tenant // nil: none
 	hook    *hook
 	child   program
 	promise future.Promise[Exit]
@@ -91,8 +92,8 @@ type ends struct {
 }
 
 // attach makes the transport of a stream.
-func (e *ends) attach(l *weir.Loop, name string) error {
-	_, err := l.AttachPair(e.r, e.w, name, e.stream.factory, weir.WithSeparateEnds(), weir.JoinOptions(e.stream.opts...))
+func (e *ends) attach(l *weir.Loop, t *weir.Tenant, name string) error {
+	_, err := l.AttachPair(e.r, e.w, name, e.stream.factory, weir.WithSeparateEnds(), weir.WithTenant(t), weir.JoinOptions(e.stream.opts...))
 	if err != nil && !errors.Is(err, weir.ErrClosed) { // else it was taken, and the factory refused
 		return err
 	}
@@ -103,14 +104,14 @@ func (e *ends) attach(l *weir.Loop, name string) error {
 // Start starts a program on a goroutine of e, since that blocks; in the simulator, where it
 // takes none of e's, a simulated program (weirtest.SimHost.Program). The future has it once
 // it runs and its streams are attached: their ConnectionMade comes first. s must be made of
-// a *weir.Loop. The failure is a *StartError, future.ErrCanceled or weir.ErrLoopClosed.
-// Canceling it before it has settled ends the child. If the loop is closed meanwhile, so is
-// everything that was opened, the child is killed, and a start that waits for a place in e
-// does not happen. c and what it leads to are read until the future has settled, and stay
+// a *weir.Loop or a *weir.Tenant. The failure is a *StartError, future.ErrCanceled,
+// weir.ErrLoopClosed or the *weir.TenantError. Canceling it before it has settled ends the
+// child. If the loop or the tenant is closed meanwhile, so is everything that was opened, the
+// child is killed, and a start that waits for a place in e does not happen. c and what it leads to are read until the future has settled, and stay
 // the caller's. It belongs to the loop's goroutine.
 func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future[*Process] {
 	f, p := future.New[*Process](s)
-	l, ok := s.Loop().(*weir.Loop)
+	l, t, ok := loopOf(s)
 	if !ok {
 		p.Reject(errors.New("process: the scheduler is not of a weir.Loop: make it with future.On(loop)"))
 		return f
@@ -119,16 +120,27 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 		p.Reject(&StartError{Op: "executor", Path: c.Path, Err: errNoExecutor})
 		return f
 	}
+	if c.Tenant != nil {
+		t = c.Tenant
+	}
 	if err := c.check(); err != nil {
 		p.Reject(err)
+		return f
+	}
+	if t != nil && t.Loop() != l {
+		p.Reject(weir.ErrOtherLoop)
 		return f
 	}
 	b := &beginning{}
 	h := &hook{closed: func() {
 		b.abandon()
-		p.Reject(weir.ErrLoopClosed)
+		p.Reject(reason(t))
 	}}
-	if err := l.AddSource(h); err != nil {
+	add := l.AddSource
+	if t != nil {
+		add = t.AddSource
+	}
+	if err := add(h); err != nil {
 		p.Reject(err)
 		return f
 	}
@@ -150,10 +162,10 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 			ch.discard()
 			err = future.ErrCanceled
 		case ch == nil && err == nil:
-			err = weir.ErrLoopClosed
+			err = reason(t)
 		case ch != nil:
 			var proc *Process
-			if proc, err = run(l, s, h, c, ch); err == nil {
+			if proc, err = run(l, t, s, h, c, ch); err == nil {
 				if !p.Resolve(proc) {
 					proc.end()
 				}
@@ -187,6 +199,25 @@ func begin(l *weir.Loop, s *future.Scheduler, e *executor.Executor, c *Command, 
 		done(err)
 	})
 	return func() { job.Cancel() }
+}
+
+// loopOf is the loop that s is made of, and its tenant, if it is made of one.
+func loopOf(s *future.Scheduler) (l *weir.Loop, t *weir.Tenant, ok bool) {
+	switch x := s.Loop().(type) {
+	case *weir.Loop:
+		return x, nil, true
+	case *weir.Tenant:
+		return x.Loop(), x, true
+	}
+	return nil, nil, false
+}
+
+// reason is why a child, of t if that is not nil, ends with what it belongs to.
+func reason(t *weir.Tenant) error {
+	if t != nil && t.Closed() != nil {
+		return t.Closed()
+	}
+	return weir.ErrLoopClosed
 }
 
 // beginning holds a child between the goroutine that started it and the loop.
@@ -231,7 +262,7 @@ func (b *beginning) abandon() {
 	}
 }
 
-// hook is a weir.Source: it is told when the loop is closed, and wakes it from the
+// hook is a weir.Source: it is told when the loop, or the child's tenant, is closed, and wakes it from the
 // goroutine that waits for the child.
 type hook struct {
 	wake     func()
@@ -256,13 +287,13 @@ func (h *hook) Detach() {
 }
 
 // run makes a Process of a child that was started.
-func run(l *weir.Loop, s *future.Scheduler, h *hook, c *Command, ch program) (*Process, error) {
-	p := &Process{c: c, loop: l, hook: h, child: ch}
+func run(l *weir.Loop, t *weir.Tenant, s *future.Scheduler, h *hook, c *Command, ch program) (*Process, error) {
+	p := &Process{c: c, loop: l, tenant: t, hook: h, child: ch}
 	p.exited, p.promise = future.New[Exit](s)
 	h.closed, h.dispatch = p.closed, p.reap
 	all := ch.streams()
 	for i := range all {
-		if err := all[i].attach(l, c.Path); err != nil {
+		if err := all[i].attach(l, t, c.Path); err != nil {
 			h.closed = nil
 			ch.discard()
 			return nil, &StartError{Op: "attach", Path: c.Path, Err: err}
@@ -279,7 +310,8 @@ func (p *Process) PID() int { return p.child.id() }
 func (p *Process) Path() string { return p.child.found() }
 
 // Exited says how the child ended, once it has been reaped. It does not wait for the
-// end of its output. It fails with weir.ErrLoopClosed if the loop is closed before.
+// end of its output. It fails with weir.ErrLoopClosed if the loop is closed before, and
+// with the *weir.TenantError if the tenant is.
 // Canceling it does not affect the child.
 func (p *Process) Exited() *future.Future[Exit] { return p.exited }
 
@@ -397,11 +429,14 @@ func (p *Process) end() {
 	p.kill()
 }
 
-// closed is called when the loop is closed.
+// closed is called when the loop or the tenant is closed.
 func (p *Process) closed() {
 	if p.watch != nil {
 		p.watch.Remove()
 		p.watch = nil
+	}
+	if p.timer != nil {
+		p.timer.Stop()
 	}
 	p.done = true
 	if p.c.AtClose == Leave {
@@ -409,5 +444,5 @@ func (p *Process) closed() {
 	} else {
 		p.child.discard()
 	}
-	p.promise.Reject(weir.ErrLoopClosed)
+	p.promise.Reject(reason(p.tenant))
 }

@@ -709,3 +709,51 @@ func TestMayNot(t *testing.T) {
 	}
 	r.close()
 }
+
+// TestTenantClosed: children of a tenant end with it, or are left, as AtClose says, and
+// Exited fails with its reason; so does a start under way (R70).
+func TestTenantClosed(t *testing.T) {
+	bankrupt := errors.New("bankrupt")
+	for _, at := range []AtClose{End, Leave} {
+		for _, goroutine := range []bool{false, true} {
+			onBackends(t, func(r *rig) {
+				tn := r.l.NewTenant("one")
+				c := sh("echo ready; read x; exec sleep 0.01", nil)
+				out := &sink{keep: true}
+				var ours [2]int
+				if err := unix.Pipe2(ours[:], unix.O_CLOEXEC); err != nil {
+					r.t.Fatal(err)
+				}
+				c.Group, c.AtClose, c.goroutine, c.Tenant = true, at, goroutine, tn
+				c.Files = map[int]File{0: Inherit(ours[0]), 1: Pipes(out.factory()).Out()}
+				p := r.start(c)
+				closeAll(ours[0])
+				r.until("the child", func() bool { return len(out.got) > 0 })
+				if n := tn.Stats().Connections; n != 1 {
+					r.t.Errorf("the tenant counts %d connections, want the child's output", n)
+				}
+				var failed, late error
+				p.Exited().OnDone(func(_ Exit, err error) { failed = err })
+				slow := sh("sleep 1000", nil)
+				slow.Group, slow.Tenant = true, tn
+				Start(r.s, r.e, slow).OnDone(func(_ *Process, err error) { late = err })
+				pid := p.PID()
+				tn.Close(bankrupt)
+				r.until("the ends", func() bool { return failed != nil && late != nil })
+				for _, err := range []error{failed, late} {
+					if !errors.Is(err, bankrupt) {
+						r.t.Errorf("ended with %v", err)
+					}
+				}
+				if at == Leave && unix.Kill(pid, 0) != nil {
+					r.t.Error("a child that was to be left is gone")
+				}
+				if p.Signal(syscall.SIGTERM) == nil || p.Running() {
+					r.t.Error("a signal after the tenant's end")
+				}
+				closeAll(ours[1])
+				noChildren(r.t)
+			})
+		}
+	}
+}

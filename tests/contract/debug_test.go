@@ -119,7 +119,16 @@ func TestWrongGoroutine(t *testing.T) {
 	if err := l.AddSource(source); err != nil {
 		t.Fatal(err)
 	}
+	tn := l.NewTenant("one")
+	defer tn.Close(nil)
 	calls := map[string]func(){
+		"Loop.NewTenant":               func() { l.NewTenant("x") },
+		"Tenant.NewTenant":             func() { tn.NewTenant("x") },
+		"Tenant.Adopt":                 func() { _ = tn.Adopt(client) },
+		"Tenant.OnClose":               func() { tn.OnClose(func(error) { t.Error("called") }) },
+		"Tenant.SetLimits":             func() { _ = tn.SetLimits(weir.TenantLimits{Connections: 1}) },
+		"Tenant.SetShare":              func() { _ = tn.SetShare(2) },
+		"Tenant.Close":                 func() { tn.Close(nil) },
 		"stream.Write":                 func() { _, _ = client.Write([]byte("x")) },
 		"stream.Forward":               func() { _, _ = client.(weir.Forwarder).Forward([]byte("x")) },
 		"stream.Writev":                func() { _, _ = client.Writev([][]byte{[]byte("x")}) },

@@ -231,10 +231,10 @@ func TestLoopTurns(t *testing.T) {
 			if _, err := tn.Post(func() { ran++ }); err != nil {
 				t.Fatal(err)
 			}
-			tn.Cancel()
+			tn.Close(nil)
 			tn.Soon(func() { ran++ })
 			if _, err := tn.Post(func() { ran++ }); !errors.Is(err, weir.ErrClosed) {
-				t.Errorf("Post after Cancel: %v", err)
+				t.Errorf("Post after Close: %v", err)
 			}
 			others := false
 			l.After(2*time.Millisecond, func() { others = true; l.Stop() })

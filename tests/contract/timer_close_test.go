@@ -38,7 +38,7 @@ func TestTenantCanceledBeforeClose(t *testing.T) {
 	}
 	tn := l.NewTenant("one")
 	tn.After(time.Hour, func() { t.Error("fired") })
-	tn.Cancel()
+	tn.Close(nil)
 	if err := l.Close(); err != nil || len(told) > 0 {
 		t.Errorf("close: %v, told of %v", err, told)
 	}

@@ -43,6 +43,7 @@ var optionsFit = map[string]struct {
 	fits string
 }{
 	"WithWriteMarks":      {weir.WithWriteMarks, "listen fd connect packet stream pair carry peer"},
+	"WithTenant":          {weir.WithTenant, "listen fd connect packet stream pair carry peer"},
 	"WithTailLimit":       {weir.WithTailLimit, "listen fd connect stream pair"},
 	"WithSeparateEnds":    {weir.WithSeparateEnds, "pair"},
 	"WithAdmission":       {weir.WithAdmission, "listen fd"},

@@ -487,6 +487,7 @@ var seedScenarios = []seedScenario{
 	{"readers that pause for hours", playPausedReaders},
 	{"datagrams", playPackets},
 	{"programs", playPrograms},
+	{"tenants that come and go", playTenants},
 }
 
 // runSeed plays a scenario under the faults of a seed: first with them, for
