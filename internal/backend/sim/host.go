@@ -325,6 +325,7 @@ func (h *Host) Crash() {
 		b.crash()
 	}
 	h.backends = nil
+	h.w.foreign = slices.DeleteFunc(h.w.foreign, func(f *Foreign) bool { return f.h == h && f.end() })
 	for h.first != nil {
 		s := h.first
 		s.closed, s.state = true, dead

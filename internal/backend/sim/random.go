@@ -28,6 +28,7 @@ const (
 	forDatagrams
 	forSelf
 	forCalls
+	forForeign
 	purposes
 )
 

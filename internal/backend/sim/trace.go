@@ -56,6 +56,7 @@ const (
 	Room                            // a socket can send datagrams again
 	RecvFromCall                    // a RecvFrom that had something to take
 	SendToCall                      // a SendTo that had room
+	ForeignStep                     // a foreign loop runs one of its callbacks; X is its number
 	whats
 )
 
@@ -64,7 +65,7 @@ var whatNames = [whats]string{
 	"retry", "keep-alive", "late", "window", "mended", "restarted", "result", "turn", "dropped", "doomed",
 	"weather", "cancel", "submit", "open", "accept", "connect", "read", "write", "hangup", "ready", "shut",
 	"name", "set-option", "get-option", "wait",
-	"datagram", "unreachable", "room", "recv-from", "send-to",
+	"datagram", "unreachable", "room", "recv-from", "send-to", "foreign",
 }
 
 func (w What) String() string {
