@@ -87,3 +87,32 @@ func ExampleLoop_ConnectFuture() {
 	// Output:
 	// connected to the second: true
 }
+
+// The options of an open socket, as below any number of layers.
+func ExampleTuner() {
+	l, err := weir.NewLoop()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	ln, err := l.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
+	if err != nil {
+		panic(err)
+	}
+	s := future.On(l)
+	l.ConnectFuture(s, "tcp", ln.Addr().String(), weir.NopProtocol{}).OnDone(func(t weir.Transport, err error) {
+		defer l.Stop()
+		tuner, ok := weir.As[weir.Tuner](t)
+		if err != nil || !ok {
+			panic(err)
+		}
+		fmt.Println(tuner.SetKeepAlive(time.Minute))
+		fmt.Println(tuner.SetDSCP(99))
+	})
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	// Output:
+	// <nil>
+	// weir: SetDSCP(99): the value must be from 0 to 63
+}
