@@ -94,7 +94,7 @@ type AcceptOption interface {
 	forListenFD()
 }
 
-// A ConnectOption is an option of Loop.Connect and Loop.Redial.
+// A ConnectOption is an option of Loop.Connect, ConnectFuture and Redial.
 type ConnectOption interface {
 	applier
 	forConnect()

@@ -60,6 +60,7 @@ func (s *stream) send(p []byte) {
 	if len(p) == 0 {
 		return
 	}
+	s.x.idle.movedNow(DirectionWrite)
 	s.sendGathered()
 	if len(p) >= directMin && s.out == nil && s.loop.caps.Inline {
 		p = p[s.lower.write(p):]
@@ -80,6 +81,7 @@ func (s *stream) Writev(bufs [][]byte) (int, error) {
 	for _, p := range bufs {
 		if len(p) > 0 {
 			total += len(p)
+			s.x.idle.movedNow(DirectionWrite)
 			s.sendGathered()
 			s.buffer(p)
 		}
@@ -179,6 +181,9 @@ func (s *stream) quiet() bool {
 func (s *stream) sent(n int) {
 	o := s.out
 	o.sent(&s.loop.pool, n)
+	if n > 0 {
+		s.x.idle.movedNow(DirectionWrite)
+	}
 	if s.flags&fWritePaused != 0 && s.backlog() <= int(s.bounds.low) {
 		s.flags |= fResumeDue
 		s.queue()

@@ -3,6 +3,7 @@ package weirtest
 import (
 	"errors"
 	"net"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -179,6 +180,23 @@ func (r *Recorder) SetWriteMarks(high, low int) error {
 // Buffered is weir.Transport's: bytes that were written and had no room yet, or
 // were written since the last Run.
 func (r *Recorder) Buffered() int { return len(r.out) }
+
+// SetIdleTimeout implements weir.IdleTimer: it notes the limit. A test calls the protocol's
+// ConnectionIdle itself.
+func (r *Recorder) SetIdleTimeout(d weir.Direction, after time.Duration) error {
+	r.note("SetIdleTimeout %v %v", d, after)
+	if r.over() {
+		return weir.ErrClosed
+	}
+	if d > weir.DirectionBoth || after < 0 {
+		return &weir.OptionError{Option: "SetIdleTimeout", Value: after.String(), Range: "0 or above, of a direction"}
+	}
+	r.idle[d] = after
+	return nil
+}
+
+// IdleTimeout is the limit that SetIdleTimeout was given; 0: none.
+func (r *Recorder) IdleTimeout(d weir.Direction) time.Duration { return r.idle[d] }
 
 // RegisterProducer is weir.Transport's. A pull producer is asked for its first
 // piece, and a producer that comes too late is told to stop, by the next Run.

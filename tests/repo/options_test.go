@@ -27,6 +27,9 @@ var optionCalls = map[string]struct {
 	"Loop.ListenFD":      {"fd", (*weir.Loop).ListenFD},
 	"Loop.Connect":       {"connect", (*weir.Loop).Connect},
 	"Loop.Redial":        {"connect", (*weir.Loop).Redial},
+
+	"Loop.ConnectFuture":        {"connect", (*weir.Loop).ConnectFuture},
+	"Loop.ConnectFutureThrough": {"connect", (*weir.Loop).ConnectFutureThrough},
 	"Loop.ListenPacket":  {"packet", (*weir.Loop).ListenPacket},
 	"Loop.ConnectPacket": {"peer", (*weir.Loop).ConnectPacket},
 	"Loop.Attach":        {"stream", (*weir.Loop).Attach},
