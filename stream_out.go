@@ -423,6 +423,15 @@ func (s *stream) SetWriteMarks(high, low int) error {
 	return nil
 }
 
+func (s *stream) WriteMarks() (high, low int) { return int(s.bounds.high), int(s.bounds.low) }
+
+func (s *stream) Room() int {
+	if s.flags&fWritePaused != 0 || s.writable("Room") != nil {
+		return 0
+	}
+	return max(int(s.bounds.high)-s.Buffered(), 0)
+}
+
 func (s *stream) WriteEOF() error {
 	if err := s.loop.check("WriteEOF"); err != nil {
 		return err

@@ -177,6 +177,17 @@ func (r *Recorder) SetWriteMarks(high, low int) error {
 	return nil
 }
 
+// WriteMarks is weir.Transport's.
+func (r *Recorder) WriteMarks() (high, low int) { return r.high, r.low }
+
+// Room is weir.Transport's.
+func (r *Recorder) Room() int {
+	if r.overMark || r.writable() != nil {
+		return 0
+	}
+	return max(r.high-len(r.out), 0)
+}
+
 // Buffered is weir.Transport's: bytes that were written and had no room yet, or
 // were written since the last Run.
 func (r *Recorder) Buffered() int { return len(r.out) }

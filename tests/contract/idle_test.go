@@ -246,3 +246,54 @@ func TestIdleBacklog(t *testing.T) {
 		})
 	}
 }
+
+// TestRoom: how much may be written can be asked, through layers, and is nothing while
+// the writer is paused or nothing can be written (R74).
+func TestRoom(t *testing.T) {
+	for name, layers := range map[string][]layer.Layer{"socket": nil, "layer": {layer.RateLimit(layer.Rate{}, layer.Rate{})}} {
+		t.Run(name, func(t *testing.T) {
+			s := weirtest.NewSim(t, 1, weirtest.WithFaults(weirtest.Faults{SendBuffer: 4 << 10, ReceiveBuffer: 4 << 10}))
+			server, client := s.Host("server"), s.Host("client")
+			var peer *hush
+			if _, err := server.Loop().Listen("tcp", server.Addr(80), layer.Server(func(weir.Transport) weir.Protocol {
+				peer = &hush{now: s.Now}
+				return peer
+			}, layers...)); err != nil {
+				t.Fatal(err)
+			}
+			p := &hush{now: s.Now}
+			client.Loop().Connect("tcp", server.Addr(80), layer.Client(p, layers...), weir.WithWriteMarks(50_000, 20_000))
+			s.Until("both ends", func() bool { return peer != nil && peer.t != nil && p.t != nil })
+			if high, low := p.t.WriteMarks(); high != 50_000 || low != 20_000 || p.t.Room() != 50_000 {
+				t.Errorf("marks %d and %d, room for %d", high, low, p.t.Room())
+			}
+			_, _ = p.t.Write(make([]byte, 100_000))
+			between, after := 0, 0
+			s.OnStep(func() {
+				held, room := p.t.Buffered(), p.t.Room()
+				switch {
+				case held > 20_000:
+					if room != 0 {
+						t.Fatalf("room for %d bytes, paused with %d", room, held)
+					}
+					if held < 50_000 {
+						between++
+					}
+				case room != 0:
+					after++
+					if room != 50_000-held {
+						t.Fatalf("room for %d bytes with %d", room, held)
+					}
+				}
+			})
+			s.Until("everything", func() bool { return peer.got == 100_000 && p.t.Room() == 50_000 })
+			if between == 0 || after == 0 {
+				t.Errorf("%d looks between the marks, %d below", between, after)
+			}
+			p.t.Close()
+			if n := p.t.Room(); n != 0 {
+				t.Errorf("room for %d bytes after Close", n)
+			}
+		})
+	}
+}
