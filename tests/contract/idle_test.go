@@ -242,6 +242,17 @@ func TestIdleBacklog(t *testing.T) {
 				t.Fatalf("told of %q with %d bytes buffered, %d arrived", p.told, p.t.Buffered(), peer.got)
 			}
 			s.Until("the stall", func() bool { return len(p.told) > 0 })
+			// What is written counts, even if it cannot leave.
+			p.told = nil
+			for range 6 {
+				_, _ = p.t.Write([]byte("x"))
+				if err := s.RunFor(700 * time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(p.told) > 0 {
+				t.Errorf("told of %q while it wrote", p.told)
+			}
 			p.t.Abort()
 		})
 	}
