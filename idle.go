@@ -46,8 +46,8 @@ type IdleTimer interface {
 	// the peer's stream; DirectionWrite ends with WriteEOF. Nothing is told once the
 	// transport closes.
 	//
-	// The cost is a look at the clock for each message, on such a transport only, and a
-	// timer that is set again when it fires and not with each message.
+	// The cost is a look at the clock for each Write, on such a transport only, and a timer
+	// that is set again when it fires and not with each message.
 	SetIdleTimeout(d Direction, after time.Duration) error
 }
 
@@ -101,11 +101,19 @@ func (s *stream) endIdle() {
 	}
 }
 
-// movedNow records that bytes moved in a direction. A stream without limits has no
-// idleness.
+// movedNow records that the protocol wrote: perhaps long after its turn began. A stream
+// without limits has no idleness.
 func (i *idleness) movedNow(d Direction) {
 	if i != nil {
 		i.moved[d] = i.s.loop.be.Now()
+	}
+}
+
+// movedThen records that bytes came or left: the system had moved them when the loop last
+// looked.
+func (i *idleness) movedThen(d Direction) {
+	if i != nil {
+		i.moved[d] = max(i.moved[d], i.s.loop.now)
 	}
 }
 

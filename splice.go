@@ -207,7 +207,7 @@ func (p *splice) result(c *backend.Completion) {
 		p.eof = true
 	case c.Op == &p.in:
 		p.held = c.N
-		p.src.x.idle.movedNow(DirectionRead)
+		p.src.x.idle.movedThen(DirectionRead)
 		p.readable = c.N >= pipeSize/16 // otherwise that was most likely everything
 	case again:
 	case c.Err != nil:
@@ -218,7 +218,7 @@ func (p *splice) result(c *backend.Completion) {
 		d.writeFailed(reason)
 	default:
 		p.held -= c.N
-		p.dst.x.idle.movedNow(DirectionWrite)
+		p.dst.x.idle.movedThen(DirectionWrite)
 		p.total += int64(c.N)
 		if p.held <= 0 {
 			p.dst.spliceOut = false

@@ -65,7 +65,7 @@ const pieceMax = 64 << 10
 // deliver offers the tail and p to the protocol and keeps what it leaves.
 func (s *stream) deliver(p []byte) {
 	if len(p) > 0 {
-		s.x.idle.movedNow(DirectionRead)
+		s.x.idle.movedThen(DirectionRead)
 	}
 	kept := len(s.tail) > 0
 	if kept {
@@ -185,7 +185,7 @@ func (s *stream) ended(err error) {
 		s.extra().brokeOff = err
 	}
 	s.flags |= fEOF
-	s.x.idle.movedNow(DirectionRead)
+	s.x.idle.movedThen(DirectionRead)
 	switch {
 	case s.flags&fInData != 0 || s.held():
 		s.queue()

@@ -182,7 +182,7 @@ func (s *stream) sent(n int) {
 	o := s.out
 	o.sent(&s.loop.pool, n)
 	if n > 0 {
-		s.x.idle.movedNow(DirectionWrite)
+		s.x.idle.movedThen(DirectionWrite)
 	}
 	if s.flags&fWritePaused != 0 && s.backlog() <= int(s.bounds.low) {
 		s.flags |= fResumeDue
