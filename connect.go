@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weir-io/weir/future"
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/hosts"
 	"github.com/weir-io/weir/internal/timeout"
@@ -596,3 +597,75 @@ func (c *Connector) tell(err error) {
 }
 
 var errNoProtocol = errors.New("weir: the protocol is nil")
+
+// ConnectFuture is Connect, and also gives the outcome as a future of s, which is a
+// Scheduler of this loop (future.On, or a task's Scope.Scheduler): the transport that p
+// got with ConnectionMade, or the *ConnectError, of which p hears too if it is a
+// ConnectFailer. The error handler is not told. Canceling the future, as the end of a
+// task's scope does, stops the connect, and the future then fails with
+// future.ErrCanceled. Only the loop's goroutine may call it.
+func (l *Loop) ConnectFuture(s *future.Scheduler, netw, address string, p Protocol, opts ...ConnectOption) *future.Future[Transport] {
+	return l.ConnectFutureThrough(s, netw, address, p, nil, opts...)
+}
+
+// ConnectFutureThrough is ConnectFuture through layers: the protocol that below makes of
+// the one that it is given is connected, as layer.Client does, and the future's transport
+// is the one above the layers. below is called once, at once; nil: there are no layers.
+func (l *Loop) ConnectFutureThrough(s *future.Scheduler, netw, address string, p Protocol, below func(Protocol) Protocol, opts ...ConnectOption) *future.Future[Transport] {
+	f, promise := future.New[Transport](s)
+	if err := l.check("ConnectFuture"); err != nil {
+		promise.Reject(err)
+		return f
+	}
+	if p == nil {
+		promise.Reject(errNoProtocol)
+		return f
+	}
+	var top Protocol = &awaited{p: p, promise: promise}
+	if below != nil {
+		top = below(top)
+	}
+	c := l.Connect(netw, address, top, opts...)
+	if l.failing && c.finished {
+		promise.Reject(ErrLoopClosed) // where Connect has no effect
+	}
+	promise.OnCancel(func() {
+		promise.Reject(future.ErrCanceled)
+		c.Stop()
+	})
+	return f
+}
+
+// awaited stands for p until the connection is made, for ConnectFuture.
+type awaited struct {
+	NopProtocol
+	p       Protocol
+	promise future.Promise[Transport]
+}
+
+var (
+	_ ConnectFailer = (*awaited)(nil)
+	_ AttemptFailer = (*awaited)(nil)
+)
+
+func (a *awaited) ConnectionMade(t Transport) {
+	if !a.promise.Resolve(t) {
+		t.Abort() // it was canceled, and could not be stopped any more
+		return
+	}
+	t.SetProtocol(a.p)
+	a.p.ConnectionMade(t)
+}
+
+func (a *awaited) ConnectFailed(err *ConnectError) {
+	a.promise.Reject(err)
+	if f, ok := a.p.(ConnectFailer); ok {
+		f.ConnectFailed(err)
+	}
+}
+
+func (a *awaited) AttemptFailed(err *AttemptError, next []net.Addr) {
+	if f, ok := a.p.(AttemptFailer); ok {
+		f.AttemptFailed(err, next)
+	}
+}

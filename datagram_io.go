@@ -465,6 +465,9 @@ func (e *PacketEndpoint) Buffered() int {
 	return e.wr.bytes
 }
 
+// WriteMarks returns the marks of the send buffer, in bytes: see WithWriteMarks.
+func (e *PacketEndpoint) WriteMarks() (high, low int) { return e.wr.high, e.wr.low }
+
 // The largest payloads of UDP datagrams, over IPv4 and over IPv6 (RFC 768 with RFC
 // 791 and RFC 8200).
 const (

@@ -205,3 +205,97 @@ func (c *customer) ConnectionLost(err error) {
 	fmt.Println(err)
 	c.loop.Soon(func() { c.loop.Soon(c.loop.Stop) })
 }
+
+// A loop inside another one that only runs functions, as a GUI's does. Its turns are short,
+// so that the other loop's own functions come in between.
+func ExampleLoop_Guest() {
+	l, err := weir.NewLoop()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	host := make(chan func(), 16) // what the host is to run, one after another
+	if err := l.SetTurnLimit(weir.TurnLimit{Time: 2 * time.Millisecond}); err != nil {
+		panic(err)
+	}
+	stop, err := l.Guest(func(turn func()) { host <- turn })
+	if err != nil {
+		panic(err)
+	}
+	done := false
+	l.After(time.Millisecond, func() {
+		fmt.Println("a timer of the loop's")
+		host <- func() { fmt.Println("a function of the host's") }
+		host <- func() { done = true }
+	})
+	for !done {
+		(<-host)()
+	}
+	stop()
+	// Output:
+	// a timer of the loop's
+	// a function of the host's
+}
+
+// pinger sends a keep-alive when nothing was written for a while, and gives up a peer
+// that is silent for longer.
+type pinger struct {
+	weir.NopProtocol
+	t weir.Transport
+}
+
+func (p *pinger) ConnectionMade(t weir.Transport) {
+	p.t = t
+	idle, ok := weir.As[weir.IdleTimer](t)
+	if !ok {
+		panic("not a transport of a loop's")
+	}
+	_ = idle.SetIdleTimeout(weir.DirectionWrite, 20*time.Millisecond)
+	_ = idle.SetIdleTimeout(weir.DirectionRead, 50*time.Millisecond)
+}
+
+func (p *pinger) ConnectionIdle(d weir.Direction) {
+	if d == weir.DirectionWrite {
+		fmt.Fprintln(p.t, "alive")
+		return
+	}
+	fmt.Println("the peer is silent")
+	p.t.Abort()
+}
+
+// Keep-alives and a limit for silence, by one timer.
+func ExampleIdleTimer() {
+	l, err := weir.NewLoop()
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	pings := 0
+	if _, _, err := l.SocketPair(
+		func(weir.Transport) weir.Protocol { return &pinger{} },
+		func(weir.Transport) weir.Protocol { return &listens{l: l, pings: &pings} },
+	); err != nil {
+		panic(err)
+	}
+	if err := l.Run(); err != nil {
+		panic(err)
+	}
+	fmt.Println("keep-alives came:", pings > 0)
+	// Output:
+	// the peer is silent
+	// keep-alives came: true
+}
+
+// listens counts lines and says nothing.
+type listens struct {
+	weir.NopProtocol
+	l     *weir.Loop
+	pings *int
+}
+
+func (p *listens) DataReceived(b []byte) (int, error) {
+	*p.pings++
+	return len(b), nil
+}
+
+func (p *listens) ConnectionLost(error) { p.l.Stop() }

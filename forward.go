@@ -60,6 +60,7 @@ func (s *stream) Forward(p []byte) (int, error) {
 		g.to = s
 		g.vec = append(g.vec, p)
 		g.n += len(p)
+		s.x.idle.movedNow(DirectionWrite)
 	} else {
 		s.send(p)
 	}

@@ -82,7 +82,9 @@ type Loop struct {
 	onError   func(error)
 	log       *slog.Logger
 	debug     *debugger     // nil unless asked for
-	hosted    bool          // a host watches PollFD
+	hosted    bool          // a host watches PollFD, or a Waiter waits
+	waiters   []*Waiter     // those that Close stops
+	work      *work         // nil unless SetTurnLimit was called
 	turning   bool          // inside turn
 	turns     uint64        // that there were
 	dropped   int           // calls that Close did not run
@@ -237,27 +239,29 @@ func (l *Loop) leave() {
 	l.state.CompareAndSwap(loopRunning, loopIdle)
 }
 
-// turn is the loop.
+// turn is the loop. With a limit (SetTurnLimit) it may return in the middle; the next call
+// then goes on from there.
 func (l *Loop) turn(wait time.Duration) error {
 	l.turning = true
-	l.turns++
 	l.now = l.be.Now()
-	l.takePosts()
-	if err := l.readFirst(); err != nil {
-		return err
+	part := l.resume()
+	if part == partTake {
+		l.turns++
+		l.takePosts()
 	}
-	l.takeTimers()
-	l.settle()
-
-	l.batch, l.ready = l.ready, l.batch[:0]
-	deal := l.dealing()
-	for i, r := range l.batch {
-		l.batch[i] = nil
-		if deal != nil && deal.queued(r) {
-			continue
+	if part <= partRead {
+		if whole, err := l.readFirst(); !whole || err != nil {
+			return l.pause(partRead, err)
 		}
-		l.runOne(r)
+		l.takeTimers()
 		l.settle()
+		l.batch, l.ready = l.ready, l.batch[:0]
+	}
+	if part <= partRun && !l.runBatch() {
+		return l.pause(partRun, nil)
+	}
+	if l.spent() {
+		return l.pause(partWait, nil)
 	}
 
 	if l.stop.Load() || len(l.ready) > 0 || l.dealer != nil && l.dealer.waiting > 0 || len(l.early) > 0 || l.ending != nil && l.endOver() {
@@ -270,7 +274,7 @@ func (l *Loop) turn(wait time.Duration) error {
 		runtime.Gosched()
 	}
 	began := l.be.Now()
-	n, err := l.be.Wait(wait, l.done)
+	n, err := l.be.Wait(wait, l.room())
 	if err == nil {
 		l.now = l.be.Now()
 		if n == 0 {
@@ -279,7 +283,11 @@ func (l *Loop) turn(wait time.Duration) error {
 				l.seen = l.now // it waited its full time, and nothing was ready
 			}
 		}
-		l.deliver(l.done[:n])
+		if l.work != nil {
+			err = l.takeSome(n, l.now-began)
+		} else {
+			l.deliver(l.done[:n])
+		}
 		if l.ending != nil {
 			l.endOver()
 		}
@@ -288,19 +296,39 @@ func (l *Loop) turn(wait time.Duration) error {
 	return err
 }
 
+// runBatch runs what was in the queue when the turn began, from where the last call
+// stopped. It reports whether all of it has run.
+func (l *Loop) runBatch() bool {
+	i := 0
+	if l.work != nil {
+		i, l.work.ran = l.work.ran, 0
+	}
+	deal := l.dealing()
+	for ; i < len(l.batch); i++ {
+		if l.work != nil {
+			if l.spent() {
+				l.work.ran = i
+				return false
+			}
+			l.work.did++
+		}
+		r := l.batch[i]
+		l.batch[i] = nil
+		if deal != nil && deal.queued(r) {
+			continue
+		}
+		l.runOne(r)
+		l.settle()
+	}
+	return true
+}
+
 // cutShort finishes what a turn still had to do when a callback ended its goroutine
 // with runtime.Goexit, as testing's FailNow does. Queued calls stay queued; results are
 // handed out now, since they do not outlast the turn.
 func (l *Loop) cutShort() {
 	l.turning, l.follows, l.lent = false, false, nil
-	var rest []runnable
-	for i, r := range l.batch {
-		if r != nil {
-			rest = append(rest, r)
-		}
-		l.batch[i] = nil
-	}
-	l.ready = append(rest, l.ready...)
+	l.requeue()
 	l.dirty = slices.DeleteFunc(l.dirty, func(s *stream) bool { return s == nil })
 	first := l.dealer == nil || !l.dealer.cutShort() // the first is the one whose callback ended the goroutine
 	for _, cs := range [...][]backend.Completion{l.taken, l.done} {
@@ -313,6 +341,21 @@ func (l *Loop) cutShort() {
 		}
 	}
 	l.burst()
+}
+
+// requeue puts what is left of a turn that did not end back into the queue.
+func (l *Loop) requeue() {
+	var rest []runnable
+	for i, r := range l.batch {
+		if r != nil {
+			rest = append(rest, r)
+		}
+		l.batch[i] = nil
+	}
+	l.ready = append(rest, l.ready...)
+	if l.work != nil {
+		l.work.part, l.work.ran = partTake, 0
+	}
 }
 
 // stallMin is how late a Wait must return to count as held up: its results may then
@@ -329,28 +372,38 @@ const (
 // readFirst takes in I/O that was ready before a timer that is due now: if the process
 // did not get to run, because of a signal, a busy machine or a slow callback, that does
 // not mean that its peers were silent. It costs a Wait, and only if a timer has come
-// due since the last one.
-func (l *Loop) readFirst() error {
-	when, ok := l.timers.Min()
-	if !ok || time.Duration(when) > l.now || time.Duration(when) <= l.seen {
-		return nil
-	}
-	if s, ok := l.be.(backend.Sweeper); ok && l.now-time.Duration(when) >= stallMin {
-		s.Sweep()
+// due since the last one. It reports whether it is done: a limit may stop it before, and
+// the next call then goes on.
+func (l *Loop) readFirst() (whole bool, err error) {
+	most, short := 0, 0
+	if w := l.work; w != nil && w.part == partRead {
+		most, short, w.part = w.most, w.short, partTake
+	} else {
+		when, ok := l.timers.Min()
+		if !ok || time.Duration(when) > l.now || time.Duration(when) <= l.seen {
+			return true, nil
+		}
+		if s, ok := l.be.(backend.Sweeper); ok && l.now-time.Duration(when) >= stallMin {
+			s.Sweep()
+		}
+		most = l.conns.n + l.endpoints.Len() + l.listeners.Len() + batchMax
 	}
 	// One Wait may have to follow another, for example if a first result arms a read. A
 	// fair backend has served every connection once there are as many results as
 	// connections; neither a flood nor one busy connection may hold up timers for
 	// longer.
-	most := l.conns.n + l.endpoints.Len() + l.listeners.Len() + batchMax
-	for short := 0; short < shortWaits && most > 0; {
-		began := l.be.Now()
-		n, err := l.be.Wait(0, l.done)
+	for short < shortWaits && most > 0 {
+		if l.spent() {
+			l.work.most, l.work.short = most, short
+			return false, nil
+		}
+		began, done := l.be.Now(), l.room()
+		n, err := l.be.Wait(0, done)
 		if err != nil {
-			return err
+			return false, err
 		}
 		l.now = l.be.Now()
-		if n < shortWait {
+		if n < min(shortWait, len(done)) {
 			short++
 			l.seen = began
 		}
@@ -360,12 +413,15 @@ func (l *Loop) readFirst() error {
 		most -= n + len(l.early)
 		l.deliver(l.done[:n])
 	}
-	return nil
+	return true, nil
 }
 
 // deliver hands out results: first those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
 	l.early, l.taken = l.taken[:0], l.early
+	if l.work != nil {
+		l.work.did += len(l.taken) + len(done)
+	}
 	for i := len(done) - 1; i >= 0; i-- {
 		if c := &done[i]; !c.Op.Due {
 			c.Op.Due, c.Last = true, true

@@ -35,6 +35,11 @@ func (l *Loop) Close() error {
 		defer l.debug.leave()
 		l.debug.unclosed()
 	}
+	for _, w := range l.waiters {
+		w.Stop()
+	}
+	l.waiters = nil
+	l.requeue()
 	l.dealNoMore()
 	cut, err := l.shutdown()
 	switch {

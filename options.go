@@ -94,7 +94,7 @@ type AcceptOption interface {
 	forListenFD()
 }
 
-// A ConnectOption is an option of Loop.Connect and Loop.Redial.
+// A ConnectOption is an option of Loop.Connect, ConnectFuture and Redial.
 type ConnectOption interface {
 	applier
 	forConnect()
@@ -343,12 +343,18 @@ func (e *OptionError) Unwrap() error { return e.err }
 // The ranges that more than one option names.
 const notNegative = "0 or above"
 
+var (
+	keepAliveRange = "at most " + maxKeepAlive.String() + ", or 0 for no keep-alive"
+	unackedRange   = "from 0 to " + maxUnacked.String()
+)
+
 // The largest values that every system weir runs on accepts.
 const (
 	maxKeepAlive = 32767 * time.Second // Linux's MAX_TCP_KEEPIDLE
 	maxUnacked   = math.MaxInt32 * time.Millisecond
 	maxBuffer    = 1 << 30 // the system doubles it, in 31 bits
 	maxQueue     = 65535
+	maxDSCP      = 63
 )
 
 // bad records a value that is out of range; the first one is reported.
@@ -434,7 +440,7 @@ func WithNagle() TCPOption { return option(func(c *connConfig) { c.delay = true 
 func WithKeepAlive(d time.Duration) TCPOption {
 	return option(func(c *connConfig) {
 		if d > maxKeepAlive {
-			c.bad("WithKeepAlive", d.String(), "at most "+maxKeepAlive.String()+", or 0 for no keep-alive")
+			c.bad("WithKeepAlive", d.String(), keepAliveRange)
 			return
 		}
 		c.keepAlive = max(d, 0)
@@ -451,7 +457,7 @@ func WithKeepAlive(d time.Duration) TCPOption {
 func WithUserTimeout(d time.Duration) TCPOption {
 	return option(func(c *connConfig) {
 		if d > maxUnacked {
-			c.bad("WithUserTimeout", d.String(), "from 0 to "+maxUnacked.String())
+			c.bad("WithUserTimeout", d.String(), unackedRange)
 			return
 		}
 		c.duration("WithUserTimeout", &c.unacked, d)
@@ -474,7 +480,7 @@ func WithSocketBuffers(send, receive int) SocketOption {
 func WithDSCP(codePoint uint8) TCPOption {
 	return option(func(c *connConfig) {
 		var n int
-		c.number("WithDSCP", &n, int(codePoint), 0, 63)
+		c.number("WithDSCP", &n, int(codePoint), 0, maxDSCP)
 		c.class = 1<<8 | n<<2
 	})
 }

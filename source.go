@@ -1,9 +1,17 @@
 package weir
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/weir-io/weir/internal/backend"
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // Source feeds a loop from something that is not a descriptor: a foreign loop,
@@ -99,23 +107,48 @@ const (
 // The backends' conditions have the same values: anything else does not compile.
 const _ = -uint(EventRead ^ Events(backend.Readable) | EventWrite ^ Events(backend.Writable) | EventError ^ Events(backend.Failed))
 
-// Watch is a descriptor that the loop watches and its owner reads and writes.
+// Watch is a descriptor that the loop watches and its owner reads and writes. Its methods
+// belong to the loop's goroutine.
+//
+//	         Stop
+//	watching ⇄ stopped     Remove, or the descriptor was closed: over
+//	         Start
 type Watch struct {
 	loop    *Loop
 	fd      int
 	op      backend.Op
+	events  Events // what is watched for; the Op may have others until it is armed again
 	fn      func(Events)
-	removed bool
+	err     error // why it ended by itself
+	removed bool  // it is over
+	stopped bool
 	parked  bool // it waits for its tenant's turn: see dealer
 	at      int  // in the loop's bag
 	of      membership
 }
 
+// WatchError says why a Watch ended without Remove.
+type WatchError struct {
+	FD  int   // the number of the descriptor
+	Err error // syscall.EBADF if it was closed while it was watched
+}
+
+func (e *WatchError) Error() string {
+	if errors.Is(e.Err, syscall.EBADF) {
+		return "weir: the watch of descriptor " + strconv.Itoa(e.FD) +
+			" ended: the descriptor was closed, or given to another file, while it was watched; call Remove or Stop first"
+	}
+	return "weir: the watch of descriptor " + strconv.Itoa(e.FD) + " ended: " + e.Err.Error()
+}
+
+func (e *WatchError) Unwrap() error { return e.Err }
+
 // Watch calls fn whenever one of the conditions holds, at most once a turn and again
 // while it holds. The descriptor stays the caller's: it must be non-blocking, and
-// Remove must come before its close. A second watch on one descriptor is
-// ErrSourceRegistered, and the first stays. If the descriptor is closed behind the
-// loop's back, fn gets EventError and the watch ends.
+// Remove or Stop must come before its close. A second watch on one descriptor is
+// ErrSourceRegistered, and the first stays, stopped or not. If the descriptor is closed
+// behind the loop's back, even while a duplicate keeps its file open, the watch ends:
+// the error handler gets a *WatchError, Err returns it, and fn gets EventError.
 func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 	if err := l.check("Watch"); err != nil {
 		return nil, err
@@ -136,16 +169,77 @@ func (l *Loop) Watch(fd int, events Events, fn func(Events)) (*Watch, error) {
 			return nil, sysError("watch", err)
 		}
 	}
-	w := &Watch{loop: l, fd: fd, fn: fn}
-	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Events: backend.Events(events), Handle: h, Owner: (*watched)(w)}
-	if c, ok := l.submit(&w.op); ok && c.Err != nil {
-		w.letGo()
-		return nil, sysError("watch", c.Err)
-	}
+	w := &Watch{loop: l, fd: fd, events: events, fn: fn}
+	w.op = backend.Op{Kind: backend.Ready, Flags: backend.Multi, Handle: h, Owner: (*watched)(w)}
+	w.arm()
 	l.watched[fd] = w
 	l.watches.Add(w, &w.at)
 	return w, nil
 }
+
+// arm submits the Op, with the events that are wanted now. As it is Multi, an error comes
+// with a later Wait.
+func (w *Watch) arm() {
+	if w.removed || w.stopped || w.parked || w.op.Armed() {
+		return
+	}
+	w.op.Events = backend.Events(w.events)
+	if c, ok := w.loop.submit(&w.op); ok {
+		w.loop.later(c)
+	}
+}
+
+// sync brings the Op in line with what is wanted. If its last result is still to come,
+// OpDone goes on from there.
+func (w *Watch) sync() {
+	switch {
+	case w.op.Armed() && !w.stopped && w.op.Events == backend.Events(w.events):
+		return
+	case w.op.Armed():
+		w.loop.be.Cancel(&w.op)
+	}
+	w.arm()
+}
+
+// SetEvents changes what is watched for; 0 leaves EventError. fn gets no more of the
+// conditions that it no longer names, not even those that hold already. It may be called
+// by fn itself. After the end of the watch it has no effect.
+func (w *Watch) SetEvents(events Events) {
+	if w.loop.check("SetEvents") != nil || w.removed {
+		return
+	}
+	w.events = events
+	w.sync()
+}
+
+// Events is what is watched for while the watch is not stopped.
+func (w *Watch) Events() Events { return w.events }
+
+// Stop ends the calls of fn until Start. The kernel no longer watches the descriptor, so
+// nothing of it wakes the loop, not even an error; but the registration stays: another
+// watch of it is ErrSourceRegistered. Calling it again has no effect.
+func (w *Watch) Stop() {
+	if w.loop.check("Stop") != nil || w.removed || w.stopped {
+		return
+	}
+	w.stopped = true
+	w.sync()
+}
+
+// Start undoes Stop: fn is called if a condition holds already, though not from inside
+// Start. If the descriptor was closed meanwhile, the watch ends as Loop.Watch says; a
+// number that was given to another file meanwhile is watched as that file. Without a Stop
+// before, and after the end of the watch, it has no effect.
+func (w *Watch) Start() {
+	if w.loop.check("Start") != nil || w.removed || !w.stopped {
+		return
+	}
+	w.stopped = false
+	w.sync()
+}
+
+// Err is why the watch ended by itself, a *WatchError; nil while it has not.
+func (w *Watch) Err() error { return w.err }
 
 // watched is a Watch as the backend sees it.
 type watched Watch
@@ -154,29 +248,26 @@ var _ backend.Owner = (*watched)(nil)
 
 func (o *watched) OpDone(c *backend.Completion) {
 	w := (*Watch)(o)
-	if w.removed {
+	switch {
+	case w.removed:
 		return
-	}
-	if c.Err != nil && c.Err != backend.ErrAgain {
+	case c.Err == nil:
+		// A result may be older than the last SetEvents or Stop.
+		if e := Events(c.N) & (w.events | EventError); e != 0 && !w.stopped {
+			w.call(e)
+		}
+	case c.Err == backend.ErrAgain, c.Err == backend.ErrCanceled, errors.Is(c.Err, syscall.ECANCELED):
+	case w.stopped:
+		// Start finds out.
+	default:
+		w.err = &WatchError{FD: w.fd, Err: c.Err}
 		w.forget()
 		w.letGo()
-		w.loop.report(sysError("watch", c.Err))
+		w.loop.report(w.err)
 		w.call(EventError)
 		return
 	}
-	if c.Err == nil && c.N != 0 {
-		w.call(Events(c.N))
-	}
 	w.arm()
-}
-
-// arm goes on watching.
-func (w *Watch) arm() {
-	if !w.removed && !w.parked && !w.op.Armed() {
-		if again, ok := w.loop.submit(&w.op); ok {
-			w.loop.early = append(w.loop.early, again)
-		}
-	}
 }
 
 func (w *Watch) call(e Events) {
@@ -205,3 +296,72 @@ func (w *Watch) Remove() {
 // letGo makes the backend forget the descriptor; if it is already closed, that is the
 // caller's affair.
 func (w *Watch) letGo() { _ = w.loop.be.Shut(w.op.Handle, backend.Forget) }
+
+// SignalHandler is a callback for a signal.
+type SignalHandler struct {
+	loop *Loop
+	fn   func(os.Signal)
+	ch   chan os.Signal
+	quit chan struct{}
+	once sync.Once
+	gone bool
+	at   int // in the loop's bag
+	of   membership
+}
+
+// Signal calls fn as a loop callback each time the process gets sig. Several handlers,
+// on one loop or on many, each get every signal. Signals of one kind that come before
+// fn has run may be combined into one call, as the system combines them. A signal that
+// cannot be caught is an error. A goroutine waits for the signal until Remove.
+func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error) {
+	if err := l.check("Signal"); err != nil {
+		return nil, err
+	}
+	if l.state.Load() >= loopClosing {
+		return nil, ErrLoopClosed
+	}
+	if sig == nil || !sys.Catchable(sig) {
+		return nil, fmt.Errorf("weir: signal %v cannot be caught", sig)
+	}
+	h := &SignalHandler{loop: l, fn: fn, ch: make(chan os.Signal, 8), quit: make(chan struct{})}
+	l.signals.Add(h, &h.at)
+	signal.Notify(h.ch, sig)
+	// not simulated: signals come from the system.
+	go h.wait()
+	return h, nil
+}
+
+// wait turns signals into posts.
+func (h *SignalHandler) wait() {
+	for {
+		// not simulated: as above.
+		select {
+		case sig := <-h.ch:
+			if _, err := h.loop.Post(func() { h.call(sig) }); err != nil {
+				return
+			}
+		case <-h.quit:
+			return
+		}
+	}
+}
+
+func (h *SignalHandler) call(sig os.Signal) {
+	if !h.gone {
+		defer h.loop.guard("signal")
+		h.fn(sig)
+	}
+}
+
+// Remove ends the handler; removing the last one for a signal restores the signal's
+// former disposition. Calling it again has no effect.
+func (h *SignalHandler) Remove() {
+	if h.gone || h.loop.check("Remove") != nil {
+		return
+	}
+	h.gone = true
+	h.of.leave()
+	h.loop.signals.Remove(&h.at)
+	signal.Stop(h.ch)
+	h.once.Do(func() { close(h.quit) })
+}

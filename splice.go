@@ -210,6 +210,7 @@ func (p *splice) result(c *backend.Completion) {
 		if t := p.src.tie; t != nil {
 			t.came(c.N)
 		}
+		p.src.x.idle.movedThen(DirectionRead)
 		p.readable = c.N >= pipeSize/16 // otherwise that was most likely everything
 	case again:
 	case c.Err != nil:
@@ -223,6 +224,7 @@ func (p *splice) result(c *backend.Completion) {
 		if t := p.dst.tie; t != nil {
 			t.left(c.N)
 		}
+		p.dst.x.idle.movedThen(DirectionWrite)
 		p.total += int64(c.N)
 		if p.held <= 0 {
 			p.dst.spliceOut = false

@@ -89,6 +89,7 @@ type extras struct {
 	breakDue       bool      // WriteFailed is to be called
 	resets         bool      // it ends with a reset, once all has left
 	drained        int       // bytes delivered since a write failed
+	idle           *idleness // limits of silence
 	patience       *Timer    // bounds how long bytes are kept for a reader that paused
 	above          *stream   // the stream above that waits for bytes to leave here, and whose marks count them
 	more           []byte    // delivered while the protocol was looking at other bytes
@@ -143,6 +144,7 @@ const (
 	capBuffer
 	capFail
 	capDescriptors
+	capIdle
 )
 
 func capsOf(p Protocol) (c protoCaps) {
@@ -163,6 +165,9 @@ func capsOf(p Protocol) (c protoCaps) {
 	}
 	if _, ok := p.(DescriptorReceiver); ok {
 		c |= capDescriptors
+	}
+	if _, ok := p.(IdleReceiver); ok {
+		c |= capIdle
 	}
 	return c
 }
@@ -564,6 +569,7 @@ func (s *stream) finish() {
 
 // gone removes the stream from what the loop and its listener count.
 func (s *stream) gone() {
+	s.endIdle()
 	if s.loop.conns.remove(s) && !s.carries() {
 		s.loop.conns.n--
 	}

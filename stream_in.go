@@ -30,6 +30,7 @@ func (s *stream) ResumeReading() {
 
 // readingResumed offers what was withheld, from the loop's queue.
 func (s *stream) readingResumed() {
+	s.x.idle.resumed()
 	if len(s.tail) > 0 {
 		s.flags |= fOffer
 	}
@@ -64,6 +65,9 @@ const pieceMax = 64 << 10
 
 // deliver offers the tail and p to the protocol and keeps what it leaves.
 func (s *stream) deliver(p []byte) {
+	if len(p) > 0 {
+		s.x.idle.movedThen(DirectionRead)
+	}
 	kept := len(s.tail) > 0
 	if kept {
 		s.tail = append(s.tail, p...)
@@ -182,6 +186,7 @@ func (s *stream) ended(err error) {
 		s.extra().brokeOff = err
 	}
 	s.flags |= fEOF
+	s.x.idle.movedThen(DirectionRead)
 	switch {
 	case s.flags&fInData != 0 || s.held():
 		s.queue()

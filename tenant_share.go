@@ -228,7 +228,7 @@ func (d *dealer) deal(early, done []backend.Completion) {
 	l := d.loop
 	began := l.be.Now()
 	at := began
-	for n := 0; n < dealMost && d.waiting > 0 && at-began < dealTime; n++ {
+	for n := 0; n < dealMost && d.waiting > 0 && at-began < dealTime && (n == 0 || !l.spent()); n++ {
 		next, _ := l.top.node.Pick(d.since())
 		if next == nil {
 			break
@@ -238,6 +238,9 @@ func (d *dealer) deal(early, done []backend.Completion) {
 		if x.c != nil {
 			d.handOut(x.c)
 		} else {
+			if l.work != nil {
+				l.work.did++
+			}
 			l.runOne(x.r)
 			l.settle()
 		}

@@ -41,6 +41,12 @@ type Transport interface {
 	// Unless 0 <= low <= high <= 1 GiB, it returns ErrBadMarks and changes nothing. The default is
 	// 64 KiB and a quarter of it.
 	SetWriteMarks(high, low int) error
+	// WriteMarks returns the marks, in bytes.
+	WriteMarks() (high, low int)
+	// Room is how many bytes the buffer takes before PauseWriting is due; above layers, in
+	// the form that the bytes have below them. It is 0 while the writer is paused, until
+	// ResumeWriting is due, and where nothing can be written.
+	Room() int
 	// Buffered is how many bytes wait to be handed to the system. Above layers, it
 	// includes the bytes that wait in and below the layers, in the form they have
 	// there: encrypted, compressed. The marks apply to this number, and WriteDrained is

@@ -15,10 +15,12 @@ import "github.com/weir-io/weir/internal/backend"
 
 // The contract.
 type (
-	// Backend drives one loop. A Backend may also be a Hosted or a Mover.
+	// Backend drives one loop. A Backend may also be a Hosted, an Awaiter or a Mover.
 	Backend = backend.Backend
 	// Hosted is a Backend that a foreign loop can drive by watching a descriptor.
 	Hosted = backend.Hosted
+	// Awaiter is a Backend without such a descriptor: another goroutine waits for it.
+	Awaiter = backend.Awaiter
 	// Mover is a Backend that has no descriptors but whose handles can still move.
 	Mover = backend.Mover
 	// Op is one operation; the backend gets it with Submit.

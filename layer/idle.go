@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,19 +64,17 @@ func Idle(c IdleConfig) Layer {
 	}
 }
 
-// watcher has one timer for everything it waits for, set for whatever is due
-// first.
+// watcher leaves silence to the transport below, and has one timer for everything
+// else, set for whatever is due first.
 type watcher struct {
 	Base
 	c     IdleConfig
 	timer *weir.Timer
 	due   time.Time // what it is set for
 
-	last     time.Time // the last traffic
 	written  int64     // bytes given to what is below
 	sent     int64     // of them, how many had left at the last check
 	sentAt   time.Time // when a check last found that some had left, or that none waited
-	waiting  bool      // some waited at the last check
 	in       int64     // bytes that came in this window
 	windowAt time.Time // when this window began, later by the time in which it stood still
 	stillAt  time.Time // since when what is above has wanted no bytes; zero: it wants them
@@ -86,26 +85,47 @@ var (
 	_ weir.Protocol    = (*watcher)(nil)
 	_ weir.EOFReceiver = (*watcher)(nil)
 	_ weir.Carrier     = (*watcher)(nil)
+
+	_ weir.IdleReceiver = (*watcher)(nil)
 )
 
 func (w *watcher) ConnectionMade(t weir.Transport) {
 	w.Begin(t)
 	now := t.Loop().Now()
-	w.last, w.sentAt, w.windowAt = now, now, now
+	w.sentAt, w.windowAt = now, now
 	w.timer = t.Loop().NewTimer(w.look)
+	if w.c.Idle > 0 {
+		below, ok := weir.As[weir.IdleTimer](t)
+		if !ok {
+			w.Fail(errNoIdleTimer)
+			return
+		}
+		if err := below.SetIdleTimeout(weir.DirectionBoth, w.c.Idle); err != nil {
+			w.Fail(err)
+			return
+		}
+	}
 	w.arm(now)
 	w.Ready()
 }
 
+// errNoIdleTimer is the failure over a transport that weir did not make.
+var errNoIdleTimer = fmt.Errorf("the transport below cannot tell of silence (weir.IdleTimer): %w", errors.ErrUnsupported)
+
+// ConnectionIdle drops the connection; a silence that is another's to judge is passed over.
+func (w *watcher) ConnectionIdle(d weir.Direction) {
+	if d == weir.DirectionBoth {
+		w.lose(NothingPassed, w.c.Idle)
+	}
+}
+
 func (w *watcher) DataReceived(p []byte) (int, error) {
-	w.last = w.Below().Loop().Now()
 	w.in += int64(len(p))
 	return w.Base.DataReceived(p)
 }
 
 func (w *watcher) EOFReceived(unused int) (bool, error) {
 	w.over = true
-	w.last = w.Below().Loop().Now()
 	return w.Base.EOFReceived(unused)
 }
 
@@ -114,12 +134,9 @@ func (w *watcher) Write(bufs [][]byte) (int, error) {
 	n, err := w.Base.Write(bufs)
 	w.written += int64(n)
 	now := w.Below().Loop().Now()
-	if n > 0 {
-		w.last = now
-		if idle {
-			w.sentAt = now // it starts waiting now
-			w.watchWrite(now)
-		}
+	if n > 0 && idle {
+		w.sentAt = now // it starts waiting now
+		w.watchWrite(now)
 	}
 	return n, err
 }
@@ -169,14 +186,10 @@ func (w *watcher) ConnectionLost(err error) {
 func (w *watcher) progress(now time.Time) (waiting bool) {
 	buffered := int64(w.Below().Buffered())
 	sent := w.written - buffered
-	if sent != w.sent && (w.waiting || buffered > 0) {
-		w.last = now // a backlog moves, or did since the last check
-	}
 	if sent != w.sent || buffered == 0 {
 		w.sent, w.sentAt = sent, now
 	}
-	w.waiting = buffered > 0
-	return w.waiting
+	return buffered > 0
 }
 
 // look drops the connection if one of its limits is reached, and otherwise
@@ -187,8 +200,6 @@ func (w *watcher) look() {
 	switch {
 	case waiting && w.c.WriteStall > 0 && !now.Before(w.sentAt.Add(w.c.WriteStall)):
 		w.lose(WriteStalled, w.c.WriteStall)
-	case w.c.Idle > 0 && !now.Before(w.last.Add(w.c.Idle)):
-		w.lose(NothingPassed, w.c.Idle)
 	case w.slow(now):
 		w.lose(TooSlow, w.c.Window)
 	default:
@@ -218,9 +229,6 @@ func (w *watcher) arm(now time.Time) {
 		if at.IsZero() || t.Before(at) {
 			at = t
 		}
-	}
-	if w.c.Idle > 0 {
-		earliest(w.last.Add(w.c.Idle))
 	}
 	if w.measures() {
 		earliest(w.windowAt.Add(w.c.Window))

@@ -70,6 +70,7 @@ type Recorder struct {
 	inData        bool // DataReceived is being called
 	exchanged     bool // SetProtocol was called during the call in progress
 	tailLimit     int
+	idle          [weir.DirectionBoth + 1]time.Duration // the limits of SetIdleTimeout
 
 	// The outgoing direction.
 	out         []byte // written but not handed to the system
@@ -103,7 +104,10 @@ type Recorder struct {
 	free func() bool        // whether it takes any
 }
 
-var _ weir.Transport = (*Recorder)(nil)
+var (
+	_ weir.Transport = (*Recorder)(nil)
+	_ weir.IdleTimer = (*Recorder)(nil)
+)
 
 // NewRecorder returns a Recorder that is connected, has no protocol yet, and
 // sends everything that is written. Misuse by the protocol under test is

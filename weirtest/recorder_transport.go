@@ -2,6 +2,7 @@ package weirtest
 
 import (
 	"net"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -173,9 +174,37 @@ func (r *Recorder) SetWriteMarks(high, low int) error {
 	return nil
 }
 
+// WriteMarks is weir.Transport's.
+func (r *Recorder) WriteMarks() (high, low int) { return r.high, r.low }
+
+// Room is weir.Transport's.
+func (r *Recorder) Room() int {
+	if r.overMark || r.writable() != nil {
+		return 0
+	}
+	return max(r.high-len(r.out), 0)
+}
+
 // Buffered is weir.Transport's: bytes that were written and had no room yet, or
 // were written since the last Run.
 func (r *Recorder) Buffered() int { return len(r.out) }
+
+// SetIdleTimeout implements weir.IdleTimer: it notes the limit. A test calls the protocol's
+// ConnectionIdle itself.
+func (r *Recorder) SetIdleTimeout(d weir.Direction, after time.Duration) error {
+	r.note("SetIdleTimeout %v %v", d, after)
+	if r.over() {
+		return weir.ErrClosed
+	}
+	if d > weir.DirectionBoth || after < 0 {
+		return &weir.OptionError{Option: "SetIdleTimeout", Value: after.String(), Range: "0 or above, of a direction"}
+	}
+	r.idle[d] = after
+	return nil
+}
+
+// IdleTimeout is the limit that SetIdleTimeout was given; 0: none.
+func (r *Recorder) IdleTimeout(d weir.Direction) time.Duration { return r.idle[d] }
 
 // RegisterProducer is weir.Transport's. A pull producer is asked for its first
 // piece, and a producer that comes too late is told to stop, by the next Run.

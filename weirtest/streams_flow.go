@@ -21,10 +21,16 @@ var flowTests = []streamTest{
 			if n := client.tr.Buffered(); n <= 50_000 {
 				c.Errorf("paused with %d bytes, the high mark is 50,000", n)
 			}
+			if n := client.tr.Room(); n != 0 {
+				c.Errorf("paused with room for %d bytes", n)
+			}
 		}
 		client.onResume = func() {
 			if n := client.tr.Buffered(); n > 20_000 {
 				c.Errorf("resumed with %d bytes, the low mark is 20,000", n)
+			}
+			if n, held := client.tr.Room(), client.tr.Buffered(); n != 50_000-held {
+				c.Errorf("resumed with %d bytes and room for %d", held, n)
 			}
 		}
 		c.connect(server, client)
@@ -38,8 +44,15 @@ var flowTests = []streamTest{
 		}
 		total := 0
 		for client.pauses == 0 && total < 64<<20 {
+			room := client.tr.Room()
+			if held := client.tr.Buffered(); room != 50_000-held {
+				c.Errorf("%d bytes are buffered, and there is room for %d", held, room)
+			}
 			write(10_000)
 			total += 10_000
+			if client.pauses > 0 && client.tr.Buffered() <= 50_000 && room >= 10_000 {
+				c.Errorf("paused, with room for %d bytes before", room)
+			}
 		}
 		write(10_000) // over the mark already: not told again
 		total += 10_000
@@ -148,6 +161,7 @@ var flowTests = []streamTest{
 	{"41 marks are validated", 0, func(c *streamCase) {
 		server, client := c.pair()
 		c.connect(server, client)
+		var set [2]int
 		for _, m := range []struct {
 			high, low int
 			ok        bool
@@ -155,6 +169,12 @@ var flowTests = []streamTest{
 			err := client.tr.SetWriteMarks(m.high, m.low)
 			if m.ok != (err == nil) || !m.ok && !errors.Is(err, weir.ErrBadMarks) {
 				c.Errorf("SetWriteMarks(%d, %d): %v", m.high, m.low, err)
+			}
+			if m.ok {
+				set = [2]int{m.high, m.low}
+			}
+			if high, low := client.tr.WriteMarks(); [2]int{high, low} != set {
+				c.Errorf("the marks are %d and %d, want %d", high, low, set)
 			}
 		}
 	}},

@@ -443,6 +443,26 @@ type Hosted interface {
 	Host(on bool)
 }
 
+// Awaiter is a Backend without a Caps.PollFD: a goroutine of the host's waits in its place.
+type Awaiter interface {
+	// Host is as for Hosted, with Await in the place of the descriptor.
+	Host(on bool)
+	// Await returns when a Wait has something to report or a Wake is due, when timeout has
+	// passed (below 0: never), or when quit is closed. It may return for nothing, though
+	// not again and again. Any goroutine may call it while Host is on, one at a time,
+	// during anything else that the backend does and even after Close.
+	Await(timeout time.Duration, quit <-chan struct{})
+}
+
+// Prompter is a Backend that has no other goroutines, as the simulator has none: it
+// tells the host by itself.
+type Prompter interface {
+	// Prompt has the backend call due, instead of giving the loop a turn itself, when
+	// the next Wait has something to report or the loop has something else to do. It
+	// calls due once, and again after the next Prompt. A nil due ends that.
+	Prompt(due func())
+}
+
 // Backend drives one loop.
 type Backend interface {
 	// Now is the backend's monotonic clock: the time since some fixed moment.

@@ -21,6 +21,10 @@ type Error struct {
 	// Destination is the "host:port" that the proxy was asked for: in a chain
 	// of proxies it shows which of them refused.
 	Destination string
+	// User is the name of WithCredentials that the proxy was given; "" for none. The
+	// password is nowhere in an Error: where the proxy's own words repeat it, or what
+	// it was sent as, and it has at least four bytes, they are shown as "***".
+	User string
 	// Location is where the answer of an HTTP proxy leads to, and Body the
 	// beginning of its text. Both are chosen by the proxy: quote them before
 	// showing them.
@@ -29,7 +33,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("the proxy refused: %q (%d)", e.Text, e.Code)
+	text := "the proxy refused"
+	if e.User != "" {
+		text += fmt.Sprintf(" user %q", e.User)
+	}
+	text += fmt.Sprintf(": %q (%d)", e.Text, e.Code)
 	if e.Location != "" {
 		text += fmt.Sprintf(", which leads to %q", e.Location)
 	}

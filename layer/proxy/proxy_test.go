@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -201,8 +202,42 @@ func TestAuthentication(t *testing.T) {
 				if made != 0 || !errors.Is(c.Failed, proxy.ErrAuth) || !errors.Is(c.Failed, fs.ErrPermission) {
 					t.Errorf("made %d, failed %v", made, c.Failed)
 				}
+				// R72: the failure names the user.
+				var e *proxy.Error
+				if !errors.As(c.Failed, &e) || e.User != try.user || !strings.Contains(c.Failed.Error(), fmt.Sprintf("%q", try.user)) {
+					t.Errorf("the user is not named: %v", c.Failed)
+				}
 			})
 		}
+	}
+}
+
+// TestRefusalHidesPassword: a proxy that repeats what it was sent puts no password into
+// the failure (R72).
+func TestRefusalHidesPassword(t *testing.T) {
+	const user, password = "alice", "correct horse"
+	sent := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	body := "you are " + user + " with " + password + ", " + sent
+	w := newProxied(t)
+	p, s := &layertest.Ear{}, &layertest.Ear{}
+	w.talk(t, func(weir.Transport) weir.Protocol { return s }, p, layertest.Plain, proxy.Connect("a:1", proxy.WithCredentials(user, password)))
+	w.Until("the request", func() bool { return strings.HasSuffix(string(s.Got), "\r\n\r\n") })
+	if !strings.Contains(string(s.Got), sent) {
+		t.Fatalf("the request is %q", s.Got)
+	}
+	fmt.Fprintf(s.Tr, "HTTP/1.1 407 not %s\r\nLocation: /%s\r\nContent-Length: %d\r\n\r\n%s", password, sent, len(body), body)
+	w.Until("the failure", p.Over)
+	var e *proxy.Error
+	if !errors.As(p.Failed, &e) || e.User != user {
+		t.Fatalf("failed with %v", p.Failed)
+	}
+	for _, text := range []string{p.Failed.Error(), fmt.Sprintf("%+v", e), e.Text, e.Body, e.Location} {
+		if strings.Contains(text, password) || strings.Contains(text, sent) {
+			t.Errorf("the password is in %q", text)
+		}
+	}
+	if e.Body != "you are alice with ***, ***" || e.Text != "not ***" {
+		t.Errorf("the proxy said %q, %q", e.Text, e.Body)
 	}
 }
 

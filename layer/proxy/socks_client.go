@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -109,7 +111,7 @@ func clientOf(name string, c *clientConfig, dest string, newWire func(host strin
 			host, port, err := splitDestination(dest)
 			var w clientWire = &noWire{err: err}
 			if err == nil {
-				w = &askingWire{clientWire: newWire(host, port), dest: joinDestination(host, port)}
+				w = &askingWire{clientWire: newWire(host, port), c: c, dest: joinDestination(host, port)}
 			}
 			o := &opening{name: name, wire: w, above: a, stage: weir.StageProxy, limit: c.limit}
 			o.overlay = func(t weir.Transport, _ event) weir.Transport {
@@ -131,9 +133,10 @@ func clientOf(name string, c *clientConfig, dest string, newWire func(host strin
 	}
 }
 
-// askingWire adds to a refusal what was asked for.
+// askingWire adds to a refusal what was asked for, and by whom.
 type askingWire struct {
 	clientWire
+	c    *clientConfig
 	dest string
 }
 
@@ -155,8 +158,23 @@ func (w *askingWire) named(err error) error {
 	var refused *Error
 	if errors.As(err, &refused) {
 		refused.Destination = w.dest
+		refused.User = w.c.user
+		for _, words := range []*string{&refused.Text, &refused.Location, &refused.Body} {
+			*words = w.c.withoutPassword(*words)
+		}
 	}
 	return err
+}
+
+// withoutPassword returns a proxy's words without the password, and without what HTTP
+// sends it as.
+func (c *clientConfig) withoutPassword(words string) string {
+	const least = 4 // to hide less would tell it
+	if len(c.password) < least || words == "" {
+		return words
+	}
+	sent := base64.StdEncoding.EncodeToString([]byte(c.user + ":" + c.password))
+	return strings.NewReplacer(sent, "***", c.password, "***").Replace(words)
 }
 
 // noWire is the wire of a handshake that cannot begin.

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"testing"
+	"time"
 
 	"github.com/weir-io/weir"
 )
@@ -25,13 +26,41 @@ func (p *pinger) DataReceived(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func BenchmarkEcho(b *testing.B) {
+func BenchmarkEcho(b *testing.B) { benchEcho(b, nil) }
+
+// BenchmarkEchoIdle is the same where one end has limits of silence, and
+// BenchmarkEchoLimited where each turn has a limit: what either costs a message.
+func BenchmarkEchoIdle(b *testing.B) {
+	benchEcho(b, func(_ *weir.Loop, t weir.Transport) {
+		idle, _ := weir.As[weir.IdleTimer](t)
+		for _, d := range []weir.Direction{weir.DirectionRead, weir.DirectionWrite, weir.DirectionBoth} {
+			if err := idle.SetIdleTimeout(d, time.Second); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkEchoLimited(b *testing.B) {
+	benchEcho(b, func(l *weir.Loop, _ weir.Transport) {
+		if err := l.SetTurnLimit(weir.TurnLimit{Time: 2 * time.Millisecond}); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+func benchEcho(b *testing.B, prepare func(*weir.Loop, weir.Transport)) {
 	l, err := weir.NewLoop()
 	if err != nil {
 		b.Fatal(err)
 	}
 	p := &pinger{max: b.N, done: l.Stop}
-	_, _, err = l.SocketPair(func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }, func(weir.Transport) weir.Protocol { return p })
+	_, _, err = l.SocketPair(func(t weir.Transport) weir.Protocol {
+		if prepare != nil {
+			prepare(l, t)
+		}
+		return weir.DataFunc(t.Write)
+	}, func(weir.Transport) weir.Protocol { return p })
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -372,7 +372,8 @@ func TestWatchClosedBehindBack(t *testing.T) {
 			}
 			defer unix.Close(p[1])
 			calls, last := 0, weir.Events(0)
-			if _, err := l.Watch(p[0], weir.EventRead, func(e weir.Events) { calls++; last = e }); err != nil {
+			w, err := l.Watch(p[0], weir.EventRead, func(e weir.Events) { calls++; last = e })
+			if err != nil {
 				t.Fatal(err)
 			}
 			if err := l.Turn(0); err != nil {
@@ -404,6 +405,162 @@ func TestWatchClosedBehindBack(t *testing.T) {
 			if calls > 2 || last != weir.EventError {
 				t.Fatalf("reused %t: %d calls, the last with %v", reused, calls, last)
 			}
+			var we *weir.WatchError
+			if !errors.As(w.Err(), &we) || we.FD != p[0] || !errors.Is(we, unix.EBADF) {
+				t.Errorf("reused %t: the watch ended with %v", reused, w.Err())
+			}
+			calls = 0
+			for began := time.Now(); ; {
+				if err := l.Turn(20 * time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+				if time.Since(began) >= 20*time.Millisecond {
+					break
+				}
+				if calls++; calls > 20 {
+					t.Fatal("the loop spins (G9)")
+				}
+			}
 		}
+	})
+}
+
+// TestWatchChanges: the events of a watch are changed, stopped and started by its handle
+// (R65), inside its callback and outside, with results under way.
+func TestWatchChanges(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := false
+		defer func() {
+			_ = unix.Close(p[1])
+			if !closed {
+				_ = unix.Close(p[0])
+			}
+		}()
+		var calls int
+		var seen weir.Events
+		var inside func()
+		w, err := l.Watch(p[0], weir.EventRead, func(e weir.Events) {
+			calls++
+			seen |= e
+			if inside != nil {
+				inside()
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		none := func(when string) {
+			t.Helper()
+			calls, seen = 0, 0
+			began := time.Now()
+			for range 3 {
+				if err := l.Turn(5 * time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if calls != 0 {
+				t.Fatalf("%s: %d calls with %b", when, calls, seen)
+			}
+			if d := time.Since(began); d < 10*time.Millisecond {
+				t.Fatalf("%s: three turns that wait 5 ms took %v (G9)", when, d)
+			}
+		}
+		some := func(when string, want weir.Events) {
+			t.Helper()
+			calls, seen = 0, 0
+			turns(t, l, when, func() bool { return calls > 2 })
+			if seen != want {
+				t.Fatalf("%s: events %b, want %b", when, seen, want)
+			}
+		}
+		none("with nothing to read")
+		w.SetEvents(weir.EventWrite)
+		some("writable", weir.EventWrite)
+		if _, err := unix.Write(p[1], []byte("unread")); err != nil {
+			t.Fatal(err)
+		}
+		some("writable, with bytes", weir.EventWrite)
+		w.SetEvents(weir.EventRead | weir.EventWrite)
+		some("both", weir.EventRead|weir.EventWrite)
+		w.SetEvents(weir.EventRead)
+		some("readable", weir.EventRead)
+		if w.Events() != weir.EventRead {
+			t.Errorf("Events is %b", w.Events())
+		}
+
+		w.Stop()
+		w.Stop()
+		none("stopped")
+		if _, err := l.Watch(p[0], weir.EventRead, func(weir.Events) {}); !errors.Is(err, weir.ErrSourceRegistered) {
+			t.Errorf("R19: a second watch beside a stopped one: %v", err)
+		}
+		w.SetEvents(weir.EventWrite)
+		none("changed while stopped")
+		w.Start()
+		w.Start()
+		some("started", weir.EventWrite)
+
+		// Back and forth before the loop looks, and within the callback.
+		for range 10 {
+			w.Stop()
+			w.SetEvents(weir.EventRead)
+			w.Start()
+			w.SetEvents(weir.EventWrite)
+			w.SetEvents(weir.EventRead)
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		some("changed many times", weir.EventRead)
+		flips := 0
+		inside = func() {
+			flips++
+			if w.Stop(); flips%2 == 0 {
+				w.SetEvents(weir.EventRead)
+			} else {
+				w.SetEvents(weir.EventWrite)
+			}
+			w.Start()
+		}
+		turns(t, l, "changes within the callback", func() bool { return flips > 20 })
+		inside = w.Stop
+		calls = 0
+		turns(t, l, "a stop within the callback", func() bool { return calls > 0 })
+		inside = nil
+		none("stopped within the callback")
+
+		// Without events there is still the error.
+		w.SetEvents(0)
+		w.Start()
+		none("no events")
+		if err := unix.Shutdown(p[1], unix.SHUT_RDWR); err != nil {
+			t.Fatal(err)
+		}
+		some("the hang-up", weir.EventError)
+		w.Stop()
+		none("a hang-up while stopped")
+
+		// Closed while stopped, which is allowed: started again, it ends.
+		closed = true
+		_ = unix.Close(p[0])
+		_ = unix.Close(p[1])
+		calls, seen = 0, 0
+		none("closed while stopped")
+		w.SetEvents(weir.EventRead)
+		w.Start()
+		turns(t, l, "the end", func() bool { return calls > 0 })
+		var we *weir.WatchError
+		if !errors.As(w.Err(), &we) || we.FD != p[0] || !errors.Is(we, unix.EBADF) || seen != weir.EventError {
+			t.Errorf("ended with %v, events %b", w.Err(), seen)
+		}
+		w.Start()
+		w.Stop()
+		w.SetEvents(weir.EventRead)
+		w.Remove()
+		none("over")
 	})
 }

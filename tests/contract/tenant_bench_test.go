@@ -61,8 +61,8 @@ func TestSharesLong(t *testing.T) {
 	})
 }
 
-// benchEcho bounces a message between the ends of a socket pair.
-func benchEcho(b *testing.B, l *weir.Loop, opts ...weir.StreamOption) {
+// benchTenantEcho bounces a message between the ends of a socket pair.
+func benchTenantEcho(b *testing.B, l *weir.Loop, opts ...weir.StreamOption) {
 	b.Helper()
 	p := &pinger{max: b.N, done: l.Stop}
 	_, _, err := l.SocketPair(func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }, func(weir.Transport) weir.Protocol { return p }, opts...)
@@ -102,7 +102,7 @@ func BenchmarkTenantEcho(b *testing.B) {
 			if !c.in {
 				tn = nil
 			}
-			benchEcho(b, l, weir.WithTenant(tn))
+			benchTenantEcho(b, l, weir.WithTenant(tn))
 		})
 	}
 }

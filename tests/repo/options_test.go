@@ -21,20 +21,23 @@ var optionCalls = map[string]struct {
 	takes string
 	f     any
 }{
-	"Loop.Listen":        {"listen", (*weir.Loop).Listen},
-	"Group.Listen":       {"listen", (*weir.Group).Listen},
-	"ListenAndServe":     {"listen", weir.ListenAndServe},
-	"Loop.ListenFD":      {"fd", (*weir.Loop).ListenFD},
-	"Loop.Connect":       {"connect", (*weir.Loop).Connect},
-	"Loop.Redial":        {"connect", (*weir.Loop).Redial},
-	"Loop.ListenPacket":  {"packet", (*weir.Loop).ListenPacket},
-	"Loop.ConnectPacket": {"peer", (*weir.Loop).ConnectPacket},
-	"Loop.Attach":        {"stream", (*weir.Loop).Attach},
-	"Loop.SocketPair":    {"stream", (*weir.Loop).SocketPair},
-	"Loop.Pipe":          {"stream", (*weir.Loop).Pipe},
-	"Loop.Carry":         {"stream", (*weir.Loop).Carry},
-	"Loop.AttachPair":    {"pair", (*weir.Loop).AttachPair},
-	"Loop.CarryPackets":  {"carry", (*weir.Loop).CarryPackets},
+	"Loop.Listen":    {"listen", (*weir.Loop).Listen},
+	"Group.Listen":   {"listen", (*weir.Group).Listen},
+	"ListenAndServe": {"listen", weir.ListenAndServe},
+	"Loop.ListenFD":  {"fd", (*weir.Loop).ListenFD},
+	"Loop.Connect":   {"connect", (*weir.Loop).Connect},
+	"Loop.Redial":    {"connect", (*weir.Loop).Redial},
+
+	"Loop.ConnectFuture":        {"connect", (*weir.Loop).ConnectFuture},
+	"Loop.ConnectFutureThrough": {"connect", (*weir.Loop).ConnectFutureThrough},
+	"Loop.ListenPacket":         {"packet", (*weir.Loop).ListenPacket},
+	"Loop.ConnectPacket":        {"peer", (*weir.Loop).ConnectPacket},
+	"Loop.Attach":               {"stream", (*weir.Loop).Attach},
+	"Loop.SocketPair":           {"stream", (*weir.Loop).SocketPair},
+	"Loop.Pipe":                 {"stream", (*weir.Loop).Pipe},
+	"Loop.Carry":                {"stream", (*weir.Loop).Carry},
+	"Loop.AttachPair":           {"pair", (*weir.Loop).AttachPair},
+	"Loop.CarryPackets":         {"carry", (*weir.Loop).CarryPackets},
 }
 
 // optionsFit says in which calls each option has an effect.

@@ -55,6 +55,16 @@ var waitChecks = []check{
 		run:    checkResultsWithWake,
 	},
 	{
+		name:   "OneResultAtATime",
+		reason: "a loop with a limit has room for one result, although a handle may have several (R24)",
+		run:    checkOneResult,
+	},
+	{
+		name:   "AwaitFromOutside",
+		reason: "a host's goroutine waits for a backend without a descriptor: no result may be missed, and no turn be for nothing (R24, R66)",
+		run:    checkAwait,
+	},
+	{
 		name:   "ClockMoves",
 		reason: "Now never goes back",
 		run:    checkClock,
@@ -250,5 +260,104 @@ func checkClock(r *rig) {
 	r.wait(time.Millisecond)
 	if !r.be.Wall().Equal(wall) {
 		r.t.Error("Wall changed")
+	}
+}
+
+// checkOneResult has a result of each direction come on many handles at once.
+func checkOneResult(r *rig) {
+	r.done = r.done[:1]
+	type both struct{ c, s backend.Handle }
+	var pairs []both
+	for range 5 {
+		c, s := r.pair(tcp4)
+		pairs = append(pairs, both{c, s})
+	}
+	for round := range 20 {
+		var ops, rooms []*backend.Op
+		for _, p := range pairs {
+			for _, h := range []backend.Handle{p.c, p.s} {
+				op := readOp(h, 0)
+				room := &backend.Op{Kind: backend.Ready, Events: backend.Writable, Handle: h}
+				r.submit(op)
+				r.submit(room)
+				ops, rooms = append(ops, op), append(rooms, room)
+			}
+		}
+		for _, p := range pairs {
+			r.write(p.c, []byte("x"))
+			r.write(p.s, []byte("y"))
+		}
+		for i, op := range ops {
+			want := "y"
+			if i%2 == 1 {
+				want = "x"
+			}
+			if res := r.await(op); string(res.data) != want {
+				r.t.Fatalf("round %d: handle %d read %q, %v", round, i, res.data, res.err)
+			}
+		}
+		for _, op := range rooms {
+			r.await(op)
+		}
+	}
+}
+
+func checkAwait(r *rig) {
+	a, ok := r.be.(backend.Awaiter)
+	if !ok {
+		r.t.Skip("the backend has a descriptor to watch, or no goroutines (backend.Awaiter)")
+	}
+	c, s := r.pair(tcp4)
+	quit := make(chan struct{})
+	a.Host(true)
+	await := func(d time.Duration) time.Duration {
+		start := time.Now()
+		a.Await(d, quit)
+		r.wait(0)
+		return time.Since(start)
+	}
+	quiet := func(when string) {
+		r.t.Helper()
+		const long = 20 * time.Millisecond
+		for range 10 {
+			if await(long) >= long {
+				return
+			}
+		}
+		r.t.Fatalf("%s: Await returns for nothing again and again", when)
+	}
+	quiet("at first")
+	for range 50 {
+		op := readOp(s, 0)
+		r.submit(op)
+		go r.be.Wake()
+		if d := await(patience); d >= patience {
+			r.t.Fatal("a Wake did not end Await")
+		}
+		r.write(c, []byte("x"))
+		for len(r.got[op]) == 0 {
+			if d := await(patience); d >= patience {
+				r.t.Fatal("a result did not end Await")
+			}
+		}
+	}
+	quiet("after results")
+	// What is refused is reported by a Wait, without anything else happening.
+	op := &backend.Op{Kind: backend.Accept, Flags: backend.Multi, Handle: 1 << 20}
+	r.submit(op)
+	if d := await(patience); d >= patience || len(r.got[op]) == 0 {
+		r.t.Fatalf("after %v: a refused Op has %d results", d, len(r.got[op]))
+	}
+	quiet("after a refusal")
+	ended := make(chan struct{})
+	go func() {
+		a.Await(-1, quit)
+		close(ended)
+	}()
+	close(quit)
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		r.t.Fatal("quit did not end Await")
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -53,6 +54,8 @@ type Backend struct {
 	waiting sync.WaitGroup
 
 	signal chan struct{} // holds one: ready or woken has something
+	hosted atomic.Bool   // a host waits in Await
+	due    chan struct{} // holds one: the same for Await
 
 	mu    sync.Mutex
 	ready []*entry // entries with events, in the order they came
@@ -62,12 +65,13 @@ type Backend struct {
 var (
 	_ backend.Backend = (*Backend)(nil)
 	_ backend.Mover   = (*Backend)(nil)
+	_ backend.Awaiter = (*Backend)(nil)
 )
 
 // New makes a portable backend. It needs nothing from the system, so the error is
 // always nil; it exists because every backend's constructor returns one.
 func New() (*Backend, error) {
-	b := &Backend{start: time.Now(), signal: make(chan struct{}, 1)}
+	b := &Backend{start: time.Now(), signal: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	b.timer = time.NewTimer(math.MaxInt64)
 	b.timer.Stop()
 	return b, nil
@@ -152,6 +156,7 @@ func (b *Backend) refuse(op *backend.Op, c *backend.Completion, err error) bool 
 	}
 	op.State = refused
 	b.refusals = append(b.refusals, refusal)
+	b.prompt()
 	return false
 }
 
@@ -189,6 +194,10 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 	if b.closed {
 		return 0, errClosed
 	}
+	hosted := b.hosted.Load()
+	if hosted {
+		b.hush()
+	}
 	b.lent.reclaim()
 	b.waits++
 	if b.Now()-b.rested > busyMax {
@@ -202,6 +211,9 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		n, woken := b.collect(done)
 		if n > 0 || woken || timeout == 0 {
 			b.timer.Stop()
+			if hosted && b.pending() {
+				b.prompt()
+			}
 			return n, nil
 		}
 		if timeout > 0 && expired == nil {
@@ -336,6 +348,7 @@ func (b *Backend) ring() {
 	case b.signal <- struct{}{}:
 	default:
 	}
+	b.prompt()
 }
 
 // Wake makes a Wait return; see backend.Backend.

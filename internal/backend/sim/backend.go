@@ -36,7 +36,9 @@ type Backend struct {
 	host    *Host
 	id      int
 	stepper Stepper
-	busy    bool // its loop is in a turn
+	due     func() // Prompt's
+	told    bool   // it was called, and no Prompt has come since
+	busy    bool   // its loop is in a turn
 	closed  bool
 	crashed bool
 	stalled int64 // its loop gets no turn until then
@@ -60,7 +62,10 @@ type failure struct {
 	err error
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend  = (*Backend)(nil)
+	_ backend.Prompter = (*Backend)(nil)
+)
 
 // Backend makes a backend on the host, for one loop. It fails if the host has
 // crashed.
@@ -77,6 +82,9 @@ func (h *Host) Backend() (*Backend, error) {
 
 // Drive lets World.Step give turns to the loop on this backend.
 func (b *Backend) Drive(s Stepper) { b.stepper = s }
+
+// Prompt has a host called instead of the Stepper; see backend.Prompter.
+func (b *Backend) Prompt(due func()) { b.due, b.told = due, false }
 
 // Host is where the backend is.
 func (b *Backend) Host() *Host { return b.host }
@@ -350,7 +358,7 @@ func (b *Backend) collect(done []backend.Completion) int {
 			first = w.random[forOrder].below(places)
 		}
 		for i := range places {
-			if p := (first + i) % places; s.ops[p] != nil && s.due(p) {
+			if p := (first + i) % places; n < len(done) && s.ops[p] != nil && s.due(p) {
 				n += b.serve(s, p, done[n:])
 			}
 		}
@@ -394,7 +402,7 @@ func (b *Backend) Close() error {
 // end makes b useless.
 func (b *Backend) end() {
 	b.closed = true
-	b.stepper = nil
+	b.stepper, b.due = nil, nil
 	for _, f := range b.failed {
 		f.op.State = stateIdle
 	}

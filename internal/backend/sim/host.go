@@ -333,6 +333,7 @@ func (h *Host) Crash() {
 	}
 	h.backends = nil
 	h.crashPrograms()
+	h.w.foreign = slices.DeleteFunc(h.w.foreign, func(f *Foreign) bool { return f.h == h && f.end() })
 	for h.first != nil {
 		s := h.first
 		s.closed, s.state = true, dead

@@ -29,6 +29,7 @@ const (
 	forSelf
 	forCalls
 	forPrograms
+	forForeign
 	purposes
 )
 

@@ -59,6 +59,7 @@ const (
 	StartCall                       // a program is started; X is its number
 	SignalCall                      // a signal is sent to a program; Y is which
 	ExitOf                          // a program can be reaped; Y is its code
+	ForeignStep                     // a foreign loop runs one of its callbacks; X is its number
 	whats
 )
 
@@ -68,7 +69,7 @@ var whatNames = [whats]string{
 	"weather", "cancel", "submit", "open", "accept", "connect", "read", "write", "hangup", "ready", "shut",
 	"name", "set-option", "get-option", "wait",
 	"datagram", "unreachable", "room", "recv-from", "send-to",
-	"start", "signal", "exit",
+	"start", "signal", "exit", "foreign",
 }
 
 func (w What) String() string {

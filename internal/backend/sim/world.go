@@ -34,6 +34,7 @@ type World struct {
 	trace    trace
 	hosts    []*Host
 	backends []*Backend
+	foreign  []*Foreign
 	byAddr   map[netip.Addr]*Host
 
 	latencies map[uint64]time.Duration
@@ -43,6 +44,7 @@ type World struct {
 	started   uint64 // programs
 
 	runnable   []*Backend
+	steps      []*Foreign
 	draining   bool
 	sockets    uint32
 	stats      Stats
@@ -179,9 +181,13 @@ func (w *World) step(waiter *Backend, limit int64) bool {
 	if w.fireDue() {
 		return true
 	}
-	b, next := w.choose(waiter)
-	if b != nil {
+	b, f, next := w.choose(waiter)
+	switch {
+	case b != nil:
 		w.turn(b)
+		return true
+	case f != nil:
+		w.stepForeign(f)
 		return true
 	}
 	if at, _, ok := w.peek(); ok {
@@ -304,11 +310,11 @@ func (w *World) fire(ev *event) {
 	}
 }
 
-// choose picks a loop that has something to do; without one it returns when
-// the first will have.
-func (w *World) choose(waiter *Backend) (*Backend, int64) {
+// choose picks a loop that has something to do, foreign ones included; without one it
+// returns when the first will have.
+func (w *World) choose(waiter *Backend) (*Backend, *Foreign, int64) {
 	next := int64(math.MaxInt64)
-	w.runnable = w.runnable[:0]
+	w.runnable, w.steps = w.runnable[:0], w.steps[:0]
 	for _, b := range w.backends {
 		if b == waiter || b.busy || b.stopped || b.stepper == nil {
 			continue
@@ -323,24 +329,42 @@ func (w *World) choose(waiter *Backend) (*Backend, int64) {
 			next = min(next, at)
 		}
 	}
-	switch n := len(w.runnable); {
-	case n == 0:
-		return nil, next
-	case w.pickLoop != nil:
-		names := make([]string, n)
-		for i, b := range w.runnable {
-			names[i] = b.name()
+	for _, f := range w.foreign {
+		switch {
+		case f.busy || len(f.queue) == 0:
+		case f.at <= w.now:
+			w.steps = append(w.steps, f)
+		default:
+			next = min(next, f.at)
 		}
-		return w.runnable[min(max(w.pickLoop(names), 0), n-1)], 0
-	case n == 1:
-		return w.runnable[0], 0
-	default:
-		return w.runnable[w.random[forTurns].below(n)], 0
 	}
+	i, n := 0, len(w.runnable)+len(w.steps)
+	switch {
+	case n == 0:
+		return nil, nil, next
+	case w.pickLoop != nil:
+		names := make([]string, 0, n)
+		for _, b := range w.runnable {
+			names = append(names, b.name())
+		}
+		for _, f := range w.steps {
+			names = append(names, f.name())
+		}
+		i = min(max(w.pickLoop(names), 0), n-1)
+	case n > 1:
+		i = w.random[forTurns].below(n)
+	}
+	if i < len(w.runnable) {
+		return w.runnable[i], nil, 0
+	}
+	return nil, w.steps[i-len(w.runnable)], 0
 }
 
 // nextTurn is when b's loop wants a turn; the past for at once.
 func (b *Backend) nextTurn() int64 {
+	if b.due != nil && b.told {
+		return math.MaxInt64 // its host knows
+	}
 	if b.ready.len() > 0 || len(b.failed) > 0 || b.woken.Load() {
 		return 0
 	}
@@ -357,6 +381,11 @@ func (w *World) turn(b *Backend) {
 		w.err = fmt.Errorf("%w: %s, at %v", ErrSpin, b.name(), w.Now())
 	}
 	w.record(TurnOf, b.host, uint32(b.id), 0, 0)
+	if b.due != nil {
+		b.told = true
+		b.due()
+		return
+	}
 	b.busy = true
 	err := b.stepper.Turn(0)
 	b.busy = false
