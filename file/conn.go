@@ -89,16 +89,7 @@ func (k *conn) begin(f weir.Factory, opts []weir.StreamOption) (err error) {
 // do runs blocking work, and then calls done on the loop, also while that is being
 // closed, unless the file is no longer ours by then.
 func (k *conn) do(work func() result, done func(result)) {
-	tell := func(r result) {
-		if !k.over {
-			done(r)
-		}
-	}
-	post := func(r result) {
-		f := func() { tell(r) }
-		_, _ = k.l.PostOr(f, f) // a closed loop has lost the connection
-	}
-	err := executor.Do(k.e, k.s, func() { post(work()) }, func(err error) { post(result{err: err}) })
+	err := executor.Do(k.e, k.s, func() { k.post(work(), done) }, func(err error) { k.post(result{err: err}, done) })
 	switch {
 	case errors.Is(err, executor.ErrFull):
 		k.l.After(fullPause, func() {
@@ -107,8 +98,18 @@ func (k *conn) do(work func() result, done func(result)) {
 			}
 		})
 	case err != nil:
-		post(result{err: err})
+		k.post(result{err: err}, done)
 	}
+}
+
+// post has the loop call done. Any goroutine may call it.
+func (k *conn) post(r result, done func(result)) {
+	tell := func() {
+		if !k.over {
+			done(r)
+		}
+	}
+	_, _ = k.l.PostOr(tell, tell) // a closed loop has lost the connection
 }
 
 // read reads the next piece, if it is wanted.
@@ -302,15 +303,17 @@ func (k *conn) finish() {
 	k.shut = true
 	k.endReading()
 	f := k.f
-	k.do(func() result { return result{err: f.Close()} }, func(r result) {
-		k.over = true
-		if r.err != nil {
-			r.err = k.failure("close", r.err)
-		}
-		if r.err == nil && !k.closing && !k.c.reads() {
-			k.feed.End(nil)
-		}
-		k.feed.Closed(r.err)
+	executor.Ensure(k.e, k.s, func() {
+		k.post(result{err: f.Close()}, func(r result) {
+			k.over = true
+			if r.err != nil {
+				r.err = k.failure("close", r.err)
+			}
+			if r.err == nil && !k.closing && !k.c.reads() {
+				k.feed.End(nil)
+			}
+			k.feed.Closed(r.err)
+		})
 	})
 }
 
@@ -335,17 +338,11 @@ func (k *conn) Close(abort bool) {
 // Reset implements weir.Resetter: a file has no peer that could take its end for another.
 func (k *conn) Reset() { k.Close(false) }
 
-// letGo closes the file when nothing waits for that.
+// letGo closes the file when nothing waits for that. A read or write that is under way
+// holds the close up, on the executor's goroutine: a disk may take long to close a file too.
 func (k *conn) letGo() {
 	f := k.f
-	if k.reading || k.writing {
-		_ = f.Close() // it takes effect when they are done
-		return
-	}
-	closes := func() { _ = f.Close() } // nothing waits for what it says
-	if executor.Do(k.e, k.s, closes, func(error) { closes() }) != nil {
-		closes() // better to wait for it than to leave the file open
-	}
+	executor.Ensure(k.e, k.s, func() { _ = f.Close() }) // nothing waits for what it says
 }
 
 // failure says what an operation failed with.

@@ -123,7 +123,7 @@ func Open(s *future.Scheduler, e *executor.Executor, c *Config, f weir.Factory, 
 	post := func(file *os.File, err error) {
 		closed := func() {
 			if file != nil {
-				_ = file.Close() // nothing was written
+				executor.Ensure(e, s, func() { _ = file.Close() }) // nothing was written
 			}
 		}
 		if _, gone := l.PostOr(func() { opened(file, err) }, func() { closed(); p.Reject(weir.ErrLoopClosed) }); gone != nil {
