@@ -133,6 +133,9 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 		kind = netOther
 	}
 	s := newSocket(l, rh, wh, kind, c)
+	if rh != wh && dr.Terminal {
+		s.extra().shared = true
+	}
 	if rh == wh && kind.socket() {
 		if a, err := l.be.Name(rh, true); err == nil {
 			s.setAddr(&a, false)
