@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -236,8 +237,9 @@ func everywhere(a *backend.Addr) bool {
 // that it listens on, of a Connect, those that it connects from (all of the family that it
 // connects to). The peer learns of them, and the association goes on as long as one of
 // them and of the peer's can be reached (RFC 9260, 5.1.2). Without it a socket for "any"
-// address has all of the machine's. It has no effect on other networks.
+// address has all of the machine's. It has no effect on other networks. addrs is copied.
 func WithSCTPAddrs(addrs ...netip.Addr) TCPOption {
+	addrs = slices.Clone(addrs)
 	return option(func(c *connConfig) {
 		for _, a := range addrs {
 			if !a.IsValid() {

@@ -32,7 +32,8 @@ type Config struct {
 	// the system takes away those of the umask; 0: 0666. It implies Write.
 	Create bool
 	Mode   fs.FileMode
-	// Truncate empties the file first. It implies Write.
+	// Truncate empties the file first. It implies Write. The file is empty once it is
+	// open, also if the transport is refused or canceled, or Open fails after that.
 	Truncate bool
 	// At is where reading and writing begin, in bytes. Each has a position of its own.
 	At int64
@@ -78,9 +79,9 @@ func (e *NotFileError) What() string {
 // Open opens a file on a goroutine of e, makes a transport of it and has that once its
 // ConnectionMade was called. s must be made of a *weir.Loop. The failure is an
 // *fs.PathError, a *NotFileError, ErrNoExecutor, or e's; it is weir.ErrClosed if f
-// refused the transport. Canceling it before it has settled leaves nothing open, but a
-// file that was created. Open belongs to the loop's goroutine. c is not used after it
-// has returned. Of the options those of weir.Loop.Carry have an effect.
+// refused the transport. Canceling it before it has settled leaves nothing open; a file that
+// it has created or truncated meanwhile stays so. Open belongs to the loop's goroutine. c is
+// not used after it has returned. Of the options those of weir.Loop.Carry have an effect.
 //
 // The transport of a file that is only read ends with the file: its ConnectionLost
 // follows the end of the stream. One that is only written ends with WriteEOF or Close,

@@ -218,7 +218,7 @@ func (c *streamCase) wantClean(ends ...*end) {
 	c.Helper()
 	for _, e := range ends {
 		c.wantReason(e, func(err error) bool {
-			return err == nil || c.s.Watched && e.eofs > 0 && errors.Is(err, syscall.EPIPE)
+			return err == nil || c.s.Watched && (e.eofs > 0 || e.noEOF) && errors.Is(err, syscall.EPIPE)
 		}, "nil")
 	}
 }

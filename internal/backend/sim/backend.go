@@ -91,9 +91,6 @@ func (b *Backend) Caps() backend.Caps {
 	return backend.Caps{Name: "sim", Inline: !b.w.faults.NoInline, PollFD: -1, PeerErrors: true, Info: backend.InfoLocal, Probed: []string{"host: " + b.host.name}}
 }
 
-// Adopt is not possible: there are no descriptors.
-func (b *Backend) Adopt(int) (backend.Handle, error) { return backend.None, backend.ErrUnsupported }
-
 // Wake makes a Wait return. Any goroutine may call it.
 func (b *Backend) Wake() {
 	b.woken.Store(true)

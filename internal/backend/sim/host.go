@@ -33,6 +33,8 @@ type Host struct {
 	free     []uint64 // a bit for each handle that is free
 	open     int
 	limit    int
+	adrift   map[int]*socket // descriptors that no backend has adopted; they count as open
+	nextFD   int
 	backends []*Backend
 	first    *socket // of all that live
 	pending  int     // events under way
@@ -332,6 +334,7 @@ func (h *Host) Crash() {
 		s.h, s.be = backend.None, nil
 		s.forget()
 	}
+	clear(h.adrift)
 	clear(h.handles)
 	h.handles, h.free, h.open = h.handles[:0], h.free[:0], 0
 	h.shortage = 0

@@ -102,10 +102,22 @@ func (h *Host) twoEnds(a, b *Backend, kind transport) (backend.Handle, backend.H
 			return backend.None, backend.None, err
 		}
 	}
-	if h.open+2 > h.limit || h.scarce() {
-		return backend.None, backend.None, syscall.EMFILE
+	x, y, err := h.joined(kind)
+	if err != nil {
+		return backend.None, backend.None, err
 	}
-	x, y := h.w.newSocket(h, kind), h.w.newSocket(h, kind)
+	h.give(x, a)
+	h.give(y, b)
+	return x.h, y.h, nil
+}
+
+// joined makes two sockets that are connected to each other, or the ends of a pipe, first
+// the one that is read.
+func (h *Host) joined(kind transport) (x, y *socket, err error) {
+	if h.open+2 > h.limit || h.scarce() {
+		return nil, nil, syscall.EMFILE
+	}
+	x, y = h.w.newSocket(h, kind), h.w.newSocket(h, kind)
 	x.state, y.state = open, open
 	x.local.Family, x.remote.Family = backend.Unix, backend.Unix
 	y.local, y.remote = x.local, x.remote
@@ -115,9 +127,7 @@ func (h *Host) twoEnds(a, b *Backend, kind transport) (backend.Handle, backend.H
 		y.out.edge = noEdge
 		x.out.fin, x.out.finSent, x.out.finArrived = true, true, true
 	}
-	h.give(x, a)
-	h.give(y, b)
-	return x.h, y.h, nil
+	return x, y, nil
 }
 
 // farewell is evGone: s, which is not TCP's, learns that its peer was closed.
