@@ -20,7 +20,8 @@ type Config struct {
 	// Read has the transport deliver what the file has, and then the end of the stream.
 	Read bool
 	// Follow has it wait for more instead. A file that has become shorter than what was
-	// read of it is read from its beginning. It implies Read.
+	// read of it is read from its beginning, and so is another one that has taken its name,
+	// once all of this one was read, unless the transport writes too. It implies Read.
 	Follow bool
 	// Write has what is written to the transport replace what the file has. Without it
 	// what is written is dropped.
