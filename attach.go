@@ -12,8 +12,37 @@ import (
 // ErrNotWritable is returned by writes to a stream that can only be read.
 var ErrNotWritable = errors.New("weir: transport can only be read")
 
-// ErrNotDescriptors is returned if the backend cannot take the process's descriptors.
+// ErrNotDescriptors is returned if the backend cannot take the process's descriptors. The
+// simulator cannot; it has pipes and socket pairs of its own.
 var ErrNotDescriptors = errors.New("weir: this backend does not take descriptors")
+
+// descriptors are the numbers that Attach takes: the process's, or those of a backend that
+// has a world of its own, as the simulator has.
+type descriptors interface {
+	Describe(fd int) (sys.Description, error)
+	CloseAll(fds ...int)
+	SocketPair() ([2]int, error)
+	Pipe() ([2]int, error)
+}
+
+// processDescriptors are the process's.
+type processDescriptors struct{}
+
+func (processDescriptors) Describe(fd int) (sys.Description, error) { return sys.Describe(fd) }
+func (processDescriptors) CloseAll(fds ...int)                      { sys.CloseAll(fds...) }
+func (processDescriptors) SocketPair() ([2]int, error)              { return sys.SocketPair() }
+func (processDescriptors) Pipe() ([2]int, error)                    { return sys.Pipe() }
+
+// descriptors returns those that the loop's backend takes; nil: none.
+func (l *Loop) descriptors() descriptors {
+	if d, ok := l.be.(descriptors); ok {
+		return d
+	}
+	if l.caps.Descriptors || l.caps.Adopts {
+		return processDescriptors{}
+	}
+	return nil
+}
 
 // networkOf maps a descriptor to the network that a stream sees.
 func networkOf(d *sys.Description) network {
@@ -38,14 +67,16 @@ func networkOf(d *sys.Description) network {
 // terminal, a plain file. The transport reads, writes or does both, as the descriptor
 // was opened for. On success the descriptor belongs to the transport and is closed with
 // it. If f refuses the connection, the descriptor is closed too and the error is
-// ErrClosed. name is for logs and error messages. The file status flags of terminals,
+// ErrClosed. After any other error it is still the caller's. name is for logs and error messages. The file status flags of terminals,
 // pipes and files, which other processes may share, are left as they are.
 func (l *Loop) Attach(fd int, name string, f Factory, opts ...StreamOption) (Transport, error) {
 	return l.attachPair(fd, fd, name, f, configOf(opts))
 }
 
 // AttachPair makes one transport of two descriptors, one to read from and one to write
-// to, such as standard input and output. Either may be -1. WriteEOF closes the one that
+// to, such as standard input and output. Either may be -1. As with Attach, both belong to
+// the transport on success and are closed after ErrClosed, and are still the caller's after
+// any other error. WriteEOF closes the one that
 // is written to. If both are one socket, as inetd passes it, the transport uses that
 // socket: its WriteEOF ends only the writing, and w is closed. The connection is lost
 // when the reader of w has gone, even while nothing is being written (except for a
@@ -61,7 +92,8 @@ func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Tran
 	if l.state.Load() >= loopClosing {
 		return nil, ErrLoopClosed
 	}
-	if !l.caps.Descriptors && !l.caps.Adopts && l.simulated() == nil {
+	all := l.descriptors()
+	if all == nil {
 		return nil, ErrNotDescriptors
 	}
 	if c.err != nil {
@@ -74,7 +106,7 @@ func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Tran
 	if err != nil {
 		return nil, &net.OpError{Op: "attach", Net: "fd", Addr: textAddr{"fd", name}, Err: err}
 	}
-	s, err := l.attach(r, w, c)
+	s, err := l.attach(all, r, w, c)
 	if err != nil {
 		return nil, &net.OpError{Op: "attach", Net: "fd", Addr: textAddr{"fd", name}, Err: err}
 	}
@@ -87,16 +119,16 @@ func (l *Loop) attachPair(r, w int, name string, f Factory, c *connConfig) (Tran
 	return &s.stream, nil
 }
 
-func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
+func (l *Loop) attach(all descriptors, r, w int, c *connConfig) (*socket, error) {
 	// Look at both before adopting either: adopting a pipe or a terminal closes its
 	// number.
-	dr, err := l.describeSide(r)
+	dr, err := describeSide(all, r)
 	if err != nil {
 		return nil, err
 	}
 	dw := dr
 	if w != r {
-		if dw, err = l.describeSide(w); err != nil {
+		if dw, err = describeSide(all, w); err != nil {
 			return nil, err
 		}
 		if r >= 0 && !dr.Read || w >= 0 && !dw.Write {
@@ -106,9 +138,9 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 	if w != r && r >= 0 && w >= 0 && dr.Same(&dw) {
 		// One socket passed as both, as inetd does: ending one direction must then not
 		// close a descriptor.
-		s, err := l.attach(r, r, c)
+		s, err := l.attach(all, r, r, c)
 		if err == nil {
-			sys.CloseAll(w)
+			all.CloseAll(w)
 		}
 		return s, err
 	}
@@ -140,6 +172,9 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 		kind = netOther
 	}
 	s := newSocket(l, rh, wh, kind, c)
+	if rh != wh && dr.Terminal {
+		s.extra().shared = true
+	}
 	if rh == wh && kind.socket() {
 		if a, err := l.be.Name(rh, true); err == nil {
 			s.setAddr(&a, false)
@@ -148,9 +183,8 @@ func (l *Loop) attach(r, w int, c *connConfig) (*socket, error) {
 	return s, nil
 }
 
-// simulatedHost is a backend whose descriptors are those of a simulated host.
+// simulatedHost is a backend of a simulated host.
 type simulatedHost interface {
-	Describe(fd int) (sys.Description, error)
 	Machine() machine.Host
 }
 
@@ -160,16 +194,12 @@ func (l *Loop) simulated() simulatedHost {
 	return s
 }
 
-// describeSide is sys.Describe for one side of a stream; a negative fd means no such side.
-func (l *Loop) describeSide(fd int) (sys.Description, error) {
+// describeSide describes one side of a stream; a negative fd means no such side.
+func describeSide(all descriptors, fd int) (sys.Description, error) {
 	if fd < 0 {
 		return sys.Description{}, nil
 	}
-	describe := sys.Describe
-	if s := l.simulated(); s != nil {
-		describe = s.Describe
-	}
-	d, err := describe(fd)
+	d, err := all.Describe(fd)
 	if err == nil && d.Listening {
 		err = errors.New("it is a listening socket (use ListenFD)")
 	}
@@ -178,14 +208,15 @@ func (l *Loop) describeSide(fd int) (sys.Description, error) {
 
 // closeUnless closes a descriptor that Attach did not take. One that a factory refused
 // was taken and is closed already: by now its number may belong to something else.
-func closeUnless(err error, fd int) {
+func closeUnless(err error, all descriptors, fd int) {
 	if !errors.Is(err, ErrClosed) {
-		sys.CloseAll(fd)
+		all.CloseAll(fd)
 	}
 }
 
 // ListenFD accepts connections on a descriptor that is already bound and listening, for
-// example one passed in by a service manager. On success it belongs to the listener.
+// example one passed in by a service manager. On success it belongs to the listener, and
+// after an error it is still the caller's.
 func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, error) {
 	if err := l.check("ListenFD"); err != nil {
 		return nil, err
@@ -230,22 +261,23 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, err
 
 // SocketPair makes two transports connected to each other by a pair of UNIX sockets.
 func (l *Loop) SocketPair(a, b Factory, opts ...StreamOption) (Transport, Transport, error) {
-	if !l.caps.Descriptors && !l.caps.Adopts {
+	all := l.descriptors()
+	if all == nil {
 		return nil, nil, ErrNotDescriptors
 	}
-	fds, err := sys.SocketPair()
+	fds, err := all.SocketPair()
 	if err != nil {
 		return nil, nil, sysError("socketpair", err)
 	}
 	ta, err := l.Attach(fds[0], "socketpair", a, opts...)
 	if err != nil {
-		closeUnless(err, fds[0])
-		sys.CloseAll(fds[1])
+		closeUnless(err, all, fds[0])
+		all.CloseAll(fds[1])
 		return nil, nil, err
 	}
 	tb, err := l.Attach(fds[1], "socketpair", b, opts...)
 	if err != nil {
-		closeUnless(err, fds[1])
+		closeUnless(err, all, fds[1])
 		ta.Abort()
 		return nil, nil, err
 	}
@@ -254,22 +286,23 @@ func (l *Loop) SocketPair(a, b Factory, opts ...StreamOption) (Transport, Transp
 
 // Pipe makes a pipe and a transport for each end: a reads, b writes.
 func (l *Loop) Pipe(a, b Factory, opts ...StreamOption) (r, w Transport, err error) {
-	if !l.caps.Descriptors && !l.caps.Adopts {
+	all := l.descriptors()
+	if all == nil {
 		return nil, nil, ErrNotDescriptors
 	}
-	fds, err := sys.Pipe()
+	fds, err := all.Pipe()
 	if err != nil {
 		return nil, nil, sysError("pipe2", err)
 	}
 	r, err = l.attachPair(fds[0], -1, "pipe", a, configOf(opts))
 	if err != nil {
-		closeUnless(err, fds[0])
-		sys.CloseAll(fds[1])
+		closeUnless(err, all, fds[0])
+		all.CloseAll(fds[1])
 		return nil, nil, err
 	}
 	w, err = l.attachPair(-1, fds[1], "pipe", b, configOf(opts))
 	if err != nil {
-		closeUnless(err, fds[1])
+		closeUnless(err, all, fds[1])
 		r.Abort()
 		return nil, nil, err
 	}

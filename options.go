@@ -1,10 +1,12 @@
 package weir
 
 import (
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -186,14 +188,19 @@ type CommonOption interface {
 // JoinOptions makes one option of several of the same kind O, one of the interfaces of
 // this package, which are applied in their order. It is for slices: a []TCPOption cannot
 // be passed for a []ConnectOption, but JoinOptions makes one TCPOption of it, which can
-// be passed to Connect. opts is copied.
+// be passed to Connect. opts is copied. It panics, with the type's name, if O is a type that
+// embeds one of these interfaces: no option of this package can be one of those.
 func JoinOptions[O applier](opts ...O) O {
 	opts = slices.Clone(opts)
-	return any(option(func(c *connConfig) {
+	joined, ok := any(option(func(c *connConfig) {
 		for _, o := range opts {
 			o.apply(c)
 		}
 	})).(O)
+	if !ok {
+		panic(fmt.Sprintf("weir: JoinOptions of %v, which is none of weir's option interfaces; convert the options to one of those first", reflect.TypeFor[O]()))
+	}
+	return joined
 }
 
 // applier is what all kinds of options have in common.
@@ -556,8 +563,9 @@ func WithBroadcast() DatagramOption { return option(func(c *connConfig) { c.broa
 
 // WithGroups makes a datagram endpoint join multicast groups on a network device; for
 // "" the system chooses the device. Others may then listen on its address too
-// (SO_REUSEADDR), as groups are meant to be shared.
+// (SO_REUSEADDR), as groups are meant to be shared. groups is copied.
 func WithGroups(device string, groups ...netip.Addr) PacketOption {
+	groups = slices.Clone(groups)
 	return option(func(c *connConfig) { c.groups, c.groupDevice, c.reuseAddr = groups, device, true })
 }
 

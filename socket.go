@@ -101,9 +101,9 @@ func (k *socket) want(w wish) {
 		k.armReady(backend.Readable)
 	case w == wantBytes:
 		k.armRead()
-	case w == wantDrop && k.rh == k.wh:
+	case w == wantDrop && !k.x.shared:
 		k.armDrop()
-	case w == wantLater:
+	case w == wantLater, k.net == netTTY && k.phase == phaseClosing && k.writing():
 		k.watchRead()
 	default:
 		k.cancel(&k.rop)
@@ -164,7 +164,8 @@ func (k *socket) watchRead() {
 	if k.rop.Armed() && k.rop.Kind == backend.Read {
 		k.loop.be.Cancel(&k.rop)
 	}
-	if !k.rop.Armed() && !k.hungUp && (!k.net.pipe() || k.net == netTTY && k.flags&fEOFDone != 0) {
+	ended := k.flags&fEOFDone != 0 || k.flags&fEOF != 0 && k.phase == phaseClosing
+	if !k.rop.Armed() && !k.hungUp && (!k.net.pipe() || k.net == netTTY && ended) {
 		k.arm(backend.Hangup, 0, nil)
 	}
 }
@@ -222,6 +223,9 @@ func (k *socket) readDone(c *backend.Completion) {
 	case k.phase == phaseClosing:
 		if c.Err != nil && k.writing() {
 			k.lose(k.opError(op, c.Err))
+		} else if hangup && k.net == netTTY && k.writing() {
+			// A master takes nothing more once it is full, and does not fail either.
+			k.lose(k.opError("write", syscall.EIO))
 		} else if c.Err != nil || c.N == 0 && !hangup {
 			k.flags |= fEOF // nothing more can come: no need to linger
 		}
@@ -453,7 +457,7 @@ func (k *socket) writeFailed(err error) {
 	switch {
 	case k.apart && k.phase < phaseClosing && errors.Is(err, syscall.EPIPE):
 		k.readerGone()
-	case k.rh != k.wh || k.phase == phaseClosing:
+	case k.rh == backend.None || k.phase == phaseClosing:
 		k.lose(reason)
 	default:
 		k.broke(reason)

@@ -90,6 +90,7 @@ type extras struct {
 	resets         bool      // it ends with a reset, once all has left
 	drained        int       // bytes delivered since a write failed
 	idle           *idleness // limits of silence
+	shared         bool      // input of a terminal that others read too: what is not wanted is left to them
 	patience       *Timer    // bounds how long bytes are kept for a reader that paused
 	above          *stream   // the stream above that waits for bytes to leave here, and whose marks count them
 	more           []byte    // delivered while the protocol was looking at other bytes

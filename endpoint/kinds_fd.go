@@ -273,12 +273,22 @@ func (c *pipeConnect) try() {
 		}
 		w = fd
 	}
-	if _, err := c.env.Loop.AttachPair(r, w, name, func(weir.Transport) weir.Protocol { return c.proto }); err != nil {
+	in := c.in
+	c.in = nil
+	t, err := c.env.Loop.AttachPair(r, w, name, func(weir.Transport) weir.Protocol { return c.proto })
+	switch {
+	case err == nil && in != nil:
+		in.holdFor(t) // the loop has its descriptor
+	case err == nil:
+	case errors.Is(err, weir.ErrClosed):
+		if in != nil {
+			in.begun() // the loop has closed the others
+		}
+	default:
+		c.in = in
 		closeFD(w)
 		c.fail(name, err)
-		return
 	}
-	c.in = nil // its descriptor belongs to the loop now
 }
 
 func (c *pipeConnect) fail(path string, err error) {
@@ -290,13 +300,34 @@ func (c *pipeConnect) fail(path string, err error) {
 // before it has begun: until some process has written to it, or has closed it
 // without writing, we hold it open for writing too.
 type pipeIn struct {
+	loop             *weir.Loop
 	fd               int
 	look, left, hold int
 	watches          []*weir.Watch
+	lost             *weir.Timer // looks whether the stream was lost before it has begun
+}
+
+// pipeLook is how often a pipe that no one has written to is asked whether its connection
+// has ended meanwhile.
+const pipeLook = time.Second
+
+// holdFor holds the pipe open until its stream has begun or t is lost.
+func (p *pipeIn) holdFor(t weir.Transport) {
+	if p.watches == nil {
+		return // it has begun
+	}
+	p.lost = p.loop.NewTimer(func() {
+		if t.Protocol() == nil {
+			p.begun()
+			return
+		}
+		p.lost.Set(pipeLook)
+	})
+	p.lost.Set(pipeLook)
 }
 
 func openPipeIn(l *weir.Loop, path string) (*pipeIn, error) {
-	p := &pipeIn{fd: -1, look: -1, left: -1, hold: -1}
+	p := &pipeIn{loop: l, fd: -1, look: -1, left: -1, hold: -1}
 	err := p.open(l, path)
 	if err != nil {
 		p.close()
@@ -335,6 +366,9 @@ func (p *pipeIn) begun() {
 		w.Remove()
 	}
 	p.watches = nil
+	if p.lost != nil {
+		p.lost.Stop()
+	}
 	closeFD(p.look)
 	closeFD(p.left)
 	closeFD(p.hold)

@@ -23,7 +23,7 @@ has written.`,
 		Arg: Arg{Name: "path", Type: Path},
 		Options: []OptionDoc{
 			{Name: "read", Type: Flag, Doc: "read it, beside what else is asked for"},
-			{Name: "follow", Type: Flag, Doc: "at its end wait until it grows; from its beginning once it is shorter than that"},
+			{Name: "follow", Type: Flag, Doc: "at its end wait until it grows; from its beginning once it is shorter, or another file has its name"},
 			{Name: "write", Type: Flag, Doc: "write over what it has", Conflicts: []string{"append"}},
 			{Name: "append", Type: Flag, Doc: "write at its end, wherever that is by then"},
 			{Name: "create", Type: Flag, Doc: "make it if there is none, and write"},

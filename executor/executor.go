@@ -116,6 +116,7 @@ type job struct {
 	drop   func(error)                   // tells the loop that it will not be done
 	post   func(fn, closed func()) error // for an inline executor
 	closed func(error)                   // drop where the loop is closed
+	must   bool                          // Ensure's: it is not dropped
 	at     *list.Element                 // nil unless queued
 }
 
@@ -193,6 +194,22 @@ func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error 
 	return e.add(j)
 }
 
+// Ensure is Do for work that must not be left out, such as closing a file: a full queue
+// takes it too, and after Close it runs on a goroutine of its own, for which Wait waits
+// like for any other. The caller bounds how much of it there is. An inline executor that is
+// closed, or whose loop is, calls fn at once.
+func Ensure(e *Executor, s *future.Scheduler, fn func()) {
+	j := &job{post: s.PostOr, must: true, cancel: func(error) {}}
+	j.ctx = context.Background()
+	j.closed = func(error) { j.run() }
+	j.run = func() {
+		pprof.Do(j.ctx, pprof.Labels("executor", e.name), func(context.Context) { fn() })
+	}
+	if e.add(j) != nil {
+		j.run()
+	}
+}
+
 // guard calls fn under e's name and turns a panic into an error.
 func (e *Executor) guard(ctx context.Context, fn func(context.Context) error) (err error) {
 	defer func() {
@@ -209,7 +226,7 @@ func (e *Executor) add(j *job) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.closed:
+	case e.closed && (e.inline || !j.must):
 		return ErrClosed
 	case e.inline:
 		closed := func() {
@@ -221,10 +238,10 @@ func (e *Executor) add(j *job) error {
 			return err
 		}
 		j.at = e.queue.PushBack(j)
-	case len(e.running) < e.most:
+	case len(e.running) < e.most, e.closed:
 		e.running[j] = struct{}{}
 		go e.work(j)
-	case e.queue.Len() >= e.room:
+	case e.queue.Len() >= e.room && !j.must:
 		return &FullError{Executor: e.name, Running: e.most, Queued: e.room}
 	default:
 		j.at = e.queue.PushBack(j)
@@ -309,13 +326,20 @@ func (e *Executor) runInline(j *job) {
 }
 
 // Close stops taking work, fails queued work with ErrClosed and ends the contexts of running
-// work. It does not wait for that work; see Wait. Calling it again has no effect.
+// work. It does not wait for that work, nor for what is left to do for Ensure; see Wait.
+// Calling it again has no effect.
 func (e *Executor) Close() error {
 	e.mu.Lock()
 	e.closed = true
 	var queued []*job
-	for e.queue.Len() > 0 {
-		j := e.queue.Remove(e.queue.Front()).(*job)
+	var next *list.Element
+	for at := e.queue.Front(); at != nil; at = next {
+		next = at.Next()
+		j := at.Value.(*job)
+		if j.must && !e.inline {
+			continue // those that run take it next
+		}
+		e.queue.Remove(at)
 		j.at = nil
 		queued = append(queued, j)
 	}
@@ -324,6 +348,10 @@ func (e *Executor) Close() error {
 	}
 	e.mu.Unlock()
 	for _, j := range queued {
+		if j.must {
+			j.run()
+			continue
+		}
 		j.drop(ErrClosed)
 	}
 	return nil

@@ -421,3 +421,49 @@ func TestInlineLoopClosed(t *testing.T) {
 		t.Errorf("%d run and %d wait", running, queued)
 	}
 }
+
+// TestEnsure: work that must not be left out runs although the queue is full or the executor
+// is closed, in the executor's bound of goroutines before that, and Wait waits for it.
+func TestEnsure(t *testing.T) {
+	r := newRig(t)
+	e := executor.New("ensure", 1, 1)
+	release := make(chan struct{})
+	var ran atomic.Int64
+	count := func() { ran.Add(1) }
+	for range 2 { // one runs, one fills the queue
+		if err := executor.Do(e, r.s, func() { <-release }, func(error) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		executor.Ensure(e, r.s, count)
+	}
+	if running, queued := e.Load(); running != 1 || queued != 4 || ran.Load() != 0 {
+		t.Errorf("%d run and %d wait, %d ran", running, queued, ran.Load())
+	}
+	_ = e.Close() // always nil
+	if running, queued := e.Load(); running != 1 || queued != 3 {
+		t.Errorf("after Close %d run and %d wait", running, queued)
+	}
+	close(release)
+	e.Wait()
+	if ran.Load() != 3 {
+		t.Errorf("%d of 3 ran", ran.Load())
+	}
+	executor.Ensure(e, r.s, count)
+	e.Wait()
+	if ran.Load() != 4 {
+		t.Error("after Close it did not run")
+	}
+
+	inline := executor.Inline("ensure")
+	executor.Ensure(inline, r.s, count)
+	if ran.Load() != 4 {
+		t.Error("inline work ran at once")
+	}
+	_ = inline.Close() // always nil
+	executor.Ensure(inline, r.s, count)
+	if ran.Load() != 6 {
+		t.Errorf("a closed inline executor: %d ran", ran.Load())
+	}
+}

@@ -63,9 +63,10 @@ type conn struct {
 
 // result is that of a read or write.
 type result struct {
-	at  int64 // where it began
-	n   int
-	err error
+	at   int64 // where it began
+	n    int
+	err  error
+	next *os.File // has taken the file's place: see reopened
 }
 
 // begin makes the transport of an open file.
@@ -89,16 +90,7 @@ func (k *conn) begin(f weir.Factory, opts []weir.StreamOption) (err error) {
 // do runs blocking work, and then calls done on the loop, also while that is being
 // closed, unless the file is no longer ours by then.
 func (k *conn) do(work func() result, done func(result)) {
-	tell := func(r result) {
-		if !k.over {
-			done(r)
-		}
-	}
-	post := func(r result) {
-		f := func() { tell(r) }
-		_, _ = k.l.PostOr(f, f) // a closed loop has lost the connection
-	}
-	err := executor.Do(k.e, k.s, func() { post(work()) }, func(err error) { post(result{err: err}) })
+	err := executor.Do(k.e, k.s, func() { k.post(work(), done) }, func(err error) { k.post(result{err: err}, done) })
 	switch {
 	case errors.Is(err, executor.ErrFull):
 		k.l.After(fullPause, func() {
@@ -107,7 +99,28 @@ func (k *conn) do(work func() result, done func(result)) {
 			}
 		})
 	case err != nil:
-		post(result{err: err})
+		k.post(result{err: err}, done)
+	}
+}
+
+// post has the loop call done. Any goroutine may call it.
+func (k *conn) post(r result, done func(result)) {
+	tell := func() {
+		if !k.over {
+			done(r)
+			return
+		}
+		k.drop(r.next)
+	}
+	if _, err := k.l.PostOr(tell, tell); err != nil {
+		k.drop(r.next) // a closed loop has lost the connection
+	}
+}
+
+// drop closes a file that is not wanted. Any goroutine may call it.
+func (k *conn) drop(f *os.File) {
+	if f != nil {
+		executor.Ensure(k.e, k.s, func() { _ = f.Close() }) // it was only opened
 	}
 }
 
@@ -122,7 +135,11 @@ func (k *conn) read() {
 	buf, f, at, follow, shared := k.bufs[k.which], k.f, k.readAt, k.c.Follow, k.shared
 	k.which = 1 - k.which
 	k.reading, k.grown = true, false
-	work := func() result { return readAt(f, buf, at, follow) }
+	path := ""
+	if follow && !k.c.writes() {
+		path = k.c.Path
+	}
+	work := func() result { return readAt(f, buf, at, follow, path) }
 	if shared {
 		work = func() (r result) {
 			r.n, r.err = f.Read(buf)
@@ -133,6 +150,9 @@ func (k *conn) read() {
 		k.reading = false
 		switch {
 		case k.readEOF || k.closing:
+			k.drop(r.next)
+		case r.next != nil:
+			k.replace(r.next)
 		case k.paused:
 			k.readAt = r.at + int64(r.n)
 			k.held, k.heldErr, k.holds = buf[:r.n], r.err, true
@@ -143,8 +163,9 @@ func (k *conn) read() {
 	})
 }
 
-// readAt runs on a goroutine of the executor.
-func readAt(f *os.File, buf []byte, at int64, follow bool) result {
+// readAt runs on a goroutine of the executor. path is that of a file that is followed by
+// its name; "": it is followed as it is.
+func readAt(f *os.File, buf []byte, at int64, follow bool, path string) result {
 	n, err := f.ReadAt(buf, at)
 	if n == 0 && follow && errors.Is(err, io.EOF) {
 		if st, bad := f.Stat(); bad == nil && st.Size() < at {
@@ -152,7 +173,50 @@ func readAt(f *os.File, buf []byte, at int64, follow bool) result {
 			n, err = f.ReadAt(buf, 0)
 		}
 	}
-	return result{at, n, err}
+	if n == 0 && path != "" && errors.Is(err, io.EOF) {
+		next := reopened(f, path)
+		if next != nil {
+			// What was written to the old one before it was moved away comes first.
+			if n, err = f.ReadAt(buf, at); n > 0 {
+				_ = next.Close() // it was only opened
+				return result{at: at, n: n, err: err}
+			}
+		}
+		return result{at: at, err: io.EOF, next: next}
+	}
+	return result{at: at, n: n, err: err}
+}
+
+// reopened opens the file that has the name of f by now, if that is another one. While
+// there is none, or it may not be read yet, f is followed on.
+func reopened(f *os.File, path string) *os.File {
+	was, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	if is, err := os.Stat(path); err != nil || os.SameFile(was, is) {
+		return nil
+	}
+	next, err := (&Config{Path: path, Read: true}).open()
+	if err != nil {
+		return nil
+	}
+	if is, err := next.Stat(); err != nil || os.SameFile(was, is) {
+		_ = next.Close() // it was only opened
+		return nil
+	}
+	return next
+}
+
+// replace goes on with the file that has taken this one's place, from its beginning.
+func (k *conn) replace(next *os.File) {
+	k.drop(k.f)
+	k.f, k.readAt = next, 0
+	if k.growth != nil {
+		k.growth()
+	}
+	k.growth = watchGrowth(k.l, k.f, k.grew)
+	k.read()
 }
 
 // take delivers a piece, and what comes after it.
@@ -302,15 +366,17 @@ func (k *conn) finish() {
 	k.shut = true
 	k.endReading()
 	f := k.f
-	k.do(func() result { return result{err: f.Close()} }, func(r result) {
-		k.over = true
-		if r.err != nil {
-			r.err = k.failure("close", r.err)
-		}
-		if r.err == nil && !k.closing && !k.c.reads() {
-			k.feed.End(nil)
-		}
-		k.feed.Closed(r.err)
+	executor.Ensure(k.e, k.s, func() {
+		k.post(result{err: f.Close()}, func(r result) {
+			k.over = true
+			if r.err != nil {
+				r.err = k.failure("close", r.err)
+			}
+			if r.err == nil && !k.closing && !k.c.reads() {
+				k.feed.End(nil)
+			}
+			k.feed.Closed(r.err)
+		})
 	})
 }
 
@@ -335,17 +401,11 @@ func (k *conn) Close(abort bool) {
 // Reset implements weir.Resetter: a file has no peer that could take its end for another.
 func (k *conn) Reset() { k.Close(false) }
 
-// letGo closes the file when nothing waits for that.
+// letGo closes the file when nothing waits for that. A read or write that is under way
+// holds the close up, on the executor's goroutine: a disk may take long to close a file too.
 func (k *conn) letGo() {
 	f := k.f
-	if k.reading || k.writing {
-		_ = f.Close() // it takes effect when they are done
-		return
-	}
-	closes := func() { _ = f.Close() } // nothing waits for what it says
-	if executor.Do(k.e, k.s, closes, func(error) { closes() }) != nil {
-		closes() // better to wait for it than to leave the file open
-	}
+	executor.Ensure(k.e, k.s, func() { _ = f.Close() }) // nothing waits for what it says
 }
 
 // failure says what an operation failed with.

@@ -307,6 +307,70 @@ func TestFollow(t *testing.T) {
 	})
 }
 
+// TestFollowRotated: a file that was moved away or removed is read to its end, and then the
+// one that has its name; none is left open.
+func TestFollowRotated(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		path := r.path([]byte("1 "))
+		k := r.open(&Config{Path: path, Follow: true})
+		begin := func(text string) {
+			t.Helper()
+			if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(path+".new", path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := "1 "
+		for i := range 6 {
+			r.until("what it has", func() bool { return string(k.got) == want })
+			switch i % 3 {
+			case 0: // the last line comes to the old one, just before
+				f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(path, path+".old"); err != nil {
+					t.Fatal(err)
+				}
+				_, err = f.WriteString("last ")
+				if err := errors.Join(err, f.Close()); err != nil {
+					t.Fatal(err)
+				}
+				begin("2 ")
+				want += "last 2 "
+			case 1:
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+				weirtest.Until(t, r.l, "turns", turns(3))
+				begin("3 ")
+				want += "3 "
+			default:
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Mkdir(path, 0o700); err != nil { // not for long
+					t.Fatal(err)
+				}
+				weirtest.Until(t, r.l, "turns", turns(3))
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+				begin("4 ")
+				want += "4 "
+			}
+		}
+		r.until("what it has", func() bool { return string(k.got) == want })
+		if k.eof || k.lost {
+			t.Error("it has ended")
+		}
+		k.t.Abort()
+		r.until("the end", func() bool { return k.lost })
+	})
+}
+
 // TestOpenFails: the failure says what is wrong, and leaves nothing open.
 func TestOpenFails(t *testing.T) {
 	onBackends(t, func(r *rig) {

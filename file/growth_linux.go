@@ -8,8 +8,8 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// watchGrowth calls changed on the loop whenever a file was written to on this machine,
-// until stop is called. It returns nil where the system does not tell.
+// watchGrowth calls changed on the loop whenever a file was written to, moved or removed on
+// this machine, until stop is called. It returns nil where the system does not tell.
 func watchGrowth(l *weir.Loop, f *os.File, changed func()) (stop func()) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
@@ -19,7 +19,7 @@ func watchGrowth(l *weir.Loop, f *os.File, changed func()) (stop func()) {
 	raw, err := f.SyscallConn()
 	if err == nil {
 		controlled := raw.Control(func(n uintptr) {
-			_, err = syscall.InotifyAddWatch(fd, "/proc/self/fd/"+strconv.Itoa(int(n)), syscall.IN_MODIFY)
+			_, err = syscall.InotifyAddWatch(fd, "/proc/self/fd/"+strconv.Itoa(int(n)), syscall.IN_MODIFY|syscall.IN_ATTRIB|syscall.IN_MOVE_SELF)
 		})
 		if err == nil {
 			err = controlled

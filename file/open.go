@@ -20,7 +20,8 @@ type Config struct {
 	// Read has the transport deliver what the file has, and then the end of the stream.
 	Read bool
 	// Follow has it wait for more instead. A file that has become shorter than what was
-	// read of it is read from its beginning. It implies Read.
+	// read of it is read from its beginning, and so is another one that has taken its name,
+	// once all of this one was read, unless the transport writes too. It implies Read.
 	Follow bool
 	// Write has what is written to the transport replace what the file has. Without it
 	// what is written is dropped.
@@ -32,7 +33,8 @@ type Config struct {
 	// the system takes away those of the umask; 0: 0666. It implies Write.
 	Create bool
 	Mode   fs.FileMode
-	// Truncate empties the file first. It implies Write.
+	// Truncate empties the file first. It implies Write. The file is empty once it is
+	// open, also if the transport is refused or canceled, or Open fails after that.
 	Truncate bool
 	// At is where reading and writing begin, in bytes. Each has a position of its own.
 	At int64
@@ -78,9 +80,9 @@ func (e *NotFileError) What() string {
 // Open opens a file on a goroutine of e, makes a transport of it and has that once its
 // ConnectionMade was called. s must be made of a *weir.Loop. The failure is an
 // *fs.PathError, a *NotFileError, ErrNoExecutor, or e's; it is weir.ErrClosed if f
-// refused the transport. Canceling it before it has settled leaves nothing open, but a
-// file that was created. Open belongs to the loop's goroutine. c is not used after it
-// has returned. Of the options those of weir.Loop.Carry have an effect.
+// refused the transport. Canceling it before it has settled leaves nothing open; a file that
+// it has created or truncated meanwhile stays so. Open belongs to the loop's goroutine. c is
+// not used after it has returned. Of the options those of weir.Loop.Carry have an effect.
 //
 // The transport of a file that is only read ends with the file: its ConnectionLost
 // follows the end of the stream. One that is only written ends with WriteEOF or Close,
@@ -123,7 +125,7 @@ func Open(s *future.Scheduler, e *executor.Executor, c *Config, f weir.Factory, 
 	post := func(file *os.File, err error) {
 		closed := func() {
 			if file != nil {
-				_ = file.Close() // nothing was written
+				executor.Ensure(e, s, func() { _ = file.Close() }) // nothing was written
 			}
 		}
 		if _, gone := l.PostOr(func() { opened(file, err) }, func() { closed(); p.Reject(weir.ErrLoopClosed) }); gone != nil {

@@ -26,6 +26,14 @@ func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string
 	case e == nil:
 		return nil, ErrNoExecutor
 	}
+	for _, side := range [...]struct {
+		fd    int
+		write bool
+	}{{r, false}, {w, true}} {
+		if err := checkSide(side.fd, side.write); err != nil {
+			return nil, &net.OpError{Op: "attach", Net: "fd", Addr: &weir.FileAddr{Net: "fd", Name: name}, Err: err}
+		}
+	}
 	p := &pair{name: name}
 	feed, err := l.Carry(p, opts...)
 	if err != nil {
@@ -45,12 +53,18 @@ func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string
 		k.f = os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor
 		return k.begin(f, nil)
 	}
-	if err := one(w, true, func(weir.Transport) weir.Protocol { return (*pairOut)(p) }); err != nil {
+	out := func() error { return one(w, true, func(weir.Transport) weir.Protocol { return (*pairOut)(p) }) }
+	in := func() error { return one(r, false, func(weir.Transport) weir.Protocol { return (*pairIn)(p) }) }
+	first, second := in, out
+	if isFileNumber(r) {
+		first, second = out, in
+	}
+	// What is no file comes first: the loop may refuse it, and a file is always taken.
+	if err := first(); err != nil {
 		feed.Closed(err)
 		return nil, err
 	}
-	if err := one(r, false, func(weir.Transport) weir.Protocol { return (*pairIn)(p) }); err != nil {
-		// What is written to is taken already; a loop that takes one takes the other.
+	if err := second(); err != nil {
 		p.Close(true)
 		return nil, err
 	}
@@ -69,6 +83,7 @@ type pair struct {
 	ended   bool           // CloseWrite was called
 	closing bool
 	over    bool
+	err     error // why out was lost while the pair was closing
 }
 
 // pairIn is the protocol of what is read.
@@ -91,7 +106,7 @@ func (p *pairIn) ConnectionLost(err error) {
 	if err != nil && !p.closing && !p.over {
 		p.feed.End(err)
 	}
-	(*pair)(p).settle(nil)
+	(*pair)(p).settle()
 }
 
 // pairOut is the protocol of what is written to.
@@ -117,14 +132,15 @@ func (p *pairOut) ConnectionLost(err error) {
 	if err != nil && !p.closing && !p.over {
 		p.feed.Fail(err)
 	}
-	(*pair)(p).settle(err)
+	p.err = err
+	(*pair)(p).settle()
 }
 
 // settle closes the transport once both sides are gone.
-func (p *pair) settle(err error) {
+func (p *pair) settle() {
 	if p.closing && !p.over && p.in == nil && p.out == nil {
 		p.over = true
-		p.feed.Closed(err)
+		p.feed.Closed(p.err)
 	}
 }
 
@@ -203,7 +219,7 @@ func (p *pair) Close(abort bool) {
 		p.over = true
 		p.feed.Closed(nil)
 	}
-	p.settle(nil)
+	p.settle()
 }
 
 // LocalAddr is the name that the pair was given.

@@ -3,3 +3,5 @@
 package file
 
 func isFileNumber(int) bool { return false }
+
+func checkSide(int, bool) error { return nil }

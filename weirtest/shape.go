@@ -265,3 +265,69 @@ func shapedFailing(c callbacks, s shape) weir.Protocol {
 	}
 	return &struct{ failBase }{b}
 }
+
+// takingBase is a basePart of a protocol that takes descriptors. It has the callbacks
+// whose absence means no more than a default.
+type takingBase struct {
+	basePart
+	drainPart
+	e *end
+	s shape
+}
+
+func (b takingBase) DescriptorsReceived(fds []int, err error) { b.e.DescriptorsReceived(fds, err) }
+
+func (b takingBase) EOFReceived(n int) (bool, error) {
+	if b.s&shapeEOF == 0 {
+		return false, nil
+	}
+	return b.e.EOFReceived(n)
+}
+
+// takingFailing is one that is told of failed writes.
+type takingFailing struct{ takingBase }
+
+func (b takingFailing) WriteFailed(err error) { b.e.WriteFailed(err) }
+
+// shapedTaking is shaped for an end that takes descriptors.
+func shapedTaking(e *end, s shape) weir.Protocol {
+	b := takingBase{basePart{e}, drainPart{e}, e, s}
+	f, w, rb := takingFailing{b}, pausePart{e}, bufferPart{e}
+	switch s & (shapePause | shapeBuffer | shapeFail) { //nolint:exhaustive // combinations
+	case shapePause:
+		return &struct {
+			takingBase
+			pausePart
+		}{b, w}
+	case shapeBuffer:
+		return &struct {
+			takingBase
+			bufferPart
+		}{b, rb}
+	case shapePause | shapeBuffer:
+		return &struct {
+			takingBase
+			pausePart
+			bufferPart
+		}{b, w, rb}
+	case shapeFail:
+		return &f
+	case shapePause | shapeFail:
+		return &struct {
+			takingFailing
+			pausePart
+		}{f, w}
+	case shapeBuffer | shapeFail:
+		return &struct {
+			takingFailing
+			bufferPart
+		}{f, rb}
+	case shapePause | shapeBuffer | shapeFail:
+		return &struct {
+			takingFailing
+			pausePart
+			bufferPart
+		}{f, w, rb}
+	}
+	return &b
+}

@@ -366,6 +366,84 @@ func (s *Sim) Close() {
 	}
 }
 
+// Pipe makes a pipe on the host, and returns the descriptors of its reading and its writing
+// end, to pass to Attach or AttachPair of any of the host's loops. They mean something to
+// those only, and count as handles. The host's faults apply: the error is EMFILE if there
+// are no handles.
+func (h *SimHost) Pipe() (r, w int, err error) { return h.host.Pipe() }
+
+// SocketPair makes two connected UNIX sockets on the host, as Pipe makes a pipe.
+func (h *SimHost) SocketPair() (a, b int, err error) { return h.host.SocketPair() }
+
+// CloseDescriptors closes descriptors of Pipe and SocketPair that no loop has taken.
+func (h *SimHost) CloseDescriptors(fds ...int) {
+	for _, fd := range fds {
+		h.host.CloseDescriptor(fd)
+	}
+}
+
+// until is Streams.Until.
+func (s *Sim) until(t *testing.T) func(done func() bool) bool {
+	return func(done func() bool) bool {
+		err := s.Run(done)
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	}
+}
+
+// SimPairs returns a Maker of socket pairs between two loops of a simulated host.
+func SimPairs(seed uint64, opts ...SimOption) Maker {
+	return simDescriptors(seed, opts, func(t *testing.T, h *SimHost) (server, client [2]int) {
+		t.Helper()
+		a, b, err := h.SocketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [2]int{a, a}, [2]int{b, b}
+	})
+}
+
+// SimPipes returns a Maker of streams over two pipes between two loops of a simulated host.
+func SimPipes(seed uint64, opts ...SimOption) Maker {
+	return simDescriptors(seed, opts, func(t *testing.T, h *SimHost) (server, client [2]int) {
+		t.Helper()
+		var errs [2]error
+		client[0], server[1], errs[0] = h.Pipe()
+		server[0], client[1], errs[1] = h.Pipe()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		return server, client
+	})
+}
+
+// simDescriptors makes streams of what pair returns: a descriptor to read from and one to
+// write to for each end.
+func simDescriptors(seed uint64, opts []SimOption, pair func(t *testing.T, h *SimHost) (server, client [2]int)) Maker {
+	return func(t *testing.T) *Streams {
+		s := NewSim(t, seed, opts...)
+		h := s.Host("host")
+		st := &Streams{Server: h.NewLoop(), Client: h.NewLoop(), HalfClose: true, Until: s.until(t)}
+		st.Connect = func(f weir.Factory, p weir.Protocol, opts ...weir.StreamOption) {
+			t.Helper()
+			server, client := pair(t, h)
+			st.Watched = server[0] != server[1]
+			attach := func(l *weir.Loop, fds [2]int, f weir.Factory) {
+				t.Helper()
+				_, err := l.AttachPair(fds[0], fds[1], "pair", f, weir.JoinOptions(opts...))
+				if err != nil && !errors.Is(err, weir.ErrClosed) {
+					t.Fatal(err)
+				}
+			}
+			attach(st.Server, server, f)
+			attach(st.Client, client, func(weir.Transport) weir.Protocol { return p })
+		}
+		return st
+	}
+}
+
 // SimStreams returns a Maker of TCP connections between two hosts of a
 // simulated world.
 func SimStreams(seed uint64, opts ...SimOption) Maker {
@@ -376,13 +454,7 @@ func SimStreams(seed uint64, opts ...SimOption) Maker {
 		return &Streams{
 			Server: server.Loop(), Client: client.Loop(),
 			HalfClose: true, Reset: true,
-			Until: func(done func() bool) bool {
-				err := s.Run(done)
-				if err != nil {
-					t.Log(err)
-				}
-				return err == nil
-			},
+			Until: s.until(t),
 			Connect: func(f weir.Factory, p weir.Protocol, opts ...weir.StreamOption) {
 				t.Helper()
 				port++

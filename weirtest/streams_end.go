@@ -3,6 +3,7 @@ package weirtest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/weir-io/weir"
@@ -31,6 +32,8 @@ type end struct {
 	flooded    int   // bytes
 	err        error // of ConnectionLost
 	failure    *weir.ConnectError
+	descriptor func() int // makes what some writes pass; nil: they pass nothing
+	passed     int        // descriptors
 	inData     bool
 	locked     string // the method in progress that must not call back
 	closed     bool   // Close or Abort was called: no DataReceived any more
@@ -76,6 +79,9 @@ func (e *end) protocol() weir.Protocol {
 	if e.onFail != nil {
 		s |= shapeFail
 	}
+	if e.descriptor != nil {
+		return shapedTaking(e, s)
+	}
 	return shaped(e, s)
 }
 
@@ -120,8 +126,36 @@ func (e *end) alone(method string, f func()) {
 // write writes p, which must succeed.
 func (e *end) write(p []byte) {
 	e.t.Helper()
-	if n, err := e.tr.Write(p); n != len(p) || err != nil {
+	write := e.tr.Write
+	if e.descriptor != nil && e.passed < passMost && len(p) > 0 {
+		e.passed++
+		write = e.pass
+	}
+	if n, err := write(p); n != len(p) || err != nil {
 		e.t.Errorf("%s: Write of %d bytes: %d, %v", e.name, len(p), n, err)
+	}
+}
+
+// passMost is how many descriptors an end passes.
+const passMost = 16
+
+// pass writes p with a descriptor.
+func (e *end) pass(p []byte) (int, error) {
+	w, ok := weir.As[weir.DescriptorWriter](e.tr)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	fd := e.descriptor()
+	n, err := w.WriteDescriptors(p, fd)
+	if err != nil {
+		closeDescriptors(fd)
+	}
+	return n, err
+}
+
+func closeDescriptors(fds ...int) {
+	for _, fd := range fds {
+		_ = os.NewFile(uintptr(fd), "passed").Close() // the test looks for what is left
 	}
 }
 
@@ -180,6 +214,14 @@ func (e *end) DataReceived(p []byte) (int, error) {
 		e.got = append(e.got, p[:n]...)
 	}
 	return n, err
+}
+
+func (e *end) DescriptorsReceived(fds []int, err error) {
+	e.check("DescriptorsReceived")
+	if len(fds) == 0 || err != nil {
+		e.t.Errorf("%s: DescriptorsReceived of %d, %v", e.name, len(fds), err)
+	}
+	closeDescriptors(fds...)
 }
 
 func (e *end) EOFReceived(unused int) (bool, error) {

@@ -272,6 +272,8 @@ var endTests = []streamTest{
 			server, client := c.pair()
 			client.maybe = true // the reset may come before it knows that it is connected
 			server.buffer = func() []byte { return p }
+			// A reader of descriptors is asked only once there is something.
+			client.onMade = func() { _, _ = client.tr.Write([]byte("x")) }
 			c.begin(server, client)
 			c.until("the server lost", func() bool { return server.lost > 0 })
 			c.wantReason(server, func(err error) bool { return errors.Is(err, weir.ErrNoBuffer) }, "ErrNoBuffer")
@@ -281,6 +283,8 @@ var endTests = []streamTest{
 		server, client := c.pair()
 		client.maybe = true
 		server.buffer = func() []byte { panic("no buffer") }
+		// A reader of descriptors is asked only once there is something.
+		client.onMade = func() { _, _ = client.tr.Write([]byte("x")) }
 		c.begin(server, client)
 		c.until("the server lost", func() bool { return server.lost > 0 })
 		c.wantReason(server, isPanic, "*PanicError")

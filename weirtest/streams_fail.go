@@ -107,7 +107,7 @@ var failTests = []streamTest{
 			}
 		}
 	}},
-	{"25 Reset comes after everything written", 0, func(c *streamCase) {
+	{"25 Reset comes after everything written", needFlush, func(c *streamCase) {
 		server, client := c.pair()
 		want := message(big)
 		client.onMade = func() { client.tr.PauseReading() }

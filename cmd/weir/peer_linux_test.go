@@ -39,9 +39,10 @@ func TestAllowUser(t *testing.T) {
 			if len(got) > 0 {
 				t.Errorf("%s: got %q", c.allow, got)
 			}
-			if l := p.line("no connection", 1); !strings.Contains(l, "user "+strconv.Itoa(own)+" may not connect here") {
+			if l := p.line("no connection", 1); !strings.Contains(l, "a client of "+path+": ") || !strings.Contains(l, "user "+strconv.Itoa(own)+" may not connect here") {
 				t.Error(l)
 			}
+			p.line("add to the listener: ,allow-user="+strconv.Itoa(own), 1)
 		}
 	}
 	r := call(t, "unix-listen:/tmp/s,allow-user=no-such-user", "null")

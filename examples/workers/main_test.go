@@ -3,10 +3,14 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,12 +39,42 @@ func ask(addr string) (pid int, err error) {
 	}
 	_, rest, ok := strings.Cut(string(reply), "worker ")
 	if !ok {
-		return 0, fmt.Errorf("reply %q", reply)
+		return 0, fmt.Errorf("the reply %q has no worker", reply)
 	}
 	return strconv.Atoi(strings.TrimSpace(rest))
 }
 
-// TestHanded: every connection is answered, by both workers, and after one is killed by
+// sockets counts those of each process: Go opens others when it likes, for its own poller.
+// If want is not nil it waits, for a while, until there are so many.
+func sockets(t *testing.T, pids, want []int) (have []int) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+		have = have[:0]
+		for _, pid := range pids {
+			all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // not Linux
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, d := range all {
+				if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, d.Name())); err == nil && strings.HasPrefix(to, "socket:") {
+					n++
+				}
+			}
+			have = append(have, n)
+		}
+		if want == nil || slices.Equal(have, want) || time.Now().After(end) {
+			return have
+		}
+	}
+}
+
+// TestHanded: no descriptor is left in any process; every connection is answered, by both workers, and after one is killed by
 // the other; all of them end at SIGTERM.
 func TestHanded(t *testing.T) {
 	p := program.Run(t, "-n", "2")
@@ -65,8 +99,22 @@ func TestHanded(t *testing.T) {
 		all.Wait()
 		return errs
 	}
+	// A first few start what each process keeps, such as the ring of its loop.
+	if errs := each(80); len(errs) > 0 || len(by) != 2 {
+		t.Fatal(by, errs)
+	}
+	processes := []int{p.PID()}
+	for pid := range by {
+		processes = append(processes, pid)
+	}
+	before := sockets(t, processes, nil)
+	clear(by)
 	if errs := each(*handed); len(errs) > 0 {
 		t.Fatal(errs[0])
+	}
+	// A connection is closed here before it is there.
+	if after := sockets(t, processes, before); !slices.Equal(before, after) {
+		t.Errorf("sockets of the processes %v: %v before, and %v after", processes, before, after)
 	}
 	total := 0
 	for _, n := range by {

@@ -31,6 +31,8 @@ func Describe(fd int) (d Description, err error) {
 		if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil {
 			d.Listening = v != 0
 		}
+	case unix.S_IFDIR:
+		return d, unix.EISDIR
 	case unix.S_IFCHR:
 		d.Terminal = isTerminal(fd)
 	}

@@ -188,6 +188,11 @@ func Splice(from, to, max int) (int, syscall.Errno) {
 	}
 }
 
+// Deserted reports whether the slave side of a pseudo-terminal is closed, given its
+// master. A master takes no more then once it is full, and no call says that it never
+// will: a write ends with EAGAIN, and poll with POLLHUP.
+func Deserted(master int) bool { return Poll(master, 0)&unix.POLLHUP != 0 }
+
 // Poll returns which of the poll(2) events hold for fd now; it never waits.
 func Poll(fd int, events int16) int16 {
 	p := unix.PollFd{Fd: int32(fd), Events: events}

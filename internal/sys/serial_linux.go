@@ -2,6 +2,7 @@ package sys
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -58,7 +59,10 @@ func prepareSerial(fd int, s *SerialSettings) (ours bool, err error) {
 		// TIOCEXCL keeps others from opening it, except root and those that have it
 		// open already. The lock keeps them out too, if they ask.
 		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return false, os.NewSyscallError("flock", unix.EBUSY)
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				err = fmt.Errorf("another program has locked it (flock), and has to close it first: %w", unix.EBUSY)
+			}
+			return false, err
 		}
 		if err := unix.IoctlSetInt(fd, unix.TIOCEXCL, 0); err != nil {
 			return true, os.NewSyscallError("ioctl", err)

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"net/netip"
@@ -146,6 +147,30 @@ func TestJoinOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ln.Close()
+	type extended interface {
+		weir.TCPOption
+		More()
+	}
+	defer func() {
+		if text := fmt.Sprint(recover()); !strings.Contains(text, "JoinOptions of contract.extended") {
+			t.Errorf("of another type: %s", text)
+		}
+	}()
+	weir.JoinOptions[extended]()
+}
+
+// TestOptionSlices: an option keeps no slice of its caller's.
+func TestOptionSlices(t *testing.T) {
+	l := newLoop(t)
+	defer l.Close()
+	groups := []netip.Addr{netip.MustParseAddr("239.1.2.3")}
+	o := weir.WithGroups("", groups...)
+	groups[0] = netip.MustParseAddr("127.0.0.1") // no group
+	p, err := l.ListenPacket("udp4", "127.0.0.1:0", &quietPackets{}, o)
+	if err != nil {
+		t.Fatalf("it took what its caller's slice has now: %v", err)
+	}
+	_ = p.Close()
 }
 
 // TestVanishedPeer: a peer that vanishes while bytes are on their way to it is

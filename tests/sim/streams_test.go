@@ -8,8 +8,8 @@ import (
 	"github.com/weir-io/weir/weirtest"
 )
 
-// TestStreamsSim runs the stream suite on the simulator: calm, and with
-// everything that a backend's contract allows at any time.
+// TestStreamsSim runs the stream suite on the simulator, over TCP, socket pairs and pipes:
+// calm, and with everything that a backend's contract allows at any time.
 func TestStreamsSim(t *testing.T) {
 	if race.Enabled {
 		t.Skip("a simulated world has no races")
@@ -28,6 +28,12 @@ func TestStreamsSim(t *testing.T) {
 		for seed := range c.seeds {
 			t.Run(fmt.Sprint(c.name, " ", seed), func(t *testing.T) {
 				weirtest.TestStreams(t, weirtest.SimStreams(seed+1, weirtest.WithFaults(c.faults)))
+			})
+			t.Run(fmt.Sprint("pairs ", c.name, " ", seed), func(t *testing.T) {
+				weirtest.TestStreams(t, weirtest.SimPairs(seed+1, weirtest.WithFaults(c.faults)))
+			})
+			t.Run(fmt.Sprint("pipes ", c.name, " ", seed), func(t *testing.T) {
+				weirtest.TestStreams(t, weirtest.SimPipes(seed+1, weirtest.WithFaults(c.faults)))
 			})
 		}
 	}

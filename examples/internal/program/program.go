@@ -57,6 +57,9 @@ type Program struct {
 	err   error // Wait's, once ended is closed
 }
 
+// PID is the program's process.
+func (p *Program) PID() int { return p.cmd.Process.Pid }
+
 // Terminate sends SIGTERM.
 func (p *Program) Terminate(tb testing.TB) {
 	tb.Helper()

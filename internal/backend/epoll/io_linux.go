@@ -83,6 +83,8 @@ func (b *Backend) write(s *slot, op *backend.Op) (n int, errno syscall.Errno) {
 		n, errno = sys.Write(fd, one)
 	}
 	switch {
+	case errno == unix.EAGAIN && s.flags&master != 0 && sys.Deserted(fd):
+		errno = unix.EIO
 	case errno == unix.EAGAIN:
 		s.ready &^= canWrite
 	case errno == unix.EPIPE && s.err() != 0:

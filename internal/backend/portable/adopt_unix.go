@@ -34,6 +34,11 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		return backend.None, err
 	}
 	mode &= unix.O_ACCMODE
+	var st unix.Stat_t
+	if err := unix.Fstat(own, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		_ = unix.Close(own)
+		return backend.None, unix.EISDIR
+	}
 	still, err := sameFile(fd)
 	if err != nil {
 		_ = unix.Close(own)

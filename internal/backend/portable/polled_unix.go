@@ -203,7 +203,13 @@ func (p *polled) write(vec [][]byte) (int, error) {
 	if len(buf) == 0 {
 		return 0, nil
 	}
-	return p.call(callWrite, buf, 0)
+	n, err := p.call(callWrite, buf, 0)
+	if err == backend.ErrAgain && !p.sock && p.poll(0)&unix.POLLHUP != 0 {
+		// The master of a pseudo-terminal whose slave is closed takes nothing more once it
+		// is full, and does not fail either.
+		return 0, syscall.EIO
+	}
+	return n, err
 }
 
 // join returns the first bytes of vec in one piece: one of vec's own if that is large,

@@ -111,7 +111,8 @@ func (h *Host) twoEnds(a, b *Backend, kind transport) (backend.Handle, backend.H
 	return x.h, y.h, nil
 }
 
-// ends makes two sockets that are connected to each other.
+// ends makes two sockets that are connected to each other, or the ends of a pipe, first the
+// one that is read.
 func (h *Host) ends(kind transport) (x, y *socket) {
 	x, y = h.w.newSocket(h, kind), h.w.newSocket(h, kind)
 	x.state, y.state = open, open

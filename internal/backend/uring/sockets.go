@@ -141,6 +141,10 @@ func (b *Backend) broken(op *backend.Op, n int, errno syscall.Errno) syscall.Err
 		if d := b.detail(op.Handle); d != nil && d.broke != 0 {
 			return d.broke
 		}
+	case syscall.EAGAIN:
+		if d := b.detail(op.Handle); d != nil && d.adopted.Master && op.Kind == backend.Write && sys.Deserted(int(op.Handle)) {
+			return syscall.EIO
+		}
 	case syscall.EIO:
 		if d := b.detail(op.Handle); d != nil && d.adopted.Master && op.Kind == backend.Read {
 			return 0 // the other side of the pseudo-terminal is closed

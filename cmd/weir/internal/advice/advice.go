@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,10 +218,11 @@ func nextForConnect(e *endpoint.Endpoint, cause error) string {
 		return next
 	}
 	switch {
-	case errors.As(cause, &other) && other.Mode&fs.ModeNamedPipe != 0:
-		return "Named pipes have a kind of their own: pipe:" + e.Base.ArgText()
-	case errors.As(cause, &other) && other.Mode&fs.ModeSocket != 0:
-		return "Sockets have a kind of their own: unix:" + e.Base.ArgText()
+	case errors.As(cause, &other):
+		return nextForNotFile(e, other)
+	case e.Kind().Name == "file" && errors.Is(cause, fs.ErrNotExist) && e.Base.Has("create"):
+		dir := shellWord(filepath.Dir(e.Base.ArgText()))
+		return "The directory " + dir + " does not exist. To make it: mkdir -p " + dir
 	case e.Kind().Name == "file" && errors.Is(cause, fs.ErrNotExist) && !e.Base.Has("create") && e.Base.Has("append"):
 		return "There is no such file. To make it: add ,create"
 	case e.Kind().Name == "file":

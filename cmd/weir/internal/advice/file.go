@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-io/weir/certs"
 	"github.com/weir-io/weir/endpoint"
+	"github.com/weir-io/weir/file"
 )
 
 // Prepare explains an endpoint that cannot be set up, for instance because a
@@ -99,6 +100,24 @@ func nextForMissing(err error) string {
 		return "Nothing is there. A path that does not begin with / is looked for in " + where
 	}
 	return ""
+}
+
+// nextForNotFile says what to write instead for what is no file.
+func nextForNotFile(e *endpoint.Endpoint, other *file.NotFileError) string {
+	path := e.Base.ArgText()
+	switch kind := other.Mode.Type(); {
+	case kind&fs.ModeNamedPipe != 0:
+		return "Named pipes have a kind of their own: pipe:" + endpoint.Quote(path)
+	case kind&fs.ModeSocket != 0:
+		return "Sockets have a kind of their own: unix:" + endpoint.Quote(path)
+	case kind == fs.ModeDir:
+		return "Name a file in it: file:" + endpoint.Quote(filepath.Join(path, "NAME"))
+	case path == "/dev/null" || path == "/dev/zero":
+		return "weir has that end itself: " + filepath.Base(path)
+	case strings.HasPrefix(path, "/dev/tty"):
+		return "Serial lines have a kind of their own: serial:" + endpoint.Quote(path)
+	}
+	return "The shell can open it: write - in its place, and < " + shellWord(path) + " or > " + shellWord(path)
 }
 
 // nextForFile says what to do about an option's file.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/layer"
 	"github.com/weir-io/weir/layer/proxy"
 )
@@ -63,6 +64,9 @@ const noSuchProtocol = 120
 // the peer failed.
 func Refused(t weir.Transport, err *weir.AttemptError) *Failure {
 	peer := t.RemoteAddr().String()
+	if peer == "" { // of a UNIX socket
+		peer = "a client of " + t.LocalAddr().String()
+	}
 	f := &Failure{
 		Problem: "no connection with " + peer + ": " + string(err.Stage) + ": " + Why(err.Err),
 		Facts:   append([]any{"peer", peer, "stage", string(err.Stage)}, Reason(err.Err)...),
@@ -71,6 +75,10 @@ func Refused(t weir.Transport, err *weir.AttemptError) *Failure {
 	var method *proxy.MethodError
 	if errors.As(err.Err, &method) {
 		f.Next = nextForMethod(method)
+	}
+	var other *endpoint.PeerError
+	if errors.As(err.Err, &other) {
+		f.Next = "To let it in, add to the listener: ,allow-user=" + strconv.FormatUint(uint64(other.UID), 10)
 	}
 	f.showTLS(err.Err, true)
 	f.showUntrusted(err.Err)
