@@ -5,7 +5,8 @@
 #
 #   hosts.sh [MODULE...]   glib embed terminal x11 zmq curl; the default is all
 #   INSTALL=1              first installs with apt-get, as root, what is missing
-#   SHORT=1                64 MiB and a second of silence instead of 1 GiB and ten
+#   SHORT=1                64 MiB (HOSTS_BYTES= says otherwise) and a second of silence instead
+#                          of 1 GiB and ten
 #   HOSTS_SHOTS=DIR        keeps pictures of the windows there
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -102,28 +102,39 @@ func TestSourceThreads(t *testing.T) {
 	}
 }
 
-// TestSourceWake: Wake stands for what a context without NewContext's flag does not notice.
-func TestSourceWake(t *testing.T) {
-	loop, err := weir.NewLoop()
-	if err != nil {
-		t.Fatal(err)
+// TestSourceOwnThread: what a callback of the loop attaches is noticed in a context of
+// NewContext, and in any other after Wake.
+func TestSourceOwnThread(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		loop, err := weir.NewLoop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := gtest.New()
+		if own {
+			ctx.Free()
+			ctx = gtest.From(glib.NewContext())
+		}
+		s := glib.NewSource(loop, ctx.Pointer())
+		if err := loop.AddSource(s); err != nil {
+			t.Fatal(err)
+		}
+		late := loop.After(10*time.Second, func() { t.Errorf("NewContext %v: not noticed", own); loop.Stop() })
+		loop.After(20*time.Millisecond, func() {
+			ctx.Idle(0, func() bool { loop.Stop(); return false })
+			if !own {
+				s.Wake()
+			}
+		})
+		if err := loop.Run(); err != nil {
+			t.Fatal(err)
+		}
+		late.Stop()
+		if err := loop.Close(); err != nil {
+			t.Error(err)
+		}
+		ctx.Free()
 	}
-	ctx := gtest.New()
-	defer ctx.Free()
-	defer loop.Close()
-	s := glib.NewSource(loop, ctx.Pointer())
-	if err := loop.AddSource(s); err != nil {
-		t.Fatal(err)
-	}
-	late := loop.After(20*time.Second, func() { t.Error("Wake did nothing"); loop.Stop() })
-	loop.After(20*time.Millisecond, func() {
-		ctx.Idle(0, func() bool { loop.Stop(); return false })
-		s.Wake()
-	})
-	if err := loop.Run(); err != nil {
-		t.Fatal(err)
-	}
-	late.Stop()
 }
 
 // TestSourceRemovedInside: a callback of the context may remove the source.

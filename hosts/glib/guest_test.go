@@ -127,6 +127,25 @@ func TestCloseInside(t *testing.T) {
 	}
 }
 
+// TestCloseOutside: after a handler of the host closed the guest, GLib asks for no more turns,
+// although the loop has something to do.
+func TestCloseOutside(t *testing.T) {
+	g := attach(t)
+	ticks, turns := 0, 0
+	g.ctx.Timeout(2, func() bool {
+		if ticks++; ticks == 2 {
+			g.loop.Soon(func() { t.Error("a turn ran after Close") })
+			g.Close()
+			turns = g.Turns()
+		}
+		return true
+	})
+	g.ctx.Until(func() bool { return ticks >= 5 })
+	if g.Turns() != turns {
+		t.Errorf("%d turns after Close", g.Turns()-turns)
+	}
+}
+
 // TestLoopClosedFirst: GLib stops watching the descriptor of a loop that was closed, before
 // the number belongs to something else for long.
 func TestLoopClosedFirst(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/cgo"
 	"time"
 	"unsafe"
 
@@ -40,18 +41,17 @@ type app struct {
 	ticks   download.Ticks
 	draws   int
 	then    func() // what window_after calls
+	window  *C.window
 }
 
-// theApp is what GTK's callbacks, which have no argument here, belong to.
-var theApp app
-
 func main() {
+	var a app
 	priority := flag.Int("priority", glib.DefaultPriority, "the priority of weir's source in GLib")
-	flag.StringVar(&theApp.url, "url", "", "what to download, an http URL")
-	flag.DurationVar(&theApp.alone, "alone", 0, "press the button after this time, and measure until then (0: wait for a click)")
-	flag.DurationVar(&theApp.idle, "idle", 0, "end this time after the download (0: when the window is closed)")
+	flag.StringVar(&a.url, "url", "", "what to download, an http URL")
+	flag.DurationVar(&a.alone, "alone", 0, "press the button after this time, and measure until then (0: wait for a click)")
+	flag.DurationVar(&a.idle, "idle", 0, "end this time after the download (0: when the window is closed)")
 	flag.Parse()
-	if err := theApp.run(*priority); err != nil {
+	if err := a.run(*priority); err != nil {
 		fmt.Fprintln(os.Stderr, "gtkdownload:", err)
 		os.Exit(1)
 	}
@@ -64,13 +64,19 @@ func (a *app) run(priority int) error {
 		return err
 	}
 	a.loop = loop
-	C.window_open(C.int(a.alone.Milliseconds()))
+	handle := cgo.NewHandle(a)
+	defer handle.Delete()
+	a.window = C.window_open(C.uintptr_t(handle), C.int(a.alone.Milliseconds()))
+	if a.window == nil {
+		return errors.Join(errors.New("there is no display: set DISPLAY or WAYLAND_DISPLAY"), loop.Close())
+	}
 	guest, err := glib.Attach(loop, glib.WithPriority(priority))
 	if err != nil {
-		return err
+		return errors.Join(err, loop.Close())
 	}
-	C.window_every(16)
-	C.window_run()
+	C.window_every(a.window, 16)
+	C.window_run(a.window) // and the window is gone
+	a.window = nil
 	guest.Close()
 	return loop.Close()
 }
@@ -116,33 +122,38 @@ func (a *app) done(d *download.Download, err error) {
 	if a.idle == 0 {
 		return
 	}
-	C.window_every_stop()
+	C.window_every_stop(a.window)
 	// The last picture is drawn first.
 	a.after(500*time.Millisecond, func() {
 		fmt.Println("idle")
-		a.after(a.idle, func() { C.window_quit() })
+		a.after(a.idle, func() { C.window_quit(a.window) })
 	})
 }
 
 func (a *app) after(d time.Duration, then func()) {
 	a.then = then
-	C.window_after(C.uint(d.Milliseconds()))
+	C.window_after(a.window, C.uint(d.Milliseconds()))
 }
 
 func (a *app) show(part float64, text string) {
+	if a.window == nil {
+		return
+	}
 	s := C.CString(text)
 	defer C.free(unsafe.Pointer(s))
-	C.window_progress(C.double(part), s)
+	C.window_progress(a.window, C.double(part), s)
 }
 
+func appOf(handle C.uintptr_t) *app { return cgo.Handle(handle).Value().(*app) }
+
 //export gtkClicked
-func gtkClicked() { theApp.clicked() }
+func gtkClicked(handle C.uintptr_t) { appOf(handle).clicked() }
 
 //export gtkTicked
-func gtkTicked() { theApp.ticks.Tick() }
+func gtkTicked(handle C.uintptr_t) { appOf(handle).ticks.Tick() }
 
 //export gtkDrawn
-func gtkDrawn() { theApp.draws++ }
+func gtkDrawn(handle C.uintptr_t) { appOf(handle).draws++ }
 
 //export gtkLater
-func gtkLater() { theApp.then() }
+func gtkLater(handle C.uintptr_t) { appOf(handle).then() }

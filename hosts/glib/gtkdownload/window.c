@@ -2,103 +2,111 @@
 #include "window.h"
 #include "_cgo_export.h"
 
-static GtkWidget *window, *bar, *label, *button;
-static guint ticker;
+struct window {
+	uintptr_t app;
+	GtkWidget *top, *bar, *label, *button; /* top is NULL once it is closed */
+	guint ticker;
+};
 
 static void clicked(GtkButton *b, gpointer p)
 {
 	(void)b;
-	(void)p;
-	gtkClicked();
+	gtkClicked(((window *)p)->app);
 }
 
-static void destroyed(GtkWidget *w, gpointer p)
+static void destroyed(GtkWidget *t, gpointer p)
 {
-	(void)w;
-	(void)p;
-	window = NULL;
+	(void)t;
+	((window *)p)->top = NULL;
 	gtk_main_quit();
 }
 
-static gboolean drawn(GtkWidget *w, cairo_t *c, gpointer p)
+static gboolean drawn(GtkWidget *t, cairo_t *c, gpointer p)
 {
-	(void)w;
+	(void)t;
 	(void)c;
-	(void)p;
-	gtkDrawn();
+	gtkDrawn(((window *)p)->app);
 	return FALSE;
 }
 
 static gboolean ticked(gpointer p)
 {
-	(void)p;
-	gtkTicked();
+	gtkTicked(((window *)p)->app);
 	return G_SOURCE_CONTINUE;
 }
 
 static gboolean later(gpointer p)
 {
-	(void)p;
-	gtkLater();
+	gtkLater(((window *)p)->app);
 	return G_SOURCE_REMOVE;
 }
 
 static gboolean press(gpointer p)
 {
-	(void)p;
-	gtk_button_clicked(GTK_BUTTON(button));
+	window *w = p;
+	if (w->top)
+		gtk_button_clicked(GTK_BUTTON(w->button));
 	return G_SOURCE_REMOVE;
 }
 
-void window_open(int start)
+window *window_open(uintptr_t app, int start)
 {
-	if (!gtk_init_check(NULL, NULL)) {
-		g_printerr("gtkdownload: there is no display: set DISPLAY or WAYLAND_DISPLAY\n");
-		exit(1);
-	}
-	window = gtk_window_new(GTK_WINDOW_TOPLEVEL);
-	gtk_window_set_title(GTK_WINDOW(window), "weir in GTK");
-	gtk_window_set_default_size(GTK_WINDOW(window), 420, 140);
-	gtk_container_set_border_width(GTK_CONTAINER(window), 16);
-	g_signal_connect(window, "destroy", G_CALLBACK(destroyed), NULL);
+	if (!gtk_init_check(NULL, NULL))
+		return NULL;
+	window *w = g_new0(window, 1);
+	w->app = app;
+	w->top = gtk_window_new(GTK_WINDOW_TOPLEVEL);
+	gtk_window_set_title(GTK_WINDOW(w->top), "weir in GTK");
+	gtk_window_set_default_size(GTK_WINDOW(w->top), 420, 140);
+	gtk_container_set_border_width(GTK_CONTAINER(w->top), 16);
+	g_signal_connect(w->top, "destroy", G_CALLBACK(destroyed), w);
 	GtkWidget *box = gtk_box_new(GTK_ORIENTATION_VERTICAL, 12);
-	button = gtk_button_new_with_label("Download");
-	bar = gtk_progress_bar_new();
-	label = gtk_label_new("Nothing has been downloaded.");
-	g_signal_connect(button, "clicked", G_CALLBACK(clicked), NULL);
-	g_signal_connect(bar, "draw", G_CALLBACK(drawn), NULL);
-	gtk_box_pack_start(GTK_BOX(box), button, FALSE, FALSE, 0);
-	gtk_box_pack_start(GTK_BOX(box), bar, FALSE, FALSE, 0);
-	gtk_box_pack_start(GTK_BOX(box), label, FALSE, FALSE, 0);
-	gtk_container_add(GTK_CONTAINER(window), box);
-	gtk_widget_show_all(window);
+	w->button = gtk_button_new_with_label("Download");
+	w->bar = gtk_progress_bar_new();
+	w->label = gtk_label_new("Nothing has been downloaded.");
+	g_signal_connect(w->button, "clicked", G_CALLBACK(clicked), w);
+	g_signal_connect(w->bar, "draw", G_CALLBACK(drawn), w);
+	gtk_box_pack_start(GTK_BOX(box), w->button, FALSE, FALSE, 0);
+	gtk_box_pack_start(GTK_BOX(box), w->bar, FALSE, FALSE, 0);
+	gtk_box_pack_start(GTK_BOX(box), w->label, FALSE, FALSE, 0);
+	gtk_container_add(GTK_CONTAINER(w->top), box);
+	gtk_widget_show_all(w->top);
 	if (start)
-		g_timeout_add(start, press, NULL);
+		g_timeout_add(start, press, w);
+	return w;
 }
 
-void window_progress(double part, const char *text)
+void window_progress(window *w, double part, const char *text)
 {
-	if (!window)
+	if (!w->top)
 		return;
-	gtk_progress_bar_set_fraction(GTK_PROGRESS_BAR(bar), part);
-	gtk_label_set_text(GTK_LABEL(label), text);
+	gtk_progress_bar_set_fraction(GTK_PROGRESS_BAR(w->bar), part);
+	gtk_label_set_text(GTK_LABEL(w->label), text);
 }
 
-void window_every(unsigned ms) { ticker = g_timeout_add(ms, ticked, NULL); }
+void window_every(window *w, unsigned ms) { w->ticker = g_timeout_add(ms, ticked, w); }
 
-void window_every_stop(void)
+void window_every_stop(window *w)
 {
-	if (ticker)
-		g_source_remove(ticker);
-	ticker = 0;
+	if (w->ticker)
+		g_source_remove(w->ticker);
+	w->ticker = 0;
 }
 
-void window_after(unsigned ms) { g_timeout_add(ms, later, NULL); }
+void window_after(window *w, unsigned ms) { g_timeout_add(ms, later, w); }
 
-void window_run(void) { gtk_main(); }
-
-void window_quit(void)
+void window_run(window *w)
 {
-	if (window)
-		gtk_widget_destroy(window);
+	gtk_main();
+	window_every_stop(w);
+	/* What g_timeout_add still holds of w must not outlive it. */
+	while (g_source_remove_by_user_data(w))
+		;
+	g_free(w);
+}
+
+void window_quit(window *w)
+{
+	if (w->top)
+		gtk_widget_destroy(w->top);
 }
