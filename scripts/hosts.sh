@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests of hosts: weir loops as guests in the loops of GLib and GTK, libuv, libev,
-# asyncio, Tk, X11 and terminal programs, and GLib, libzmq and libcurl as guests of weir.
+# asyncio, Tk, X11 and terminal programs, and GLib, libzmq, libcurl and libexpat in weir's.
 # What is not installed is skipped by name, each module or each test.
 #
-#   hosts.sh [MODULE...]   glib embed terminal x11 zmq curl; the default is all
+#   hosts.sh [MODULE...]   glib embed terminal x11 zmq curl expat; the default is all
 #   INSTALL=1              first installs with apt-get, as root, what is missing
 #   SHORT=1                64 MiB (HOSTS_BYTES= says otherwise) and a second of silence instead
 #                          of 1 GiB and ten
@@ -18,6 +18,7 @@ needs() {
 	glib) echo glib-2.0 gtk+-3.0 ;;
 	zmq) echo libzmq ;;
 	curl) echo libcurl ;;
+	expat) echo expat ;;
 	esac
 }
 
@@ -42,6 +43,7 @@ if [ "${INSTALL:-}" = 1 ]; then
 		/usr/include/ev.h libev-dev
 		libzmq.pc libzmq3-dev
 		libcurl.pc libcurl4-openssl-dev
+		expat.pc libexpat1-dev
 	END
 	if [ ${#missing[@]} -gt 0 ]; then
 		echo "installing ${missing[*]}"
@@ -50,7 +52,7 @@ if [ "${INSTALL:-}" = 1 ]; then
 	fi
 fi
 
-[ $# -gt 0 ] || set -- glib embed terminal x11 zmq curl
+[ $# -gt 0 ] || set -- glib embed terminal x11 zmq curl expat
 failed=() skipped=()
 for m; do
 	lacks=

@@ -194,6 +194,30 @@ func TestBackpressure(t *testing.T) {
 	r.sparing(pull)
 }
 
+// TestSendTakesSign: a send, which makes the descriptor quiet, leaves no message waiting.
+func TestSendTakesSign(t *testing.T) {
+	r := newRig(t)
+	got := 0
+	hear := zmq.Handler{Message: func([][]byte) {
+		if got++; got == 2 {
+			r.loop.Stop()
+		}
+	}}
+	a, b := r.open(zmq.PAIR, hear), r.open(zmq.PAIR, hear)
+	if err := errors.Join(a.Bind("inproc://here"), b.Connect("inproc://here")); err != nil {
+		t.Fatal(err)
+	}
+	r.loop.After(20*time.Millisecond, func() {
+		if err := errors.Join(b.Send([]byte("to a")), a.Send([]byte("to b"))); err != nil {
+			t.Error(err)
+		}
+	})
+	r.run()
+	if got != 2 {
+		t.Errorf("%d of 2 messages came", got)
+	}
+}
+
 // TestFair: a socket that always has messages leaves other callbacks their turns.
 func TestFair(t *testing.T) {
 	r := newRig(t)

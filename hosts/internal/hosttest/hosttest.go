@@ -297,7 +297,7 @@ const settling = time.Second
 
 // Args are the flags of every example.
 func Args(url string, bytes int64) []string {
-	return []string{"-url", url + strconv.FormatInt(bytes, 10), "-alone", "1s", "-idle", (IdleFor() + 3*settling).String()}
+	return []string{"-url", url + strconv.FormatInt(bytes, 10), "-alone", "1s", "-idle", (IdleFor() + 5*settling).String()}
 }
 
 // Display starts an X server without a screen and returns its name.
