@@ -158,7 +158,7 @@ func (m *Multi) Get(url string, h Handler) (*Transfer, error) {
 	return t, nil
 }
 
-// Cancel ends the transfer; Done gets ErrCanceled. Canceling one that is done has no effect.
+// Cancel ends the transfer: no Body follows, and Done gets ErrCanceled. Canceling one that is done has no effect.
 func (t *Transfer) Cancel() {
 	if !t.canceled && t.m.active[t.easy] == t {
 		t.canceled = true

@@ -171,7 +171,15 @@ func TestEnds(t *testing.T) {
 	get(url+"hold", nil, canceled).Cancel()
 	held := get(url+"hold", nil, canceled)
 	loop.After(50*time.Millisecond, held.Cancel)
-	get(url+"big", func(tr *curl.Transfer) { tr.Cancel(); tr.Cancel() }, canceled)
+	ended := false
+	get(url+"big", func(tr *curl.Transfer) {
+		if ended {
+			t.Error("Body was called after Cancel")
+		}
+		ended = true
+		tr.Cancel()
+		tr.Cancel()
+	}, canceled)
 	nested := false
 	get(url+"big", func(*curl.Transfer) {
 		if !nested { // libcurl is calling, and must not be called

@@ -15,7 +15,7 @@ async def main(flags):
     async def ticking():
         due = time.monotonic()
         while True:
-            due += 0.016
+            due = max(due + 0.016, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             ticks.tick()
 
