@@ -4,6 +4,6 @@ go 1.26.0
 
 require github.com/weir-io/weir v0.0.0-00010101000000-000000000000
 
-require golang.org/x/sys v0.49.0 // indirect
+require golang.org/x/sys v0.49.0
 
 replace github.com/weir-io/weir => ../..

@@ -247,28 +247,22 @@ func (s *Socket) Send(parts ...[]byte) error {
 
 // Bind listens at an endpoint of libzmq: "tcp://127.0.0.1:5555", "ipc:///path", "inproc://x".
 func (s *Socket) Bind(endpoint string) error {
-	return s.with(endpoint, func(e *C.char) (r C.int, err error) {
-		r, err = C.zmq_bind(s.p, e)
-		return r, err
-	})
+	return s.with(endpoint, func(e *C.char) C.int { return C.weir_zmq_bind(s.p, e) })
 }
 
 // Connect connects to an endpoint of libzmq; it does not wait.
 func (s *Socket) Connect(endpoint string) error {
-	return s.with(endpoint, func(e *C.char) (r C.int, err error) {
-		r, err = C.zmq_connect(s.p, e)
-		return r, err
-	})
+	return s.with(endpoint, func(e *C.char) C.int { return C.weir_zmq_connect(s.p, e) })
 }
 
-func (s *Socket) with(endpoint string, f func(*C.char) (C.int, error)) error {
+func (s *Socket) with(endpoint string, f func(*C.char) C.int) error {
 	if s.done {
 		return weir.ErrClosed
 	}
 	e := C.CString(endpoint)
 	defer C.free(unsafe.Pointer(e))
-	if r, err := f(e); r != 0 {
-		return fmt.Errorf("zmq: %s: %w", endpoint, err)
+	if _, err := result(endpoint, f(e)); err != nil {
+		return err
 	}
 	// Binding and connecting change the events too.
 	s.wake()
@@ -290,11 +284,8 @@ func (s *Socket) SetInt(option, value int) error {
 	if s.done {
 		return weir.ErrClosed
 	}
-	v := C.int(value)
-	if r, err := C.zmq_setsockopt(s.p, C.int(option), unsafe.Pointer(&v), C.sizeof_int); r != 0 {
-		return fmt.Errorf("zmq: option %d: %w", option, err)
-	}
-	return nil
+	_, err := result(fmt.Sprintf("option %d", option), C.weir_zmq_set(s.p, C.int(option), C.int(value)))
+	return err
 }
 
 // Options for SetInt.
@@ -309,7 +300,15 @@ func (s *Socket) Counts() Counts { return s.counts }
 
 func result(what string, r C.int) (int, error) {
 	if r < 0 {
-		return 0, fmt.Errorf("zmq: %s: %w", what, syscall.Errno(-r))
+		return 0, fmt.Errorf("zmq: %s: %w", what, number(-r))
 	}
 	return int(r), nil
+}
+
+// number makes an error of an errno. libzmq has some of its own, which are no system's.
+func number(n C.int) error {
+	if n >= C.ZMQ_HAUSNUMERO {
+		return errors.New(C.GoString(C.zmq_strerror(n)))
+	}
+	return syscall.Errno(n)
 }

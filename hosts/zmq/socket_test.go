@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/hosts/internal/hosttest"
@@ -192,6 +195,61 @@ func TestBackpressure(t *testing.T) {
 	}
 	t.Logf("the sender had to wait %d times", again)
 	r.sparing(pull)
+}
+
+// TestInterrupted: signals, which Go's runtime sends to itself, interrupt calls of libzmq.
+func TestInterrupted(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := unix.Gettid()
+	over, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				_ = unix.Tgkill(unix.Getpid(), thread, unix.SIGURG)
+			}
+		}
+	}()
+	defer func() { close(over); <-gone }()
+	r := newRig(t)
+	got := 0
+	pull := r.open(zmq.PULL, zmq.Handler{Message: func([][]byte) {
+		if got++; got == 2000 {
+			r.loop.Stop()
+		}
+	}})
+	push := r.open(zmq.PUSH, zmq.Handler{})
+	if err := pull.Bind("tcp://127.0.0.1:*"); err != nil {
+		t.Fatal(err)
+	}
+	if err := push.Connect(pull.Endpoint()); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	var send func()
+	send = func() {
+		if sent == 2000 {
+			return
+		}
+		switch err := push.Send([]byte("x")); {
+		case err == nil:
+			sent++
+		case !errors.Is(err, zmq.ErrAgain):
+			t.Error(err)
+			r.loop.Stop()
+			return
+		}
+		r.loop.After(50*time.Microsecond, send)
+	}
+	send()
+	r.run()
+	if got != 2000 {
+		t.Errorf("%d of 2000 messages came", got)
+	}
 }
 
 // TestSendTakesSign: a send, which makes the descriptor quiet, leaves no message waiting.
