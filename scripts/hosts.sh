@@ -7,6 +7,9 @@
 #   INSTALL=1              first installs with apt-get, as root, what is missing
 #   SHORT=1                64 MiB (HOSTS_BYTES= says otherwise) and a second of silence instead
 #                          of 1 GiB and ten
+#   HOSTS_ALONE=10s        how long a host's timer is measured before the download; with
+#                          HOSTS_BYTES=8589934592 on a quiet machine, the lines "alone" and
+#                          "busy" say what a download costs the host
 #   HOSTS_SHOTS=DIR        keeps pictures of the windows there
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -27,6 +27,9 @@ func log(say func(format string, args ...any)) *expat.Parser {
 		Start: func(name string, attributes map[string]string) error {
 			flush()
 			say("<%s", name)
+			if name == "unwanted" {
+				return errors.New("unwanted")
+			}
 			for _, k := range slices.Sorted(maps.Keys(attributes)) {
 				say(" %s=%q", k, attributes[k])
 			}
@@ -121,6 +124,10 @@ func TestRefused(t *testing.T) {
 	told, err := feed(t, "<a><refused/><b/></a>")
 	if err == nil || err.Error() != "refused" || slices.Contains(told, "<b") {
 		t.Errorf("refused: %v after %q", err, told)
+	}
+	// libexpat tells of the end of an empty element although it was stopped at its start.
+	if told, err := feed(t, "<a><unwanted/></a>"); err == nil || err.Error() != "unwanted" || !slices.Equal(told, []string{"<a", "<unwanted"}) {
+		t.Errorf("unwanted: %v after %q", err, told)
 	}
 	if _, err := feed(t, "<a><panic/></a>"); err == nil || !strings.Contains(err.Error(), "a handler's") {
 		t.Errorf("panic: %v", err)
