@@ -21,8 +21,12 @@ import (
 
 func main() {}
 
-// streamsMost is how many streams one loop may have.
-const streamsMost = 1 << 20
+// streamsMost is how many streams one loop may have, and writeMost how many bytes one
+// weir_write may take.
+const (
+	streamsMost = 1 << 20
+	writeMost   = 1 << 30
+)
 
 // A loop is what a C program holds by its number.
 type loop struct {
@@ -168,6 +172,10 @@ func weir_connect(h C.uintptr_t, where *C.char, calls *C.weir_callbacks, arg uns
 	if l == nil {
 		return -1
 	}
+	if where == nil || calls == nil {
+		l.fail("weir_connect: the endpoint and the callbacks must not be NULL")
+		return -1
+	}
 	e, err := endpoint.Default().Parse(C.GoString(where))
 	switch {
 	case err != nil:
@@ -194,6 +202,10 @@ func weir_connect(h C.uintptr_t, where *C.char, calls *C.weir_callbacks, arg uns
 func weir_write(h C.uintptr_t, number C.int64_t, data unsafe.Pointer, n C.size_t) C.int {
 	s := findStream(h, number)
 	if s == nil || s.t == nil {
+		return -1
+	}
+	if data == nil && n > 0 || n > writeMost {
+		s.loop.fail("weir_write: data is NULL, or more than 1 GiB")
 		return -1
 	}
 	if _, err := s.t.Write(unsafe.Slice((*byte)(data), int(n))); err != nil {

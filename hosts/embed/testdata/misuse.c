@@ -20,6 +20,9 @@ static void made(void *arg)
 	assert(weir_close(loop) == -1); /* the end of a loop inside its turn */
 	assert(weir_write(loop, stream, "hello", 5) == 0);
 	assert(weir_write(loop, stream, "", 0) == 0);
+	assert(weir_write(loop, stream, NULL, 0) == 0);
+	assert(weir_write(loop, stream, NULL, 1) == -1);
+	assert(weir_write(loop, stream, "", (size_t)-1) == -1);
 }
 
 static void got(void *arg, const void *data, size_t n)
@@ -77,6 +80,8 @@ int main(int argc, char **argv)
 	/* No endpoints to connect to. */
 	assert(weir_connect(loop, "tcp-listen:1", (weir_callbacks *)&calls, NULL) == -1 && weir_error(loop));
 	assert(weir_connect(loop, "nonsense+", (weir_callbacks *)&calls, NULL) == -1 && weir_error(loop));
+	assert(weir_connect(loop, NULL, (weir_callbacks *)&calls, NULL) == -1);
+	assert(weir_connect(loop, argv[1], NULL, NULL) == -1);
 	/* A port that refuses, and one that echoes. */
 	stream = weir_connect(loop, "tcp:127.0.0.1:1", (weir_callbacks *)&calls, &losts);
 	assert(stream > 0 && losts == 0);
