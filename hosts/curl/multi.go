@@ -80,8 +80,15 @@ type Transfer struct {
 	canceled bool
 }
 
+// ErrBackend is returned by New for a loop on io_uring, which refuses to watch a descriptor in
+// the turn in which another watch of it was removed; libcurl does that all the time.
+var ErrBackend = errors.New("curl: sockets of libcurl cannot be watched by io_uring: make the loop with weir.WithBackendName(\"epoll\")")
+
 // New makes a Multi in a loop. Close ends it, or the loop's Close does.
 func New(loop *weir.Loop) (*Multi, error) {
+	if loop.Backend().Name == "uring" {
+		return nil, ErrBackend
+	}
 	m := &Multi{loop: loop, sockets: map[int]*weir.Watch{}, active: map[unsafe.Pointer]*Transfer{}}
 	m.handle = cgo.NewHandle(m)
 	m.p = C.weir_multi_new(C.uintptr_t(m.handle))
