@@ -216,7 +216,10 @@ func archCheck(rows []archRow, name string, imports, tests []string) []string {
 
 // archOwnModule reports whether name is in a module of its own, whose go.mod says
 // what else it needs.
-func archOwnModule(name string) bool { return archWithin(name, "bench") || archWithin(name, "interop") }
+func archOwnModule(name string) bool {
+	return archWithin(name, "bench") || archWithin(name, "interop") ||
+		archWithin(name, "hosts") && !archWithin(name, "hosts/internal")
+}
 
 func archFind(rows []archRow, name string) *archRow {
 	for i := range rows {
@@ -262,7 +265,7 @@ func archName(dir string) string {
 }
 
 // archDirs lists the directories that hold Go files, modules of their own
-// (bench, interop) included.
+// (bench, interop, those in hosts) included.
 func archDirs(t *testing.T) []string {
 	t.Helper()
 	dirs := map[string]bool{}

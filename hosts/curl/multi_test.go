@@ -1,0 +1,220 @@
+package curl_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/hosts/curl"
+)
+
+func newLoop(t *testing.T) (*weir.Loop, *curl.Multi) {
+	t.Helper()
+	stop := func() {}
+	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error(err); stop() }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = loop.Stop
+	m, err := curl.New(loop)
+	if errors.Is(err, curl.ErrBackend) {
+		_ = loop.Close()
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := loop.After(100*time.Second, func() { t.Error("the transfers stopped"); loop.Stop() })
+	t.Cleanup(func() {
+		late.Stop()
+		_ = loop.Close()
+	})
+	return loop, m
+}
+
+func serve(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL + "/"
+}
+
+// TestMany: a hundred thousand replies arrive over libcurl's sockets in a weir loop, with no
+// polling (R14).
+func TestMany(t *testing.T) {
+	messages := 100_000
+	if testing.Short() {
+		messages = 5_000
+	}
+	const parallel = 16
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "reply ", r.URL.Path[1:]) })
+	loop, m := newLoop(t)
+	begun, done := 0, 0
+	var next func()
+	next = func() {
+		if begun == messages {
+			return
+		}
+		want := fmt.Sprint("reply ", begun)
+		var got []byte
+		_, err := m.Get(url+fmt.Sprint(begun), curl.Handler{
+			Body: func(p []byte) { got = append(got, p...) },
+			Done: func(status int, err error) {
+				if status != 200 || err != nil || string(got) != want {
+					t.Errorf("status %d, %v, %q, want %q", status, err, got, want)
+					loop.Stop()
+				}
+				if done++; done == messages {
+					loop.Stop()
+				}
+				next()
+			},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		begun++
+	}
+	for range parallel {
+		next()
+	}
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if done != messages {
+		t.Fatalf("%d replies, want %d", done, messages)
+	}
+	c := m.Counts()
+	t.Logf("%+v", c)
+	if c.Actions > 5*messages {
+		t.Errorf("libcurl was called %d times for %d replies", c.Actions, messages)
+	}
+	// The connections stay, and nothing wakes libcurl for them.
+	loop.After(time.Second, loop.Stop)
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.Counts().Actions - c.Actions; n > 3 {
+		t.Errorf("libcurl was called %d times in a second in which nothing was to be done", n)
+	}
+}
+
+// TestEnds: the ways in which a transfer ends, and what a Handler may call.
+func TestEnds(t *testing.T) {
+	hold := make(chan struct{})
+	big := bytes.Repeat([]byte("x"), 1<<20)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/hold":
+			select {
+			case <-hold:
+			case <-r.Context().Done():
+			}
+		case "/missing":
+			http.NotFound(w, r)
+		default:
+			_, _ = w.Write(big)
+		}
+	})
+	defer close(hold)
+	loop, m := newLoop(t)
+	left := 0
+	get := func(url string, body func(t *curl.Transfer), check func(status int, err error)) *curl.Transfer {
+		left++
+		var tr *curl.Transfer
+		tr, err := m.Get(url, curl.Handler{
+			Body: func([]byte) {
+				if body != nil {
+					body(tr)
+				}
+			},
+			Done: func(status int, err error) {
+				check(status, err)
+				if left--; left == 0 {
+					loop.Stop()
+				}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	canceled := func(status int, err error) {
+		if !errors.Is(err, curl.ErrCanceled) {
+			t.Errorf("canceled: %d, %v", status, err)
+		}
+	}
+	get(url+"missing", nil, func(status int, err error) {
+		if status != 404 || err != nil {
+			t.Errorf("missing: %d, %v", status, err)
+		}
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	get("http://"+ln.Addr().String()+"/", nil, func(status int, err error) {
+		var e *curl.Error
+		if !errors.As(err, &e) || e.Code != 7 {
+			t.Errorf("refused: %d, %v, want code 7", status, err)
+		}
+	})
+	get("file:///etc/passwd", nil, func(status int, err error) {
+		if err == nil {
+			t.Error("a URL of a file was fetched")
+		}
+	})
+	get(url+"hold", nil, canceled).Cancel()
+	held := get(url+"hold", nil, canceled)
+	loop.After(50*time.Millisecond, held.Cancel)
+	ended := false
+	get(url+"big", func(tr *curl.Transfer) {
+		if ended {
+			t.Error("Body was called after Cancel")
+		}
+		ended = true
+		tr.Cancel()
+		tr.Cancel()
+	}, canceled)
+	nested := false
+	get(url+"big", func(*curl.Transfer) {
+		if !nested { // libcurl is calling, and must not be called
+			nested = true
+			get(url+"big", nil, func(status int, err error) {
+				if status != 200 || err != nil {
+					t.Errorf("nested: %d, %v", status, err)
+				}
+			})
+		}
+	}, func(status int, err error) {
+		if status != 200 || err != nil {
+			t.Errorf("big: %d, %v", status, err)
+		}
+	})
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if left != 0 {
+		t.Fatalf("%d transfers are left", left)
+	}
+	// A Handler closes all.
+	get(url+"hold", nil, canceled)
+	get(url+"big", func(*curl.Transfer) { m.Close() }, canceled)
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if left != 0 {
+		t.Fatalf("%d transfers are left after Close", left)
+	}
+	if _, err := m.Get(url, curl.Handler{}); !errors.Is(err, weir.ErrClosed) {
+		t.Errorf("Get after Close: %v", err)
+	}
+}

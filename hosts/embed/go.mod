@@ -1,0 +1,13 @@
+module github.com/weir-io/weir/hosts/embed
+
+go 1.26.0
+
+require github.com/weir-io/weir v0.0.0-00010101000000-000000000000
+
+require (
+	github.com/klauspost/compress v1.20.3 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace github.com/weir-io/weir => ../..

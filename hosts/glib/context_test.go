@@ -1,0 +1,197 @@
+package glib_test
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/hosts/glib"
+	"github.com/weir-io/weir/hosts/glib/internal/gtest"
+)
+
+func host(t *testing.T) (*weir.Loop, gtest.Context, *glib.Source) {
+	t.Helper()
+	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error(err) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := gtest.From(glib.NewContext())
+	s := glib.NewSource(loop, ctx.Pointer())
+	err = loop.AddSource(s)
+	if errors.Is(err, glib.ErrBackend) {
+		_ = loop.Close()
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := loop.After(20*time.Second, func() { t.Error("nothing happened for 20 s"); loop.Stop() })
+	t.Cleanup(func() {
+		late.Stop()
+		_ = loop.Close()
+		ctx.Free()
+	})
+	return loop, ctx, s
+}
+
+// TestSource: timeouts, idle functions and descriptors of a GLib context are dispatched by
+// a weir loop, which waits and does not poll (R14, R24).
+func TestSource(t *testing.T) {
+	loop, ctx, s := host(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	fd := int(r.Fd())
+	_ = unix.SetNonblock(fd, true)
+	const each = 50
+	ticks, reads, idles, posts := 0, 0, 0, 0
+	check := func() bool {
+		if ticks >= each && reads >= each && idles >= each && posts >= each {
+			loop.Stop()
+			return false
+		}
+		return true
+	}
+	ctx.Timeout(2, func() bool { ticks++; return check() })
+	ctx.FD(fd, func() bool {
+		var b [1]byte
+		n, _ := unix.Read(fd, b[:])
+		reads += n
+		return check()
+	})
+	ctx.Idle(200, func() bool { idles++; return idles < each && check() })
+	var write func()
+	write = func() { // by the loop, between rounds
+		_, _ = w.Write([]byte("x"))
+		ctx.Idle(0, func() bool { posts++; check(); return false })
+		if posts < each {
+			loop.After(time.Millisecond, write)
+		}
+	}
+	write()
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	events := ticks + reads + idles + posts
+	if s.Rounds() > 4*events {
+		t.Errorf("%d rounds for %d events", s.Rounds(), events)
+	}
+}
+
+// TestSourceThreads: what another thread attaches wakes the loop.
+func TestSourceThreads(t *testing.T) {
+	loop, ctx, s := host(t)
+	rest := make(chan bool)
+	go func() {
+		<-rest
+		ctx.Idle(0, func() bool { loop.Stop(); return false })
+	}()
+	before := 0
+	loop.After(50*time.Millisecond, func() { before = s.Rounds(); rest <- true })
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Rounds() - before; n < 1 || n > 4 {
+		t.Errorf("%d rounds for one event", n)
+	}
+	if before > 4 {
+		t.Errorf("%d rounds while nothing happened", before)
+	}
+}
+
+// TestSourceOwnThread: what a callback of the loop attaches is noticed in a context of
+// NewContext, and in any other after Wake.
+func TestSourceOwnThread(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		loop, err := weir.NewLoop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if loop.Backend().Name == "uring" {
+			_ = loop.Close()
+			t.Skip(glib.ErrBackend)
+		}
+		ctx := gtest.New()
+		if own {
+			ctx.Free()
+			ctx = gtest.From(glib.NewContext())
+		}
+		s := glib.NewSource(loop, ctx.Pointer())
+		if err := loop.AddSource(s); err != nil {
+			t.Fatal(err)
+		}
+		late := loop.After(10*time.Second, func() { t.Errorf("NewContext %v: not noticed", own); loop.Stop() })
+		loop.After(20*time.Millisecond, func() {
+			ctx.Idle(0, func() bool { loop.Stop(); return false })
+			if !own {
+				s.Wake()
+			}
+		})
+		if err := loop.Run(); err != nil {
+			t.Fatal(err)
+		}
+		late.Stop()
+		if err := loop.Close(); err != nil {
+			t.Error(err)
+		}
+		ctx.Free()
+	}
+}
+
+// TestSourceRemovedInside: a callback of the context may remove the source.
+func TestSourceRemovedInside(t *testing.T) {
+	loop, ctx, s := host(t)
+	ctx.Idle(0, func() bool {
+		if err := loop.RemoveSource(s); err != nil {
+			t.Error(err)
+		}
+		loop.After(10*time.Millisecond, loop.Stop)
+		return true
+	})
+	ctx.Idle(1, func() bool { t.Error("dispatched after RemoveSource"); return false })
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if !ctx.Acquire() {
+		t.Error("the context was not released")
+	} else {
+		ctx.Release()
+	}
+}
+
+// TestSourceBusy: a context of another thread is refused.
+func TestSourceBusy(t *testing.T) {
+	ctx := gtest.New()
+	owned, done := make(chan bool), make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		owned <- ctx.Acquire()
+		<-done
+		ctx.Release()
+		done <- true
+	}()
+	if !<-owned {
+		t.Fatal("the context is not free")
+	}
+	loop, err := weir.NewLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	if loop.Backend().Name == "uring" {
+		t.Skip(glib.ErrBackend)
+	}
+	if err := loop.AddSource(glib.NewSource(loop, ctx.Pointer())); !errors.Is(err, glib.ErrBusy) {
+		t.Errorf("AddSource: %v, want ErrBusy", err)
+	}
+	done <- true
+	<-done
+}
