@@ -58,9 +58,13 @@ func TestProxyRefusals(t *testing.T) {
 		p.Env = append(p.Env, "P=right", "W=wrong")
 		p.begin()
 		code := p.end()
+		refused := ": the proxy refused: "
+		if c.auth != "" {
+			refused = `: the proxy refused user "us": `
+		}
 		lines := strings.Split(p.said(), "\n")
 		if code != exitFailure || len(lines) != 3 ||
-			!strings.HasPrefix(lines[0], "weir: cannot connect to "+c.dest+" through "+c.proxy+"+"+c.layer+": the proxy refused: ") ||
+			!strings.HasPrefix(lines[0], "weir: cannot connect to "+c.dest+" through "+c.proxy+"+"+c.layer+refused) ||
 			lines[1] != "  asked the proxy at "+c.proxy || !strings.Contains(lines[2], c.next) {
 			t.Errorf("%s: code %d, it said\n%s", end, code, p.said())
 		}

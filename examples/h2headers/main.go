@@ -11,7 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log"
+	"os"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -19,8 +19,8 @@ import (
 )
 
 func main() {
-	log.SetFlags(0)
-	log.Print(weir.ListenAndServe("tcp", "127.0.0.1:7005", serve))
+	fmt.Fprintln(os.Stderr, weir.ListenAndServe("tcp", "127.0.0.1:7005", serve))
+	os.Exit(1)
 }
 
 // What RFC 9113 calls them.

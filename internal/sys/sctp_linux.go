@@ -37,7 +37,7 @@ func prepareSCTP(fd int, spec *backend.Spec) error {
 	}
 	// struct sctp_sack_info: of the socket itself, delay, and 0 leaves the number of packets.
 	ack := [sctpAckBytes / 4]uint32{0, ackDelay, 0}
-	if err := setBytes(fd, solSCTP, sctpDelayedAck, unsafe.Pointer(&ack), sctpAckBytes); err != nil {
+	if err := setBytes(fd, sctpDelayedAck, unsafe.Pointer(&ack), sctpAckBytes); err != nil {
 		return err
 	}
 	if spec.SCTP.Out == 0 && spec.SCTP.In == 0 {
@@ -46,7 +46,7 @@ func prepareSCTP(fd int, spec *backend.Spec) error {
 	// struct sctp_initmsg: streams out, streams in, attempts, time for them in ms; 0 is the
 	// system's choice.
 	init := [sctpInitBytes / 2]uint16{spec.SCTP.Out, spec.SCTP.In}
-	return setBytes(fd, solSCTP, sctpInitMsg, unsafe.Pointer(&init), sctpInitBytes)
+	return setBytes(fd, sctpInitMsg, unsafe.Pointer(&init), sctpInitBytes)
 }
 
 // bindAlso adds the further addresses to a socket that is bound.
@@ -62,7 +62,7 @@ func bindAlso(fd int, spec *backend.Spec) error {
 	if err != nil {
 		return err
 	}
-	return setBytes(fd, solSCTP, sctpBindAdd, unsafe.Pointer(&packed[0]), len(packed))
+	return setBytes(fd, sctpBindAdd, unsafe.Pointer(&packed[0]), len(packed))
 }
 
 // beginSCTP begins an association with a peer of several addresses.
@@ -76,7 +76,7 @@ func beginSCTP(fd int, spec *backend.Spec) error {
 	}
 	// The call of a socket that blocks would wait. What accepts none of the addresses
 	// refuses later.
-	err = setBytes(fd, solSCTP, sctpConnectX, unsafe.Pointer(&packed[0]), len(packed))
+	err = setBytes(fd, sctpConnectX, unsafe.Pointer(&packed[0]), len(packed))
 	if err == unix.EINPROGRESS { //nolint:errorlint // it is the call's own
 		return nil
 	}
@@ -97,8 +97,8 @@ func packAddrs(addrs []netip.AddrPort) ([]byte, error) {
 	return packed, nil
 }
 
-func setBytes(fd, level, name int, p unsafe.Pointer, n int) error {
-	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(p), uintptr(n), 0)
+func setBytes(fd, name int, p unsafe.Pointer, n int) error {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), solSCTP, uintptr(name), uintptr(p), uintptr(n), 0)
 	return failed(errno)
 }
 

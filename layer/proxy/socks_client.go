@@ -159,6 +159,9 @@ func (w *askingWire) named(err error) error {
 	if errors.As(err, &refused) {
 		refused.Destination = w.dest
 		refused.User = w.c.user
+		if refused.Protocol != "connect" {
+			return err // its text is ours
+		}
 		for _, words := range []*string{&refused.Text, &refused.Location, &refused.Body} {
 			*words = w.c.withoutPassword(*words)
 		}

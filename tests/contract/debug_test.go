@@ -192,6 +192,7 @@ func TestWrongGoroutine(t *testing.T) {
 		"PacketEndpoint.SendInfo":      func() { _ = pk.SendInfo([]byte("x"), pk.Local(), &weir.PacketInfo{}) },
 		"PacketEndpoint.Send":          func() { _ = pk.Send([]byte("x")) },
 		"PacketEndpoint.SendTo":        func() { _ = pk.SendTo([]byte("x"), pk.Local()) },
+		"PacketEndpoint.ReadBuffer":    func() { _, _ = pk.ReadBuffer() },
 		"PacketEndpoint.PauseReading":  func() { pk.PauseReading() },
 		"PacketEndpoint.ResumeReading": func() { pk.ResumeReading() },
 		"PacketEndpoint.Close":         func() { _ = pk.Close() },

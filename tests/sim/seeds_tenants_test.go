@@ -22,7 +22,7 @@ type house struct {
 }
 
 // open makes a tenant, perhaps inside another, perhaps with a share and limits.
-func (h *house) open() *weir.Tenant {
+func (h *house) open() {
 	r := h.s.r
 	t := h.l.NewTenant("one")
 	if n := len(h.tenants); n > 0 && r.IntN(2) == 0 {
@@ -56,7 +56,6 @@ func (h *house) open() *weir.Tenant {
 		t.Soon(again)
 	}
 	h.tenants, h.all = append(h.tenants, t), append(h.all, t)
-	return t
 }
 
 func (h *house) ran(t *weir.Tenant) {
