@@ -64,11 +64,12 @@ func networkOf(d *sys.Description) network {
 }
 
 // Attach makes a transport of an open descriptor: a socket, a pipe or one end of it, a
-// terminal, a plain file. The transport reads, writes or does both, as the descriptor
-// was opened for. On success the descriptor belongs to the transport and is closed with
-// it. If f refuses the connection, the descriptor is closed too and the error is
-// ErrClosed. After any other error it is still the caller's. name is for logs and error messages. The file status flags of terminals,
-// pipes and files, which other processes may share, are left as they are.
+// terminal, a plain file. The transport reads, writes or does both, as the descriptor was
+// opened for. On success the descriptor belongs to the transport and is closed with it. If
+// f refuses the connection, the descriptor is closed too and the error is ErrClosed. After
+// any other error it is still the caller's. name is for logs and error messages. The file
+// status flags of terminals, pipes and files, which other processes may share, are left as
+// they are.
 func (l *Loop) Attach(fd int, name string, f Factory, opts ...StreamOption) (Transport, error) {
 	return l.attachPair(fd, fd, name, f, configOf(opts))
 }

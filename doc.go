@@ -56,6 +56,12 @@
 // [ConnectOption], [PacketOption], [StreamOption] and others. An option that has no effect
 // in a call does not compile there. [JoinOptions] makes one option of a slice.
 //
+// # Sharing a loop
+//
+// A [Tenant] holds what one user of a loop has there: it is ended, bounded and given its
+// share as one. A loop can run inside another event loop: see [Loop.PollFD], [Loop.Guest]
+// and [Loop.SetTurnLimit].
+//
 // # The end
 //
 // [Loop.Shutdown], [Group.Shutdown] and [Listener.Shutdown] end gracefully, with a

@@ -50,11 +50,11 @@ var (
 	ErrLoopRunning = errors.New("weir: loop is running")
 	// ErrSourceRegistered is returned for a second registration of a source.
 	ErrSourceRegistered = errors.New("weir: source is registered already")
-	// ErrTenantClosed is in a *TenantError, the reason for what the end of a tenant ended.
+	// ErrTenantClosed is in every *TenantError, the reason of everything that Tenant.Close ended.
 	// It is net.ErrClosed too.
 	ErrTenantClosed error = &netError{"weir: tenant is closed", ErrClosed}
-	// ErrOtherLoop is returned where a tenant is used for something on another loop than
-	// its own, or for a listener of a group, which accepts for several.
+	// ErrOtherLoop is returned where a tenant is used for something on a loop other than its own,
+	// or for a listener of a group, which accepts for several.
 	ErrOtherLoop = errors.New("weir: the tenant belongs to another loop")
 	// ErrStopped is the reason for a connect that was stopped here.
 	ErrStopped = errors.New("weir: connect stopped here")

@@ -36,9 +36,9 @@ type IdleReceiver interface {
 // IdleTimer is the ability of a transport to tell of silence. Find it with As: the
 // transport of a protocol, above layers too, tells of the bytes of this protocol.
 type IdleTimer interface {
-	// SetIdleTimeout has the protocol, if it is an IdleReceiver, told when nothing has moved
-	// in direction d for after, counted from now; 0 ends that. Each direction has its own
-	// limit; below 0 it is an *OptionError. Only the loop's goroutine may call it.
+	// SetIdleTimeout has the protocol, if it is an IdleReceiver, told when nothing has moved in
+	// direction d for after, counted from now; 0 ends that. Each direction has its own limit; a
+	// negative one is an *OptionError. Only the loop's goroutine may call it.
 	//
 	// What counts: bytes and the end of the stream that come, bytes that are written, and
 	// bytes of a backlog that leave, which above a layer show when the time is up. In

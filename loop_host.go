@@ -134,9 +134,9 @@ func (l *Loop) keepWaiter(w *Waiter) {
 }
 
 // Wait returns true when the loop needs a turn or d has passed, which is what Next
-// returned; below 0 it waits as long as it takes. It may return true for nothing, now
-// and then. After Stop, or the loop's Close, it returns false, and a Wait in progress
-// does. One goroutine at a time may call it.
+// returned; below 0 it waits as long as it takes. It may return true for nothing, now and
+// then. After Stop, or the loop's Close, it returns false, and so does a Wait in progress.
+// One goroutine at a time may call it.
 func (w *Waiter) Wait(d time.Duration) bool {
 	w.mu.Lock()
 	if w.stopped {

@@ -448,11 +448,11 @@ func (d *dealer) cutShort() bool {
 // TenantLimits bounds what a tenant, and those inside it, may have at once. Each limit
 // that is 0 is disabled.
 type TenantLimits struct {
-	// Buffered bounds the bytes in the write buffers of its transports and those that
-	// their protocols left unused. Beyond it, reading pauses on every transport of the
-	// tenant until three quarters are left, and new connections are refused. The bound is
-	// looked at when a callback has returned, so what one callback writes comes on top. If
-	// it lasts for 5 s, the transport that buffers the most is lost with a *BudgetError.
+	// Buffered bounds the bytes in the write buffers of its transports and those that their
+	// protocols left unused. Beyond it, reading pauses on every transport of the tenant until no
+	// more than three quarters of the limit are buffered, and new connections are refused. The
+	// bound is looked at when a callback has returned, so what one callback writes comes on top.
+	// If it lasts for 5 s, the transport that buffers the most is lost with a *BudgetError.
 	Buffered int
 	// Connections bounds open connections, including connects under way. A listener
 	// resets what comes beyond it, and reports that as an *AdmissionError; Connect and

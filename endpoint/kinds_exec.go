@@ -50,10 +50,10 @@ func childOptions() []OptionDoc {
 const childDoc = `The program and its arguments follow --, exactly as they are: no shell reads them. weir
 looks for the program in PATH. A server starts one for each connection, in a session of
 its own. In its environment WEIR_PEER and WEIR_LOCAL are the addresses of the two ends,
-WEIR_TLS_VERSION and WEIR_TLS_SERVER_NAME are the version of TLS and the name that the
+WEIR_TLS_VERSION is the version of TLS, WEIR_TLS_SERVER_NAME is the server name that the
 client asked for, WEIR_CERTIFICATE is the subject of the client's certificate, and
-WEIR_USER is the user of a proxy. If nothing listens, weir exits with the program's exit code, or with 128 plus the
-number of the signal that ended it.`
+WEIR_USER is the user of a proxy. If nothing listens, weir exits with the program's exit
+code, or with 128 plus the number of the signal that ended it.`
 
 func execKind() *Kind {
 	return &Kind{
@@ -91,15 +91,15 @@ func ptyKind() *Kind {
 	return &Kind{
 		Name:    "pty",
 		Role:    Dial,
-		Summary: "a program on a terminal of its own",
+		Summary: "a program on a terminal of its own, or a terminal for others to open",
 		Doc: childDoc + `
 If the other side is standard input and a terminal, every byte typed goes to the program
 as it is (as with -,raw), and Ctrl-] ends weir. Changes of the window's size are passed
 on. They do not travel over a network: there size= or stty sets it. The end of the input
 reaches the program as Ctrl-D.
 
-With link=PATH there is no program: others, such as a terminal emulator, open PATH as they
-would a serial line. They may come and go. When the other side has ended, the connection ends
+With link=PATH weir starts no program. Other programs, such as a terminal emulator, open
+PATH as they would a serial line, and may come and go. When the other side has ended, the connection ends
 once they have been silent for reply=; what none of them has read by then is lost.`,
 		Command: true,
 		Options: append(childOptions(),
@@ -108,7 +108,7 @@ once they have been silent for reply=; what none of them has read by then is los
 			OptionDoc{Name: "link", Type: Path, Doc: "start no program, and make a link to the terminal here", Conflicts: []string{"dir", "user", "shell", "children", "grace", "no-echo"}},
 			OptionDoc{Name: "mode", Type: Mode, Doc: "with link: the permissions of the terminal"},
 			OptionDoc{Name: "once", Type: Flag, Doc: "with link: end when the last program has closed it"},
-			OptionDoc{Name: "reply", Type: Duration, Doc: "with link: how long the programs are silent when their reply is over; 1s without it"},
+			OptionDoc{Name: "reply", Type: Duration, Doc: "with link: the reply is over when the programs have been silent for this long; 1s without it"},
 		),
 		Example: "pty,user=guest",
 		Check: func(p *Part) *Fault {

@@ -26,7 +26,7 @@ func sctpKind() *Kind {
 		Doc: "A one-to-one association (RFC 9260), used as a stream of bytes. It goes on as long as\n" +
 			"one address of each end can be reached. It has no half-close: after the input has\n" +
 			"ended, it stays open for the reply until the peer closes it or nothing has arrived\n" +
-			"for eof-wait. Linux, with its module sctp.",
+			"for eof-wait=. Linux, with its module sctp.",
 		Arg: Arg{Name: "host:port", Type: HostPort},
 		Options: []OptionDoc{
 			retryDoc(), timeoutDoc(),
@@ -113,21 +113,22 @@ func sctpListenKind() *Kind {
 		Role:    Listen,
 		Summary: "accept connections on an SCTP port",
 		Doc: "A port alone is loopback only, :port every interface, in both address families. It has\n" +
-			"no half-close: when the other side has ended, the connection is closed, with all that was\n" +
-			"written sent; eof-wait leaves a client time to go on. Linux, with its module sctp." + boundsDoc,
+			"no half-close: when the other side has ended, everything written is sent\n" +
+			"and the connection is closed. eof-wait= gives the client time to go on. Linux, with its\n" +
+			"module sctp." + boundsDoc,
 		Arg: Arg{Name: "[host:]port", Type: ListenPort},
 		Options: append([]OptionDoc{
 			familyDoc(),
 			{Name: "also", Type: IP, Many: true, Doc: "a further address of this machine to listen on: multi-homing"},
 			{Name: "backlog", Type: Number(1, 65535), Doc: "how many connections may wait to be accepted"},
-			eofWaitDoc("at once without it"),
+			eofWaitDoc("without it they are closed at once"),
 			streamsDoc(), nagleDoc(), deviceDoc(), dscpDoc(), markDoc(),
 		}, boundDocs()...),
 		Example: "sctp-listen:192.0.2.7:3868,also=198.51.100.7",
 		Check: func(p *Part) *Fault {
 			host, _, ok := splitHostPort(p.ArgText())
 			if also := p.Option("also"); also != nil && (!ok || host == "" || loopback(p.ArgText())) {
-				return &Fault{Token: &also.Key, Problem: "a further address beside no first one", Hint: "write sctp-listen:ADDRESS:PORT,also=ADDRESS"}
+				return &Fault{Token: &also.Key, Problem: "also= needs a first address to listen on", Hint: "write sctp-listen:ADDRESS:PORT,also=ADDRESS"}
 			}
 			return checkFamilies(p, unbracket(host))
 		},
@@ -299,7 +300,7 @@ func rfcommKind() *Kind {
 		Summary: "connect to a channel of a Bluetooth device",
 		Doc: "The devices must know each other already (bluetoothctl pair). It has no half-close:\n" +
 			"eof-wait is as for sctp.\n" +
-			"Linux, with its module rfcomm. It was written by the kernel's documentation, and not\n" +
+			"Linux, with its module rfcomm. It was written from the kernel's source, and has not been\n" +
 			"tried with a device.",
 		Arg:      Arg{Name: "device:channel", Type: otherType("device:channel", "a Bluetooth address and a channel from 1 to 30: 01:23:45:67:89:AB:3", false, parsesRFCOMM)},
 		Options:  []OptionDoc{retryDoc(), timeoutDoc(), eofWaitDoc("the default is 5s")},

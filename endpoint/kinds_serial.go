@@ -29,9 +29,9 @@ func serialKind() *Kind {
 		Name:    "serial",
 		Role:    Dial,
 		Summary: "a serial line",
-		Doc: `A number alone is the speed, and what is like 8n1 the format of a character: without them
-9600 and 8n1. No one else can open the line meanwhile (TIOCEXCL and a lock); settings that the
-device does not keep are said. A serial line has no end: when the other side has ended, and
+		Doc: `A number alone is the speed, and a word like 8n1 is the format of a character; the defaults
+are 9600 and 8n1. No one else can open the line meanwhile (TIOCEXCL and a lock). weir says
+which settings the device does not keep. A serial line has no end: when the other side has ended, and
 all is sent, the connection ends once the device has been silent for reply=. With retry= a
 device that is gone, or not there yet, is waited for, and the connection goes on when it is
 back: what was on its way then is lost. Linux only.`,
@@ -48,7 +48,7 @@ back: what was on its way then is lost. Linux only.`,
 			{Name: "break", Type: Period(time.Minute), Doc: "begin with a break of this length"},
 			{Name: "close-wait", Type: Duration, Doc: "at the end, drop what is unsent once the device has stopped the line for this long; 10s without it"},
 			{Name: "shared", Type: Flag, Doc: "let others open the line too"},
-			{Name: "reply", Type: Duration, Doc: "how long the device is silent when its reply is over; 1s without it"},
+			{Name: "reply", Type: Duration, Doc: "the reply is over when the device has been silent for this long; 1s without it"},
 			{Name: "retry", Type: Duration, Doc: "wait for a device that is not there for so long, at first and later"},
 		},
 		Example: "serial:/dev/ttyUSB0,115200,8n1",

@@ -188,7 +188,7 @@ func TestErrors(t *testing.T) {
 		{"rfcomm:01:23:45:67:89:3", "       ^^^^^^^^^^^^^^^^", `bad address "01:23:45:67:89:3"|a Bluetooth device is six bytes in hexadecimal with colons between them`},
 		{"rfcomm:01:23:45:67:89:AB:31", "       ^^^^^^^^^^^^^^^^^^^^", `bad address "01:23:45:67:89:AB:31"|channel must be a number from 0 to 30`},
 		{"sctp:127.0.0.1:80,bind=127.0.0.2,bind=::1", "                                      ^^^", `bind=::1 and 127.0.0.1 are of different families|`},
-		{"sctp-listen::80,also=127.0.0.2", "                ^^^^", `a further address beside no first one|write sctp-listen:ADDRESS:PORT,also=ADDRESS`},
+		{"sctp-listen::80,also=127.0.0.2", "                ^^^^", `also= needs a first address to listen on|write sctp-listen:ADDRESS:PORT,also=ADDRESS`},
 		{"pipe", "^^^^", `a pipe to read from or to write to is missing|write pipe:PATH, or pipe,out=PATH`},
 		{"unix:~bob/x", "     ^^^^^^", `bad path "~bob/x"|only ~/ is expanded; write ./~bob/x for a file of that name`},
 		// Escapes.

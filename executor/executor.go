@@ -182,9 +182,9 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 // Do is Go without a future, for work that tells of its result itself, for example by
 // weir.Loop.PostOr, which reaches a loop that is being closed too. It returns a *FullError
 // or ErrClosed if fn will not be called. If e is closed before fn has begun, or the loop of
-// an inline executor is, dropped is called instead, on the goroutine that closes it. A panic in fn is not recovered, but
-// that of an inline executor, which is the loop's. Do belongs to the goroutine of s's
-// loop.
+// an inline executor is, dropped is called instead, on the goroutine that closes it. A
+// panic in fn is not recovered; with an inline executor it counts as one of a callback of
+// the loop. Do belongs to the goroutine of s's loop.
 func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error {
 	j := &job{post: s.PostOr, drop: dropped, closed: dropped, cancel: func(error) {}}
 	j.ctx = context.Background()
@@ -195,8 +195,8 @@ func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error 
 }
 
 // Ensure is Do for work that must not be left out, such as closing a file: a full queue
-// takes it too, and after Close it runs on a goroutine of its own, for which Wait waits
-// like for any other. The caller bounds how much of it there is. An inline executor that is
+// takes it too, and after Close it runs on a goroutine of its own, for which Wait waits as
+// for any other. The caller bounds how much of it there is. An inline executor that is
 // closed, or whose loop is, calls fn at once.
 func Ensure(e *Executor, s *future.Scheduler, fn func()) {
 	j := &job{post: s.PostOr, must: true, cancel: func(error) {}}

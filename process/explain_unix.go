@@ -85,7 +85,7 @@ func (c *Command) dirFails(e *StartError, who string) bool {
 	st, err := os.Stat(c.Dir)
 	switch {
 	case err != nil && errors.Is(err, e.Err):
-		e.Hint = "give it a directory that is there"
+		e.Hint = "the directory does not exist: name one that does"
 		if errors.Is(err, fs.ErrPermission) {
 			e.Hint = who + " may not search a directory above it"
 		}

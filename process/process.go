@@ -101,19 +101,20 @@ func (e *ends) attach(l *weir.Loop, t *weir.Tenant, name string) error {
 	return nil
 }
 
-// Start starts a program on a goroutine of e, since that blocks; in the simulator, where it
-// takes none of e's, a simulated program (weirtest.SimHost.Program). The future has it once
-// it runs and its streams are attached: their ConnectionMade comes first. s must be made of
-// a *weir.Loop or a *weir.Tenant. The failure is a *StartError, future.ErrCanceled,
-// weir.ErrLoopClosed or the *weir.TenantError. Canceling it before it has settled ends the
-// child. If the loop or the tenant is closed meanwhile, so is everything that was opened, the
-// child is killed, and a start that waits for a place in e does not happen. c and what it leads to are read until the future has settled, and stay
-// the caller's. It belongs to the loop's goroutine.
+// Start starts a program on a goroutine of e, since starting blocks. On a simulated host it
+// uses none of e's goroutines and starts a simulated program instead
+// (weirtest.SimHost.Program). The future has it once it runs and its streams are attached:
+// their ConnectionMade comes first. s must be made of a *weir.Loop or a *weir.Tenant. The
+// failure is a *StartError, future.ErrCanceled, weir.ErrLoopClosed or the
+// *weir.TenantError. Canceling it before it has settled ends the child. If the loop or the
+// tenant is closed meanwhile, so is everything that was opened, the child is killed, and a
+// start that waits for a place in e does not happen. c and what it leads to are read until
+// the future has settled, and stay the caller's. It belongs to the loop's goroutine.
 func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future[*Process] {
 	f, p := future.New[*Process](s)
 	l, t, ok := loopOf(s)
 	if !ok {
-		p.Reject(errors.New("process: the scheduler is not of a weir.Loop: make it with future.On(loop)"))
+		p.Reject(errors.New("process: the scheduler was not made of a *weir.Loop or a *weir.Tenant: use future.On"))
 		return f
 	}
 	if e == nil {
@@ -184,7 +185,7 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 	return f
 }
 
-var errNoExecutor = errors.New("starting blocks, and there is no executor to do it on: pass one that executor.New has made")
+var errNoExecutor = errors.New("starting a program blocks, so it needs an executor: pass one from executor.New")
 
 // begin has start called, and then done on the loop with its error.
 func begin(l *weir.Loop, s *future.Scheduler, e *executor.Executor, c *Command, b *beginning, start func() error, done func(error)) (cancel func()) {
@@ -262,8 +263,8 @@ func (b *beginning) abandon() {
 	}
 }
 
-// hook is a weir.Source: it is told when the loop, or the child's tenant, is closed, and wakes it from the
-// goroutine that waits for the child.
+// hook is a weir.Source: it is told when the loop, or the child's tenant, is closed, and
+// wakes it from the goroutine that waits for the child.
 type hook struct {
 	wake     func()
 	closed   func() // nil: no one is to be told
@@ -346,11 +347,11 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 	return p.child.signalGroup(sig)
 }
 
-// Stop asks the child and its process group to end, with SIGTERM, or SIGHUP where it
-// has a terminal, and kills what is left of them after grace. When the child exits,
-// the rest of its group is killed too, before the child is reaped; on other systems than
-// Linux, where the kernel has reaped it by then, the rest gets the first signal alone. What
-// has left the group, as a daemon does, is not reached. Calling it again shortens the grace, but never
+// Stop asks the child and its process group to end, with SIGTERM, or SIGHUP where it has a
+// terminal, and kills what is left of them after grace. When the child exits, the rest of
+// its group is killed too, before the child is reaped; on other systems than Linux, where
+// the kernel has reaped it by then, the rest gets the first signal alone. What has left the
+// group, as a daemon does, is not reached. Calling it again shortens the grace, but never
 // lengthens it. Once the child has been reaped it has no effect.
 func (p *Process) Stop(grace time.Duration) {
 	if p.done {

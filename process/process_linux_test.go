@@ -642,7 +642,7 @@ func TestWhyNotStarted(t *testing.T) {
 	}{
 		{Command{Path: "/bin/true", Dir: shut, Credential: other}, "chdir", syscall.EACCES, "cannot start /bin/true in " + shut + ": permission denied (user 12345 may not enter " + shut + " (chmod +x))"},
 		{Command{Path: "/bin/true", Dir: own}, "chdir", syscall.ENOTDIR, "that is not a directory"},
-		{Command{Path: "/bin/true", Dir: filepath.Join(base, "none")}, "chdir", syscall.ENOENT, "give it a directory that is there"},
+		{Command{Path: "/bin/true", Dir: filepath.Join(base, "none")}, "chdir", syscall.ENOENT, "the directory does not exist"},
 		{Command{Path: inside, Credential: other}, "exec", syscall.EACCES, "user 12345 may not enter " + shut},
 		{Command{Path: own, Dir: open, Credential: other}, "exec", syscall.EACCES, "user 12345 may not execute it (chmod +x)"},
 		{Command{Path: own, Dir: shut, Credential: other}, "chdir", syscall.EACCES, "may not enter " + shut},

@@ -15,7 +15,7 @@ const (
 )
 
 // errStuck is the reason of a connection whose line could not be closed in time.
-var errStuck = errors.New("serial: the driver does not let the line be closed")
+var errStuck = errors.New("serial: the driver has not finished closing the line")
 
 // closer closes a line on a goroutine of its own. It is a weir.Source: the goroutine wakes
 // the loop, and the end of the loop is heard of.

@@ -23,7 +23,8 @@ var ErrStopped = errors.New("serial: the other end stopped the line, and what wa
 // Config.Carrier.
 var ErrCarrier = errors.New("carrier detect was dropped")
 
-// GoneError is the reason of a connection whose device is gone, and did not come back.
+// GoneError is the reason of a connection whose device is gone and, if it was waited for,
+// did not come back; with ErrCarrier, of one whose device dropped carrier detect.
 type GoneError struct {
 	Path string
 	Wait time.Duration // how long it was waited for
@@ -31,6 +32,9 @@ type GoneError struct {
 }
 
 func (e *GoneError) Error() string {
+	if errors.Is(e.Err, ErrCarrier) {
+		return "serial: " + e.Path + ": " + e.Err.Error()
+	}
 	s := "serial: " + e.Path + " is gone"
 	if e.Wait > 0 {
 		s += fmt.Sprintf(" and did not come back within %v", e.Wait)

@@ -367,9 +367,9 @@ func (s *Sim) Close() {
 }
 
 // Pipe makes a pipe on the host, and returns the descriptors of its reading and its writing
-// end, to pass to Attach or AttachPair of any of the host's loops. They mean something to
-// those only, and count as handles. The host's faults apply: the error is EMFILE if there
-// are no handles.
+// end, to pass to Attach or AttachPair of any of the host's loops. Only those loops can use
+// them; they count as handles. The host's faults apply: the error is EMFILE if there are no
+// handles.
 func (h *SimHost) Pipe() (r, w int, err error) { return h.host.Pipe() }
 
 // SocketPair makes two connected UNIX sockets on the host, as Pipe makes a pipe.

@@ -293,7 +293,7 @@ func archDirs(t *testing.T) []string {
 // the seed, unless a comment says why that one is harmless.
 func TestSimulatedCode(t *testing.T) {
 	t.Chdir("../..")
-	for _, dir := range []string{".", "future", "task", "task/stream", "layer", "layer/proxy", "frame", "dns", "process", "weirtest", "internal/timers", "internal/backend/sim"} {
+	for _, dir := range []string{".", "future", "task", "task/stream", "layer", "layer/packet", "layer/proxy", "frame", "dns", "process", "weirtest", "internal/timers", "internal/backend/sim"} {
 		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ func nextForModule(err error) string {
 // whyGone says what became of a serial line's device.
 func whyGone(e *serial.GoneError) string {
 	if errors.Is(e, serial.ErrCarrier) {
-		return "the device has dropped carrier detect, as a modem does that hangs up"
+		return "the device has dropped carrier detect, as a modem does when it hangs up"
 	}
 	if e.Wait > 0 {
 		return "the device is gone, and did not come back within " + e.Wait.String()
