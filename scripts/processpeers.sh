@@ -370,14 +370,14 @@ test_ssh() {
 		shows "$s" '24 80' "ssh: what was typed in $s" || return
 	done
 	alike ssh "ssh: in a pty over TLS, the screen is as without weir"
-	for s in ssh ssh-plain; do type_in "$s" 'exit' Enter; done
 	# The size goes all the way where weir is on the terminal itself: weir's, the pty's, ssh's.
 	mux new-session -d -x 80 -y 24 -s far env TERM=screen "$tmp/weir" -q - pty -- "${ssh[@]}" "$inner"
 	shows far 'there>' "ssh: weir - pty" || return
 	mux resize-window -t '=far:' -x 100 -y 40
 	type_in far 'clear; stty size' Enter
 	shows far '40 100' "ssh: a window of another size" && say "ssh: weir - pty -- ssh, and its size follows"
-	type_in far 'exit' Enter
+	# Only now, as tmux ends with its last session.
+	for s in ssh ssh-plain far; do type_in "$s" 'exit' Enter; done
 }
 
 # box: a device with a console, on one of two terminals that socat joins, a weir that has the
