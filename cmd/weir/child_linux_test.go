@@ -386,6 +386,85 @@ func TestPtyStopped(t *testing.T) {
 	}
 }
 
+// TestPtyStopIgnored: weir that was started with SIGTSTP ignored is not stopped by it.
+func TestPtyStopIgnored(t *testing.T) {
+	person, program := terminal(t)
+	p := prepare(t, "weir")
+	p.Path, p.Args = "/bin/sh", []string{"sh", "-c", `trap "" TSTP; exec "$0" "$@"`, p.Path, "-", "pty", "--", "sh", "-c", "stty -echo; echo ready; read x; echo $x; read x"}
+	p.Stdin, p.Stdout = program, program
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.begin()
+	seen := ""
+	see := func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen, text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen)
+			}
+			seen += string(buf[:n])
+		}
+	}
+	see("ready")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	_, caught, _ := strings.Cut(string(status), "SigCgt:\t")
+	var mask uint64
+	if _, bad := fmt.Sscanf(caught, "%x", &mask); err != nil || bad != nil {
+		t.Fatal(err, bad)
+	}
+	if mask>>(syscall.SIGTSTP-1)&1 != 0 {
+		t.Fatal("weir catches a signal that was ignored")
+	}
+	p.signal(syscall.SIGTSTP)
+	enter(t, person, "it goes on\r")
+	see("it goes on")
+	enter(t, person, "\x1d")
+	p.end()
+}
+
+// TestPtyOwnSize: a terminal with a size of its own keeps it when the window of the terminal
+// that is typed at changes, and when weir goes on after a stop.
+func TestPtyOwnSize(t *testing.T) {
+	person, program := terminal(t)
+	p := prepare(t, "weir", "-", "pty,size=80x24", "--", "sh", "-c", "stty -echo; echo ready; while read x; do stty size; done")
+	p.Stdin, p.Stdout = program, program
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.begin()
+	seen := ""
+	see := func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen, text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen)
+			}
+			seen += string(buf[:n])
+		}
+	}
+	see("ready")
+	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 21, Col: 43}); err != nil {
+		t.Fatal(err)
+	}
+	stopped := func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+		return strings.Contains(string(text), ") T ")
+	}
+	p.signal(syscall.SIGTSTP)
+	patiently(t, "the stop", stopped)
+	p.signal(syscall.SIGCONT)
+	patiently(t, "the terminal to be raw again", func() bool {
+		v, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+		return err == nil && v.Lflag&unix.ICANON == 0
+	})
+	enter(t, person, "\r")
+	see("\n")
+	see("24 80")
+	enter(t, person, "\x1d")
+	p.end()
+}
+
 // TestPtyLink: a terminal that another program opens by a link, as a serial line.
 func TestPtyLink(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "modem")
