@@ -595,7 +595,7 @@ func TestNoPlace(t *testing.T) {
 	onBackends(t, func(r *rig) {
 		e := r.e
 		r.e = nil
-		if _, err := r.try(sh("exit", nil)); err == nil || !strings.Contains(err.Error(), "cannot start sh: starting blocks, and there is no executor") {
+		if _, err := r.try(sh("exit", nil)); err == nil || !strings.Contains(err.Error(), "cannot start sh: starting a program blocks, so it needs an executor") {
 			r.t.Errorf("no executor: %v", err)
 		}
 		r.e = executor.New("small", 1, 1)
