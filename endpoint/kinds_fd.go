@@ -97,8 +97,8 @@ func fdKind() *Kind {
 		Role:    Open,
 		Summary: "a descriptor that was passed to weir",
 		Doc: "A number may be anything: a connection, a pipe, a terminal, or a listening\n" +
-			"socket. A name is the listening sockets that have it from a service manager (LISTEN_FDS,\n" +
-			"LISTEN_FDNAMES).",
+			"socket. A name stands for every listening socket that has it from a service\n" +
+			"manager (LISTEN_FDS, LISTEN_FDNAMES).",
 		Arg: Arg{Name: "number|name", Type: descriptorType()},
 		Options: append([]OptionDoc{
 			{Name: "out", Type: numberType(), Doc: "write to this descriptor instead"},
