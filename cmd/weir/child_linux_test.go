@@ -13,6 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/endpoint"
+	"github.com/weir-io/weir/future"
+	proc "github.com/weir-io/weir/process"
+	"github.com/weir-io/weir/weirtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -464,6 +469,57 @@ func TestPtyOwnSize(t *testing.T) {
 	enter(t, person, "\x1d")
 	p.end()
 }
+
+// TestPtyResizedEarly: a window that changes while a program is being started is its size.
+func TestPtyResizedEarly(t *testing.T) {
+	for want, word := range map[string]string{"21 43": "pty", "1 2": "pty,size=2x1"} {
+		var said, seen bytes.Buffer
+		c := &command{stderr: &said, lookupEnv: func(string) (string, bool) { return "", false }, table: endpoint.Default()}
+		p, err := c.plan([]string{"-", word}, []string{"sh", "-c", "read x; stty size"}, flags{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := newApp(c, p, flags{}, newReporter(c, flags{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := a.newSession()
+		a.env.Raw, a.env.Window = true, proc.Size{Rows: 21, Columns: 43}
+		window := &typedAt{seen: &seen}
+		tty := proc.Terminal(proc.Size{Rows: 1, Columns: 2}, func(weir.Transport) weir.Protocol { return window })
+		files := map[int]proc.File{0: tty.In(), 1: tty.Out(), 2: tty.Out()}
+		proc.Start(future.On(a.loop), a.starter, &proc.Command{Path: "sh", Args: []string{"sh", "-c", "read x; stty size"}, Files: files}).OnDone(func(child *proc.Process, err error) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.started(child)
+			if _, err := window.t.Write([]byte("\n")); err != nil {
+				t.Error(err)
+			}
+		})
+		weirtest.Until(t, a.loop, "the program's size", func() bool { return strings.Contains(seen.String(), want+"\r\n") || s.exit != nil && window.lost })
+		if !strings.Contains(seen.String(), want+"\r\n") {
+			t.Errorf("%s: %q, want %s", word, seen.String(), want)
+		}
+		weirtest.Until(t, a.loop, "the end", func() bool { return s.exit != nil && window.lost })
+		if err := a.loop.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// typedAt is the other side of a program's terminal.
+type typedAt struct {
+	weir.NopProtocol
+	t    weir.Transport
+	seen *bytes.Buffer
+	lost bool
+}
+
+func (w *typedAt) ConnectionMade(t weir.Transport)    { w.t = t }
+func (w *typedAt) DataReceived(b []byte) (int, error) { return w.seen.Write(b) }
+func (w *typedAt) ConnectionLost(error)               { w.lost = true }
 
 // TestPtyLink: a terminal that another program opens by a link, as a serial line.
 func TestPtyLink(t *testing.T) {
