@@ -11,7 +11,7 @@ type Call struct {
 	loop     *Loop
 	tenant   *Tenant
 	fn       func()
-	closed   func() // called instead if the loop is closed first
+	closed   func() // called instead if the loop, or the tenant, is closed first
 	state    atomic.Uint32
 	internal bool // the loop's own: also runs during Close
 	notice   bool // a Notifier's: queued again and again
@@ -36,14 +36,15 @@ func (c *Call) pending() bool {
 }
 
 func (c *Call) run() {
+	fn := c.fn
 	if c.tenant != nil && c.tenant.gone.Load() {
-		return
+		fn = c.closed
 	}
-	if !c.state.CompareAndSwap(callQueued, callRan) {
+	if fn == nil || !c.state.CompareAndSwap(callQueued, callRan) {
 		return
 	}
 	defer c.loop.guard("callback")
-	c.fn()
+	fn()
 }
 
 // Soon queues fn for the next turn, after I/O has been polled. Only the loop's
@@ -119,11 +120,8 @@ func (l *Loop) PostOr(fn, closed func()) (*Call, error) {
 // drop ends a callback that was still queued when the loop was closed. It reports
 // whether no one was told.
 func (c *Call) drop() bool {
-	if !c.pending() {
-		return false
-	}
 	if c.closed == nil {
-		return true
+		return c.pending()
 	}
 	if c.state.CompareAndSwap(callQueued, callRan) {
 		defer c.loop.guard("callback of a closed loop")

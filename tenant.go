@@ -114,6 +114,20 @@ func (t *Tenant) Post(fn func()) (*Call, error) {
 	return t.loop.post(fn, t)
 }
 
+// PostOr is Loop.PostOr; if Close comes before fn has run, the loop calls closed instead, on
+// its goroutine, when fn's turn has come. After Close it returns a *TenantError and calls
+// neither. Any goroutine may call it.
+func (t *Tenant) PostOr(fn, closed func()) (*Call, error) {
+	if t.gone.Load() {
+		return nil, t.err
+	}
+	c := &Call{loop: t.loop, tenant: t, fn: fn, closed: closed}
+	if !t.loop.push(c) {
+		return nil, ErrLoopClosed
+	}
+	return c, nil
+}
+
 // NewTimer is Loop.NewTimer; after Close the timer cannot be set.
 func (t *Tenant) NewTimer(fn func()) *Timer { return t.loop.newTimer(fn, t) }
 

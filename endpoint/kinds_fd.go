@@ -38,17 +38,23 @@ func stdioKind() *Kind {
 				proto = layer.Client(proto, escapes(end))
 			}
 			return soon(env, "fd", "stdio", proto, func() error {
-				f := func(weir.Transport) weir.Protocol { return proto }
-				var err error
-				if env.Executor == nil {
-					_, err = env.Loop.AttachPair(env.Stdin, env.Stdout, "stdio", f)
-				} else {
-					_, err = file.AttachPair(future.On(env.Loop), env.Executor, env.Stdin, env.Stdout, "stdio", f)
-				}
-				return err
+				return attachPair(env, env.Stdin, env.Stdout, "stdio", proto)
 			})
 		},
 	}
+}
+
+// attachPair attaches two descriptors, or one that is both. Files are read and written by
+// the executor, if there is one.
+func attachPair(env *Env, r, w int, name string, proto weir.Protocol) error {
+	f := func(weir.Transport) weir.Protocol { return proto }
+	var err error
+	if env.Executor == nil {
+		_, err = env.Loop.AttachPair(r, w, name, f)
+	} else {
+		_, err = file.AttachPair(future.On(env.Loop), env.Executor, r, w, name, f)
+	}
+	return err
 }
 
 // controlKeys are the keys that can be an escape, as ^] is.
@@ -91,8 +97,8 @@ func fdKind() *Kind {
 		Role:    Open,
 		Summary: "a descriptor that was passed to weir",
 		Doc: "A number may be anything: a connection, a pipe, a terminal, or a listening\n" +
-			"socket. A name is a listening socket of a service manager (LISTEN_FDS,\n" +
-			"LISTEN_FDNAMES).",
+			"socket. A name stands for every listening socket that has it from a service\n" +
+			"manager (LISTEN_FDS, LISTEN_FDNAMES).",
 		Arg: Arg{Name: "number|name", Type: descriptorType()},
 		Options: append([]OptionDoc{
 			{Name: "out", Type: numberType(), Doc: "write to this descriptor instead"},
@@ -124,30 +130,35 @@ func fdKind() *Kind {
 			return "uses descriptor " + p.ArgText() + ", which was passed in" + describeBounds(p)
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
-			fd, err := descriptor(env, p.ArgText())
+			fds, err := descriptors(env, p.ArgText())
 			if err != nil {
 				return nil, err
 			}
-			ln, err := env.Loop.ListenFD(fd, f, admission(p, placeWait))
-			if err != nil {
-				return nil, err
+			var all []Listener
+			bound := admission(p, placeWait) // all of them count together
+			for _, fd := range fds {
+				ln, err := env.Loop.ListenFD(fd, f, bound)
+				if err != nil {
+					_ = (&Listeners{all: all}).Close() // always nil
+					return nil, err
+				}
+				all = append(all, ln)
 			}
-			return []Listener{ln}, nil
+			return all, nil
 		},
 		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 			return soon(env, "fd", "fd "+p.ArgText(), proto, func() error {
-				r, err := descriptor(env, p.ArgText())
+				in, err := descriptors(env, p.ArgText()) // a number: there is one
 				if err != nil {
 					return err
 				}
-				w := r
+				out := in
 				if p.Has("out") {
-					if w, err = descriptor(env, p.Value("out")); err != nil {
+					if out, err = descriptors(env, p.Value("out")); err != nil {
 						return err
 					}
 				}
-				_, err = env.Loop.AttachPair(r, w, "fd "+p.ArgText(), func(weir.Transport) weir.Protocol { return proto })
-				return err
+				return attachPair(env, in[0], out[0], "fd "+p.ArgText(), proto)
 			})
 		},
 	}
@@ -156,36 +167,42 @@ func fdKind() *Kind {
 // firstPassed is the first descriptor a service manager passes.
 const firstPassed = 3
 
-// descriptor finds a descriptor that was passed in, by number or by name.
-func descriptor(env *Env, s string) (int, error) {
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		if n, err = namedDescriptor(env, s); err != nil {
-			return -1, err
+// descriptors finds a descriptor that was passed in by its number, or those that have a name.
+func descriptors(env *Env, s string) (fds []int, err error) {
+	if n, bad := strconv.Atoi(s); bad == nil {
+		fds = []int{n}
+	} else if fds, err = namedDescriptors(env, s); err != nil {
+		return nil, err
+	}
+	for _, n := range fds {
+		if err := checkPassed(n); err != nil {
+			return nil, err
 		}
 	}
-	if err := checkPassed(n); err != nil {
-		return -1, err
-	}
-	return n, nil
+	return fds, nil
 }
 
-func namedDescriptor(env *Env, name string) (int, error) {
+// namedDescriptors are those of a name, at least one. A service manager gives one name to all
+// sockets of a unit.
+func namedDescriptors(env *Env, name string) (fds []int, err error) {
 	if pid, _ := env.lookup("LISTEN_PID"); pid != strconv.Itoa(os.Getpid()) {
-		return -1, fmt.Errorf("no descriptor named %q: LISTEN_PID does not name this process, so no service manager passed it any", name)
+		return nil, fmt.Errorf("no descriptor named %q: LISTEN_PID does not name this process, so no service manager passed it any", name)
 	}
 	count, _ := env.lookup("LISTEN_FDS")
 	n, err := strconv.Atoi(count)
 	if err != nil || n < 1 {
-		return -1, errors.New("LISTEN_FDS is not a number above 0")
+		return nil, errors.New("LISTEN_FDS is not a number above 0")
 	}
 	names, _ := env.lookup("LISTEN_FDNAMES")
 	for i, have := range strings.Split(names, ":") {
 		if have == name && i < n {
-			return firstPassed + i, nil
+			fds = append(fds, firstPassed+i)
 		}
 	}
-	return -1, fmt.Errorf("no descriptor named %q: LISTEN_FDNAMES has %q", name, names)
+	if fds == nil {
+		return nil, fmt.Errorf("no descriptor named %q: LISTEN_FDNAMES has %q", name, names)
+	}
+	return fds, nil
 }
 
 func pipeKind() *Kind {

@@ -29,9 +29,9 @@ var (
 	// ErrClosed is the failure of work that came after Close, or was queued at that
 	// time, and the cause in the context of work that was running.
 	ErrClosed = errors.New("executor: closed")
-	// ErrLoopClosed is the failure of an inline executor's work whose loop was closed
-	// before it began.
-	ErrLoopClosed = errors.New("executor: the loop was closed before the work began")
+	// ErrLoopClosed is the failure of an inline executor's work whose loop, or tenant, was
+	// closed before it began.
+	ErrLoopClosed = errors.New("executor: the loop or the tenant was closed before the work began")
 )
 
 // FullError is the failure of work that found the queue full; errors.Is finds ErrFull in it.
@@ -90,8 +90,8 @@ func New(name string, goroutines, queue int) *Executor {
 
 // Inline makes an Executor without goroutines: work runs on the loop's own, in later
 // turns, in order. It is for simulated runs, which must be reproducible, and for work
-// that turns out not to block. If the loop is closed before some work has run, that work
-// is dropped, as Do says; its context ends with ErrLoopClosed.
+// that turns out not to block. If the loop, or the tenant that the Scheduler is made of, is
+// closed before some work has run, that work is dropped, as Do says; its context ends with ErrLoopClosed.
 func Inline(name string) *Executor {
 	e := New(name, 1, 1<<30)
 	e.inline = true
@@ -181,10 +181,10 @@ func Go[T any](ctx context.Context, e *Executor, s *future.Scheduler, fn func(ct
 
 // Do is Go without a future, for work that tells of its result itself, for example by
 // weir.Loop.PostOr, which reaches a loop that is being closed too. It returns a *FullError
-// or ErrClosed if fn will not be called. If e is closed before fn has begun, or the loop of
-// an inline executor is, dropped is called instead, on the goroutine that closes it. A
-// panic in fn is not recovered; with an inline executor it counts as one of a callback of
-// the loop. Do belongs to the goroutine of s's loop.
+// or ErrClosed if fn will not be called. If e is closed before fn has begun, or the loop or
+// tenant of an inline executor is, dropped is called instead: on the goroutine that closes it,
+// or in a later turn of the tenant's loop. A panic in fn is not recovered; with an inline
+// executor it counts as one of a callback of the loop. Do belongs to the goroutine of s's loop.
 func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error {
 	j := &job{post: s.PostOr, drop: dropped, closed: dropped, cancel: func(error) {}}
 	j.ctx = context.Background()
@@ -197,7 +197,7 @@ func Do(e *Executor, s *future.Scheduler, fn func(), dropped func(error)) error 
 // Ensure is Do for work that must not be left out, such as closing a file: a full queue
 // takes it too, and after Close it runs on a goroutine of its own, for which Wait waits as
 // for any other. The caller bounds how much of it there is. An inline executor that is
-// closed, or whose loop is, calls fn at once.
+// closed, or whose loop is, calls fn at once; one whose tenant is, in a later turn.
 func Ensure(e *Executor, s *future.Scheduler, fn func()) {
 	j := &job{post: s.PostOr, must: true, cancel: func(error) {}}
 	j.ctx = context.Background()

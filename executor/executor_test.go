@@ -422,6 +422,46 @@ func TestInlineLoopClosed(t *testing.T) {
 	}
 }
 
+// TestInlineTenantClosed: inline work that has not begun when its tenant is closed, or its
+// tenant's loop is, is dropped and its owner told; what must not be left out is done.
+func TestInlineTenantClosed(t *testing.T) {
+	weirtest.CheckLeaks(t)
+	e := executor.Inline("inline")
+	l, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error("reported: ", err) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, closes := range []string{"tenant", "loop"} {
+		tn := l.NewTenant(closes)
+		s := future.On(tn)
+		var dropped error
+		ensured := 0
+		if err := executor.Do(e, s, func() { t.Error("it ran") }, func(err error) { dropped = err }); err != nil {
+			t.Fatal(err)
+		}
+		executor.Ensure(e, s, func() { ensured++ })
+		executor.Go(context.Background(), e, s, func(context.Context) (int, error) {
+			t.Error("it ran")
+			return 0, nil
+		})
+		if closes == "tenant" {
+			tn.Close(nil)
+			weirtest.Until(t, l, "the work to be dropped", func() bool { return dropped != nil && ensured == 1 })
+			if _, err := tn.PostOr(func() { t.Error("it ran") }, func() { t.Error("it was told") }); !errors.Is(err, tn.Closed()) {
+				t.Errorf("after Close: %v", err)
+			}
+		} else if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(dropped, executor.ErrLoopClosed) || ensured != 1 {
+			t.Errorf("the %s is closed: Do was told %v, Ensure's ran %d times", closes, dropped, ensured)
+		}
+		if running, queued := e.Load(); running != 0 || queued != 0 {
+			t.Errorf("the %s is closed: %d run and %d wait", closes, running, queued)
+		}
+	}
+}
+
 // TestEnsure: work that must not be left out runs although the queue is full or the executor
 // is closed, in the executor's bound of goroutines before that, and Wait waits for it.
 func TestEnsure(t *testing.T) {

@@ -75,6 +75,11 @@ func (k *conn) begin(f weir.Factory, opts []weir.StreamOption) (err error) {
 		k.letGo()
 		return err
 	}
+	return k.start(f)
+}
+
+// start has f make the protocol, and begins to read.
+func (k *conn) start(f weir.Factory) error {
 	k.readEOF = !k.c.reads()
 	if k.c.Follow {
 		k.follow = k.l.NewTimer(k.grew)

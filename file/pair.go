@@ -12,7 +12,8 @@ import (
 
 // AttachPair is weir.Loop.AttachPair with files read and written on goroutines of e: what
 // is no file is left to the loop. A file is read, and written, at the position that it has,
-// which others who have it open may share. s must be made of a *weir.Loop. On success both
+// which others who have it open may share. One that is both r and w is read, written or both,
+// as it was opened for; either may be -1. s must be made of a *weir.Loop. On success both
 // descriptors belong to the transport; if f refuses the connection they are closed, and the
 // error is weir.ErrClosed. After other errors they are left as they are. It belongs to the
 // loop's goroutine.
@@ -21,17 +22,32 @@ func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string
 	switch {
 	case !ok:
 		return nil, errors.New("file: the scheduler is not of a weir.Loop")
-	case r == w || r < 0 || w < 0 || !isFileNumber(r) && !isFileNumber(w):
+	case !isFileNumber(r) && !isFileNumber(w):
 		return l.AttachPair(r, w, name, f, weir.JoinOptions(opts...))
 	case e == nil:
 		return nil, ErrNoExecutor
+	}
+	refuse := func(err error) error {
+		return &net.OpError{Op: "attach", Net: "fd", Addr: &weir.FileAddr{Net: "fd", Name: name}, Err: err}
+	}
+	if r == w || r < 0 || w < 0 {
+		fd := max(r, w)
+		noRead, noWrite := checkSide(fd, false), checkSide(fd, true)
+		switch {
+		case r < 0 && noWrite != nil:
+			return nil, refuse(noWrite)
+		case w < 0 && noRead != nil:
+			return nil, refuse(noRead)
+		}
+		c := Config{Path: name, Read: r >= 0 && noRead == nil, Write: w >= 0 && noWrite == nil}
+		return attachOne(&conn{s: s, e: e, l: l, c: c, shared: true}, fd, f, opts)
 	}
 	for _, side := range [...]struct {
 		fd    int
 		write bool
 	}{{r, false}, {w, true}} {
 		if err := checkSide(side.fd, side.write); err != nil {
-			return nil, &net.OpError{Op: "attach", Net: "fd", Addr: &weir.FileAddr{Net: "fd", Name: name}, Err: err}
+			return nil, refuse(err)
 		}
 	}
 	p := &pair{name: name}
@@ -72,6 +88,20 @@ func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string
 		return nil, weir.ErrClosed
 	}
 	return feed.Transport(), nil
+}
+
+// attachOne makes the transport of a file that is not opened by its name. On an error other
+// than weir.ErrClosed fd is left as it is.
+func attachOne(k *conn, fd int, f weir.Factory, opts []weir.StreamOption) (weir.Transport, error) {
+	var err error
+	if k.feed, err = k.l.Carry(k, opts...); err != nil {
+		return nil, err
+	}
+	k.f = os.NewFile(uintptr(fd), k.c.Path) //nolint:gosec // a descriptor
+	if err := k.start(f); err != nil {
+		return nil, err
+	}
+	return k.feed.Transport(), nil
 }
 
 // pair is the carrier of a transport that reads from one and writes to another.

@@ -134,6 +134,115 @@ func TestPairClose(t *testing.T) {
 	})
 }
 
+// TestPairOne: a file that is both descriptors, or the only one, is read and written as it was
+// opened for, at its position, while the loop goes on.
+func TestPairOne(t *testing.T) {
+	both := func(t *testing.T, path string) int {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return number(t, f)
+	}
+	all, more := random(300_000), random(200_000)
+	onBackends(t, func(r *rig) {
+		for _, c := range []struct {
+			what          string
+			open          func(*testing.T, string) int
+			r, w          bool // it is given as that
+			reads, writes bool
+		}{
+			{"both", both, true, true, true, true},
+			{"both, for reading", reading, true, true, true, false},
+			{"both, for writing", writing, true, true, false, true},
+			{"to read", both, true, false, true, false},
+			{"to write", both, false, true, false, true},
+		} {
+			path := r.path(all)
+			rfd, wfd := -1, -1
+			fd := c.open(t, path)
+			if c.r {
+				rfd = fd
+			}
+			if c.w {
+				wfd = fd
+			}
+			one := executor.New("one", 1, 8)
+			gate := make(chan struct{})
+			if err := executor.Do(one, r.s, func() { <-gate }, func(error) {}); err != nil {
+				t.Fatal(err)
+			}
+			k := &taker{}
+			if _, err := AttachPair(r.s, one, rfd, wfd, "one", k.factory); err != nil {
+				t.Fatal(err)
+			}
+			turns := 0
+			for range 3 {
+				r.l.Soon(func() { turns++ })
+				r.until("a turn", func() bool { return turns > 0 })
+				turns = 0
+			}
+			if len(k.got) > 0 || k.eof {
+				t.Errorf("%s: it was read on the loop", c.what)
+			}
+			close(gate)
+			want := all
+			if c.reads {
+				r.until("the end of reading", func() bool { return k.eof })
+				if !bytes.Equal(k.got, all) {
+					t.Errorf("%s: %d bytes came", c.what, len(k.got))
+				}
+				want = append(bytes.Clone(all), more...)
+			}
+			if !k.lost { // one that is only read ends with its end
+				if _, err := k.t.Write(more); err != nil {
+					t.Fatal(err)
+				}
+				_ = k.t.Close() // always nil
+			}
+			r.until("the end", func() bool { return k.lost })
+			switch {
+			case k.err != nil:
+				t.Errorf("%s: lost with %v", c.what, k.err)
+			case !c.writes:
+				want = all
+			case !c.reads:
+				want = append(bytes.Clone(more), all[len(more):]...)
+			}
+			r.has(path, want)
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
+				t.Errorf("%s: it is open: %v", c.what, err)
+			}
+			one.Wait()
+		}
+	})
+}
+
+// TestPairOneLeft: a file that was not opened for what it is to do stays the caller's, one that
+// is refused is closed.
+func TestPairOneLeft(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		path := r.path(nil)
+		rfd, wfd := reading(t, path), writing(t, path)
+		for _, c := range [][2]int{{wfd, -1}, {-1, rfd}} {
+			if _, err := AttachPair(r.s, r.e, c[0], c[1], "one", (&taker{}).factory); err == nil || errors.Is(err, weir.ErrClosed) {
+				t.Errorf("%v: %v", c, err)
+			}
+		}
+		var none *executor.Executor
+		if _, err := AttachPair(r.s, none, rfd, rfd, "one", (&taker{}).factory); !errors.Is(err, ErrNoExecutor) {
+			t.Errorf("no executor: %v", err)
+		}
+		if err := errors.Join(unix.Close(wfd), unix.Close(rfd)); err != nil {
+			t.Error(err)
+		}
+		if _, err := AttachPair(r.s, r.e, reading(t, path), -1, "one", func(weir.Transport) weir.Protocol { return nil }); !errors.Is(err, weir.ErrClosed) {
+			t.Errorf("refused: %v", err)
+		}
+	})
+}
+
 // TestPairPosition: a file is read and written at the position that it has, and leaves it
 // behind what was written.
 func TestPairPosition(t *testing.T) {

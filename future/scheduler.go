@@ -115,8 +115,9 @@ func (s *Scheduler) arm() {
 func (s *Scheduler) Post(fn func()) error { return s.post(fn) }
 
 // PostOr is Post for a callback that someone waits for: if the loop is closed before fn has
-// run, it calls closed instead, on the goroutine that closes it. A loop without a PostOr
-// method (*weir.Loop has one) calls neither then. Any goroutine may call it. It returns the
+// run, it calls closed instead, on the goroutine that closes it; one made of a *weir.Tenant
+// calls it on the loop's goroutine if the tenant is closed. A loop without a PostOr method
+// (those two have one) calls neither then. Any goroutine may call it. It returns the
 // loop's error if the loop is closed already, and neither is called.
 func (s *Scheduler) PostOr(fn, closed func()) error { return s.postOr(fn, closed) }
 

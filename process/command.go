@@ -19,8 +19,8 @@ const filesMost = 1024
 // does not name them, whether they are close-on-exec or not.
 const filesClosed = 256
 
-// Command says what to start, and how. Start reads it, with its slices and its map, until
-// its future settles; none of it may change meanwhile, and all of it stays the caller's.
+// Command says what to start, and how. Start copies it, with its slices and its map, before
+// it returns, and all of it stays the caller's.
 type Command struct {
 	// Path is the program. Without a slash it is looked for in the absolute
 	// directories of PATH, taken from Env if Env has one; with a slash it is used as it
@@ -223,6 +223,18 @@ func (e *StartError) Temporary() bool {
 
 // Unwrap returns the cause.
 func (e *StartError) Unwrap() error { return e.Err }
+
+// clone copies a command with what may change in it.
+func (c *Command) clone() *Command {
+	k := *c
+	k.Args, k.Env, k.Limits, k.Files = slices.Clone(c.Args), slices.Clone(c.Env), slices.Clone(c.Limits), maps.Clone(c.Files)
+	if c.Credential != nil {
+		cred := *c.Credential
+		cred.Groups = slices.Clone(cred.Groups)
+		k.Credential = &cred
+	}
+	return &k
+}
 
 // check finds what is wrong with a command before anything is opened.
 func (c *Command) check() error {

@@ -108,8 +108,9 @@ func (e *ends) attach(l *weir.Loop, t *weir.Tenant, name string) error {
 // failure is a *StartError, future.ErrCanceled, weir.ErrLoopClosed or the
 // *weir.TenantError. Canceling it before it has settled ends the child. If the loop or the
 // tenant is closed meanwhile, so is everything that was opened, the child is killed, and a
-// start that waits for a place in e does not happen. c and what it leads to are read until
-// the future has settled, and stay the caller's. It belongs to the loop's goroutine.
+// start that waits for a place in e does not happen. c is copied, with its slices and its
+// map, and stays the caller's: it may change once Start has returned, also where e's goroutine
+// works on after ErrLoopClosed or a TenantError. It belongs to the loop's goroutine.
 func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future[*Process] {
 	f, p := future.New[*Process](s)
 	l, t, ok := loopOf(s)
@@ -121,7 +122,7 @@ func Start(s *future.Scheduler, e *executor.Executor, c *Command) *future.Future
 		p.Reject(&StartError{Op: "executor", Path: c.Path, Err: errNoExecutor})
 		return f
 	}
-	if c.Tenant != nil {
+	if c = c.clone(); c.Tenant != nil {
 		t = c.Tenant
 	}
 	if err := c.check(); err != nil {

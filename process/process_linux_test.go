@@ -567,12 +567,35 @@ func TestQueuedStart(t *testing.T) {
 	})
 }
 
+// TestCommandCopied: a command that changes while its start waits for a place, or goes on
+// although the loop is closed, is started as it was.
+func TestCommandCopied(t *testing.T) {
+	onBackends(t, func(r *rig) {
+		r.e = executor.New("one", 1, 8)
+		gate := make(chan struct{})
+		if err := executor.Do(r.e, r.s, func() { <-gate }, func(error) {}); err != nil {
+			r.t.Fatal(err)
+		}
+		out := &sink{keep: true}
+		c := sh(`echo "$0 $A"`, map[int]File{1: Pipes(out.factory()).Out()})
+		c.Env = []string{"A=then", "PATH=" + os.Getenv("PATH")}
+		f := Start(r.s, r.e, c)
+		c.Path, c.Args[2], c.Env[0], c.Files[1] = "false", "echo changed", "A=now", Closed()
+		close(gate)
+		r.until("the output", func() bool { return out.lost })
+		if _, err, _ := f.Result(); err != nil || string(out.got) != "sh then\n" {
+			r.t.Errorf("%q, %v", out.got, err)
+		}
+		delete(c.Files, 1)
+	})
+}
+
 // TestNoPlace: without an executor, and with a full one, a start says so.
 func TestNoPlace(t *testing.T) {
 	onBackends(t, func(r *rig) {
 		e := r.e
 		r.e = nil
-		if _, err := r.try(sh("exit", nil)); err == nil || !strings.Contains(err.Error(), "cannot start sh: starting blocks, and there is no executor") {
+		if _, err := r.try(sh("exit", nil)); err == nil || !strings.Contains(err.Error(), "cannot start sh: starting a program blocks, so it needs an executor") {
 			r.t.Errorf("no executor: %v", err)
 		}
 		r.e = executor.New("small", 1, 1)

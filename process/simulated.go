@@ -19,9 +19,13 @@ func machineOf(l *weir.Loop) machine.Host { return inner.Of(l).Machine() }
 // simulate starts a simulated program after a drawn delay, and then calls done.
 func simulate(l *weir.Loop, m machine.Host, c *Command, b *beginning, done func(error)) (cancel func()) {
 	start := l.After(time.Duration(m.StartDelay()), func() {
+		if b.isOver() { // its tenant was closed
+			done(weir.ErrLoopClosed)
+			return
+		}
 		ch, err := startSimulated(m, c)
-		if err == nil {
-			b.offer(ch)
+		if err == nil && !b.offer(ch) {
+			ch.discard()
 		}
 		done(err)
 	})

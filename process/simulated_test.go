@@ -339,3 +339,133 @@ func TestSimulatedClosedLoop(t *testing.T) {
 		}
 	}
 }
+
+// TestSimulatedStops: a stopped program gets its signals when it goes on, one that catches
+// SIGTSTP is not stopped by it, nothing catches SIGSTOP, and Stop wakes a stopped program.
+func TestSimulatedStops(t *testing.T) {
+	r := newSimRig(t)
+	var heard []syscall.Signal
+	turns := 0
+	r.host.Program("editor", func(p *weirtest.SimProgram) {
+		for _, sig := range []syscall.Signal{syscall.SIGTSTP, syscall.SIGSTOP, syscall.SIGCONT, syscall.SIGUSR1} {
+			p.OnSignal(sig, func() { heard = append(heard, sig) })
+		}
+		p.OnSignal(syscall.SIGTERM, func() { p.Exit(5) })
+		var turn func()
+		turn = func() { turns++; p.Loop().After(time.Second, turn) }
+		turn()
+	})
+	p := r.start(&Command{Path: "editor"})
+	send := func(sigs ...syscall.Signal) {
+		for _, sig := range sigs {
+			if err := p.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.sim.RunFor(time.Minute)
+	}
+	check := func(what string, ran bool, want ...syscall.Signal) {
+		t.Helper()
+		if !slices.Equal(heard, want) || turns > 1 != ran {
+			t.Errorf("%s: heard %v, want %v; it had %d turns", what, heard, want, turns)
+		}
+		heard, turns = nil, 0
+	}
+	r.sim.Until("main", func() bool { return turns == 1 })
+	send(syscall.SIGTSTP)
+	check("SIGTSTP", true, syscall.SIGTSTP)
+	send(syscall.SIGSTOP, syscall.SIGUSR1, syscall.SIGTSTP, syscall.SIGUSR1)
+	check("stopped", false)
+	send(syscall.SIGCONT)
+	check("it goes on", true, syscall.SIGUSR1, syscall.SIGCONT)
+	send(syscall.SIGSTOP)
+	check("stopped again", false)
+	p.Stop(time.Hour)
+	if e := r.exit(p); e.Code != 5 {
+		t.Error(e)
+	}
+	r.nothing("at the end")
+
+	r.host.Program("sleep", func(*weirtest.SimProgram) { turns = -1 })
+	p = r.start(&Command{Path: "sleep"})
+	r.sim.Until("main", func() bool { return turns == -1 })
+	send(syscall.SIGTSTP, syscall.SIGTERM)
+	if !p.Running() {
+		t.Error("a stopped program was ended by SIGTERM")
+	}
+	send(syscall.SIGCONT)
+	if e := r.exit(p); e.Signal != syscall.SIGTERM {
+		t.Error(e)
+	}
+	r.nothing("at the end")
+}
+
+// TestSimulatedClosedTenant: a start under way when its tenant is closed does not happen.
+func TestSimulatedClosedTenant(t *testing.T) {
+	r := newSimRig(t, weirtest.WithFaults(weirtest.Faults{StartDelay: time.Hour}))
+	mains := 0
+	r.host.Program("sleep", func(*weirtest.SimProgram) { mains++ })
+	tenant := r.l.NewTenant("tenant")
+	var failed error
+	Start(r.s, r.e, &Command{Path: "sleep", Tenant: tenant, Files: map[int]File{1: Pipes((&sink{}).factory()).Out()}}).OnDone(func(_ *Process, err error) { failed = err })
+	tenant.Close(errors.New("unpaid"))
+	r.sim.RunFor(2 * time.Hour)
+	if te, ok := errors.AsType[*weir.TenantError](failed); !ok || te.Tenant != "tenant" {
+		t.Errorf("failed with %v", failed)
+	}
+	if mains != 0 {
+		t.Error("it was started")
+	}
+	r.nothing("at the end")
+}
+
+// TestSimulatedCrash: a crash takes the programs of its host with it. The loop's end, which
+// ends them, is no use of a number that may be another's.
+func TestSimulatedCrash(t *testing.T) {
+	for _, at := range []AtClose{End, Leave} {
+		r := newSimRig(t)
+		mains := 0
+		r.host.Program("sleep", func(*weirtest.SimProgram) { mains++ })
+		p := r.start(&Command{Path: "sleep", AtClose: at})
+		r.sim.Until("main", func() bool { return mains == 1 })
+		r.host.Crash()
+		r.nothing("after the crash")
+		_ = p.Signal(syscall.SIGTERM) // which no one hears
+		r.sim.Close()
+	}
+}
+
+// TestSimulatedHealed: no program is killed once the world is healed, and one that has made
+// a transport of a descriptor has it no more.
+func TestSimulatedHealed(t *testing.T) {
+	r := newSimRig(t, weirtest.WithFaults(weirtest.Faults{Killed: 1}))
+	mains := 0
+	r.host.Program("cat", func(p *weirtest.SimProgram) {
+		mains++
+		if _, err := p.Attach(0, 1, func(weir.Transport) weir.Protocol { return &simCat{p: p} }); err != nil {
+			t.Error(err)
+		}
+		if _, err := p.Attach(0, -1, (&sink{}).factory()); !errors.Is(err, weirtest.ErrNoFile) {
+			t.Errorf("attached twice: %v", err)
+		}
+		if p.CloseFile(1) {
+			t.Error("it has closed a descriptor of a transport")
+		}
+	})
+	out := &sink{keep: true}
+	s := Socket(out.factory())
+	p := r.start(&Command{Path: "cat", Files: map[int]File{0: s.In(), 1: s.Out()}})
+	r.sim.HealAll()
+	r.sim.RunFor(time.Minute)
+	if !p.Running() || mains != 1 {
+		t.Errorf("it runs: %v, main was called %d times", p.Running(), mains)
+	}
+	if err := out.t.WriteEOF(); err != nil {
+		t.Fatal(err)
+	}
+	if e := r.exit(p); !e.Success() {
+		t.Error(e)
+	}
+	r.sim.Until("the end of the output", func() bool { return out.lost })
+	r.nothing("at the end")
+}

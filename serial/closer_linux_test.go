@@ -70,6 +70,28 @@ func TestCloseStuck(t *testing.T) {
 	})
 }
 
+// TestCloseStuckAway: a driver that never finishes the line of a device that is away does not
+// keep the connection for longer than Absence.
+func TestCloseStuckAway(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		d := plug(t, filepath.Join(t.TempDir(), "tty"))
+		goOn := make(chan struct{})
+		defer close(goOn) // before the loop's end has been checked for leaks
+		c := serial.Config{Absence: 50 * time.Millisecond}
+		c.CloseBy(func(fd int, e serial.End) bool {
+			<-goOn
+			return serial.CloseSerial(fd, e)
+		})
+		_, u := open(t, l, d.path, c)
+		d.unplug(t)
+		weirtest.Until(t, l, "the end", func() bool { return u.lost })
+		var gone *serial.GoneError
+		if !errors.As(u.err, &gone) || gone.Wait != c.Absence {
+			t.Errorf("lost with %v", u.err)
+		}
+	})
+}
+
 // TestCutAtLast: bytes that the device did not take in time are no clean end.
 func TestCutAtLast(t *testing.T) {
 	onBackends(t, func(t *testing.T, l *weir.Loop) {

@@ -320,8 +320,12 @@ func (p *Port) look() {
 }
 
 func (p *Port) lookForDevice() {
-	if p.closer != nil {
-		p.timer.Set(lookForDevice) // what is left of the last opening is being closed
+	if p.closer != nil { // what is left of the last opening is being closed
+		if left := p.until.Sub(p.loop.Now()); left > 0 {
+			p.timer.Set(min(lookForDevice, left))
+		} else {
+			p.end(&GoneError{Path: p.path, Wait: p.cfg.Absence, Err: p.gone})
+		}
 		return
 	}
 	fd, was, err := sys.OpenSerial(p.path, p.cfg.settings())

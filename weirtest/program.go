@@ -129,7 +129,8 @@ func (p *SimProgram) Daemon(code int) { p.p.Daemon(code) }
 
 // OnSignal has f called, on the program's loop, for each such signal, instead of what the
 // signal would do; nil: it has no effect. SIGKILL and, on systems that have it, SIGSTOP
-// cannot be caught. A signal that comes before main has been called is not caught either.
+// cannot be caught. A signal that comes before main has been called is not caught either. While
+// the program is stopped, all others wait for SIGCONT.
 func (p *SimProgram) OnSignal(sig syscall.Signal, f func()) { p.caught[sig] = f }
 
 func (p *SimProgram) signaled(sig syscall.Signal) bool {

@@ -166,6 +166,10 @@ func (a *app) trouble(err error) {
 // the exit code.
 func (a *app) run() int {
 	a.began = a.loop.Now()
+	// Before the terminal is raw: a signal is not to leave it so.
+	if err := hear(a.loop, a.interrupted, a.show); err != nil {
+		a.trouble(err)
+	}
 	if a.uses("stdio") {
 		a.typed = isTerminal(a.c.stdin)
 		var err error
@@ -176,9 +180,6 @@ func (a *app) run() int {
 		if restore := a.raw(); restore != nil {
 			defer restore()
 		}
-	}
-	if err := hear(a.loop, a.interrupted, a.show); err != nil {
-		a.trouble(err)
 	}
 	if !a.begin() {
 		return exitFailure

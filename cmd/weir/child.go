@@ -22,8 +22,18 @@ func (s *session) started(c *proc.Process) {
 	}
 	s.app.children[s] = true
 	c.OnExit(s.exited)
+	if s.app.env.Raw {
+		s.resize() // our window may have changed since its terminal was made
+	}
 	if s.over {
 		s.endChild()
+	}
+}
+
+// resize gives the program's terminal the size of ours, unless it has a size of its own.
+func (s *session) resize() {
+	if s.child != nil && !s.ends[s.childSide()].Base.Has("size") {
+		_ = s.child.Resize(s.app.env.Window) // it may have ended, or have no terminal
 	}
 }
 
@@ -164,9 +174,7 @@ func (a *app) raw() (restore func()) {
 	resized := func() {
 		a.env.Window = size()
 		for s := range a.open {
-			if s.child != nil {
-				_ = s.child.Resize(a.env.Window) // it may have ended
-			}
+			s.resize()
 		}
 	}
 	on := func(sig os.Signal, f func()) {
@@ -180,10 +188,13 @@ func (a *app) raw() (restore func()) {
 	on(windowChange, resized)
 	// Whoever stops weir gets the terminal as it was. It is set again when weir goes on, and
 	// from then on the way back is to what it was until then: a shell may have changed it.
-	on(stopSignal, func() {
-		leave()
-		stopSelf()
-	})
+	// What was ignored when weir was started stays ignored.
+	if !stopIgnored() {
+		on(stopSignal, func() {
+			leave()
+			stopSelf()
+		})
+	}
 	on(continueSignal, func() {
 		if again, err := proc.Raw(fd); err == nil && !a.c.raw.Swap(true) {
 			back = again

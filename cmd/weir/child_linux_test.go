@@ -13,6 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/endpoint"
+	"github.com/weir-io/weir/future"
+	proc "github.com/weir-io/weir/process"
+	"github.com/weir-io/weir/weirtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -385,6 +390,136 @@ func TestPtyStopped(t *testing.T) {
 		t.Errorf("the terminal is %+v, was %+v", mode(), changed)
 	}
 }
+
+// TestPtyStopIgnored: weir that was started with SIGTSTP ignored is not stopped by it.
+func TestPtyStopIgnored(t *testing.T) {
+	person, program := terminal(t)
+	p := prepare(t, "weir")
+	p.Path, p.Args = "/bin/sh", []string{"sh", "-c", `trap "" TSTP; exec "$0" "$@"`, p.Path, "-", "pty", "--", "sh", "-c", "stty -echo; echo ready; read x; echo $x; read x"}
+	p.Stdin, p.Stdout = program, program
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.begin()
+	seen := ""
+	see := func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen, text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen)
+			}
+			seen += string(buf[:n])
+		}
+	}
+	see("ready")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	_, caught, _ := strings.Cut(string(status), "SigCgt:\t")
+	var mask uint64
+	if _, bad := fmt.Sscanf(caught, "%x", &mask); err != nil || bad != nil {
+		t.Fatal(err, bad)
+	}
+	if mask>>(syscall.SIGTSTP-1)&1 != 0 {
+		t.Fatal("weir catches a signal that was ignored")
+	}
+	p.signal(syscall.SIGTSTP)
+	enter(t, person, "it goes on\r")
+	see("it goes on")
+	enter(t, person, "\x1d")
+	p.end()
+}
+
+// TestPtyOwnSize: a terminal with a size of its own keeps it when the window of the terminal
+// that is typed at changes, and when weir goes on after a stop.
+func TestPtyOwnSize(t *testing.T) {
+	person, program := terminal(t)
+	p := prepare(t, "weir", "-", "pty,size=80x24", "--", "sh", "-c", "stty -echo; echo ready; while read x; do stty size; done")
+	p.Stdin, p.Stdout = program, program
+	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.begin()
+	seen := ""
+	see := func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen, text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen)
+			}
+			seen += string(buf[:n])
+		}
+	}
+	see("ready")
+	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 21, Col: 43}); err != nil {
+		t.Fatal(err)
+	}
+	stopped := func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+		return strings.Contains(string(text), ") T ")
+	}
+	p.signal(syscall.SIGTSTP)
+	patiently(t, "the stop", stopped)
+	p.signal(syscall.SIGCONT)
+	patiently(t, "the terminal to be raw again", func() bool {
+		v, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+		return err == nil && v.Lflag&unix.ICANON == 0
+	})
+	enter(t, person, "\r")
+	see("\n")
+	see("24 80")
+	enter(t, person, "\x1d")
+	p.end()
+}
+
+// TestPtyResizedEarly: a window that changes while a program is being started is its size.
+func TestPtyResizedEarly(t *testing.T) {
+	for want, word := range map[string]string{"21 43": "pty", "1 2": "pty,size=2x1"} {
+		var said, seen bytes.Buffer
+		c := &command{stderr: &said, lookupEnv: func(string) (string, bool) { return "", false }, table: endpoint.Default()}
+		p, err := c.plan([]string{"-", word}, []string{"sh", "-c", "read x; stty size"}, flags{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := newApp(c, p, flags{}, newReporter(c, flags{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := a.newSession()
+		a.env.Raw, a.env.Window = true, proc.Size{Rows: 21, Columns: 43}
+		window := &typedAt{seen: &seen}
+		tty := proc.Terminal(proc.Size{Rows: 1, Columns: 2}, func(weir.Transport) weir.Protocol { return window })
+		files := map[int]proc.File{0: tty.In(), 1: tty.Out(), 2: tty.Out()}
+		proc.Start(future.On(a.loop), a.starter, &proc.Command{Path: "sh", Args: []string{"sh", "-c", "read x; stty size"}, Files: files}).OnDone(func(child *proc.Process, err error) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.started(child)
+			if _, err := window.t.Write([]byte("\n")); err != nil {
+				t.Error(err)
+			}
+		})
+		weirtest.Until(t, a.loop, "the program's size", func() bool { return strings.Contains(seen.String(), want+"\r\n") || s.exit != nil && window.lost })
+		if !strings.Contains(seen.String(), want+"\r\n") {
+			t.Errorf("%s: %q, want %s", word, seen.String(), want)
+		}
+		weirtest.Until(t, a.loop, "the end", func() bool { return s.exit != nil && window.lost })
+		if err := a.loop.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// typedAt is the other side of a program's terminal.
+type typedAt struct {
+	weir.NopProtocol
+	t    weir.Transport
+	seen *bytes.Buffer
+	lost bool
+}
+
+func (w *typedAt) ConnectionMade(t weir.Transport)    { w.t = t }
+func (w *typedAt) DataReceived(b []byte) (int, error) { return w.seen.Write(b) }
+func (w *typedAt) ConnectionLost(error)               { w.lost = true }
 
 // TestPtyLink: a terminal that another program opens by a link, as a serial line.
 func TestPtyLink(t *testing.T) {

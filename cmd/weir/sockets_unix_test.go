@@ -115,6 +115,28 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("code %d", code)
 	}
 
+	// All sockets of a unit have one name.
+	web, first := listen()
+	more, second := listen()
+	p = prepare(t, "weir")
+	p.Path, p.Args = "/bin/sh", []string{"sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:web exec "$0" "$@"`, p.Path, "fd:web,connections=1", addr}
+	p.ExtraFiles = []*os.File{web, more}
+	p.begin()
+	if l := p.line("ready "+first, 1); !strings.Contains(l, second) {
+		t.Fatalf("it takes one of two sockets: %s", l)
+	}
+	for i, at := range []string{first, second} {
+		c := dial(t, at)
+		if err := errors.Join(write(c, "abc"), c.CloseWrite(), want(c, "ABC")); err != nil {
+			t.Error(err)
+		}
+		p.line(fmt.Sprintf("close #%d", i+1), 1) // else the next one may find no place: they share the bound
+	}
+	p.signal(os.Interrupt)
+	if code := p.end(); code != exitOK {
+		t.Errorf("code %d", code)
+	}
+
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -36,6 +36,9 @@ type Program struct {
 	files  map[int]*socket // by its own numbers; nil: the null device
 	exited func()
 
+	stopped bool             // by a signal, until SIGCONT
+	pending []syscall.Signal // came while it was stopped, each once
+
 	gone   bool // the process has exited; with a daemon, the rest of it runs on
 	over   bool // nothing runs
 	ending bool // in World.ending
@@ -145,7 +148,7 @@ func (w *World) programEvent(ev *event) {
 	p := all[i]
 	switch ev.place {
 	case programKilled:
-		if !p.gone {
+		if !p.gone && !w.healed {
 			p.Signal(killSignal)
 		}
 	default:
@@ -167,7 +170,7 @@ func (p *Program) Drive(b *Backend) { p.be = b }
 func (p *Program) PID() int { return p.pid }
 
 // File is the host's descriptor of one of the program's; -1: the null device. False: it
-// has none of that number, or has closed it.
+// has none of that number, or has closed it or given it to a transport.
 func (p *Program) File(n int) (int, bool) {
 	s, has := p.files[n]
 	switch {
@@ -176,7 +179,7 @@ func (p *Program) File(n int) (int, bool) {
 	case s == nil:
 		return -1, true
 	}
-	return int(s.h), s.h != backend.None
+	return int(s.h), s.h != backend.None && s.be == nil
 }
 
 // Exit ends it with a code once everything that was made of its files is closed; they
@@ -245,23 +248,47 @@ func (p *Program) check(call string) {
 	}
 }
 
+// deliver does what a signal does. One that stops a program has no effect on one that is
+// stopped already: SIGCONT would discard it.
 func (p *Program) deliver(sig syscall.Signal) {
 	switch {
 	case p.over || p.ending:
 	case sig == killSignal:
 		p.kill(sig)
-	case stops(sig):
-		if p.be != nil {
-			p.be.stopped = true
+	case continues(sig):
+		p.setStopped(false)
+		pending := p.pending
+		p.pending = nil
+		for _, before := range pending {
+			p.act(before)
 		}
+		p.act(sig)
+	case p.stopped:
+		if !stops(sig) && !slices.Contains(p.pending, sig) {
+			p.pending = append(p.pending, sig)
+		}
+	case alwaysStops(sig):
+		p.setStopped(true)
 	default:
-		if continues(sig) && p.be != nil {
-			p.be.stopped = false
-		}
-		if p.OnSignal != nil && p.OnSignal(sig) || ignored(sig) {
-			return
-		}
+		p.act(sig)
+	}
+}
+
+// act does what a signal does to a program that is not stopped and may catch it.
+func (p *Program) act(sig syscall.Signal) {
+	switch {
+	case p.ending || p.OnSignal != nil && p.OnSignal(sig):
+	case stops(sig):
+		p.setStopped(true)
+	case !ignored(sig):
 		p.kill(sig)
+	}
+}
+
+func (p *Program) setStopped(stopped bool) {
+	p.stopped = stopped
+	if p.be != nil {
+		p.be.stopped = stopped
 	}
 }
 
@@ -358,10 +385,11 @@ func (p *Program) Leave() {
 	}
 }
 
-// crashPrograms ends all programs without a word.
+// crashPrograms ends all programs without a word. From then on a signal to one of them has
+// no effect.
 func (h *Host) crashPrograms() {
 	for _, p := range h.programs {
-		p.gone, p.over, p.reaped = true, true, true
+		p.gone, p.over = true, true
 	}
 	h.programs, h.exiting = nil, nil
 	h.w.ending = slices.DeleteFunc(h.w.ending, func(p *Program) bool { return p.host == h })

@@ -6,6 +6,8 @@ import "syscall"
 
 const killSignal = syscall.SIGKILL
 
+func alwaysStops(syscall.Signal) bool { return false }
+
 func stops(syscall.Signal) bool { return false }
 
 func continues(syscall.Signal) bool { return false }

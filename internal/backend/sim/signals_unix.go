@@ -6,7 +6,10 @@ import "syscall"
 
 const killSignal = syscall.SIGKILL
 
-// stops reports whether a signal stops a program.
+// alwaysStops reports whether a signal stops a program that cannot catch it.
+func alwaysStops(sig syscall.Signal) bool { return sig == syscall.SIGSTOP }
+
+// stops reports whether a signal stops a program that does not catch it.
 func stops(sig syscall.Signal) bool {
 	return sig == syscall.SIGSTOP || sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU
 }
