@@ -165,7 +165,7 @@ func TestFileFails(t *testing.T) {
 		{"file:/dev/full,write", exitFailure, []string{"it is a device, not a file", "> /dev/full"}},
 		{"file:" + fifo, exitFailure, []string{"it is a named pipe, not a file", "pipe:" + fifo}},
 		{"file:" + fifo + ",append,create", exitFailure, []string{"it is a named pipe, not a file"}},
-		{"file:/dev/null,write", exitFailure, []string{"it is a device, not a file", "that end itself: null"}},
+		{"file:/dev/null,write", exitFailure, []string{"it is a device, not a file", "a kind of its own for that: null"}},
 		{"file", exitUsage, []string{"file"}},
 		{"file:x,mode=0600", exitUsage, []string{"mode is for a file that create makes"}},
 		{"file:x,append,at=5", exitUsage, []string{"append writes at the end"}},

@@ -113,7 +113,7 @@ func nextForNotFile(e *endpoint.Endpoint, other *file.NotFileError) string {
 	case kind == fs.ModeDir:
 		return "Name a file in it: file:" + endpoint.Quote(filepath.Join(path, "NAME"))
 	case path == "/dev/null" || path == "/dev/zero":
-		return "weir has a kind of its own for that:  " + filepath.Base(path)
+		return "weir has a kind of its own for that: " + filepath.Base(path)
 	case strings.HasPrefix(path, "/dev/tty"):
 		return "Serial lines have a kind of their own: serial:" + endpoint.Quote(path)
 	}
