@@ -36,6 +36,7 @@ type loop struct {
 	last    C.int64_t
 	failure *C.char // what weir_error returns
 	turning bool
+	closing bool // weir_close was called
 }
 
 // A stream is a connection of a C program.
@@ -43,7 +44,7 @@ type stream struct {
 	loop    *loop
 	number  C.int64_t
 	calls   C.weir_callbacks
-	arg     unsafe.Pointer
+	arg     C.uintptr_t // a number as often as a pointer: Go must not take it for one
 	connect *endpoint.Connecting
 	t       weir.Transport
 }
@@ -151,7 +152,7 @@ func weir_close(h C.uintptr_t) C.int {
 	if l == nil || l.turning {
 		return -1
 	}
-	l.turning = true // callbacks of Close are callbacks of a turn
+	l.turning, l.closing = true, true // callbacks of Close are callbacks of a turn
 	_ = l.Close()
 	for _, s := range l.streams {
 		s.end(weir.ErrLoopClosed.Error())
@@ -163,13 +164,17 @@ func weir_close(h C.uintptr_t) C.int {
 
 // weir_connect connects to an endpoint with any layers, as the command weir names it:
 // "tcp:example.org:80", "example.org:443+tls". It returns the stream's number, or -1 if
-// the text is no such endpoint: weir_error says why. All else is told by a callback, never
-// inside this call. *calls is copied.
+// the text is no such endpoint, or weir_close was called: weir_error says why. All else is
+// told by a callback, never inside this call. *calls is copied.
 //
 //export weir_connect
-func weir_connect(h C.uintptr_t, where *C.char, calls *C.weir_callbacks, arg unsafe.Pointer) C.int64_t {
+func weir_connect(h C.uintptr_t, where *C.char, calls *C.weir_callbacks, arg C.uintptr_t) C.int64_t {
 	l := find(h)
 	if l == nil {
+		return -1
+	}
+	if l.closing {
+		l.fail("weir_connect: the loop is being closed: open another one to connect again")
 		return -1
 	}
 	if where == nil || calls == nil {

@@ -37,7 +37,7 @@ def _library(path):
         ("turn", ctypes.c_int, ctypes.c_size_t),
         ("error", ctypes.c_char_p, ctypes.c_size_t),
         ("close", ctypes.c_int, ctypes.c_size_t),
-        ("connect", ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p, ctypes.POINTER(_Callbacks), ctypes.c_void_p),
+        ("connect", ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p, ctypes.POINTER(_Callbacks), ctypes.c_size_t),
         ("write", ctypes.c_int, ctypes.c_size_t, ctypes.c_int64, ctypes.c_char_p, ctypes.c_size_t),
         ("buffered", ctypes.c_int64, ctypes.c_size_t, ctypes.c_int64),
         ("pause", ctypes.c_int, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int),
