@@ -28,6 +28,9 @@ const (
 	writeMost   = 1 << 30
 )
 
+// turnMost is how long a turn may go on to call back before the host has its thread again.
+const turnMost = 2 * time.Millisecond
+
 // A loop is what a C program holds by its number.
 type loop struct {
 	*weir.Loop
@@ -75,6 +78,9 @@ func weir_open() C.uintptr_t {
 		_ = l.Close()
 		err = weir.ErrNoPollFD
 	}
+	if err == nil {
+		err = l.SetTurnLimit(weir.TurnLimit{Time: turnMost})
+	}
 	if err != nil {
 		_, _ = os.Stderr.WriteString("weir_open: " + err.Error() + "\n")
 		return 0
@@ -111,7 +117,8 @@ func weir_next(h C.uintptr_t) C.int64_t {
 	return C.int64_t(min((d+time.Microsecond-1)/time.Microsecond, math.MaxInt32))
 }
 
-// weir_turn does what there is to do, and does not wait. 0, or -1 if the loop cannot go
+// weir_turn does what there is to do, for 2 ms and one callback more at most, and does not
+// wait; what is left by then is for the next turn. 0, or -1 if the loop cannot go
 // on: weir_error says why, and weir_close is all that is left.
 //
 //export weir_turn

@@ -69,6 +69,10 @@ func (a *app) run(alone time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.loop.Close()) }()
+	// The program draws and handles keys between turns.
+	if err := a.loop.SetTurnLimit(weir.TurnLimit{Time: 2 * time.Millisecond}); err != nil {
+		return err
+	}
 	if err := a.open(); err != nil {
 		return err
 	}

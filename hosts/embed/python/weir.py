@@ -224,12 +224,12 @@ class Tk(Guest):
 
     def _due(self):
         self._timer = None
-        self._turn()
+        self._readable()
 
     def _readable(self):
         self._turn()
-        # Tk redraws only when no descriptor is readable: a stream that always has bytes
-        # would keep every window from being redrawn.
+        # Tk redraws only when no descriptor is readable and no timer due: a stream that
+        # always has bytes would keep every window from being redrawn.
         now = time.monotonic()
         if self._loop and now - self._drawn >= 1 / 60:
             self._drawn = now

@@ -49,6 +49,7 @@ int main(int argc, char **argv)
 			most = mades - before;
 	}
 	assert(sum == STREAMS * (STREAMS + 1) / 2);
+	assert(most <= 16);
 	assert(weir_close(loop) == 0);
 	printf("kept\n");
 	return 0;
