@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/cgo"
+	"runtime/debug"
 	"time"
 	"unsafe"
 
@@ -38,9 +39,11 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("curl: %s (%d)", e.Text, e.Code) }
 
-// A Handler gets what a transfer brings, on the loop's goroutine.
+// A Handler gets what a transfer brings, on the loop's goroutine. A panic in it goes to the
+// loop's error handler as a *weir.PanicError.
 type Handler struct {
-	// Body gets bytes, which are lent until it returns; it may be nil.
+	// Body gets bytes, which are lent until it returns; it may be nil. If it panics, the
+	// transfer ends, with libcurl's *Error 23.
 	Body func(p []byte)
 	// Done is called once and last, never from inside Get, Cancel or Close: with the
 	// status of the reply, or with an *Error or ErrCanceled.
@@ -64,8 +67,8 @@ type Multi struct {
 	active  map[unsafe.Pointer]*Transfer // by CURL
 	changed []*Transfer                  // to be begun or canceled
 	wake    func()
-	inside  bool // libcurl is calling; it cannot be called
-	closing bool
+	inside  bool       // libcurl is calling; it cannot be called
+	removal *weir.Call // nil until Close
 	closed  bool
 	counts  Counts
 }
@@ -111,23 +114,22 @@ func (m *Multi) Attach(wake func()) error {
 	return nil
 }
 
-// Close cancels every transfer and closes their connections. It may be called in a Handler.
-// Calling it again has no effect.
+// Close cancels every transfer and closes their connections, in the loop's next turn or
+// when the loop is closed. It may be called in a Handler. Calling it again has no effect.
 func (m *Multi) Close() {
-	if m.closed || m.closing && m.inside {
-		return
+	if !m.closed && !m.closing() {
+		m.removal = m.loop.Soon(func() { _ = m.loop.RemoveSource(m) })
 	}
-	m.closing = true
-	if m.inside {
-		m.loop.Soon(m.Close)
-		return
-	}
-	_ = m.loop.RemoveSource(m)
 }
+
+func (m *Multi) closing() bool { return m.removal != nil }
 
 // Detach is for Loop.RemoveSource and the loop's Close.
 func (m *Multi) Detach() {
 	m.closed = true
+	if m.closing() {
+		m.removal.Cancel() // the loop was closed first
+	}
 	m.inside = true
 	var left []*Transfer
 	for _, t := range m.active {
@@ -141,13 +143,13 @@ func (m *Multi) Detach() {
 	m.timer.Stop()
 	m.handle.Delete()
 	for _, t := range left {
-		t.h.done(0, ErrCanceled)
+		t.done(0, ErrCanceled)
 	}
 }
 
 // Get begins to fetch an http or https URL.
 func (m *Multi) Get(url string, h Handler) (*Transfer, error) {
-	if m.closing || m.closed {
+	if m.closing() || m.closed {
 		return nil, weir.ErrClosed
 	}
 	t := &Transfer{m: m, h: h}
@@ -176,27 +178,34 @@ func (t *Transfer) Cancel() {
 
 // Dispatch is for the loop: it begins and cancels transfers.
 func (m *Multi) Dispatch() {
-	if m.closed || m.inside {
+	if m.closed || m.closing() || m.inside {
 		return
 	}
 	changed := m.changed
 	m.changed = nil
-	var canceled []*Transfer
+	type end struct {
+		t   *Transfer
+		err error
+	}
+	var ended []end
 	m.inside = true
 	for _, t := range changed {
 		switch {
 		case m.active[t.easy] != t: // it is done
 		case t.canceled:
 			m.remove(t)
-			canceled = append(canceled, t)
+			ended = append(ended, end{t, ErrCanceled})
 		case !t.added:
-			t.added = true
-			C.curl_multi_add_handle(m.p, t.easy)
+			r := C.curl_multi_add_handle(m.p, t.easy)
+			if t.added = r == C.CURLM_OK; !t.added {
+				m.remove(t)
+				ended = append(ended, end{t, multiError(r)})
+			}
 		}
 	}
 	m.inside = false
-	for _, t := range canceled {
-		t.h.done(0, ErrCanceled)
+	for _, e := range ended {
+		e.t.done(0, e.err)
 	}
 }
 
@@ -222,7 +231,7 @@ func (m *Multi) action(fd, events C.int) {
 	r := C.curl_multi_socket_action(m.p, fd, events, &running)
 	m.inside = false
 	if r != C.CURLM_OK {
-		m.loop.Report(&Error{int(r), C.GoString(C.curl_multi_strerror(r))})
+		m.loop.Report(multiError(r))
 	}
 	var easy unsafe.Pointer
 	var code C.CURLcode
@@ -234,21 +243,32 @@ func (m *Multi) action(fd, events C.int) {
 		m.inside = false
 		m.counts.Transfers++
 		switch {
-		case t.canceled || m.closing:
-			t.h.done(0, ErrCanceled)
+		case t.canceled || m.closing():
+			t.done(0, ErrCanceled)
 		case code != C.CURLE_OK:
-			t.h.done(0, &Error{int(code), C.GoString(C.curl_easy_strerror(code))})
+			t.done(0, &Error{int(code), C.GoString(C.curl_easy_strerror(code))})
 		default:
-			t.h.done(status, nil)
+			t.done(status, nil)
 		}
 	}
 }
 
-func (h *Handler) done(status int, err error) {
-	if h.Done != nil {
-		h.Done(status, err)
+func (t *Transfer) done(status int, err error) {
+	defer t.m.guard("Done of a curl.Handler")
+	if t.h.Done != nil {
+		t.h.Done(status, err)
 	}
 }
+
+// guard reports a panic of a Handler, which must not unwind through libcurl and leaves other
+// transfers to be told.
+func (m *Multi) guard(where string) {
+	if v := recover(); v != nil {
+		m.loop.Report(&weir.PanicError{Where: where, Value: v, Stack: debug.Stack()})
+	}
+}
+
+func multiError(r C.CURLMcode) *Error { return &Error{int(r), C.GoString(C.curl_multi_strerror(r))} }
 
 // Counts is what was done so far.
 func (m *Multi) Counts() Counts { return m.counts }
@@ -305,11 +325,12 @@ func weirCurlTimer(handle C.uintptr_t, ms C.long) {
 }
 
 //export weirCurlBody
-func weirCurlBody(handle C.uintptr_t, p *C.char, n C.size_t) C.int {
+func weirCurlBody(handle C.uintptr_t, p *C.char, n C.size_t) (ok C.int) {
 	t := cgo.Handle(handle).Value().(*Transfer)
-	if t.canceled || t.m.closing {
+	if t.canceled || t.m.closing() {
 		return 0
 	}
+	defer t.m.guard("Body of a curl.Handler") // ok is 0 then
 	if t.h.Body != nil {
 		t.h.Body(unsafe.Slice((*byte)(unsafe.Pointer(p)), int(n)))
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
@@ -102,6 +103,78 @@ func TestMany(t *testing.T) {
 	}
 	if n := m.Counts().Actions - c.Actions; n > 3 {
 		t.Errorf("libcurl was called %d times in a second in which nothing was to be done", n)
+	}
+}
+
+// TestPanic: a panic in a Handler does not unwind through libcurl: it is reported, and the
+// other transfers go on.
+func TestPanic(t *testing.T) {
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "reply") })
+	var panics []any
+	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) {
+		var p *weir.PanicError
+		if !errors.As(err, &p) {
+			t.Error(err)
+			return
+		}
+		panics = append(panics, p.Value)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	m, err := curl.New(loop)
+	if errors.Is(err, curl.ErrBackend) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := loop.After(20*time.Second, func() { t.Error("the transfers stopped"); loop.Stop() })
+	defer late.Stop()
+	get := func(body func([]byte), done func(status int, err error)) *curl.Transfer {
+		tr, err := m.Get(url, curl.Handler{Body: body, Done: done})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	get(func([]byte) { panic("Body") }, func(status int, err error) {
+		var e *curl.Error
+		if !errors.As(err, &e) || e.Code != 23 {
+			t.Errorf("after the panic in Body: %d, %v, want code 23", status, err)
+		}
+		for range 2 { // both end in one Dispatch
+			get(nil, func(int, error) { panic("Done") }).Cancel()
+		}
+		get(nil, func(status int, err error) {
+			if status != 200 || err != nil {
+				t.Errorf("after the panics: %d, %v", status, err)
+			}
+			loop.Stop()
+			panic("last")
+		})
+	})
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if want := []any{"Body", "Done", "Done", "last"}; !slices.Equal(panics, want) {
+		t.Errorf("panics %v were reported, want %v", panics, want)
+	}
+	// Detach tells every transfer, too.
+	n := 0
+	for range 2 {
+		get(nil, func(int, error) { n++; panic("Detach") })
+	}
+	m.Close()
+	if n != 0 {
+		t.Error("Done was called inside Close")
+	}
+	if err := loop.Close(); err != nil {
+		t.Error(err)
+	}
+	if n != 2 || len(panics) != 6 {
+		t.Errorf("Done was called for %d of 2 transfers, and %d of 6 panics were reported", n, len(panics))
 	}
 }
 

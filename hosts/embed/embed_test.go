@@ -17,7 +17,7 @@ func compile(t *testing.T, dir string, sources []string, flags ...string) string
 	t.Helper()
 	hosttest.Need(t, "gcc")
 	out := filepath.Join(t.TempDir(), "program")
-	args := append([]string{"-O2", "-Wall", "-Wno-strict-aliasing", "-o", out, "-I", dir, "-I", "."}, sources...)
+	args := append([]string{"-O2", "-Wall", "-Werror=int-conversion", "-Wno-strict-aliasing", "-o", out, "-I", dir, "-I", "."}, sources...)
 	args = append(append(args, filepath.Join(dir, "libweir.a")), flags...)
 	hosttest.Do(t, "gcc", append(args, "-lpthread")...)
 	return out
@@ -47,6 +47,13 @@ func TestC(t *testing.T) {
 	})
 	t.Run("misuse", func(t *testing.T) {
 		p := hosttest.Start(t, exec.Command(compile(t, dir, []string{"testdata/misuse.c"}), "tcp:"+echo(t)))
+		p.Line("kept")
+		p.End()
+	})
+	// A number as the argument of callbacks must not look like a pointer to Go, which
+	// -Werror finds out.
+	t.Run("numbers", func(t *testing.T) {
+		p := hosttest.Start(t, exec.Command(compile(t, dir, []string{"testdata/numbers.c"}), "tcp:"+echo(t)))
 		p.Line("kept")
 		p.End()
 	})

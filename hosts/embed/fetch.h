@@ -93,7 +93,7 @@ static int fetch_start(fetch *f, uintptr_t loop, const char *url, void (*done)(c
 		return -1;
 	}
 	snprintf(f->endpoint, sizeof f->endpoint, "tcp:%s", host);
-	f->stream = weir_connect(loop, f->endpoint, (weir_callbacks *)&calls, f);
+	f->stream = weir_connect(loop, f->endpoint, (weir_callbacks *)&calls, (uintptr_t)f);
 	if (f->stream < 0) {
 		fprintf(stderr, "%s: %s\n", f->endpoint, weir_error(loop));
 		return -1;

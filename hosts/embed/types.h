@@ -4,14 +4,16 @@
  *	go build -buildmode=c-shared -o libweir.so .
  *
  * Everything here belongs to the thread that called weir_open: call every function there.
- * No function blocks. Callbacks come from inside weir_turn only, and may call every
- * function except weir_turn and weir_close. */
+ * No function blocks, except weir_close while it sends. Callbacks come from inside weir_turn
+ * and weir_close only. They may call every function except those two; during weir_close
+ * nothing can be connected. */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a stream's owner is told. Any function may be NULL.
+/* What a stream's owner is told. Any function may be NULL. arg is what weir_connect was
+ * given: a uintptr_t there, which may be a pointer or any number.
  *	made      it is connected, all layers included
  *	received  bytes arrived; they are lent until the function returns
  *	drained   all that was written was handed to the system

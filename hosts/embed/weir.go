@@ -28,6 +28,9 @@ const (
 	writeMost   = 1 << 30
 )
 
+// turnMost is how long a turn may go on to call back before the host has its thread again.
+const turnMost = 2 * time.Millisecond
+
 // A loop is what a C program holds by its number.
 type loop struct {
 	*weir.Loop
@@ -36,6 +39,7 @@ type loop struct {
 	last    C.int64_t
 	failure *C.char // what weir_error returns
 	turning bool
+	closing bool // weir_close was called
 }
 
 // A stream is a connection of a C program.
@@ -43,7 +47,7 @@ type stream struct {
 	loop    *loop
 	number  C.int64_t
 	calls   C.weir_callbacks
-	arg     unsafe.Pointer
+	arg     C.uintptr_t // a number as often as a pointer: Go must not take it for one
 	connect *endpoint.Connecting
 	t       weir.Transport
 }
@@ -73,6 +77,9 @@ func weir_open() C.uintptr_t {
 	if err == nil && l.PollFD() < 0 {
 		_ = l.Close()
 		err = weir.ErrNoPollFD
+	}
+	if err == nil {
+		err = l.SetTurnLimit(weir.TurnLimit{Time: turnMost})
 	}
 	if err != nil {
 		_, _ = os.Stderr.WriteString("weir_open: " + err.Error() + "\n")
@@ -110,7 +117,8 @@ func weir_next(h C.uintptr_t) C.int64_t {
 	return C.int64_t(min((d+time.Microsecond-1)/time.Microsecond, math.MaxInt32))
 }
 
-// weir_turn does what there is to do, and does not wait. 0, or -1 if the loop cannot go
+// weir_turn does what there is to do, for 2 ms and one callback more at most, and does not
+// wait; what is left by then is for the next turn. 0, or -1 if the loop cannot go
 // on: weir_error says why, and weir_close is all that is left.
 //
 //export weir_turn
@@ -151,7 +159,7 @@ func weir_close(h C.uintptr_t) C.int {
 	if l == nil || l.turning {
 		return -1
 	}
-	l.turning = true // callbacks of Close are callbacks of a turn
+	l.turning, l.closing = true, true // callbacks of Close are callbacks of a turn
 	_ = l.Close()
 	for _, s := range l.streams {
 		s.end(weir.ErrLoopClosed.Error())
@@ -163,13 +171,17 @@ func weir_close(h C.uintptr_t) C.int {
 
 // weir_connect connects to an endpoint with any layers, as the command weir names it:
 // "tcp:example.org:80", "example.org:443+tls". It returns the stream's number, or -1 if
-// the text is no such endpoint: weir_error says why. All else is told by a callback, never
-// inside this call. *calls is copied.
+// the text is no such endpoint, or weir_close was called: weir_error says why. All else is
+// told by a callback, never inside this call. *calls is copied.
 //
 //export weir_connect
-func weir_connect(h C.uintptr_t, where *C.char, calls *C.weir_callbacks, arg unsafe.Pointer) C.int64_t {
+func weir_connect(h C.uintptr_t, where *C.char, calls *C.weir_callbacks, arg C.uintptr_t) C.int64_t {
 	l := find(h)
 	if l == nil {
+		return -1
+	}
+	if l.closing {
+		l.fail("weir_connect: the loop is being closed: open another one to connect again")
 		return -1
 	}
 	if where == nil || calls == nil {

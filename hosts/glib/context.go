@@ -163,7 +163,10 @@ func (s *Source) watch(wait C.gint) {
 			e |= w.events // two sources of one descriptor
 		}
 		w.seen = true
-		if w.watch != nil && w.events == e {
+		if w.watch != nil && w.events == e && w.watch.Err() == nil {
+			// The number may be another file's by now: Start looks again.
+			w.watch.Stop()
+			w.watch.Start()
 			continue
 		}
 		if w.watch != nil {

@@ -86,6 +86,45 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// TestSourceReopened: a descriptor that the context closes, and whose number it opens again
+// in the same round, is watched as the new file.
+func TestSourceReopened(t *testing.T) {
+	loop, ctx, _ := host(t)
+	pipe := func() (r, w int) {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		return p[0], p[1]
+	}
+	fd, first := pipe()
+	next, second := pipe()
+	defer func() {
+		for _, fd := range []int{fd, first, second} {
+			_ = unix.Close(fd)
+		}
+	}()
+	read := func() {
+		var b [1]byte
+		if _, err := unix.Read(fd, b[:]); err != nil {
+			t.Error(err)
+		}
+	}
+	ctx.FD(fd, func() bool {
+		read()
+		if err := errors.Join(unix.Dup3(next, fd, unix.O_CLOEXEC), unix.Close(next)); err != nil {
+			t.Error(err)
+		}
+		ctx.FD(fd, func() bool { read(); loop.Stop(); return false })
+		loop.After(20*time.Millisecond, func() { _, _ = unix.Write(second, []byte("x")) })
+		return false
+	})
+	loop.After(20*time.Millisecond, func() { _, _ = unix.Write(first, []byte("x")) })
+	if err := loop.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSourceThreads: what another thread attaches wakes the loop.
 func TestSourceThreads(t *testing.T) {
 	loop, ctx, s := host(t)

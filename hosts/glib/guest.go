@@ -37,6 +37,9 @@ import (
 // connection that always has bytes would keep every window from being redrawn.
 const DefaultPriority = C.G_PRIORITY_HIGH_IDLE + 30
 
+// turnMost is how long a turn may go on to call back before GLib has its thread again.
+const turnMost = 2 * time.Millisecond
+
 // An Option is an option of Attach.
 type Option func(*Guest)
 
@@ -64,7 +67,8 @@ type Guest struct {
 // Attach makes loop a guest of a context. It is called on the thread that iterates the
 // context: all callbacks of the loop run there from then on, and only there may the loop
 // be used, except for the methods that any goroutine may call. The goroutine stays locked
-// to the thread until Close.
+// to the thread until Close. A turn is limited to 2 ms; Loop.SetTurnLimit changes that
+// afterwards, and the limit outlasts the guest.
 //
 // The loop stays the caller's: Close it after the guest. If it is closed first, or a turn
 // fails, the guest ends by itself, and the error of a turn goes to the loop's error
@@ -84,6 +88,9 @@ func Attach(loop *weir.Loop, opts ...Option) (*Guest, error) {
 	}
 	if g.priority < C.G_PRIORITY_HIGH || g.priority > C.G_PRIORITY_LOW {
 		return nil, errPriority
+	}
+	if err := loop.SetTurnLimit(weir.TurnLimit{Time: turnMost}); err != nil {
+		return nil, err
 	}
 	runtime.LockOSThread()
 	g.handle = cgo.NewHandle(g)

@@ -174,6 +174,30 @@ func TestLoopClosedFirst(t *testing.T) {
 	}
 }
 
+// TestTurnLimit: GLib has its thread back within a few milliseconds, however many callbacks
+// are ready.
+func TestTurnLimit(t *testing.T) {
+	g := attach(t)
+	const n = 40
+	called := 0
+	for range n {
+		g.loop.Soon(func() {
+			for began := time.Now(); time.Since(began) < time.Millisecond; {
+			}
+			called++
+		})
+	}
+	most := 0
+	for called < n {
+		before := called
+		g.ctx.Iterate()
+		most = max(most, called-before)
+	}
+	if most > 4 {
+		t.Errorf("%d callbacks of 1 ms in one turn", most)
+	}
+}
+
 // TestNested: a main loop inside a callback of the weir loop gets everything but weir, and
 // one inside Idle gets weir too.
 func TestNested(t *testing.T) {

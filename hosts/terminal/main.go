@@ -59,6 +59,10 @@ func (a *app) run(alone time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.loop.Close()) }()
+	// The program draws and handles keys between turns.
+	if err := a.loop.SetTurnLimit(weir.TurnLimit{Time: 2 * time.Millisecond}); err != nil {
+		return err
+	}
 	if a.screen, err = tcell.NewScreen(); err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // X11 is a program on the X protocol itself, by jezek/xgb, that downloads over weir and
 // draws a bar.
 //
-//	go run . -url http://127.0.0.1:8000/file      (a click downloads, q or closing ends)
+//	go run . -url http://127.0.0.1:8000/file      (a click downloads, q or closing the window ends)
 //
 // xgb has a goroutine that reads the X server's socket, so the program's loop selects:
 // events of X, timers, and the turns that Loop.Guest posts. Callbacks of connections run
@@ -9,10 +9,12 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/jezek/xgb"
@@ -32,6 +34,9 @@ type app struct {
 	x       *xgb.Conn
 	window  xproto.Window
 	gc      xproto.Gcontext
+	closes  xproto.Atom // WM_DELETE_WINDOW
+	keys    *xproto.GetKeyboardMappingReply
+	first   xproto.Keycode // that keys begins with
 	loop    *weir.Loop
 	current *download.Download
 	part    float64
@@ -50,7 +55,7 @@ func main() {
 	a := &app{}
 	alone := flag.Duration("alone", 0, "download after this time, and measure until then (0: on a click)")
 	flag.StringVar(&a.url, "url", "", "what to download, an http URL")
-	flag.DurationVar(&a.idle, "idle", 0, "end this time after the download (0: when the window is closed)")
+	flag.DurationVar(&a.idle, "idle", 0, "end this time after the download (0: when q is pressed or the window is closed)")
 	flag.Parse()
 	if err := a.run(*alone); err != nil {
 		fmt.Fprintln(os.Stderr, "x11:", err)
@@ -64,6 +69,10 @@ func (a *app) run(alone time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.loop.Close()) }()
+	// The program draws and handles keys between turns.
+	if err := a.loop.SetTurnLimit(weir.TurnLimit{Time: 2 * time.Millisecond}); err != nil {
+		return err
+	}
 	if err := a.open(); err != nil {
 		return err
 	}
@@ -137,11 +146,24 @@ func (a *app) open() error {
 	}
 	if err := xproto.CreateWindowChecked(x, screen.RootDepth, a.window, screen.Root, 0, 0, width, height, 0,
 		xproto.WindowClassInputOutput, screen.RootVisual, xproto.CwBackPixel|xproto.CwEventMask,
-		[]uint32{black, xproto.EventMaskExposure | xproto.EventMaskButtonPress | xproto.EventMaskStructureNotify}).Check(); err != nil {
+		[]uint32{black, xproto.EventMaskExposure | xproto.EventMaskButtonPress | xproto.EventMaskKeyPress | xproto.EventMaskStructureNotify}).Check(); err != nil {
 		return err
 	}
 	title := []byte("weir in X11")
 	xproto.ChangeProperty(x, xproto.PropModeReplace, a.window, xproto.AtomWmName, xproto.AtomString, 8, uint32(len(title)), title)
+	// A window manager asks to close the window, instead of destroying it.
+	protocols, err := atom(x, "WM_PROTOCOLS")
+	if err != nil {
+		return err
+	}
+	if a.closes, err = atom(x, "WM_DELETE_WINDOW"); err != nil {
+		return err
+	}
+	xproto.ChangeProperty(x, xproto.PropModeReplace, a.window, protocols, xproto.AtomAtom, 32, 1,
+		binary.NativeEndian.AppendUint32(nil, uint32(a.closes)))
+	if err := a.readKeys(); err != nil {
+		return err
+	}
 	if a.gc, err = xproto.NewGcontextId(x); err != nil {
 		return err
 	}
@@ -149,15 +171,46 @@ func (a *app) open() error {
 	return xproto.MapWindowChecked(x, a.window).Check()
 }
 
+func atom(x *xgb.Conn, name string) (xproto.Atom, error) {
+	r, err := xproto.InternAtom(x, false, uint16(len(name)), name).Reply()
+	if err != nil {
+		return 0, err
+	}
+	return r.Atom, nil
+}
+
+// readKeys asks for what is on the keys.
+func (a *app) readKeys() error {
+	s := xproto.Setup(a.x)
+	keys, err := xproto.GetKeyboardMapping(a.x, s.MinKeycode, byte(s.MaxKeycode-s.MinKeycode+1)).Reply()
+	a.keys, a.first = keys, s.MinKeycode
+	return err
+}
+
+// pressed reports whether a key has a letter, which is its own keysym.
+func (a *app) pressed(key xproto.Keycode, letter xproto.Keysym) bool {
+	n := int(a.keys.KeysymsPerKeycode)
+	at := (int(key) - int(a.first)) * n
+	return at >= 0 && at+n <= len(a.keys.Keysyms) && slices.Contains(a.keys.Keysyms[at:at+n], letter)
+}
+
 func (a *app) after(d time.Duration, then func()) { a.later, a.then = time.After(d), then }
 
 func (a *app) event(e xgb.Event) {
-	switch e.(type) {
+	switch e := e.(type) {
 	case xproto.ExposeEvent:
 		a.dirty = true
 	case xproto.ButtonPressEvent:
 		if a.current == nil {
 			a.ask()
+		}
+	case xproto.KeyPressEvent:
+		if a.pressed(e.Detail, 'q') {
+			a.over = true
+		}
+	case xproto.ClientMessageEvent:
+		if e.Format == 32 && e.Data.Data32[0] == uint32(a.closes) {
+			a.over = true
 		}
 	case xproto.DestroyNotifyEvent:
 		a.over = true

@@ -38,3 +38,5 @@ int weir_zmq_bind(void *socket, const char *endpoint) { RESULT(zmq_bind(socket, 
 int weir_zmq_connect(void *socket, const char *endpoint) { RESULT(zmq_connect(socket, endpoint)); }
 
 int weir_zmq_set(void *socket, int name, int v) { RESULT(zmq_setsockopt(socket, name, &v, sizeof v)); }
+
+int weir_zmq_term(void *context) { RESULT(zmq_ctx_term(context)); }

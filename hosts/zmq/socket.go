@@ -68,7 +68,7 @@ func NewContext() (*Context, error) {
 // Close ends the context. It waits until its sockets are closed and what they hold was
 // sent, as far as their LINGER allows; so close them first, and never call it on a loop
 // that still has to close one.
-func (c *Context) Close() { C.zmq_ctx_term(c.p) }
+func (c *Context) Close() { C.weir_zmq_term(c.p) }
 
 // A Handler gets what happens to a socket, on the loop's goroutine.
 type Handler struct {
@@ -152,7 +152,13 @@ func (s *Socket) Dispatch() {
 		return
 	}
 	s.counts.Wakes++
-	did := false
+	did, quiet := false, false
+	defer func() {
+		// The descriptor does not say that more is waiting, after a panic neither.
+		if !quiet && !s.done {
+			s.wake()
+		}
+	}()
 	for range messagesMost {
 		events, err := result("events", C.weir_zmq_events(s.p))
 		if err != nil {
@@ -174,6 +180,7 @@ func (s *Socket) Dispatch() {
 			if !did {
 				s.counts.Empty++
 			}
+			quiet = true
 			return
 		}
 		did = true
@@ -190,8 +197,6 @@ func (s *Socket) Dispatch() {
 			return
 		}
 	}
-	// The descriptor does not say that more is waiting.
-	s.wake()
 }
 
 // receive reads all parts of a message.

@@ -10,3 +10,4 @@ int weir_zmq_receive(void *socket, zmq_msg_t *m);
 int weir_zmq_bind(void *socket, const char *endpoint);
 int weir_zmq_connect(void *socket, const char *endpoint);
 int weir_zmq_set(void *socket, int name, int v);
+int weir_zmq_term(void *context);

@@ -310,6 +310,93 @@ func TestFair(t *testing.T) {
 	}
 }
 
+// TestPanic: a panic in a callback is reported, and leaves nothing that waits.
+func TestPanic(t *testing.T) {
+	panics := 0
+	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) {
+		var p *weir.PanicError
+		if !errors.As(err, &p) {
+			t.Error(err)
+		}
+		panics++
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := zmq.NewContext()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t, loop, ctx}
+	defer func() {
+		_ = loop.Close()
+		ctx.Close()
+	}()
+	late := loop.After(5*time.Second, func() { t.Error("the messages stopped"); loop.Stop() })
+	defer late.Stop()
+	const n = 10
+	got := 0
+	pull := r.open(zmq.PULL, zmq.Handler{Message: func([][]byte) {
+		if got++; got == n {
+			loop.Stop()
+		}
+		panic("in Message")
+	}})
+	// No message fits until the other end is there; then Writable is called.
+	var push *zmq.Socket
+	push = r.open(zmq.PUSH, zmq.Handler{Writable: func() {
+		for range n {
+			if err := push.Send([]byte("x")); err != nil {
+				t.Error(err)
+			}
+		}
+		panic("in Writable")
+	}})
+	if err := push.Send([]byte("x")); !errors.Is(err, zmq.ErrAgain) {
+		t.Fatalf("Send without a peer: %v", err)
+	}
+	if err := errors.Join(pull.Bind("inproc://here"), push.Connect("inproc://here")); err != nil {
+		t.Fatal(err)
+	}
+	r.run()
+	if got != n || panics != n+1 {
+		t.Errorf("%d of %d messages came, and %d of %d panics were reported", got, n, panics, n+1)
+	}
+}
+
+// TestContextInterrupted: signals do not end the wait of Context.Close for a socket.
+func TestContextInterrupted(t *testing.T) {
+	r := newRig(t)
+	ctx, err := zmq.NewContext()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := zmq.Open(r.loop, ctx, zmq.PULL, zmq.Handler{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	thread, closed := make(chan int), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		thread <- unix.Gettid()
+		ctx.Close()
+		close(closed)
+	}()
+	id := <-thread
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 200 {
+		_ = unix.Tgkill(unix.Getpid(), id, unix.SIGURG)
+		select {
+		case <-closed:
+			t.Fatal("Context.Close returned while a socket of the context was open")
+		case <-tick.C:
+		}
+	}
+	s.Close()
+	<-closed
+}
+
 // TestCloseInside: a socket may be closed in its own callback.
 func TestCloseInside(t *testing.T) {
 	r := newRig(t)

@@ -37,7 +37,7 @@ def _library(path):
         ("turn", ctypes.c_int, ctypes.c_size_t),
         ("error", ctypes.c_char_p, ctypes.c_size_t),
         ("close", ctypes.c_int, ctypes.c_size_t),
-        ("connect", ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p, ctypes.POINTER(_Callbacks), ctypes.c_void_p),
+        ("connect", ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p, ctypes.POINTER(_Callbacks), ctypes.c_size_t),
         ("write", ctypes.c_int, ctypes.c_size_t, ctypes.c_int64, ctypes.c_char_p, ctypes.c_size_t),
         ("buffered", ctypes.c_int64, ctypes.c_size_t, ctypes.c_int64),
         ("pause", ctypes.c_int, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int),
@@ -224,12 +224,12 @@ class Tk(Guest):
 
     def _due(self):
         self._timer = None
-        self._turn()
+        self._readable()
 
     def _readable(self):
         self._turn()
-        # Tk redraws only when no descriptor is readable: a stream that always has bytes
-        # would keep every window from being redrawn.
+        # Tk redraws only when no descriptor is readable and no timer due: a stream that
+        # always has bytes would keep every window from being redrawn.
         now = time.monotonic()
         if self._loop and now - self._drawn >= 1 / 60:
             self._drawn = now
