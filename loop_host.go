@@ -49,6 +49,7 @@ func (l *Loop) PollFD() int {
 		l.hosted = true
 		h.Host(true)
 	}
+		l.caps.PollFD = l.be.Caps().PollFD
 	return l.caps.PollFD
 }
 
