@@ -83,6 +83,7 @@ type Loop struct {
 	log       *slog.Logger
 	debug     *debugger     // nil unless asked for
 	hosted    bool          // a host watches PollFD, or a Waiter waits
+	awaited   bool          // there was a Waiter
 	waiters   []*Waiter     // those that Close stops
 	work      *work         // nil unless SetTurnLimit was called
 	turning   bool          // inside turn
@@ -549,7 +550,18 @@ func (l *Loop) submit(op *backend.Op) (c backend.Completion, ok bool) {
 }
 
 // enqueue puts r into the next turn.
-func (l *Loop) enqueue(r runnable) { l.ready = append(l.ready, r) }
+func (l *Loop) enqueue(r runnable) {
+	l.ready = append(l.ready, r)
+	l.stir()
+}
+
+// stir ends the Wait of a Waiter that cannot know of what a host's thread has just done
+// between two turns.
+func (l *Loop) stir() {
+	if l.awaited && l.state.Load() == loopIdle {
+		l.be.Wake()
+	}
+}
 
 // Report hands a failure that belongs to no caller to the loop's error handler:
 // see WithErrorHandler. Only the loop's goroutine may call it.

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir/internal/backend"
@@ -48,6 +49,7 @@ func (l *Loop) PollFD() int {
 	if h, ok := l.be.(backend.Hosted); ok && !l.hosted {
 		l.hosted = true
 		h.Host(true)
+		l.caps.PollFD = l.be.Caps().PollFD
 	}
 	return l.caps.PollFD
 }
@@ -118,6 +120,7 @@ func (l *Loop) NewWaiter() (*Waiter, error) {
 			return nil, err
 		}
 	}
+	l.awaited = true
 	l.keepWaiter(w)
 	return w, nil
 }
@@ -201,6 +204,9 @@ func (w *Waiter) over() bool {
 // thread that the loop belongs to; the goroutine then waits again. In the simulator the
 // world calls post itself. A turn waits for nothing; SetTurnLimit bounds what it does.
 //
+// What that thread does between two turns, such as a Write or the setting of a timer, has a
+// turn posted too.
+//
 // stop ends the waiting; it may be called from any goroutine, and a turn that was posted
 // before does nothing afterwards. So does the loop's Close. A turn that fails ends the
 // waiting, and the error handler gets the error.
@@ -225,6 +231,7 @@ func (l *Loop) Guest(post func(turn func())) (stop func(), err error) {
 	// not simulated: the host's thread and this one are real.
 	go func() {
 		for {
+			g.asked.Store(true)
 			post(g.turn)
 			select { // not simulated: as above.
 			case d := <-g.next:
@@ -241,10 +248,12 @@ func (l *Loop) Guest(post func(turn func())) (stop func(), err error) {
 
 // guest is a loop that gets its turns from a host.
 type guest struct {
-	loop *Loop
-	w    *Waiter
-	next chan time.Duration // how long to wait after a turn
-	due  func()             // in the simulator: posts a turn
+	loop  *Loop
+	w     *Waiter
+	asked atomic.Bool        // a turn was posted and has not run
+	next  chan time.Duration // how long to wait after it
+	until time.Duration      // when that wait ends; below 0: never
+	due   func()             // in the simulator: posts a turn
 }
 
 // turn is what the host calls.
@@ -262,12 +271,26 @@ func (g *guest) turn() {
 		return
 	}
 	d, ok := g.loop.Next()
-	if !ok {
+	until := time.Duration(-1)
+	switch {
+	case !ok:
 		d = -1
+	case d == 0:
+		until = 0
+	default:
+		until = g.loop.be.Now() + d
 	}
-	select { // not simulated: only a waiting goroutine has turns from here on.
-	case g.next <- d:
-	default: // called once more than it was posted
+	// not simulated: only a waiting goroutine has turns from here on.
+	if g.asked.Swap(false) {
+		g.until = until
+		g.next <- d // it has room: the goroutine takes one for each post
+		return
+	}
+	// The host has called it once more than it was posted, and the goroutine waits already.
+	// If that is too long now, it begins again; this turn may have taken an earlier wake
+	// from it.
+	if until >= 0 && (g.until < 0 || until < g.until-time.Millisecond) {
+		g.loop.be.Wake()
 	}
 }
 

@@ -196,6 +196,7 @@ func (k *socket) arm(kind backend.Kind, f backend.Flags, buf []byte) {
 func (l *Loop) later(c backend.Completion) {
 	c.Op.Due, c.Last = true, true
 	l.early = append(l.early, c)
+	l.stir()
 }
 
 // readDone takes a result of the read Op.

@@ -66,6 +66,9 @@ func (s *stream) tuned(method string, fits func(network) bool, f func(k *socket)
 	if err := s.loop.check(method); err != nil {
 		return err
 	}
+	if s.phase >= phaseShut {
+		return ErrClosed
+	}
 	if u := s.below(); u != nil {
 		return u.tuned(method, fits, f)
 	}

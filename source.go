@@ -120,6 +120,7 @@ type Watch struct {
 	events  Events // what is watched for; the Op may have others until it is armed again
 	fn      func(Events)
 	err     error // why it ended by itself
+	lacks   error // why Start has no handle for it: the Op is about to end
 	removed bool  // it is over
 	stopped bool
 	parked  bool // it waits for its tenant's turn: see dealer
@@ -224,6 +225,12 @@ func (w *Watch) Stop() {
 	}
 	w.stopped = true
 	w.sync()
+	if !w.loop.caps.Descriptors {
+		// The backend's duplicate would keep open what its owner closes.
+		if w.letGo() == nil {
+			w.op.Handle = backend.None
+		}
+	}
 }
 
 // Start undoes Stop: fn is called if a condition holds already, though not from inside
@@ -234,7 +241,15 @@ func (w *Watch) Start() {
 	if w.loop.check("Start") != nil || w.removed || !w.stopped {
 		return
 	}
-	w.stopped = false
+	w.stopped, w.lacks = false, nil
+	if w.op.Handle == backend.None && !w.loop.caps.Descriptors {
+		// Without a handle the Op ends with an error, as one for a closed descriptor does.
+		if h, err := w.loop.be.Adopt(w.fd); err != nil {
+			w.lacks = err
+		} else {
+			w.op.Handle = h
+		}
+	}
 	w.sync()
 }
 
@@ -260,9 +275,13 @@ func (o *watched) OpDone(c *backend.Completion) {
 	case w.stopped:
 		// Start finds out.
 	default:
-		w.err = &WatchError{FD: w.fd, Err: c.Err}
+		err := c.Err
+		if w.lacks != nil {
+			err = w.lacks
+		}
+		w.err = &WatchError{FD: w.fd, Err: err}
 		w.forget()
-		w.letGo()
+		_ = w.letGo()
 		w.loop.report(w.err)
 		w.call(EventError)
 		return
@@ -290,12 +309,17 @@ func (w *Watch) Remove() {
 	}
 	w.forget()
 	w.loop.be.Cancel(&w.op)
-	w.letGo()
+	_ = w.letGo()
 }
 
 // letGo makes the backend forget the descriptor; if it is already closed, that is the
-// caller's affair.
-func (w *Watch) letGo() { _ = w.loop.be.Shut(w.op.Handle, backend.Forget) }
+// caller's affair, and if its number has become a connection, that stays.
+func (w *Watch) letGo() error {
+	if w.op.Handle == backend.None {
+		return nil
+	}
+	return w.loop.be.Shut(w.op.Handle, backend.Unwatch)
+}
 
 // SignalHandler is a callback for a signal.
 type SignalHandler struct {

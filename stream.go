@@ -389,6 +389,7 @@ func (s *stream) touch() {
 	if s.flags&fDirty == 0 && s.phase < phaseShut {
 		s.flags |= fDirty
 		s.loop.dirty = append(s.loop.dirty, s)
+		s.loop.stir()
 	}
 }
 

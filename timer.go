@@ -155,6 +155,7 @@ func (t *Timer) set(due int64) {
 	t.queued = false
 	t.due = due
 	t.loop.timers.Set(&t.node, due)
+	t.loop.stir()
 }
 
 func (t *Timer) unbind() {

@@ -114,7 +114,7 @@ var errNoIdleTimer = fmt.Errorf("the transport below cannot tell of silence (wei
 
 // ConnectionIdle drops the connection; a silence that is another's to judge is passed over.
 func (w *watcher) ConnectionIdle(d weir.Direction) {
-	if d == weir.DirectionBoth {
+	if d == weir.DirectionBoth && w.c.Idle > 0 {
 		w.lose(NothingPassed, w.c.Idle)
 	}
 }

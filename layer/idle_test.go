@@ -95,3 +95,30 @@ func TestMinRateWhen(t *testing.T) {
 		})
 	}
 }
+
+// TestIdleOfOthers: a silence that another asked about is not the layer's to judge if it
+// limits none itself.
+func TestIdleOfOthers(t *testing.T) {
+	m := meet(t, nil, nil, nil)
+	server := &watched{}
+	serve := layer.Server(func(weir.Transport) weir.Protocol { return server }, layer.Idle(layer.IdleConfig{WriteStall: time.Hour}))
+	_, err := m.Host("server").Loop().Listen("tcp", ":9", func(bottom weir.Transport) weir.Protocol {
+		p := serve(bottom)
+		bottom.Loop().Soon(func() {
+			if err := bottom.(weir.IdleTimer).SetIdleTimeout(weir.DirectionBoth, time.Second); err != nil {
+				t.Error(err)
+			}
+		})
+		return p
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &watched{}
+	m.Host("client").Loop().Connect("tcp", "server:9", client)
+	m.Until("the connection", func() bool { return server.t != nil && client.t != nil })
+	m.pass(5 * time.Second)
+	if server.over != 0 {
+		t.Errorf("lost after %v with %v", server.over, server.err)
+	}
+}

@@ -398,6 +398,10 @@ const (
 	CloseFlat                 // close; the system sends what is in its buffers
 	CloseReset                // close and, on TCP, reset the connection
 	Forget                    // stop serving the handle but leave it open: it moves elsewhere
+	// Unwatch ends the Ready Ops of a descriptor that is not a handle, so that it may be
+	// closed, or watched again, at once. It leaves a handle of that number alone: the
+	// error is then EBADF. A backend without Descriptors takes it for Forget.
+	Unwatch
 )
 
 // Caps says what a backend can do, as probed when it was made.
@@ -407,7 +411,8 @@ type Caps struct {
 	// an Op with Now always does.
 	Inline bool
 	// PollFD is a descriptor that is readable when Wait has something to report, for
-	// hosts that watch descriptors; -1 if there is none.
+	// hosts that watch descriptors; -1 if there is none. The first Host(true) may give it
+	// another value, which then stays.
 	PollFD int
 	// Thread is true if Wait must always be called on the operating system thread of
 	// the first Wait, and after that everything else but Wake too. Before the first

@@ -241,6 +241,34 @@ func TestRefusalHidesPassword(t *testing.T) {
 	}
 }
 
+// TestRefusalCutInPassword: a text that ends in the middle of the password, or of what
+// was sent, has no part of it (R72).
+func TestRefusalCutInPassword(t *testing.T) {
+	const user, password = "alice", "correct p\u00e4ssword"
+	sent := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	for _, secret := range []string{password, sent} {
+		for n := 4; n < len(secret); n++ {
+			filler := strings.Repeat("-", 256-n)
+			w := newProxied(t)
+			p, s := &layertest.Ear{}, &layertest.Ear{}
+			w.talk(t, func(weir.Transport) weir.Protocol { return s }, p, layertest.Plain, proxy.Connect("a:1", proxy.WithCredentials(user, password)))
+			w.Until("the request", func() bool { return strings.HasSuffix(string(s.Got), "\r\n\r\n") })
+			fmt.Fprintf(s.Tr, "HTTP/1.1 407 %s%s\r\nContent-Length: 1000\r\n\r\n%s%s", filler[:100-n], secret, filler, secret)
+			w.Until("the failure", p.Over)
+			var e *proxy.Error
+			if !errors.As(p.Failed, &e) {
+				t.Fatalf("failed with %v", p.Failed)
+			}
+			if want := filler + "***"; e.Body != want {
+				t.Errorf("%d bytes of %q: the body is %q", n, secret, e.Body)
+			}
+			if !strings.HasSuffix(e.Text, "-***") {
+				t.Errorf("%d bytes of %q: the text is %q", n, secret, e.Text)
+			}
+		}
+	}
+}
+
 // TestNothingFirst: no order of messages gets past authentication
 // (docs/promises.md, SOCKS and CONNECT). A server that expects a password makes
 // no protocol for any of these.

@@ -170,14 +170,25 @@ func (w *askingWire) named(err error) error {
 }
 
 // withoutPassword returns a proxy's words without the password, and without what HTTP
-// sends it as.
+// sends it as. The words may have been cut in the middle of either.
 func (c *clientConfig) withoutPassword(words string) string {
 	const least = 4 // to hide less would tell it
 	if len(c.password) < least || words == "" {
 		return words
 	}
 	sent := base64.StdEncoding.EncodeToString([]byte(c.user + ":" + c.password))
-	return strings.NewReplacer(sent, "***", c.password, "***").Replace(words)
+	words = strings.NewReplacer(sent, "***", c.password, "***").Replace(words)
+	for _, secret := range [...]string{sent, c.password} {
+		// What is left of a character that was cut has become a question mark.
+		for _, end := range [...]string{words, strings.TrimSuffix(words, "?")} {
+			for n := min(len(secret)-1, len(end)); n >= least; n-- {
+				if strings.HasSuffix(end, secret[:n]) {
+					return end[:len(end)-n] + "***"
+				}
+			}
+		}
+	}
+	return words
 }
 
 // noWire is the wire of a handshake that cannot begin.

@@ -65,6 +65,136 @@ func TestGuest(t *testing.T) {
 	})
 }
 
+// TestGuestStirred: what a host's thread does between two turns has the next one come at
+// its time, although nothing else happens (R24).
+func TestGuestStirred(t *testing.T) {
+	onBackends(t, func(t *testing.T, name string) {
+		l, host := hosted(t, name)
+		var there, here weir.Transport
+		got := 0
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(tr weir.Transport) weir.Protocol {
+			there = tr
+			return weir.DataFunc(func(p []byte) (int, error) { got += len(p); return len(p), nil })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host.idle()
+		fired := false
+		l.After(time.Millisecond, func() { fired = true })
+		host.until("a timer", func() bool { return fired })
+		host.idle()
+		soon := false
+		l.Soon(func() { soon = true })
+		host.until("a call", func() bool { return soon })
+		host.idle()
+		l.Connect("tcp", ln.Addr().String(), &greeter{made: func(tr weir.Transport) { here = tr }})
+		host.until("a connection", func() bool { return there != nil && here != nil })
+		host.idle()
+		if _, err := here.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		host.until("bytes", func() bool { return got == 5 })
+		host.idle()
+	})
+}
+
+// greeter tells of its connection.
+type greeter struct {
+	weir.NopProtocol
+	made func(weir.Transport)
+}
+
+func (g *greeter) ConnectionMade(t weir.Transport) { g.made(t) }
+
+// TestGuestTwice: a host that calls turn once more than it was posted loses nothing by it
+// (R24): not the time of a timer that the call before it did not know.
+func TestGuestTwice(t *testing.T) {
+	onBackends(t, func(t *testing.T, name string) {
+		l, host := hosted(t, name)
+		host.idle()
+		for range 20 {
+			// The call that was posted sets a timer; the one that was not comes before it,
+			// or after it.
+			fired := false
+			for _, before := range []bool{true, false} {
+				go func() { _, _ = l.Post(func() { l.After(2*time.Millisecond, func() { fired = true }) }) }()
+				turn := host.next("a post")
+				if before {
+					host.last()
+				}
+				turn()
+				if !before {
+					turn()
+				}
+				host.until("the timer", func() bool { return fired })
+				fired = false
+			}
+		}
+		host.idle()
+	})
+}
+
+// host calls the turns of a Guest.
+type host struct {
+	t     *testing.T
+	posts chan func()
+	last  func()
+}
+
+// hosted makes a loop that is a guest on the test's own thread.
+func hosted(t *testing.T, name string) (*weir.Loop, *host) {
+	t.Helper()
+	runtime.LockOSThread()
+	l := newLoop(t, weir.WithBackendName(name), quiet())
+	h := &host{t: t, posts: make(chan func(), 1)}
+	stop, err := l.Guest(func(turn func()) { h.posts <- turn })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		runtime.UnlockOSThread()
+	})
+	return l, h
+}
+
+// next returns the next turn.
+func (h *host) next(what string) func() {
+	h.t.Helper()
+	select {
+	case h.last = <-h.posts:
+	case <-time.After(10 * time.Second):
+		h.t.Fatal("no turn comes for ", what)
+	}
+	return h.last
+}
+
+// until calls turns until cond holds.
+func (h *host) until(what string, cond func() bool) {
+	h.t.Helper()
+	for !cond() {
+		h.next(what)()
+	}
+}
+
+// idle calls turns until none comes for a while.
+func (h *host) idle() {
+	h.t.Helper()
+	for range 50 {
+		select {
+		case h.last = <-h.posts:
+			h.last()
+		case <-time.After(30 * time.Millisecond):
+			return
+		}
+	}
+	h.t.Fatal("turns for nothing, again and again (G9)")
+}
+
 // TestWaiter: a waiter returns when there is something to do and is quiet while there
 // is not (R66, G9).
 func TestWaiter(t *testing.T) {

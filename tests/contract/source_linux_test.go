@@ -3,6 +3,7 @@ package contract
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -562,5 +563,285 @@ func TestWatchChanges(t *testing.T) {
 		w.SetEvents(weir.EventRead)
 		w.Remove()
 		none("over")
+	})
+}
+
+// socketPair makes two connected descriptors, as others hand them to a watch.
+func socketPair(t *testing.T) (a, b int) {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p[0], p[1]
+}
+
+// TestWatchNumberReused: the number of a watched descriptor that was stopped and closed
+// becomes a connection of the loop's, which the end of the watch leaves alone
+// (behaviour 8).
+func TestWatchNumberReused(t *testing.T) {
+	for _, ended := range []string{"removed", "by itself"} {
+		t.Run(ended, func(t *testing.T) {
+			onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+				a, b := socketPair(t)
+				calls := 0
+				w, err := l.Watch(a, weir.EventRead, func(weir.Events) { calls++ })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := unix.Write(b, []byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				turns(t, l, "the watch", func() bool { return calls > 0 })
+				w.Stop()
+				if ended == "by itself" {
+					// The end of the Op that stopped is not what ends the watch.
+					for range 3 {
+						if err := l.Turn(time.Millisecond); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				_ = unix.Close(a)
+				_ = unix.Close(b)
+				if ended == "by itself" {
+					w.Start() // of a closed descriptor
+				}
+				c, d := socketPair(t)
+				defer unix.Close(d)
+				if c != a {
+					if err := unix.Dup3(c, a, unix.O_CLOEXEC); err != nil {
+						t.Fatal(err)
+					}
+					_ = unix.Close(c)
+				}
+				in := &collector{}
+				tr, err := l.Attach(a, "reused", func(weir.Transport) weir.Protocol { return in })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ended == "by itself" {
+					turns(t, l, "the end of the watch", func() bool { return w.Err() != nil })
+				} else {
+					w.Remove()
+				}
+				if _, err := unix.Write(d, []byte("y")); err != nil {
+					t.Fatal(err)
+				}
+				turns(t, l, "bytes for the connection", func() bool { return string(in.got) == "y" })
+				// A check of all descriptors finds nothing wrong with it.
+				over := false
+				l.After(300*time.Millisecond, func() { over = true })
+				turns(t, l, "a while", func() bool { return over })
+				if _, err := unix.Write(d, []byte("z")); err != nil {
+					t.Fatal(err)
+				}
+				turns(t, l, "more bytes", func() bool { return string(in.got) == "yz" || in.ended })
+				if in.ended {
+					t.Fatalf("the connection ended with %v", in.err)
+				}
+				tr.Close()
+				turns(t, l, "its end", func() bool { return in.ended })
+			})
+		})
+	}
+}
+
+// TestWatchAgain: a descriptor can be watched again at once when its watch is removed,
+// inside the callback and outside, open still or closed and made again (R19).
+func TestWatchAgain(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		a, b := socketPair(t)
+		defer func() {
+			_ = unix.Close(a)
+			_ = unix.Close(b)
+		}()
+		calls := 0
+		var w *weir.Watch
+		var inside func()
+		fn := func(e weir.Events) {
+			calls++
+			if e != weir.EventRead {
+				t.Fatalf("events %b, the watch ended with %v", e, w.Err())
+			}
+			if inside != nil {
+				inside()
+			}
+		}
+		again := func() {
+			if w != nil {
+				w.Remove()
+			}
+			var err error
+			if w, err = l.Watch(a, weir.EventRead, fn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		called := func(when string) {
+			t.Helper()
+			calls = 0
+			turns(t, l, when, func() bool { return calls > 2 })
+		}
+		again()
+		again() // before the backend has seen it
+		if _, err := unix.Write(b, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		called("watched twice")
+		again()
+		called("watched again")
+		inside = again
+		called("watched again in the callback")
+		inside = nil
+		for range 3 {
+			w.Remove()
+			_ = unix.Close(a)
+			_ = unix.Close(b)
+			w = nil
+			c, d := socketPair(t)
+			if c != a {
+				if err := unix.Dup3(c, a, unix.O_CLOEXEC); err != nil {
+					t.Fatal(err)
+				}
+				_ = unix.Close(c)
+			}
+			b = d
+			again()
+			if err := l.Turn(0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Write(b, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			called("closed and made again")
+		}
+		w.Remove()
+		calls = 0
+		for range 3 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if calls != 0 {
+			t.Errorf("%d calls after Remove", calls)
+		}
+	})
+}
+
+// TestWatchStoppedLetsGo: while a watch is stopped the loop keeps nothing of the
+// descriptor: its close is seen by the peer, and Start watches what has the number then.
+func TestWatchStoppedLetsGo(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		a, b := socketPair(t)
+		defer unix.Close(b)
+		calls, last := 0, weir.Events(0)
+		w, err := l.Watch(a, weir.EventRead, func(e weir.Events) { calls++; last = e })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		w.Stop()
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Close(a)
+		var one [1]byte
+		if n, err := unix.Read(b, one[:]); n != 0 || err != nil {
+			t.Errorf("the peer of a closed descriptor reads %d, %v", n, err)
+		}
+		c, d := socketPair(t)
+		defer unix.Close(d)
+		if c != a {
+			if err := unix.Dup3(c, a, unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			_ = unix.Close(c)
+		}
+		defer unix.Close(a)
+		w.Start()
+		for range 3 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if calls != 0 {
+			t.Fatalf("%d calls for a file that is not there any more, the last with %b", calls, last)
+		}
+		if _, err := unix.Write(d, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "the new file", func() bool { return calls > 0 })
+		if last != weir.EventRead {
+			t.Errorf("events %b, the watch ended with %v", last, w.Err())
+		}
+		w.Remove()
+	})
+}
+
+// TestWatchListener: a watch of a listener takes no connection from its owner, and
+// Remove lets go of it.
+func TestWatchListener(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := false
+		defer func() {
+			if !closed {
+				_ = unix.Close(fd)
+			}
+		}()
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Listen(fd, 4); err != nil {
+			t.Fatal(err)
+		}
+		name, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*unix.SockaddrInet4).Port}
+		calls, last := 0, weir.Events(0)
+		w, err := l.Watch(fd, weir.EventRead, func(e weir.Events) { calls++; last = e })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			calls = 0
+			c := dial(t, addr, 1)[0]
+			turns(t, l, "the watch", func() bool { return calls > 1 })
+			if last != weir.EventRead {
+				t.Fatalf("events %b, the watch ended with %v", last, w.Err())
+			}
+			nfd, _, err := unix.Accept(fd)
+			if err != nil {
+				t.Fatalf("the owner accepts: %v", err)
+			}
+			_ = unix.Close(nfd)
+			_ = c.Close()
+		}
+		calls = 0
+		for range 3 {
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if calls > 1 { // one that was under way
+			t.Errorf("%d calls with no connection there", calls)
+		}
+		w.Remove()
+		closed = true
+		_ = unix.Close(fd)
+		if c, err := net.DialTimeout("tcp", addr.String(), 5*time.Second); err == nil {
+			_ = c.Close()
+			t.Error("a closed listener still takes connections")
+		}
 	})
 }

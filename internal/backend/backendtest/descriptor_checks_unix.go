@@ -378,12 +378,35 @@ func checkWatchRaw(r *rig) {
 	if n, err := syscall.Read(rd, buf[:]); n != 3 {
 		r.t.Fatal(n, err)
 	}
+	// Unwatch ends even what the kernel has been given, and makes room for another watch.
+	for range 3 {
+		r.be.Cancel(op)
+		_ = r.be.Shut(op.Handle, backend.Unwatch) // EBADF if Cancel has done it all
+		if op.Armed() {
+			r.t.Fatal("armed after Unwatch")
+		}
+		delete(r.out, op)
+		op = &backend.Op{Kind: backend.Ready, Handle: op.Handle, Events: backend.Readable, Flags: backend.Multi}
+		r.submit(op)
+		r.quiet(5e6)
+	}
 	r.cancel(op)
-	if r.be.Shut(backend.Handle(rd), backend.Forget); flagsOf(r, rd) < 0 {
-		r.t.Error("forgetting closed the descriptor")
+	if _ = r.be.Shut(op.Handle, backend.Unwatch); flagsOf(r, rd) < 0 {
+		r.t.Error("the end of the watch closed the descriptor")
+	}
+	l, a := r.listen(tcp4)
+	c, s := r.dial(tcp4, l, a)
+	for _, h := range []backend.Handle{l, c, s} {
+		if r.be.Shut(h, backend.Unwatch) == nil {
+			r.t.Errorf("Unwatch of handle %d: no error", h)
+		}
+	}
+	r.write(c, []byte("abc"))
+	if got := r.read(s, 3); string(got) != "abc" {
+		r.t.Errorf("after Unwatch of handles %q came", got)
 	}
 	if err := syscall.Close(rd); err != nil {
-		r.t.Errorf("forgetting closed the descriptor: %v", err)
+		r.t.Errorf("the end of the watch closed the descriptor: %v", err)
 	}
 	r.quiet(5e6)
 }

@@ -338,7 +338,7 @@ func checkBadHandle(r *rig) {
 				r.t.Errorf("kind %d on handle %d: no error", op.Kind, h)
 			}
 		}
-		for how := backend.ShutWrite; how <= backend.Forget; how++ {
+		for how := backend.ShutWrite; how <= backend.Unwatch; how++ {
 			if r.be.Shut(h, how) == nil {
 				r.t.Errorf("Shut(%d, %d): no error", h, how)
 			}

@@ -537,6 +537,77 @@ func TestDuplicateOfOurs(t *testing.T) {
 	})
 }
 
+// TestHostKeepsSet: a host that watches the descriptor through a set of its own, as
+// libuv and asyncio do, is told of what comes after a new set was made too (R24).
+func TestHostKeepsSet(t *testing.T) {
+	onStyles(t, func(t *testing.T, b *Backend) {
+		before := descriptors(t)
+		b.Host(true)
+		outer, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := b.Caps().PollFD
+		if errno := epollCtl(outer, unix.EPOLL_CTL_ADD, int32(fd), unix.EPOLLIN, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+		told := func() bool {
+			var e [4]unix.EpollEvent
+			n, err := unix.EpollWait(outer, e[:], 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n > 0
+		}
+		c, s := tcpPair(t, b)
+		read := &backend.Op{Kind: backend.Read, Flags: backend.Multi, Handle: s}
+		submit(t, b, read)
+		for told() {
+			wait(t, b, 0)
+		}
+		for i := range 3 {
+			b.rebuild()
+			b.Host(false)
+			b.Host(true)
+			if b.Caps().PollFD != fd {
+				t.Fatalf("the host's descriptor is now %d, was %d", b.Caps().PollFD, fd)
+			}
+			for range 3 { // what rebuild itself told
+				if told() {
+					wait(t, b, 0)
+				}
+			}
+			if told() {
+				t.Fatalf("told of nothing after set %d", i+1)
+			}
+			send(t, b, c, "x")
+			if !told() {
+				t.Fatalf("not told of a byte after set %d", i+1)
+			}
+			if got := wait(t, b, 0); len(got) != 1 || got[0].N != 1 {
+				t.Fatalf("after set %d: %+v", i+1, got)
+			}
+			for range 3 {
+				if told() {
+					wait(t, b, 0)
+				}
+			}
+			b.Wake()
+			if !told() {
+				t.Fatalf("not told of a wake after set %d", i+1)
+			}
+			wait(t, b, 0)
+		}
+		unix.Close(outer)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if now := descriptors(t); now > before-2 { // ep and the waker's, which were open before
+			t.Errorf("%d descriptors before, %d after Close", before, now)
+		}
+	})
+}
+
 // TestNumberTaken: a handle whose number now belongs to another descriptor is lost, and
 // closing it does not close the other.
 func TestNumberTaken(t *testing.T) {

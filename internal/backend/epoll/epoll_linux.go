@@ -62,6 +62,7 @@ const (
 // Backend is one epoll instance with its table of handles.
 type Backend struct {
 	ep    int
+	host  int // a set that has only ep in it, for a host to watch; -1: none
 	edge  bool
 	start time.Time
 	wake  waker
@@ -92,6 +93,7 @@ type Backend struct {
 
 	pwait2  bool // epoll_pwait2 exists: timeouts can be finer than milliseconds
 	hosted  bool
+	asked   bool // it was hosted before: what the host watches does not change any more
 	told    bool // hosted: the descriptor was made readable for what is queued
 	zombies zombies
 	pace    pace
@@ -118,7 +120,7 @@ func New(edge bool) (*Backend, error) {
 		sys.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	b := &Backend{ep: ep, edge: edge, start: time.Now(), arena: make([]byte, arenaSize)}
+	b := &Backend{ep: ep, host: -1, edge: edge, start: time.Now(), arena: make([]byte, arenaSize)}
 	b.wake.fd = event
 	if errno := b.addWaker(ep); errno != 0 {
 		sys.Close(event)
@@ -143,10 +145,14 @@ func (b *Backend) Caps() backend.Caps {
 	if b.edge {
 		name = "epoll-et"
 	}
+	pollFD := b.ep
+	if b.host >= 0 {
+		pollFD = b.host
+	}
 	return backend.Caps{
 		Name:        name,
 		Inline:      true,
-		PollFD:      b.ep,
+		PollFD:      pollFD,
 		Descriptors: true,
 		Splice:      true,
 		PeerErrors:  true,
@@ -167,12 +173,35 @@ func (b *Backend) Calls() Calls {
 // timeout 0 when it is readable. From then on wakes, and results that are due without
 // an event from the kernel, make the descriptor readable at any time, not only while a
 // Wait is in progress. It belongs to the loop's goroutine.
+//
+// The host gets a set of its own with this one in it: where it watches through a set too,
+// it would lose this one when rebuild replaces its file.
 func (b *Backend) Host(on bool) {
+	if on && !b.asked {
+		b.asked = true
+		b.openHost()
+	}
 	b.hosted = on
 	b.wake.host(on)
 	if b.pending() {
 		b.tell()
 	}
+}
+
+// openHost makes the set for the host. Without a free descriptor the host watches ep.
+func (b *Backend) openHost() {
+	if b.ep < 0 {
+		return
+	}
+	host, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return
+	}
+	if epollCtl(host, unix.EPOLL_CTL_ADD, int32(b.ep), unix.EPOLLIN, 0) != 0 {
+		sys.Close(host)
+		return
+	}
+	b.host = host
 }
 
 // Close closes every handle that is still open, and the backend. Armed Ops get no more
@@ -192,6 +221,10 @@ func (b *Backend) Close() error {
 	b.wake.close()
 	sys.Close(b.ep)
 	b.ep = -1
+	if b.host >= 0 {
+		sys.Close(b.host)
+		b.host = -1
+	}
 	b.table = table{}
 	b.ready = queue{}
 	b.failed = nil

@@ -127,6 +127,11 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	case backend.ShutWrite:
 		return b.shutWrite(s)
 	case backend.CloseFlat, backend.CloseReset, backend.Forget:
+	case backend.Unwatch:
+		if s.flags&raw == 0 {
+			return unix.EBADF // the number has become a handle
+		}
+		how = backend.Forget
 	default:
 		return unix.EINVAL
 	}

@@ -281,7 +281,12 @@ func (b *Backend) rebuild() {
 			b.lose(s)
 		}
 	}
-	// The number stays: a host may be watching it.
+	// The host's set takes the new file as long as it can refuse; the old one leaves it by
+	// being closed.
+	if b.host >= 0 && epollCtl(b.host, unix.EPOLL_CTL_ADD, int32(ep), unix.EPOLLIN, 0) != 0 {
+		return
+	}
+	// The number stays: without a set of its own, a host is watching it.
 	if err := unix.Dup3(ep, b.ep, unix.O_CLOEXEC); err == nil {
 		b.zombies = zombies{}
 	}

@@ -51,7 +51,7 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	unix.CloseOnExec(fd)
 	also := func() { _ = unix.Close(fd) }
 	if ln, ok := conn.(net.Listener); ok {
-		e := &entry{local: addrOf(ln.Addr()), still: still}
+		e := &entry{local: addrOf(ln.Addr()), adopted: true, still: still}
 		e.ln = newAcceptor(b, e, ln)
 		e.ln.also = also
 		return b.add(e), nil

@@ -19,7 +19,7 @@ type entry struct {
 	port port      // nil until connected
 	conn io.Closer // what port serves
 
-	adopted bool        // conn is the duplicate of a descriptor
+	adopted bool        // conn, or what ln accepts from, is the duplicate of a descriptor
 	still   func() bool // from Adopt: whether the descriptor still is what conn duplicates
 	ln      *acceptor   // for a listener
 	dial    *dialer     // while connecting
@@ -112,7 +112,21 @@ func (b *Backend) try(e *entry, op *backend.Op, c *backend.Completion) bool {
 			c.Err = errInvalid
 			return true
 		}
-		return e.holds(e.ln.check(op.Events), c)
+		if !e.adopted {
+			return e.holds(e.ln.check(op.Events), c)
+		}
+		// Its owner accepts: it is only looked at.
+		if e.ln.polled == nil {
+			p, err := newReady(b, e, e.ln.ln)
+			if err != nil {
+				c.Err = errno(err)
+				return true
+			}
+			e.ln.polled = p
+		}
+		want := op.Events | backend.Failed
+		e.ln.polled.arm(want)
+		return e.holds(e.ln.polled.check(want), c)
 	}
 	now := op.Flags&backend.Now != 0
 	switch op.Kind {
@@ -264,7 +278,13 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 			return errNotConnected
 		}
 		return errno(e.port.closeWrite())
-	case backend.Forget:
+	case backend.Forget, backend.Unwatch:
+		if e.ln != nil && e.adopted {
+			e.ln.also = nil // the owner's descriptor
+			b.drop(h)
+			e.close(backend.CloseFlat)
+			return nil
+		}
 		if e.port == nil {
 			return backend.ErrUnsupported
 		}

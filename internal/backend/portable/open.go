@@ -132,6 +132,8 @@ type acceptor struct {
 	e  *entry
 	ln net.Listener
 
+	polled port // what a Ready asks, of an adopted listener; nil until there was one
+
 	also func()       // closes or removes whatever else is needed; may be nil
 	peer backend.Addr // of the last one; lent until the next Accept result
 	next chan struct{}
@@ -208,6 +210,10 @@ func (a *acceptor) close() {
 	a.conn = nil
 	a.mu.Unlock()
 	close(a.done)
+	if a.polled != nil {
+		_ = a.polled.release()
+		a.polled.close(false)
+	}
 	_ = a.ln.Close()
 	if a.also != nil {
 		a.also()

@@ -81,6 +81,34 @@ func newPolled(b *Backend, e *entry, rwc io.ReadWriteCloser) port {
 	return p
 }
 
+// newReady makes the port by which a Ready waits for connections and takes none. It has a
+// duplicate of its own: what package net has for a listener can only accept.
+func newReady(b *Backend, e *entry, ln net.Listener) (port, error) {
+	sc, ok := ln.(syscall.Conn)
+	if !ok {
+		return nil, backend.ErrUnsupported
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var failed error
+	if err := raw.Control(func(u uintptr) { fd, failed = unix.FcntlInt(u, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	p := newPolled(b, e, f)
+	if p == nil {
+		_ = f.Close()
+		return nil, backend.ErrUnsupported
+	}
+	return p, nil
+}
+
 // A watcher reports one direction's edges while it is armed.
 type watcher struct {
 	p    *polled

@@ -157,8 +157,11 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	if err != nil {
 		return err
 	}
-	if how < backend.ShutWrite || how > backend.Forget {
+	switch {
+	case how < backend.ShutWrite || how > backend.Unwatch:
 		return syscall.EINVAL
+	case how == backend.Unwatch:
+		how = backend.Forget
 	}
 	w.record(ShutCall, b.host, s.id, int64(how), 0)
 	if how == backend.Forget && s.state == open && (s.kind == local || s.kind == pipe) {

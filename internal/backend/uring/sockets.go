@@ -92,6 +92,9 @@ func (b *Backend) handle(h backend.Handle) *handle {
 
 func (b *Backend) opened(fd int, c class, d *detail) backend.Handle {
 	h := backend.Handle(fd)
+	if e := b.handle(h); e.class == notOpen && e.busy&watching != 0 {
+		b.lose(h) // watched, and closed before the kernel was done with that
+	}
 	*b.handle(h) = handle{class: c}
 	if d != nil {
 		b.setDetail(h, d)
@@ -201,6 +204,13 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 
 // Shut shuts or closes a handle; see backend.Backend.
 func (b *Backend) Shut(h backend.Handle, how backend.How) error {
+	if how == backend.Unwatch {
+		if b.closed || h < 0 || int(h) >= len(b.handles) || b.class(h) != notOpen || b.handles[h].busy&watching == 0 {
+			return syscall.EBADF
+		}
+		b.letGo(h)
+		return nil
+	}
 	if b.class(h) == notOpen {
 		return syscall.EBADF
 	}
@@ -219,7 +229,7 @@ func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 // holds for them: until then closing the descriptor closes no socket, and its address
 // stays taken.
 func (b *Backend) letGo(h backend.Handle) {
-	if b.handles[h].busy&(reading|writing) == 0 {
+	if b.handles[h].busy&(reading|writing|watching) == 0 {
 		return
 	}
 	kept := b.ended[:0]
