@@ -179,8 +179,13 @@ func tenantOf(c *backend.Completion) *Tenant {
 	return t
 }
 
-// push appends to a tenant's queue.
+// push appends to a tenant's queue. One that always has something left is compacted here.
 func (d *dealer) push(t *Tenant, x dealt) {
+	if t.head > dealMost && t.head >= len(t.queue)/2 {
+		n := copy(t.queue, t.queue[t.head:])
+		clear(t.queue[n:])
+		t.queue, t.head = t.queue[:n], 0
+	}
 	t.queue = append(t.queue, x)
 	t.node.Add()
 	d.waiting++
