@@ -287,27 +287,38 @@ func (t *Tenant) charge(took time.Duration) {
 // nothing more is asked for before it is their turn.
 func (d *dealer) park() {
 	for _, t := range d.came {
-		q := t.queue[:t.head]
-		for i := t.head; i < len(t.queue); i++ {
-			x := t.queue[i]
-			if x.c != nil && x.c.Op == nil {
-				d.less(t) // it was handed out already
-				continue
-			}
-			if x.c != nil {
-				if x.r = d.putOff(t, x.c); x.r == nil {
-					d.less(t)
-					continue
-				}
-				x.c = nil
-			}
-			q = append(q, x)
-		}
-		clear(t.queue[len(q):])
-		t.queue = q
+		d.parkQueue(t)
 	}
 	clear(d.came)
 	d.came = d.came[:0]
+}
+
+// parkQueue does this for one tenant. The callbacks that run here may close any tenant, or
+// end the goroutine, so the queue is true before each of them: it has what counts, and
+// empty entries.
+func (d *dealer) parkQueue(t *Tenant) {
+	kept := t.head
+	for i := t.head; i < len(t.queue); i++ {
+		x := t.queue[i]
+		if c := x.c; c != nil {
+			x = dealt{}
+			if c.Op != nil { // nil: it was handed out already
+				x.r = d.putOff(t, c)
+			}
+			if t.queue == nil {
+				return // the tenant was closed, and forget has counted all of it
+			}
+			if x.r == nil {
+				d.less(t)
+			}
+		}
+		t.queue[i] = dealt{}
+		if x.r != nil {
+			t.queue[kept] = x
+			kept++
+		}
+	}
+	t.queue = t.queue[:kept]
 }
 
 // putOff deals with one of these results. It returns what is to be done when its turn
@@ -412,19 +423,22 @@ func (p *parkedWatch) run() {
 func (d *dealer) forget(t *Tenant) {
 	queue := t.queue[t.head:]
 	t.queue, t.head = nil, 0
+	d.waiting -= t.node.Entries()
 	t.node.Drop()
-	for _, x := range queue {
-		d.waiting--
-		switch {
-		case x.c == nil:
-			d.loop.enqueue(x.r)
-		case x.c.Op != nil:
-			d.handOut(x.c)
-		}
-	}
 	if t.shares {
 		t.shares = false
 		d.users--
+	}
+	for _, x := range queue {
+		if x.r != nil {
+			d.loop.enqueue(x.r)
+		}
+	}
+	// Last, since what they call may end the goroutine.
+	for _, x := range queue {
+		if x.c != nil && x.c.Op != nil {
+			d.handOut(x.c)
+		}
 	}
 }
 
@@ -436,9 +450,10 @@ func (d *dealer) cutShort() bool {
 	for _, t := range d.came {
 		q := t.queue[:t.head]
 		for _, x := range t.queue[t.head:] {
-			if x.c != nil {
+			switch {
+			case x.c != nil:
 				d.less(t)
-			} else {
+			case x.r != nil: // else it is empty: park was interrupted
 				q = append(q, x)
 			}
 		}
