@@ -199,7 +199,11 @@ func (t *Tenant) Adopt(tr Transport) error {
 	case top.tenant() == t:
 		return nil
 	}
-	if err := t.admit(); err != nil {
+	from := top.tenant()
+	if b := top.bottom(); b.phase < phaseGone {
+		from = b.tenant() // it counts as the connection
+	}
+	if err := t.admitFrom(from); err != nil {
 		return err
 	}
 	for s := top; s != nil; {

@@ -546,7 +546,11 @@ func (t *Tenant) SetLimits(limits TenantLimits) error {
 }
 
 // admit reports why the tenant can have no other connection; nil if it can.
-func (t *Tenant) admit() error {
+func (t *Tenant) admit() error { return t.admitFrom(nil) }
+
+// admitFrom is admit for a connection that belongs to old, which may be nil: what both
+// tenants are inside of has it already.
+func (t *Tenant) admitFrom(old *Tenant) error {
 	for u := t; u != nil; u = u.parent {
 		var err *BudgetError
 		switch {
@@ -565,6 +569,16 @@ func (t *Tenant) admit() error {
 		return err
 	}
 	return nil
+}
+
+// within reports whether t is u or inside it. No tenant is within none.
+func (t *Tenant) within(u *Tenant) bool {
+	for ; t != nil; t = t.parent {
+		if t == u {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Tenant) overBudget() *BudgetError {
