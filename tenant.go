@@ -76,6 +76,7 @@ func (t *Tenant) NewTenant(name string) *Tenant {
 		c.err = t.err
 		c.gone.Store(true)
 	case t.loop.check("NewTenant") == nil:
+		c.full = t.full // what holds t back holds c back
 		t.children.Add(c, &c.at)
 	}
 	return c
