@@ -208,13 +208,15 @@ func (t *Tenant) Adopt(tr Transport) error {
 		return err
 	}
 	for s := top; s != nil; {
-		s.leave()
-		s.join(t)
-		s.recount()
-		if !s.paused() {
-			s.readingResumed() // the former tenant may have held it back
+		if s.phase < phaseGone { // else it has left, and would not again
+			s.leave()
+			s.join(t)
+			s.recount()
+			if !s.paused() {
+				s.readingResumed() // the former tenant may have held it back
+			}
+			s.touch()
 		}
-		s.touch()
 		u, ok := As[*stream](s.Unwrap())
 		if !ok {
 			break
