@@ -315,7 +315,10 @@ func (l *Loop) runBatch() bool {
 		r := l.batch[i]
 		l.batch[i] = nil
 		if deal != nil && deal.queued(r) {
-			continue
+			continue // it counts when it runs
+		}
+		if l.work != nil {
+			l.work.did++
 		}
 		l.runOne(r)
 		l.settle()
@@ -419,7 +422,7 @@ func (l *Loop) readFirst() (whole bool, err error) {
 // deliver hands out results: first those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
 	l.early, l.taken = l.taken[:0], l.early
-	if l.work != nil {
+	if l.work != nil && l.dealer == nil {
 		l.work.did += len(l.taken) + len(done)
 	}
 	for i := len(done) - 1; i >= 0; i-- {

@@ -226,6 +226,7 @@ func (d *dealer) deal(early, done []backend.Completion) {
 				d.push(t, dealt{c: c})
 				d.came = append(d.came, t)
 			} else {
+				d.called()
 				d.handOut(c)
 			}
 		}
@@ -240,6 +241,7 @@ func (d *dealer) deal(early, done []backend.Completion) {
 		}
 		t := next.Owner
 		x := d.shift(t)
+		d.called()
 		if x.c != nil {
 			d.handOut(x.c)
 		} else {
@@ -255,6 +257,13 @@ func (d *dealer) deal(early, done []backend.Completion) {
 	}
 	d.park()
 	d.inside = false
+}
+
+// called counts a callback for the turn's limit. What a stream keeps for later is none.
+func (d *dealer) called() {
+	if w := d.loop.work; w != nil {
+		w.did++
+	}
 }
 
 // handOut hands out a result, and leaves its place empty.
@@ -374,6 +383,7 @@ func (d *dealer) parkStream(s *stream, c *backend.Completion) runnable {
 
 // charged hands out a result whatever its tenant's pass is.
 func (d *dealer) charged(t *Tenant, c *backend.Completion) {
+	d.called()
 	began := d.loop.be.Now()
 	d.handOut(c)
 	t.charge(d.loop.be.Now() - began)
