@@ -244,6 +244,7 @@ func (l *Loop) leave() {
 func (l *Loop) turn(wait time.Duration) error {
 	l.turning = true
 	l.now = l.be.Now()
+	l.settle() // what the host did since the last turn
 	part := l.resume()
 	if part == partTake {
 		l.turns++
@@ -310,7 +311,6 @@ func (l *Loop) runBatch() bool {
 				l.work.ran = i
 				return false
 			}
-			l.work.did++
 		}
 		r := l.batch[i]
 		l.batch[i] = nil
