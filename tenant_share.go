@@ -29,6 +29,9 @@ import (
 // turn.
 //
 // SetShare(1), which is the default, only makes Stats count callbacks and time.
+//
+// The callbacks of sources and of signal handlers (AddSource, Signal) are not dealt: they
+// run as if they belonged to no tenant, and Stats does not count them.
 func (t *Tenant) SetShare(n int) error {
 	if err := t.loop.check("SetShare"); err != nil {
 		return err
@@ -245,9 +248,6 @@ func (d *dealer) deal(early, done []backend.Completion) {
 		if x.c != nil {
 			d.handOut(x.c)
 		} else {
-			if l.work != nil {
-				l.work.did++
-			}
 			l.runOne(x.r)
 			l.settle()
 		}
@@ -478,6 +478,10 @@ func (d *dealer) cutShort() bool {
 
 // TenantLimits bounds what a tenant, and those inside it, may have at once. Each limit
 // that is 0 is disabled.
+//
+// A connection is counted once, however many layers it has. One that has no socket of its
+// own, as package utp makes them over a datagram endpoint, is not counted in Connections;
+// what it buffers is counted in Buffered.
 type TenantLimits struct {
 	// Buffered bounds the bytes in the write buffers of its transports and those that their
 	// protocols left unused. Beyond it, reading pauses on every transport of the tenant until no
@@ -567,6 +571,8 @@ func (t *Tenant) admitFrom(old *Tenant) error {
 		switch {
 		case u.gone.Load():
 			return u.err
+		case old.within(u):
+			return nil
 		case u.limits.Connections > 0 && u.used.Connections >= u.limits.Connections:
 			err = &BudgetError{u.name, "connections", u.used.Connections, u.limits.Connections}
 		case u.over:
