@@ -450,10 +450,11 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 		w.crossed()
 		return nil
 	}
-	w.pop(1)
 	if c.Err != nil {
+		w.remove(1)
 		return e.sendError(c.Err, to)
 	}
+	w.pop(1)
 	return nil
 }
 
@@ -594,7 +595,7 @@ func (w *packetWriter) submit() (backend.Completion, bool) {
 	return w.e.loop.submit(&w.op)
 }
 
-// pop removes the first n datagrams of the queue.
+// pop removes the first n datagrams of the queue, which the system has taken.
 func (w *packetWriter) pop(n int) {
 	before := w.bytes
 	w.remove(n)
@@ -603,6 +604,7 @@ func (w *packetWriter) pop(n int) {
 	}
 }
 
+// remove is pop for those that were not sent.
 func (w *packetWriter) remove(n int) {
 	w.count -= n
 	for n > 0 {
@@ -633,7 +635,7 @@ func (w *packetWriter) settle(c *backend.Completion) {
 	case errors.Is(c.Err, backend.ErrAgain), errors.Is(c.Err, backend.ErrCanceled):
 	case c.Err != nil:
 		to := w.queue[w.head].to
-		w.pop(1)
+		w.remove(1)
 		w.failures = append(w.failures, packetFailure{w.e.sendError(c.Err, to), to})
 	default:
 		w.pop(max(1, min(c.N, w.waiting())))

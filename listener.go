@@ -25,6 +25,7 @@ type Listener struct {
 	at     int // in the loop's bag
 	of     membership
 	parked bool // accepting waits for its tenant's turn: see dealer
+	parks  int  // how often that was over
 	closed bool
 	gone   bool // the handle is closed
 	paused bool
@@ -242,12 +243,12 @@ func (ln *Listener) drain(closed func()) {
 // look checks again after acceptQuiet, and continues if there was another connection.
 // It takes no more connections than the queue may have held.
 func (ln *Listener) look(most int) {
-	before := ln.accepted
+	before, parks := ln.accepted, ln.parks
 	ln.loop.After(acceptQuiet, func() {
 		switch {
 		case ln.closed:
-		case ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on:
-			ln.look(most) // there may be more after those that wait
+		case ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on || ln.parked || ln.parks != parks:
+			ln.look(most) // there may be more after those that wait, or now that it is the tenant's turn
 		case ln.accepted > before && ln.accepted < most && !ln.paused:
 			ln.look(most)
 		default:

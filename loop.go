@@ -245,6 +245,7 @@ func (l *Loop) leave() {
 func (l *Loop) turn(wait time.Duration) error {
 	l.turning = true
 	l.now = l.be.Now()
+	l.settle() // what the host did since the last turn
 	part := l.resume()
 	if part == partTake {
 		l.turns++
@@ -311,12 +312,14 @@ func (l *Loop) runBatch() bool {
 				l.work.ran = i
 				return false
 			}
-			l.work.did++
 		}
 		r := l.batch[i]
 		l.batch[i] = nil
 		if deal != nil && deal.queued(r) {
-			continue
+			continue // it counts when it runs
+		}
+		if l.work != nil {
+			l.work.did++
 		}
 		l.runOne(r)
 		l.settle()
@@ -420,7 +423,7 @@ func (l *Loop) readFirst() (whole bool, err error) {
 // deliver hands out results: first those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
 	l.early, l.taken = l.taken[:0], l.early
-	if l.work != nil {
+	if l.work != nil && l.dealer == nil {
 		l.work.did += len(l.taken) + len(done)
 	}
 	for i := len(done) - 1; i >= 0; i-- {

@@ -303,6 +303,8 @@ type TurnLimit struct {
 	Time time.Duration
 	// Calls is how many callbacks a turn makes: queued ones, timers, results of I/O.
 	// Results that a callback's own call had at once are handed out too, beyond the limit.
+	// While tenants have shares, so are results that cannot wait for their tenant's turn, and
+	// one callback of a tenant after those of none.
 	Calls int
 }
 

@@ -286,11 +286,15 @@ func (l *Loop) ownQueued() bool {
 	return false
 }
 
-// own reports whether Close runs r: it runs the streams' work, the loop's own calls and
-// the calls of Notifiers.
+// own reports whether Close runs r: it runs the streams' work, what waited for a tenant's
+// turn to read again, the loop's own calls and the calls of Notifiers.
 func own(r runnable) (run func(), ok bool) {
 	switch r := r.(type) {
 	case *stream:
+		return r.run, true
+	case *parkedStream:
+		return r.run, true
+	case *parkedReader:
 		return r.run, true
 	case *Call:
 		return r.run, r.internal || r.notice

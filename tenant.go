@@ -76,6 +76,7 @@ func (t *Tenant) NewTenant(name string) *Tenant {
 		c.err = t.err
 		c.gone.Store(true)
 	case t.loop.check("NewTenant") == nil:
+		c.full = t.full // what holds t back holds c back
 		t.children.Add(c, &c.at)
 	}
 	return c
@@ -213,17 +214,23 @@ func (t *Tenant) Adopt(tr Transport) error {
 	case top.tenant() == t:
 		return nil
 	}
-	if err := t.admit(); err != nil {
+	from := top.tenant()
+	if b := top.bottom(); b.phase < phaseGone {
+		from = b.tenant() // it counts as the connection
+	}
+	if err := t.admitFrom(from); err != nil {
 		return err
 	}
 	for s := top; s != nil; {
-		s.leave()
-		s.join(t)
-		s.recount()
-		if !s.paused() {
-			s.readingResumed() // the former tenant may have held it back
+		if s.phase < phaseGone { // else it has left, and would not again
+			s.leave()
+			s.join(t)
+			s.recount()
+			if !s.paused() {
+				s.readingResumed() // the former tenant may have held it back
+			}
+			s.touch()
 		}
-		s.touch()
 		u, ok := As[*stream](s.Unwrap())
 		if !ok {
 			break
@@ -370,16 +377,23 @@ func (t *Tenant) loopCloses() {
 // turn, for layers that pass on a loss from the queue.
 const tenantRounds = 16
 
-// endTenants ends the tenants that were closed in the callback that has just returned.
+// endTenants ends the tenants that were closed in the callback that has just returned. If
+// one of their callbacks ends the goroutine, the next settle goes on: what was told is
+// not told again.
 func (l *Loop) endTenants() {
 	if l.ends {
 		return // called from below: the loop there goes on
 	}
 	l.ends = true
-	defer func() { l.ends = false }()
+	var closing []*Tenant
+	defer func() {
+		l.ends = false
+		if closing != nil {
+			l.closing = append(closing, l.closing...)
+		}
+	}()
 	for l.closing != nil {
-		closing := l.closing
-		l.closing = nil
+		closing, l.closing = l.closing, nil
 		began := len(l.ready)
 		var lost []*stream
 		for _, t := range closing {
@@ -389,6 +403,7 @@ func (l *Loop) endTenants() {
 			s.tellLost()
 			l.settle()
 		}
+		closing = nil
 		l.runSince(began)
 	}
 }
@@ -396,12 +411,15 @@ func (l *Loop) endTenants() {
 // runSince runs the loop's own calls and the streams' work that were queued after the
 // first n entries, and those that they queue, for some rounds.
 func (l *Loop) runSince(n int) {
-	var rest []runnable
+	var fresh, rest []runnable
+	defer func() { l.ready = append(append(l.ready, rest...), fresh...) }() // one may end the goroutine
 	for round := 0; round < tenantRounds && len(l.ready) > n; round++ {
-		fresh := append([]runnable(nil), l.ready[n:]...)
+		fresh = append([]runnable(nil), l.ready[n:]...)
 		clear(l.ready[n:])
 		l.ready = l.ready[:n]
-		for _, r := range fresh {
+		for len(fresh) > 0 {
+			r := fresh[0]
+			fresh = fresh[1:]
 			if run, ok := own(r); ok {
 				run()
 				l.settle()
@@ -410,7 +428,6 @@ func (l *Loop) runSince(n int) {
 			}
 		}
 	}
-	l.ready = append(l.ready, rest...)
 }
 
 // end ends what belongs to the tenant, and appends to lost the streams that are to be
@@ -423,9 +440,6 @@ func (t *Tenant) end(lost []*stream) []*stream {
 	})
 	t.timers.Each(func(tm *Timer) { tm.Stop() })
 	t.budget.stop()
-	if d := t.loop.dealer; d != nil {
-		d.forget(t)
-	}
 	lost = t.loseStreams(lost)
 	// After the connections that stand on them, which tell their peers; and those that no
 	// layer carries first, so that each has this reason.
@@ -436,6 +450,9 @@ func (t *Tenant) end(lost []*stream) []*stream {
 				t.loop.settle()
 			}
 		})
+	}
+	if d := t.loop.dealer; d != nil {
+		d.forget(t) // last: what waits there finds that it is over
 	}
 	return lost
 }

@@ -29,6 +29,9 @@ import (
 // turn.
 //
 // SetShare(1), which is the default, only makes Stats count callbacks and time.
+//
+// The callbacks of sources and of signal handlers (AddSource, Signal) are not dealt: they
+// run as if they belonged to no tenant, and Stats does not count them.
 func (t *Tenant) SetShare(n int) error {
 	if err := t.loop.check("SetShare"); err != nil {
 		return err
@@ -179,8 +182,13 @@ func tenantOf(c *backend.Completion) *Tenant {
 	return t
 }
 
-// push appends to a tenant's queue.
+// push appends to a tenant's queue. One that always has something left is compacted here.
 func (d *dealer) push(t *Tenant, x dealt) {
+	if t.head > dealMost && t.head >= len(t.queue)/2 {
+		n := copy(t.queue, t.queue[t.head:])
+		clear(t.queue[n:])
+		t.queue, t.head = t.queue[:n], 0
+	}
 	t.queue = append(t.queue, x)
 	t.node.Add()
 	d.waiting++
@@ -221,6 +229,7 @@ func (d *dealer) deal(early, done []backend.Completion) {
 				d.push(t, dealt{c: c})
 				d.came = append(d.came, t)
 			} else {
+				d.called()
 				d.handOut(c)
 			}
 		}
@@ -235,12 +244,10 @@ func (d *dealer) deal(early, done []backend.Completion) {
 		}
 		t := next.Owner
 		x := d.shift(t)
+		d.called()
 		if x.c != nil {
 			d.handOut(x.c)
 		} else {
-			if l.work != nil {
-				l.work.did++
-			}
 			l.runOne(x.r)
 			l.settle()
 		}
@@ -250,6 +257,13 @@ func (d *dealer) deal(early, done []backend.Completion) {
 	}
 	d.park()
 	d.inside = false
+}
+
+// called counts a callback for the turn's limit. What a stream keeps for later is none.
+func (d *dealer) called() {
+	if w := d.loop.work; w != nil {
+		w.did++
+	}
 }
 
 // handOut hands out a result, and leaves its place empty.
@@ -282,27 +296,38 @@ func (t *Tenant) charge(took time.Duration) {
 // nothing more is asked for before it is their turn.
 func (d *dealer) park() {
 	for _, t := range d.came {
-		q := t.queue[:t.head]
-		for i := t.head; i < len(t.queue); i++ {
-			x := t.queue[i]
-			if x.c != nil && x.c.Op == nil {
-				d.less(t) // it was handed out already
-				continue
-			}
-			if x.c != nil {
-				if x.r = d.putOff(t, x.c); x.r == nil {
-					d.less(t)
-					continue
-				}
-				x.c = nil
-			}
-			q = append(q, x)
-		}
-		clear(t.queue[len(q):])
-		t.queue = q
+		d.parkQueue(t)
 	}
 	clear(d.came)
 	d.came = d.came[:0]
+}
+
+// parkQueue does this for one tenant. The callbacks that run here may close any tenant, or
+// end the goroutine, so the queue is true before each of them: it has what counts, and
+// empty entries.
+func (d *dealer) parkQueue(t *Tenant) {
+	kept := t.head
+	for i := t.head; i < len(t.queue); i++ {
+		x := t.queue[i]
+		if c := x.c; c != nil {
+			x = dealt{}
+			if c.Op != nil { // nil: it was handed out already
+				x.r = d.putOff(t, c)
+			}
+			if t.queue == nil {
+				return // the tenant was closed, and forget has counted all of it
+			}
+			if x.r == nil {
+				d.less(t)
+			}
+		}
+		t.queue[i] = dealt{}
+		if x.r != nil {
+			t.queue[kept] = x
+			kept++
+		}
+	}
+	t.queue = t.queue[:kept]
 }
 
 // putOff deals with one of these results. It returns what is to be done when its turn
@@ -358,6 +383,7 @@ func (d *dealer) parkStream(s *stream, c *backend.Completion) runnable {
 
 // charged hands out a result whatever its tenant's pass is.
 func (d *dealer) charged(t *Tenant, c *backend.Completion) {
+	d.called()
 	began := d.loop.be.Now()
 	d.handOut(c)
 	t.charge(d.loop.be.Now() - began)
@@ -387,6 +413,7 @@ func (p *parkedStream) run() {
 func (p *parkedListener) run() {
 	ln := (*Listener)(p)
 	ln.parked = false
+	ln.parks++
 	ln.accept()
 }
 
@@ -407,19 +434,22 @@ func (p *parkedWatch) run() {
 func (d *dealer) forget(t *Tenant) {
 	queue := t.queue[t.head:]
 	t.queue, t.head = nil, 0
+	d.waiting -= t.node.Entries()
 	t.node.Drop()
-	for _, x := range queue {
-		d.waiting--
-		switch {
-		case x.c == nil:
-			d.loop.enqueue(x.r)
-		case x.c.Op != nil:
-			d.handOut(x.c)
-		}
-	}
 	if t.shares {
 		t.shares = false
 		d.users--
+	}
+	for _, x := range queue {
+		if x.r != nil {
+			d.loop.enqueue(x.r)
+		}
+	}
+	// Last, since what they call may end the goroutine.
+	for _, x := range queue {
+		if x.c != nil && x.c.Op != nil {
+			d.handOut(x.c)
+		}
 	}
 }
 
@@ -431,9 +461,10 @@ func (d *dealer) cutShort() bool {
 	for _, t := range d.came {
 		q := t.queue[:t.head]
 		for _, x := range t.queue[t.head:] {
-			if x.c != nil {
+			switch {
+			case x.c != nil:
 				d.less(t)
-			} else {
+			case x.r != nil: // else it is empty: park was interrupted
 				q = append(q, x)
 			}
 		}
@@ -447,6 +478,10 @@ func (d *dealer) cutShort() bool {
 
 // TenantLimits bounds what a tenant, and those inside it, may have at once. Each limit
 // that is 0 is disabled.
+//
+// A connection is counted once, however many layers it has. One that has no socket of its
+// own, as package utp makes them over a datagram endpoint, is not counted in Connections;
+// what it buffers is counted in Buffered.
 type TenantLimits struct {
 	// Buffered bounds the bytes in the write buffers of its transports and those that their
 	// protocols left unused. Beyond it, reading pauses on every transport of the tenant until no
@@ -526,12 +561,18 @@ func (t *Tenant) SetLimits(limits TenantLimits) error {
 }
 
 // admit reports why the tenant can have no other connection; nil if it can.
-func (t *Tenant) admit() error {
+func (t *Tenant) admit() error { return t.admitFrom(nil) }
+
+// admitFrom is admit for a connection that belongs to old, which may be nil: what both
+// tenants are inside of has it already.
+func (t *Tenant) admitFrom(old *Tenant) error {
 	for u := t; u != nil; u = u.parent {
 		var err *BudgetError
 		switch {
 		case u.gone.Load():
 			return u.err
+		case old.within(u):
+			return nil
 		case u.limits.Connections > 0 && u.used.Connections >= u.limits.Connections:
 			err = &BudgetError{u.name, "connections", u.used.Connections, u.limits.Connections}
 		case u.over:
@@ -545,6 +586,16 @@ func (t *Tenant) admit() error {
 		return err
 	}
 	return nil
+}
+
+// within reports whether t is u or inside it. No tenant is within none.
+func (t *Tenant) within(u *Tenant) bool {
+	for ; t != nil; t = t.parent {
+		if t == u {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Tenant) overBudget() *BudgetError {
