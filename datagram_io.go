@@ -419,6 +419,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 	}
 	if w.held && w.crowded(len(p)) {
 		w.pump()
+		lent = w.lend(p) // what the backend keeps waits past the burst
 	}
 	waited := !w.idle()
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
@@ -429,7 +430,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 	case waited && !w.held:
 		w.crossed()
 		return nil
-	case l.follows && len(p) <= w.high:
+	case (l.follows || w.listed) && len(p) <= w.high:
 		w.held = true
 		if !w.listed {
 			w.listed = true
@@ -673,7 +674,7 @@ func (w *packetWriter) flush() {
 	if e.lost {
 		return
 	}
-	if w.held {
+	if w.held || w.lent > 0 {
 		w.pump()
 	}
 	w.tell()
