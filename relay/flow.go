@@ -430,7 +430,9 @@ func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
 	if !e.current() || from.IP != f.to && !(f.wide && f.target.answersFor(f.to, from.IP)) {
 		return
 	}
-	f.target.best = f.to
+	if f.target.best != f.to && slices.Contains(f.target.addrs, f.to) { // the name may have moved
+		f.target.best = f.to
+	}
 	f.answer(data)
 }
 
