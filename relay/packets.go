@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -58,10 +59,12 @@ type Packets struct {
 type PacketConfig struct {
 	// Target is where datagrams go: one address. Targets, instead, may be several,
 	// "host:port" each, and their hosts may be names, of which the addresses that
-	// Network says are used: "udp", "udp4" or "udp6"; "" is "udp".
-	Target  weir.PacketAddr
-	Targets []string
-	Network string
+	// Network says are used: "udp", "udp4" or "udp6"; "" is "udp". Networks, if set, says it for
+	// each of Targets instead.
+	Target   weir.PacketAddr
+	Targets  []string
+	Network  string
+	Networks []string
 	// Resolver turns names into addresses; nil: the loop's does.
 	Resolver weir.Resolver
 	// Allow, if set, is asked about each address before it is used; an error leaves
@@ -159,6 +162,9 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 		c.UpListen = func(_ *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 			return l.ListenPacket(network, address, p, opts...)
 		}
+	}
+	if c.Networks != nil && len(c.Networks) != len(c.Targets) {
+		return nil, fmt.Errorf("relay: %d Networks for %d Targets: set one for each target, or none", len(c.Networks), len(c.Targets))
 	}
 	p := &Packets{loop: l, config: c, flows: newFlowTable()}
 	for _, text := range c.Targets {
