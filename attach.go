@@ -173,6 +173,7 @@ func (l *Loop) attach(all descriptors, r, w int, c *connConfig) (*socket, error)
 		kind = netOther
 	}
 	s := newSocket(l, rh, wh, kind, c)
+	s.adopted = true
 	if rh != wh && dr.Terminal {
 		s.extra().shared = true
 	}

@@ -273,6 +273,9 @@ func (l *Loop) newPacket(netw string, spec *backend.Spec, c *connConfig, infos b
 	} else if ip := spec.Local.IP.Addr(); spec.Family == backend.Inet && !connected && (!ip.IsValid() || ip.IsUnspecified()) {
 		spec.Info = backend.InfoLocal // for answers
 	}
+	if spec.Family == backend.Inet {
+		spec.Info |= backend.InfoDropped & l.caps.Info
+	}
 	if c.packetTimes {
 		spec.Info |= backend.InfoTime
 	}

@@ -25,6 +25,9 @@ type packetReader struct {
 	info   PacketInfo   // of the one being handed over
 	rest   []byte       // of the datagrams that came as one, what follows the one being handed over
 
+	dropped     uint64 // by the system, for lack of room
+	droppedLast uint32 // what the system said last, which wraps
+
 	// asked is the datagram that is being handed over: who sent it, and which of
 	// this machine's addresses was asked, where that is not the endpoint's only one.
 	asked struct {
@@ -89,6 +92,9 @@ func (r *packetReader) take(c *backend.Completion) {
 		if t := e.of.tenant; t != nil {
 			t.came(len(c.Buf))
 		}
+		if c.Info != nil {
+			r.drops(c.Info.Dropped)
+		}
 		p := heldPacket{data: c.Buf, truncated: c.Truncated}
 		if e.knower != nil || e.addr.IP.Addr().IsUnspecified() {
 			p.info = e.infoOf(c.Info)
@@ -114,6 +120,15 @@ func (r *packetReader) take(c *backend.Completion) {
 	default:
 		r.errors++
 		e.failed(sysError("recvfrom", c.Err), PacketAddr{})
+	}
+}
+
+// drops takes what the system says of all datagrams that it has dropped: 0 where it says
+// nothing.
+func (r *packetReader) drops(n uint32) {
+	if more := n - r.droppedLast; int32(more) > 0 {
+		r.dropped += uint64(more)
+		r.droppedLast = n
 	}
 }
 
@@ -419,6 +434,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 	}
 	if w.held && w.crowded(len(p)) {
 		w.pump()
+		lent = w.lend(p) // what the backend keeps waits past the burst
 	}
 	waited := !w.idle()
 	if waited && (w.bytes+len(p) > max(limitMarks*w.high, 1) || w.waiting() >= limitMarks*packetsHigh) {
@@ -429,7 +445,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 	case waited && !w.held:
 		w.crossed()
 		return nil
-	case l.follows && len(p) <= w.high:
+	case (l.follows || w.listed) && len(p) <= w.high:
 		w.held = true
 		if !w.listed {
 			w.listed = true
@@ -675,7 +691,7 @@ func (w *packetWriter) flush() {
 	if e.lost {
 		return
 	}
-	if w.held {
+	if w.held || w.lent > 0 {
 		w.pump()
 	}
 	w.tell()

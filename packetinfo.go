@@ -224,6 +224,17 @@ func (e *PacketEndpoint) ReadBuffer() (int, error) {
 	return sys.AskedBuffer(n), nil
 }
 
+// Dropped is how many datagrams the system has dropped because the endpoint's receive buffer
+// was full, as of the last one received: where they come faster than the loop takes them. It is
+// 0 where the backend does not tell (BackendInfo.Packets), and of the endpoint below all
+// layers.
+func (e *PacketEndpoint) Dropped() uint64 {
+	if e = e.bottom(); e == nil {
+		return 0
+	}
+	return e.rd.dropped
+}
+
 // SetWriteBuffer sets how many bytes of datagrams the system takes before they have left
 // (SO_SNDBUF), as SetReadBuffer does.
 func (e *PacketEndpoint) SetWriteBuffer(bytes int) error {

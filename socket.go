@@ -28,6 +28,7 @@ type socket struct {
 	watched   bool // it is in the loop's list of unacked
 	isCut     bool // close was called, to end now
 	apart     bool // WithSeparateEnds
+	adopted   bool // by Attach: there may be a duplicate elsewhere
 
 	local, remote endpoint
 }
@@ -534,9 +535,10 @@ func (k *socket) closeWrite() bool {
 }
 
 // closesNext reports whether, now that everything has left, sync closes the connection: the
-// peer has ended its own stream, and nothing is under way.
+// peer has ended its own stream, and nothing is under way. A connection that has a duplicate
+// elsewhere stays open, so closing would not tell the peer of our end.
 func (k *socket) closesNext() bool {
-	return k.flags&fEOFDone != 0 && k.phase < phaseClosing && k.net == netTCP &&
+	return k.flags&fEOFDone != 0 && k.phase < phaseClosing && k.net == netTCP && !k.adopted &&
 		(!k.rop.Armed() || k.rop.Kind == backend.Hangup) &&
 		k.x.producer == nil && k.x.splice == nil && k.x.spliceFrom == nil && !k.x.resets
 }

@@ -3,6 +3,7 @@ package weir
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"reflect"
@@ -483,6 +484,117 @@ func TestLentAnswers(t *testing.T) {
 		}
 		l.be = full.Backend
 	})
+}
+
+// stuckBackend takes no SendTo once it has done so many: it refuses what must be done now, and
+// keeps one other until release.
+type stuckBackend struct {
+	backend.Backend
+	after int
+	kept  *backend.Op
+}
+
+func (b *stuckBackend) Submit(op *backend.Op, c *backend.Completion) bool {
+	switch {
+	case op.Kind != backend.SendTo:
+	case b.after > 0:
+		b.after--
+	case op.Flags&backend.Now != 0:
+		*c = backend.Completion{Op: op, Err: backend.ErrAgain}
+		return true
+	default:
+		op.State, b.kept = 1, op
+		return false
+	}
+	return b.Backend.Submit(op, c)
+}
+
+// release has what was kept tried again.
+func (b *stuckBackend) release() {
+	b.after = math.MaxInt
+	if op := b.kept; op != nil {
+		b.kept, op.State = nil, 0
+		op.Owner.OpDone(&backend.Completion{Op: op, Err: backend.ErrAgain, Last: true})
+	}
+}
+
+// TestLentCrowd: datagrams that are sent on as they came, to more places than one call
+// reaches, all leave with their own bytes, whenever the system takes no more: in the middle of
+// the burst, or at its last datagram (R51).
+func TestLentCrowd(t *testing.T) {
+	if !joins() {
+		t.Skip("no UDP GRO")
+	}
+	for name, c := range map[string]struct{ parts, sends int }{
+		"in the middle": {50, 0},
+		"at the last":   {packetBatch / 2, 1}, // the one before it is the last that one call holds
+	} {
+		t.Run(name, func(t *testing.T) {
+			onLoops(t, func(t *testing.T, l *Loop) {
+				systemCalls(t, l)
+				var got []byte
+				keeps := func() *counter { return &counter{got: func(p []byte) { got = append(got, p[0], p[len(p)-1]) }} }
+				var to [2]PacketAddr
+				for i := range to {
+					e, err := l.ListenPacket("udp4", "127.0.0.1:0", keeps())
+					if err != nil {
+						t.Fatal(err)
+					}
+					to[i] = e.Local()
+				}
+				on := &counter{}
+				e, err := l.ListenPacket("udp4", "127.0.0.1:0", on, WithSocketBuffers(0, 1<<20))
+				if err != nil {
+					t.Fatal(err)
+				}
+				on.got = func(p []byte) {
+					if err := e.SendTo(p, to[on.n%2]); err != nil {
+						t.Errorf("datagram %d: %v", on.n, err)
+					}
+				}
+				conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(e.Local().IP))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				send := func(n, size int, with byte) {
+					var k sys.SendControl
+					if _, _, err := conn.WriteMsgUDP(bytes.Repeat([]byte{with}, n*size), k.Bytes(k.Segments(size)), nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				until := func(what string, done func() bool) {
+					for range 1000 {
+						if done() {
+							return
+						}
+						if err := l.Turn(10 * time.Millisecond); err != nil {
+							t.Fatal(err)
+						}
+					}
+					t.Fatalf("%s: %d datagrams came, %d came back", what, on.n, len(got)/2)
+				}
+				until("the start", func() bool { return on.e != nil })
+				stuck := &stuckBackend{Backend: l.be, after: c.sends}
+				l.be = stuck
+				defer func() { l.be = stuck.Backend }()
+				send(c.parts, 900, 'a')
+				send(c.parts+1, 1000, 'a')
+				total := 2*c.parts + 1
+				until("the burst", func() bool { return on.n == total })
+				if e.wr.lent != 0 {
+					t.Errorf("%d bytes are still lent after the burst", e.wr.lent)
+				}
+				send(c.parts, 900, 'b') // into the same memory
+				until("the next burst", func() bool { return on.n == total+c.parts })
+				l.Soon(stuck.release)
+				until("the end", func() bool { return len(got) == 2*on.n })
+				if want := 2 * total; bytes.Count(got, []byte("a")) != want {
+					t.Errorf("%d of %d bytes came back as they were sent", bytes.Count(got, []byte("a")), want)
+				}
+			})
+		})
+	}
 }
 
 // TestTogether: what is sent between Together(true) and Together(false) leaves by one call,

@@ -410,8 +410,9 @@ func (f *PacketFlow) end() {
 // flowEnd is the protocol of an endpoint of a flow, which may have another one by
 // now.
 type flowEnd struct {
-	f  *PacketFlow
-	up *weir.PacketEndpoint
+	f       *PacketFlow
+	up      *weir.PacketEndpoint
+	dropped uint64 // by the system, for up's full receive buffer
 }
 
 var (
@@ -427,10 +428,19 @@ func (e *flowEnd) EndpointMade(up *weir.PacketEndpoint) { e.up = up }
 // target is not for the peer.
 func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
 	f := e.f
+	if e.up != nil {
+		if n := e.up.Dropped(); n != e.dropped {
+			f.counts().unread(B, int64(n-e.dropped))
+			f.p.beUnread(int64(n - e.dropped))
+			e.dropped = n
+		}
+	}
 	if !e.current() || from.IP != f.to && !(f.wide && f.target.answersFor(f.to, from.IP)) {
 		return
 	}
-	f.target.best = f.to
+	if f.target.best != f.to && slices.Contains(f.target.addrs, f.to) { // the name may have moved
+		f.target.best = f.to
+	}
 	f.answer(data)
 }
 

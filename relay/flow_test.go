@@ -173,6 +173,24 @@ func TestPacketsNameMoves(t *testing.T) {
 	}
 }
 
+// TestPacketsOldAddress: a peer that began before the name moved stays where it is answered,
+// and the next peers begin at the new address.
+func TestPacketsOldAddress(t *testing.T) {
+	r := newFlowRig(t, relay.PacketConfig{Targets: []string{"name.test:7"}})
+	before, after := r.box(r.server, "10.0.0.3:7", true), r.box(r.server, "10.0.0.4:7", true)
+	r.names.addrs = []netip.Addr{four3}
+	old := r.box(r.client, "10.0.0.1:0", false)
+	r.ask(old)
+	r.names.addrs = []netip.Addr{four4}
+	r.pass(2 * time.Second)
+	r.ask(r.box(r.client, "10.0.0.1:0", false)) // which has the name looked up
+	r.ask(old)
+	had, moved := len(before.got), len(after.got)
+	if n := r.ask(r.box(r.client, "10.0.0.1:0", false)); n != 1 || len(before.got) != had || len(after.got) != moved+1 {
+		t.Errorf("%d datagrams until an answer, %d of them to the old address", n, len(before.got)-had)
+	}
+}
+
 // TestPacketsNamesLater: a relay whose name cannot be found begins all the same, and
 // finds it when it can.
 func TestPacketsNamesLater(t *testing.T) {

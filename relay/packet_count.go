@@ -33,12 +33,13 @@ type PacketLoss struct {
 	Refused  int64 // by the network (ICMP), or there is no way to the address
 	TooLong  int64 // for a link on the way, or for the endpoint
 	Ended    int64 // their flow ended before they were sent
+	Unread   int64 // came faster than they were taken: the system dropped them, for a full receive buffer
 	Failed   int64 // all else
 }
 
 // Sum is how many there are in all.
 func (l PacketLoss) Sum() int64 {
-	return l.NoFlow + l.NoRoom + l.NoTarget + l.Refused + l.TooLong + l.Ended + l.Failed
+	return l.NoFlow + l.NoRoom + l.NoTarget + l.Refused + l.TooLong + l.Ended + l.Unread + l.Failed
 }
 
 // of is the reason that an error stands for.
@@ -64,6 +65,7 @@ func (l *PacketLoss) Add(o PacketLoss) {
 	l.Refused += o.Refused
 	l.TooLong += o.TooLong
 	l.Ended += o.Ended
+	l.Unread += o.Unread
 	l.Failed += o.Failed
 }
 
@@ -111,6 +113,12 @@ func (t *tally) add(o *tally) {
 			t.lost(Side(s)).Add(o.losses[s])
 		}
 	}
+}
+
+// unread counts datagrams that a side sent and the system dropped.
+func (t *tally) unread(s Side, n int64) {
+	t.received[s] += n
+	t.lost(s).Unread += n
 }
 
 // recall counts a datagram that was passed on as lost. It reports false if none was: a

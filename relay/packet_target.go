@@ -96,7 +96,11 @@ func (t *packetTarget) look(now bool) bool {
 		return false // the datagram does it
 	}
 	t.cancel = func() {}
-	family := "ip" + strings.TrimPrefix(t.p.config.Network, "udp")
+	network := t.p.config.Network
+	if t.p.config.Networks != nil {
+		network = t.p.config.Networks[t.at]
+	}
+	family := "ip" + strings.TrimPrefix(network, "udp")
 	t.cancel = t.p.config.Resolver.LookupNetIP(t.p.loop, family, t.host, t.found)
 	return true
 }

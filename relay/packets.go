@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -48,7 +49,8 @@ type Packets struct {
 	closed  bool
 	served  int
 	total   tally
-	waiting int // bytes of datagrams that wait for a lookup
+	dropped uint64 // by the system, for in's full receive buffer
+	waiting int    // bytes of datagrams that wait for a lookup
 
 	short  PacketShortage // since Full was called
 	period *weir.Timer    // runs for shortPeriod after each call of Full
@@ -58,10 +60,12 @@ type Packets struct {
 type PacketConfig struct {
 	// Target is where datagrams go: one address. Targets, instead, may be several,
 	// "host:port" each, and their hosts may be names, of which the addresses that
-	// Network says are used: "udp", "udp4" or "udp6"; "" is "udp".
-	Target  weir.PacketAddr
-	Targets []string
-	Network string
+	// Network says are used: "udp", "udp4" or "udp6"; "" is "udp". Networks, if set, says it for
+	// each of Targets instead.
+	Target   weir.PacketAddr
+	Targets  []string
+	Network  string
+	Networks []string
 	// Resolver turns names into addresses; nil: the loop's does.
 	Resolver weir.Resolver
 	// Allow, if set, is asked about each address before it is used; an error leaves
@@ -96,7 +100,8 @@ type PacketConfig struct {
 	Ended   func(peer weir.PacketAddr, target string, count PacketCount)
 	Trouble func(err error, to weir.PacketAddr)
 	// Full, if set, is called when there was no room: at the first flow that was evicted
-	// or refused, and then every 10 s, and at the end, of those since.
+	// or refused, or the first datagrams that the system dropped for a full receive buffer,
+	// and then every 10 s, and at the end, of those since.
 	Full func(PacketShortage)
 	// Lost, if set, is called once when the endpoint is gone, last of all: nil
 	// after Close.
@@ -112,8 +117,11 @@ type PacketShortage struct {
 	Flows   int   // that there are
 	Evicted int64 // flows that ended to make room
 	Refused int64 // datagrams of new peers for which there was none
-	Err     error // what the system said; nil: Most was reached
+	Unread  int64 // datagrams that the system dropped, for a full receive buffer of either side
+	Err     error // what the system said of a flow; nil: Most was reached
 }
+
+func (s *PacketShortage) any() bool { return s.Evicted+s.Refused+s.Unread > 0 }
 
 // PacketPath is the way of a flow to its target, where that is not an endpoint of the
 // relay's own. Its methods are called on the loop's goroutine.
@@ -159,6 +167,9 @@ func NewPackets(l *weir.Loop, network, address string, c PacketConfig) (*Packets
 		c.UpListen = func(_ *PacketFlow, network, address string, p weir.PacketProtocol, opts ...weir.PacketOption) (*weir.PacketEndpoint, error) {
 			return l.ListenPacket(network, address, p, opts...)
 		}
+	}
+	if c.Networks != nil && len(c.Networks) != len(c.Targets) {
+		return nil, fmt.Errorf("relay: %d Networks for %d Targets: set one for each target, or none", len(c.Networks), len(c.Targets))
 	}
 	p := &Packets{loop: l, config: c, flows: newFlowTable()}
 	for _, text := range c.Targets {
@@ -243,6 +254,16 @@ func (s *packetSide) EndpointMade(*weir.PacketEndpoint) {}
 func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 	p := (*Packets)(s)
 	if p.closed {
+		return
+	}
+	if n := p.in.Dropped(); n != p.dropped {
+		p.total.unread(A, int64(n-p.dropped))
+		p.beUnread(int64(n - p.dropped))
+		p.dropped = n
+	}
+	if p.closed { // by what was called
+		p.total.received[A]++
+		p.total.lost(A).Ended++
 		return
 	}
 	asked := p.in.AnswerInfo()
@@ -376,6 +397,16 @@ func (p *Packets) evict(f *PacketFlow, err error) {
 // beShort has Full hear of a shortage, now or when the period is over.
 func (p *Packets) beShort(err error) {
 	p.short.Err = err
+	p.soon()
+}
+
+// beUnread is beShort for datagrams that the system dropped.
+func (p *Packets) beUnread(n int64) {
+	p.short.Unread += n
+	p.soon()
+}
+
+func (p *Packets) soon() {
 	if !p.period.Running() {
 		p.sayShort()
 		p.period.Set(shortPeriod)
@@ -385,14 +416,14 @@ func (p *Packets) beShort(err error) {
 func (p *Packets) sayShort() {
 	s := p.short
 	p.short = PacketShortage{}
-	if s.Evicted+s.Refused > 0 && p.config.Full != nil {
+	if s.any() && p.config.Full != nil {
 		s.Flows = p.flows.len()
 		p.config.Full(s)
 	}
 }
 
 func (p *Packets) periodOver() {
-	if p.short.Evicted+p.short.Refused > 0 {
+	if p.short.any() {
 		p.sayShort()
 		p.period.Set(shortPeriod)
 	}

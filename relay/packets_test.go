@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -135,6 +136,92 @@ func TestPackets(t *testing.T) {
 			}
 			r.Close()
 			until("the end", func() bool { return lost == 1 })
+		})
+	}
+}
+
+// TestPacketsUnread: what the system drops because datagrams come faster than the relay takes
+// them is counted, of each side, and said (R50).
+func TestPacketsUnread(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Run(name, func(t *testing.T) {
+			l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			if !l.Backend().Packets.Dropped {
+				t.Skip("the backend does not tell")
+			}
+			target, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer target.Close()
+			var short []relay.PacketShortage
+			small := []weir.PacketOption{weir.WithSocketBuffers(0, 4096)}
+			r, err := relay.NewPackets(l, "udp4", "127.0.0.1:0", relay.PacketConfig{
+				Target: weir.PacketAddr{IP: target.LocalAddr().(*net.UDPAddr).AddrPort()}, Options: small, UpOptions: small,
+				Full: func(s relay.PacketShortage) { short = append(short, s) },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(r.Local().IP))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			const many = 3000 // more than the portable backend reads ahead
+			// flood sends many datagrams while the loop does not run, and then others until
+			// all are accounted for.
+			flood := func(s relay.Side, send func() error) {
+				t.Helper()
+				before := r.Total().Received[s]
+				sent := int64(0)
+				one := func() {
+					t.Helper()
+					if err := send(); err != nil {
+						t.Fatal(err)
+					}
+					sent++
+				}
+				for range many {
+					one()
+				}
+				had := int64(-1)
+				weirtest.Until(t, l, "a count of all", func() bool {
+					got := r.Total().Received[s] - before
+					if got == sent && r.Total().Lost[s].Unread > 0 {
+						return true
+					}
+					if got == had { // the next one says how many were dropped before it
+						one()
+					}
+					had = got
+					return false
+				})
+			}
+			flood(relay.A, func() error { _, err := client.Write(make([]byte, 100)); return err })
+			_, from, err := target.ReadFromUDPAddrPort(make([]byte, 200))
+			if err != nil {
+				t.Fatal(err)
+			}
+			flood(relay.B, func() error { _, err := target.WriteToUDPAddrPort(make([]byte, 100), from); return err })
+			total := r.Total()
+			r.Close()
+			said := int64(0)
+			for _, s := range short {
+				said += s.Unread
+			}
+			if want := total.Lost[relay.A].Unread + total.Lost[relay.B].Unread; said != want || total.Dropped() < want {
+				t.Errorf("%d unread were said, of %d; %+v", said, want, total)
+			}
+			for s, n := range total.Received {
+				if n != total.Packets[s]+total.Lost[s].Sum() {
+					t.Errorf("side %d: %+v", s, total)
+				}
+			}
 		})
 	}
 }

@@ -22,17 +22,19 @@ import (
 
 // packetPicker chooses the target of each flow, as picker does for connections.
 type packetPicker struct {
-	app     *packetApp
-	to      []*endpoint.Endpoint
-	targets []string          // "host:port" of each
-	b       *balance.Balancer // nil: there is one target
-	away    []time.Time       // since when each has failed; zero: it has not
+	app      *packetApp
+	to       []*endpoint.Endpoint
+	targets  []string          // "host:port" of each
+	networks []string          // of each: "udp", "udp4" or "udp6"
+	b        *balance.Balancer // nil: there is one target
+	away     []time.Time       // since when each has failed; zero: it has not
 }
 
 func newPacketPicker(a *packetApp, to []*endpoint.Endpoint) *packetPicker {
 	p := &packetPicker{app: a, to: to, away: make([]time.Time, len(to))}
 	for _, e := range to {
 		p.targets = append(p.targets, e.PacketTarget())
+		p.networks = append(p.networks, e.Kind().Packets(e.Base).Network)
 	}
 	if len(to) == 1 {
 		return p
@@ -59,9 +61,8 @@ func (p *packetPicker) label() string {
 
 // config is what the targets say of a relay.
 func (p *packetPicker) config() (relay.PacketConfig, error) {
-	spec := p.to[0].Kind().Packets(p.to[0].Base)
 	c := relay.PacketConfig{
-		Targets: p.targets, Network: spec.Network, Resolver: p.app.names, Idle: endpoint.PacketIdle(p.app.ends()...), Allow: p.app.notOwn,
+		Targets: p.targets, Networks: p.networks, Resolver: p.app.names, Idle: endpoint.PacketIdle(p.app.ends()...), Allow: p.app.notOwn,
 	}
 	if p.b != nil {
 		c.Pick = p.pick
@@ -128,8 +129,9 @@ func (p *packetPicker) stop() {
 	}
 }
 
-// check finds out whether the network refuses an empty datagram to the first address
-// of a target. No answer is needed: what answers to what is not known here.
+// check finds out whether the network refuses an empty datagram to every address of a
+// target, trying one after another. No answer is needed: what answers to what is not known
+// here.
 func (p *packetPicker) check(id int, done func(error)) (stop func()) {
 	host, port, err := net.SplitHostPort(p.targets[id])
 	if err != nil {
@@ -137,12 +139,13 @@ func (p *packetPicker) check(id int, done func(error)) (stop func()) {
 		return func() { call.Cancel() }
 	}
 	number, _ := strconv.ParseUint(port, 10, 16) // NewPackets has checked it
-	c := &packetProbe{p: p, listen: p.app.layered(p.to[id]), done: done}
+	c := &packetProbe{p: p, listen: p.app.layered(p.to[id]), port: uint16(number), done: done}
 	c.late = p.app.loop.After(min(max(p.app.f.check, checkLeast), checkMost), func() { c.end(os.ErrDeadlineExceeded) })
-	c.cancel = p.app.names.LookupNetIP(p.app.loop, "ip", host, func(all []netip.Addr, err error) {
+	c.cancel = p.app.names.LookupNetIP(p.app.loop, "ip"+strings.TrimPrefix(p.networks[id], "udp"), host, func(all []netip.Addr, err error) {
 		c.cancel = func() {}
 		if err == nil {
-			err = c.send(all, uint16(number))
+			c.rest = all
+			err = c.next()
 		}
 		if err != nil {
 			c.end(err)
@@ -155,6 +158,8 @@ func (p *packetPicker) check(id int, done func(error)) (stop func()) {
 type packetProbe struct {
 	p      *packetPicker
 	listen relay.ListenPacketFunc
+	port   uint16
+	rest   []netip.Addr // that were not tried
 	done   func(error)
 	cancel func() // ends the lookup
 	late   *weir.Timer
@@ -170,18 +175,20 @@ var (
 // probeWait is how long a refusal is waited for.
 const probeWait = 500 * time.Millisecond
 
-// send sends to the first address that takes it.
-func (c *packetProbe) send(all []netip.Addr, port uint16) (err error) {
-	for _, a := range all {
+// next sends to the next address that takes it.
+func (c *packetProbe) next() (err error) {
+	for len(c.rest) > 0 {
+		a := c.rest[0].Unmap()
+		c.rest = c.rest[1:]
 		network, any := "udp6", "[::]:0"
-		if a.Unmap().Is4() {
+		if a.Is4() {
 			network, any = "udp4", "0.0.0.0:0"
 		}
 		var up *weir.PacketEndpoint
 		if up, err = c.listen(network, any, c, weir.WithBroadcast()); err != nil {
 			continue
 		}
-		if err = up.SendTo(nil, weir.PacketAddr{IP: netip.AddrPortFrom(a.Unmap(), port)}); err != nil {
+		if err = up.SendTo(nil, weir.PacketAddr{IP: netip.AddrPortFrom(a, c.port)}); err != nil {
 			up.Abort()
 			continue
 		}
@@ -214,7 +221,20 @@ func (c *packetProbe) EndpointMade(*weir.PacketEndpoint) {}
 // PacketReceived implements weir.PacketProtocol: who answers is there.
 func (c *packetProbe) PacketReceived([]byte, weir.PacketAddr) { c.end(nil) }
 
-func (c *packetProbe) PacketFailed(err error, _ weir.PacketAddr) { c.end(err) }
+// PacketFailed implements weir.PacketFailer: the next address may do.
+func (c *packetProbe) PacketFailed(err error, _ weir.PacketAddr) {
+	if c.over || c.up == nil {
+		return
+	}
+	c.up.Abort()
+	c.up = nil
+	if len(c.rest) > 0 {
+		err = c.next()
+	}
+	if err != nil {
+		c.end(err)
+	}
+}
 
 // EndpointLost has the end of an endpoint, which may be one whose address the network
 // refused and that has been given up for another: only c aborts them.

@@ -280,8 +280,17 @@ func (a *packetApp) notOwn(to netip.AddrPort) error {
 	return nil
 }
 
-// full says that there was no room for all flows.
+// full says that there was no room for all flows, or datagrams.
 func (a *packetApp) full(s relay.PacketShortage) {
+	if s.Unread > 0 {
+		a.rep.fail(slog.LevelWarn, &advice.Failure{
+			Problem: "the system dropped " + advice.Count(s.Unread, "datagram") + " for a full receive buffer: more came than weir could take",
+			Next:    "Have the system keep more with receive-buffer= on udp-listen and udp.",
+		})
+	}
+	if s.Evicted+s.Refused == 0 {
+		return
+	}
 	var what []string
 	if s.Evicted > 0 {
 		what = append(what, fmt.Sprintf("%d that were idle for longest ended to make room", s.Evicted))
@@ -313,6 +322,7 @@ func reasons(c relay.PacketCount) []reason {
 		{"refused", "refused", l.Refused},
 		{"no room", "no_room", l.NoRoom},
 		{"too long", "too_long", l.TooLong},
+		{"receive buffer full", "unread", l.Unread},
 		{"no address known", "no_address", l.NoTarget},
 		{"no descriptor", "no_descriptor", l.NoFlow},
 		{"still waiting at the end", "ended", l.Ended},

@@ -419,6 +419,95 @@ func TestDatagramsTargets(t *testing.T) {
 	}
 }
 
+// TestDatagramsFamilies: family= holds for its own target, in relaying and in checks, and a check
+// tries each address of a name: one that nothing is at does not make the target away.
+func TestDatagramsFamilies(t *testing.T) {
+	var targets []string
+	var probed, strays []chan struct{}
+	for i, hosts := range [][2]string{{"127.0.0.1", "::1"}, {"::1", "127.0.0.1"}, {"127.0.0.1"}, {"::1"}} {
+		port, heard := familyServer(t, hosts[0], "0")
+		target := "udp:localhost:" + port
+		probed = append(probed, heard)
+		if hosts[1] != "" { // the other family has a server too, which is to hear nothing
+			target += ",family=" + []string{"4", "6"}[i]
+			_, heard := familyServer(t, hosts[1], port)
+			strays = append(strays, heard)
+		}
+		targets = append(targets, target)
+	}
+	p := start(t, "udp-listen:127.0.0.1:0", targets[0], targets[1], "--pick", "turn")
+	at := p.listening()
+	seen := map[string]bool{}
+	for range 2 {
+		got, err := askUDP(t, dialUDP(t, at), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[got] = true
+	}
+	if !seen["127.0.0.1:x"] || !seen["::1:x"] {
+		t.Errorf("answers %v", seen)
+	}
+	p.signal(os.Interrupt)
+	p.end()
+	p = start(t, append([]string{"udp-listen:127.0.0.1:0", "--pick", "turn", "--check", "100ms"}, targets...)...)
+	p.listening()
+	late := time.After(patience)
+	for i, heard := range probed {
+		for range 3 {
+			select {
+			case <-heard:
+			case <-late:
+				t.Fatalf("%s was not checked", targets[i])
+			}
+		}
+	}
+	if said := p.said(); strings.Contains(said, "cannot send") {
+		t.Error(said)
+	}
+	for i, heard := range strays {
+		if n := len(heard); n > 0 {
+			t.Errorf("%d checks of %s went to the other family", n, targets[i])
+		}
+	}
+}
+
+// familyServer starts a server that answers what is not empty with its host before it. heard
+// has an element for each empty datagram that comes, up to 100.
+func familyServer(t *testing.T, host, port string) (at string, heard chan struct{}) {
+	t.Helper()
+	server, err := net.ListenPacket("udp", net.JoinHostPort(host, port))
+	if err != nil {
+		t.Skip(err) // a machine without IPv6, or the port is another program's there
+	}
+	heard = make(chan struct{}, 100)
+	done := make(chan struct{})
+	go func() { // ends with the server
+		defer close(done)
+		buf := make([]byte, 100)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if n > 0 {
+				_, _ = server.WriteTo(append([]byte(host+":"), buf[:n]...), from)
+				continue
+			}
+			select {
+			case heard <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	_, at, _ = net.SplitHostPort(server.LocalAddr().String())
+	return at, heard
+}
+
 func TestDatagramsUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"udp-listen:5353 localhost:80":                    "datagrams go to datagrams only",

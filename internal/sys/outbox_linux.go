@@ -17,6 +17,9 @@ const (
 	// sendRoom is for where a datagram is to leave from, its traffic class and the
 	// size of segments: at most 88 bytes.
 	sendRoom = 96
+	// joinAgain is after how many calls of Send the sizes that were refused as one message
+	// are joined again: what refused them was one endpoint, or one path for a time.
+	joinAgain = 1024
 )
 
 // Outbox sends datagrams, many by one call. Those of a Packet with a Segment are handed
@@ -32,6 +35,7 @@ type Outbox struct {
 	probed bool
 	joins  bool
 	most   int // datagrams of this size and above are not joined
+	since  int // calls of Send since most was lowered
 }
 
 // Joins reports whether the kernel takes several datagrams as one message.
@@ -45,6 +49,11 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 	if !o.probed && packets[0].To.Family == backend.Inet {
 		_, err := getInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT) // since Linux 4.18
 		o.probed, o.joins, o.most = true, err == nil, packetMax
+	}
+	if o.probed && o.most < packetMax {
+		if o.since++; o.since > joinAgain {
+			o.most = packetMax
+		}
 	}
 	join := o.joins
 	suspect := 0 // the size of datagrams that were refused as one message, and are tried one by one
@@ -66,7 +75,8 @@ func (o *Outbox) Send(fd int, ipv6 bool, packets []backend.Packet) (int, error) 
 		switch errno {
 		case 0:
 			if suspect > 0 {
-				o.most = min(o.most, suspect) // one alone would have to be sent in fragments
+				// One alone would have to be sent in fragments.
+				o.most, o.since = min(o.most, suspect), 0
 			}
 			return total, nil
 		case unix.EINTR:

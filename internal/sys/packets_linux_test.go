@@ -171,6 +171,42 @@ func TestJoinedRefused(t *testing.T) {
 	})
 }
 
+// TestJoinedAgain: what one endpoint, or a path for a time, cannot take as one message is joined
+// for others later (R51).
+func TestJoinedAgain(t *testing.T) {
+	from, to, at := datagramPair(t, 0, backend.Spec{Coalesce: true})
+	var o Outbox
+	send := func() {
+		t.Helper()
+		if n, err := o.Send(from, false, []backend.Packet{joinedTo(at, 9, 27)}); n != 3 || err != nil {
+			t.Fatalf("sent %d, %v", n, err)
+		}
+	}
+	noSums := func(v int) {
+		t.Helper()
+		if err := unix.SetsockoptInt(from, unix.SOL_SOCKET, unix.SO_NO_CHECK, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noSums(1)
+	send()
+	if !o.Joins() {
+		t.Skip("no UDP GSO")
+	}
+	received(t, to)
+	noSums(0)
+	for range joinAgain {
+		send()
+		if got, want := fmt.Sprint(received(t, to)), "[9/0 9/0 9/0]"; got != want {
+			t.Fatalf("messages %s, want %s", got, want)
+		}
+	}
+	send()
+	if got, want := fmt.Sprint(received(t, to)), "[27/9]"; got != want {
+		t.Errorf("%d calls later: messages %s, want %s", joinAgain, got, want)
+	}
+}
+
 // TestJoinedAfterBad: what a datagram asks for in vain, such as a source that is not this
 // machine's, ends no joining of others.
 func TestJoinedAfterBad(t *testing.T) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -8,11 +9,13 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// AssociationCount counts the datagrams of a UDP association.
+// AssociationCount counts the datagrams of a UDP association. One that fails after the system
+// took it moves from Out or Back to Dropped when the network or the system says so, while the
+// association lasts.
 type AssociationCount struct {
 	Out, Back           int64 // passed on, to destinations and to the client
-	BytesOut, BytesBack int64 // of their data
-	Dropped             int64 // could not be sent, or could not be read
+	BytesOut, BytesBack int64 // of their data; for one that fails later, the mean is taken off: no one says its length
+	Dropped             int64 // could not be sent, were refused by the network, or could not be read
 	Refused             int64 // fragments, and those that the rules forbid
 	Took                time.Duration
 }
@@ -299,15 +302,36 @@ func (a *association) found(n *pendingName, all []netip.Addr) {
 	}
 }
 
+// failed counts a datagram that failed after it was counted in packets and bytes as passed on,
+// or one that came and was too long to be taken. It counts none where a destination's host
+// refuses one twice.
+func (a *association) failed(packets, bytes *int64, err error, to weir.PacketAddr) {
+	switch {
+	case errors.Is(err, weir.ErrTruncated):
+		a.count.Dropped++
+	case to != (weir.PacketAddr{}) && *packets > 0:
+		*bytes -= *bytes / *packets
+		*packets--
+		a.count.Dropped++
+	}
+}
+
 // associationIn is the protocol of the endpoint that the client sends to.
 type associationIn association
 
-var _ weir.PacketProtocol = (*associationIn)(nil)
+var (
+	_ weir.PacketProtocol = (*associationIn)(nil)
+	_ weir.PacketFailer   = (*associationIn)(nil)
+)
 
 func (a *associationIn) EndpointMade(*weir.PacketEndpoint) {}
 
 func (a *associationIn) PacketReceived(p []byte, from weir.PacketAddr) {
 	(*association)(a).fromClient(p, from.IP)
+}
+
+func (a *associationIn) PacketFailed(err error, to weir.PacketAddr) {
+	(*association)(a).failed(&a.count.Back, &a.count.BytesBack, err, to)
 }
 
 func (a *associationIn) EndpointLost(err error) {
@@ -320,7 +344,10 @@ func (a *associationIn) EndpointLost(err error) {
 // associationOut is the protocol of the endpoints that send to destinations.
 type associationOut association
 
-var _ weir.PacketProtocol = (*associationOut)(nil)
+var (
+	_ weir.PacketProtocol = (*associationOut)(nil)
+	_ weir.PacketFailer   = (*associationOut)(nil)
+)
 
 func (a *associationOut) EndpointMade(*weir.PacketEndpoint) {}
 
@@ -336,6 +363,10 @@ func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
 	}
 	a.count.Back++
 	a.count.BytesBack += int64(len(p))
+}
+
+func (a *associationOut) PacketFailed(err error, to weir.PacketAddr) {
+	(*association)(a).failed(&a.count.Out, &a.count.BytesOut, err, to)
 }
 
 func (a *associationOut) EndpointLost(error) {

@@ -218,6 +218,39 @@ func TestAssociateFragments(t *testing.T) {
 	}
 }
 
+// TestAssociateCounts: a datagram that the network refuses after the proxy has sent it counts as
+// dropped, on the way to a destination and on the way back.
+func TestAssociateCounts(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	a := netip.MustParseAddr
+	client := s.Host("client", a("203.0.113.1")).Loop()
+	server := s.Host("proxy", a("203.0.113.2")).Loop()
+	target := openDatagrams(t, s.Host("host", a("203.0.113.3")).Loop(), "203.0.113.3:7", true)
+	r := associate(t, server, client, "203.0.113.2:1080", nil, []proxy.ServerOption{proxy.WithAssociate()}, nil)
+	s.Until("it", func() bool { return r.at != nil })
+	raw := openDatagrams(t, client, "203.0.113.1:0", false)
+	at := weir.PacketAddr{IP: netip.MustParseAddrPort(r.at.String())}
+	// Only one of these gets to its destination, whose answer is the first to get back.
+	for _, p := range []string{"\x00\x00\x00\x01\xcb\x00\x71\x03\x00\x07four", "\x00\x00\x00\x01\xcb\x00\x71\x03\x00\x09no", "\x00\x00\x00\x01\xcb\x00\x71\x03\x00\x09no"} {
+		if err := raw.e.SendTo([]byte(p), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Until("an answer", func() bool { return len(raw.got) == 1 })
+	raw.e.Abort() // the client's port is closed
+	if err := target.e.SendTo([]byte("late"), weir.PacketAddr{IP: target.from[0]}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RunFor(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	r.a.Close()
+	s.Until("the end", func() bool { return len(r.count) == 1 })
+	if c := r.count[0]; c.Out != 1 || c.Back != 1 || c.Dropped != 3 || c.BytesOut < 2 || c.BytesOut > 4 || c.BytesBack == 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // TestAssociateRefused: a proxy that does not serve it says so, and so does the
 // association.
 func TestAssociateRefused(t *testing.T) {

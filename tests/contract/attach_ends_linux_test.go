@@ -3,9 +3,11 @@ package contract
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +61,63 @@ func dupFD(t *testing.T, fd int) int {
 	}
 	return n
 }
+
+// TestAdoptedDuplicate: the peer of an adopted connection hears of our end although a duplicate
+// elsewhere keeps the connection open, also where the peer's own end came first.
+func TestAdoptedDuplicate(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		peer, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		accepted, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer accepted.Close() // the duplicate
+		f, err := accepted.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		p := &ending{}
+		if _, err := l.Attach(dupFD(t, int(f.Fd())), "ours", p.factory); err != nil {
+			t.Fatal(err)
+		}
+		if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "ConnectionLost", func() bool { return p.lost })
+		if p.err != nil {
+			t.Errorf("lost with %v", p.err)
+		}
+		_ = peer.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if b, err := io.ReadAll(peer); string(b) != "bye" || err != nil {
+			t.Errorf("the peer read %q, %v", b, err)
+		}
+	})
+}
+
+// ending is a protocol that answers the end of the peer's stream and ends its own.
+type ending struct {
+	halfOpen
+	t weir.Transport
+}
+
+func (e *ending) ConnectionMade(t weir.Transport) { e.t = t }
+
+func (e *ending) EOFReceived(int) (bool, error) {
+	_, err := e.t.Write([]byte("bye"))
+	return true, errors.Join(err, e.t.WriteEOF())
+}
+
+func (e *ending) factory(weir.Transport) weir.Protocol { return e }
 
 // TestReaderGoneIdle: the reader of our output goes away while nothing is
 // written, and the connection is lost (behaviour 59), whatever the other

@@ -228,9 +228,11 @@ func fixed(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// short writes a figure with three significant digits.
+// short writes a figure with three significant digits; one that is no number is none.
 func short(v float64) string {
 	switch a := math.Abs(v); {
+	case math.IsInf(v, 0) || math.IsNaN(v):
+		return "–"
 	case v == 0:
 		return "0"
 	case a >= 1000:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,5 +46,25 @@ func TestSummary(t *testing.T) {
 	}
 	if len(r.Cases[0].Rows[0].Samples) != 2 {
 		t.Error("the summary took the report's own samples")
+	}
+}
+
+// TestNoRatio: a cost that was too small to be measured gives no ratio, and what is no number is
+// printed as none.
+func TestNoRatio(t *testing.T) {
+	c := testCase{Name: "relay-64-1"}
+	r := report{Cases: []caseResult{{Name: c.Name, c: &c, Rows: []row{
+		{Peer: "a", Cost: spread{2, 1, 3}}, {Peer: "b", Cost: spread{2, 0, 3}}, {Peer: "c", Cost: spread{4, 2, 6}},
+	}}}}
+	if v, ok := leastRatio(c.Name, "a", "b")(&r); ok {
+		t.Errorf("the ratio to 0 is %v", v)
+	}
+	if v, ok := leastRatio(c.Name, "a", "c")(&r); !ok || v != 0.5 {
+		t.Errorf("ratio %v, %t", v, ok)
+	}
+	for _, v := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {
+		if s := short(v); s != "–" {
+			t.Errorf("%v is printed as %q", v, s)
+		}
 	}
 }

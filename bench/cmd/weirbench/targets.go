@@ -24,12 +24,13 @@ type bound struct {
 type figureOf func(*report) (float64, bool)
 
 // leastRatio is costRatio of each server's cheapest round. Other work on a
-// machine only ever adds to a cost, so on a busy machine this says more.
+// machine only ever adds to a cost, so on a busy machine this says more. There is none if the
+// other's cheapest round took less time than the clock of processes can tell.
 func leastRatio(name, who, to string) figureOf {
 	return func(r *report) (float64, bool) {
 		_, one := r.find(name, who)
 		_, other := r.find(name, to)
-		if one == nil || other == nil || one.Cost.none() || other.Cost.none() {
+		if one == nil || other == nil || one.Cost.none() || other.Cost.none() || other.Cost.Min == 0 {
 			return 0, false
 		}
 		return one.Cost.Min / other.Cost.Min, true

@@ -116,8 +116,9 @@ func (b *Backend) drop(s *slot) {
 	s.release()
 }
 
-// Shut shuts or closes a handle. For a handle that was closed behind the backend's back
-// the error is EBADF, and nothing is closed but the handle.
+// Shut shuts or closes a handle. For an adopted handle that was closed behind the backend's
+// back the error is EBADF, and nothing is closed but the handle. One that was opened or
+// accepted here is closed without a check, as no one else knows its number.
 func (b *Backend) Shut(h backend.Handle, how backend.How) error {
 	s := b.table.find(h)
 	if s == nil {

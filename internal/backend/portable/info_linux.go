@@ -33,10 +33,11 @@ func prepareInfo(fd int, spec *backend.Spec) {
 func receiveInfo(c *net.UDPConn, buf []byte, k *control, info *backend.PacketInfo) (int, netip.AddrPort, error) {
 	oob := unsafe.Slice((*byte)(unsafe.Pointer(&k.receive)), int(unsafe.Sizeof(k.receive)))
 	n, used, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
-	if err == nil {
-		sys.TellInfo(oob[:used], info)
+	if err != nil {
+		return 0, from, err // package net has -1 bytes after a refusal
 	}
-	return n, from, err
+	sys.TellInfo(oob[:used], info)
+	return n, from, nil
 }
 
 func sendInfo(c *net.UDPConn, p *backend.Packet, k *control) (int, error) {
