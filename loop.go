@@ -48,6 +48,7 @@ type Loop struct {
 	rights  []byte               // memory for descriptors that come; nil until one may
 	early   []backend.Completion // results that Submit returned at once; part of the next turn's I/O
 	taken   []backend.Completion // the same while they are handed out
+	given   []backend.Completion // what the last Wait reported, a part of done
 	follows bool                 // another datagram comes right after the one being handed over
 	bursts  []*packetWriter      // that wait for the last of them
 	lent    []byte               // the datagram being handed over, where others of its message follow in its memory
@@ -335,7 +336,7 @@ func (l *Loop) cutShort() {
 	l.requeue()
 	l.dirty = slices.DeleteFunc(l.dirty, func(s *stream) bool { return s == nil })
 	first := l.dealer == nil || !l.dealer.cutShort() // the first is the one whose callback ended the goroutine
-	for _, cs := range [...][]backend.Completion{l.taken, l.done} {
+	for _, cs := range [...][]backend.Completion{l.taken, l.given} {
 		for i := range cs {
 			if cs[i].Op != nil && !first {
 				l.handOut(&cs[i])
@@ -422,7 +423,7 @@ func (l *Loop) readFirst() (whole bool, err error) {
 
 // deliver hands out results: first those that came early, then those of Wait.
 func (l *Loop) deliver(done []backend.Completion) {
-	l.early, l.taken = l.taken[:0], l.early
+	l.early, l.taken, l.given = l.taken[:0], l.early, done
 	if l.work != nil && l.dealer == nil {
 		l.work.did += len(l.taken) + len(done)
 	}
