@@ -363,6 +363,7 @@ func (t *Tenant) retire(err error) {
 	t.err = err
 	t.gone.Store(true)
 	t.loop.closing = append(t.loop.closing, t)
+	t.loop.stir()
 }
 
 // loopCloses tells the functions of OnClose that the loop is being closed.

@@ -79,6 +79,11 @@ func TestGuestStirred(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		tenant, ended := l.NewTenant("one"), false
+		tenant.OnClose(func(error) { ended = true })
+		host.idle()
+		tenant.Close(nil)
+		host.until("a tenant's end", func() bool { return ended })
 		host.idle()
 		fired := false
 		l.After(time.Millisecond, func() { fired = true })
