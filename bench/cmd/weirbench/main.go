@@ -86,9 +86,12 @@ func main() {
 		if err != nil {
 			fatal(err)
 		}
-		echoPeers, relayPeers = beside(dir, echoPeers), beside(dir, relayPeers)
-		tlsRelays, tlsEchoes = besideTLS(dir, tlsRelays), besideTLS(dir, tlsEchoes)
-		datagramPeers, datagramRelays = beside(dir, datagramPeers), beside(dir, datagramRelays)
+		for _, peers := range []*[]peer{&echoPeers, &relayPeers, &datagramPeers, &datagramRelays} {
+			*peers = beside(dir, weirServer, *peers, (*peer).part)
+		}
+		for _, peers := range []*[]tlsPeer{&tlsRelays, &tlsEchoes} {
+			*peers = beside(dir, tlsServer, *peers, (*tlsPeer).part)
+		}
 	}
 	if *quick {
 		all = slices.DeleteFunc(choose(50*time.Millisecond, 200*time.Millisecond), func(c testCase) bool { return !c.quick && *only == "" && !*onDatagrams })

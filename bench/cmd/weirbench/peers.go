@@ -104,33 +104,23 @@ var relayPeers = []peer{
 	{name: "socat", prog: "socat", argv: socat()},
 }
 
-// beside returns weir's servers from another checkout, after those of this one.
-func beside(dir string, peers []peer) []peer {
-	var all []peer
+// beside returns weir's servers from another checkout, after those of this one. part is
+// where a peer has its name and what it is built from.
+func beside[P any](dir, server string, peers []P, part func(*P) (name, build *string)) []P {
+	var all []P
 	for _, p := range peers {
 		all = append(all, p)
-		if p.build == weirServer {
-			p.name = "other-" + p.name
-			p.build = filepath.Join(dir, "bench", weirServer)
+		if name, build := part(&p); *build == server {
+			*name = "other-" + *name
+			*build = filepath.Join(dir, "bench", server)
 			all = append(all, p)
 		}
 	}
 	return all
 }
 
-// besideTLS is beside for servers of TLS.
-func besideTLS(dir string, peers []tlsPeer) []tlsPeer {
-	var all []tlsPeer
-	for _, p := range peers {
-		all = append(all, p)
-		if p.build == tlsServer {
-			p.name = "other-" + p.name
-			p.build = filepath.Join(dir, "bench", tlsServer)
-			all = append(all, p)
-		}
-	}
-	return all
-}
+func (p *peer) part() (name, build *string)    { return &p.name, &p.build }
+func (p *tlsPeer) part() (name, build *string) { return &p.name, &p.build }
 
 func haproxy(more string) func(start) []string {
 	return func(s start) []string { return haproxyRelay(s, more, s.addr) }
