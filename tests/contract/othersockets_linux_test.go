@@ -278,11 +278,11 @@ func TestSCTPPeers(t *testing.T) {
 		if !strings.Contains(refused.err.Error(), "not that one") {
 			t.Errorf("a filter's address was connected to: %v", refused.err)
 		}
-		nobody := &otherEnd{}
-		l.Connect("sctp", "127.0.0.2:1", nobody, weir.WithSCTPPeers(three))
-		turns(t, l, "the failure", func() bool { return nobody.err != nil })
-		if !errors.Is(nobody.err, syscall.ECONNREFUSED) {
-			t.Errorf("where nothing listens: %v", nobody.err)
+		unheard := &otherEnd{}
+		l.Connect("sctp", "127.0.0.2:1", unheard, weir.WithSCTPPeers(three))
+		turns(t, l, "the failure", func() bool { return unheard.err != nil })
+		if !errors.Is(unheard.err, syscall.ECONNREFUSED) {
+			t.Errorf("where nothing listens: %v", unheard.err)
 		}
 	})
 }
