@@ -88,7 +88,7 @@ func (a *app) run(alone time.Duration) (err error) {
 	a.ticker = time.NewTicker(16 * time.Millisecond)
 	defer a.ticker.Stop()
 	if alone > 0 {
-		a.after(alone, a.ask)
+		a.after(alone, a.begin)
 	}
 	a.dirty = true
 	for !a.over {
@@ -120,7 +120,7 @@ func (a *app) event(e tcell.Event) {
 		case e.Rune() == 'q' || e.Key() == tcell.KeyCtrlC:
 			a.over = true
 		case e.Rune() == 'd' && a.current == nil:
-			a.ask()
+			a.begin()
 		}
 	}
 }
@@ -152,11 +152,6 @@ func (a *app) line(y int, text string) {
 }
 
 func (a *app) show(part float64, text string) { a.part, a.text, a.dirty = part, text, true }
-
-// ask begins in a turn of the loop. The goroutine that waits for Guest has been told at the
-// end of the last turn for how long to wait; Post wakes it, and a connect, or a timer, that
-// is begun outside of any turn does not.
-func (a *app) ask() { _, _ = a.loop.Post(a.begin) }
 
 func (a *app) begin() {
 	alone := a.ticks.String()

@@ -112,7 +112,7 @@ func (a *app) run(alone time.Duration) (err error) {
 	a.ticker = time.NewTicker(16 * time.Millisecond)
 	defer a.ticker.Stop()
 	if alone > 0 {
-		a.after(alone, a.ask)
+		a.after(alone, a.begin)
 	}
 	for !a.over {
 		a.draw()
@@ -202,7 +202,7 @@ func (a *app) event(e xgb.Event) {
 		a.dirty = true
 	case xproto.ButtonPressEvent:
 		if a.current == nil {
-			a.ask()
+			a.begin()
 		}
 	case xproto.KeyPressEvent:
 		if a.pressed(e.Detail, 'q') {
@@ -228,11 +228,6 @@ func (a *app) draw() {
 	xproto.ClearArea(a.x, false, a.window, int16(10+full), 20, 0, 20)
 	xproto.PolyFillRectangle(a.x, xproto.Drawable(a.window), a.gc, []xproto.Rectangle{{X: 10, Y: 20, Width: full, Height: 20}})
 }
-
-// ask begins in a turn of the loop. The goroutine that waits for Guest has been told at the
-// end of the last turn for how long to wait; Post wakes it, and a connect, or a timer, that
-// is begun outside of any turn does not.
-func (a *app) ask() { _, _ = a.loop.Post(a.begin) }
 
 func (a *app) begin() {
 	fmt.Println("alone", &a.ticks)
