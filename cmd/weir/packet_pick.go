@@ -139,7 +139,7 @@ func (p *packetPicker) check(id int, done func(error)) (stop func()) {
 		return func() { call.Cancel() }
 	}
 	number, _ := strconv.ParseUint(port, 10, 16) // NewPackets has checked it
-	c := &packetProbe{p: p, listen: p.app.layered(p.to[id]), port: uint16(number), done: done}
+	c := &packetProbe{p: p, to: p.to[id], port: uint16(number), done: done}
 	c.late = p.app.loop.After(min(max(p.app.f.check, checkLeast), checkMost), func() { c.end(os.ErrDeadlineExceeded) })
 	c.cancel = p.app.names.LookupNetIP(p.app.loop, "ip"+strings.TrimPrefix(p.networks[id], "udp"), host, func(all []netip.Addr, err error) {
 		c.cancel = func() {}
@@ -157,7 +157,7 @@ func (p *packetPicker) check(id int, done func(error)) (stop func()) {
 // packetProbe is a check under way.
 type packetProbe struct {
 	p      *packetPicker
-	listen relay.ListenPacketFunc
+	to     *endpoint.Endpoint
 	port   uint16
 	rest   []netip.Addr // that were not tried
 	done   func(error)
@@ -180,15 +180,12 @@ func (c *packetProbe) next() (err error) {
 	for len(c.rest) > 0 {
 		a := c.rest[0].Unmap()
 		c.rest = c.rest[1:]
-		network, any := "udp6", "[::]:0"
-		if a.Is4() {
-			network, any = "udp4", "0.0.0.0:0"
-		}
+		at := netip.AddrPortFrom(a, c.port)
 		var up *weir.PacketEndpoint
-		if up, err = c.listen(network, any, c, weir.WithBroadcast()); err != nil {
+		if up, err = c.p.app.connected(c.to, "udp", at.String(), c); err != nil {
 			continue
 		}
-		if err = up.SendTo(nil, weir.PacketAddr{IP: netip.AddrPortFrom(a, c.port)}); err != nil {
+		if err = up.SendTo(nil, weir.PacketAddr{IP: at}); err != nil {
 			up.Abort()
 			continue
 		}

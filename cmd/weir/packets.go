@@ -168,6 +168,24 @@ func (a *packetApp) layered(e *endpoint.Endpoint) relay.ListenPacketFunc {
 	}
 }
 
+// connected opens an endpoint with the layers of e, a target, that is connected to an address of
+// it: such an endpoint hears of refusals on every backend.
+func (a *packetApp) connected(e *endpoint.Endpoint, network, at string, p weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+	layers, err := e.MakePacketLayers(nil)
+	if err != nil {
+		return nil, err
+	}
+	opts := []weir.ConnectPacketOption{weir.WithBroadcast()}
+	for _, o := range e.Kind().Packets(e.Base).Options {
+		if o, ok := o.(weir.ConnectPacketOption); ok {
+			opts = append(opts, o)
+		}
+	}
+	return packet.Stack(a.loop, func(lowest weir.PacketProtocol) (*weir.PacketEndpoint, error) {
+		return a.loop.ConnectPacket(network, at, lowest, opts...)
+	}, p, layers)
+}
+
 // tellBuffer says, once for each of the command's endpoints, that the system keeps fewer
 // bytes of datagrams than was asked for.
 func (a *packetApp) tellBuffer(e *endpoint.Endpoint, top *weir.PacketEndpoint, asked int) {

@@ -382,9 +382,6 @@ func TestDatagramsProxyAway(t *testing.T) {
 // TestDatagramsTargets: each peer has a target of its own; one that refuses is left
 // out, said once, and is back when checks find it.
 func TestDatagramsTargets(t *testing.T) {
-	if os.Getenv("WEIR_BACKEND") == "portable" {
-		t.Skip("the portable backend does not hear of refusals")
-	}
 	one, stop := echoUDP(t, "1:")
 	two, _ := echoUDP(t, "2:")
 	p := start(t, "udp-listen:127.0.0.1:0", "udp:"+one, "udp:"+two, "--pick", "turn", "--check", "100ms")
