@@ -341,7 +341,7 @@ func isTenantEnd(err error) bool {
 // under way fails in the next turn.
 //
 // What the kernel still holds then is what had to be canceled and has not ended: it is
-// closed within 4 turns, or on io_uring within one more for 20 connections (see
+// closed within 4 turns, or on io_uring within one more for 128 connections (see
 // docs/limits.md).
 //
 // After Close nothing can be opened for the tenant: WithTenant fails with the
