@@ -413,8 +413,7 @@ func (p *parkedStream) run() {
 func (p *parkedListener) run() {
 	ln := (*Listener)(p)
 	ln.parked = false
-	ln.parks++
-	ln.accept()
+	ln.goOn()
 }
 
 func (p *parkedReader) run() {
