@@ -92,6 +92,9 @@ type dealt struct {
 type dealer struct {
 	loop    *Loop
 	users   int                // open tenants for which SetShare was called
+	turn    uint64             // the turn that ran and took are of
+	ran     int                // callbacks of tenants in that turn: dealMost at most
+	took    time.Duration      // what they took: dealTime, and the rest of one callback
 	waiting int                // entries of all queues
 	quiet   uint64             // the last deal that had no results
 	inside  bool               // deal is running
@@ -235,9 +238,8 @@ func (d *dealer) deal(early, done []backend.Completion) {
 		}
 	}
 	l := d.loop
-	began := l.be.Now()
-	at := began
-	for n := 0; n < dealMost && d.waiting > 0 && at-began < dealTime && (n == 0 || !l.spent()); n++ {
+	at := l.be.Now()
+	for n := 0; d.waiting > 0 && d.allowed() && (n == 0 || !l.spent()); n++ {
 		next, _ := l.top.node.Pick(d.since())
 		if next == nil {
 			break
@@ -252,11 +254,21 @@ func (d *dealer) deal(early, done []backend.Completion) {
 			l.settle()
 		}
 		now := l.be.Now()
-		t.charge(now - at)
+		d.charge(t, now-at)
 		at = now
 	}
 	d.park()
 	d.inside = false
+}
+
+// allowed reports whether the turn may run another callback of a tenant. A turn makes
+// several Waits, each with a deal, if a timer is due or a limit has it take results in
+// steps.
+func (d *dealer) allowed() bool {
+	if turn := d.loop.turns; d.turn != turn {
+		d.turn, d.ran, d.took = turn, 0, 0
+	}
+	return d.ran < dealMost && d.took < dealTime
 }
 
 // called counts a callback for the turn's limit. What a stream keeps for later is none.
@@ -282,8 +294,10 @@ func (d *dealer) since() uint64 {
 	return since
 }
 
-// charge counts a callback of the tenant.
-func (t *Tenant) charge(took time.Duration) {
+// charge counts a callback of t, for its share and against what the turn may run.
+func (d *dealer) charge(t *Tenant, took time.Duration) {
+	d.ran++
+	d.took += took
 	t.node.Charge(int64(took))
 	for u := t; u != nil; u = u.parent {
 		u.used.Callbacks++
@@ -386,7 +400,7 @@ func (d *dealer) charged(t *Tenant, c *backend.Completion) {
 	d.called()
 	began := d.loop.be.Now()
 	d.handOut(c)
-	t.charge(d.loop.be.Now() - began)
+	d.charge(t, d.loop.be.Now()-began)
 }
 
 // What is parked, as an entry of its tenant's queue.
