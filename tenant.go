@@ -163,13 +163,7 @@ func (t *Tenant) AddSource(s Source) error {
 	if t.gone.Load() {
 		return t.err
 	}
-	if err := t.loop.AddSource(s); err != nil {
-		return err
-	}
-	if f := t.loop.sources[s]; f != nil { // Attach may have removed it
-		f.of.join(t, f)
-	}
-	return nil
+	return t.loop.addSource(s, t)
 }
 
 // Signal is Loop.Signal for the tenant: Close removes the handler.
@@ -177,11 +171,7 @@ func (t *Tenant) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, erro
 	if t.gone.Load() {
 		return nil, t.err
 	}
-	h, err := t.loop.Signal(sig, fn)
-	if err == nil {
-		h.of.join(t, h)
-	}
-	return h, err
+	return t.loop.signal(sig, fn, t)
 }
 
 // TenantOf is the tenant that a transport belongs to, or nil: for a protocol that opens

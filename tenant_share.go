@@ -29,9 +29,6 @@ import (
 // turn.
 //
 // SetShare(1), which is the default, only makes Stats count callbacks and time.
-//
-// The callbacks of sources and of signal handlers (AddSource, Signal) are not dealt: they
-// run as if they belonged to no tenant, and Stats does not count them.
 func (t *Tenant) SetShare(n int) error {
 	if err := t.loop.check("SetShare"); err != nil {
 		return err
