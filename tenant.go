@@ -568,6 +568,7 @@ type tie struct {
 	tenant   *Tenant // nil: none
 	at       int     // in the tenant's bag
 	buffered int     // bytes that were counted for the tenant
+	counted  bool    // it counts as a connection: it stands on no other stream
 }
 
 // tenant is the stream's tenant, or nil.
@@ -585,7 +586,7 @@ func (s *stream) join(t *Tenant) {
 	}
 	s.tie.tenant = t
 	t.streams.Add(s, &s.tie.at)
-	if !s.carries() {
+	if s.tie.counted = s.standsAlone(); s.tie.counted {
 		t.connected(1)
 	}
 }
@@ -599,7 +600,8 @@ func (s *stream) leave() {
 	t := b.tenant
 	b.tenant = nil
 	t.streams.Remove(&b.at)
-	if !s.carries() {
+	if b.counted {
+		b.counted = false
 		t.connected(-1)
 	}
 	t.keeps(-b.buffered)

@@ -489,9 +489,9 @@ func (d *dealer) cutShort() bool {
 // TenantLimits bounds what a tenant, and those inside it, may have at once. Each limit
 // that is 0 is disabled.
 //
-// A connection is counted once, however many layers it has. One that has no socket of its
-// own, as package utp makes them over a datagram endpoint, is not counted in Connections;
-// what it buffers is counted in Buffered.
+// A connection is counted once, however many layers it has: what counts is the transport that
+// stands on no other, whether it has a socket or is made by Loop.Carry, as those of package
+// utp are.
 type TenantLimits struct {
 	// Buffered bounds the bytes in the write buffers of its transports and those that their
 	// protocols left unused. Beyond it, reading pauses on every transport of the tenant until no
@@ -500,8 +500,8 @@ type TenantLimits struct {
 	// If it lasts for 5 s, the transport that buffers the most is lost with a *BudgetError.
 	Buffered int
 	// Connections bounds open connections, including connects under way. A listener
-	// resets what comes beyond it, and reports that as an *AdmissionError; Connect and
-	// Attach fail.
+	// resets what comes beyond it, and reports that as an *AdmissionError; Connect, Attach
+	// and Carry fail.
 	Connections int
 }
 
