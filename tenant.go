@@ -568,7 +568,6 @@ type tie struct {
 	tenant   *Tenant // nil: none
 	at       int     // in the tenant's bag
 	buffered int     // bytes that were counted for the tenant
-	counted  bool    // it counts as a connection: it stands on no other stream
 }
 
 // tenant is the stream's tenant, or nil.
@@ -586,7 +585,8 @@ func (s *stream) join(t *Tenant) {
 	}
 	s.tie.tenant = t
 	t.streams.Add(s, &s.tie.at)
-	if s.tie.counted = s.standsAlone(); s.tie.counted {
+	if s.standsAlone() {
+		s.flags |= fCounted
 		t.connected(1)
 	}
 }
@@ -600,8 +600,8 @@ func (s *stream) leave() {
 	t := b.tenant
 	b.tenant = nil
 	t.streams.Remove(&b.at)
-	if b.counted {
-		b.counted = false
+	if s.flags&fCounted != 0 {
+		s.flags &^= fCounted
 		t.connected(-1)
 	}
 	t.keeps(-b.buffered)
