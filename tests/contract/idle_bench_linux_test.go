@@ -10,13 +10,13 @@ import (
 	"github.com/weir-io/weir"
 )
 
-// silent is a protocol with a limit of silence.
-type silent struct {
+// idler is a protocol with a limit of silence.
+type idler struct {
 	weir.NopProtocol
 	told func()
 }
 
-func (s *silent) ConnectionIdle(weir.Direction) { s.told() }
+func (s *idler) ConnectionIdle(weir.Direction) { s.told() }
 
 // threadTime is the processor time that the thread has used.
 func threadTime(b *testing.B) time.Duration {
@@ -34,14 +34,15 @@ func threadTime(b *testing.B) time.Duration {
 // operation includes; "message" is the same message where no connection has a limit.
 func BenchmarkIdleLimits(b *testing.B) {
 	const conns = 10_000
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	piece := []byte("x")
 	for _, c := range []struct {
 		name  string
 		limit time.Duration
 		moves bool
 	}{{"told", 100 * time.Millisecond, false}, {"moved", 500 * time.Millisecond, true}, {"message", 0, true}} {
 		b.Run(c.name, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
 			l, err := weir.NewLoop()
 			if err != nil {
 				b.Fatal(err)
@@ -50,7 +51,7 @@ func BenchmarkIdleLimits(b *testing.B) {
 			all := make([]weir.Transport, 0, conns)
 			end := func(t weir.Transport) weir.Protocol {
 				all = append(all, t)
-				return &silent{told: func() { told++ }}
+				return &idler{told: func() { told++ }}
 			}
 			for range conns / 2 {
 				if _, _, err := l.SocketPair(end, end); err != nil {
@@ -85,7 +86,7 @@ func BenchmarkIdleLimits(b *testing.B) {
 					continue
 				}
 				for range 64 { // in turn, so that each moves in the time of its limit
-					_, _ = all[next].Write([]byte("x"))
+					_, _ = all[next].Write(piece)
 					next = (next + 2) % conns // the other end receives
 					n++
 				}
