@@ -231,7 +231,7 @@ func (w *waiters) listen() {
 		_ = w.ln.loop.postInternal(func() {
 			w.asked = false
 			w.seat()
-			w.ln.accept()
+			w.ln.goOn()
 		})
 	})
 	w.seat()
@@ -303,7 +303,7 @@ func (w *waiters) late() {
 	clear(w.all[len(left):])
 	w.all = left
 	w.watch()
-	w.ln.accept()
+	w.ln.goOn()
 }
 
 // close resets the waiting connections, as the system does with those left in its queue.
@@ -415,7 +415,7 @@ func (l *Loop) relieved() {
 	}
 	s.connects, s.on = nil, false
 	s.timer.Stop()
-	l.listeners.Each((*Listener).accept)
+	l.listeners.Each((*Listener).goOn)
 }
 
 // waitForDescriptor reports whether the connect may wait for a descriptor after an

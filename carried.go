@@ -305,6 +305,23 @@ func (k *carried) addr(remote bool) net.Addr {
 	return a.LocalAddr()
 }
 
+// standsAlone reports whether the stream has no stream below it: it is a socket, or its
+// carrier moves the bytes without one.
+func (s *stream) standsAlone() bool {
+	k, ok := s.lower.(*carried)
+	return !ok || !standsOn(k.carrier)
+}
+
+// standsOn reports whether a carrier moves its bytes through another stream.
+func standsOn(c Carrier) bool {
+	b, ok := c.(interface{ Below() Transport })
+	if !ok {
+		return false
+	}
+	_, ok = As[*stream](b.Below())
+	return ok
+}
+
 // Unwrap returns the transport below, if the stream is a layer's; else nil.
 func (s *stream) Unwrap() Transport {
 	if k, ok := s.lower.(*carried); ok {

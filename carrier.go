@@ -197,7 +197,8 @@ func (f *Feed) Closed(err error) {
 // Carry makes a transport whose bytes c moves. Before Feed.Begin it has no protocol,
 // and no method of c is called. Without WithWriteMarks and WithTailLimit, the marks and
 // the limit of the transport below apply. A value outside an option's range is an
-// *OptionError.
+// *OptionError. If c has no transport below, the error is a *BudgetError where the tenant of
+// WithTenant has no room for another connection.
 func (l *Loop) Carry(c Carrier, opts ...StreamOption) (*Feed, error) {
 	if err := l.check("Carry"); err != nil {
 		return nil, err
@@ -211,6 +212,11 @@ func (l *Loop) Carry(c Carrier, opts ...StreamOption) (*Feed, error) {
 	}
 	if err := cfg.forTenant(l); err != nil {
 		return nil, err
+	}
+	if cfg.tenant != nil && !standsOn(c) {
+		if err := cfg.tenant.admit(); err != nil {
+			return nil, err
+		}
 	}
 	return &newCarried(l, c, cfg).feed, nil
 }

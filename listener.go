@@ -25,7 +25,7 @@ type Listener struct {
 	at     int // in the loop's bag
 	of     membership
 	parked bool // accepting waits for its tenant's turn: see dealer
-	parks  int  // how often that was over
+	holds  int  // how often something that held accepting back was over: see look
 	closed bool
 	gone   bool // the handle is closed
 	paused bool
@@ -240,21 +240,28 @@ func (ln *Listener) drain(closed func()) {
 	ln.look(ln.accepted + ln.config.backlog)
 }
 
-// look checks again after acceptQuiet, and continues if there was another connection.
-// It takes no more connections than the queue may have held.
+// look checks again after acceptQuiet, and continues if there was another connection, or
+// something held accepting back meanwhile. It takes no more connections than the queue may
+// have held.
 func (ln *Listener) look(most int) {
-	before, parks := ln.accepted, ln.parks
+	before, holds := ln.accepted, ln.holds
 	ln.loop.After(acceptQuiet, func() {
+		more := ln.accepted > before && !ln.paused || ln.holds != holds
 		switch {
 		case ln.closed:
-		case ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on || ln.parked || ln.parks != parks:
-			ln.look(most) // there may be more after those that wait, or now that it is the tenant's turn
-		case ln.accepted > before && ln.accepted < most && !ln.paused:
+		case ln.heldBack(), more && ln.accepted < most:
 			ln.look(most)
 		default:
 			_ = ln.Close()
 		}
 	})
+}
+
+// heldBack reports whether connections have to stay in the system's queue for now: others
+// wait for a place, there are no descriptors or no memory, or it is not the tenant's turn.
+// Whatever ends one of these counts it in holds.
+func (ln *Listener) heldBack() bool {
+	return ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on || ln.parked || ln.retry != nil && ln.retry.Running()
 }
 
 // OnClosed calls f, from the loop's queue, once the listener has stopped accepting,
@@ -381,6 +388,12 @@ func (ln *Listener) goneElsewhere() {
 	})
 }
 
+// goOn accepts after something has held that back.
+func (ln *Listener) goOn() {
+	ln.holds++
+	ln.accept()
+}
+
 func (ln *Listener) accept() {
 	if ln.closed || ln.paused || ln.parked || ln.op.Armed() || ln.loop.short.on || ln.full() {
 		return
@@ -481,7 +494,7 @@ func (ln *Listener) failed(err error) {
 		return
 	}
 	if ln.retry == nil {
-		ln.retry = ln.loop.NewTimer(ln.accept)
+		ln.retry = ln.loop.NewTimer(ln.goOn)
 	}
 	ln.retry.Set(acceptRetry)
 }

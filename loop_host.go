@@ -330,6 +330,15 @@ func (l *Loop) SetTurnLimit(m TurnLimit) error {
 	return nil
 }
 
+// TurnLimit is what SetTurnLimit was given; the zero TurnLimit if turns have no limit. Only
+// the loop's goroutine may call it.
+func (l *Loop) TurnLimit() TurnLimit {
+	if l.work == nil {
+		return TurnLimit{}
+	}
+	return l.work.limit
+}
+
 // work is how far a turn with a limit has come.
 type work struct {
 	limit TurnLimit

@@ -39,7 +39,9 @@ type sourceFeed struct {
 
 // AddSource attaches a source. A second registration of the same source is
 // ErrSourceRegistered, and the first stays. s must be comparable.
-func (l *Loop) AddSource(s Source) error {
+func (l *Loop) AddSource(s Source) error { return l.addSource(s, nil) }
+
+func (l *Loop) addSource(s Source, t *Tenant) error {
 	if err := l.check("AddSource"); err != nil {
 		return err
 	}
@@ -52,10 +54,13 @@ func (l *Loop) AddSource(s Source) error {
 	f := &sourceFeed{loop: l, s: s}
 	l.sources[s] = f
 	l.feeds.Add(f, &f.at)
+	f.of.join(t, f) // first: a wake reads it, on any goroutine
 	if err := s.Attach(f.wake); err != nil {
-		delete(l.sources, s)
-		l.feeds.Remove(&f.at)
-		f.gone.Store(true)
+		if !f.gone.Swap(true) { // Attach may have removed it
+			delete(l.sources, s)
+			l.feeds.Remove(&f.at)
+			f.of.leave()
+		}
 		return err
 	}
 	return nil
@@ -65,8 +70,9 @@ func (f *sourceFeed) wake() {
 	if f.gone.Load() || f.woken.Swap(true) {
 		return
 	}
-	// A closed loop dispatches no more, so there is nothing to do about it.
-	_ = f.loop.postInternal(f.dispatch)
+	// A closed loop dispatches no more, so there is nothing to do about it. The tenant does
+	// not change.
+	_ = f.loop.push(&Call{loop: f.loop, tenant: f.of.tenant, fn: f.dispatch, internal: true})
 }
 
 func (f *sourceFeed) dispatch() {
@@ -338,6 +344,10 @@ type SignalHandler struct {
 // fn has run may be combined into one call, as the system combines them. A signal that
 // cannot be caught is an error. A goroutine waits for the signal until Remove.
 func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error) {
+	return l.signal(sig, fn, nil)
+}
+
+func (l *Loop) signal(sig os.Signal, fn func(os.Signal), t *Tenant) (*SignalHandler, error) {
 	if err := l.check("Signal"); err != nil {
 		return nil, err
 	}
@@ -349,6 +359,7 @@ func (l *Loop) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, error)
 	}
 	h := &SignalHandler{loop: l, fn: fn, ch: make(chan os.Signal, 8), quit: make(chan struct{})}
 	l.signals.Add(h, &h.at)
+	h.of.join(t, h) // before the goroutine, which reads it
 	signal.Notify(h.ch, sig)
 	// not simulated: signals come from the system.
 	go h.wait()
@@ -361,7 +372,7 @@ func (h *SignalHandler) wait() {
 		// not simulated: as above.
 		select {
 		case sig := <-h.ch:
-			if _, err := h.loop.Post(func() { h.call(sig) }); err != nil {
+			if _, err := h.loop.post(func() { h.call(sig) }, h.of.tenant); err != nil {
 				return
 			}
 		case <-h.quit:

@@ -133,6 +133,7 @@ const (
 	fPauseDue                       // the protocol was set while the writer was paused, and is to get PauseWriting
 	fReadOnly                       // nothing can be written
 	fParked                         // what was read waits for its tenant's turn: see dealer
+	fCounted                        // its tenant counts it as a connection: it stands on no other stream
 )
 
 type protoCaps uint8

@@ -163,13 +163,7 @@ func (t *Tenant) AddSource(s Source) error {
 	if t.gone.Load() {
 		return t.err
 	}
-	if err := t.loop.AddSource(s); err != nil {
-		return err
-	}
-	if f := t.loop.sources[s]; f != nil { // Attach may have removed it
-		f.of.join(t, f)
-	}
-	return nil
+	return t.loop.addSource(s, t)
 }
 
 // Signal is Loop.Signal for the tenant: Close removes the handler.
@@ -177,11 +171,7 @@ func (t *Tenant) Signal(sig os.Signal, fn func(os.Signal)) (*SignalHandler, erro
 	if t.gone.Load() {
 		return nil, t.err
 	}
-	h, err := t.loop.Signal(sig, fn)
-	if err == nil {
-		h.of.join(t, h)
-	}
-	return h, err
+	return t.loop.signal(sig, fn, t)
 }
 
 // TenantOf is the tenant that a transport belongs to, or nil: for a protocol that opens
@@ -341,7 +331,7 @@ func isTenantEnd(err error) bool {
 // under way fails in the next turn.
 //
 // What the kernel still holds then is what had to be canceled and has not ended: it is
-// closed within 4 turns, or on io_uring within one more for 20 connections (see
+// closed within 4 turns, or on io_uring within one more for 128 connections (see
 // docs/limits.md).
 //
 // After Close nothing can be opened for the tenant: WithTenant fails with the
@@ -595,7 +585,8 @@ func (s *stream) join(t *Tenant) {
 	}
 	s.tie.tenant = t
 	t.streams.Add(s, &s.tie.at)
-	if !s.carries() {
+	if s.standsAlone() {
+		s.flags |= fCounted
 		t.connected(1)
 	}
 }
@@ -609,7 +600,8 @@ func (s *stream) leave() {
 	t := b.tenant
 	b.tenant = nil
 	t.streams.Remove(&b.at)
-	if !s.carries() {
+	if s.flags&fCounted != 0 {
+		s.flags &^= fCounted
 		t.connected(-1)
 	}
 	t.keeps(-b.buffered)

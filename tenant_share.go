@@ -29,9 +29,6 @@ import (
 // turn.
 //
 // SetShare(1), which is the default, only makes Stats count callbacks and time.
-//
-// The callbacks of sources and of signal handlers (AddSource, Signal) are not dealt: they
-// run as if they belonged to no tenant, and Stats does not count them.
 func (t *Tenant) SetShare(n int) error {
 	if err := t.loop.check("SetShare"); err != nil {
 		return err
@@ -92,6 +89,9 @@ type dealt struct {
 type dealer struct {
 	loop    *Loop
 	users   int                // open tenants for which SetShare was called
+	turn    uint64             // the turn that ran and took are of
+	ran     int                // callbacks of tenants in that turn: dealMost at most
+	took    time.Duration      // what they took: dealTime, and the rest of one callback
 	waiting int                // entries of all queues
 	quiet   uint64             // the last deal that had no results
 	inside  bool               // deal is running
@@ -235,9 +235,8 @@ func (d *dealer) deal(early, done []backend.Completion) {
 		}
 	}
 	l := d.loop
-	began := l.be.Now()
-	at := began
-	for n := 0; n < dealMost && d.waiting > 0 && at-began < dealTime && (n == 0 || !l.spent()); n++ {
+	at := l.be.Now()
+	for n := 0; d.waiting > 0 && d.allowed() && (n == 0 || !l.spent()); n++ {
 		next, _ := l.top.node.Pick(d.since())
 		if next == nil {
 			break
@@ -252,11 +251,21 @@ func (d *dealer) deal(early, done []backend.Completion) {
 			l.settle()
 		}
 		now := l.be.Now()
-		t.charge(now - at)
+		d.charge(t, now-at)
 		at = now
 	}
 	d.park()
 	d.inside = false
+}
+
+// allowed reports whether the turn may run another callback of a tenant. A turn makes
+// several Waits, each with a deal, if a timer is due or a limit has it take results in
+// steps.
+func (d *dealer) allowed() bool {
+	if turn := d.loop.turns; d.turn != turn {
+		d.turn, d.ran, d.took = turn, 0, 0
+	}
+	return d.ran < dealMost && d.took < dealTime
 }
 
 // called counts a callback for the turn's limit. What a stream keeps for later is none.
@@ -282,8 +291,10 @@ func (d *dealer) since() uint64 {
 	return since
 }
 
-// charge counts a callback of the tenant.
-func (t *Tenant) charge(took time.Duration) {
+// charge counts a callback of t, for its share and against what the turn may run.
+func (d *dealer) charge(t *Tenant, took time.Duration) {
+	d.ran++
+	d.took += took
 	t.node.Charge(int64(took))
 	for u := t; u != nil; u = u.parent {
 		u.used.Callbacks++
@@ -386,7 +397,7 @@ func (d *dealer) charged(t *Tenant, c *backend.Completion) {
 	d.called()
 	began := d.loop.be.Now()
 	d.handOut(c)
-	t.charge(d.loop.be.Now() - began)
+	d.charge(t, d.loop.be.Now()-began)
 }
 
 // What is parked, as an entry of its tenant's queue.
@@ -413,8 +424,7 @@ func (p *parkedStream) run() {
 func (p *parkedListener) run() {
 	ln := (*Listener)(p)
 	ln.parked = false
-	ln.parks++
-	ln.accept()
+	ln.goOn()
 }
 
 func (p *parkedReader) run() {
@@ -479,9 +489,9 @@ func (d *dealer) cutShort() bool {
 // TenantLimits bounds what a tenant, and those inside it, may have at once. Each limit
 // that is 0 is disabled.
 //
-// A connection is counted once, however many layers it has. One that has no socket of its
-// own, as package utp makes them over a datagram endpoint, is not counted in Connections;
-// what it buffers is counted in Buffered.
+// A connection is counted once, however many layers it has: what counts is the transport that
+// stands on no other, whether it has a socket or is made by Loop.Carry, as those of package
+// utp are.
 type TenantLimits struct {
 	// Buffered bounds the bytes in the write buffers of its transports and those that their
 	// protocols left unused. Beyond it, reading pauses on every transport of the tenant until no
@@ -490,8 +500,8 @@ type TenantLimits struct {
 	// If it lasts for 5 s, the transport that buffers the most is lost with a *BudgetError.
 	Buffered int
 	// Connections bounds open connections, including connects under way. A listener
-	// resets what comes beyond it, and reports that as an *AdmissionError; Connect and
-	// Attach fail.
+	// resets what comes beyond it, and reports that as an *AdmissionError; Connect, Attach
+	// and Carry fail.
 	Connections int
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs the tests of hosts: weir loops as guests in the loops of GLib and GTK, libuv, libev,
-# asyncio, Tk, X11 and terminal programs, and GLib, libzmq, libcurl and libexpat in weir's.
+# asyncio, Tk, X11 and terminal programs, and GLib, libzmq, libcurl, c-ares and libexpat in
+# weir's.
 # What is not installed is skipped by name, each module or each test.
 #
-#   hosts.sh [MODULE...]   glib embed terminal x11 zmq curl expat; the default is all
+#   hosts.sh [MODULE...]   glib embed terminal x11 zmq curl cares expat; the default is all
 #   INSTALL=1              first installs with apt-get, as root, what is missing
 #   SHORT=1                64 MiB (HOSTS_BYTES= says otherwise) and a second of silence instead
 #                          of 1 GiB and ten
@@ -21,6 +22,7 @@ needs() {
 	glib) echo glib-2.0 gtk+-3.0 ;;
 	zmq) echo libzmq ;;
 	curl) echo libcurl ;;
+	cares) echo libcares ;;
 	expat) echo expat ;;
 	esac
 }
@@ -46,6 +48,7 @@ if [ "${INSTALL:-}" = 1 ]; then
 		/usr/include/ev.h libev-dev
 		libzmq.pc libzmq3-dev
 		libcurl.pc libcurl4-openssl-dev
+		libcares.pc libc-ares-dev
 		expat.pc libexpat1-dev
 	END
 	if [ ${#missing[@]} -gt 0 ]; then
@@ -55,7 +58,7 @@ if [ "${INSTALL:-}" = 1 ]; then
 	fi
 fi
 
-[ $# -gt 0 ] || set -- glib embed terminal x11 zmq curl expat
+[ $# -gt 0 ] || set -- glib embed terminal x11 zmq curl cares expat
 failed=() skipped=()
 for m; do
 	lacks=

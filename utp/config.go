@@ -91,7 +91,9 @@ type Config struct {
 	// Random is the source of ids and numbers; nil is crypto/rand. A simulated
 	// test needs one of its own to be repeatable.
 	Random io.Reader
-	// Options are those of each connection's transport: WithWriteMarks, WithTailLimit.
+	// Options are those of each connection's transport: WithWriteMarks, WithTailLimit,
+	// WithTenant. A tenant that has no room for a connection (Tenant.SetLimits) refuses it
+	// when the handshake is over: the peer gets a reset, and a connect fails.
 	Options []weir.StreamOption
 	// Resolver turns the names of Connect into addresses; nil is the loop's.
 	Resolver weir.Resolver

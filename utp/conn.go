@@ -104,21 +104,25 @@ func (c *conn) fails(op string, err error) error {
 // Config.HalfClose after our own end had reached it. It is a timeout.
 var ErrSilent error = timeout.New("the peer neither sent anything nor ended its direction after ours had ended")
 
-// begin makes the transport and its protocol.
-func (c *conn) begin(f weir.Factory) {
+// begin makes the transport and its protocol. If there can be no transport, for example
+// because the tenant has as many connections as it may, the peer gets a reset, and f is not
+// called.
+func (c *conn) begin(f weir.Factory) error {
 	c.become(open)
 	now := c.ep.now()
 	c.keepAt = now + c.keepAlive()
 	feed, err := c.ep.loop.Carry(c, c.cfg.Options...)
 	if err != nil {
+		c.sendReset()
 		c.remove()
-		return
+		return err
 	}
 	c.feed = feed
 	feed.Begin(f)
 	if c.phase == open {
 		c.arm()
 	}
+	return nil
 }
 
 // silence is the reason for giving up a peer that does not answer.

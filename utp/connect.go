@@ -217,7 +217,10 @@ func (c *Connecting) try(to netip.AddrPort) bool {
 	t = ep.dial(to, &c.cfg,
 		func(conn *conn) {
 			c.finish(t)
-			conn.begin(func(weir.Transport) weir.Protocol { return c.p })
+			if err := conn.begin(func(weir.Transport) weir.Protocol { return c.p }); err != nil {
+				c.attempts = append(c.attempts, &weir.AttemptError{Addr: Addr{to}, Stage: weir.StageConnect, Err: conn.fails("dial", err)})
+				c.fail(weir.StageConnect, nil)
+			}
 		},
 		func(err error) {
 			for i, o := range c.trying {

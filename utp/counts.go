@@ -15,7 +15,7 @@ const reportEvery = 10 * time.Second
 // Counts is how often an endpoint has reached its bounds and has dropped what cannot
 // be true, since it was made.
 type Counts struct {
-	Refused      int // connections beyond Config.Connections or Config.PerAddress
+	Refused      int // connections beyond Config.Connections or Config.PerAddress, or that their tenant has no room for
 	Forgotten    int // unconfirmed connections that gave way to newer ones: Config.HalfOpen
 	Lingerers    int // closed connections that were forgotten before their time
 	Unanswered   int // packets of no connection beyond the resets of a second

@@ -347,9 +347,15 @@ func (e *Endpoint) confirmed(c *conn) {
 }
 
 func (e *Endpoint) open(c *conn) {
-	c.ln.conns++
-	c.ln.accepted++
-	c.begin(c.ln.factory)
+	ln := c.ln
+	ln.conns++
+	ln.accepted++
+	if err := c.begin(ln.factory); err != nil {
+		ln.accepted--
+		ln.refused++
+		e.counts.Refused++
+		ln.refusals.add(ln, c.peer.Addr(), err)
+	}
 }
 
 // dropOldest ends the first of a queue that is still in a phase, and returns it.
@@ -456,14 +462,17 @@ type Dial struct {
 // Dial connects p to a peer. p gets ConnectionMade once the peer has answered, or, if
 // it is a weir.ConnectFailer, ConnectFailed; never from inside.
 func (e *Endpoint) Dial(to netip.AddrPort, p weir.Protocol) *Dial {
-	d := e.dial(to, &e.cfg, func(c *conn) { c.begin(func(weir.Transport) weir.Protocol { return p }) }, nil)
-	d.onFail = func(err error) {
+	fail := func(err error) {
 		e.loop.TellConnectFailed(p, &weir.ConnectError{
 			Network: "utp", Address: to.String(), Stage: weir.StageConnect,
 			Attempts: []*weir.AttemptError{{Addr: Addr{to}, Stage: weir.StageConnect, Err: err}},
 		})
 	}
-	return d
+	return e.dial(to, &e.cfg, func(c *conn) {
+		if err := c.begin(func(weir.Transport) weir.Protocol { return p }); err != nil {
+			fail(c.fails("dial", err))
+		}
+	}, fail)
 }
 
 // Stop ends the connect: nothing is called back. It reports false if it was over.

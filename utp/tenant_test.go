@@ -1,6 +1,7 @@
 package utp_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -88,3 +89,74 @@ type writer struct {
 }
 
 func (p *writer) ConnectionMade(t weir.Transport) { p.t = t }
+
+// TestTenantConnections: a connection counts for its tenant although it has no socket of its
+// own, on either side. One that the tenant has no room for is refused: a listener reports
+// it, its peer gets a reset, and a connect fails with the reason (R80).
+func TestTenantConnections(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	la, lb := s.Host("a").Loop(), s.Host("b").Loop()
+	limited := func(l *weir.Loop, n int) (*weir.Tenant, utp.Config) {
+		tn := l.NewTenant("one")
+		if err := tn.SetLimits(weir.TenantLimits{Connections: n}); err != nil {
+			t.Fatal(err)
+		}
+		return tn, utp.Config{Options: []weir.StreamOption{weir.WithTenant(tn)}}
+	}
+	ta, ca := limited(la, 2)
+	tb, cb := limited(lb, 1)
+	made := 0
+	ln, err := utp.Listen(la, "udp4", s.Host("a").Addr(aPort), func(weir.Transport) weir.Protocol {
+		made++
+		return weir.NopProtocol{}
+	}, ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := func(cfg utp.Config) *ear {
+		e := &ear{}
+		utp.Connect(lb, "udp4", s.Host("a").Addr(aPort), e, cfg)
+		return e
+	}
+	ears := [...]*ear{dial(cb), dial(utp.Config{})}
+	s.Until("the connections", func() bool { return made == 2 && ears[0].made+ears[1].made == 2 })
+	if n, m := ta.Stats().Connections, tb.Stats().Connections; n != 2 || m != 1 {
+		t.Errorf("%d and %d connections are counted, want 2 and 1", n, m)
+	}
+
+	third := dial(utp.Config{})
+	s.Until("the refusal", func() bool { return third.over() })
+	var budget *weir.BudgetError
+	if st := ta.Stats(); made != 2 || st.Connections != 2 || st.Refused != 1 || ln.Conns() != 2 || ln.Refused() != 1 {
+		t.Errorf("%d were made; the tenant counts %+v, the listener %d and %d", made, st, ln.Conns(), ln.Refused())
+	}
+	if len(s.Failures) != 1 || !errors.As(s.Failures[0], &budget) || budget.Tenant != "one" || budget.Limit != 2 {
+		t.Errorf("%v was reported", s.Failures)
+	}
+	s.Failures = nil
+
+	if err := ta.SetLimits(weir.TenantLimits{}); err != nil {
+		t.Fatal(err)
+	}
+	fourth := dial(cb)
+	s.Until("the failure", func() bool { return fourth.over() })
+	if !errors.As(fourth.failed, &budget) || budget.Limit != 1 || fourth.made != 0 {
+		t.Errorf("connected %d times, failed with %v", fourth.made, fourth.failed)
+	}
+	if n := tb.Stats().Connections; n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+	for _, e := range ears {
+		_ = e.t.Close()
+	}
+	s.Until("the ends", func() bool { return ears[0].lost+ears[1].lost == 2 })
+	_ = ln.Close()
+	if err := s.RunFor(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if n, m := ta.Stats().Connections, tb.Stats().Connections; n != 0 || m != 0 {
+		t.Errorf("%d and %d connections are counted after all have ended", n, m)
+	}
+	ta.Close(nil)
+	tb.Close(nil)
+}

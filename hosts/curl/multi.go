@@ -83,15 +83,8 @@ type Transfer struct {
 	canceled bool
 }
 
-// ErrBackend is returned by New for a loop on io_uring, which refuses to watch a descriptor in
-// the turn in which another watch of it was removed; libcurl does that all the time.
-var ErrBackend = errors.New("curl: sockets of libcurl cannot be watched by io_uring: make the loop with weir.WithBackendName(\"epoll\")")
-
 // New makes a Multi in a loop. Close ends it, or the loop's Close does.
 func New(loop *weir.Loop) (*Multi, error) {
-	if loop.Backend().Name == "uring" {
-		return nil, ErrBackend
-	}
 	m := &Multi{loop: loop, sockets: map[int]*weir.Watch{}, active: map[unsafe.Pointer]*Transfer{}}
 	m.handle = cgo.NewHandle(m)
 	m.p = C.weir_multi_new(C.uintptr_t(m.handle))
@@ -107,8 +100,11 @@ func New(loop *weir.Loop) (*Multi, error) {
 	return m, nil
 }
 
-// Attach is for Loop.AddSource.
+// Attach is for Loop.AddSource, which New calls: a Multi that was removed stays so.
 func (m *Multi) Attach(wake func()) error {
+	if m.closed {
+		return weir.ErrClosed
+	}
 	m.wake = wake
 	m.timer = m.loop.NewTimer(func() { m.action(C.CURL_SOCKET_TIMEOUT, 0) })
 	return nil
@@ -124,12 +120,27 @@ func (m *Multi) Close() {
 
 func (m *Multi) closing() bool { return m.removal != nil }
 
-// Detach is for Loop.RemoveSource and the loop's Close.
+// Detach is for Loop.RemoveSource and the loop's Close. RemoveSource may be called in a
+// Handler too: the Done of each transfer then follows when libcurl has returned from the call
+// that it is in.
 func (m *Multi) Detach() {
 	m.closed = true
 	if m.closing() {
 		m.removal.Cancel() // the loop was closed first
 	}
+	for _, w := range m.sockets {
+		w.Remove()
+	}
+	clear(m.sockets)
+	m.timer.Stop()
+	if !m.inside {
+		m.release()
+	}
+}
+
+// release frees everything, and tells the transfers that are left. Whoever calls libcurl
+// does it afterwards if Detach came meanwhile.
+func (m *Multi) release() {
 	m.inside = true
 	var left []*Transfer
 	for _, t := range m.active {
@@ -137,10 +148,6 @@ func (m *Multi) Detach() {
 		m.remove(t)
 	}
 	C.curl_multi_cleanup(m.p)
-	for _, w := range m.sockets {
-		w.Remove()
-	}
-	m.timer.Stop()
 	m.handle.Delete()
 	for _, t := range left {
 		t.done(0, ErrCanceled)
@@ -230,6 +237,10 @@ func (m *Multi) action(fd, events C.int) {
 	m.inside = true
 	r := C.curl_multi_socket_action(m.p, fd, events, &running)
 	m.inside = false
+	if m.closed {
+		m.release()
+		return
+	}
 	if r != C.CURLM_OK {
 		m.loop.Report(multiError(r))
 	}
@@ -278,6 +289,9 @@ func (m *Multi) Counts() Counts { return m.counts }
 //export weirCurlSocket
 func weirCurlSocket(handle C.uintptr_t, fd C.curl_socket_t, what C.int) {
 	m := cgo.Handle(handle).Value().(*Multi)
+	if m.closed {
+		return
+	}
 	if w := m.sockets[int(fd)]; w != nil {
 		w.Remove()
 		delete(m.sockets, int(fd))
@@ -317,7 +331,7 @@ func weirCurlSocket(handle C.uintptr_t, fd C.curl_socket_t, what C.int) {
 //export weirCurlTimer
 func weirCurlTimer(handle C.uintptr_t, ms C.long) {
 	m := cgo.Handle(handle).Value().(*Multi)
-	if ms < 0 {
+	if ms < 0 || m.closed {
 		m.timer.Stop()
 		return
 	}
@@ -327,7 +341,7 @@ func weirCurlTimer(handle C.uintptr_t, ms C.long) {
 //export weirCurlBody
 func weirCurlBody(handle C.uintptr_t, p *C.char, n C.size_t) (ok C.int) {
 	t := cgo.Handle(handle).Value().(*Transfer)
-	if t.canceled || t.m.closing() {
+	if t.canceled || t.m.closing() || t.m.closed {
 		return 0
 	}
 	defer t.m.guard("Body of a curl.Handler") // ok is 0 then

@@ -13,21 +13,18 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/hosts/curl"
+	"github.com/weir-io/weir/hosts/internal/hosttest"
 )
 
-func newLoop(t *testing.T) (*weir.Loop, *curl.Multi) {
+func newLoop(t *testing.T, backend weir.LoopOption) (*weir.Loop, *curl.Multi) {
 	t.Helper()
 	stop := func() {}
-	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error(err); stop() }))
+	loop, err := weir.NewLoop(backend, weir.WithErrorHandler(func(err error) { t.Error(err); stop() }))
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop = loop.Stop
 	m, err := curl.New(loop)
-	if errors.Is(err, curl.ErrBackend) {
-		_ = loop.Close()
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,15 +44,23 @@ func serve(t *testing.T, h http.HandlerFunc) string {
 }
 
 // TestMany: a hundred thousand replies arrive over libcurl's sockets in a weir loop, with no
-// polling (R14).
+// polling (R14), on the first backend; on the others a few thousand do.
 func TestMany(t *testing.T) {
 	messages := 100_000
-	if testing.Short() {
+	hosttest.Backends(t, func(t *testing.T, backend weir.LoopOption) {
+		if testing.Short() {
+			messages = 5_000
+		}
+		many(t, backend, messages)
 		messages = 5_000
-	}
+	})
+}
+
+func many(t *testing.T, backend weir.LoopOption, messages int) {
+	t.Helper()
 	const parallel = 16
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "reply ", r.URL.Path[1:]) })
-	loop, m := newLoop(t)
+	loop, m := newLoop(t, backend)
 	begun, done := 0, 0
 	var next func()
 	next = func() {
@@ -108,10 +113,13 @@ func TestMany(t *testing.T) {
 
 // TestPanic: a panic in a Handler does not unwind through libcurl: it is reported, and the
 // other transfers go on.
-func TestPanic(t *testing.T) {
+func TestPanic(t *testing.T) { hosttest.Backends(t, testPanic) }
+
+func testPanic(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "reply") })
 	var panics []any
-	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) {
+	loop, err := weir.NewLoop(backend, weir.WithErrorHandler(func(err error) {
 		var p *weir.PanicError
 		if !errors.As(err, &p) {
 			t.Error(err)
@@ -124,9 +132,6 @@ func TestPanic(t *testing.T) {
 	}
 	defer loop.Close()
 	m, err := curl.New(loop)
-	if errors.Is(err, curl.ErrBackend) {
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +184,10 @@ func TestPanic(t *testing.T) {
 }
 
 // TestEnds: the ways in which a transfer ends, and what a Handler may call.
-func TestEnds(t *testing.T) {
+func TestEnds(t *testing.T) { hosttest.Backends(t, testEnds) }
+
+func testEnds(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
 	hold := make(chan struct{})
 	big := bytes.Repeat([]byte("x"), 1<<20)
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -196,7 +204,7 @@ func TestEnds(t *testing.T) {
 		}
 	})
 	defer close(hold)
-	loop, m := newLoop(t)
+	loop, m := newLoop(t, backend)
 	left := 0
 	get := func(url string, body func(t *curl.Transfer), check func(status int, err error)) *curl.Transfer {
 		left++
@@ -289,5 +297,98 @@ func TestEnds(t *testing.T) {
 	}
 	if _, err := m.Get(url, curl.Handler{}); !errors.Is(err, weir.ErrClosed) {
 		t.Errorf("Get after Close: %v", err)
+	}
+}
+
+// TestRemovedInside: a Handler may remove the source. Each transfer is told once, after the
+// Handler has returned, and nothing of libcurl is left.
+func TestRemovedInside(t *testing.T) { hosttest.Backends(t, testRemovedInside) }
+
+func testRemovedInside(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
+	hold := make(chan struct{})
+	big := bytes.Repeat([]byte("x"), 1<<20)
+	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hold" {
+			select {
+			case <-hold:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		_, _ = w.Write(big)
+	})
+	defer close(hold)
+	for _, where := range [...]string{"Body", "Done"} {
+		loop, m := newLoop(t, backend)
+		inside, bodies, dones := false, 0, 0
+		remove := func() {
+			inside = true
+			if err := loop.RemoveSource(m); err != nil {
+				t.Error(err)
+			}
+			inside = false
+			if where == "Done" {
+				return
+			}
+			if dones != 0 {
+				t.Error("Done was called inside Body")
+			}
+		}
+		const held = 3
+		end := func(status int, err error) {
+			if !errors.Is(err, curl.ErrCanceled) {
+				t.Errorf("%d, %v, want ErrCanceled", status, err)
+			}
+			dones++
+		}
+		get := func(url string, h curl.Handler) {
+			if _, err := m.Get(url, h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range held {
+			get(url+"hold", curl.Handler{Done: end})
+		}
+		want := held
+		switch where {
+		case "Body":
+			want++
+			get(url+"big", curl.Handler{Done: end, Body: func([]byte) {
+				bodies++
+				if inside || bodies > 1 {
+					t.Error("Body was called after RemoveSource")
+				}
+				remove()
+			}})
+		case "Done":
+			get(url+"big", curl.Handler{Done: func(status int, err error) {
+				if status != 200 || err != nil {
+					t.Errorf("%d, %v", status, err)
+				}
+				remove()
+			}})
+		}
+		for end := time.Now().Add(20 * time.Second); dones < want; {
+			if err := loop.Turn(10 * time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %d of %d transfers were told", where, dones, want)
+			}
+		}
+		if _, err := m.Get(url, curl.Handler{}); !errors.Is(err, weir.ErrClosed) {
+			t.Errorf("Get afterwards: %v", err)
+		}
+		if err := loop.AddSource(m); !errors.Is(err, weir.ErrClosed) {
+			t.Errorf("AddSource afterwards: %v", err)
+		}
+		m.Close() // it has no effect
+		if err := loop.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		if dones != want {
+			t.Errorf("%s: %d transfers were told, want %d", where, dones, want)
+		}
 	}
 }

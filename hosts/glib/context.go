@@ -16,11 +16,6 @@ import (
 // ErrBusy is returned by AddSource if another thread iterates the context.
 var ErrBusy = errors.New("glib: another thread has acquired this main context: it cannot run in a weir loop too")
 
-// ErrBackend is returned by AddSource for a loop on io_uring, which refuses to watch a
-// descriptor in the turn in which another watch of it was removed, as happens when a context
-// begins to wait for something else.
-var ErrBackend = errors.New("glib: a context's descriptors cannot be watched by io_uring: make the loop with weir.WithBackendName(\"epoll\")")
-
 // roundsMost is how many rounds of a context one turn of the loop runs.
 const roundsMost = 16
 
@@ -75,9 +70,6 @@ func (s *Source) Rounds() int { return s.rounds }
 
 // Attach is for Loop.AddSource.
 func (s *Source) Attach(wake func()) error {
-	if s.loop.Backend().Name == "uring" {
-		return ErrBackend
-	}
 	runtime.LockOSThread()
 	if C.g_main_context_acquire(s.ctx) == 0 {
 		runtime.UnlockOSThread()

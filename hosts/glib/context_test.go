@@ -12,21 +12,18 @@ import (
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/hosts/glib"
 	"github.com/weir-io/weir/hosts/glib/internal/gtest"
+	"github.com/weir-io/weir/hosts/internal/hosttest"
 )
 
-func host(t *testing.T) (*weir.Loop, gtest.Context, *glib.Source) {
+func host(t *testing.T, backend weir.LoopOption) (*weir.Loop, gtest.Context, *glib.Source) {
 	t.Helper()
-	loop, err := weir.NewLoop(weir.WithErrorHandler(func(err error) { t.Error(err) }))
+	loop, err := weir.NewLoop(backend, weir.WithErrorHandler(func(err error) { t.Error(err) }))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := gtest.From(glib.NewContext())
 	s := glib.NewSource(loop, ctx.Pointer())
 	err = loop.AddSource(s)
-	if errors.Is(err, glib.ErrBackend) {
-		_ = loop.Close()
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,8 +38,11 @@ func host(t *testing.T) (*weir.Loop, gtest.Context, *glib.Source) {
 
 // TestSource: timeouts, idle functions and descriptors of a GLib context are dispatched by
 // a weir loop, which waits and does not poll (R14, R24).
-func TestSource(t *testing.T) {
-	loop, ctx, s := host(t)
+func TestSource(t *testing.T) { hosttest.Backends(t, testSource) }
+
+func testSource(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
+	loop, ctx, s := host(t, backend)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -88,8 +88,11 @@ func TestSource(t *testing.T) {
 
 // TestSourceReopened: a descriptor that the context closes, and whose number it opens again
 // in the same round, is watched as the new file.
-func TestSourceReopened(t *testing.T) {
-	loop, ctx, _ := host(t)
+func TestSourceReopened(t *testing.T) { hosttest.Backends(t, testSourceReopened) }
+
+func testSourceReopened(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
+	loop, ctx, _ := host(t, backend)
 	pipe := func() (r, w int) {
 		var p [2]int
 		if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
@@ -126,8 +129,11 @@ func TestSourceReopened(t *testing.T) {
 }
 
 // TestSourceThreads: what another thread attaches wakes the loop.
-func TestSourceThreads(t *testing.T) {
-	loop, ctx, s := host(t)
+func TestSourceThreads(t *testing.T) { hosttest.Backends(t, testSourceThreads) }
+
+func testSourceThreads(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
+	loop, ctx, s := host(t, backend)
 	rest := make(chan bool)
 	go func() {
 		<-rest
@@ -148,15 +154,14 @@ func TestSourceThreads(t *testing.T) {
 
 // TestSourceOwnThread: what a callback of the loop attaches is noticed in a context of
 // NewContext, and in any other after Wake.
-func TestSourceOwnThread(t *testing.T) {
+func TestSourceOwnThread(t *testing.T) { hosttest.Backends(t, testSourceOwnThread) }
+
+func testSourceOwnThread(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
 	for _, own := range []bool{true, false} {
-		loop, err := weir.NewLoop()
+		loop, err := weir.NewLoop(backend)
 		if err != nil {
 			t.Fatal(err)
-		}
-		if loop.Backend().Name == "uring" {
-			_ = loop.Close()
-			t.Skip(glib.ErrBackend)
 		}
 		ctx := gtest.New()
 		if own {
@@ -186,8 +191,11 @@ func TestSourceOwnThread(t *testing.T) {
 }
 
 // TestSourceRemovedInside: a callback of the context may remove the source.
-func TestSourceRemovedInside(t *testing.T) {
-	loop, ctx, s := host(t)
+func TestSourceRemovedInside(t *testing.T) { hosttest.Backends(t, testSourceRemovedInside) }
+
+func testSourceRemovedInside(t *testing.T, backend weir.LoopOption) {
+	t.Helper()
+	loop, ctx, s := host(t, backend)
 	ctx.Idle(0, func() bool {
 		if err := loop.RemoveSource(s); err != nil {
 			t.Error(err)
@@ -225,9 +233,6 @@ func TestSourceBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer loop.Close()
-	if loop.Backend().Name == "uring" {
-		t.Skip(glib.ErrBackend)
-	}
 	if err := loop.AddSource(glib.NewSource(loop, ctx.Pointer())); !errors.Is(err, glib.ErrBusy) {
 		t.Errorf("AddSource: %v, want ErrBusy", err)
 	}

@@ -67,8 +67,8 @@ type Guest struct {
 // Attach makes loop a guest of a context. It is called on the thread that iterates the
 // context: all callbacks of the loop run there from then on, and only there may the loop
 // be used, except for the methods that any goroutine may call. The goroutine stays locked
-// to the thread until Close. A turn is limited to 2 ms; Loop.SetTurnLimit changes that
-// afterwards, and the limit outlasts the guest.
+// to the thread until Close. A turn is limited to 2 ms, unless the loop has a limit already;
+// Loop.SetTurnLimit changes that afterwards, and the limit outlasts the guest.
 //
 // The loop stays the caller's: Close it after the guest. If it is closed first, or a turn
 // fails, the guest ends by itself, and the error of a turn goes to the loop's error
@@ -89,8 +89,10 @@ func Attach(loop *weir.Loop, opts ...Option) (*Guest, error) {
 	if g.priority < C.G_PRIORITY_HIGH || g.priority > C.G_PRIORITY_LOW {
 		return nil, errPriority
 	}
-	if err := loop.SetTurnLimit(weir.TurnLimit{Time: turnMost}); err != nil {
-		return nil, err
+	if loop.TurnLimit() == (weir.TurnLimit{}) {
+		if err := loop.SetTurnLimit(weir.TurnLimit{Time: turnMost}); err != nil {
+			return nil, err
+		}
 	}
 	runtime.LockOSThread()
 	g.handle = cgo.NewHandle(g)

@@ -198,6 +198,34 @@ func TestTurnLimit(t *testing.T) {
 	}
 }
 
+// TestTurnLimitKept: a limit that the loop has already stays.
+func TestTurnLimitKept(t *testing.T) {
+	for _, c := range [...]struct{ had, want weir.TurnLimit }{
+		{weir.TurnLimit{}, weir.TurnLimit{Time: 2 * time.Millisecond}},
+		{weir.TurnLimit{Time: time.Second}, weir.TurnLimit{Time: time.Second}},
+		{weir.TurnLimit{Calls: 3}, weir.TurnLimit{Calls: 3}},
+	} {
+		loop, err := weir.NewLoop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := loop.SetTurnLimit(c.had); err != nil {
+			t.Fatal(err)
+		}
+		ctx := gtest.New()
+		g, err := glib.Attach(loop, glib.WithContext(ctx.Pointer()))
+		if err != nil {
+			t.Skip(err)
+		}
+		if got := loop.TurnLimit(); got != c.want {
+			t.Errorf("the limit was %+v and is %+v, want %+v", c.had, got, c.want)
+		}
+		g.Close()
+		_ = loop.Close()
+		ctx.Free()
+	}
+}
+
 // TestNested: a main loop inside a callback of the weir loop gets everything but weir, and
 // one inside Idle gets weir too.
 func TestNested(t *testing.T) {

@@ -24,6 +24,9 @@
 //	go test ./tests/bugs -planted                    each of them is found
 //	go test ./tests/bugs -planted -run 'TestPlanted/NAME$'
 //
+// A test of another module, such as ./hosts/glib, runs there, and is skipped where that module
+// does not build, for example because a library is not installed.
+//
 // A bug that no small patch can put back has a row in a file rows_*_test.go.
 package bugs
 
@@ -37,6 +40,7 @@ import (
 	"go/token"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -268,13 +272,23 @@ func (f finder) mustFail(t *testing.T, overlay string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
+	dir, pkg := f.module()
 	args := append([]string{"test", "-count=1", "-timeout=60s", "-overlay=" + overlay, "-run=" + f.pattern()}, f.args...)
-	cmd := exec.CommandContext(ctx, "go", append(args, f.pkg)...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	if i := slices.Index(f.args, "-args"); i >= 0 {
-		cmd.Args = slices.Concat([]string{"go"}, args[:len(args)-len(f.args)+i], []string{f.pkg}, f.args[i:])
+		cmd.Args = slices.Concat([]string{"go"}, args[:len(args)-len(f.args)+i], []string{pkg}, f.args[i:])
 	}
-	cmd.Dir = root
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), f.env...)
+	if dir != root {
+		build := exec.CommandContext(ctx, "go", "test", "-run=^$", pkg)
+		build.Dir = dir
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Skipf("skipped: %s does not build here: %v\n%s", f.pkg, err, tail(string(out)))
+		}
+		// For what the test itself builds.
+		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
+	}
 	defer alone(cmd)()
 	out, err := cmd.CombinedOutput()
 	text := string(out)
@@ -290,6 +304,19 @@ func (f finder) mustFail(t *testing.T, overlay string) {
 	case !strings.Contains(text, "--- FAIL") && !strings.Contains(text, "panic: ") && !strings.Contains(text, "fatal error: "):
 		t.Errorf("%s %s failed in another way: %v\n%s", f.pkg, f.run, err, tail(text))
 	}
+}
+
+// module is the directory of the module that has the test's package, and the package's name
+// there.
+func (f finder) module() (dir, pkg string) {
+	at, rel := path.Clean(f.pkg), "."
+	for at != "." {
+		if _, err := os.Stat(filepath.Join(root, at, "go.mod")); err == nil {
+			break
+		}
+		at, rel = path.Dir(at), path.Join(path.Base(at), rel)
+	}
+	return filepath.Join(root, at), "./" + rel
 }
 
 func tail(s string) string {

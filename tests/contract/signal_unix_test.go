@@ -127,3 +127,23 @@ func TestGuestStop(t *testing.T) {
 		}
 	})
 }
+
+// TestShareSignal: the handler of a tenant is called as a callback of the tenant: it is dealt,
+// and counted (R69).
+func TestShareSignal(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		tn := share(t, l.NewTenant("one"), 1)
+		defer tn.Close(nil)
+		got := 0
+		if _, err := tn.Signal(syscall.SIGUSR1, func(os.Signal) { got++ }); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		turns(t, l, "the signal", func() bool { return got == 1 })
+		if n := tn.Stats().Callbacks; n != 1 {
+			t.Errorf("Stats counts %d callbacks, want 1", n)
+		}
+	})
+}

@@ -845,3 +845,76 @@ func TestWatchListener(t *testing.T) {
 		}
 	})
 }
+
+// TestWatchDatagrams: a watch of a datagram socket takes no datagram from its owner, not even
+// an empty one, and says when there is another (R15).
+func TestWatchDatagrams(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		bound := func() (fd int, at unix.Sockaddr) {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = unix.Close(fd) })
+			if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+				t.Fatal(err)
+			}
+			if at, err = unix.Getsockname(fd); err != nil {
+				t.Fatal(err)
+			}
+			return fd, at
+		}
+		fd, at := bound()
+		peer, from := bound()
+		for _, connected := range [...]bool{false, true} {
+			if connected {
+				if err := unix.Connect(fd, from); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			calls := 0
+			w, err := l.Watch(fd, weir.EventRead, func(weir.Events) {
+				calls++
+				var b [64]byte
+				n, _, err := unix.Recvfrom(fd, b[:], 0)
+				if err == nil {
+					got = append(got, string(b[:n]))
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, said := range [...]string{"one", "", "three", "four"} {
+				before := len(got)
+				if err := unix.Sendto(peer, []byte(said), 0, at); err != nil {
+					t.Fatal(err)
+				}
+				turns(t, l, "a datagram", func() bool { return len(got) > before })
+				if got[before] != said {
+					t.Errorf("the owner got %q, want %q", got[before], said)
+				}
+				for range 3 { // its goroutine, where there is one, may look again
+					if err := l.Turn(time.Millisecond); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if len(got) != 4 || calls > 2*len(got) {
+				t.Errorf("%d calls for 4 datagrams, of which the owner got %q", calls, got)
+			}
+			w.Remove()
+			// Without a watch nothing reads either.
+			if err := unix.Sendto(peer, []byte("later"), 0, at); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Turn(time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+			var b [64]byte
+			if n, _, err := unix.Recvfrom(fd, b[:], 0); err != nil || string(b[:n]) != "later" {
+				t.Errorf("after Remove the owner got %q, %v", b[:max(n, 0)], err)
+			}
+		}
+	})
+}

@@ -235,6 +235,99 @@ func TestShareDelay(t *testing.T) {
 	})
 }
 
+// TestShareTurn: however often a turn looks for I/O, because a timer is due or because a
+// limit has it take results in steps, it runs no more callbacks of tenants than one look
+// allows (R69, G8).
+func TestShareTurn(t *testing.T) {
+	onRealLoops(t, func(t *testing.T, l *weir.Loop) {
+		const conns, most = 100, 256
+		tn := share(t, l.NewTenant("flood"), 1)
+		defer tn.Close(nil)
+		p := flood(tn, 2*most, func() {})
+		open, got, due := 0, 0, 0
+		ln, err := l.Listen("tcp", "127.0.0.1:0", func(weir.Transport) weir.Protocol {
+			open++
+			return weir.DataFunc(func(p []byte) (int, error) { got += len(p); return len(p), nil })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers := dial(t, ln.Addr(), conns)
+		turns(t, l, "the connections", func() bool { return open == conns })
+		for _, limit := range [...]weir.TurnLimit{{}, {Calls: 1 << 20}} {
+			if err := l.SetTurnLimit(limit); err != nil {
+				t.Fatal(err)
+			}
+			for range 10 {
+				want := got + conns
+				for _, c := range peers {
+					if _, err := c.Write([]byte("x")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				l.After(0, func() { due++ })
+				for n := 0; got < want; n++ {
+					had := p.ran
+					if err := l.Turn(0); err != nil {
+						t.Fatal(err)
+					}
+					if n := p.ran - had; n == 0 || n > most {
+						t.Fatalf("%+v: %d callbacks of the tenant in a turn", limit, n)
+					}
+					if n > 10_000 {
+						t.Fatalf("%+v: %d of %d bytes after %d turns", limit, got, want, n)
+					}
+				}
+			}
+		}
+		if due != 20 {
+			t.Errorf("%d of 20 timers", due)
+		}
+		for _, c := range peers {
+			_ = c.Close()
+		}
+	})
+}
+
+// waker is a source that always has something more.
+type waker struct {
+	wake func()
+	ran  int
+}
+
+func (s *waker) Attach(wake func()) error { s.wake = wake; wake(); return nil }
+func (s *waker) Dispatch()                { s.ran++; s.wake() }
+func (s *waker) Detach()                  {}
+
+// TestShareSource: what a tenant's source hands over is dealt and counted as its callbacks
+// are (R69).
+func TestShareSource(t *testing.T) {
+	sim := weirtest.NewSim(t, 1)
+	l := sim.Host("one").Loop()
+	one, other := share(t, l.NewTenant("one"), 1), share(t, l.NewTenant("other"), 3)
+	s := &waker{}
+	if err := one.AddSource(s); err != nil {
+		t.Fatal(err)
+	}
+	p := flood(other, 1000, func() {})
+	sim.Until("the rounds", func() bool { return s.ran+p.ran >= 4000 })
+	if total := s.ran + p.ran; s.ran < total/4-1 || s.ran > total/4+1 {
+		t.Errorf("the source ran %d times of %d, want a quarter", s.ran, total)
+	}
+	if n := one.Stats().Callbacks; n != uint64(s.ran) {
+		t.Errorf("Stats counts %d callbacks, there were %d", n, s.ran)
+	}
+	one.Close(nil)
+	had := s.ran
+	other.Close(nil)
+	if err := sim.Run(nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.ran != had {
+		t.Error("the source of a closed tenant ran")
+	}
+}
+
 // sink counts the bytes of a connection, and takes its time.
 type sink struct {
 	weir.NopProtocol

@@ -54,7 +54,7 @@ func (p *tenantConn) ConnectFailed(err *weir.ConnectError) {
 // docs/limits.md. On io_uring it ends at least so many canceled reads in each.
 const (
 	tenantTurnsMost     = 4
-	tenantCanceledLeast = 20
+	tenantCanceledLeast = 128
 )
 
 // TestTenantClose: closing a tenant tells every loss once, in that turn and with the

@@ -396,3 +396,37 @@ func TestShortageEnds(t *testing.T) {
 	}
 	_ = ln.Close()
 }
+
+// TestShutdownShortage: a listener that is shut down is not taken for one whose queue is
+// empty if what held accepting back has ended in the same turn: a shortage of descriptors,
+// or of memory (R70, C8).
+func TestShutdownShortage(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENOMEM} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			s := weirtest.NewSim(t, 1)
+			server, client := s.Host("server"), s.Host("client")
+			ln, err := server.Loop().Listen("tcp", ":7000", echo)
+			if err != nil {
+				t.Fatal(err)
+			}
+			server.Fail(weirtest.AcceptCall, 1, errno)
+			const all = 4
+			v := &shoppers{l: client.Loop(), stay: time.Second}
+			for range all {
+				v.come("server:7000")
+			}
+			s.Until("a shortage", func() bool { return len(s.Failures) > 0 })
+			ended := false
+			// It looks at the queue when the shortage is over, and right after that.
+			ln.Shutdown(patience, func(err error) {
+				if ended = true; err != nil {
+					t.Error(err)
+				}
+			})
+			s.Until("the end", func() bool { return ended && v.served+v.cut == all })
+			if v.cut > 0 {
+				t.Errorf("%d of %d were cut: %v", v.cut, all, v.last)
+			}
+		})
+	}
+}

@@ -29,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/hosts/internal/download"
 )
 
@@ -53,6 +54,27 @@ func NeedLibrary(t *testing.T, names ...string) {
 		if exec.Command("pkg-config", "--exists", n).Run() != nil {
 			t.Skipf("skipped: the library %s is not installed", n)
 		}
+	}
+}
+
+// Backends runs f on each backend, as a test of its own; it skips those that the system
+// refuses. f makes a loop with option.
+func Backends(t *testing.T, f func(t *testing.T, option weir.LoopOption)) {
+	t.Helper()
+	for _, name := range weir.Backends() {
+		t.Run(name, func(t *testing.T) {
+			option := weir.WithBackendName(name)
+			l, err := weir.NewLoop(option)
+			if err != nil {
+				t.Skipf("skipped: the system refuses %s: %v", name, err)
+			}
+			got := l.Backend().Name
+			_ = l.Close()
+			if got != name {
+				t.Skipf("skipped: the system refuses %s", name)
+			}
+			f(t, option)
+		})
 	}
 }
 

@@ -60,6 +60,9 @@ func newPolled(b *Backend, e *entry, rwc io.ReadWriteCloser) port {
 	sock := true
 	switch c := rwc.(type) {
 	case *net.TCPConn, *net.UnixConn:
+	case *net.UDPConn, *net.IPConn:
+		// Only a Ready, whose owner receives, comes here: a goroutine that reads would take
+		// its datagrams.
 	case *os.File:
 		// A file that the poller cannot watch has no deadlines.
 		if c.SetDeadline(zeroTime) != nil {

@@ -119,6 +119,7 @@ func (b *Backend) done(op *backend.Op, errno syscall.Errno, c *backend.Completio
 		c.Err = syscall.EBADF
 	case errno == syscall.ECANCELED:
 		c.Err = backend.ErrCanceled
+		b.canceled++
 	case errno != 0:
 		c.Err = errno
 	case c.More:

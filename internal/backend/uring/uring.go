@@ -82,6 +82,7 @@ type Backend struct {
 	hushed   []hushed
 	ended    []ended
 	batch    uint32 // counts Waits
+	canceled int    // Ops whose cancellation the last enter has ended: see endTogether
 	inFlight int    // submissions whose last completion is still to come
 	watched  bool   // the wake-up descriptor is polled by the ring
 

@@ -44,7 +44,11 @@ func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, e
 		b.failed = nil
 		return 0, err
 	}
+	b.canceled = 0
 	n, err := b.wait(timeout, done)
+	if err == nil {
+		n, err = b.endTogether(n, done)
+	}
 	if err == nil && n == 0 && b.short && timeout != 0 {
 		rest := shortWait
 		if timeout > 0 {
@@ -125,6 +129,25 @@ func (b *Backend) wait(timeout time.Duration, done []backend.Completion) (int, e
 			}
 		}
 	}
+}
+
+// cancelsTogether is from how many canceled Ops on a Wait looks for more of them.
+const cancelsTogether = 8
+
+// endTogether adds the results of further Ops that were canceled together: the kernel ends
+// some twenty of them for each time that it is entered, so that those of thousands of
+// connections would take hundreds of Waits. Each round enters once, for as long as the
+// last one ended several and the kernel says that it has more.
+func (b *Backend) endTogether(n int, done []backend.Completion) (int, error) {
+	for b.canceled >= cancelsTogether && n < len(done) && b.ring.hidden() {
+		b.canceled = 0
+		errno, err := b.enter(true, false, 0)
+		if errno != 0 || err != nil {
+			return n, err // the next Wait goes on
+		}
+		n += b.collect(done[n:])
+	}
+	return n, nil
 }
 
 // enter enters the ring. It returns an errno if the next Wait can get over it (a signal,
