@@ -100,7 +100,7 @@ func TestDatagrams(t *testing.T) {
 	if _, err := client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	await("refused")
+	await("dropped 1 datagram (refused 1)")
 	self, err := os.FindProcess(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -362,6 +362,7 @@ func TestDatagramsProxyAway(t *testing.T) {
 	}
 	p.line("command not supported", 1)
 	p.line("0 datagrams, 0 B out, 0 datagrams, 0 B back, 1 dropped (", 1)
+	p.line("dropped 1 datagram (other failures 1)", 1) // while it runs
 	p.signal(os.Interrupt)
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
@@ -375,6 +376,7 @@ func TestDatagramsProxyAway(t *testing.T) {
 	}
 	p.line("cannot connect to the proxy "+at+": refused", 1)
 	p.line("1 dropped (refused 1)", 1)
+	p.line("dropped 1 datagram (refused 1)", 1)
 	p.signal(os.Interrupt)
 	p.end()
 }
