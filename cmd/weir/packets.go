@@ -199,11 +199,37 @@ func (a *packetApp) tellBuffer(e *endpoint.Endpoint, top *weir.PacketEndpoint, a
 	}
 }
 
-// tellLayers says what the layers did.
-func (a *packetApp) tellLayers() {
+// layersEvery is how often it is said what layers have dropped.
+const layersEvery = 10 * time.Second
+
+// watchLayers has what layers drop be said while weir runs, where there are any.
+func (a *packetApp) watchLayers() {
+	if !slices.ContainsFunc(a.ends(), func(e *endpoint.Endpoint) bool { return len(e.PacketCounts()) > 0 }) {
+		return
+	}
+	every := layersEvery
+	if a.c.layersEvery > 0 {
+		every = a.c.layersEvery
+	}
+	told := map[*packet.Counts]int64{}
+	var timer *weir.Timer
+	timer = a.loop.NewTimer(func() {
+		a.tellLayers(func(c *packet.Counts) bool {
+			n := c.Lost.Load() + c.Swallowed.Load() + c.Full.Load() + c.Refused.Load()
+			more := n > told[c]
+			told[c] = n
+			return more
+		})
+		timer.Set(every)
+	})
+	timer.Set(every)
+}
+
+// tellLayers says what the layers did of which is says so.
+func (a *packetApp) tellLayers(is func(*packet.Counts) bool) {
 	for i, e := range a.ends() {
 		for j, c := range e.PacketCounts() {
-			if c.Seen.Load() > 0 {
+			if is(c) {
 				name, side := e.Layers[j].Name.Text, [...]string{"a", "b"}[min(i, 1)]
 				label := e.Base.Name.Text
 				if len(a.pick.to) > 1 {
@@ -281,6 +307,7 @@ func (a *packetApp) listen() {
 	a.notify.ready(text + " -> " + target)
 	a.rep.line(green, "ready", text+" -> "+target,
 		"a", text, "b", target, "listening", names, "backend", a.loop.Backend().Name)
+	a.watchLayers()
 }
 
 // notOwn refuses the addresses that the relay itself listens on: what it sends
@@ -464,7 +491,7 @@ func (a *packetApp) lost(err error) {
 		peers += r.Served()
 		c.Add(r.Total())
 	}
-	a.tellLayers()
+	a.tellLayers(func(c *packet.Counts) bool { return c.Seen.Load() > 0 })
 	c.Took = a.loop.Now().Sub(a.began)
 	a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s, %s", advice.Count(int64(peers), "peer"), packetSize(c, relay.A), packetSize(c, relay.B), dropped(c), span(c.Took)),
 		append([]any{"peers", peers}, packetFields(c)...)...)
