@@ -112,7 +112,8 @@ func (r *packetReader) take(c *backend.Completion) {
 		r.parts(&p, int(c.Segment))
 	case errors.Is(c.Err, backend.ErrAgain) || errors.Is(c.Err, backend.ErrCanceled):
 	case c.Peer != nil && errors.Is(c.Err, syscall.EMSGSIZE):
-		e.failed(&MTUError{MTU: c.N}, packetAddr(c.Peer))
+		to := packetAddr(c.Peer)
+		e.failed(e.tooLong(c.N, to), to)
 	case c.Peer != nil:
 		e.failed(sysError("recvfrom", c.Err), packetAddr(c.Peer))
 	case errors.Is(c.Err, syscall.EBADF) || errors.Is(c.Err, os.ErrClosed) || errors.Is(c.Err, net.ErrClosed):
@@ -430,7 +431,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 		return nil
 	}
 	if err := e.fits(p, to); err != nil {
-		return e.sendError(err, to)
+		return e.sendError(err, to, len(p))
 	}
 	if w.held && w.crowded(len(p)) {
 		w.pump()
@@ -468,7 +469,7 @@ func (e *PacketEndpoint) send(method string, p []byte, to PacketAddr, info *back
 	}
 	if c.Err != nil {
 		w.remove(1)
-		return e.sendError(c.Err, to)
+		return e.sendError(c.Err, to, len(p))
 	}
 	w.pop(1)
 	return nil
@@ -506,16 +507,46 @@ func (e *PacketEndpoint) fits(p []byte, to PacketAddr) error {
 	case unix:
 	case ip.Unmap().Is4() == e.v6 && !e.dual:
 		return &net.AddrError{Err: "address is of another family than the endpoint", Addr: to.String()}
-	case len(p) > maxUDP6, len(p) > maxUDP4 && ip.Unmap().Is4():
-		return &MTUError{}
+	case len(p) > maxUDP4 && ip.Unmap().Is4():
+		return &MTUError{Most: maxUDP4}
+	case len(p) > maxUDP6:
+		return &MTUError{Most: maxUDP6}
 	}
 	return nil
 }
 
-func (e *PacketEndpoint) sendError(err error, to PacketAddr) error {
+// The least MTUs that the system believes, which anyone who guesses a port can send: with a
+// smaller one it sends packets of these sizes (Linux's ip_rt_min_pmtu, RFC 8200 section 5).
+const (
+	leastMTU4 = 552
+	leastMTU6 = 1280
+)
+
+// tooLong is what a router said of a datagram to an address.
+func (e *PacketEndpoint) tooLong(mtu int, to PacketAddr) *MTUError {
+	m := &MTUError{MTU: mtu}
+	if v, err := e.loop.be.GetOption(e.h, backend.DontFragment); mtu <= 0 || err != nil || v != 1 {
+		return m
+	}
+	if to.IP.Addr().Is4() {
+		m.Most = max(mtu, leastMTU4) - 20 - 8
+	} else {
+		m.Most = max(mtu, leastMTU6) - 40 - 8
+	}
+	return m
+}
+
+// sendError is err, which the system returned for a datagram of n bytes.
+func (e *PacketEndpoint) sendError(err error, to PacketAddr, n int) error {
 	cause := sysError("sendto", err)
-	if errors.Is(err, syscall.EMSGSIZE) {
-		cause = &MTUError{}
+	if m, ok := errors.AsType[*MTUError](err); ok {
+		cause = m
+	} else if errors.Is(err, syscall.EMSGSIZE) {
+		m := &MTUError{}
+		if to.IP.IsValid() {
+			m.Most = max(0, n-1)
+		}
+		cause = m
 	}
 	return &net.OpError{Op: "write", Net: e.netw, Source: e.LocalAddr(), Addr: to.NetAddr(), Err: cause}
 }
@@ -650,9 +681,10 @@ func (w *packetWriter) settle(c *backend.Completion) {
 	switch {
 	case errors.Is(c.Err, backend.ErrAgain), errors.Is(c.Err, backend.ErrCanceled):
 	case c.Err != nil:
-		to := w.queue[w.head].to
+		q := &w.queue[w.head]
+		to, n := q.to, min(q.size, q.bytes())
 		w.remove(1)
-		w.failures = append(w.failures, packetFailure{w.e.sendError(c.Err, to), to})
+		w.failures = append(w.failures, packetFailure{w.e.sendError(c.Err, to, n), to})
 	default:
 		w.pop(max(1, min(c.N, w.waiting())))
 	}

@@ -256,11 +256,11 @@ func (f *PacketFeed) sendTo(p []byte, to PacketAddr, info *backend.PacketInfo, e
 	e := f.e
 	if u := e.bottom(); u != nil { // else the carrier knows
 		if err := u.fits(p, to); err != nil {
-			return e.sendError(err, to)
+			return e.sendError(err, to, len(p))
 		}
 	}
 	if explicit && f.asker == nil && info != nil {
-		return e.sendError(errors.ErrUnsupported, to)
+		return e.sendError(errors.ErrUnsupported, to, len(p))
 	}
 	w := &e.wr
 	if w.idle() {

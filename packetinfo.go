@@ -77,6 +77,11 @@ type MTUError struct {
 	// MTU is how long packets may be, in bytes and with their IP header; 0 where
 	// the system does not say.
 	MTU int
+	// Most is how many bytes a datagram to that address may have now: longer ones fail until
+	// the system forgets, unless it finds that even fewer pass. It is 0 where longer ones may
+	// be sent: in fragments (without WithDontFragment), or by a socket that finds the length
+	// itself and is not to believe routers (IP_PMTUDISC_PROBE); and where no one knows.
+	Most int
 }
 
 func (e *MTUError) Error() string {

@@ -3,10 +3,12 @@ package netconn_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/netconn"
@@ -113,4 +115,46 @@ func ExampleDial() {
 		panic(err)
 	}
 	// Output: hello
+}
+
+// A datagram socket with a peer is a net.Conn, and tells when the peer's host refuses.
+func ExampleConnectPacket() {
+	loop, err := weir.NewLoop()
+	if err != nil {
+		panic(err)
+	}
+	answer := weir.PacketFunc(func(e *weir.PacketEndpoint, p []byte, from weir.PacketAddr) {
+		_ = e.SendTo(append([]byte("you said "), p...), from) // what is lost is asked for again
+	})
+	server, err := loop.ListenPacket("udp", "127.0.0.1:0", answer.Protocol())
+	if err != nil {
+		panic(err)
+	}
+	conn, err := netconn.ConnectPacket(loop, "udp", server.LocalAddr().String()) // before Run: no Call is needed
+	if err != nil {
+		panic(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- loop.Run() }()
+
+	fmt.Fprint(conn, "hello")
+	p := make([]byte, 100)
+	n, err := conn.Read(p)
+	fmt.Printf("%s, %v\n", p[:n], err)
+
+	if _, err := netconn.Call(context.Background(), loop, func() (any, error) { return nil, server.Close() }); err != nil {
+		panic(err)
+	}
+	fmt.Fprint(conn, "are you there?")
+	_, err = conn.Read(p)
+	fmt.Println(errors.Is(err, syscall.ECONNREFUSED))
+
+	_ = conn.Close()
+	loop.Stop()
+	if err := errors.Join(<-over, loop.Close()); err != nil {
+		panic(err)
+	}
+	// Output:
+	// you said hello, <nil>
+	// true
 }

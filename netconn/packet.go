@@ -31,8 +31,15 @@ const (
 //
 // Reads take what the loop has received, which is bounded: beyond that,
 // datagrams wait in the system's buffer and are lost when that is full, as with
-// any socket. Writes wait while too much is queued; a datagram that the system
-// or the network refuses later is lost without a word, as with the network.
+// any socket. Writes wait while too much is queued, and not for the system's answer: a
+// datagram that it or the network refuses later is lost without a word, as in the
+// network. What is learned from that is told to later calls, where package net would:
+//
+//   - With weir.WithDontFragment, or a socket option that does the same, a write fails with
+//     a *weir.MTUError, which is syscall.EMSGSIZE to errors.Is, if it is longer than what was
+//     refused on its way to that address within the last minute.
+//   - If a conn has a peer (ConnectPacket), a refusal by that peer's host, such as
+//     syscall.ECONNREFUSED, is the error of the next read or write, once.
 //
 // An endpoint for every address (":53") answers from an address of the system's
 // choice, unless its reader takes a weir.PacketInfo along with each datagram
@@ -43,9 +50,11 @@ type PacketConn struct {
 	loop   *weir.Loop
 	notice *weir.Notifier
 	local  weir.PacketAddr
+	peer   weir.PacketAddr // that the endpoint is connected to; zero: none
 
-	in  packetInbox
-	out packetOutbox
+	in    packetInbox
+	out   packetOutbox
+	paths paths
 
 	// Of the loop's goroutine.
 	e      *weir.PacketEndpoint
@@ -58,9 +67,10 @@ var _ net.PacketConn = (*PacketConn)(nil)
 
 type packetInbox struct {
 	half
-	q      packets
-	paused bool // the endpoint was told to pause, since q was full
-	resume bool // and is to go on
+	q       packets
+	refused refusal
+	paused  bool // the endpoint was told to pause, since q was full
+	resume  bool // and is to go on
 }
 
 type packetOutbox struct {
@@ -157,15 +167,20 @@ func (q *packets) clear() {
 // ListenPacket is Loop.ListenPacket with a net.PacketConn. It belongs to the
 // loop's goroutine, or to anyone while the loop does not run; see Call.
 func ListenPacket(l *weir.Loop, network, address string, opts ...weir.PacketOption) (*PacketConn, error) {
-	c := &PacketConn{loop: l}
-	c.notice = l.NewNotifier((*packetSide)(c).noticed)
-	c.in.changed.L, c.out.changed.L = &c.in.mu, &c.out.mu
+	c := newPacketConn(l)
 	e, err := l.ListenPacket(network, address, (*packetSide)(c), opts...)
 	if err != nil {
 		return nil, err
 	}
 	c.e, c.local = e, e.Local()
 	return c, nil
+}
+
+func newPacketConn(l *weir.Loop) *PacketConn {
+	c := &PacketConn{loop: l}
+	c.notice = l.NewNotifier((*packetSide)(c).noticed)
+	c.in.changed.L, c.out.changed.L = &c.in.mu, &c.out.mu
+	return c
 }
 
 // LocalAddr is the endpoint's own address.
@@ -236,6 +251,9 @@ func (in *packetInbox) await(mayWait func() error) error {
 		if err := in.ended(); err != nil {
 			return err
 		}
+		if err := in.refused.take(); err != nil {
+			return err
+		}
 		if !in.q.empty() {
 			return nil
 		}
@@ -286,7 +304,13 @@ func (c *PacketConn) WritePacketInfo(p []byte, to weir.PacketAddr, info *weir.Pa
 
 // write sends p as datagrams of size bytes, of which the last may be shorter.
 func (c *PacketConn) write(p []byte, size int, to weir.PacketAddr, info *weir.PacketInfo) (int, error) {
+	if c.connected() && c.isPeer(to) {
+		to = c.peer // as the endpoint spells it
+	}
 	err := c.fits(p[:min(size, len(p))], to)
+	if err == nil {
+		err = c.in.refused.take()
+	}
 	if err == nil {
 		c.out.mu.Lock()
 		err = c.out.write(p, size, to, info, c.mayWrite, func() { _ = c.notice.Notify() })
@@ -326,6 +350,8 @@ func (out *packetOutbox) write(p []byte, size int, to weir.PacketAddr, info *wei
 func (c *PacketConn) fits(p []byte, to weir.PacketAddr) error {
 	local, ip := c.local.IP.Addr(), to.IP.Addr()
 	switch {
+	case c.connected() && to != c.peer:
+		return net.ErrWriteToConnected
 	case !local.IsValid() && to.Path == "", local.IsValid() && (!to.IP.IsValid() || to.IP.Port() == 0):
 		return &net.AddrError{Err: "not an address that can be sent to", Addr: to.String()}
 	case !local.IsValid():
@@ -335,7 +361,7 @@ func (c *PacketConn) fits(p []byte, to weir.PacketAddr) error {
 	case ip.Unmap().Is4() && len(p) > maxUDP4, len(p) > maxUDP6:
 		return syscall.EMSGSIZE
 	}
-	return nil
+	return c.paths.fits(len(p), ip)
 }
 
 // Close implements net.PacketConn. What was written is still sent; calls in
@@ -391,6 +417,9 @@ func (c *PacketConn) setDeadline(h *half, t time.Time) error {
 
 func (c *PacketConn) opError(op string, to net.Addr, err error) error {
 	local := c.LocalAddr()
+	if to == nil {
+		to = c.RemoteAddr()
+	}
 	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: to, Err: err}
 }
 
@@ -401,6 +430,7 @@ type packetSide PacketConn
 var (
 	_ weir.WritePauser        = (*packetSide)(nil)
 	_ weir.PacketInfoReceiver = (*packetSide)(nil)
+	_ weir.PacketFailer       = (*packetSide)(nil)
 	_ weir.PacketProtocol     = (*packetSide)(nil)
 )
 
@@ -480,7 +510,9 @@ func (c *packetSide) hand(loop inner.Loop) {
 		c.info = r.info
 		// The endpoint copies what it cannot send, and calls no one but
 		// PauseWriting. A datagram that it refuses is lost.
-		_ = c.e.SendInfo(p, r.addr, &c.info)
+		if err := c.e.SendInfo(p, r.addr, &c.info); err != nil {
+			c.failed(err, r.addr)
+		}
 		out.q.drop()
 	}
 	if out.waiters > 0 && out.q.roomy() {

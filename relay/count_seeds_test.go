@@ -50,6 +50,10 @@ func TestPacketsCountsSeeds(t *testing.T) {
 				return packet.Listen(middle, network, at, p, []packet.Layer{layer}, opts...)
 			}
 		}
+		var said said
+		if r.IntN(2) == 0 {
+			c.Full, c.Dropped = said.full, said.dropped
+		}
 		lost := 0
 		c.Lost = func(error) { lost++ }
 		p, err := relay.NewPackets(middle, "udp4", "10.0.0.2:53", c)
@@ -82,6 +86,15 @@ func TestPacketsCountsSeeds(t *testing.T) {
 			}
 			if err := s.RunFor(time.Duration(r.ExpFloat64() * float64(200*time.Millisecond))); err != nil {
 				t.Fatal(err)
+			}
+		}
+		if c.Dropped != nil {
+			s.HealAll()
+			if err := s.RunFor(30 * time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if said.lost != p.Total().Lost {
+				t.Errorf("while it runs it tells of %+v, and has lost %+v", said.lost, p.Total().Lost)
 			}
 		}
 		p.Close()

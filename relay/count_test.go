@@ -3,6 +3,7 @@ package relay_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,8 +33,22 @@ func balanced(t *testing.T, what string, c relay.PacketCount, a, b relay.PacketL
 	}
 }
 
+// said sums up what Full and Dropped are told.
+type said struct{ lost [2]relay.PacketLoss }
+
+func (s *said) full(p relay.PacketShortage) {
+	s.lost[relay.A].NoFlow += p.Refused
+	s.lost[relay.A].Unread += p.Unread
+}
+
+func (s *said) dropped(lost [2]relay.PacketLoss) {
+	for side := range lost {
+		s.lost[side].Add(lost[side])
+	}
+}
+
 // TestPacketsCounts: each datagram that was received was passed on or lost, for a reason
-// that is told, also one that fails after it was handed over.
+// that is told while the relay runs, also one that fails after it was handed over.
 func TestPacketsCounts(t *testing.T) {
 	three := weir.PacketAddr{IP: netip.AddrPortFrom(four3, 7)}
 	var none relay.PacketLoss
@@ -108,10 +123,16 @@ func TestPacketsCounts(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var ended relay.PacketCount
 			c.config.Ended = func(_ weir.PacketAddr, _ string, n relay.PacketCount) { ended.Add(n) }
+			var said said
+			c.config.Full, c.config.Dropped = said.full, said.dropped
 			r := newFlowRig(t, c.config)
 			client := r.box(r.client, "10.0.0.1:0", false)
 			c.run(r, client)
 			balanced(t, "while it runs", r.relay.Total(), c.a, c.b)
+			r.pass(11 * time.Second)
+			if said.lost != [2]relay.PacketLoss{c.a, c.b} {
+				t.Errorf("what is told of: %+v, want %+v and %+v", said.lost, c.a, c.b)
+			}
 			r.relay.Close()
 			r.pass(time.Second)
 			total := r.relay.Total()
@@ -120,6 +141,36 @@ func TestPacketsCounts(t *testing.T) {
 				t.Errorf("the flow has counted %+v, the relay %+v", ended, total)
 			}
 		})
+	}
+}
+
+// TestPacketsDroppedPeriod: what is lost is told of at once at first, and then every ten seconds,
+// with how much it was.
+func TestPacketsDroppedPeriod(t *testing.T) {
+	var at []time.Duration
+	var lost []int64
+	var r *flowRig
+	r = newFlowRig(t, relay.PacketConfig{
+		Target: weir.PacketAddr{IP: netip.AddrPortFrom(four3, 7)},
+		Dropped: func(l [2]relay.PacketLoss) {
+			at, lost = append(at, r.s.Now()), append(lost, l[relay.A].Refused)
+			if l[relay.A].Refused != l[relay.A].Sum() || l[relay.B] != (relay.PacketLoss{}) {
+				t.Errorf("lost %+v", l)
+			}
+		},
+	})
+	client := r.box(r.client, "10.0.0.1:0", false)
+	for range 25 {
+		r.send(client, "q")
+		r.pass(time.Second)
+	}
+	if !slices.Equal(lost, []int64{1, 10, 10}) || at[0] > time.Second || at[1]-at[0] != 10*time.Second || at[2]-at[1] != 10*time.Second {
+		t.Errorf("told of %v at %v", lost, at)
+	}
+	r.relay.Close()
+	r.pass(20 * time.Second)
+	if n := r.relay.Total().Lost[relay.A].Refused; len(lost) != 3 || n != 25 {
+		t.Errorf("told of %v, %d lost in all", lost, n)
 	}
 }
 

@@ -83,7 +83,7 @@ func (f *PacketFlow) Failed(err error) {
 // Failing is called by a PacketPath that has taken a datagram and could not send it: err says
 // why. Once the flow has ended, it is only counted.
 func (f *PacketFlow) Failing(err error) {
-	f.counts().recall(A, err)
+	f.p.recallIn(f.counts(), A, err)
 	if !f.over {
 		f.p.trouble(err, weir.PacketAddr{})
 	}
@@ -100,7 +100,7 @@ func (f *PacketFlow) counts() *tally {
 // lose counts a datagram that a side sent, unless end has.
 func (f *PacketFlow) lose(s Side, err error) {
 	if !f.added {
-		*f.count.lost(s).of(err)++
+		f.p.lose(&f.count, s, reasonOf(err), 1)
 	}
 }
 
@@ -126,12 +126,10 @@ func (f *PacketFlow) refuse(err error) {
 	f.over = true
 	f.leave(nil) // it is not the target's doing
 	if descriptorsOut(err) {
-		f.p.total.lost(A).NoFlow++
-		f.p.short.Refused++
-		f.p.beShort(err)
+		f.p.noFlow(&f.p.total, err)
 		return
 	}
-	*f.p.total.lost(A).of(err)++
+	f.p.lose(&f.p.total, A, reasonOf(err), 1)
 	f.p.trouble(err, weir.PacketAddr{})
 }
 
@@ -248,9 +246,7 @@ func (f *PacketFlow) sent(err error, n int) {
 		return
 	}
 	if descriptorsOut(err) && f.up == nil && f.path == nil {
-		f.count.lost(A).NoFlow++
-		f.p.short.Refused++
-		f.p.beShort(err)
+		f.p.noFlow(&f.count, err)
 		return
 	}
 	f.lose(A, err)
@@ -271,10 +267,10 @@ func (f *PacketFlow) aim(data []byte) bool {
 		f.lose(A, weir.ErrClosed)
 		return false
 	case len(f.held) == heldMost || f.p.waiting+len(data) > heldBytes:
-		f.count.lost(A).NoRoom++
+		f.p.lose(&f.count, A, noRoom, 1)
 		return false
 	case !f.target.look(true):
-		f.count.lost(A).NoTarget++
+		f.p.lose(&f.count, A, noTarget, 1)
 		return false
 	}
 	f.held = append(f.held, append([]byte{}, data...))
@@ -299,7 +295,7 @@ func (f *PacketFlow) release(send bool) {
 		case send:
 			f.send(data)
 		default:
-			f.count.lost(A).NoTarget++
+			f.p.lose(&f.count, A, noTarget, 1)
 		}
 		f.busy--
 	}
@@ -383,7 +379,7 @@ func (f *PacketFlow) end() {
 	}
 	f.over = true
 	if f.busy > 0 { // what is called inside send has ended the flow
-		f.count.lost(A).Ended += int64(f.busy)
+		f.p.lose(&f.count, A, ended, f.busy)
 	}
 	if len(f.held) > 0 {
 		f.target.gaveUp()
@@ -430,8 +426,7 @@ func (e *flowEnd) PacketReceived(data []byte, from weir.PacketAddr) {
 	f := e.f
 	if e.up != nil {
 		if n := e.up.Dropped(); n != e.dropped {
-			f.counts().unread(B, int64(n-e.dropped))
-			f.p.beUnread(int64(n - e.dropped))
+			f.p.beUnread(f.counts(), B, int(n-e.dropped))
 			e.dropped = n
 		}
 	}
@@ -451,10 +446,10 @@ func (e *flowEnd) PacketFailed(err error, to weir.PacketAddr) {
 		if to.IP == f.to {
 			c := f.counts()
 			c.received[B]++
-			c.lost(B).TooLong++
+			f.p.lose(c, B, tooLong, 1)
 		}
 	case to != (weir.PacketAddr{}):
-		f.counts().recall(A, err)
+		f.p.recallIn(f.counts(), A, err)
 	}
 	if !e.current() {
 		return

@@ -42,19 +42,32 @@ func (l PacketLoss) Sum() int64 {
 	return l.NoFlow + l.NoRoom + l.NoTarget + l.Refused + l.TooLong + l.Ended + l.Unread + l.Failed
 }
 
-// of is the reason that an error stands for.
-func (l *PacketLoss) of(err error) *int64 {
+// reason is where a PacketLoss counts one of its reasons.
+type reason func(*PacketLoss) *int64
+
+// The reasons.
+func noFlow(l *PacketLoss) *int64   { return &l.NoFlow }
+func noRoom(l *PacketLoss) *int64   { return &l.NoRoom }
+func noTarget(l *PacketLoss) *int64 { return &l.NoTarget }
+func refused(l *PacketLoss) *int64  { return &l.Refused }
+func tooLong(l *PacketLoss) *int64  { return &l.TooLong }
+func ended(l *PacketLoss) *int64    { return &l.Ended }
+func unread(l *PacketLoss) *int64   { return &l.Unread }
+func failed(l *PacketLoss) *int64   { return &l.Failed }
+
+// reasonOf is the reason that an error stands for.
+func reasonOf(err error) reason {
 	switch {
 	case errors.Is(err, weir.ErrSendBufferFull) || isAny(err, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN):
-		return &l.NoRoom
+		return noRoom
 	case errors.Is(err, syscall.EMSGSIZE):
-		return &l.TooLong
+		return tooLong
 	case addressFails(err):
-		return &l.Refused
+		return refused
 	case errors.Is(err, weir.ErrClosed):
-		return &l.Ended
+		return ended
 	}
-	return &l.Failed
+	return failed
 }
 
 // Add adds what another one has counted.
@@ -115,20 +128,49 @@ func (t *tally) add(o *tally) {
 	}
 }
 
-// unread counts datagrams that a side sent and the system dropped.
-func (t *tally) unread(s Side, n int64) {
-	t.received[s] += n
-	t.lost(s).Unread += n
-}
-
-// recall counts a datagram that was passed on as lost. It reports false if none was: a
+// recall takes back that a datagram was passed on. It reports false if none was: a
 // layer had made two of one, or the network has refused one twice.
-func (t *tally) recall(s Side, err error) bool {
+func (t *tally) recall(s Side) bool {
 	if t.packets[s] == 0 {
 		return false
 	}
 	t.bytes[s] -= t.bytes[s] / t.packets[s]
 	t.packets[s]--
-	*t.lost(s).of(err)++
+	return true
+}
+
+// lose counts datagrams of a side as lost, in t, and has Dropped hear of them. It calls no one.
+func (p *Packets) lose(t *tally, s Side, why reason, n int) {
+	*why(t.lost(s)) += int64(n)
+	if p.config.Dropped == nil || p.closed {
+		return
+	}
+	*why(&p.dropping[s]) += int64(n)
+	if !p.period.Running() {
+		p.period.Set(0)
+	}
+}
+
+// beUnread counts datagrams that a side sent and the system dropped, and has Full hear of them.
+func (p *Packets) beUnread(t *tally, s Side, n int) {
+	t.received[s] += int64(n)
+	*unread(t.lost(s)) += int64(n)
+	p.short.Unread += int64(n)
+	p.soon()
+}
+
+// noFlow counts a datagram of a new peer for which there was no flow, and has Full hear of it.
+func (p *Packets) noFlow(t *tally, err error) {
+	*noFlow(t.lost(A))++
+	p.short.Refused++
+	p.beShort(err)
+}
+
+// recallIn counts a datagram as lost that was passed on, if t has one.
+func (p *Packets) recallIn(t *tally, s Side, err error) bool {
+	if !t.recall(s) {
+		return false
+	}
+	p.lose(t, s, reasonOf(err), 1)
 	return true
 }

@@ -52,8 +52,9 @@ type Packets struct {
 	dropped uint64 // by the system, for in's full receive buffer
 	waiting int    // bytes of datagrams that wait for a lookup
 
-	short  PacketShortage // since Full was called
-	period *weir.Timer    // runs for shortPeriod after each call of Full
+	short    PacketShortage // since Full was called
+	dropping [2]PacketLoss  // since Dropped was called
+	period   *weir.Timer    // runs for shortPeriod after each call of these two
 }
 
 // PacketConfig says what a Packets does.
@@ -103,6 +104,10 @@ type PacketConfig struct {
 	// or refused, or the first datagrams that the system dropped for a full receive buffer,
 	// and then every 10 s, and at the end, of those since.
 	Full func(PacketShortage)
+	// Dropped, if set, is called with the datagrams of each side that were lost for other
+	// reasons: after the first of them, and then every 10 s with those since. Those of the last
+	// period are in Total alone.
+	Dropped func(lost [2]PacketLoss)
 	// Lost, if set, is called once when the endpoint is gone, last of all: nil
 	// after Close.
 	Lost func(err error)
@@ -136,7 +141,7 @@ type PacketPath interface {
 const (
 	packetIdle = time.Minute
 	packetMost = 1 << 16
-	// shortPeriod is how often Full is called.
+	// shortPeriod is how often Full and Dropped are called.
 	shortPeriod = 10 * time.Second
 )
 
@@ -257,13 +262,12 @@ func (s *packetSide) PacketReceived(data []byte, from weir.PacketAddr) {
 		return
 	}
 	if n := p.in.Dropped(); n != p.dropped {
-		p.total.unread(A, int64(n-p.dropped))
-		p.beUnread(int64(n - p.dropped))
+		p.beUnread(&p.total, A, int(n-p.dropped))
 		p.dropped = n
 	}
 	if p.closed { // by what was called
 		p.total.received[A]++
-		p.total.lost(A).Ended++
+		p.lose(&p.total, A, ended, 1)
 		return
 	}
 	asked := p.in.AnswerInfo()
@@ -285,7 +289,7 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 	switch {
 	case errors.Is(err, weir.ErrTruncated): // what a peer sent is too long to be taken
 		p.total.received[A]++
-		p.total.lost(A).TooLong++
+		p.lose(&p.total, A, tooLong, 1)
 	case to != (weir.PacketAddr{}):
 		p.recall(f, err)
 	}
@@ -302,11 +306,11 @@ func (s *packetSide) PacketFailed(err error, to weir.PacketAddr) {
 // nil: it has none any more.
 func (p *Packets) recall(f *PacketFlow, err error) {
 	for ; f != nil; f = f.sibling {
-		if f.count.recall(B, err) {
+		if p.recallIn(&f.count, B, err) {
 			return
 		}
 	}
-	p.total.recall(B, err)
+	p.recallIn(&p.total, B, err)
 }
 
 func (s *packetSide) EndpointLost(err error) {
@@ -326,7 +330,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 		p.makeRoom(nil)
 	}
 	if p.closed { // by what was called
-		p.total.lost(A).Ended++
+		p.lose(&p.total, A, ended, 1)
 		return nil
 	}
 	f := &PacketFlow{p: p, peer: from, asked: asked, began: p.loop.Now()}
@@ -342,7 +346,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 		}
 		if f.over { // it has failed already
 			path.Close()
-			p.total.lost(A).Failed++
+			p.lose(&p.total, A, failed, 1)
 			return nil
 		}
 		f.path = path
@@ -357,7 +361,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 	}
 	if p.closed {
 		f.end()
-		p.total.lost(A).Ended++
+		p.lose(&p.total, A, ended, 1)
 		return nil
 	}
 	f.last = f.began
@@ -371,7 +375,7 @@ func (p *Packets) begin(from weir.PacketAddr, asked weir.PacketInfo) *PacketFlow
 		p.config.Began(from, f.target.text)
 	}
 	if f.over {
-		p.total.lost(A).Ended++
+		p.lose(&p.total, A, ended, 1)
 		return nil
 	}
 	return f
@@ -400,12 +404,6 @@ func (p *Packets) beShort(err error) {
 	p.soon()
 }
 
-// beUnread is beShort for datagrams that the system dropped.
-func (p *Packets) beUnread(n int64) {
-	p.short.Unread += n
-	p.soon()
-}
-
 func (p *Packets) soon() {
 	if !p.period.Running() {
 		p.sayShort()
@@ -422,10 +420,23 @@ func (p *Packets) sayShort() {
 	}
 }
 
+// sayDropped has Dropped hear of what was lost since it last did.
+func (p *Packets) sayDropped() {
+	lost := p.dropping
+	p.dropping = [2]PacketLoss{}
+	if lost[A].Sum()+lost[B].Sum() > 0 {
+		p.config.Dropped(lost)
+	}
+}
+
 func (p *Packets) periodOver() {
-	if p.short.any() {
-		p.sayShort()
-		p.period.Set(shortPeriod)
+	if !p.short.any() && p.dropping == ([2]PacketLoss{}) {
+		return
+	}
+	p.period.Set(shortPeriod) // what is lost inside is for the next one
+	p.sayShort()
+	if !p.closed { // by what was called
+		p.sayDropped()
 	}
 }
 

@@ -6,6 +6,7 @@ are alive, what one costs in memory, and whether sources that come and go are an
 
 Sources are addresses of 127.0.0.0/8, on loopback. Each flow of the relay takes a
 descriptor, and so does each client here: the limit of open files has to be above ALIVE.
+The exit code is 1 if a source was not answered.
 """
 import os, re, resource, signal, socket, subprocess, sys, tempfile, time
 
@@ -91,6 +92,8 @@ try:
     relay.wait(20)
     log.seek(0)
     print('it said:', log.read().strip()[-600:] or 'nothing')
+    if min(first, again) < alive or answered < sources:
+        sys.exit('not all were answered')
 finally:
     relay.kill()
     os.kill(server, signal.SIGKILL)

@@ -2,20 +2,25 @@
 # Tries weir's UDP with other programs, on loopback: dig and dnsperf through a relay and
 # against dns-listen, iperf3 -u through a TCP and a UDP relay, dante's server with our
 # client of UDP ASSOCIATE, dante's client (socksify) and a plain one with our server.
-# What is not installed is skipped, and named. The exit code is 1 if anything failed.
+# flows.py asks through a relay from many addresses. What is not installed is skipped, and
+# named. The exit code is 1 if anything failed.
 #
 #   scripts/udppeers.sh [NAME...]     without names all of them:
-#   dig dnsperf iperf3 danted socksify python
+#   dig dnsperf iperf3 danted socksify python flows
 #
-# dig and dnsperf are also put behind a relay that loses datagrams.
+#   FLOWS="1000 3000"   flows that are alive at once, and sources one after the other
+#
+# dig and dnsperf are also put behind a relay that loses datagrams. All of it takes a minute.
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-go build -o "$tmp/weir" ./cmd/weir || exit 1
-
-names=${*:-dig dnsperf iperf3 danted socksify python}
+all="dig dnsperf iperf3 danted socksify python flows"
+names=${*:-$all}
+for name in $names; do
+	[[ " $all " == *" $name "* ]] || { say "there is no $name; there are $all"; exit 2; }
+done
 wants() { [[ " $names " == *" $1 "* ]]; }
-have python3 || exit 1
+have python3 || verdict # all of it stands on the servers below
 
 # A name server that says 192.0.2.7, and an echo, both on a port that is told.
 cat >"$tmp/udp.py" <<'PY'
@@ -32,7 +37,10 @@ while True:
 PY
 python3 "$tmp/udp.py" dns >"$tmp/dnsport" & pids+=($!)
 python3 "$tmp/udp.py" echo >"$tmp/echoport" & pids+=($!)
-until [ -s "$tmp/dnsport" ] && [ -s "$tmp/echoport" ]; do sleep 0.05; done
+for _ in $(seq 200); do
+	[ -s "$tmp/dnsport" ] && [ -s "$tmp/echoport" ] && break
+	sleep 0.05
+done
 dns=$(cat "$tmp/dnsport") echo=$(cat "$tmp/echoport")
 
 start relay udp-listen:127.0.0.1:0 "udp:127.0.0.1:$dns" && relay=$port
@@ -49,7 +57,7 @@ if wants dig && have dig; then
 	[ "$got" = 1 ] || fail "dig ANY: it is not refused"
 	# Of three questions in ten each way none comes through: dig asks again.
 	start lossy "udp-listen:127.0.0.1:0+loss:0.3,seed=3" "udp:127.0.0.1:$dns"
-	for i in $(seq 1 8); do
+	for i in $(seq 1 4); do
 		got=$(dig +short +tries=15 +time=1 @127.0.0.1 -p "$port" "h$i.test" A | tail -1) # before it, what timed out
 		[ "$got" = 192.0.2.7 ] || fail "dig over a lossy relay: $got"
 	done
@@ -59,7 +67,7 @@ fi
 if wants dnsperf && have dnsperf; then
 	for i in $(seq 1 200); do echo "h$i.test A"; done >"$tmp/queries"
 	for p in "$relay" "$names_port"; do
-		out=$(dnsperf -s 127.0.0.1 -p "$p" -d "$tmp/queries" -l 2 -Q 2000 -c 8 2>&1)
+		out=$(dnsperf -s 127.0.0.1 -p "$p" -d "$tmp/queries" -l 1 -Q 2000 -c 8 2>&1)
 		lost=$(sed -n 's/.*Queries lost: *\([0-9]*\).*/\1/p' <<<"$out")
 		[ "${lost:-x}" = 0 ] || fail "dnsperf at port $p: lost ${lost:-all}"
 		say "dnsperf at port $p: $(sed -n 's/.*Queries per second: *//p' <<<"$out") queries/s, lost $lost"
@@ -84,7 +92,7 @@ if wants iperf3 && have iperf3; then
 	both=$port
 	start iperft "tcp-listen:127.0.0.1:$both" "127.0.0.1:$server"
 	start iperfu "udp-listen:127.0.0.1:$both" "udp:127.0.0.1:$server"
-	out=$(timeout 20 iperf3 -u -c 127.0.0.1 -p "$both" -b 20M -l 1200 -t 2 2>&1) || fail "iperf3 -u: $out"
+	out=$(timeout 20 iperf3 -u -c 127.0.0.1 -p "$both" -b 20M -l 1200 -t 1 2>&1) || fail "iperf3 -u: $out"
 	say "iperf3 -u: $(grep receiver <<<"$out")"
 fi
 
@@ -151,5 +159,10 @@ PY
 	say "socksify: done"
 fi
 
-[ ${#skipped[@]} -eq 0 ] || say "not installed: ${skipped[*]}"
-[ ${#failed[@]} -eq 0 ] || { say "failed: ${#failed[@]}"; exit 1; }
+if wants flows; then
+	# shellcheck disable=SC2086
+	out=$(timeout 60 python3 scripts/flows.py "$tmp/weir" ${FLOWS:-1000 3000} 2>&1) || fail "flows.py: $out"
+	say "flows.py: $out"
+fi
+
+verdict

@@ -191,6 +191,9 @@ func oneSeed(t *testing.T, seed uint64) {
 		Jitter: time.Duration(some(float64(50 * time.Millisecond))), Latency: time.Millisecond + time.Duration(some(float64(150*time.Millisecond))),
 		Defer: some(0.3), EarlyEnd: some(0.3), Again: some(0.2), LateCancel: some(0.5), Shuffle: r.IntN(2) == 0,
 	}
+	if j := rand.New(rand.NewPCG(seed, 2)); j.IntN(2) == 0 {
+		f.Joined = j.Float64()
+	}
 	s := weirtest.NewSim(t, seed, weirtest.WithFaults(f))
 	w := newWorld(t, s, utp.Config{Nagle: r.IntN(4) == 0, ReceiveWindow: 4096 << r.IntN(8), Timeout: 10 * time.Minute, ConnectTimeout: 5 * time.Minute})
 	inv := weirtest.NewInvariants(func(problem string) { t.Error(problem) })

@@ -93,6 +93,7 @@ var faultWords = map[string]string{
 	"Drop": "a datagram is lost", "Duplicate": "a datagram arrives twice", "Reorder": "a datagram is overtaken",
 	"CutDatagram": "a datagram is truncated", "SendNoBuffer": "there is no buffer for a datagram", "SendWait": "a datagram has to wait",
 	"MTU":       "links between hosts take packets of at most",
+	"Joined":    "datagrams are received and sent as one",
 	"Partition": "two hosts lose sight of each other", "Crash": "a host crashes", "Shortage": "a host runs out of handles",
 	"WallJump": "the wall clock jumps", "Stall": "the whole world is suspended", "LoopStall": "a loop does not get to run",
 	"StartError": "a program cannot be started", "StartDelay": "starting a program takes up to", "ExitDelay": "the news of an exit takes up to", "Killed": "a program is killed",

@@ -64,6 +64,10 @@ type Faults struct {
 	// (weir.WithDontFragment) is lost, its sender hears of it, and what it sends there later
 	// fails with EMSGSIZE.
 	MTU int
+	// Joined has the system do what Linux does with UDP GRO and GSO, which the contract of a
+	// backend allows: datagrams of one sender and size are received as one, and of several that
+	// are sent in one call another one is taken with those before.
+	Joined float64
 
 	// Weather: drawn once every few dozen events.
 	Partition float64 // two hosts lose sight of each other for a while

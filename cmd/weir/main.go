@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/weir-io/weir/endpoint"
 	"github.com/weir-io/weir/sink"
@@ -60,10 +61,11 @@ type command struct {
 	home          string
 	terminal      bool // stderr is one
 	table         *endpoint.Table
-	sink          *sink.Sink   // what run puts in front of stderr
-	opened        []*sink.Sink // of logs and recordings
-	rep           *reporter    // of what opens endpoints; nil for other words
-	started       func()       // for tests: called once the loop turns with everything open
+	sink          *sink.Sink    // what run puts in front of stderr
+	opened        []*sink.Sink  // of logs and recordings
+	rep           *reporter     // of what opens endpoints; nil for other words
+	layersEvery   time.Duration // for tests: see the constant; 0: that
+	started       func()        // for tests: called once the loop turns with everything open
 }
 
 // isTerminal reports whether a person reads f. A character device that is not

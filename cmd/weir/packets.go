@@ -199,11 +199,37 @@ func (a *packetApp) tellBuffer(e *endpoint.Endpoint, top *weir.PacketEndpoint, a
 	}
 }
 
-// tellLayers says what the layers did.
-func (a *packetApp) tellLayers() {
+// layersEvery is how often it is said what layers have dropped.
+const layersEvery = 10 * time.Second
+
+// watchLayers has what layers drop be said while weir runs, where there are any.
+func (a *packetApp) watchLayers() {
+	if !slices.ContainsFunc(a.ends(), func(e *endpoint.Endpoint) bool { return len(e.PacketCounts()) > 0 }) {
+		return
+	}
+	every := layersEvery
+	if a.c.layersEvery > 0 {
+		every = a.c.layersEvery
+	}
+	told := map[*packet.Counts]int64{}
+	var timer *weir.Timer
+	timer = a.loop.NewTimer(func() {
+		a.tellLayers(func(c *packet.Counts) bool {
+			n := c.Lost.Load() + c.Swallowed.Load() + c.Full.Load() + c.Refused.Load()
+			more := n > told[c]
+			told[c] = n
+			return more
+		})
+		timer.Set(every)
+	})
+	timer.Set(every)
+}
+
+// tellLayers says what the layers did of which is says so.
+func (a *packetApp) tellLayers(is func(*packet.Counts) bool) {
 	for i, e := range a.ends() {
 		for j, c := range e.PacketCounts() {
-			if c.Seen.Load() > 0 {
+			if is(c) {
 				name, side := e.Layers[j].Name.Text, [...]string{"a", "b"}[min(i, 1)]
 				label := e.Base.Name.Text
 				if len(a.pick.to) > 1 {
@@ -241,7 +267,7 @@ func (a *packetApp) listen() {
 		}
 		a.rep.line(dim, "closed", text+span(c.Took), append([]any{"a", peer.String(), "b", target}, packetFields(c)...)...)
 	}
-	config.Trouble, config.Full, config.Lost = a.trouble, a.full, a.lost
+	config.Trouble, config.Full, config.Dropped, config.Lost = a.trouble, a.full, a.dropping, a.lost
 	var names []string
 	for i, at := range spec.Addresses {
 		if i > 0 && len(a.relays) > 0 { // the port that the first one got
@@ -281,6 +307,7 @@ func (a *packetApp) listen() {
 	a.notify.ready(text + " -> " + target)
 	a.rep.line(green, "ready", text+" -> "+target,
 		"a", text, "b", target, "listening", names, "backend", a.loop.Backend().Name)
+	a.watchLayers()
 }
 
 // notOwn refuses the addresses that the relay itself listens on: what it sends
@@ -327,6 +354,20 @@ func (a *packetApp) full(s relay.PacketShortage) {
 	a.rep.fail(slog.LevelWarn, f)
 }
 
+// dropping says how many datagrams were lost lately, for reasons that full does not tell. A
+// refusal is news of the network, and trouble has told of the target's; the others are shown
+// quiet or not.
+func (a *packetApp) dropping(lost [2]relay.PacketLoss) {
+	c := relay.PacketCount{Lost: lost}
+	text := advice.Count(c.Dropped(), "datagram") + why(c)
+	fields := append([]any{"dropped", c.Dropped()}, reasonFields(c)...)
+	if lost[relay.A].Refused+lost[relay.B].Refused == c.Dropped() {
+		a.rep.line(dim, "dropped", text, fields...)
+		return
+	}
+	a.rep.always(slog.LevelWarn, yellow, "dropped", text, nil, fields...)
+}
+
 func packetSize(c relay.PacketCount, s relay.Side) string {
 	return advice.Count(c.Packets[s], "datagram") + ", " + size(c.Bytes[s])
 }
@@ -355,17 +396,21 @@ type reason struct {
 
 // dropped says how many datagrams were dropped, and why.
 func dropped(c relay.PacketCount) string {
-	text := fmt.Sprintf("%d dropped", c.Dropped())
-	var why []string
+	return fmt.Sprintf("%d dropped", c.Dropped()) + why(c)
+}
+
+// why has the reasons of what was dropped, in brackets after a blank, or "".
+func why(c relay.PacketCount) string {
+	var all []string
 	for _, r := range reasons(c) {
 		if r.n > 0 {
-			why = append(why, fmt.Sprintf("%s %d", r.text, r.n))
+			all = append(all, fmt.Sprintf("%s %d", r.text, r.n))
 		}
 	}
-	if len(why) == 0 {
-		return text
+	if len(all) == 0 {
+		return ""
 	}
-	return text + " (" + strings.Join(why, ", ") + ")"
+	return " (" + strings.Join(all, ", ") + ")"
 }
 
 // packetFields are the fields of a count in JSON.
@@ -374,12 +419,17 @@ func packetFields(c relay.PacketCount) []any {
 		"packets_out", c.Packets[relay.A], "packets_back", c.Packets[relay.B],
 		"bytes_out", c.Bytes[relay.A], "bytes_back", c.Bytes[relay.B], "dropped", c.Dropped(),
 	}
+	fields = append(fields, reasonFields(c)...)
+	return append(fields, "seconds", c.Took.Seconds())
+}
+
+func reasonFields(c relay.PacketCount) (fields []any) {
 	for _, r := range reasons(c) {
 		if r.n > 0 {
 			fields = append(fields, "dropped_"+r.key, r.n)
 		}
 	}
-	return append(fields, "seconds", c.Took.Seconds())
+	return fields
 }
 
 // troubleEvery is how often the same trouble is reported.
@@ -441,7 +491,7 @@ func (a *packetApp) lost(err error) {
 		peers += r.Served()
 		c.Add(r.Total())
 	}
-	a.tellLayers()
+	a.tellLayers(func(c *packet.Counts) bool { return c.Seen.Load() > 0 })
 	c.Took = a.loop.Now().Sub(a.began)
 	a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s, %s", advice.Count(int64(peers), "peer"), packetSize(c, relay.A), packetSize(c, relay.B), dropped(c), span(c.Took)),
 		append([]any{"peers", peers}, packetFields(c)...)...)

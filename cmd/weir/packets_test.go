@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -100,7 +101,7 @@ func TestDatagrams(t *testing.T) {
 	if _, err := client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	await("refused")
+	await("dropped 1 datagram (refused 1)")
 	self, err := os.FindProcess(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +111,53 @@ func TestDatagrams(t *testing.T) {
 	}
 	if line := await("done "); !strings.Contains(line, "2 peers") {
 		t.Error(line)
+	}
+	if n := <-code; n != exitOK {
+		t.Errorf("code %d", n)
+	}
+}
+
+// TestDatagramLayersTold: what a layer drops is said while weir runs, each time that it is more.
+func TestDatagramLayersTold(t *testing.T) {
+	said := &lines{c: make(chan string, 1000)}
+	c := &command{
+		args:   []string{"udp-listen:127.0.0.1:0+loss:1", "udp:127.0.0.1:9"},
+		stderr: said, lookupEnv: func(string) (string, bool) { return "", false }, table: endpoint.Default(),
+		layersEvery: 10 * time.Millisecond,
+	}
+	code := make(chan int, 1)
+	go func() { code <- c.run() }()
+	// next is the next line with a word, without what comes before its sentence.
+	next := func(word string) string {
+		t.Helper()
+		late := time.After(patience)
+		for {
+			select {
+			case line := <-said.c:
+				if sentence, ok := strings.CutPrefix(line, "weir: "+word+" "); ok {
+					return sentence
+				}
+			case <-late:
+				t.Fatalf("no %q was said", word)
+			}
+		}
+	}
+	at, _, _ := strings.Cut(next("ready"), " ")
+	client := dialUDP(t, at)
+	for n := 1; n <= 3; n++ {
+		if err := write(client, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if line, want := next("layer"), fmt.Sprintf("udp-listen+loss: of %d datagrams %d lost", n, n); line != want {
+			t.Errorf("%q was said, want %q", line, want)
+		}
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := self.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
 	}
 	if n := <-code; n != exitOK {
 		t.Errorf("code %d", n)
@@ -362,6 +410,7 @@ func TestDatagramsProxyAway(t *testing.T) {
 	}
 	p.line("command not supported", 1)
 	p.line("0 datagrams, 0 B out, 0 datagrams, 0 B back, 1 dropped (", 1)
+	p.line("dropped 1 datagram (other failures 1)", 1) // while it runs
 	p.signal(os.Interrupt)
 	if code := p.end(); code != exitOK {
 		t.Errorf("code %d", code)
@@ -375,6 +424,7 @@ func TestDatagramsProxyAway(t *testing.T) {
 	}
 	p.line("cannot connect to the proxy "+at+": refused", 1)
 	p.line("1 dropped (refused 1)", 1)
+	p.line("dropped 1 datagram (refused 1)", 1)
 	p.signal(os.Interrupt)
 	p.end()
 }

@@ -376,7 +376,8 @@ const (
 	// ErrUnsupported.
 	Blocks
 	// DontFragment of a datagram socket has what is longer than a link on its way takes
-	// fail with EMSGSIZE instead of being cut up (IP_MTU_DISCOVER).
+	// fail with EMSGSIZE instead of being cut up (IP_MTU_DISCOVER). It is read as 2 where
+	// only the machine's own links count (IP_PMTUDISC_PROBE, which a program may set).
 	DontFragment
 	MulticastHops // IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS
 	MulticastLoop // IP_MULTICAST_LOOP

@@ -121,7 +121,13 @@ func GetOption(fd int, o backend.Option) (int, error) {
 		if err != nil {
 			v, err = getInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER)
 		}
-		return truth(v - unix.IP_PMTUDISC_WANT), err // IPv6 has the same numbers
+		switch v { // IPv6 has the same numbers
+		case unix.IP_PMTUDISC_DO:
+			return 1, err
+		case unix.IP_PMTUDISC_PROBE:
+			return 2, err
+		}
+		return 0, err
 	case backend.Mark:
 		return getInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
 	case backend.FastOpen:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -26,7 +27,8 @@ const (
 	associateNames = 16       // names that are looked up at once
 	associateHeld  = 8        // datagrams that wait for one of them
 	associateBytes = 64 << 10 // of all that wait
-	associateKnown = 256      // names that were found
+	associateKnown = 256      // names that were found, each with one port
+	associateAddrs = 16       // addresses of one that are tried
 	// associateFresh is how long a name is not looked up again.
 	associateFresh = 5 * time.Second
 )
@@ -43,12 +45,13 @@ const (
 // Datagrams are taken from the address of the client's connection only, and from one
 // port: the one that the client has announced, or that of the first datagram. Answers
 // are taken from addresses and ports that the client has sent to. Names are resolved
-// here. Fragments are refused, as RFC 1928 allows.
+// here: when the network refuses what is sent to one of a name's addresses, the next datagram
+// goes to the next address; one that is refused at once goes there itself. Fragments are refused, as RFC 1928 allows.
 func (d *Dialer) Associate(t weir.Transport, r *Request) weir.Protocol {
 	r.Hold()
 	a := &association{
 		d: d, loop: t.Loop(), t: t, r: r, began: t.Loop().Now(),
-		known: map[string]knownName{}, hosts: map[netip.AddrPort]struct{}{},
+		known: map[namedPort]*knownName{}, hosts: map[netip.AddrPort]struct{}{},
 	}
 	if d.Access != nil {
 		a.rules = *d.Access
@@ -84,7 +87,8 @@ type association struct {
 	hosts   map[netip.AddrPort]struct{} // that may answer
 	order   []netip.AddrPort            // the same, in a circle
 	turn    int                         // in order
-	known   map[string]knownName
+	known   map[namedPort]*knownName
+	listed  []*knownName // the same
 	pending []*pendingName
 	waiting int // bytes of their datagrams
 	count   AssociationCount
@@ -92,21 +96,30 @@ type association struct {
 
 var _ weir.Protocol = (*association)(nil)
 
-type knownName struct {
-	addr netip.Addr
-	at   time.Time
+// namedPort is where a client sends to by name. Its ports are apart: where one is closed at an
+// address, others may be open.
+type namedPort struct {
+	name string
+	port uint16
 }
+
+// knownName is the addresses of a name that the rules allow, at least one.
+type knownName struct {
+	port  uint16
+	addrs []netip.Addr
+	turn  int // the one that is sent to
+	at    time.Time
+}
+
+func (k *knownName) current() netip.Addr { return k.addrs[k.turn] }
+
+func (k *knownName) next() { k.turn = (k.turn + 1) % len(k.addrs) }
 
 // pendingName is a name that is looked up, with the datagrams that wait for it.
 type pendingName struct {
-	name   string
+	to     namedPort
 	cancel func()
-	held   []heldDatagram
-}
-
-type heldDatagram struct {
-	port uint16
-	data []byte
+	held   [][]byte
 }
 
 func (a *association) ConnectionMade(weir.Transport) {
@@ -195,19 +208,61 @@ func (a *association) fromClient(p []byte, from netip.AddrPort) {
 }
 
 // send sends to a destination, within the rules.
-func (a *association) send(to netip.AddrPort, data []byte) {
+func (a *association) send(to netip.AddrPort, data []byte) { a.sent(a.try(to, data), data) }
+
+// sendKnown sends to the addresses of a name, until one is not refused at once.
+func (a *association) sendKnown(k *knownName, port uint16, data []byte) {
+	var err error
+	for range k.addrs {
+		if err = a.try(netip.AddrPortFrom(k.current(), port), data); !addressFails(err) {
+			break
+		}
+		k.next()
+	}
+	a.sent(err, data)
+}
+
+var (
+	errForbidden = errors.New("forbidden by the rules")
+	errNoSocket  = errors.New("no socket")
+)
+
+// try sends to a destination, within the rules.
+func (a *association) try(to netip.AddrPort, data []byte) error {
 	if a.rules.CheckAddrPort(to) != nil {
-		a.count.Refused++
-		return
+		return errForbidden
 	}
 	e := a.outFor(to.Addr())
-	if e == nil || e.SendTo(data, weir.PacketAddr{IP: to}) != nil {
-		a.count.Dropped++
-		return
+	if e == nil {
+		return errNoSocket
+	}
+	if err := e.SendTo(data, weir.PacketAddr{IP: to}); err != nil {
+		return err
 	}
 	a.answers(to)
-	a.count.Out++
-	a.count.BytesOut += int64(len(data))
+	return nil
+}
+
+// addressFails reports whether an error, of sending to an address or from the network, says that
+// another address may do.
+func addressFails(err error) bool {
+	return slices.ContainsFunc([]error{
+		errForbidden, errNoSocket, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN,
+		syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM, syscall.EINVAL,
+	}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// sent counts a datagram of the client's.
+func (a *association) sent(err error, data []byte) {
+	switch {
+	case err == nil:
+		a.count.Out++
+		a.count.BytesOut += int64(len(data))
+	case errors.Is(err, errForbidden):
+		a.count.Refused++
+	default:
+		a.count.Dropped++
+	}
 }
 
 // outFor is the endpoint that sends to an address; nil if there can be none.
@@ -247,12 +302,13 @@ func (a *association) sendToName(name string, port uint16, data []byte) {
 		a.send(netip.AddrPortFrom(ip.Unmap().WithZone(""), port), data)
 		return
 	}
-	if k, ok := a.known[name]; ok && a.loop.Now().Sub(k.at) < associateFresh {
-		a.send(netip.AddrPortFrom(k.addr, port), data)
+	to := namedPort{name, port}
+	if k := a.known[to]; k != nil && a.loop.Now().Sub(k.at) < associateFresh {
+		a.sendKnown(k, port, data)
 		return
 	}
 	var n *pendingName
-	if i := slices.IndexFunc(a.pending, func(n *pendingName) bool { return n.name == name }); i >= 0 {
+	if i := slices.IndexFunc(a.pending, func(n *pendingName) bool { return n.to == to }); i >= 0 {
 		n = a.pending[i]
 	}
 	switch {
@@ -260,32 +316,31 @@ func (a *association) sendToName(name string, port uint16, data []byte) {
 		a.count.Dropped++
 		return
 	case n == nil:
-		n = &pendingName{name: name, cancel: func() {}}
+		n = &pendingName{to: to, cancel: func() {}}
 		a.pending = append(a.pending, n)
 		n.cancel = a.resolver.LookupNetIP(a.loop, "ip", name, func(all []netip.Addr, _ error) { a.found(n, all) })
 	}
 	a.waiting += len(data)
-	n.held = append(n.held, heldDatagram{port, append([]byte{}, data...)})
+	n.held = append(n.held, append([]byte{}, data...))
 }
 
-// found has the addresses of a name: the first that the rules allow, and that there
-// can be an endpoint for, is used.
+// found has the addresses of a name: those that the rules allow are used, the one first that
+// was used before.
 func (a *association) found(n *pendingName, all []netip.Addr) {
 	if a.over {
 		return
 	}
 	a.pending = slices.DeleteFunc(a.pending, func(o *pendingName) bool { return o == n })
-	for _, h := range n.held {
-		a.waiting -= len(h.data)
+	for _, data := range n.held {
+		a.waiting -= len(data)
 	}
-	var use netip.Addr
+	k := &knownName{port: n.to.port, at: a.loop.Now()}
 	for _, ip := range all {
-		if ip = ip.Unmap(); a.rules.Check(ip) == nil && a.outFor(ip) != nil {
-			use = ip
-			break
+		if ip = ip.Unmap(); a.rules.Check(ip) == nil && len(k.addrs) < associateAddrs {
+			k.addrs = append(k.addrs, ip)
 		}
 	}
-	if !use.IsValid() {
+	if len(k.addrs) == 0 {
 		if len(all) > 0 {
 			a.count.Refused += int64(len(n.held))
 		} else {
@@ -293,12 +348,29 @@ func (a *association) found(n *pendingName, all []netip.Addr) {
 		}
 		return
 	}
-	if len(a.known) >= associateKnown {
-		clear(a.known)
+	if old := a.known[n.to]; old != nil {
+		k.turn = max(0, slices.Index(k.addrs, old.current()))
+		*old = *k
+		k = old
+	} else {
+		if len(a.known) >= associateKnown {
+			clear(a.known)
+			a.listed = nil
+		}
+		a.known[n.to] = k
+		a.listed = append(a.listed, k)
 	}
-	a.known[n.name] = knownName{use, a.loop.Now()}
-	for _, h := range n.held {
-		a.send(netip.AddrPortFrom(use, h.port), h.data)
+	for _, data := range n.held {
+		a.sendKnown(k, n.to.port, data)
+	}
+}
+
+// refused has names that send to an address go on to their next one.
+func (a *association) refused(to netip.AddrPort) {
+	for _, k := range a.listed {
+		if k.port == to.Port() && k.current() == to.Addr() {
+			k.next()
+		}
 	}
 }
 
@@ -367,6 +439,9 @@ func (a *associationOut) PacketReceived(p []byte, from weir.PacketAddr) {
 
 func (a *associationOut) PacketFailed(err error, to weir.PacketAddr) {
 	(*association)(a).failed(&a.count.Out, &a.count.BytesOut, err, to)
+	if to.IP.IsValid() && addressFails(err) {
+		(*association)(a).refused(to.IP)
+	}
 }
 
 func (a *associationOut) EndpointLost(error) {

@@ -71,7 +71,12 @@ func associate(t *testing.T, server, client *weir.Loop, at string, access *proxy
 	t.Helper()
 	r := &associated{}
 	d := &proxy.Dialer{
-		Access: access, Resolver: table{"one.test": {netip.MustParseAddr("127.0.0.1")}},
+		Access: access, Resolver: table{
+			"one.test":  {netip.MustParseAddr("127.0.0.1")},
+			"two.test":  {netip.MustParseAddr("203.0.113.4"), netip.MustParseAddr("203.0.113.3")},
+			"six.test":  {netip.MustParseAddr("2001:db8::3"), netip.MustParseAddr("203.0.113.3")},
+			"near.test": {netip.MustParseAddr("127.0.0.9"), netip.MustParseAddr("127.0.0.1")},
+		},
 		Associated:  func(_ *proxy.Request, at net.Addr) { r.at = at },
 		Dissociated: func(_ *proxy.Request, c proxy.AssociationCount) { r.count = append(r.count, c) },
 	}
@@ -248,6 +253,86 @@ func TestAssociateCounts(t *testing.T) {
 	s.Until("the end", func() bool { return len(r.count) == 1 })
 	if c := r.count[0]; c.Out != 1 || c.Back != 1 || c.Dropped != 3 || c.BytesOut < 2 || c.BytesOut > 4 || c.BytesBack == 0 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestAssociateNextAddress: where the network refuses a name's address, the next datagram to that
+// port goes to the next one, and to that one later too; a datagram that is refused at once goes
+// there itself. Each is counted, as sent or as dropped.
+func TestAssociateNextAddress(t *testing.T) {
+	s := weirtest.NewSim(t, 1)
+	a := netip.MustParseAddr
+	client, server := s.Host("client", a("203.0.113.1")).Loop(), s.Host("proxy", a("203.0.113.2")).Loop()
+	second := openDatagrams(t, s.Host("second", a("203.0.113.3")).Loop(), "203.0.113.3:7", true)
+	first := openDatagrams(t, s.Host("first", a("203.0.113.4")).Loop(), "203.0.113.4:9", true)
+	r := associate(t, server, client, "203.0.113.2:1080", nil, []proxy.ServerOption{proxy.WithAssociate()}, nil)
+	for _, step := range []struct {
+		text, name string
+		port       uint16
+		answers    int // in all
+	}{
+		{"a", "two.test", 7, 0}, // refused
+		{"b", "two.test", 7, 1},
+		{"c", "two.test", 9, 2}, // another port
+		{"d", "six.test", 7, 3}, // the proxy has no IPv6
+		{"e", "two.test", 7, 4},
+		{"f", "two.test", 11, 4}, // refused at both
+		{"g", "two.test", 11, 4},
+		{"h", "two.test", 7, 5},
+	} {
+		if err := r.a.SendToHost([]byte(step.text), step.name, step.port); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RunFor(2 * time.Second); err != nil { // names are looked up again meanwhile
+			t.Fatal(err)
+		}
+		if len(r.got) != step.answers {
+			t.Errorf("after %q to %s, port %d: answers %q", step.text, step.name, step.port, r.got)
+		}
+	}
+	if !slices.Equal(second.got, []string{"b", "d", "e", "h"}) || !slices.Equal(first.got, []string{"c"}) {
+		t.Errorf("%q came to one host, %q to the other", second.got, first.got)
+	}
+	r.a.Close()
+	s.Until("the end", func() bool { return len(r.count) == 1 })
+	if c := r.count[0]; c.Out != 5 || c.Back != 5 || c.Dropped != 3 || c.Refused != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestAssociateNextAddressReal is the same on every backend that hears refusals.
+func TestAssociateNextAddressReal(t *testing.T) {
+	for _, name := range weir.Backends() {
+		t.Run(name, func(t *testing.T) {
+			l, err := weir.NewLoop(weir.WithBackendName(name), weir.WithErrorHandler(func(err error) { t.Error(err) }))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			if name == "portable" {
+				t.Skip("package net tells no refusals to a socket that is not connected")
+			}
+			target := openDatagrams(t, l, "127.0.0.1:0", true)
+			r := associate(t, l, l, "127.0.0.1:0", &proxy.Access{Private: true}, []proxy.ServerOption{proxy.WithAssociate()}, nil)
+			to := target.e.Local().IP
+			sent := int64(0)
+			named := func() bool { return slices.Contains(r.got, "re:name") }
+			for !named() {
+				before := len(r.got)
+				if err := errors.Join(r.a.SendToHost([]byte("name"), "near.test", to.Port()), r.a.SendTo([]byte("address"), to)); err != nil {
+					t.Fatal(err)
+				}
+				if sent += 2; sent > 10 {
+					t.Fatalf("a name's second address is not tried: %q", r.got)
+				}
+				weirtest.Until(t, l, "an answer", func() bool { return len(r.got) > before && r.got[len(r.got)-1] == "re:address" })
+			}
+			r.a.Close()
+			weirtest.Until(t, l, "the end", func() bool { return len(r.count) == 1 })
+			if c := r.count[0]; c.Out+c.Dropped != sent || c.Dropped == 0 || c.Out != int64(len(target.got)) || c.Back != c.Out {
+				t.Errorf("%d sent, %+v, %q came", sent, c, target.got)
+			}
+		})
 	}
 }
 

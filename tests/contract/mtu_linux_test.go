@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/netconn"
 )
 
 // checksum is that of RFC 1071, over pieces of an even length but the last.
@@ -99,11 +100,11 @@ func TestPathMTU(t *testing.T) {
 			return packet
 		}
 		for _, c := range []struct {
-			network, local, peer string
-			header, mtu          int
+			network, local, peer, third, fourth string
+			header, mtu                         int
 		}{
-			{"udp4", "10.9.0.1:0", "10.9.0.2:9", 28, 1300},
-			{"udp6", "[2001:db8:9::1]:0", "[2001:db8:9::2]:9", 48, 1290},
+			{"udp4", "10.9.0.1:0", "10.9.0.2:9", "10.9.0.3:9", "10.9.0.4:9", 28, 1300},
+			{"udp6", "[2001:db8:9::1]:0", "[2001:db8:9::2]:9", "[2001:db8:9::3]:9", "[2001:db8:9::4]:9", 48, 1290},
 		} {
 			version = 4
 			if c.network == "udp6" {
@@ -126,11 +127,11 @@ func TestPathMTU(t *testing.T) {
 				t.Fatal(err)
 			}
 			turns(t, l, "the router's answer", func() bool { return len(p.failed) > 0 })
-			if mtu, ok := errors.AsType[*weir.MTUError](p.failed[0]); !ok || mtu.MTU != c.mtu || p.about[0] != to || !errors.Is(p.failed[0], syscall.EMSGSIZE) {
+			if mtu, ok := errors.AsType[*weir.MTUError](p.failed[0]); !ok || mtu.MTU != c.mtu || mtu.Most != c.mtu-c.header || p.about[0] != to || !errors.Is(p.failed[0], syscall.EMSGSIZE) {
 				t.Errorf("%s: told %v about %v", c.network, p.failed[0], p.about[0])
 			}
 			err = e.SendTo(make([]byte, 1400), to)
-			if _, ok := errors.AsType[*weir.MTUError](err); !ok {
+			if mtu, ok := errors.AsType[*weir.MTUError](err); !ok || mtu.Most != 1399 {
 				t.Errorf("%s: a datagram that is known to be too long: %v", c.network, err)
 			}
 			if err := e.SendTo(make([]byte, c.mtu-c.header), to); err != nil {
@@ -155,8 +156,77 @@ func TestPathMTU(t *testing.T) {
 			}
 			e.Abort()
 			plain.Abort()
+
+			// The same of a net.PacketConn, which learns of it later; a socket that finds the
+			// length itself does not believe routers.
+			for probes, peer := range []string{c.third, c.fourth} {
+				conn, err := netconn.ListenPacket(l, c.network, c.local, weir.WithDontFragment())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if probes == 1 {
+					probe(t, conn, c.network)
+				}
+				to := weir.PacketAddr{IP: netip.MustParseAddrPort(peer)}
+				write := func(n int) error {
+					_, err := conn.WritePacket(make([]byte, n), to)
+					return err
+				}
+				if err := write(1400); err != nil {
+					t.Fatal(err)
+				}
+				packet := leaves("a long datagram of a conn")
+				for len(packet) != 1400+c.header { // another fragment
+					packet = leaves("a long datagram of a conn")
+				}
+				if _, err := unix.Write(fd, tooBig(packet, uint16(c.mtu))); err != nil {
+					t.Fatal(err)
+				}
+				if probes == 1 {
+					for range 3 {
+						if err := write(1400); err != nil {
+							t.Errorf("%s: a probe: %v", c.network, err)
+						}
+						if packet := leaves("a probe"); len(packet) != 1400+c.header {
+							t.Errorf("%s: a packet of %d bytes left", c.network, len(packet))
+						}
+					}
+				} else {
+					turns(t, l, "an error", func() bool { return write(c.mtu-c.header+1) != nil })
+					if err := write(c.mtu - c.header + 1); !errors.Is(err, syscall.EMSGSIZE) {
+						t.Errorf("%s: a datagram that is known to be too long: %v", c.network, err)
+					}
+					if err := write(c.mtu - c.header); err != nil {
+						t.Errorf("%s: a datagram that fits: %v", c.network, err)
+					}
+					for packet := leaves("a datagram that fits"); len(packet) != c.mtu; packet = leaves("a datagram that fits") {
+						if len(packet) > c.mtu {
+							t.Errorf("%s: a packet of %d bytes left", c.network, len(packet))
+						}
+					}
+				}
+				_ = conn.Close()
+				turns(t, l, "the close", func() bool { return errors.Is(conn.SetReadBuffer(10_000), net.ErrClosed) })
+			}
 		}
 	})
+}
+
+// probe has a conn's socket find the length itself, as QUIC libraries do.
+func probe(t *testing.T, c *netconn.PacketConn, network string) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	level, name, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
+	if network == "udp6" {
+		level, name, value = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
+	}
+	var set error
+	if err := errors.Join(rc.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, name, value) }), set); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestDatagramsDropped: what a full receive buffer loses is counted, and told with the

@@ -28,14 +28,17 @@ type packetPeer struct {
 	failed    int
 	tooLong   int  // that were sent, or failed later
 	whole     bool // datagrams are not cut up on their way
+	sizes     uint // the number of datagrams in a row that have one size, as a power of 2
+	ordered   bool // nothing in this world has datagrams overtake each other
+	newest    uint32
 }
 
 const packetCopies = 4 // of a datagram that is answered: each way may double it
 
-// packetBytes is the datagram of a number: what it says, it says in all its length.
-func packetBytes(n uint32) []byte {
-	p := binary.BigEndian.AppendUint32(nil, n)
-	return append(p, bytes.Repeat([]byte{byte(n)}, int(n*n%1500))...)
+// bytes is the datagram of a number: what it says, it says in all its length.
+func (p *packetPeer) bytes(n uint32) []byte {
+	k := n >> p.sizes
+	return append(binary.BigEndian.AppendUint32(nil, n), bytes.Repeat([]byte{byte(n)}, int(k*k%1500))...)
 }
 
 func (p *packetPeer) alive(where string) {
@@ -60,7 +63,11 @@ func (p *packetPeer) PacketReceived(b []byte, from weir.PacketAddr) {
 	if p.seen[n]++; p.seen[n] > packetCopies {
 		p.s.bad("%s: datagram %d came %d times (G2)", p.name, n, p.seen[n])
 	}
-	if !bytes.Equal(b, packetBytes(n)) {
+	if p.ordered && n < p.newest {
+		p.s.bad("%s: datagram %d came after %d", p.name, n, p.newest)
+	}
+	p.newest = n
+	if !bytes.Equal(b, p.bytes(n)) {
 		p.s.bad("%s: datagram %d has %d bytes, and not those that were sent (G2)", p.name, n, len(b))
 	}
 	if p.echoes {
@@ -71,7 +78,7 @@ func (p *packetPeer) PacketReceived(b []byte, from weir.PacketAddr) {
 func (p *packetPeer) PacketTruncated(b []byte, _ weir.PacketAddr) {
 	p.alive("PacketTruncated")
 	p.truncated++
-	if len(b) >= 4 && !bytes.HasPrefix(packetBytes(binary.BigEndian.Uint32(b)), b) {
+	if len(b) >= 4 && !bytes.HasPrefix(p.bytes(binary.BigEndian.Uint32(b)), b) {
 		p.s.bad("%s: the beginning of a datagram is that of none (G2)", p.name)
 	}
 }
@@ -165,9 +172,15 @@ func playPackets(s *seedRun) {
 	client := &packetPeer{s: s, name: "client", seen: map[uint32]int{}}
 	to := weir.PacketAddr{IP: netip.MustParseAddrPort(s.sim.Host("server").Addr(7000))}
 	client.whole = s.r.IntN(2) == 0
+	if s.r.IntN(2) == 0 { // as datagrams that are joined have it
+		client.sizes, server.sizes = 5, 5
+	}
+	faults := s.sim.Faults()
+	client.ordered = faults.Reorder == 0 && faults.Jitter == 0
+	server.ordered = client.ordered
 	next := func() {
 		client.sent++
-		client.send(packetBytes(client.sent), to)
+		client.send(client.bytes(client.sent), to)
 	}
 	server.open(s.server, to.IP.String(), func() {})
 	client.open(s.client, "0.0.0.0:0", func() {
@@ -195,7 +208,7 @@ func playPackets(s *seedRun) {
 			return
 		}
 		client.e.ResumeReading()
-		for len(packetBytes(client.sent+1)) > 500 { // any link takes it
+		for len(client.bytes(client.sent+1)) > 500 { // any link takes it
 			client.sent++
 		}
 		s.client.Soon(next)

@@ -54,6 +54,8 @@ type Backend struct {
 	peers  [peersMax]backend.Addr
 	infos  [peersMax]backend.PacketInfo // of the datagrams of peers
 	npeers int
+	// joining is where datagrams that are handed over as one are put together.
+	joining []byte
 }
 
 // failure is a result that is known without a socket.
@@ -193,6 +195,8 @@ func (b *Backend) Submit(op *backend.Op, c *backend.Completion) bool {
 func (b *Backend) inline(op *backend.Op) bool {
 	f := &b.w.faults
 	switch {
+	case op.Kind == backend.SendTo && op.Flags&backend.Now != 0: // it may be of memory that was lent
+		return true
 	case f.NoInline || op.Flags&backend.Multi != 0:
 		return false
 	case op.Flags&backend.Now != 0:

@@ -84,6 +84,10 @@ type Faults struct {
 	// any. A longer datagram goes in fragments, of which each can be lost. One that must not
 	// is lost, its sender hears of it, and what it sends there later fails with EMSGSIZE.
 	MTU int
+	// Joined has the system do what Linux does with UDP GRO and GSO, which the contract of a
+	// backend allows: datagrams of one sender and size are received as one, and of several that
+	// are sent in one call another one is taken with those before.
+	Joined float64
 
 	// Weather: drawn once in some dozen events.
 	Partition float64 // two hosts lose sight of each other for a while
@@ -200,6 +204,7 @@ func Draw(seed uint64) Faults {
 		StartDelay:    span(time.Second),
 		ExitDelay:     span(time.Second),
 		Killed:        chance(0.3),
+		Joined:        chance(1),
 	}
 }
 
@@ -209,7 +214,7 @@ func (f Faults) calmed() Faults {
 	return Faults{
 		Latency: f.Latency, Loopback: f.Loopback,
 		SendBuffer: f.SendBuffer, ReceiveBuffer: f.ReceiveBuffer,
-		NoInline: f.NoInline, Shuffle: f.Shuffle, MTU: f.MTU,
+		NoInline: f.NoInline, Shuffle: f.Shuffle, MTU: f.MTU, Joined: f.Joined,
 	}
 }
 

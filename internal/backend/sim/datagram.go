@@ -67,6 +67,7 @@ type inbox struct {
 	groups    []membership
 	piece     [1][]byte // of a datagram being sent
 	info      backend.Infos
+	coalesce  bool           // several datagrams may be handed over as one
 	peer      netip.AddrPort // that it is connected to; not valid: none
 }
 
@@ -88,33 +89,74 @@ func (in *inbox) pop() uint32 {
 	return i
 }
 
-// sendTo sends a datagram, the first where there are many. It returns false where
-// that has to wait.
+// sendTo sends a datagram, or the first of many and others as Faults.Joined says. It returns
+// false where that has to wait.
 func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool {
 	w, r := b.w, &b.w.random[forDatagrams]
-	addr, vec := op.Addr, op.Vec
-	var info backend.PacketInfo
-	many := op.Packets != nil
-	if many && s.inbox != nil {
-		p := &(*op.Packets)[0]
-		addr, info = &p.To, p.Info
-		s.inbox.piece[0] = p.First()
-		vec = s.inbox.piece[:]
-		defer func() { s.inbox.piece[0] = nil }()
-	}
-	if r.chance(w.faults.SendWait) {
+	if s.inbox != nil && r.chance(w.faults.SendWait) {
 		s.inbox.fullUntil = w.after(1 + r.upTo(waitMax))
 		w.push(s.inbox.fullUntil, event{kind: evRoom, s: s, gen: s.gen})
 		return false
 	}
+	if op.Packets == nil || s.inbox == nil {
+		if err := b.sendOne(s, op.Addr, nil, op.Vec); err != nil {
+			b.result(s, op, c, 0, err)
+		} else {
+			b.result(s, op, c, total(op.Vec), nil)
+		}
+		return true
+	}
+	sent, err := b.sendMany(s, *op.Packets)
+	b.result(s, op, c, sent, err)
+	return true
+}
+
+// sendMany sends the first datagram of all, and others as Faults.Joined says. An error is the
+// first one's.
+func (b *Backend) sendMany(s *socket, all []backend.Packet) (sent int, err error) {
+	r := &b.w.random[forDatagrams]
+	defer func() { s.inbox.piece[0] = nil }()
+	var to *backend.Packet
+	for i := range all {
+		p := &all[i]
+		if i == 0 || !p.Same {
+			to = p
+		}
+		for rest, more := p.Data, true; more; more = len(rest) > 0 {
+			if sent > 0 && !r.chance(b.w.faults.Joined) {
+				return sent, nil
+			}
+			n := len(rest)
+			if p.Segment > 0 {
+				n = min(n, p.Segment)
+			}
+			s.inbox.piece[0] = rest[:n:n]
+			if err := b.sendOne(s, &to.To, &to.Info, s.inbox.piece[:]); err != nil {
+				if sent > 0 {
+					err = nil
+				}
+				return sent, err
+			}
+			sent++
+			rest = rest[n:]
+		}
+	}
+	return sent, nil
+}
+
+// sendOne sends vec as one datagram. A nil info asks for nothing.
+func (b *Backend) sendOne(s *socket, addr *backend.Addr, info *backend.PacketInfo, vec [][]byte) error {
+	w, r := b.w, &b.w.random[forDatagrams]
 	to, errno := s.reach(addr)
 	n := total(vec)
-	local := info.Local.Unmap()
+	var local netip.Addr
+	if info != nil {
+		local = info.Local.Unmap()
+	}
 	switch {
 	case errno != 0:
-	case info.HasTraffic:
-		b.result(s, op, c, 0, backend.ErrUnsupported)
-		return true
+	case info != nil && info.HasTraffic:
+		return backend.ErrUnsupported
 	case local.IsValid() && (!s.host.owns(local) || local.Is4() != to.Addr().Is4()):
 		errno = syscall.EINVAL
 	case n > datagramMax, s.opts.dontFragment && s.host.knowsTooLong(to.Addr(), n):
@@ -123,8 +165,7 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 		errno = syscall.ENOBUFS
 	}
 	if errno != 0 {
-		b.result(s, op, c, 0, errno)
-		return true
+		return errno
 	}
 	src, _ := s.host.source(to.Addr())
 	if own := s.local.IP.Addr().Unmap(); own.IsValid() && !own.IsUnspecified() {
@@ -138,11 +179,7 @@ func (b *Backend) sendTo(s *socket, op *backend.Op, c *backend.Completion) bool 
 	}
 	w.stats.Bytes += n
 	w.launch(s, netip.AddrPortFrom(src, s.local.IP.Port()), to, vec)
-	if many {
-		n = 1
-	}
-	b.result(s, op, c, n, nil)
-	return true
+	return nil
 }
 
 // reach finds out whether s may send to an address, and binds it if it is not
@@ -406,8 +443,25 @@ func (h *Host) receiver(to, from netip.AddrPort) *socket {
 	return best
 }
 
-// recvFrom takes the packet that waits longest. It returns false where the
-// memory for peers is used up.
+// The most that is handed over as one, as on Linux: datagrams, and bytes.
+const (
+	joinedMost  = 64
+	joinedBytes = 65_000
+)
+
+// follows reports whether the packet that waits longest can be handed over with p, which is
+// size bytes long, and others, bytes in all.
+func (in *inbox) follows(w *World, p *packet, size, bytes int) bool {
+	if len(in.waiting) == 0 {
+		return false
+	}
+	q := &w.packets.slab[in.waiting[0]]
+	n := len(q.data)
+	return q.errno == 0 && q.from == p.from && q.to == p.to && 0 < n && n <= size && bytes+n <= joinedBytes
+}
+
+// recvFrom takes the packet that waits longest, and others like it as Faults.Joined says. It
+// returns false where the memory for peers is used up.
 func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) bool {
 	w, r := b.w, &b.w.random[forDatagrams]
 	if s.inbox == nil {
@@ -439,6 +493,10 @@ func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) boo
 	if n > 0 && r.chance(w.faults.CutDatagram) {
 		n = r.below(n)
 	}
+	if n > 0 && n == len(p.data) && op.Buf == nil && s.inbox.coalesce && s.inbox.follows(w, p, n, n) && r.chance(w.faults.Joined) {
+		b.joined(s, op, c, i, peer)
+		return true
+	}
 	buf := op.Buf
 	if buf == nil {
 		buf = b.lent.lend(n)
@@ -448,16 +506,48 @@ func (b *Backend) recvFrom(s *socket, op *backend.Op, c *backend.Completion) boo
 	*peer = backend.Addr{Family: backend.Inet, IP: p.from}
 	b.result(s, op, c, n, nil)
 	c.Buf, c.Peer, c.Truncated = buf, peer, n < len(p.data)
-	if s.inbox.info&backend.InfoLocal != 0 {
-		info := &b.infos[b.npeers-1]
-		*info = backend.PacketInfo{Local: p.to.Addr().Unmap(), Dest: p.to.Addr().Unmap()}
-		if info.Dest.IsMulticast() {
-			info.Local, _ = s.host.source(p.from.Addr())
-		}
-		c.Info = info
-	}
+	b.tellInfo(s, c, p)
 	w.packets.drop(i)
 	return true
+}
+
+// joined is recvFrom's result for packet i, which was taken from the inbox, and at least one of
+// those that follow it.
+func (b *Backend) joined(s *socket, op *backend.Op, c *backend.Completion, i uint32, peer *backend.Addr) {
+	w, in := b.w, s.inbox
+	p := &w.packets.slab[i]
+	size, most := len(p.data), 2+w.random[forDatagrams].below(joinedMost-1)
+	buf := append(b.joining[:0], p.data...)
+	for count, last := 1, size; count < most && last == size && in.follows(w, p, size, len(buf)); count++ {
+		k := in.pop()
+		q := &w.packets.slab[k]
+		last = len(q.data)
+		buf = append(buf, q.data...)
+		in.bytes -= last
+		w.packets.drop(k)
+	}
+	b.joining = buf
+	lent := b.lent.lend(len(buf))
+	copy(lent, buf)
+	*peer = backend.Addr{Family: backend.Inet, IP: p.from}
+	b.result(s, op, c, len(lent), nil)
+	c.Buf, c.Peer, c.Segment = lent, peer, int32(size)
+	w.stats.Joined++
+	b.tellInfo(s, c, p)
+	w.packets.drop(i)
+}
+
+// tellInfo sets what the socket's owner wants to know of a packet.
+func (b *Backend) tellInfo(s *socket, c *backend.Completion, p *packet) {
+	if s.inbox.info&backend.InfoLocal == 0 {
+		return
+	}
+	info := &b.infos[b.npeers-1]
+	*info = backend.PacketInfo{Local: p.to.Addr().Unmap(), Dest: p.to.Addr().Unmap()}
+	if info.Dest.IsMulticast() {
+		info.Local, _ = s.host.source(p.from.Addr())
+	}
+	c.Info = info
 }
 
 // describePacket says in e what a packet's event is about.

@@ -48,7 +48,7 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	s := w.newSocket(h, kind)
 	s.v6, s.dual, s.reuse = spec.IPv6, spec.Dual, spec.ReusePort || spec.Datagram && spec.ReuseAddr
 	if kind == udp {
-		s.inbox = &inbox{info: spec.Info}
+		s.inbox = &inbox{info: spec.Info, coalesce: spec.Coalesce}
 	}
 	s.local.Family, s.remote.Family = spec.Family, spec.Family
 	call, err := s.prepare(spec)

@@ -47,6 +47,8 @@ func TestContractUnderFaults(t *testing.T) {
 		{"empty waits", sim.Faults{EmptyWait: 0.2}},
 		{"shuffled", sim.Faults{Shuffle: true}},
 		{"late cancels", sim.Faults{LateCancel: 0.7, LateBy: time.Millisecond}},
+		{"joined", sim.Faults{Joined: 1}},
+		{"joined at times", sim.Faults{Joined: 0.5, NoInline: true, EarlyEnd: 0.2}},
 		{"all", sim.Faults{Defer: 0.2, EarlyEnd: 0.1, EmptyWait: 0.05, Shuffle: true, LateCancel: 0.3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

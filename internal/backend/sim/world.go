@@ -64,6 +64,7 @@ type Stats struct {
 	Results int // handed out by backends
 	Turns   int // given to loops by Step
 	Bytes   int // taken from writers
+	Joined  int // results that are several datagrams
 }
 
 // Total is what is called simulated events: everything that was executed in an
