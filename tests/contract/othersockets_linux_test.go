@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,6 +184,7 @@ func TestSCTP(t *testing.T) {
 		if streams != 2 {
 			t.Errorf("%d ends have 3 streams to the client and 5 from it:\n%s", streams, all)
 		}
+		retransmitsSoon(t, string(all))
 		if client.t.CanWriteEOF() {
 			t.Error("CanWriteEOF is true")
 		}
@@ -212,6 +214,36 @@ func TestSCTP(t *testing.T) {
 			t.Errorf("an IPv6 address for an IPv4 listener: %v", err)
 		}
 	})
+}
+
+// retransmitsSoon checks that what is lost is sent again within less than a second, which is
+// the system's least. Times are in the kernel's ticks, of which a heartbeat takes 30 s.
+func retransmitsSoon(t *testing.T, assocs string) {
+	t.Helper()
+	var second int
+	for _, f := range strings.Fields(assocs) {
+		if n, err := strconv.Atoi(f); err == nil && (n == 3000 || n == 7500 || n == 9000 || n == 30000) {
+			second = n / 30
+		}
+	}
+	paths, err := os.ReadFile("/proc/net/sctp/remaddr")
+	if err != nil || second == 0 {
+		t.Fatalf("no ticks in %s, %v", assocs, err)
+	}
+	seen := 0
+	for _, line := range strings.Split(string(paths), "\n") {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[0] == "ADDR" {
+			continue
+		}
+		seen++
+		if rto, err := strconv.Atoi(f[3]); err != nil || rto >= second {
+			t.Errorf("a path's timeout is %s of %d ticks a second", f[3], second)
+		}
+	}
+	if seen == 0 {
+		t.Errorf("no paths in\n%s", paths)
+	}
 }
 
 // TestVsock: the addresses of both ends, and the listener of every CID.
