@@ -166,7 +166,7 @@ func (o *opener) Detach() {
 // called, and fails as Open does, once what was opened is closed again. s must be made of a
 // *weir.Loop or a *weir.Tenant; of a tenant, the line belongs to it. Canceling the future, or
 // closing the tenant, before it has settled fails it at once, and the goroutine closes the line
-// when the driver lets it. Start belongs to the loop's goroutine.
+// when the driver lets it; until then it stays. Start belongs to the loop's goroutine.
 func Start(s *future.Scheduler, path string, c Config, f weir.Factory, opts ...weir.StreamOption) *future.Future[*Port] {
 	done, promise := future.New[*Port](s)
 	l, t, ok := loopOf(s)
