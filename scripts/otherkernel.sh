@@ -6,7 +6,7 @@
 # time, which takes root; afterwards a start takes some 15 s. Where they cannot be had it says so and
 # exits with 0.
 #
-#   scripts/otherkernel.sh                    all of it, half an hour and more
+#   scripts/otherkernel.sh                    all of it, 20 minutes and more
 #   scripts/otherkernel.sh -test.run 'Other/epoll$'
 #                                             the contract's tests with these flags instead
 #   RUN='^Test(OtherSockets|SCTP|Vsock)'      which tests, before the command's
