@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -70,4 +73,72 @@ func TestFileByNumber(t *testing.T) {
 		t.Errorf("%d bytes came, the file has %d; %v", len(k.got), len(got), err)
 	}
 	disk.Wait()
+}
+
+// TestNamedSocketsFail: of several sockets with one name from a service manager, those that
+// listen already are closed when a later one cannot: their clients are not left in a queue
+// that no one takes from.
+func TestNamedSocketsFail(t *testing.T) {
+	weirtest.CheckLeaks(t)
+	l, err := weir.NewLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const first = 200 // above what the test has open
+	at := make([]string, 3)
+	for i := range at {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[i] = ln.Addr().String()
+		f, err := ln.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := int(f.Fd())
+		if i == 2 { // it does not listen
+			null, err := os.Open(os.DevNull)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer null.Close()
+			fd = int(null.Fd())
+		}
+		if err := errors.Join(syscall.Dup3(fd, first+i, 0), f.Close(), ln.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := &Env{Loop: l, LookupEnv: func(key string) (string, bool) {
+		switch key {
+		case "LISTEN_PID":
+			return strconv.Itoa(os.Getpid()), true
+		case "LISTEN_FDS":
+			return strconv.Itoa(first + len(at) - firstPassed), true
+		case "LISTEN_FDNAMES":
+			return strings.Repeat("other:", first-firstPassed) + "web:web:web", true
+		}
+		return "", false
+	}}
+	e, err := Default().Parse("fd:web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Listen(env, func(weir.Transport) weir.Protocol { return nil }); err == nil {
+		t.Fatal("it listens on the null device")
+	}
+	for _, addr := range at[:2] {
+		weirtest.Until(t, l, "the closing of "+addr, func() bool {
+			c, err := net.Dial("tcp", addr)
+			if err == nil {
+				_ = c.Close() // it was only a try
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+	}
+	// What was not taken stays the caller's.
+	if err := syscall.Close(first + 2); err != nil {
+		t.Errorf("the descriptor that does not listen: %v", err)
+	}
 }

@@ -22,7 +22,8 @@ func stdioKind() *Kind {
 		Role:    Open,
 		Summary: "standard input and output",
 		Doc: "- alone is short for it. On a terminal, if the other side is pty or with raw, every\n" +
-			"byte typed is passed on as it is, even Ctrl-C, and the escape key ends weir.",
+			"byte typed is passed on as it is, even Ctrl-C, and the escape key ends weir. The\n" +
+			"terminal is then as it was, unless weir was killed (kill -9): stty sane restores it.",
 		Options: []OptionDoc{
 			{Name: "raw", Type: Flag, Doc: "put the terminal into raw mode, and restore it at the end"},
 			{Name: "escape", Type: Choice(slices.Concat([]string{"none"}, controlKeys())...), Doc: "the key that ends a raw terminal's connection; the default is ^]"},

@@ -1,12 +1,14 @@
 package endpoint
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/future"
 	"github.com/weir-io/weir/serial"
 )
 
@@ -66,9 +68,7 @@ back: what was on its way then is lost. Linux only.`,
 			}
 			return d
 		},
-		Connect: func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
-			return soon(env, "serial", p.ArgText(), proto, func() error { return openSerial(env, p, proto) })
-		},
+		Connect: connectSerial,
 	}
 }
 
@@ -110,7 +110,8 @@ func serialConfig(p *Part) serial.Config {
 	return c
 }
 
-func openSerial(env *Env, p *Part, proto weir.Protocol) error {
+// connectSerial opens a line on a goroutine of its own: a driver may block in that.
+func connectSerial(env *Env, p *Part, _ string, proto weir.Protocol) (stop func()) {
 	c := serialConfig(p)
 	name := p.ArgText()
 	c.Changed = func(gone error) {
@@ -129,16 +130,30 @@ func openSerial(env *Env, p *Part, proto weir.Protocol) error {
 			env.note(name + ": lines raised: " + lines)
 		}
 	}
-	var port *serial.Port
-	port, err := serial.Open(env.Loop, env.Path(name), c, func(weir.Transport) weir.Protocol { return proto })
-	if err != nil {
-		return err
+	opening := serial.Start(future.On(env.Loop), env.Path(name), c, func(weir.Transport) weir.Protocol { return proto })
+	stopped := false
+	opening.OnDone(func(port *serial.Port, err error) {
+		switch {
+		case stopped:
+		case err != nil:
+			env.Loop.TellConnectFailed(proto, &weir.ConnectError{Network: "serial", Address: name, Stage: weir.StageSocket, Err: err})
+		default:
+			noteKept(env, p, port, c)
+		}
+	})
+	return func() {
+		stopped = true
+		opening.Cancel()
 	}
-	if _, err := port.Lines(); err != nil && p.Has("lines") {
+}
+
+// noteKept says what of its settings a device does not keep.
+func noteKept(env *Env, p *Part, port *serial.Port, c serial.Config) {
+	name := p.ArgText()
+	if _, err := port.Lines(); p.Has("lines") && err != nil && !errors.Is(err, serial.ErrAway) {
 		env.note(name + " has no modem lines")
 	}
 	if kept, err := port.Kept(); err == nil && kept.String() != c.String() {
 		env.note(fmt.Sprintf("%s is set to %v: it does not keep %v", name, kept, c))
 	}
-	return nil
 }

@@ -542,3 +542,36 @@ func TestAbort(t *testing.T) {
 		}
 	})
 }
+
+// TestTenant: a file that is opened with a tenant's scheduler belongs to the tenant and ends
+// with it, as does one that is being opened, of which nothing stays open.
+func TestTenant(t *testing.T) {
+	bankrupt := errors.New("bankrupt")
+	onBackends(t, func(r *rig) {
+		tn := r.l.NewTenant("one")
+		loops := r.s
+		r.s = future.On(tn)
+		k := r.open(&Config{Path: r.path([]byte("one")), Follow: true})
+		r.until("one", func() bool { return string(k.got) == "one" })
+		if got := weir.TenantOf(k.t); got != tn {
+			t.Errorf("it belongs to %v", got)
+		}
+		late := &taker{}
+		opening := Open(r.s, r.e, &Config{Path: r.path(nil), Read: true}, late.factory)
+		tn.Close(bankrupt)
+		r.until("the ends", func() bool { return k.lost && opening.Settled() })
+		if _, err, _ := opening.Result(); !errors.Is(err, bankrupt) || !errors.Is(k.err, bankrupt) || late.t != nil {
+			t.Errorf("lost with %v, opening failed with %v", k.err, err)
+		}
+		r.e.Wait()
+		r.until("what was opened meanwhile", turns(3))
+		opening = Open(r.s, r.e, &Config{Path: r.path(nil), Read: true}, late.factory)
+		if _, err, _ := opening.Result(); !errors.Is(err, bankrupt) {
+			t.Errorf("of a closed tenant: %v", err)
+		}
+		r.s = loops
+		if _, err := AttachPair(future.On(tn), r.e, -1, -1, "pair", late.factory); !errors.Is(err, bankrupt) {
+			t.Errorf("a pair of a closed tenant: %v", err)
+		}
+	})
+}

@@ -78,11 +78,13 @@ func (e *NotFileError) What() string {
 }
 
 // Open opens a file on a goroutine of e, makes a transport of it and has that once its
-// ConnectionMade was called. s must be made of a *weir.Loop. The failure is an
-// *fs.PathError, a *NotFileError, ErrNoExecutor, or e's; it is weir.ErrClosed if f
-// refused the transport. Canceling it before it has settled leaves nothing open; a file that
-// it has created or truncated meanwhile stays so. Open belongs to the loop's goroutine. c is
-// not used after it has returned. Of the options those of weir.Loop.Carry have an effect.
+// ConnectionMade was called. s must be made of a *weir.Loop or a *weir.Tenant, to which the
+// transport then belongs. The failure is an *fs.PathError, a *NotFileError, ErrNoExecutor, or
+// e's; it is weir.ErrClosed if f refused the transport, and the *weir.TenantError if the tenant
+// is closed. Canceling it before it has settled leaves nothing open, nor does the end of the
+// tenant; a file that it has created or truncated meanwhile stays so. Open belongs to the loop's
+// goroutine. c is not used after it has returned. Of the options those of weir.Loop.Carry have
+// an effect.
 //
 // The transport of a file that is only read ends with the file: its ConnectionLost
 // follows the end of the stream. One that is only written ends with WriteEOF or Close,
@@ -90,11 +92,9 @@ func (e *NotFileError) What() string {
 // that ConnectionLost gets. What is written is not synced to the disk.
 func Open(s *future.Scheduler, e *executor.Executor, c *Config, f weir.Factory, opts ...weir.StreamOption) *future.Future[weir.Transport] {
 	done, p := future.New[weir.Transport](s)
-	l, ok := s.Loop().(*weir.Loop)
-	var err error
+	l, t, err := loopOf(s)
 	switch {
-	case !ok:
-		err = errors.New("file: the scheduler is not of a weir.Loop")
+	case err != nil:
 	case e == nil:
 		err = ErrNoExecutor
 	default:
@@ -105,9 +105,15 @@ func Open(s *future.Scheduler, e *executor.Executor, c *Config, f weir.Factory, 
 		return done
 	}
 	k := &conn{s: s, e: e, l: l, c: *c, readAt: c.At, writeAt: c.At}
+	opts = inside(t, opts)
 	canceled := false
 	p.OnCancel(func() { canceled = true })
+	leave := func() {}
+	if t != nil {
+		leave = t.OnClose(func(err error) { p.Reject(err) })
+	}
 	opened := func(file *os.File, err error) {
+		leave()
 		if err == nil {
 			k.f = file
 			if err = future.ErrCanceled; canceled {
@@ -133,9 +139,29 @@ func Open(s *future.Scheduler, e *executor.Executor, c *Config, f weir.Factory, 
 		}
 	}
 	if err := executor.Do(e, s, func() { post(k.c.open()) }, func(err error) { post(nil, err) }); err != nil {
+		leave()
 		p.Reject(err)
 	}
 	return done
+}
+
+// loopOf is the loop that s is made of, and its tenant, if it is made of one that is open.
+func loopOf(s *future.Scheduler) (*weir.Loop, *weir.Tenant, error) {
+	switch x := s.Loop().(type) {
+	case *weir.Loop:
+		return x, nil, nil
+	case *weir.Tenant:
+		return x.Loop(), x, x.Closed()
+	}
+	return nil, nil, errors.New("file: the scheduler was not made of a *weir.Loop or a *weir.Tenant: use future.On")
+}
+
+// inside are options of what belongs to t, unless they name another tenant; nil: none.
+func inside(t *weir.Tenant, opts []weir.StreamOption) []weir.StreamOption {
+	if t == nil {
+		return opts
+	}
+	return append([]weir.StreamOption{weir.WithTenant(t)}, opts...)
 }
 
 // open runs on a goroutine of the executor.

@@ -1,7 +1,6 @@
 package file
 
 import (
-	"errors"
 	"net"
 	"os"
 
@@ -13,15 +12,16 @@ import (
 // AttachPair is weir.Loop.AttachPair with files read and written on goroutines of e: what
 // is no file is left to the loop. A file is read, and written, at the position that it has,
 // which others who have it open may share. One that is both r and w is read, written or both,
-// as it was opened for; either may be -1. s must be made of a *weir.Loop. On success both
-// descriptors belong to the transport; if f refuses the connection they are closed, and the
-// error is weir.ErrClosed. After other errors they are left as they are. It belongs to the
-// loop's goroutine.
+// as it was opened for; either may be -1. s must be made of a *weir.Loop or a *weir.Tenant, to
+// which the transport then belongs. On success both descriptors belong to the transport; if f
+// refuses the connection they are closed, and the error is weir.ErrClosed. After other errors
+// they are left as they are. It belongs to the loop's goroutine.
 func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string, f weir.Factory, opts ...weir.StreamOption) (weir.Transport, error) {
-	l, ok := s.Loop().(*weir.Loop)
+	l, t, err := loopOf(s)
+	opts = inside(t, opts)
 	switch {
-	case !ok:
-		return nil, errors.New("file: the scheduler is not of a weir.Loop")
+	case err != nil:
+		return nil, err
 	case !isFileNumber(r) && !isFileNumber(w):
 		return l.AttachPair(r, w, name, f, weir.JoinOptions(opts...))
 	case e == nil:
@@ -62,12 +62,12 @@ func AttachPair(s *future.Scheduler, e *executor.Executor, r, w int, name string
 			if write {
 				r, w = -1, fd
 			}
-			_, err := l.AttachPair(r, w, name, f)
+			_, err := l.AttachPair(r, w, name, f, weir.WithTenant(t))
 			return err
 		}
 		k := &conn{s: s, e: e, l: l, c: Config{Path: name, Read: !write, Write: write}, shared: true}
 		k.f = os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor
-		return k.begin(f, nil)
+		return k.begin(f, inside(t, nil))
 	}
 	out := func() error { return one(w, true, func(weir.Transport) weir.Protocol { return (*pairOut)(p) }) }
 	in := func() error { return one(r, false, func(weir.Transport) weir.Protocol { return (*pairIn)(p) }) }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/executor"
+	"github.com/weir-io/weir/future"
 	"golang.org/x/sys/unix"
 )
 
@@ -324,6 +325,43 @@ func TestPairRefused(t *testing.T) {
 		}
 		if _, err := AttachPair(r.s, r.e, reading(t, in), writing(t, out), "pair", (&taker{}).factory); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestPairTenant: a pair that is attached with a tenant's scheduler belongs to the tenant and
+// ends with it, whatever its two sides are.
+func TestPairTenant(t *testing.T) {
+	bankrupt := errors.New("bankrupt")
+	onBackends(t, func(r *rig) {
+		tn := r.l.NewTenant("one")
+		var all []*taker
+		attach := func(rfd, wfd int) {
+			t.Helper()
+			k := &taker{}
+			tr, err := AttachPair(future.On(tn), r.e, rfd, wfd, "pair", k.factory)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := weir.TenantOf(tr); got != tn {
+				t.Errorf("it belongs to %v", got)
+			}
+			all = append(all, k)
+		}
+		var fds [2]int
+		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		attach(fds[0], writing(t, r.path(nil)))                  // a pipe and a file
+		attach(reading(t, r.path(random(3*readPiece))), -1)      // a file
+		attach(reading(t, r.path(nil)), writing(t, r.path(nil))) // two files
+		defer func() { _ = unix.Close(fds[1]) }()
+		tn.Close(bankrupt)
+		r.until("the ends", func() bool { return all[0].lost && all[1].lost && all[2].lost })
+		for i, k := range all {
+			if !errors.Is(k.err, bankrupt) {
+				t.Errorf("pair %d was lost with %v", i, k.err)
+			}
 		}
 	})
 }

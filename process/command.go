@@ -169,7 +169,10 @@ func Inherit(fd int) File { return File{how: fromOurs, fd: fd} }
 
 // StartError says why a program could not be started. Nothing of it is left behind.
 type StartError struct {
-	Op    string   // what failed: "find", "chdir", "user", "pipe", "socketpair", "terminal", "exec", "limit", "attach", "descriptors", "executor"
+	// Op is what failed: "find", "chdir", "user", "pipe", "socketpair", "terminal", "fork",
+	// "exec", "limit", "attach", "descriptors", "executor". What fork and exec have no memory,
+	// process or descriptor for is "fork".
+	Op    string
 	Path  string   // the program, as far as it was found
 	Dir   string   // of "chdir"
 	Tried []string // the directories of "find"

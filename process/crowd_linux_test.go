@@ -7,10 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -137,97 +134,6 @@ func TestBulk(t *testing.T) {
 			r.t.Error(e)
 		}
 	})
-}
-
-// TestInjected runs TestInjectedHere under strace, which has one call after another
-// fail once.
-func TestInjected(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		call, errno string
-		most        int // the 1st, 2nd … call of a thread
-	}{
-		{"clone", "EAGAIN", 2},
-		{"clone", "ENOMEM", 2},
-		{"clone", "EMFILE", 2},
-		{"clone3", "EAGAIN", 1}, // today's Go forks with it only into a cgroup
-		{"clone3", "ENOMEM", 1},
-		{"clone3", "EMFILE", 1},
-		{"pipe2", "EMFILE", 6},
-		{"pipe2", "ENFILE", 3},
-		{"pipe2", "ENOMEM", 3},
-		{"pipe2", "EAGAIN", 3},
-		{"pidfd_open", "EMFILE", 2},
-		{"pidfd_open", "ENOMEM", 2},
-		{"pidfd_open", "EAGAIN", 2},
-		{"socketpair", "ENFILE", 3},
-		{"dup3", "EMFILE", 3},
-		{"execve", "ENOMEM", 1},
-		{"execve", "E2BIG", 1},
-	} {
-		for n := range c.most {
-			when := strconv.Itoa(n + 1)
-			t.Run(c.call+"/"+c.errno+"/"+when, func(t *testing.T) {
-				log := filepath.Join(t.TempDir(), "log")
-				cmd := exec.Command(strace, "-f", "-qq", "-o", log, "-e", "trace="+c.call, "-e", "inject="+c.call+":error="+c.errno+":when="+when,
-					exe, "-test.run=^TestInjectedHere$", "-test.count=1")
-				cmd.Env = append(os.Environ(), "WEIR_TEST_INJECTED="+c.call, "GOMAXPROCS=1")
-				out, err := cmd.CombinedOutput()
-				said := string(out)
-				if strings.Contains(said, "Operation not permitted") && strings.Contains(said, "ptrace") {
-					t.Skip("strace may not trace here")
-				}
-				text, readErr := os.ReadFile(log)
-				if readErr != nil {
-					t.Skip("strace does not know the call here")
-				}
-				if strings.Contains(said, "failed to create new OS thread") || strings.Contains(said, "pthread_create failed") {
-					t.Skip("it hit a thread of Go's runtime")
-				}
-				if err != nil {
-					t.Errorf("%v\n%s\n%s", err, said, text)
-				}
-				if !strings.Contains(string(text), "(INJECTED)") {
-					t.Skipf("%s was not called so often", c.call)
-				}
-			})
-		}
-	}
-}
-
-// TestInjectedHere starts programs of each kind, of which some may fail, and leaves
-// nothing.
-func TestInjectedHere(t *testing.T) {
-	if os.Getenv("WEIR_TEST_INJECTED") == "" {
-		t.Skip("TestInjected runs it")
-	}
-	if _, err := os.ReadFile("/proc/self/stat"); err != nil { // opens the runtime's own poller
-		t.Fatal(err)
-	}
-	r := newRig(t, "epoll")
-	for i := range 4 {
-		a, b := &sink{}, &sink{}
-		pipes, sock := Pipes(a.factory()), Socket(b.factory())
-		p, err := r.try(&Command{Path: "/bin/true", Files: map[int]File{0: pipes.In(), 1: pipes.Out(), 5: sock.In()}, noPidfd: i%2 == 1})
-		if err != nil {
-			t.Log(err)
-			if a.t != nil || b.t != nil {
-				t.Error("a stream was made of what did not start")
-			}
-			continue
-		}
-		r.exit(p)
-		r.until("the ends", func() bool { return a.lost && b.lost })
-	}
-	r.close()
-	noChildren(t)
 }
 
 // BenchmarkStart is a start with two pipes to the exit, beside os/exec.

@@ -75,7 +75,9 @@ func (c *Command) explain(path string, err error) *StartError {
 	case errors.Is(err, syscall.EBADF):
 		e.Hint = "a descriptor that it was to inherit is not open"
 	default:
-		e.Hint = hintFor(err)
+		if e.Hint = hintFor(err); e.Hint != "" {
+			e.Op = "fork"
+		}
 	}
 	return e
 }

@@ -322,6 +322,8 @@ func TestCloseWhileStarting(t *testing.T) {
 			c.Files = map[int]File{1: Pipes(out.factory()).Out()}
 			Start(r.s, r.e, c)
 		}
+		// Some are being forked then, and the executor has not begun with others.
+		r.until("a child", func() bool { return len(children(r.t)) > 0 })
 		if err := r.l.Close(); err != nil {
 			r.t.Fatal(err)
 		}

@@ -102,6 +102,9 @@ func (s *simulated) start(c *Command, theirs *[]int) (machine.Program, error) {
 	})
 	if err != nil {
 		e := &StartError{Op: "exec", Path: c.Path, Dir: c.Dir, Err: err, Hint: hintFor(err)}
+		if e.Hint != "" {
+			e.Op = "fork"
+		}
 		if errors.Is(err, syscall.ENOENT) {
 			e.Hint = "no simulated program has that name: see weirtest.SimHost.Program"
 			if !strings.Contains(c.Path, "/") {

@@ -172,9 +172,9 @@ func TestSimulatedStartFails(t *testing.T) {
 	}{
 		{"no such name", "dog", func() {}, "find", syscall.ENOENT, "no simulated program"},
 		{"no such path", "/bin/cat", func() {}, "exec", syscall.ENOENT, "no simulated program"},
-		{"no process", "cat", func() { r.host.Fail(weirtest.StartCall, 1, syscall.EAGAIN) }, "exec", syscall.EAGAIN, "ulimit -u"},
-		{"no memory", "cat", func() { r.sim.Fail(weirtest.StartCall, 1, syscall.ENOMEM) }, "exec", syscall.ENOMEM, "memory"},
-		{"no descriptor for exec", "cat", func() { r.host.Fail(weirtest.StartCall, 1, syscall.EMFILE) }, "exec", syscall.EMFILE, "ulimit -n"},
+		{"no process", "cat", func() { r.host.Fail(weirtest.StartCall, 1, syscall.EAGAIN) }, "fork", syscall.EAGAIN, "ulimit -u"},
+		{"no memory", "cat", func() { r.sim.Fail(weirtest.StartCall, 1, syscall.ENOMEM) }, "fork", syscall.ENOMEM, "memory"},
+		{"no descriptor for exec", "cat", func() { r.host.Fail(weirtest.StartCall, 1, syscall.EMFILE) }, "fork", syscall.EMFILE, "ulimit -n"},
 		{"the first pipe", "cat", func() { r.host.Fail(weirtest.OpenCall, 1, syscall.EMFILE) }, "pipe", syscall.EMFILE, "ulimit -n"},
 		{"the second pipe", "cat", func() { r.host.Fail(weirtest.OpenCall, 2, syscall.ENFILE) }, "pipe", syscall.ENFILE, "fs.file-max"},
 		{"the socket pair", "cat", func() { r.host.Fail(weirtest.OpenCall, 3, syscall.EMFILE) }, "socketpair", syscall.EMFILE, "ulimit -n"},

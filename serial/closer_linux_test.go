@@ -3,12 +3,14 @@ package serial_test
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/weir-io/weir"
+	"github.com/weir-io/weir/future"
 	"github.com/weir-io/weir/serial"
 	"github.com/weir-io/weir/weirtest"
 	"golang.org/x/sys/unix"
@@ -255,6 +257,162 @@ func TestCarrier(t *testing.T) {
 		weirtest.Until(t, l, "the end", func() bool { return u.lost })
 		if !errors.Is(u.err, serial.ErrCarrier) {
 			t.Errorf("lost with %v", u.err)
+		}
+	})
+}
+
+// TestOpenBlocks: a driver that blocks while a line is opened stops neither the loop nor other
+// lines, and the line is open when it has finished. What is given up meanwhile is closed again.
+func TestOpenBlocks(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		dir := t.TempDir()
+		d, other := plug(t, filepath.Join(dir, "a")), plug(t, filepath.Join(dir, "b"))
+		begun, goOn := make(chan string, 1), make(chan struct{})
+		var c serial.Config
+		c.OpenBy(func(path string, s *serial.Settings) (int, serial.State, error) {
+			begun <- path
+			<-goOn
+			return serial.OpenSerial(path, s)
+		})
+		s := future.On(l)
+		u := &user{}
+		opening := serial.Start(s, d.path, c, u.made)
+		receive(t, l, "the opening", begun)
+		_, second := open(t, l, other.path, serial.Config{})
+		_, _ = other.WriteString("still here")
+		weirtest.Until(t, l, "the other line's bytes", func() bool { return second.got.String() == "still here" })
+		if opening.Settled() || u.t != nil {
+			t.Error("it is open before the driver has opened it")
+		}
+		goOn <- struct{}{}
+		weirtest.Until(t, l, "the line", func() bool { return opening.Settled() })
+		if _, err, _ := opening.Result(); err != nil || u.t == nil {
+			t.Fatalf("it was not opened: %v", err)
+		}
+		_, _ = d.WriteString("open")
+		weirtest.Until(t, l, "its bytes", func() bool { return u.got.String() == "open" })
+		u.t.Abort()
+		weirtest.Until(t, l, "the end", func() bool { return u.lost })
+
+		// Canceled, and with its tenant closed: at once, and the line is free afterwards.
+		bankrupt := errors.New("bankrupt")
+		tn := l.NewTenant("one")
+		for _, giveUp := range []struct {
+			s    *future.Scheduler
+			by   func(*future.Future[*serial.Port])
+			want error
+		}{
+			{s, func(f *future.Future[*serial.Port]) { f.Cancel() }, future.ErrCanceled},
+			{future.On(tn), func(*future.Future[*serial.Port]) { tn.Close(bankrupt) }, bankrupt},
+		} {
+			closed := make(chan string, 1)
+			c.CloseBy(func(fd int, e serial.End) bool {
+				defer func() { closed <- "" }()
+				return serial.CloseSerial(fd, e)
+			})
+			u = &user{}
+			opening = serial.Start(giveUp.s, d.path, c, u.made)
+			receive(t, l, "the opening", begun)
+			giveUp.by(opening)
+			weirtest.Until(t, l, "the failure", func() bool { return opening.Settled() })
+			if _, err, _ := opening.Result(); !errors.Is(err, giveUp.want) || u.t != nil {
+				t.Errorf("given up: %v, want %v", err, giveUp.want)
+			}
+			goOn <- struct{}{}
+			receive(t, l, "the closing", closed)
+			open(t, l, d.path, serial.Config{Shared: true}) // no one has locked it
+		}
+	})
+}
+
+// TestOpenStuckAway: a driver that never finishes opening a device that is back stops no loop,
+// and does not keep the connection for longer than Absence; nor does the loop's end wait for it
+// for long.
+func TestOpenStuckAway(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		path := filepath.Join(t.TempDir(), "tty")
+		d := plug(t, path)
+		goOn := make(chan struct{})
+		defer close(goOn) // before the loop's end has been checked for leaks
+		begun, openings := make(chan string, 2), 0
+		c := serial.Config{Absence: 500 * time.Millisecond}
+		c.OpenBy(func(path string, s *serial.Settings) (int, serial.State, error) {
+			if openings++; openings > 1 {
+				begun <- path
+				<-goOn
+			}
+			return serial.OpenSerial(path, s)
+		})
+		_, u := open(t, l, path, c)
+		d.unplug(t)
+		receive(t, l, "the opening", begun)
+		weirtest.Until(t, l, "the end", func() bool { return u.lost })
+		var gone *serial.GoneError
+		if !errors.As(u.err, &gone) || !strings.Contains(u.err.Error(), "has not finished opening") {
+			t.Errorf("lost with %v", u.err)
+		}
+		opening := serial.Start(future.On(l), path, c, u.made)
+		receive(t, l, "another opening", begun)
+		if err := l.Close(); err != nil || !errors.Is(result(opening), weir.ErrLoopClosed) {
+			t.Errorf("the loop's end: %v, of the opening %v", err, result(opening))
+		}
+	})
+}
+
+func result(f *future.Future[*serial.Port]) error {
+	_, err, _ := f.Result()
+	return err
+}
+
+// TestStart: what Open refuses Start refuses too, with the line free again, and a line of a
+// tenant ends with it.
+func TestStart(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		dir := t.TempDir()
+		d := plug(t, filepath.Join(dir, "tty"))
+		start := func(s *future.Scheduler, path string, c serial.Config, f weir.Factory) error {
+			opening := serial.Start(s, path, c, f)
+			weirtest.Until(t, l, "the line", func() bool { return opening.Settled() })
+			return result(opening)
+		}
+		refuse := func(weir.Transport) weir.Protocol { return nil }
+		broken := serial.Config{Break: time.Millisecond}
+		broken.BreakBy(func(int, bool) error { return syscall.EIO })
+		bankrupt := errors.New("bankrupt")
+		tn := l.NewTenant("one")
+		u := &user{}
+		for _, c := range []struct {
+			path string
+			c    serial.Config
+			f    weir.Factory
+			want error
+		}{
+			{filepath.Join(dir, "none"), serial.Config{}, u.made, syscall.ENOENT},
+			{"/dev/null", serial.Config{}, u.made, syscall.ENOTTY},
+			{d.path, serial.Config{}, refuse, weir.ErrClosed},
+			{d.path, broken, u.made, syscall.EIO},
+			{d.path, serial.Config{}, refuse, weir.ErrClosed}, // it is free, or this were EBUSY
+		} {
+			if err := start(future.On(l), c.path, c.c, c.f); !errors.Is(err, c.want) || u.t != nil {
+				t.Errorf("%s: %v, want %v", c.path, err, c.want)
+			}
+		}
+		if err := start(future.On(l), d.path, serial.Config{Bits: 9}, u.made); err == nil {
+			t.Error("9 bits were taken")
+		}
+		if err := start(future.On(tn), d.path, serial.Config{}, u.made); err != nil {
+			t.Fatal(err)
+		}
+		if n := tn.Stats().Connections; n != 1 {
+			t.Errorf("the tenant counts %d connections", n)
+		}
+		tn.Close(bankrupt)
+		weirtest.Until(t, l, "the end", func() bool { return u.lost })
+		if !errors.Is(u.err, bankrupt) {
+			t.Errorf("lost with %v", u.err)
+		}
+		if err := start(future.On(tn), d.path, serial.Config{}, u.made); !errors.Is(err, bankrupt) {
+			t.Errorf("of a closed tenant: %v", err)
 		}
 	})
 }

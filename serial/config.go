@@ -102,9 +102,11 @@ type Config struct {
 	// CanWriteEOF is false.
 	Reply time.Duration
 
-	close    func(fd int, e sys.SerialEnd) bool // nil: sys.CloseSerial; tests have their own
-	setBreak func(fd int, on bool) error        // nil: sys.SerialBreak
-	lines    func(fd int) (int, error)          // nil: sys.SerialLines
+	// Tests have their own of these.
+	open     func(path string, s *sys.SerialSettings) (fd int, was sys.SerialState, err error) // nil: sys.OpenSerial
+	close    func(fd int, e sys.SerialEnd) bool                                                // nil: sys.CloseSerial
+	setBreak func(fd int, on bool) error                                                       // nil: sys.SerialBreak
+	lines    func(fd int) (int, error)                                                         // nil: sys.SerialLines
 }
 
 // ParseFormat reads the bits, parity and stop bits of a character in their usual short
@@ -131,6 +133,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.CloseWait == 0 {
 		c.CloseWait = closeWait
+	}
+	if c.open == nil {
+		c.open = sys.OpenSerial
 	}
 	if c.close == nil {
 		c.close = sys.CloseSerial

@@ -13,6 +13,8 @@
 // Config.Absence, or when someone closes it; CanWriteEOF is false unless Config.Reply says
 // what the end of writing means.
 //
+// Open may block in the driver; Start does that on a goroutine.
+//
 // Package serial works on Linux; elsewhere Open fails with errors.ErrUnsupported. It is not
 // simulated.
 package serial

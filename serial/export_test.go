@@ -8,6 +8,18 @@ type End = sys.SerialEnd
 // CloseSerial closes a line.
 var CloseSerial = sys.CloseSerial
 
+// State is how a line was set, and Settings how it is to be set.
+type (
+	State    = sys.SerialState
+	Settings = sys.SerialSettings
+)
+
+// OpenSerial opens a line.
+var OpenSerial = sys.OpenSerial
+
+// OpenBy has f open the line, on the goroutine that opens it.
+func (c *Config) OpenBy(f func(path string, s *Settings) (int, State, error)) { c.open = f }
+
 // CloseBy has f close the line, on the goroutine that closes it.
 func (c *Config) CloseBy(f func(fd int, e End) (cut bool)) { c.close = f }
 

@@ -25,16 +25,13 @@ type linesWatch struct {
 
 var _ weir.Source = (*linesWatch)(nil)
 
-// watchLines begins to look at the lines of the device that is open, if Config wants that.
+// watchLines begins to look at the lines of a device that was opened, if Config wants that.
 // A device that has none, as a pseudo-terminal, is not looked at.
-func (p *Port) watchLines() error {
-	if p.cfg.LinesChanged == nil {
+func (p *Port) watchLines(o *opening) error {
+	if p.cfg.LinesChanged == nil || o.linesErr != nil {
 		return nil
 	}
-	now, err := p.cfg.lines(p.fd)
-	if err != nil {
-		return nil //nolint:nilerror // Lines says so
-	}
+	now := o.lines
 	fd, err := sys.Dup(p.fd)
 	if err != nil {
 		return err

@@ -59,22 +59,25 @@ func (e *GoneError) Unwrap() error { return e.Err }
 // A line that is over is closed on a goroutine of its own, since that may block: for the
 // last bytes, and in the driver.
 type Port struct {
-	loop  *weir.Loop
-	path  string
-	cfg   Config
-	feed  *weir.Feed
-	below weir.Transport // of the device; nil while it is away
-	fd    int            // a second descriptor of it, for its settings; -1 while it is away
-	was   sys.SerialState
+	loop   *weir.Loop
+	tenant *weir.Tenant // nil: Start was not given one
+	path   string
+	cfg    Config
+	feed   *weir.Feed
+	below  weir.Transport // of the device; nil while it is away
+	fd     int            // a second descriptor of it, for its settings; -1 while it is away
+	was    sys.SerialState
 
 	paused  bool // what is above wants no bytes
 	blocked bool // what is below wants none
 	closing bool
-	opening bool // in Open, which may block: what fails is closed before it returns
+	opening bool // in Open, which blocks: what fails is closed before it returns
 	over    bool // it ends with reason, once the device's transport and the line are closed
 	reason  error
 	drop    bool      // over: what is unsent is dropped
 	closer  *closer   // it closes the line; nil: none does
+	opener  *opener   // away: it opens the device; nil: none does
+	closed  func()    // it is over, and the line closed; nil: no one is to be told
 	ended   bool      // CloseWrite was called
 	came    bool      // bytes came since the last look
 	unsent  int       // at the last look
@@ -100,12 +103,13 @@ const closeWait = 10 * time.Second
 // the system says, a *fs.PathError if it is about the path, or what is wrong with the
 // Config; weir.ErrClosed if f refused it. Of the options, those of Loop.Carry have an effect.
 // It is to be called on the loop's goroutine; f and the protocol's ConnectionMade run before it
-// returns. It may block in the driver, which asks a USB device for its settings.
+// returns. It may block in the driver, which asks a USB device for its settings: Start does not.
 //
 // Transport.Close sends what was written, unless the other end stops it for
 // Config.CloseWait, which ends with ErrStopped; Abort drops it. The settings are put back when
 // the line is closed, except of one that is Shared; what the end does to DTR and RTS is as
-// HangUp says. A goroutine, one of each line at most, does that, since a driver may block in it.
+// HangUp says. A goroutine, one of each line at most, does that, since a driver may block in it;
+// so does one that opens a device that was away.
 // ConnectionLost comes when it has finished, or is stuck in the driver for longer than CloseWait
 // and a second; when the loop is closed, it is waited for a second.
 func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.StreamOption) (*Port, error) {
@@ -114,60 +118,87 @@ func Open(l *weir.Loop, path string, c Config, f weir.Factory, opts ...weir.Stre
 		return nil, err
 	}
 	p := &Port{loop: l, path: path, cfg: c, fd: -1, opening: true}
-	fd, was, err := sys.OpenSerial(path, c.settings())
-	if err != nil {
+	o := c.openNow(path)
+	if o.err != nil {
+		return nil, o.err
+	}
+	if err := p.begin(o, f, opts); err != nil {
 		return nil, err
-	}
-	p.was = was
-	if p.feed, err = l.Carry(p, opts...); err == nil {
-		p.timer, p.breaks = l.NewTimer(p.look), l.NewTimer(p.breakOver)
-		err = p.attach(fd)
-	} else {
-		p.fd = fd
-		p.letGo(true, nil)
-	}
-	if err == nil && c.Break > 0 {
-		err = p.Break(c.Break)
-	}
-	if err == nil {
-		err = p.watchLines()
-	}
-	if err != nil {
-		if p.feed != nil {
-			p.end(err)
-		}
-		return nil, err
-	}
-	p.opening = false
-	if !p.feed.Begin(f) {
-		p.opening = true
-		p.end(nil)
-		return nil, weir.ErrClosed
 	}
 	return p, nil
 }
 
-// attach makes the device's transport of fd, which it takes, and of a duplicate that stays
-// here: so that the line can be set, and is closed by us, when closing it need not wait.
-func (p *Port) attach(fd int) error {
-	second, err := sys.Dup(fd)
+// begin makes the transports of a line that was opened, and has f make the protocol. If it
+// fails the line is closed.
+func (p *Port) begin(o *opening, f weir.Factory, opts []weir.StreamOption) (err error) {
+	blocks := p.opening
+	if p.feed, err = p.loop.Carry(p, weir.WithTenant(p.tenant), weir.JoinOptions(opts...)); err != nil {
+		p.hold(o)
+		p.over, p.reason, p.drop = true, err, true
+		p.finish()
+		return err
+	}
+	p.timer, p.breaks = p.loop.NewTimer(p.look), p.loop.NewTimer(p.breakOver)
+	if err = p.attach(o); err == nil {
+		err = o.unbroken
+	}
+	if err == nil {
+		err = p.watchLines(o)
+	}
 	if err != nil {
-		p.fd = fd
-		p.letGo(true, nil)
+		p.end(err)
+		return err
+	}
+	p.opening = false
+	if !p.feed.Begin(f) {
+		p.opening = blocks
+		p.end(nil)
+		return weir.ErrClosed
+	}
+	return nil
+}
+
+// hold takes a line that was opened, without a transport yet.
+func (p *Port) hold(o *opening) {
+	p.fd, p.was = o.fd, o.was
+	p.broken = p.cfg.Break > 0 && o.unbroken == nil
+}
+
+// attach makes the device's transport of a line that was opened, and of a duplicate that
+// stays here: so that the line can be set, and is closed by us, when closing it need not wait.
+// If it fails the port holds the line all the same.
+func (p *Port) attach(o *opening) error {
+	p.hold(o)
+	if p.broken {
+		p.breaks.Set(p.cfg.Break)
+	}
+	if err := p.setAgain(o); err != nil {
+		return err
+	}
+	second, err := sys.Dup(o.fd)
+	if err != nil {
 		return err
 	}
 	p.fd = second
-	if _, err = p.loop.Attach(fd, p.path, func(t weir.Transport) weir.Protocol {
+	if _, err = p.loop.Attach(o.fd, p.path, func(t weir.Transport) weir.Protocol {
 		p.below = t
 		return (*device)(p)
-	}); err != nil {
+	}, weir.WithTenant(p.tenant)); err != nil {
 		if !errors.Is(err, weir.ErrClosed) {
-			sys.CloseAll(fd)
+			sys.CloseAll(o.fd)
 		}
 		p.below = nil
-		p.letGo(true, nil)
 	}
 	return err
+}
+
+// setAgain sets a line for which SetConfig was called while it was being opened.
+func (p *Port) setAgain(o *opening) error {
+	want := p.cfg.settings()
+	if want.Exclusive = o.set.Exclusive; *want == o.set {
+		return nil
+	}
+	return sys.SetSerial(o.fd, want)
 }
 
 // letGo closes the second descriptor, and calls then once it is closed, or cannot be; nil: no
@@ -186,10 +217,7 @@ func (p *Port) letGo(drop bool, then func(error)) {
 		}
 		return
 	}
-	e := sys.SerialEnd{Drop: drop, Wait: p.cfg.CloseWait, Break: p.broken, Exclusive: !p.cfg.Shared, Was: p.was}
-	if p.cfg.Shared {
-		e.Was = sys.SerialState{} // others have set it too
-	}
+	e := p.cfg.ending(p.was, drop, p.broken)
 	fd := p.fd
 	p.fd, p.broken = -1, false
 	if p.opening {
@@ -215,7 +243,7 @@ func (p *Port) SetConfig(c Config) error {
 	if err != nil {
 		return err
 	}
-	c.Shared, c.close, c.setBreak, c.lines = p.cfg.Shared, p.cfg.close, p.cfg.setBreak, p.cfg.lines
+	c.Shared, c.open, c.close, c.setBreak, c.lines = p.cfg.Shared, p.cfg.open, p.cfg.close, p.cfg.setBreak, p.cfg.lines
 	c.LinesChanged = p.cfg.LinesChanged
 	if p.fd >= 0 {
 		if err := sys.SetSerial(p.fd, c.settings()); err != nil {
@@ -319,27 +347,46 @@ func (p *Port) look() {
 	}
 }
 
+// lookForDevice has a device that is away opened, unless that, or the closing of the line
+// before it, is under way: then it sees to it that neither lasts for longer than Absence.
 func (p *Port) lookForDevice() {
-	if p.closer != nil { // what is left of the last opening is being closed
-		if left := p.until.Sub(p.loop.Now()); left > 0 {
-			p.timer.Set(min(lookForDevice, left))
-		} else {
-			p.end(&GoneError{Path: p.path, Wait: p.cfg.Absence, Err: p.gone})
+	left := p.until.Sub(p.loop.Now())
+	switch {
+	case p.closer == nil && p.opener == nil:
+		o, err := openLine(p.loop, p.path, p.cfg, p.deviceOpened)
+		if err != nil {
+			p.end(err)
+			return
 		}
+		p.opener = o
+		p.timer.Set(max(lookForDevice, left))
+	case left > 0:
+		p.timer.Set(min(lookForDevice, left))
+	default:
+		if p.opener != nil {
+			p.gone = errOpenStuck
+		}
+		p.end(&GoneError{Path: p.path, Wait: p.cfg.Absence, Err: p.gone})
+	}
+}
+
+// deviceOpened takes what an opener of lookForDevice has opened; nil: the loop ends.
+func (p *Port) deviceOpened(o *opening) {
+	p.opener = nil
+	if o == nil {
 		return
 	}
-	fd, was, err := sys.OpenSerial(p.path, p.cfg.settings())
-	hungUp := err == nil && p.cfg.Carrier && was.SameDevice(p.was)
+	p.timer.Stop()
+	err := o.err
+	hungUp := err == nil && p.cfg.Carrier && o.was.SameDevice(p.was)
 	switch {
 	case hungUp:
-		p.fd = fd // the device was there all the time, and is left as it was at first
-	case err == nil:
+		was := p.was // the device was there all the time, and is left as it was at first
+		p.hold(o)
 		p.was = was
-		if err = p.attach(fd); err == nil && p.cfg.Break > 0 {
-			_ = p.Break(p.cfg.Break) // it took the first one
-		}
-		if err == nil {
-			_ = p.watchLines() // of a loop that ends, or for want of a descriptor
+	case err == nil:
+		if err = p.attach(o); err == nil {
+			_ = p.watchLines(o) // of a loop that ends, or for want of a descriptor
 		}
 	}
 	switch {
@@ -356,6 +403,7 @@ func (p *Port) lookForDevice() {
 		}
 		p.feed.Writable()
 	case p.loop.Now().Before(p.until):
+		p.letGo(true, nil)
 		p.timer.Set(min(lookForDevice, p.until.Sub(p.loop.Now())))
 	default:
 		if !errors.Is(err, syscall.ENOENT) {
@@ -417,6 +465,10 @@ func (p *Port) end(reason error) {
 	p.over, p.reason = true, reason
 	p.drop = !p.closing || reason != nil || p.below != nil
 	p.timer.Stop()
+	if p.opener != nil {
+		p.opener.giveUp()
+		p.opener = nil
+	}
 	if p.below != nil {
 		p.below.Abort() // our own descriptor is to be the last: ConnectionLost goes on
 	}
@@ -431,7 +483,12 @@ func (p *Port) finish() {
 		if p.reason == nil {
 			p.reason = err
 		}
-		p.feed.Closed(p.reason)
+		if p.feed != nil {
+			p.feed.Closed(p.reason)
+		}
+		if p.closed != nil {
+			p.closed()
+		}
 	})
 }
 

@@ -391,6 +391,114 @@ func TestPtyStopped(t *testing.T) {
 	}
 }
 
+// TestPtyRestored: however weir ends that is told of it, by a signal or by a panic on the loop's
+// goroutine, the terminal is as it was; and what does not end it leaves the terminal raw.
+func TestPtyRestored(t *testing.T) {
+	for _, c := range []struct {
+		name, as, panics string
+		signal           syscall.Signal
+		goesOn           bool
+		code             int
+	}{
+		{"SIGTERM", "weir", "", syscall.SIGTERM, false, exitFailure},
+		{"SIGHUP", "weir", "", syscall.SIGHUP, false, exitFailure},
+		{"SIGINT", "weir", "", syscall.SIGINT, false, exitFailure},
+		{"SIGQUIT", "weir", "", syscall.SIGQUIT, true, exitFailure},
+		{"a panic outside of callbacks", "weir, which panics", "begin", 0, false, 2},
+		{"a panic in a callback", "weir, which panics", "turn", 0, true, exitFailure},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			person, program := terminal(t)
+			mode := func() unix.Termios {
+				t.Helper()
+				v, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return *v
+			}
+			before := mode()
+			p := prepare(t, c.as, "-", "pty", "--", "sh", "-c", "stty -echo; echo ready; read x")
+			p.Env = append(p.Env, "WEIR_TEST_PANIC="+c.panics)
+			p.Stdin, p.Stdout = program, program
+			p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+			p.begin()
+			seen := ""
+			see := func(text string) {
+				t.Helper()
+				buf := make([]byte, 1000)
+				for !strings.Contains(seen, text) {
+					n, err := person.Read(buf)
+					if err != nil {
+						t.Fatalf("%v; seen %q", err, seen)
+					}
+					seen += string(buf[:n])
+				}
+			}
+			switch {
+			case c.signal != 0:
+				see("ready")
+				if mode().Lflag&unix.ICANON != 0 {
+					t.Fatal("the terminal is not raw")
+				}
+				p.signal(c.signal)
+				if c.goesOn {
+					p.line("running", 1)
+				}
+			case c.goesOn:
+				p.line("as planned", 1)
+				see("ready")
+			}
+			if c.goesOn {
+				if mode().Lflag&unix.ICANON != 0 {
+					t.Error("it goes on, and the terminal is not raw")
+				}
+				enter(t, person, "\x1d")
+			}
+			if code := p.end(); code != c.code || c.panics != "" && !strings.Contains(p.said(), "as planned") {
+				t.Errorf("code %d, want %d; it said\n%s", code, c.code, p.said())
+			}
+			if mode() != before {
+				t.Errorf("the terminal is %+v, was %+v", mode(), before)
+			}
+		})
+	}
+}
+
+// TestPtyEarlySignal: a signal that comes while the terminal is being made raw is heard, and
+// the terminal is as it was. strace sends one with each of the calls that do that.
+func TestPtyEarlySignal(t *testing.T) {
+	person, program := terminal(t)
+	mode := func() unix.Termios {
+		t.Helper()
+		v, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *v
+	}
+	before := mode()
+	p := prepare(t, "weir", "-", "pty", "--", "sh", "-c", "echo ready; read x")
+	p.Stdin, p.Stdout = program, program
+	// The first two only ask.
+	trace := strace(t, "epoll", "-e trace=ioctl -e inject=ioctl:signal=SIGTERM:when=3+", p)
+	enter(t, person, "\x1d") // it would wait if no signal came
+	code := p.end()
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "TCSETS") || !strings.Contains(string(text), "--- SIGTERM") {
+		t.Fatalf("no signal came while the terminal was being made raw:\n%s", text)
+	}
+	if code != exitFailure {
+		t.Errorf("code %d; it said\n%s", code, p.said())
+	}
+	if mode() != before {
+		t.Errorf("the terminal is %+v, was %+v\n%s", mode(), before, text)
+	}
+}
+
 // TestPtyStopIgnored: weir that was started with SIGTSTP ignored is not stopped by it.
 func TestPtyStopIgnored(t *testing.T) {
 	person, program := terminal(t)

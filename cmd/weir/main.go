@@ -31,11 +31,16 @@ const (
 func main() {
 	// If a reader of our output goes away, a write fails; we are not killed.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	os.Exit(called().run())
+}
+
+// called is the call that this process is.
+func called() *command {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		home = "" // ~/ stays as it is
 	}
-	c := &command{
+	return &command{
 		args:      os.Args[1:],
 		stdin:     os.Stdin,
 		stdout:    os.Stdout,
@@ -46,7 +51,6 @@ func main() {
 		terminal:  isTerminal(os.Stderr),
 		table:     endpoint.Default(),
 	}
-	os.Exit(c.run())
 }
 
 // command is one call of weir, with everything that it takes from its environment.

@@ -23,6 +23,15 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("WEIR_TEST_AS") {
 	case "weir":
 		main()
+	case "weir, which panics":
+		// Where no callback of the loop's is running, and in one.
+		c := called()
+		if os.Getenv("WEIR_TEST_PANIC") == "begin" {
+			c.lookupAll = func() []string { panic("as planned") }
+		} else {
+			c.started = func() { panic("as planned") }
+		}
+		os.Exit(c.run())
 	case "flood":
 		flood(os.Args[1], os.Args[2])
 	default:

@@ -12,11 +12,13 @@ import (
 // The options of an SCTP socket that weir uses, of include/uapi/linux/sctp.h.
 const (
 	solSCTP        = 132
+	sctpRTOInfo    = 0
 	sctpInitMsg    = 2
 	sctpNoDelay    = 3
 	sctpDelayedAck = 16
 	sctpBindAdd    = 100
 	sctpConnectX   = 110
+	sctpRTOBytes   = 16
 	sctpInitBytes  = 8
 	sctpAckBytes   = 12
 )
@@ -25,6 +27,12 @@ const (
 // system takes 200. A receiver that was slow has room for one message of weir's, which is one
 // packet on a path with large packets: the sender then waits for each.
 const ackDelay = 10
+
+// rtoLeast is the shortest timeout, in milliseconds, after which what was not acknowledged is
+// sent again, where the system takes a second (RFC 9260, 15). The receiver drops what its buffer
+// has no room for, and often it is this timeout alone that tells the sender. Peers that keep
+// acknowledgments back for the usual 200 ms are not taken for silent.
+const rtoLeast = 300
 
 // prepareSCTP sets what is settled before an association begins.
 func prepareSCTP(fd int, spec *backend.Spec) error {
@@ -38,6 +46,11 @@ func prepareSCTP(fd int, spec *backend.Spec) error {
 	// struct sctp_sack_info: of the socket itself, delay, and 0 leaves the number of packets.
 	ack := [sctpAckBytes / 4]uint32{0, ackDelay, 0}
 	if err := setBytes(fd, sctpDelayedAck, unsafe.Pointer(&ack), sctpAckBytes); err != nil {
+		return err
+	}
+	// struct sctp_rtoinfo: of the socket itself, initial, greatest, least; 0 leaves it as it is.
+	rto := [sctpRTOBytes / 4]uint32{0, 0, 0, rtoLeast}
+	if err := setBytes(fd, sctpRTOInfo, unsafe.Pointer(&rto), sctpRTOBytes); err != nil {
 		return err
 	}
 	if spec.SCTP.Out == 0 && spec.SCTP.In == 0 {

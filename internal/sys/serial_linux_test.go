@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"errors"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,5 +39,31 @@ func TestSerialSettings(t *testing.T) {
 		if back := serialOf(&d); back != c.s {
 			t.Errorf("%+v reads back as %+v", c.s, back)
 		}
+	}
+}
+
+// TestOpenSerial: a line is opened without waiting for a carrier, and for this process alone.
+func TestOpenSerial(t *testing.T) {
+	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip("no pseudo-terminals: ", err)
+	}
+	defer Close(master)
+	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, _, err := OpenSerial("/dev/pts/"+strconv.Itoa(n), &SerialSettings{Speed: 9600, Bits: 8, Stop: 1, Parity: 'n'})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(fd)
+	status, err1 := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	flags, err2 := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err := errors.Join(err1, err2); err != nil || status&unix.O_NONBLOCK == 0 || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("its flags are %#o and %#o, %v", status, flags, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,6 +184,10 @@ func TestSCTP(t *testing.T) {
 		if streams != 2 {
 			t.Errorf("%d ends have 3 streams to the client and 5 from it:\n%s", streams, all)
 		}
+		// What is lost is sent again within less than a second, which is the system's least. A
+		// path's timeout is known once it has carried something.
+		_, _ = client.t.Write([]byte("hello"))
+		turns(t, l, "a path with a short timeout", func() bool { return retransmitsSoon(t, string(all)) })
 		if client.t.CanWriteEOF() {
 			t.Error("CanWriteEOF is true")
 		}
@@ -196,7 +201,7 @@ func TestSCTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		turns(t, l, "the end", func() bool { return server.lost })
-		if server.got != text || server.err != nil {
+		if server.got != "hello"+text || server.err != nil {
 			t.Errorf("%d bytes came of %d, and then %v", len(server.got), len(text), server.err)
 		}
 		d := &otherEnd{}
@@ -212,6 +217,32 @@ func TestSCTP(t *testing.T) {
 			t.Errorf("an IPv6 address for an IPv4 listener: %v", err)
 		}
 	})
+}
+
+// retransmitsSoon reports whether the timeout of some path is shorter than a second. Times are
+// in the kernel's ticks, of which assocs has 30 s, the time between heartbeats.
+func retransmitsSoon(t *testing.T, assocs string) bool {
+	t.Helper()
+	second := 0
+	for _, f := range strings.Fields(assocs) {
+		if n, err := strconv.Atoi(f); err == nil && (n == 3000 || n == 7500 || n == 9000 || n == 30000) {
+			second = n / 30
+		}
+	}
+	paths, err := os.ReadFile("/proc/net/sctp/remaddr")
+	if err != nil || second == 0 {
+		t.Fatalf("no ticks in %s, %v", assocs, err)
+	}
+	for _, line := range strings.Split(string(paths), "\n") {
+		f := strings.Fields(line) // the address, the association, whether heartbeats are sent, the timeout
+		if len(f) < 4 {
+			continue
+		}
+		if timeout, err := strconv.Atoi(f[3]); err == nil && timeout < second {
+			return true
+		}
+	}
+	return false
 }
 
 // TestVsock: the addresses of both ends, and the listener of every CID.

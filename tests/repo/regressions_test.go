@@ -102,7 +102,7 @@ var regressions = []regression{
 	},
 	{
 		number: 17, whose: "uvloop", what: "a failed spawn leaks or closes twice",
-		scenarios: []string{"process/process_linux_test.go#TestStartFails", "process/crowd_linux_test.go#TestInjected"},
+		scenarios: []string{"process/process_linux_test.go#TestStartFails", "process/injected_linux_test.go#TestInjected"},
 		bugs:      []string{"process-failed-leaks"},
 	},
 	{
