@@ -133,6 +133,7 @@ const (
 	fPauseDue                       // the protocol was set while the writer was paused, and is to get PauseWriting
 	fReadOnly                       // nothing can be written
 	fParked                         // what was read waits for its tenant's turn: see dealer
+	fYoung                          // a socket's: it is in the loop's list of young
 )
 
 type protoCaps uint8
