@@ -19,16 +19,18 @@ func TestVanishedYoung(t *testing.T) {
 		t.Fatal(err)
 	}
 	var why error
-	var made, lost time.Duration
+	var cut, lost time.Duration
 	here.Loop().Connect("tcp", server.Addr(7), &madeAndLost{
-		made: func(weir.Transport) {
-			made = s.Now()
-			s.Partition(server, here)
+		made: func(tr weir.Transport) {
+			tr.Loop().After(500*time.Millisecond, func() { // all that was sent has arrived
+				cut = s.Now()
+				s.Partition(server, here)
+			})
 		},
 		lost: func(err error) { lost, why = s.Now(), err },
 	}, weir.WithKeepAlive(2*time.Second))
 	s.Until("the loss", func() bool { return why != nil })
-	if took := lost - made; !errors.Is(why, syscall.ETIMEDOUT) || took < 20*time.Second || took > 22*time.Second {
+	if took := lost - cut; !errors.Is(why, syscall.ETIMEDOUT) || took < 20*time.Second || took > 22*time.Second {
 		t.Errorf("lost after %v with %v", took, why)
 	}
 }

@@ -104,8 +104,8 @@ var relayPeers = []peer{
 	{name: "socat", prog: "socat", argv: socat()},
 }
 
-// manyPeers are the relays that thousands of connections at one time are nothing special for:
-// the floor's take six descriptors each, and socat's a process. HAProxy is the measure.
+// manyPeers are the relays that take thousands of connections at one time: socat's take a
+// process each. HAProxy is the measure.
 func manyPeers() []peer {
 	var all []peer
 	for _, name := range []string{"haproxy", "nginx", "weir-epoll-copy", "other-weir-epoll-copy", "weir-uring-copy", "other-weir-uring-copy", "cmd-weir", "other-cmd-weir", "go-iocopy"} {
