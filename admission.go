@@ -435,7 +435,7 @@ func (c *Connector) waitForDescriptor(addr backend.Addr, err error) bool {
 	}
 	c.candidates = append([]backend.Addr{addr}, c.candidates...)
 	c.waits = true
-	c.race.Stop()
+	c.stopRace()
 	if !c.listed {
 		c.listed = true
 		l.short.connects = append(l.short.connects, c)

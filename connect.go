@@ -35,10 +35,11 @@ type Connector struct {
 	running    []*attempt
 	failures   []*AttemptError
 	stage      Stage
-	race       *Timer // starts the next candidate
-	deadline   *Timer
+	race       *Timer    // starts the next candidate; nil: it was never needed
+	deadline   *Timer    // likewise
 	until      time.Time // when deadline is, if there is one
 	short      time.Time // until when it waits for a descriptor; zero if it never had to
+	began      bool      // it was begun with its arguments in order
 	waits      bool      // for a descriptor
 	listed     bool      // is in the loop's list of those that wait
 	finished   bool      // nothing here is under way, except perhaps agreeing
@@ -116,14 +117,28 @@ func (l *Loop) Connect(netw, address string, p Protocol, opts ...ConnectOption) 
 		l.internalCall(func() { c.fail(err) })
 		return c
 	}
-	c.deadline = l.NewTimer(c.late)
+	c.began = true
 	if c.config.total > 0 {
 		c.until = l.Now().Add(c.config.total)
-		c.deadline.Set(c.config.total)
+		c.deadline = l.After(c.config.total, c.late)
 	}
-	c.race = l.NewTimer(c.startNext)
 	l.internalCall(c.begin)
 	return c
+}
+
+// raceAfter has startNext called after d.
+func (c *Connector) raceAfter(d time.Duration) {
+	if c.race == nil {
+		c.race = c.loop.NewTimer(c.startNext)
+	}
+	c.race.Set(d)
+}
+
+// stopRace ends the wait for the next candidate.
+func (c *Connector) stopRace() {
+	if c.race != nil {
+		c.race.Stop()
+	}
 }
 
 // timedOut is the error of a stage that took longer than its limit.
@@ -200,11 +215,11 @@ func (c *Connector) begin() {
 		return
 	}
 	if c.config.name > 0 {
-		c.race.Set(c.config.name) // with no candidates left, startNext reports the timeout
+		c.raceAfter(c.config.name) // with no candidates left, startNext reports the timeout
 	}
 	c.cancelName = c.lookUp("ip"+family, host, func(addrs []netip.Addr, err error) {
 		c.cancelName = nil
-		c.race.Stop()
+		c.stopRace()
 		switch {
 		case c.finished:
 		case err != nil:
@@ -267,8 +282,8 @@ func (c *Connector) resolved(addrs []netip.Addr, port uint16) {
 // interleave alternates the families, beginning with the first one's
 // (RFC 8305, 4), and otherwise keeps the order.
 func interleave(addrs []netip.Addr) []netip.Addr {
-	if len(addrs) == 0 {
-		return nil
+	if len(addrs) < 2 {
+		return addrs
 	}
 	var same, other []netip.Addr
 	for _, a := range addrs {
@@ -319,7 +334,7 @@ func (c *Connector) startNext() {
 	case len(c.running) == 0 && len(c.candidates) == 0:
 		c.fail(nil)
 	case len(c.candidates) > 0 && !c.config.sequential:
-		c.race.Set(c.config.raceDelay)
+		c.raceAfter(c.config.raceDelay)
 	}
 }
 
@@ -333,7 +348,7 @@ func (c *Connector) start(addr backend.Addr) bool {
 			return false
 		}
 		spec.IPv6 = !addr.IP.Addr().Is4()
-		spec.Options = c.config.socketOptions(c.net)
+		spec.Options = c.config.socketOptions(c.net, true)
 		spec.Device, spec.Multipath = c.config.device, c.config.multipath
 		if l := c.config.local; l.IsValid() {
 			if l.Addr().Unmap().Is4() == spec.IPv6 {
@@ -431,7 +446,7 @@ func (a *attempt) finish(err error) {
 	}
 	err = missingSocket(c.net, &a.addr, err)
 	c.failed(a.addr, StageConnect, err)
-	c.race.Stop()
+	c.stopRace()
 	c.tellNext()
 	c.startNext()
 }
@@ -520,6 +535,9 @@ func (c *Connector) won(a *attempt) {
 	if a.own.Family == backend.Inet {
 		s.setAddr(&a.own, true)
 	}
+	if c.config.waitsForProbes(c.net) {
+		s.probeLater(c.config.keepAlive)
+	}
 	s.attach(c.proto)
 	if g, ok := c.proto.(Handshaker); ok {
 		c.agreeing = &s.stream
@@ -534,7 +552,9 @@ func (c *Connector) won(a *attempt) {
 // agreed is called when a Handshaker is done.
 func (c *Connector) agreed(err *AttemptError) {
 	c.agreeing = nil
-	c.deadline.Stop()
+	if c.deadline != nil {
+		c.deadline.Stop()
+	}
 	if err == nil {
 		return
 	}
@@ -551,8 +571,8 @@ func (c *Connector) end() {
 	c.finished = true
 	c.loop.attempts.Remove(&c.at)
 	c.leave()
-	if c.race != nil {
-		c.race.Stop()
+	c.stopRace()
+	if c.deadline != nil {
 		c.deadline.Stop()
 	}
 	if c.cancelName != nil {
@@ -581,11 +601,10 @@ func (c *Connector) tell(err error) {
 	l := c.loop
 	failure := &ConnectError{Network: c.network, Address: c.address, Stage: c.stage, Attempts: c.failures, Err: err}
 	if err == ErrLoopClosed { //nolint:errorlint // as fail was given it
-		began := c.deadline != nil
-		if began && !TakesConnectFailed(c.proto) {
+		if c.began && !TakesConnectFailed(c.proto) {
 			return // expected: Close was asked to end it
 		}
-		failure.asked = began
+		failure.asked = c.began
 		l.failing = true
 		defer func() { l.failing = false }()
 	}

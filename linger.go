@@ -193,7 +193,7 @@ func (k *socket) wrote() {
 // unwatched records that a stream in the list is lost. The lost ones are taken out once
 // there are many.
 func (u *unacked) unwatched() {
-	if u.gone++; u.gone > 64 && u.gone > len(u.list)/2 {
+	if u.gone++; u.gone > goneMost && u.gone > len(u.list)/2 {
 		u.keep(func(e *unackedStream) bool { return e.k.phase < phaseLost })
 	}
 }
@@ -264,4 +264,105 @@ func (l *Loop) lookUnacked(e *unackedStream) (stays, gone bool) {
 		return err == nil, false
 	}
 	return l.now-e.since < time.Duration(s)*time.Second, l.now-e.since >= time.Duration(s)*time.Second
+}
+
+// young asks for the keep-alive probes of connections that Connect has made. To ask takes
+// three system calls on Linux, the first probe comes after seconds of silence, and most
+// connections of a busy relay have ended by then. So the loop asks for all of them at one
+// time, within youngTime, with one timer:
+//
+//	a connect ──▶ in list ──youngTime──▶ asked, as is every other in the list
+//	                 └──────────────────▶ closed, given away, or told by SetKeepAlive: never
+//
+// The kernel counts the silence from the last packet and not from the time it was asked, so
+// the probes come when they would have come. Connections that are accepted are asked by way of
+// their listener.
+type young struct {
+	list  []youngStream
+	gone  int // how many in list need not be asked any more
+	timer *Timer
+}
+
+type youngStream struct {
+	k       *socket
+	seconds int // as backend.KeepAlive has it
+}
+
+const (
+	youngTime  = time.Second
+	youngLeast = 2 * youngTime // of an idle time that leaves room for youngTime
+	youngBatch = 256           // how many are asked in one turn
+	goneMost   = 64            // how many of a list may be gone, if that is not most of them
+)
+
+// waitsForProbes reports whether keep-alive is asked for later: see young.
+func (c *connConfig) waitsForProbes(n network) bool {
+	return n == netTCP && c.keepAlive >= youngLeast
+}
+
+// probeLater has k asked for its keep-alive probes before youngTime is over.
+func (k *socket) probeLater(idle time.Duration) {
+	y := &k.loop.young
+	k.flags |= fYoung
+	y.list = append(y.list, youngStream{k, roundUp(idle, time.Second)})
+	if y.timer == nil {
+		y.timer = k.loop.NewTimer(k.loop.askYoung)
+	}
+	if !y.timer.Running() {
+		y.timer.Set(youngTime)
+	}
+}
+
+// probeNow asks for the probes that probeLater put off.
+func (k *socket) probeNow() {
+	y := &k.loop.young
+	for i := len(y.list) - 1; i >= 0 && k.flags&fYoung != 0; i-- {
+		if e := y.list[i]; e.k == k {
+			k.grown()
+			_ = k.loop.be.SetOption(k.rh, backend.KeepAlive, e.seconds) // as in askYoung
+		}
+	}
+}
+
+// grown records that k need not be asked any more. Those are taken out of the list once there
+// are many of them.
+func (k *socket) grown() {
+	if k.flags&fYoung == 0 {
+		return
+	}
+	k.flags &^= fYoung
+	y := &k.loop.young
+	if y.gone++; y.gone <= goneMost || y.gone <= len(y.list)/2 {
+		return
+	}
+	kept := y.list[:0]
+	for _, e := range y.list {
+		if e.k.flags&fYoung != 0 {
+			kept = append(kept, e)
+		}
+	}
+	clear(y.list[len(kept):])
+	y.list, y.gone = kept, 0
+}
+
+// askYoung asks for the probes of the connections in the list, youngBatch of them in a turn.
+func (l *Loop) askYoung() {
+	y := &l.young
+	left := max(len(y.list)-youngBatch, 0)
+	for i := left; i < len(y.list); i++ {
+		k := y.list[i].k
+		if k.flags&fYoung == 0 {
+			y.gone--
+			continue
+		}
+		k.flags &^= fYoung
+		// It fails if the connection has ended, which its next read reports.
+		_ = l.be.SetOption(k.rh, backend.KeepAlive, y.list[i].seconds)
+	}
+	clear(y.list[left:])
+	if y.list = y.list[:left]; left > 0 {
+		y.timer.Set(0)
+		return
+	}
+	y.list, y.gone = nil, 0
 }

@@ -72,6 +72,7 @@ type Loop struct {
 	pool      outPool
 	pipes     []*kernelPipe // free ones, for splices
 	unacked   unacked
+	young     young
 	short     shortage
 	resolver  Resolver
 	redialers uint64    // how many were made

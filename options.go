@@ -301,14 +301,15 @@ func (c *connConfig) boundsOver(base *bounds) *bounds {
 	return &b
 }
 
-// socketOptions are what a socket of TCP or SCTP gets before it is used. SCTP asks silent
-// peers by itself, and knows no deadline for what is unacknowledged.
-func (c *connConfig) socketOptions(n network) []backend.OptionValue {
+// socketOptions are what a socket of TCP or SCTP gets before it is used; later says that
+// keep-alive is asked for later where that will do. SCTP asks silent peers by itself, and
+// knows no deadline for what is unacknowledged.
+func (c *connConfig) socketOptions(n network, later bool) []backend.OptionValue {
 	var o []backend.OptionValue
 	if !c.delay {
 		o = append(o, backend.OptionValue{Option: backend.NoDelay, Value: 1})
 	}
-	if c.keepAlive > 0 && n == netTCP {
+	if c.keepAlive > 0 && n == netTCP && (!later || !c.waitsForProbes(n)) {
 		o = append(o, backend.OptionValue{Option: backend.KeepAlive, Value: roundUp(c.keepAlive, time.Second)})
 	}
 	if c.unacked > 0 && n == netTCP {

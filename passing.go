@@ -294,6 +294,7 @@ func (s *stream) Detach() (int, error) {
 	case s.phase != phaseOpen || s.flags&fMade == 0 || k.rop.Armed() || s.out != nil || len(s.tail) > 0 || s.flags&(fEOF|fWriteEOF|fInData) != 0 || k.x.splice != nil || k.x.spliceFrom != nil:
 		return -1, errLate
 	}
+	k.probeNow()
 	if s.loop.caps.Descriptors {
 		h := k.giveUp()
 		s.loop.shutHandle(h, backend.Forget)

@@ -83,7 +83,7 @@ func listenSpec(netw, address string, c *connConfig) (*backend.Spec, error) {
 		return nil, err
 	}
 	spec.Family = backend.Inet
-	spec.Options = c.socketOptions(n)
+	spec.Options = c.socketOptions(n, false)
 	spec.Device, spec.Multipath = c.device, c.multipath
 	ip, err := listenIP(netw, host)
 	if err != nil {

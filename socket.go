@@ -26,7 +26,7 @@ type socket struct {
 	hungUp    bool // a hang-up without error was seen: do not wait for it again
 	spliceOut bool // another stream's bytes are being spliced into this one
 	watched   bool // it is in the loop's list of unacked
-	isCut     bool // close was called, to end now
+	isCut     bool // it ends: unlist was called
 	apart     bool // WithSeparateEnds
 	adopted   bool // by Attach: there may be a duplicate elsewhere
 
@@ -577,14 +577,20 @@ func (k *socket) close(how closeHow) {
 
 // cutOff cancels what is under way.
 func (k *socket) cutOff() {
-	if k.watched && !k.isCut {
-		k.loop.unacked.unwatched()
-	}
-	k.isCut = true
+	k.unlist()
 	k.cancel(&k.rop)
 	if k.out != nil {
 		k.cancel(&k.out.op)
 	}
+}
+
+// unlist records in the loop's lists that the socket ends.
+func (k *socket) unlist() {
+	if k.watched && !k.isCut {
+		k.loop.unacked.unwatched()
+	}
+	k.isCut = true
+	k.grown()
 }
 
 // resetLater closes with a reset, after what the system still has to send.
@@ -619,6 +625,7 @@ func (k *socket) giveUp() backend.Handle {
 	h := k.rh
 	k.rh, k.wh = backend.None, backend.None
 	k.closed(nil)
+	k.unlist()
 	return h
 }
 

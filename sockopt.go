@@ -108,7 +108,10 @@ func (s *stream) SetKeepAlive(d time.Duration) error {
 	if d > 0 {
 		value = roundUp(d, time.Second)
 	}
-	return s.setOption("SetKeepAlive", isTCP, backend.KeepAlive, value)
+	return s.tuned("SetKeepAlive", isTCP, func(k *socket) error {
+		k.grown()
+		return sysError("setsockopt", k.loop.be.SetOption(k.rh, backend.KeepAlive, value))
+	})
 }
 
 func (s *stream) SetUserTimeout(d time.Duration) error {

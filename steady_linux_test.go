@@ -978,3 +978,181 @@ func TestTenantSizes(t *testing.T) {
 		}
 	}
 }
+
+// youngRig is a loop with connections to a listener that never accepts.
+type youngRig struct {
+	t    *testing.T
+	l    *Loop
+	addr string
+	fd   int
+}
+
+func newYoungRig(t *testing.T) *youngRig {
+	t.Helper()
+	l, err := NewLoop(WithBackendName("epoll"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = l.Close()
+		sys.CloseAll(fd)
+	})
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		t.Fatal(err)
+	}
+	at, err := l.be.Adopt(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.be.Name(at, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &youngRig{t: t, l: l, addr: a.IP.String(), fd: fd}
+}
+
+func (r *youngRig) turn(cond func() bool) {
+	r.t.Helper()
+	for !cond() {
+		if err := r.l.Turn(10 * time.Millisecond); err != nil { // a callback precedes its wait
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// connect makes n connections.
+func (r *youngRig) connect(n int, opts ...ConnectOption) []*socket {
+	r.t.Helper()
+	all := make([]*pingPong, n)
+	for i := range all {
+		all[i] = &pingPong{}
+		r.l.Connect("tcp", r.addr, all[i], opts...)
+	}
+	var made []*socket
+	r.turn(func() bool { return r.l.Connections() == n })
+	for _, p := range all {
+		made = append(made, p.t.(*stream).lower.(*socket))
+	}
+	return made
+}
+
+// probes is the idle time of k's keep-alive probes, in seconds; 0: there are none.
+func (r *youngRig) probes(k *socket) int {
+	r.t.Helper()
+	v, err := r.l.be.GetOption(k.rh, backend.KeepAlive)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return v
+}
+
+// TestYoung: a connection is not asked for keep-alive probes while it is young, and is
+// afterwards, unless it has ended or was told otherwise (R79). An idle time that is too short
+// for that is asked for at once.
+func TestYoung(t *testing.T) {
+	r := newYoungRig(t)
+	const n = 2*youngBatch + 50
+	all := r.connect(n)
+	for _, k := range all {
+		if got := r.probes(k); got != 0 {
+			t.Fatalf("a young connection is probed after %d s", got)
+		}
+	}
+	if err := all[0].SetKeepAlive(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := all[1].SetKeepAlive(0); err != nil {
+		t.Fatal(err)
+	}
+	all[2].Abort()
+	began := time.Now()
+	r.turn(func() bool { return r.l.young.list == nil })
+	if took := time.Since(began); took > youngTime+5*time.Second {
+		t.Errorf("they were asked after %v", took)
+	}
+	if got := r.probes(all[0]); got != 60 {
+		t.Errorf("told a minute, it has %d s", got)
+	}
+	if got := r.probes(all[1]); got != 0 {
+		t.Errorf("told none, it has %d s", got)
+	}
+	for i, k := range all[3:] {
+		if got := r.probes(k); got != 15 {
+			t.Fatalf("connection %d is probed after %d s, want 15", i, got)
+		}
+	}
+	if r.l.young.gone != 0 {
+		t.Errorf("%d of none are gone", r.l.young.gone)
+	}
+	short := newYoungRig(t)
+	k := short.connect(1, WithKeepAlive(youngLeast-1))[0]
+	if got := short.probes(k); got != 2 || len(short.l.young.list) != 0 {
+		t.Errorf("the shortest has %d s, %d wait", got, len(short.l.young.list))
+	}
+	k = newYoungRig(t).connect(1, WithKeepAlive(0))[0]
+	if k.flags&fYoung != 0 {
+		t.Error("one without probes waits to be asked")
+	}
+}
+
+// TestYoungEnds: connections that end at once leave the loop's lists, which hold no more than
+// twice those that are open, and a few.
+func TestYoungEnds(t *testing.T) {
+	r := newYoungRig(t)
+	for _, how := range []struct {
+		name string
+		end  func(*socket)
+	}{
+		{"closed", func(k *socket) { _ = k.Close() }},
+		{"aborted", func(k *socket) { k.Abort() }},
+		{"reset", func(k *socket) { k.Reset() }},
+	} {
+		for range 8 {
+			for _, k := range r.connect(50) {
+				if _, err := k.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				r.l.settle()
+				how.end(k)
+			}
+			r.turn(func() bool { return r.l.Connections() == 0 })
+		}
+		if n := len(r.l.young.list); n > goneMost+50 {
+			t.Errorf("%s: %d of no connections wait to be asked", how.name, n)
+		}
+		if n := len(r.l.unacked.list); n > goneMost+50 {
+			t.Errorf("%s: %d of no connections are looked at", how.name, n)
+		}
+	}
+}
+
+// leaver gives its descriptor away.
+type leaver struct {
+	NopProtocol
+	fd  int
+	err error
+}
+
+func (p *leaver) ConnectionMade(t Transport) { p.fd, p.err = t.(Detacher).Detach() }
+
+// TestYoungDetached: a connection that is given away has its probes.
+func TestYoungDetached(t *testing.T) {
+	r := newYoungRig(t)
+	p := &leaver{fd: -1}
+	r.l.Connect("tcp", r.addr, p)
+	r.turn(func() bool { return p.fd >= 0 || p.err != nil })
+	if p.err != nil {
+		t.Fatal(p.err)
+	}
+	defer sys.CloseAll(p.fd)
+	if got, err := sys.GetOption(p.fd, backend.KeepAlive); err != nil || got != 15 {
+		t.Errorf("it is probed after %d s, %v", got, err)
+	}
+}

@@ -134,6 +134,7 @@ const (
 	fReadOnly                       // nothing can be written
 	fParked                         // what was read waits for its tenant's turn: see dealer
 	fCounted                        // its tenant counts it as a connection: it stands on no other stream
+	fYoung                          // a socket's: it is in the loop's list of young
 )
 
 type protoCaps uint8

@@ -191,7 +191,8 @@ func (l *Lease) Also(key uint64) (*Lease, error) {
 
 func (b *Balancer) pick(key uint64, tried []*target) (*Lease, error) {
 	now := b.loop.Now()
-	var good []*target
+	var some [8]*target // most have no more, and then there is nothing to allocate
+	good := some[:0]
 	var last *target
 next:
 	for i := range b.targets {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,10 +36,11 @@ type Files struct {
 	dir   string // the files are all pairs in it; "" if they are named
 	fail  func(error)
 
-	mu     sync.Mutex
-	seen   string // the state of the files, as last read
-	loaded []*tls.Certificate
-	sum    [sha256.Size]byte // of the content
+	mu      sync.Mutex
+	seen    string // the state of the files, as last read
+	scratch []byte // for the next state: it is made for each handshake
+	loaded  []*tls.Certificate
+	sum     [sha256.Size]byte // of the content
 }
 
 type pair struct{ cert, key string }
@@ -72,7 +74,7 @@ func NewFiles(cert, key string, failed func(error)) (*Files, error) {
 	if f.loaded, f.sum, err = f.load(); err != nil {
 		return nil, err
 	}
-	f.seen = state
+	f.seen = string(state)
 	return f, nil
 }
 
@@ -108,12 +110,12 @@ func (f *Files) current() []*tls.Certificate {
 	defer f.mu.Unlock()
 	state, err := f.state()
 	if err != nil {
-		state = err.Error()
+		state = []byte(err.Error())
 	}
-	if state == f.seen {
+	if string(state) == f.seen {
 		return f.loaded
 	}
-	f.seen = state
+	f.seen = string(state)
 	var loaded []*tls.Certificate
 	var sum [sha256.Size]byte
 	if err == nil {
@@ -184,36 +186,38 @@ func isFile(path string) bool {
 }
 
 // state describes the state of the files without reading them.
-func (f *Files) state() (string, error) {
+func (f *Files) state() ([]byte, error) {
 	pairs, err := f.files()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	var b strings.Builder
+	b := f.scratch[:0]
 	for _, p := range pairs {
-		for _, path := range []string{p.cert, p.key} {
-			s, err := fileState(path)
-			if err != nil {
-				return "", err
-			}
-			b.WriteString(path + " " + s + "\n")
+		if b, err = appendState(b, p.cert); err != nil {
+			return nil, err
+		}
+		if p.key == p.cert {
+			continue
+		}
+		if b, err = appendState(b, p.key); err != nil {
+			return nil, err
 		}
 	}
-	return b.String(), nil
+	f.scratch = b
+	return b, nil
 }
 
-// fileState describes the state of a file. The real path of its directory distinguishes
-// files that were replaced as a whole directory and are alike in every other way.
-func fileState(path string) (string, error) {
+// appendState appends what describes the state of a file.
+func appendState(b []byte, path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%s %d %d %s", real, info.Size(), info.ModTime().UnixNano(), fileIdentity(info)), nil
+	b = append(append(b, path...), ' ')
+	b = append(strconv.AppendInt(b, info.Size(), 10), ' ')
+	b = append(strconv.AppendInt(b, info.ModTime().UnixNano(), 10), ' ')
+	b, err = appendIdentity(b, path, info)
+	return append(b, '\n'), err
 }
 
 // load reads all of them, or fails.
@@ -309,23 +313,24 @@ type AuthorityFile struct {
 	path string
 	fail func(error)
 
-	mu   sync.Mutex
-	seen string
-	text []byte
-	pool *x509.CertPool
+	mu      sync.Mutex
+	seen    string
+	scratch []byte // as in Files
+	text    []byte
+	pool    *x509.CertPool
 }
 
 // NewAuthorityFile reads path. failed and the error are as for NewFiles.
 func NewAuthorityFile(path string, failed func(error)) (*AuthorityFile, error) {
 	a := &AuthorityFile{path: path, fail: failed}
-	state, err := fileState(path)
+	state, err := appendState(nil, path)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.load(); err != nil {
 		return nil, err
 	}
-	a.seen = state
+	a.seen = string(state)
 	return a, nil
 }
 
@@ -351,12 +356,13 @@ func (a *AuthorityFile) load() error {
 func (a *AuthorityFile) Pool() *x509.CertPool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	state, err := fileState(a.path)
+	state, err := appendState(a.scratch[:0], a.path)
 	if err != nil {
-		state = err.Error()
+		state = []byte(err.Error())
 	}
-	if state != a.seen {
-		a.seen = state
+	a.scratch = state
+	if string(state) != a.seen {
+		a.seen = string(state)
 		if err == nil {
 			err = a.load()
 		}

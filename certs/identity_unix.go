@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !linux
 
 package certs
 
@@ -8,10 +8,14 @@ import (
 	"syscall"
 )
 
-// fileIdentity is the number of a file, which a new file in its place does not have.
-func fileIdentity(info fs.FileInfo) string {
+// appendIdentity appends the number of a file, which a new file in its place does not have in
+// most cases, and its real path.
+func appendIdentity(b []byte, path string, info fs.FileInfo) ([]byte, error) {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return strconv.FormatUint(uint64(s.Dev), 16) + ":" + strconv.FormatUint(uint64(s.Ino), 16) //nolint:unconvert // their types differ between systems
+		b = strconv.AppendUint(b, uint64(s.Dev), 16) //nolint:unconvert // their types differ between systems
+		b = append(b, ':')
+		b = strconv.AppendUint(b, uint64(s.Ino), 16) //nolint:unconvert // as above
+		b = append(b, ' ')
 	}
-	return ""
+	return appendReal(b, path)
 }

@@ -29,14 +29,20 @@ type gate struct {
 	filling bool   // refill is due to be called
 	timer   *weir.Timer
 
-	steps int   // taken in this turn
-	busy  int   // workers that have a step or are about to get one
-	ready turns // those that wait for a turn
-	soon  *weir.Call
+	steps  int   // taken in this turn
+	lights int   // taken in this turn by the loop, although there are workers
+	busy   int   // workers that have a step or are about to get one
+	ready  turns // those that wait for a turn
+	soon   *weir.Call
 }
 
 // stepsPerTurn is how many steps of handshakes one turn of the loop makes.
 const stepsPerTurn = 1
+
+// lightsPerTurn is how many of the steps that take little time (see tlsConn.isLight) the loop
+// takes by itself in one turn although there are workers: to hand one over takes as long. The
+// others go to workers.
+const lightsPerTurn = 8
 
 // stallTime is how long a handshake keeps its place without moving, if others
 // want the place. A handshake moves when its peer has sent a whole record.
@@ -71,6 +77,11 @@ func (g *gate) admit(c *tlsConn, p []byte) bool {
 	}
 	if h.mayStep {
 		h.mayStep = false
+		return true
+	}
+	if h.here = g.workers > 0 && h.light && g.lights < lightsPerTurn; h.here {
+		g.lights++
+		g.later()
 		return true
 	}
 	if g.workers > 0 {
@@ -111,6 +122,11 @@ func (g *gate) workerFree() {
 // count counts a step of this turn.
 func (g *gate) count() {
 	g.steps++
+	g.later()
+}
+
+// later has nextTurn called.
+func (g *gate) later() {
 	if g.soon == nil {
 		g.soon = g.loop.Soon(g.nextTurn)
 	}
@@ -119,7 +135,10 @@ func (g *gate) count() {
 // nextTurn lets waiting handshakes take a step.
 func (g *gate) nextTurn() {
 	g.soon = nil
-	g.steps = 0
+	g.steps, g.lights = 0, 0
+	if g.workers > 0 {
+		return // workerFree lets them
+	}
 	for g.steps < stepsPerTurn && g.ready.n > 0 {
 		g.count()
 		g.let(g.ready.pop().conn)

@@ -3,6 +3,7 @@ package layer
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -47,11 +48,13 @@ type handshake struct {
 	local, remote net.Addr
 	resume        chan bool     // nil before it begins
 	yielded       chan struct{} // closed when crypto/tls has returned
-	tell          func()        // tells the loop that it has yielded; nil if the loop waits
+	tell          func()        // tells the loop that it has yielded; nil if there are no workers
 	out           []byte        // written by crypto/tls, to be sent when it has yielded
 	buf           []byte        // the bytes that a worker was given
 	last          recordHead    // what crypto/tls has read last
 	err           error
+	light         bool // what is left takes little time: see isLight
+	here          bool // the loop waits for the step in progress, although there are workers
 	done          bool // crypto/tls returned
 	running       bool // a worker has it
 	ended         bool // it is not needed any more
@@ -87,7 +90,7 @@ func (c *tlsConn) step(p []byte) int {
 	if h.resume == nil {
 		c.startHandshake()
 	}
-	if h.tell != nil {
+	if h.tell != nil && !h.here {
 		h.running = true
 		h.buf = append(h.buf[:0], p...)
 		c.in = h.buf
@@ -109,6 +112,7 @@ func (c *tlsConn) stepped(h *handshake) {
 			sayWhy(h.out, h.err)
 		}
 		_, _ = c.below.Write(h.out) // a loss is reported by ConnectionLost
+		h.light = c.isLight(h.out)
 		h.out = h.out[:0]
 	}
 	switch {
@@ -122,6 +126,26 @@ func (c *tlsConn) stepped(h *handshake) {
 			c.pump()
 		}
 	}
+}
+
+// isLight reports whether a server's handshake, which has just sent out, has the work behind it
+// that is worth a worker. In TLS 1.3 that is so once the server has sent an encrypted record,
+// its certificate or what stands for it: what is left is to compare a hash and to seal the
+// tickets. A client's certificate has yet to be verified, functions of the caller's may take any
+// time, and in TLS 1.2 the keys have yet to be made.
+func (c *tlsConn) isLight(out []byte) bool {
+	cfg := c.shared.cfg
+	if c.shared.client || c.shared.foreign || cfg.ClientAuth != tls.NoClientCert || cfg.GetConfigForClient != nil {
+		return false
+	}
+	const applicationData = 23
+	for len(out) >= headerLen {
+		if out[0] == applicationData {
+			return true
+		}
+		out = out[min(headerLen+int(binary.BigEndian.Uint16(out[headerLen-2:])), len(out)):]
+	}
+	return false
 }
 
 // inClear finds the alert of a peer that gave up before it had its keys.
@@ -173,10 +197,13 @@ func (c *tlsConn) startHandshake() {
 	// not simulated: the loop waits for it whenever it runs, unless a program
 	// asked for workers.
 	go func() {
-		if h.tell != nil {
-			defer h.tell()
-		}
-		defer close(h.yielded)
+		defer func() {
+			tells := h.tells()
+			close(h.yielded)
+			if tells {
+				h.tell()
+			}
+		}()
 		h.err = errGoexit
 		defer func() {
 			h.done = true
@@ -193,12 +220,17 @@ func (c *tlsConn) startHandshake() {
 // wait hands over to the loop until there is more to read; it returns false if
 // there never will be. crypto/tls calls it through the wire's Read.
 func (h *handshake) wait() bool {
+	tells := h.tells()
 	h.yielded <- struct{}{}
-	if h.tell != nil {
+	if tells {
 		h.tell()
 	}
 	return <-h.resume
 }
+
+// tells reports whether the loop is to be told of the end of the step in progress. It is asked
+// before the loop can begin another.
+func (h *handshake) tells() bool { return h.tell != nil && !h.here }
 
 // handshakeFailed ends a connection that was never established. The alert that
 // crypto/tls wrote about it still leaves.

@@ -110,14 +110,23 @@ type Result struct {
 
 // Relay is one pair of streams. It belongs to one loop's goroutine.
 type Relay struct {
-	c     Config
-	sides [2]side
-	res   Result
-	ended bool // By and Why, or Local, are set
-	done  bool
-	timer *weir.Timer // for Patience; nil before a side has failed
+	c         Config
+	sides     [2]side
+	spliced   [2]int64
+	why       error
+	by        Side
+	connected bool
+	local     bool
+	ended     bool // by and why, or local, are set
+	done      bool
+	hurried   *hurried    // nil before a side has failed
+	left      *weir.Timer // for Left; nil: no side has left, or there is no bound
+}
+
+// hurried bounds what is left to do once a side has failed.
+type hurried struct {
+	timer *weir.Timer // for Patience
 	seen  int64       // moved() when it was set
-	left  *weir.Timer // for Left; nil: no side has left, or there is no bound
 }
 
 // A direction counts as bulk and is spliced after bulkAfter bytes, at a read of
@@ -168,7 +177,7 @@ func (r *Relay) Abort() {
 		return
 	}
 	if !r.ended {
-		r.ended, r.res.Local = true, true
+		r.ended, r.local = true, true
 	}
 	for i := range r.sides {
 		s := &r.sides[i]
@@ -187,9 +196,9 @@ func (r *Relay) Abort() {
 // end records which side ended, and why. A failure overrides an earlier end of
 // stream: the other direction was still going on.
 func (r *Relay) end(s Side, why error) {
-	if !r.ended || !r.res.Local && r.res.Why == nil && why != nil {
+	if !r.ended || !r.local && r.why == nil && why != nil {
 		r.ended = true
-		r.res.By, r.res.Why = s, why
+		r.by, r.why = s, why
 	}
 }
 
@@ -199,14 +208,15 @@ func (r *Relay) hurry(l *weir.Loop) {
 	if d == 0 {
 		d = defaultPatience
 	}
-	if r.timer != nil || d < 0 || l == nil {
+	if r.hurried != nil || d < 0 || l == nil {
 		return
 	}
-	r.seen = r.moved()
-	r.timer = l.NewTimer(func() {
-		if now := r.moved(); now != r.seen {
-			r.seen = now
-			r.timer.Set(d)
+	h := &hurried{seen: r.moved()}
+	r.hurried = h
+	h.timer = l.NewTimer(func() {
+		if now := r.moved(); now != h.seen {
+			h.seen = now
+			h.timer.Set(d)
 			return
 		}
 		for i := range r.sides {
@@ -215,7 +225,7 @@ func (r *Relay) hurry(l *weir.Loop) {
 			}
 		}
 	})
-	r.timer.Set(d)
+	h.timer.Set(d)
 }
 
 // leave bounds the wait for the other side, now that the stream of s has ended. The
@@ -262,14 +272,11 @@ func (r *Relay) finish() {
 	}
 	r.done = true
 	r.stay()
-	if r.timer != nil {
-		r.timer.Stop()
-	}
-	for i := range r.sides {
-		r.res.Bytes[i] = r.sides[i].bytes
+	if r.hurried != nil {
+		r.hurried.timer.Stop()
 	}
 	if r.c.Done != nil {
-		r.c.Done(r.res)
+		r.c.Done(Result{Bytes: r.Bytes(), Spliced: r.spliced, Connected: r.connected, Local: r.local, By: r.by, Why: r.why})
 	}
 }
 
@@ -284,13 +291,14 @@ const (
 // side is the protocol of one side.
 type side struct {
 	r       *Relay
-	id      Side
-	state   state
 	t       weir.Transport
 	forward weir.Forwarder // of t; nil if it has none
 	bytes   int64          // that came from here and were accepted by the other side
+	bulkAt  int64          // when to try a splice
 
-	bulkAt   int64 // when to try a splice
+	// The small fields are together: every idle relay has two of these.
+	id       Side
+	state    state
 	splicing bool
 	paused   bool // reading is paused
 	full     bool // its write buffer is above the mark: do not read the other side
@@ -347,7 +355,7 @@ func (s *side) ConnectionMade(t weir.Transport) {
 	s.flow()
 	if o := s.other(); o.state == open {
 		s.r.stay()
-		s.r.res.Connected = true
+		s.r.connected = true
 		if s.r.c.Connected != nil {
 			s.r.c.Connected()
 		}
@@ -429,7 +437,7 @@ func (s *side) splice() {
 func (s *side) spliced(n int64, _ error) {
 	s.splicing = false
 	s.bytes += n
-	s.r.res.Spliced[s.id] += n
+	s.r.spliced[s.id] += n
 	s.r.finish()
 }
 

@@ -41,8 +41,10 @@ type app struct {
 	starter   *executor.Executor // of programs
 	children  map[*session]bool  // those whose programs run
 	pick      *picker
+	trim      *trimmer
 	notify    *notifier
 	listeners []*endpoint.Listeners
+	own       []net.Addr // that they listen on
 	open      map[*session]bool
 	began     time.Time
 	total     [2]int64
@@ -107,6 +109,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	}
 	a.starter = executor.New("blocking", startsAtOnce, startsQueued)
 	a.env.Executor, a.env.Environ = a.starter, c.environ
+	a.trim = newTrimmer(loop, a.starter)
 	a.notify = newNotifier(loop, c.lookupEnv)
 	if f.drains {
 		a.notify.extend = true // the service manager's own limit may be shorter
@@ -133,12 +136,7 @@ func (a *app) silence(silent []netip.AddrPort) {
 }
 
 // addrs are the addresses that the command listens on.
-func (a *app) addrs() (all []net.Addr) {
-	for _, l := range a.listeners {
-		all = append(all, l.Addrs()...)
-	}
-	return all
-}
+func (a *app) addrs() []net.Addr { return a.own }
 
 // trouble gets failures that belong to no connection.
 func (a *app) trouble(err error) {
@@ -228,6 +226,7 @@ func (a *app) begin() bool {
 			return false
 		}
 		a.listeners = append(a.listeners, l)
+		a.own = append(a.own, l.Addrs()...)
 	}
 	a.env.Access.Private = a.localProxy()
 	if len(a.listeners) > 0 {
@@ -360,6 +359,7 @@ func (a *app) closeListeners() {
 // gone is called when a session is over.
 func (a *app) gone(s *session, r relay.Result) {
 	delete(a.open, s)
+	a.trim.move()
 	for i, n := range r.Bytes {
 		a.total[i] += n
 	}

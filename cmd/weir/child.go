@@ -109,16 +109,19 @@ func (s *session) childEnv() (env []string) {
 			env = append(env, key+"="+endpoint.Printable(value))
 		}
 	}
-	if s.asked.Source != nil {
-		add("WEIR_PEER", s.asked.Source.String())
+	asked := s.wants()
+	if asked.Source != nil {
+		add("WEIR_PEER", asked.Source.String())
 	}
-	if s.asked.Destination != nil {
-		add("WEIR_LOCAL", s.asked.Destination.String())
+	if asked.Destination != nil {
+		add("WEIR_LOCAL", asked.Destination.String())
 	}
-	add("WEIR_USER", s.who.user)
-	add("WEIR_CERTIFICATE", s.who.certificate)
-	add("WEIR_TLS_VERSION", s.who.tlsVersion)
-	add("WEIR_TLS_SERVER_NAME", s.who.serverName)
+	if s.who != nil {
+		add("WEIR_USER", s.who.user)
+		add("WEIR_CERTIFICATE", s.who.certificate)
+		add("WEIR_TLS_VERSION", s.who.tlsVersion)
+		add("WEIR_TLS_SERVER_NAME", s.who.serverName)
+	}
 	return env
 }
 

@@ -72,9 +72,17 @@ func (r *reporter) list(colour, word, sentence string, below []string, fields ..
 
 // always is list, quiet or not.
 func (r *reporter) always(level slog.Level, colour, word, sentence string, below []string, fields ...any) {
-	if !r.rates.allow(word) {
-		return
+	if r.rates.allow(word) {
+		r.put(level, colour, word, sentence, below, fields...)
 	}
+}
+
+// takes reports whether a line of a kind is to be written, and counts it: put then writes it.
+// It is for lines that come with every connection and whose text takes time to make.
+func (r *reporter) takes(word string) bool { return !r.quiet && r.rates.allow(word) }
+
+// put writes a line that was asked for.
+func (r *reporter) put(level slog.Level, colour, word, sentence string, below []string, fields ...any) {
 	if r.json != nil {
 		r.json.Log(context.Background(), level, word, fields...)
 		return

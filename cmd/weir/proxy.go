@@ -103,7 +103,7 @@ func (f *flags) access() *proxy.Access {
 // accepted notes what the accepted peer asked for; t is its transport.
 func (s *session) accepted(t weir.Transport) {
 	s.who = identityOf(t)
-	s.asked = endpoint.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
+	s.asked = &endpoint.Asked{Source: t.RemoteAddr(), Destination: t.LocalAddr()}
 	if r := proxy.RequestOf(t); r != nil {
 		r.Hold()
 		s.request, s.asked.To = r, r.Destination()

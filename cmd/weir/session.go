@@ -32,17 +32,17 @@ type session struct {
 	targets    [2]*target // of the sides that connect
 	lease      *balance.Lease
 	tries      []*try // of side B, where it has several targets
-	exhausted  bool   // all of them have failed, and this was reported
 	since      time.Time
-	request    *proxy.Request // of a proxy's client; nil: there is none
-	asked      endpoint.Asked
-	who        identity      // of the peer that was accepted
-	child      *proc.Process // of exec or pty; nil: it does not run yet, or there is none
-	exit       *proc.Exit    // the child's; nil: it runs
-	grace      *weir.Timer   // after which it is ended; nil: it was not set
-	made, cut  bool          // both sides were there; the relay was ended here
-	over       bool          // the relay is
-	await      func()        // ends the wait for a peer, if the request is for BIND; nil: there is none
+	request    *proxy.Request  // of a proxy's client; nil: there is none
+	asked      *endpoint.Asked // nil: no one was accepted, or both sides are there
+	who        *identity       // of the peer that was accepted; nil: it has proved nothing
+	child      *proc.Process   // of exec or pty; nil: it does not run yet, or there is none
+	exit       *proc.Exit      // the child's; nil: it runs
+	grace      *weir.Timer     // after which it is ended; nil: it was not set
+	exhausted  bool            // all of tries have failed, and this was reported
+	made, cut  bool            // both sides were there; the relay was ended here
+	over       bool            // the relay is
+	await      func()          // ends the wait for a peer, if the request is for BIND; nil: there is none
 }
 
 func (a *app) newSession() *session {
@@ -55,6 +55,7 @@ func (a *app) newSession() *session {
 		Done:      s.done,
 	})
 	a.open[s] = true
+	a.trim.move()
 	return s
 }
 
@@ -85,20 +86,37 @@ func (s *session) connect(side relay.Side) {
 		s.targets[side] = t
 		s.ends[side] = t.endpoint
 	}
-	s.connecting[side] = s.ends[side].ConnectFor(s.env(), s.asked, s.relay.Protocol(side))
+	e := s.ends[side]
+	s.connecting[side] = e.ConnectFor(s.env(e), s.wants(), s.relay.Protocol(side))
 }
 
-// env is what a session's endpoints are connected with.
-func (s *session) env() *endpoint.Env {
+// wants is what the accepted side asked for.
+func (s *session) wants() endpoint.Asked {
+	if s.asked == nil {
+		return endpoint.Asked{}
+	}
+	return *s.asked
+}
+
+// env is what an endpoint is connected with for this session: the app's, unless there are
+// names to look up or a program to tell of its peer.
+func (s *session) env(e *endpoint.Endpoint) *endpoint.Env {
+	if e.Kind().Name == "tcp" {
+		if _, err := upstream(e); err == nil {
+			return s.app.env
+		}
+	}
 	env := *s.app.env
 	env.Resolver = s.resolver()
-	env.Child, env.ChildEnv = s.started, s.childEnv()
+	if e.TakesCommand() {
+		env.Child, env.ChildEnv = s.started, s.childEnv()
+	}
 	return &env
 }
 
 // resolver is the app's, with a share for each address that clients come from.
 func (s *session) resolver() weir.Resolver {
-	if ip, ok := ipOf(s.asked.Source); ok {
+	if ip, ok := ipOf(s.wants().Source); ok {
 		return s.app.names.For(ip)
 	}
 	return s.app.names
@@ -134,13 +152,21 @@ func (s *session) connected() {
 		s.lease.Up()
 	}
 	s.granted()
+	// What was only there to connect is not kept for as long as the connection lasts.
+	s.connecting, s.tries, s.asked = [2]*endpoint.Connecting{}, nil, nil
+	if s.who != nil && s.who.user == "" && s.who.certificate == "" {
+		s.who = nil
+	}
 	a.notify.ready("connected") // where nothing listens
+	if !a.rep.takes("open") {
+		return
+	}
 	names := s.names()
 	arrow := s.arrow(names)
 	if key := a.escapeKey(); key != "" {
 		arrow += ", " + key + " ends it"
 	}
-	a.rep.line(dim, "open", arrow, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
+	a.rep.put(slog.LevelInfo, dim, "open", arrow, nil, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
 }
 
 // failed is called when the connect of a side has failed. It is not tried again
@@ -259,8 +285,10 @@ type identity struct {
 	serverName  string // which server it asked for by TLS (SNI)
 }
 
-// identityOf is the identity of an accepted peer, from its topmost transport.
-func identityOf(t weir.Transport) (who identity) {
+// identityOf is the identity of an accepted peer, from its topmost transport; nil if it has
+// proved nothing.
+func identityOf(t weir.Transport) *identity {
+	var who identity
 	if r := proxy.RequestOf(t); r != nil {
 		who.user = r.User()
 	}
@@ -274,14 +302,20 @@ func identityOf(t weir.Transport) (who identity) {
 			}
 		}
 	}
-	return who
+	if who == (identity{}) {
+		return nil
+	}
+	return &who
 }
 
 // longestIdentity is how many bytes of a name are printed.
 const longestIdentity = 200
 
 // String is appended to a peer's address.
-func (w identity) String() string {
+func (w *identity) String() string {
+	if w == nil {
+		return ""
+	}
 	s := ""
 	if w.user != "" {
 		s += fmt.Sprintf(" (user %.*q)", longestIdentity, w.user)
@@ -293,7 +327,10 @@ func (w identity) String() string {
 }
 
 // fields adds the identity to the fields of a line.
-func (w identity) fields(more ...any) []any {
+func (w *identity) fields(more ...any) []any {
+	if w == nil {
+		return more
+	}
 	if w.user != "" {
 		more = append(more, "user", endpoint.Printable(w.user[:min(len(w.user), longestIdentity)]))
 	}
@@ -324,6 +361,9 @@ func (s *session) done(r relay.Result) {
 // closed reports how it went.
 func (s *session) closed(r relay.Result) {
 	a := s.app
+	if !a.rep.takes("close") {
+		return
+	}
 	names := s.names()
 	took := a.loop.Now().Sub(s.since)
 	by := s.ends[r.By].Label()
@@ -352,6 +392,6 @@ func (s *session) closed(r relay.Result) {
 	if r.Why != nil {
 		fields = append(fields, advice.Reason(r.Why)...)
 	}
-	a.rep.line(dim, "close", fmt.Sprintf("%s: %s out, %s back, %s, %s",
-		s.arrow(names), size(r.Bytes[relay.A]), size(r.Bytes[relay.B]), span(took), how), fields...)
+	a.rep.put(slog.LevelInfo, dim, "close", fmt.Sprintf("%s: %s out, %s back, %s, %s",
+		s.arrow(names), size(r.Bytes[relay.A]), size(r.Bytes[relay.B]), span(took), how), nil, fields...)
 }

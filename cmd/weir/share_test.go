@@ -45,7 +45,7 @@ func TestNamesShared(t *testing.T) {
 			a.names = dns.New(dns.WithServers(silent.LocalAddr().(*net.UDPAddr).AddrPort()), dns.WithTimeout(time.Hour, 1), dns.WithAskerLimit(2))
 			ask := func(client, to string) {
 				s := a.newSession()
-				s.asked = endpoint.Asked{Source: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), To: to}
+				s.asked = &endpoint.Asked{Source: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), To: to}
 				s.connect(relay.B)
 			}
 			ask("192.0.2.1:1000", "one.test:80")

@@ -40,7 +40,7 @@ var (
 func (s *session) try(l *balance.Lease) {
 	y := &try{s: s, target: s.app.pick.bs[l.Target()], lease: l}
 	s.tries = append(s.tries, y)
-	c := y.target.endpoint.ConnectFor(s.env(), s.asked, y)
+	c := y.target.endpoint.ConnectFor(s.env(y.target.endpoint), s.wants(), y)
 	c.OnRetry(func(err *weir.ConnectError) {
 		y.fails(err)
 		y.next()

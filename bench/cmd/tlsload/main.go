@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,9 +26,10 @@ import (
 
 // spec is what to do.
 type spec struct {
-	Kind  string        // up, up-sealed, down, both, sessions, idle, quiet, stall
+	Kind  string        // up, up-sealed, down, both, sessions, resumed, idle, quiet, stall
 	CA    string        // file of the certificate that the server must have
-	Conns int           // connections; for sessions, at one time
+	Conns int           // connections; for sessions and resumed, at one time
+	Few   int           // of idle: wait for a line when so many are there
 	Warm  time.Duration // before what is counted
 	Run   time.Duration // what is counted
 	Nice  int           // how much of the CPU to leave to others
@@ -53,6 +55,7 @@ type loader struct {
 	in      *bufio.Scanner
 	cfg     *tls.Config
 	backend net.Listener
+	full    atomic.Uint64 // handshakes that did not resume a session, with a cache
 }
 
 func main() {
@@ -100,6 +103,9 @@ func run() error {
 	switch l.Kind {
 	case "up", "up-sealed", "down", "both":
 		res, err = l.bulk()
+	case "resumed":
+		l.cfg.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+		res, err = l.sessions()
 	case "sessions":
 		res, err = l.sessions()
 	case "idle":

@@ -109,13 +109,17 @@ func (l *loader) bulk() (result, error) {
 	return r, w.shut(&r)
 }
 
-// session is a connect, a handshake, 64 bytes there and back, and a close.
+// session is a connect, a handshake, 64 bytes there and back, and a close. With a cache the
+// handshake resumes a session, except for the first ones.
 func (l *loader) session() (string, error) {
 	c, err := l.dial()
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
+	if l.cfg.ClientSessionCache != nil && !c.ConnectionState().DidResume {
+		l.full.Add(1)
+	}
 	buf := make([]byte, 64)
 	if _, err := c.Write(buf); err != nil {
 		return "", err
@@ -146,7 +150,10 @@ func (l *loader) answer() {
 	}
 }
 
-// sessions keeps Conns sessions going at one time; every handshake is a full
+// errFull means that the server does not resume sessions.
+var errFull = errors.New("handshakes that should have resumed a session were full ones")
+
+// sessions keeps Conns sessions going at one time; without a cache every handshake is a full
 // one.
 func (l *loader) sessions() (result, error) {
 	go l.answer()
@@ -199,12 +206,15 @@ func (l *loader) sessions() (result, error) {
 	}
 	mu.Unlock()
 	<-ended
+	if first == nil && l.full.Load() > r.Count/10+uint64(l.Conns) {
+		first = errFull
+	}
 	r.P50, r.P99, r.Max = h.Quantile(0.5), h.Quantile(0.99), h.Max()
 	return r, errors.Join(err, first)
 }
 
 // idle makes Conns connections that each send one message and get it back,
-// reports that, and keeps them until a line comes.
+// reports that, and keeps them until a line comes. It also waits for one after Few.
 func (l *loader) idle() error {
 	go l.answer()
 	var r result
@@ -223,6 +233,12 @@ func (l *loader) idle() error {
 		}
 		r.Count++
 		r.Suite = suite(c)
+		if r.Count == uint64(l.Few) {
+			if err := say(r); err != nil {
+				return err
+			}
+			l.in.Scan()
+		}
 	}
 	if err := say(r); err != nil {
 		return err

@@ -31,10 +31,11 @@ const (
 	byLatency                   // nothing but latencies
 	perDatagram                 // µs of server CPU
 	perTwoDatagrams             // the same, of two for each that comes back
+	perIdle                     // bytes of the process for an idle connection
 )
 
 func (u unit) String() string {
-	return [...]string{"CPU, µs per message", "CPU, s per GiB", "p50, µs", "CPU, µs per datagram", "CPU, µs per datagram"}[u]
+	return [...]string{"CPU, µs per message", "CPU, s per GiB", "p50, µs", "CPU, µs per datagram", "CPU, µs per datagram", "memory, bytes"}[u]
 }
 
 // cases lists everything in the order in which it is run.
@@ -66,8 +67,14 @@ func cases(warm, run time.Duration) []testCase {
 		{Name: "relay-trunc", Title: "Relay, one stream, dropped by the receiver's kernel", spec: load.Spec{Kind: load.Relay, Conns: 1, Size: 1 << 18, Warm: warm, Run: run, Trunc: true}, loops: 1, unit: perGiB},
 		{Name: "relay-first", Title: "Relay, short sessions one after another: connect, 64 B through and back", spec: load.Spec{Kind: load.First, Size: 64, Warm: warm, Run: run}, loops: 1, unit: byLatency},
 		{Name: "sessions", aim: true, Title: "Relay, short sessions, 16 at a time: connect, 100 B through and back, close", spec: load.Spec{Kind: load.Sessions, Conns: 16, Size: 100, Warm: warm, Run: run}, loops: 1, count: true, quick: true},
+		{Name: "many-relays", aim: true, Title: "Relay, 2,000 connections with 5,000 messages/s in all, 100 B", spec: load.Spec{Kind: load.Many, Conns: 2000, Size: 100, Rate: 5000, Warm: warm, Run: 2 * run}, loops: 1, count: true},
+		{Name: "relay-idle", Title: "Relay, idle connections: the memory that the process grows by from the 300th to the 3,000th", spec: load.Spec{Kind: load.Many, Conns: idleConns, Size: 100, Memory: true}, loops: 1, memory: true, unit: perIdle},
 	}
 }
+
+// idleConns is how many relayed connections are idle at one time. Each takes io.Copy's relay six
+// descriptors, its own and those of two pipes, and a process has 20,000 (raiseLimit).
+const idleConns = 3000
 
 func (c *testCase) peers() []peer {
 	switch c.spec.Kind {
@@ -75,6 +82,9 @@ func (c *testCase) peers() []peer {
 		return datagramPeers
 	case load.DatagramRelay:
 		return slices.DeleteFunc(slices.Clone(datagramRelays), func(p peer) bool { return p.extra && c.spec.Conns > 1 })
+	}
+	if c.spec.Kind == load.Many {
+		return manyPeers()
 	}
 	if c.relays() {
 		return relayPeers
@@ -90,7 +100,7 @@ func (c *testCase) peers() []peer {
 func (c *testCase) buf() int { return min(max(c.spec.Size, 4096), 65536) }
 
 func (c *testCase) relays() bool {
-	return c.spec.Kind == load.Relay || c.spec.Kind == load.First || c.spec.Kind == load.Sessions || c.spec.Kind == load.DatagramRelay
+	return c.spec.Kind == load.Relay || c.spec.Kind == load.First || c.spec.Kind == load.Sessions || c.spec.Kind == load.Many || c.spec.Kind == load.DatagramRelay
 }
 
 // floor is the peer that the ratios refer to.

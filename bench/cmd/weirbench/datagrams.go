@@ -49,7 +49,7 @@ var datagramRelays = []peer{
 	{name: "c-mmsg", build: "c/datagrams", argv: cDatagrams("0")},
 	weirDatagrams("epoll"),
 	weirDatagrams("uring"),
-	{name: "cmd-weir", build: "../cmd/weir", argv: func(s start) []string {
+	{name: "cmd-weir", build: weirCommand, argv: func(s start) []string {
 		return []string{"udp-listen:" + s.addr, "udp:" + s.target, "--quiet"}
 	}},
 	{name: "std", build: "servers/std", side: true, argv: udpArgs()},

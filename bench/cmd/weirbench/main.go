@@ -88,9 +88,11 @@ func main() {
 		}
 		for _, peers := range []*[]peer{&echoPeers, &relayPeers, &datagramPeers, &datagramRelays} {
 			*peers = beside(dir, weirServer, *peers, (*peer).part)
+			*peers = beside(dir, weirCommand, *peers, (*peer).part)
 		}
 		for _, peers := range []*[]tlsPeer{&tlsRelays, &tlsEchoes} {
 			*peers = beside(dir, tlsServer, *peers, (*tlsPeer).part)
+			*peers = beside(dir, weirCommand, *peers, (*tlsPeer).part)
 		}
 	}
 	if *quick {

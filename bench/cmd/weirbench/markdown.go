@@ -110,6 +110,9 @@ func (r *report) targetTable(p printer) {
 
 func (c *caseResult) table(p printer) {
 	p("## %s\n\n", c.Title)
+	if c.c.unit == perIdle {
+		return // memoryTable shows it
+	}
 	throughput := "rate, 1/s"
 	if c.c.unit == perGiB {
 		throughput = "MB/s"
@@ -245,7 +248,11 @@ func (r *report) memoryTable(p printer) {
 		if !c.c.memory {
 			continue
 		}
-		p("## Memory of an idle connection, bytes\n\n%d connections after the load, garbage collected.\n\n", c.c.spec.Conns)
+		if c.c.unit == perIdle {
+			p("## %s\n\nBytes for each of %d connections, idle for 4 s; \"weir-…\" and \"std\" collect garbage before.\n\n", c.Title, c.c.spec.Conns-c.c.spec.Conns/10)
+		} else {
+			p("## Memory of an idle connection, bytes\n\n%d connections after the load, garbage collected.\n\n", c.c.spec.Conns)
+		}
 		p("| server | heap | stacks | process (RSS) | kernel, both ends |\n|---|---|---|---|---|\n")
 		for _, w := range c.Rows {
 			if w.Memory == nil {

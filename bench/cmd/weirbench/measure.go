@@ -44,6 +44,8 @@ func (c *testCase) cost(s sample) float64 {
 	switch c.unit {
 	case perGiB:
 		return s.Result.ServerCPU / (float64(s.Result.Bytes) / (1 << 30))
+	case perIdle:
+		return s.Memory.RSS
 	case byLatency:
 		return s.Result.P50 / 1e3
 	case perTwoDatagrams:
@@ -58,7 +60,7 @@ func (c *testCase) cost(s sample) float64 {
 func (b *bench) measure(c *testCase, p peer, round int, profile string) sample {
 	s := sample{Round: round}
 	err := b.tryMeasure(c, p, &s, profile)
-	if err == nil && c.unit != perGiB && s.Result.Messages == 0 || err == nil && c.unit == perGiB && s.Result.Bytes == 0 {
+	if err == nil && c.unit != perGiB && c.unit != perIdle && s.Result.Messages == 0 || err == nil && c.unit == perGiB && s.Result.Bytes == 0 {
 		err = fmt.Errorf("nothing came back")
 	}
 	if err != nil {
@@ -170,10 +172,44 @@ func (b *bench) tryRelay(c *testCase, p peer, s *sample, profile string) error {
 	}
 	defer ld.end()
 	defer srv.end()
+	if c.unit == perIdle {
+		return b.tryIdle(c, p, s, ld, srv, profile)
+	}
 	if err := ld.object(&s.Result, limit(c.spec)); err != nil {
 		return err
 	}
 	return endProfile(srv, p, profile)
+}
+
+// idleTime is how long connections have been idle when their memory is read.
+const idleTime = 4 * time.Second
+
+// tryIdle reads the memory when a tenth of the connections is there, and when all are.
+func (b *bench) tryIdle(c *testCase, p peer, s *sample, ld, srv *process, profile string) error {
+	read := func(v any) (memoryReading, error) {
+		if err := ld.object(v, limit(c.spec)); err != nil {
+			return memoryReading{}, err
+		}
+		time.Sleep(idleTime)
+		return readMemory(srv, p)
+	}
+	var few struct{ Primed bool }
+	before, err := read(&few)
+	if err != nil {
+		return err
+	}
+	if err := ld.say("go"); err != nil {
+		return err
+	}
+	after, err := read(&s.Result)
+	if err != nil {
+		return err
+	}
+	s.Memory = after.since(before, c.spec.Conns-c.spec.Conns/10)
+	if err := endProfile(srv, p, profile); err != nil {
+		return err
+	}
+	return writeHeap(srv, p, profile)
 }
 
 // meet starts a load and its relay, which knows where the load's backend is.

@@ -56,7 +56,7 @@ func splicePipe(bytes string) func(start) []string {
 	return func(s start) []string { return []string{s.addr, s.target, bytes} }
 }
 
-const weirServer = "servers/weir"
+const weirServer, weirCommand = "servers/weir", "../cmd/weir"
 
 func weirPeer(backend string) peer {
 	return peer{name: "weir-" + backend, build: weirServer, side: true, argv: goArgs("-backend", backend)}
@@ -92,7 +92,7 @@ var relayPeers = []peer{
 	weirRelay("epoll", "-copy", "-copy"),
 	weirRelay("uring", "-splice"),
 	weirRelay("uring", "-copy", "-copy"),
-	{name: "cmd-weir", build: "../cmd/weir", argv: func(s start) []string {
+	{name: "cmd-weir", build: weirCommand, argv: func(s start) []string {
 		return []string{"tcp-listen:" + s.addr, "tcp:" + s.target, "--quiet"}
 	}},
 	{name: "go-iocopy", build: "servers/std", argv: goArgs()},
@@ -102,6 +102,20 @@ var relayPeers = []peer{
 	{name: "nginx", prog: "nginx", argv: nginx},
 	{name: "socat-64k", prog: "socat", argv: socat("-b", "65536")},
 	{name: "socat", prog: "socat", argv: socat()},
+}
+
+// manyPeers are the relays that take thousands of connections at one time: socat's take a
+// process each. HAProxy is the measure.
+func manyPeers() []peer {
+	var all []peer
+	for _, name := range []string{"haproxy", "nginx", "weir-epoll-copy", "other-weir-epoll-copy", "weir-uring-copy", "other-weir-uring-copy", "cmd-weir", "other-cmd-weir", "go-iocopy"} {
+		for _, p := range relayPeers {
+			if p.name == name {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }
 
 // beside returns weir's servers from another checkout, after those of this one. part is
@@ -131,7 +145,7 @@ func haproxyRelay(s start, more, bind string) []string {
 	conf := filepath.Join(s.dir, "haproxy.cfg")
 	write(conf, fmt.Sprintf(`global
     nbthread 1
-    maxconn 4000
+    maxconn 6000
 defaults
     mode tcp
     timeout connect 10s
@@ -160,7 +174,7 @@ master_process off;
 worker_processes 1;
 pid %s/nginx.pid;
 error_log stderr crit;
-events { worker_connections 8192; }
+events { worker_connections 16384; }
 stream {
     access_log off;
     %s

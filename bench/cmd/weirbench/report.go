@@ -120,8 +120,10 @@ func (r *caseResult) sum() {
 			if f, ok := std[round]; ok {
 				toStd = append(toStd, v/r.c.cost(f))
 			}
-			rate = append(rate, float64(s.Result.Messages)/s.Result.Seconds)
-			mbs = append(mbs, float64(s.Result.Bytes)/s.Result.Seconds/1e6)
+			if s.Result.Seconds > 0 { // otherwise nothing was counted
+				rate = append(rate, float64(s.Result.Messages)/s.Result.Seconds)
+				mbs = append(mbs, float64(s.Result.Bytes)/s.Result.Seconds/1e6)
+			}
 			p50 = append(p50, s.Result.P50/1e3)
 			p99 = append(p99, s.Result.P99/1e3)
 			p999 = append(p999, s.Result.P999/1e3)

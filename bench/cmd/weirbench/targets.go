@@ -81,6 +81,39 @@ func syscalls(name, who string) figureOf {
 	}
 }
 
+// syscallRatio is a peer's system calls relative to another's.
+func syscallRatio(name, who, to string) figureOf {
+	return func(r *report) (float64, bool) {
+		a, ok := syscalls(name, who)(r)
+		b, also := syscalls(name, to)(r)
+		return a / b, ok && also && b > 0
+	}
+}
+
+// medianRatio is a peer's median latency relative to another's, each the median over its
+// rounds.
+func medianRatio(name, who, to string) figureOf {
+	return func(r *report) (float64, bool) {
+		_, a := r.find(name, who)
+		_, b := r.find(name, to)
+		if a == nil || b == nil || a.Cost.none() || b.Cost.none() || b.P50 == 0 {
+			return 0, false
+		}
+		return a.P50 / b.P50, true
+	}
+}
+
+// idleBytes is what the process grows by for an idle relayed connection.
+func idleBytes(who string) figureOf {
+	return func(r *report) (float64, bool) {
+		_, row := r.find("relay-idle", who)
+		if row == nil || row.Cost.none() {
+			return 0, false
+		}
+		return row.Cost.Median, true
+	}
+}
+
 func allocs(name, who string) figureOf {
 	return func(r *report) (float64, bool) {
 		_, row := r.find(name, who)
@@ -151,6 +184,22 @@ func bounds() []bound {
 		}{{"c-splice-1m", 1.1}, {"go-iocopy", 1}, {"haproxy-splice", 1}, {"haproxy", 1}, {"nginx", 1}, {"socat-64k", 1}, {"socat", 1}} {
 			all = append(all, bound{who + ": relay, CPU for a GiB to " + p.to + "'s", p.limit, false, costRatio("relay", who, p.to), leastRatio("relay", who, p.to)})
 		}
+	}
+	for _, name := range []string{"sessions", "many-relays"} {
+		for _, who := range []string{"weir-epoll-copy", "cmd-weir"} {
+			all = append(
+				all,
+				bound{who + ": " + name + ", CPU to haproxy's", 1, false, costRatio(name, who, "haproxy"), leastRatio(name, who, "haproxy")},
+				bound{who + ": " + name + ", system calls to haproxy's", 1, false, syscallRatio(name, who, "haproxy"), nil},
+			)
+		}
+	}
+	all = append(all, bound{"cmd-weir: median of a session to haproxy's", 1, false, medianRatio("sessions", "cmd-weir", "haproxy"), nil})
+	for _, p := range []struct {
+		who   string
+		limit float64
+	}{{"weir-epoll-copy", 2500}, {"cmd-weir", 2500}} {
+		all = append(all, bound{p.who + ": memory of an idle relayed connection, bytes of the process", p.limit, false, idleBytes(p.who), nil})
 	}
 	return append(
 		all,

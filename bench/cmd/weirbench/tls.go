@@ -34,6 +34,7 @@ type tlsPeer struct {
 type tlsSpec struct {
 	Kind, CA  string
 	Conns     int
+	Few       int
 	Warm, Run time.Duration
 	Nice      int
 }
@@ -113,7 +114,7 @@ var tlsRelays = []tlsPeer{
 	{name: "std", build: tlsStd, side: true, argv: tlsArgs()},
 	{name: "weir-epoll", build: tlsServer, side: true, argv: tlsArgs("-backend", "epoll")},
 	{name: "weir-uring", build: tlsServer, side: true, argv: tlsArgs("-backend", "uring")},
-	{name: "cmd-weir", build: "../cmd/weir", argv: func(s start) []string {
+	{name: "cmd-weir", build: weirCommand, argv: func(s start) []string {
 		cert, key, _ := tlsFiles(s.dir)
 		return []string{"tcp-listen:" + s.addr + "+tls,cert=" + cert + ",key=" + key, "tcp:" + s.target, "--quiet"}
 	}},
@@ -262,21 +263,28 @@ func tlsIdle(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 		return err
 	}
 	defer srv.end()
-	before, err := readMemory(srv, peer{side: p.side})
-	if err != nil {
-		return err
-	}
 	if err := tlsMeet(ld, srv, addr); err != nil {
 		return err
 	}
-	if err := ld.object(&s.Result, 30*time.Second); err != nil {
-		return err
+	read := func() (memoryReading, error) {
+		if err := ld.object(&s.Result, 60*time.Second); err != nil {
+			return memoryReading{}, err
+		}
+		time.Sleep(idleTime)
+		return readMemory(srv, peer{side: p.side})
 	}
-	after, err := readMemory(srv, peer{side: p.side})
+	before, err := read()
 	if err != nil {
 		return err
 	}
-	s.Memory = after.since(before, c.spec.Conns)
+	if err := ld.say("go"); err != nil {
+		return err
+	}
+	after, err := read()
+	if err != nil {
+		return err
+	}
+	s.Memory = after.since(before, c.spec.Conns-c.spec.Few)
 	return nil
 }
 

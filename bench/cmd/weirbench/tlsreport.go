@@ -23,8 +23,9 @@ func tlsCases(rounds int) []tlsCase {
 		{Name: "down", Title: "The same, from the backend to the client", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "down", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "both", Title: "Both ways at once", Unit: "CPU, s per GB", spec: tlsSpec{Kind: "both", Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perGB, run: tlsRelay},
 		{Name: "sessions", Title: "Sessions through it, 16 at a time: connect, whole handshake, 64 B there and back, close", Unit: "CPU, µs per session", spec: tlsSpec{Kind: "sessions", Conns: 16, Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perSession, run: tlsRelay},
-		{Name: "idle", Title: "An idle connection through it", Unit: "growth of the process, bytes", spec: tlsSpec{Kind: "idle", Conns: 500}, peers: tlsRelays, rounds: 1, cost: rss, run: tlsIdle},
-		{Name: "idle-echo", Title: "An idle connection to an echo server", Unit: "heap and stacks, bytes", spec: tlsSpec{Kind: "idle", Conns: 500}, peers: tlsEchoes, rounds: 2, cost: own, run: tlsIdle},
+		{Name: "resumed", Title: "The same with handshakes that resume a session", Unit: "CPU, µs per session", spec: tlsSpec{Kind: "resumed", Conns: 16, Warm: warm, Run: run}, peers: tlsRelays, rounds: rounds, cost: perSession, run: tlsRelay},
+		{Name: "relay-idle", Title: "An idle connection through it: the memory that the process grows by from the 300th to the 3,000th", Unit: "growth of the process, bytes", spec: tlsSpec{Kind: "idle", Conns: idleConns, Few: idleConns / 10}, peers: tlsRelays, rounds: 1, cost: rss, run: tlsIdle},
+		{Name: "idle-echo", Title: "An idle connection to an echo server", Unit: "heap and stacks, bytes", spec: tlsSpec{Kind: "idle", Conns: 600, Few: 100}, peers: tlsEchoes, rounds: 2, cost: own, run: tlsIdle},
 		{Name: "stall", Title: "5,000 handshakes that stall: p99 of echoes on other connections, to the quiet one", Unit: "times the quiet p99", spec: tlsSpec{Kind: "stall", Conns: 5000, Nice: 19}, peers: tlsEchoes, rounds: min(rounds, 3), cost: func(s tlsSample) float64 { return s.Stall.ratio() }, run: tlsStall},
 	}
 }
@@ -212,6 +213,11 @@ func (r *tlsReport) verdicts() []verdict {
 		add("down", who, "relay, CPU for a GB down to the standard library's", 0.8, toStd)
 		add("both", who, "relay, CPU for a GB both ways to the standard library's", 0.8, toStd)
 	}
+	for _, who := range []string{"weir-epoll", "cmd-weir"} {
+		add("sessions", who, "session with a full handshake, CPU to the standard library's", 1, toStd)
+		add("resumed", who, "session with a resumed one, CPU to the standard library's", 1, toStd)
+	}
+	add("relay-idle", "cmd-weir", "memory of an idle connection, bytes", 15e3, func(w *tlsRow) float64 { return w.Cost.Median })
 	for _, who := range []string{"weir-epoll", "weir-uring"} {
 		add("idle-echo", who, "memory of an idle connection to a goroutine's", 0.55, toStd)
 	}
@@ -268,7 +274,7 @@ func (r *tlsCaseResult) table(p printer) {
 		p("| server | p99 flood to quiet | quiet p50, p99, µs | flood | held | longest | RSS for each, B | heap and stacks |\n|---|---|---|---|---|---|---|---|\n")
 	case "up", "down", "both":
 		p("| server | %s | to std | MB/s |\n|---|---|---|---|\n", r.Unit)
-	case "sessions":
+	case "sessions", "resumed":
 		p("| server | %s | to std | a second | p50, p99, µs |\n|---|---|---|---|---|\n", r.Unit)
 	default:
 		p("| server | %s | to std |\n|---|---|---|\n", r.Unit)
@@ -287,7 +293,7 @@ func (r *tlsCaseResult) table(p printer) {
 			p(" | %s | %s | %s | %.0f | %.0f | %.0f", pair(st.Quiet), pair(st.Flood), pair(st.Held), st.Flood.Max/1e3, st.RSS, st.Heap)
 		case "up", "down", "both":
 			p(" | %.2f | %.0f", w.ToStd.Median, w.middle(func(s tlsSample) float64 { return float64(s.Result.Bytes) / s.Result.Seconds / 1e6 }))
-		case "sessions":
+		case "sessions", "resumed":
 			p(" | %.2f | %.0f | %s", w.ToStd.Median, w.middle(func(s tlsSample) float64 { return float64(s.Result.Count) / s.Result.Seconds }),
 				pair(tlsResult{P50: w.middle(func(s tlsSample) float64 { return s.Result.P50 }), P99: w.middle(func(s tlsSample) float64 { return s.Result.P99 })}))
 		default:

@@ -5,8 +5,8 @@
 //
 // A load through a relay first prints {"Backend": addr}, then reads a line with the relay's
 // {"Addr": addr, "PIDs": [...]}. With Steps it prints {"Primed": true} when all connections are
-// there and waits for a line. After the result the connections of an echo load stay open, idle,
-// until standard input ends or a line comes.
+// there and waits for a line, and with Memory also when a tenth of them is there. After the
+// result the connections of an echo load and of many relays stay open, idle, until standard input ends or a line comes.
 package main
 
 import (
@@ -53,8 +53,8 @@ func run() error {
 		res, err = datagrams(&s, in)
 	case load.Churn:
 		res, err = load.RunChurn(&s)
-	case load.Relay, load.First, load.Sessions:
-		res, err = relay(&s, in)
+	case load.Relay, load.First, load.Sessions, load.Many:
+		res, closing, err = relay(&s, in)
 	default:
 		err = fmt.Errorf("no load of kind %q", s.Kind)
 	}
@@ -64,7 +64,7 @@ func run() error {
 	if err := say(res); err != nil {
 		return err
 	}
-	if s.Kind == load.Echo {
+	if s.Kind == load.Echo || s.Kind == load.Many {
 		in.Scan()
 	}
 	closing()
@@ -76,6 +76,11 @@ func primed(s *load.Spec, in *bufio.Scanner) error {
 	if !s.Steps {
 		return nil
 	}
+	return pause(in)
+}
+
+// pause waits for the word to go on.
+func pause(in *bufio.Scanner) error {
 	if err := say(map[string]bool{"Primed": true}); err != nil {
 		return err
 	}
@@ -108,21 +113,26 @@ func meet(s *load.Spec, in *bufio.Scanner, backend string) error {
 	return json.Unmarshal(in.Bytes(), s)
 }
 
-func relay(s *load.Spec, in *bufio.Scanner) (load.Result, error) {
+func relay(s *load.Spec, in *bufio.Scanner) (res load.Result, closing func(), err error) {
+	closing = func() {}
 	b, err := load.Listen()
 	if err != nil {
-		return load.Result{}, err
+		return res, closing, err
 	}
 	if err := meet(s, in, b.Addr); err != nil {
-		return load.Result{}, err
+		return res, closing, err
 	}
-	if s.Kind == load.Relay {
-		return load.RunRelay(s, b)
+	switch s.Kind {
+	case load.Relay:
+		res, err = load.RunRelay(s, b)
+	case load.Sessions:
+		res, err = load.RunSessions(s, b, func() error { return primed(s, in) })
+	case load.Many:
+		return load.RunMany(s, b, func() error { return pause(in) }, func() error { return primed(s, in) })
+	default:
+		res, err = load.RunFirst(s, b)
 	}
-	if s.Kind == load.Sessions {
-		return load.RunSessions(s, b, func() error { return primed(s, in) })
-	}
-	return load.RunFirst(s, b)
+	return res, closing, err
 }
 
 func say(v any) error {

@@ -30,6 +30,7 @@ type echo struct {
 	pat     pattern
 	buf     []byte
 	clients []client
+	b       *Backend // of a relay; nil: the server itself answers
 }
 
 const (
@@ -44,7 +45,18 @@ var errEnded = fmt.Errorf("the server closed a connection: %w", io.ErrUnexpected
 // function that closes the connections. It calls primed when every connection
 // is there and has had its first message.
 func RunEcho(s *Spec, primed func() error) (Result, func(), error) {
-	e := &echo{spec: s, pat: newPattern(), buf: make([]byte, chunk)}
+	return (&echo{spec: s}).run(func() error { return nil }, primed)
+}
+
+// RunMany is RunEcho through relays, whose backend answers. It calls few when a tenth of the
+// connections are there and have had their first message, if spec.Memory is set.
+func RunMany(s *Spec, b *Backend, few, primed func() error) (Result, func(), error) {
+	return (&echo{spec: s, b: b}).run(few, primed)
+}
+
+func (e *echo) run(few, primed func() error) (Result, func(), error) {
+	s := e.spec
+	e.pat, e.buf = newPattern(), make([]byte, chunk)
 	closing := func() {
 		for i := range e.clients {
 			_ = unix.Close(e.clients[i].fd)
@@ -53,17 +65,29 @@ func RunEcho(s *Spec, primed func() error) (Result, func(), error) {
 			_ = unix.Close(e.poll.fd)
 		}
 	}
-	err := e.connect()
-	if err == nil {
-		err = e.prime()
+	err := e.start()
+	if all := s.Conns + s.Greedy; err == nil && s.Memory {
+		if err = e.connect(all / 10); err == nil {
+			err = e.prime(0)
+		}
+		if err == nil {
+			err = few()
+		}
+	}
+	if primed := len(e.clients); err == nil {
+		if err = e.connect(s.Conns + s.Greedy); err == nil {
+			err = e.prime(primed)
+		}
 	}
 	if err == nil {
 		err = primed()
 		e.w = newWindow(s)
 	}
-	if err == nil && s.Rate > 0 {
+	switch {
+	case err != nil || s.Memory: // they stay idle
+	case s.Rate > 0:
 		err = e.openLoop()
-	} else if err == nil {
+	default:
 		err = e.closedLoop()
 	}
 	if err == nil {
@@ -76,16 +100,24 @@ func RunEcho(s *Spec, primed func() error) (Result, func(), error) {
 	return e.w.result(), closing, nil
 }
 
-func (e *echo) connect() error {
-	var err error
-	if e.poll, err = newPoller(); err != nil {
+func (e *echo) start() (err error) {
+	if e.poll, err = newPoller(); err != nil || e.b == nil {
 		return err
 	}
+	if err := unix.SetNonblock(e.b.fd, true); err != nil {
+		return err
+	}
+	// Clients are told from the backend's descriptors by their index: it is not below 0.
+	return e.poll.add(e.b.fd, -1-e.b.fd, unix.EPOLLIN)
+}
+
+// connect makes connections until there are n.
+func (e *echo) connect(n int) error {
 	d, err := newDialer(e.spec.Addr, 1)
 	if err != nil {
 		return err
 	}
-	for i := range e.spec.Conns + e.spec.Greedy {
+	for i := len(e.clients); i < n; i++ {
 		fd, err := d.dial()
 		if err != nil {
 			return fmt.Errorf("connection %d: %w", i, err)
@@ -98,20 +130,72 @@ func (e *echo) connect() error {
 		if err := e.poll.add(fd, i, unix.EPOLLIN); err != nil {
 			return err
 		}
+		if e.b != nil && i%64 == 0 {
+			// The backend's queue is not as long as there are connections.
+			if err := e.take(0); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// prime sends one message on each connection and waits for all, so that every
-// connection is accepted before the rest.
-func (e *echo) prime() error {
+// take takes what has arrived.
+func (e *echo) take(ms int) error {
+	evs, err := e.poll.wait(ms)
+	if err != nil {
+		return err
+	}
+	for _, ev := range evs {
+		if _, err := e.event(ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// backend serves the backend of a relay: it sends back what came.
+func (e *echo) backend(fd int) error {
+	if fd != e.b.fd {
+		n, errno := read(fd, e.buf)
+		switch {
+		case errno == unix.EAGAIN:
+			return nil
+		case errno != 0:
+			return fmt.Errorf("the backend's read: %w", errno)
+		case n == 0:
+			return unix.Close(fd)
+		}
+		if k, errno := write(fd, e.buf[:n]); errno != 0 || k < n {
+			return fmt.Errorf("the backend's write took %d bytes: %w", k, errno)
+		}
+		return nil
+	}
+	for {
+		fd, _, err := unix.Accept4(e.b.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR || err == unix.ECONNABORTED:
+			return nil
+		case err != nil:
+			return fmt.Errorf("accept: %w", err)
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if err := e.poll.add(fd, -1-fd, unix.EPOLLIN); err != nil {
+			return err
+		}
+	}
+}
+
+// prime sends one message on each connection from the given one on and waits for all, so
+// that every connection is accepted before the rest.
+func (e *echo) prime(from int) error {
 	e.w = newWindow(&Spec{Warm: time.Hour})
-	for i := range e.clients {
+	for i := from; i < len(e.clients); i++ {
 		if err := e.send(i, e.w.now()); err != nil {
 			return err
 		}
 	}
-	if err := e.drain(10 * time.Second); err != nil {
+	if err := e.drain(30 * time.Second); err != nil {
 		return fmt.Errorf("first messages: %w", err)
 	}
 	return nil
@@ -141,14 +225,8 @@ func (e *echo) drain(limit time.Duration) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("%d %w in %v", under, errMissing, limit)
 		}
-		evs, err := e.poll.wait(100)
-		if err != nil {
+		if err := e.take(100); err != nil {
 			return err
-		}
-		for _, ev := range evs {
-			if _, err := e.event(ev); err != nil {
-				return err
-			}
 		}
 	}
 }
@@ -230,7 +308,7 @@ func (e *echo) openLoop() error {
 			return err
 		}
 		for _, ev := range evs {
-			if e.clients[ev.Fd].greedy {
+			if ev.Fd >= 0 && e.clients[ev.Fd].greedy {
 				err = e.answer(ev)
 			} else {
 				_, err = e.event(ev)
@@ -324,6 +402,9 @@ func (e *echo) flush(i int) error {
 // messages are now complete.
 func (e *echo) event(ev unix.EpollEvent) (done int, err error) {
 	i := int(ev.Fd)
+	if i < 0 {
+		return 0, e.backend(-1 - i)
+	}
 	c := &e.clients[i]
 	if ev.Events&unix.EPOLLOUT != 0 {
 		if err := e.flush(i); err != nil {

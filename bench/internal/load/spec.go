@@ -10,6 +10,7 @@
 //	relay         a stream through a relay, both ends here
 //	first         sessions through a relay, one after another
 //	sessions      sessions through a relay, several at one time
+//	many          messages at a fixed rate, or none, over many relayed connections
 //	datagrams     so many under way, to an echo server or through a relay
 //
 // Latencies in the open loop count from when a message should have left, not
@@ -27,6 +28,7 @@ const (
 	First = "first"
 
 	Sessions = "sessions"
+	Many     = "many"
 
 	Datagrams     = "datagrams"
 	DatagramRelay = "datagram-relay"
@@ -46,6 +48,7 @@ type Spec struct {
 	CPU    int           // the CPU to run on, -1: any
 	PIDs   []int         // server processes, whose children count too
 	Steps  bool          // of Echo and Sessions: wait for Go once every connection has had a message
+	Memory bool          // of Many: the connections stay idle; wait for Go when a tenth is there
 	Trunc  bool          // of Relay: the kernel drops what arrives, unchecked
 	Burst  int           // of Datagrams: how many a flow sends at a time
 	Least  uint64        // of Datagrams: how many must come back, if Run is not too short by far
@@ -55,7 +58,7 @@ type Spec struct {
 // Result is what a run counted, during its Run time only.
 type Result struct {
 	Messages  uint64  // that came back complete; for Churn, First and Sessions, sessions
-	All       uint64  // for Echo, Datagrams and Sessions: messages in all since the connections were there
+	All       uint64  // for Echo, Many, Datagrams and Sessions: messages in all since the connections were there
 	Bytes     uint64  // that came back; for Relay, that came out
 	Seconds   float64 // of the clock
 	ServerCPU float64 // seconds, user and system

@@ -316,7 +316,13 @@ func (b *Backend) SetOption(h backend.Handle, o backend.Option, value int) error
 	if err != nil {
 		return err
 	}
-	return s.setOption(o, value)
+	if err := s.setOption(o, value); err != nil {
+		return err
+	}
+	if o == backend.KeepAlive {
+		b.w.probe(s) // the peer may have become unreachable before it was asked for
+	}
+	return nil
 }
 
 const bufferMin = 2304 // what Linux makes of less
