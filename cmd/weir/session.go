@@ -123,18 +123,19 @@ func (s *session) peer() net.Addr {
 // connected is called when both sides are there.
 func (s *session) connected() {
 	a := s.app
-	a.served++
-	s.id = a.served
+	s.id = int(a.fleet.served.Add(1))
 	for _, t := range s.targets {
 		if t != nil {
-			t.up()
+			t.up(a.loop.Now())
 		}
 	}
 	if s.lease != nil {
 		s.lease.Up()
 	}
 	s.granted()
-	a.notify.ready("connected") // where nothing listens
+	if a.notify != nil {
+		a.notify.ready("connected") // where nothing listens
+	}
 	names := s.names()
 	arrow := s.arrow(names)
 	if key := a.escapeKey(); key != "" {
@@ -157,17 +158,17 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 		a.rep.fail(slog.LevelError, advice.Connect(s.ends[side], err))
 	case s.asksFor(t):
 		a.rep.fail(slog.LevelWarn, advice.ConnectTo(s.label(side), t.endpoint, err))
-		t.refused++
+		t.refused.Add(1)
 	default:
 		if a.p.many() {
-			t.down(advice.Connect(t.endpoint, err))
+			t.down(a.loop.Now(), advice.Connect(t.endpoint, err))
 		} else {
 			a.rep.fail(slog.LevelError, advice.Connect(t.endpoint, err))
 		}
 		if side == relay.B {
 			s.lease.Failed(err)
 		}
-		t.refused++
+		t.refused.Add(1)
 	}
 	s.targets[side] = nil
 	s.denied(err)
