@@ -36,6 +36,7 @@ type app struct {
 	f     flags
 	rep   *reporter
 	fleet *fleet
+	index int // of the loop, from 0
 	loop  *weir.Loop
 	env   *endpoint.Env
 
@@ -101,7 +102,7 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		if i > 0 {
 			a = &app{c: c, p: p, f: f, rep: rep, fleet: fl, open: map[*session]bool{}, names: lead.names, starter: lead.starter}
 		}
-		a.loop = l
+		a.loop, a.index = l, i
 		fl.apps = append(fl.apps, a)
 		fl.of[l] = a
 		if i == 0 {

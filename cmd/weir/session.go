@@ -141,7 +141,11 @@ func (s *session) connected() {
 	if key := a.escapeKey(); key != "" {
 		arrow += ", " + key + " ends it"
 	}
-	a.rep.line(dim, "open", arrow, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
+	fields := s.who.fields("id", s.id, "a", names[0], "b", names[1])
+	if a.fleet.group != nil {
+		fields = append(fields, "loop", a.index)
+	}
+	a.rep.line(dim, "open", arrow, fields...)
 }
 
 // failed is called when the connect of a side has failed. It is not tried again

@@ -56,14 +56,15 @@ type groupRun struct {
 	leases  int
 	picked  [groupTargets]int
 	targets []*weir.Listener
-	failing bool          // target 1 does not listen any more
-	down    time.Duration // when it was found down last; 0: it was not
-	open    map[netip.Addr]int          // sessions, by the client's address
+	failing bool               // target 1 does not listen any more
+	down    time.Duration      // when it was found down last; 0: it was not
+	open    map[netip.Addr]int // sessions, by the client's address
 	all     int
-	most    int                  // sessions at once that there were
-	used    map[*weir.Loop]bool  // loops that have served
-	taken   map[string]bool      // sessions by the client's address; true: the target could not be reached
-	ends    time.Duration        // when the drain cuts; 0: it has not begun
+	most    int                 // sessions at once that there were
+	used    map[*weir.Loop]bool // loops that have served
+	taken   map[string]bool     // sessions by the client's address; true: the target was lost
+	ends    time.Duration       // when the drain cuts; 0: it has not begun
+	over    []<-chan struct{}   // closed as each loop ends
 	clients []*groupClient
 }
 
@@ -73,6 +74,11 @@ func groups(t *testing.T, s *weirtest.Sim) {
 		t: t, s: s, r: r, pick: map[*weir.Loop]*balance.Balancer{}, open: map[netip.Addr]int{},
 		used: map[*weir.Loop]bool{}, taken: map[string]bool{},
 		policy: []balance.Policy{balance.RoundRobin, balance.Least}[r.IntN(2)],
+	}
+	if r.IntN(2) == 0 { // and the deadline is exact
+		f := s.Faults()
+		f.LoopStall = 0
+		s.SetFaults(f)
 	}
 	c := layer.LimitConfig{Total: 2 + r.IntN(12)}
 	if r.IntN(2) == 0 {
@@ -170,16 +176,21 @@ func (g *groupRun) session(t weir.Transport) weir.Protocol {
 	r := relay.New(relay.Config{
 		Abandon: func(relay.Side) { up.Stop() },
 		Failed: func(_ relay.Side, err *weir.ConnectError) bool {
-			if !g.failing || lease.Target() != 1 {
+			if (!g.failing || lease.Target() != 1) && !errors.Is(err, weir.ErrLoopClosed) {
 				g.t.Errorf("target %d cannot be reached: %v", lease.Target(), err)
 			}
 			lease.Failed(err)
 			release()
-			g.down = g.s.Now()
+			if g.down == 0 || g.s.Now() >= g.down+groupEject { // or it was tried before that was known
+				g.down = g.s.Now()
+			}
 			g.taken[client] = true
 			return false
 		},
-		Done: func(relay.Result) {
+		Done: func(r relay.Result) {
+			if g.failing && lease.Target() == 1 && r.Why != nil {
+				g.taken[client] = true // the target had not accepted it
+			}
 			lease.Release()
 			release()
 			g.open[from]--
@@ -232,15 +243,21 @@ func (g *groupRun) step() {
 func (g *groupRun) drain(d time.Duration) {
 	g.ends = g.s.Now() + d
 	g.group.Shutdown(d)
-	if err := g.s.RunFor(d + time.Second); err != nil {
+	late := 50 * time.Millisecond
+	if g.s.Faults().LoopStall > 0 {
+		late = 30 * time.Second
+	}
+	if err := g.s.RunFor(d); err != nil {
 		g.t.Fatal(err)
 	}
-	for i, l := range g.group.Loops() {
-		select {
-		case <-l.Shutdown(time.Hour):
-		default:
-			g.t.Errorf("loop %d has not ended by the deadline", i)
-		}
+	for _, l := range g.group.Loops() {
+		g.over = append(g.over, l.Shutdown(time.Hour)) // it has a deadline before that
+	}
+	if err := g.s.Run(func() bool { return g.ended() || g.s.Now() > g.ends+late }); err != nil {
+		g.t.Fatal(err)
+	}
+	if !g.ended() {
+		g.t.Errorf("the group has not ended %v after the deadline", g.s.Now()-g.ends)
 	}
 	for _, l := range g.group.Loops() {
 		var cut *weir.CutError
@@ -248,6 +265,18 @@ func (g *groupRun) drain(d time.Duration) {
 			g.t.Error(err)
 		}
 	}
+}
+
+// ended reports whether every loop of the relay has ended.
+func (g *groupRun) ended() bool {
+	for _, over := range g.over {
+		select {
+		case <-over:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // rest lets the world come to rest and checks what is left.
