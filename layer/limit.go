@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +60,7 @@ func (e *LimitError) Error() string {
 type Limiter struct {
 	c     LimitConfig
 	total atomic.Int64
-	each  sync.Map // of netip.Prefix to *atomic.Int64; those without connections are removed
+	each  *addressTable // nil: addresses are not counted
 	room  atomic.Pointer[roomCall]
 }
 
@@ -70,9 +69,6 @@ type roomCall struct {
 	f    func()
 	next *roomCall
 }
-
-// removed is the count of an address that is being removed: it counts no more.
-const removed = -1
 
 var (
 	_ weir.Admission = (*Limiter)(nil)
@@ -84,7 +80,11 @@ func NewLimiter(c LimitConfig) *Limiter {
 	if c.PrefixV6 <= 0 || c.PrefixV6 > 128 {
 		c.PrefixV6 = peer.PrefixV6
 	}
-	return &Limiter{c: c}
+	l := &Limiter{c: c}
+	if c.PerAddress > 0 || c.Share > 0 {
+		l.each = newAddressTable(c.Total)
+	}
+	return l
 }
 
 // Limit returns a layer that refuses connections beyond a limit, before
@@ -186,7 +186,9 @@ func (l *Limiter) enter(key netip.Prefix) error {
 	for {
 		n := l.total.Load()
 		if most > 0 && n >= most {
-			l.leaveAddress(key, own)
+			if own != nil {
+				own.Add(-1)
+			}
 			return &LimitError{Limit: l.c.Total}
 		}
 		if l.total.CompareAndSwap(n, n+1) {
@@ -198,14 +200,9 @@ func (l *Limiter) enter(key netip.Prefix) error {
 // enterAddress counts a connection of an address, and returns its counter.
 func (l *Limiter) enterAddress(key netip.Prefix) (*atomic.Int64, error) {
 	for {
-		v, ok := l.each.Load(key)
-		if !ok {
-			v, _ = l.each.LoadOrStore(key, new(atomic.Int64))
-		}
-		own := v.(*atomic.Int64) //nolint:forcetypeassert // nothing else is stored
+		own := l.each.of(key)
 		has := own.Load()
 		if has == removed {
-			l.each.CompareAndDelete(key, v)
 			continue
 		}
 		if l.c.PerAddress > 0 && has >= int64(l.c.PerAddress) {
@@ -223,17 +220,10 @@ func (l *Limiter) enterAddress(key netip.Prefix) (*atomic.Int64, error) {
 	}
 }
 
-// leaveAddress ends the count of a connection of an address; own is nil if it has none.
-func (l *Limiter) leaveAddress(key netip.Prefix, own *atomic.Int64) {
-	if own != nil && own.Add(-1) == 0 && own.CompareAndSwap(0, removed) {
-		l.each.CompareAndDelete(key, own)
-	}
-}
-
 func (l *Limiter) leave(key netip.Prefix) {
 	if l.counts(key) {
-		if v, ok := l.each.Load(key); ok {
-			l.leaveAddress(key, v.(*atomic.Int64)) //nolint:forcetypeassert // nothing else is stored
+		if own := l.each.known(key); own != nil { // nil: it was never admitted
+			own.Add(-1)
 		}
 	}
 	l.total.Add(-1)
@@ -251,5 +241,5 @@ func (l *Limiter) leave(key netip.Prefix) {
 
 // counts reports whether the connections of an address are counted separately.
 func (l *Limiter) counts(key netip.Prefix) bool {
-	return key.IsValid() && (l.c.PerAddress > 0 || l.c.Share > 0)
+	return l.each != nil && key.IsValid()
 }
