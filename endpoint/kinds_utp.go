@@ -40,7 +40,6 @@ func utpKind() *Kind {
 	return &Kind{
 		Name:    "utp",
 		Role:    Dial,
-		OnLoops: true,
 		Summary: "connect over uTP, a stream over UDP that gives way to other traffic",
 		Doc: "The Micro Transport Protocol (BEP 29) with LEDBAT congestion control (RFC 6817): it keeps\n" +
 			"the queues on its path short, and gives way to TCP. All connections share a UDP port,\n" +

@@ -96,6 +96,9 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n > 1 {
+		lead.names.AskOn(loops[0])
+	}
 	lead.starter = executor.New("blocking", startsAtOnce, startsQueued)
 	for i, l := range loops {
 		a := lead
@@ -149,11 +152,8 @@ func (a *app) prepare() {
 }
 
 // silence reports that no name server answers or, with nil, that one does again.
-// Each loop asks for itself; the first that finds it out says so.
+// One loop asks for all.
 func (a *app) silence(silent []netip.AddrPort) {
-	if now := len(silent) > 0; !a.fleet.silent.CompareAndSwap(!now, now) {
-		return
-	}
 	if len(silent) == 0 {
 		a.rep.line(green, "note", "the name servers answer again", "text", "the name servers answer again")
 		return

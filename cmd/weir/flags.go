@@ -77,7 +77,7 @@ func flagDocs() []flagDoc {
 			f.drain, f.drains = d, true
 			return nil
 		}},
-		{name: "loops", value: "N", doc: "serve on this many loops, each of which can keep one core busy; the default is\none for each core that the process may use (its affinity and, on Linux, the CPU\nquota of its cgroup). A connection is on one loop from beginning to end; new\nones go to the loop that has the fewest. Limits, rates, --pick, totals and\n--drain are those of all loops together. One loop serves what is one connection\n(- and whatever does not listen), exec, pty, serial, file, pipe, replay,\nutp-listen, datagrams, names, and proxies and faults with bind= or seed=", set: func(f *flags, v string) (err error) {
+		{name: "loops", value: "N", doc: "serve on this many loops, each of which can keep one core busy; the default is\none for each core that the process may use (its affinity and, on Linux, the CPU\nquota of its cgroup). A connection is on one loop from beginning to end; new\nones go to the loop that has the fewest. Limits, rates, --pick, totals and\n--drain are those of all loops together. One loop serves what is one connection\n(- and whatever does not listen), exec, pty, serial, file, pipe, replay,\nuTP, datagrams, names, and proxies and faults with bind= or seed=", set: func(f *flags, v string) (err error) {
 			f.loops, err = parseLoops(v)
 			return err
 		}},

@@ -78,7 +78,6 @@ type fleet struct {
 	bs     []*target
 	served atomic.Int64
 	total  [2]atomic.Int64
-	silent atomic.Bool // no name server answers, and this was said
 }
 
 // open makes the loops.

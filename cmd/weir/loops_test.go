@@ -315,6 +315,7 @@ func TestLoopsOf(t *testing.T) {
 		"8080 8081":                                false,
 		"localhost:80 localhost:81":                false,
 		"utp-listen:9 localhost:80":                false,
+		"8080 utp:127.0.0.1:9":                     false,
 		"udp-listen:9 udp:127.0.0.1:10":            false,
 		"dns-listen:5353 resolver":                 false,
 		"8080 exec":                                false,
