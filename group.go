@@ -2,6 +2,7 @@ package weir
 
 import (
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -251,26 +252,28 @@ type carrier struct {
 // detach takes a fresh connection out of l's backend. On an error it stays where it
 // was.
 func (l *Loop) detach(h backend.Handle) (c carrier, err error) {
-	if l.caps.Descriptors {
+	conn, err := io.Closer(nil), error(backend.ErrUnsupported)
+	if m, ok := l.be.(backend.Mover); ok {
+		conn, err = m.Detach(h)
+	}
+	if err != nil && l.caps.Descriptors {
 		l.shutHandle(h, backend.Forget)
 		c.adopt = func(to backend.Backend) (backend.Handle, error) { return to.Adopt(int(h)) }
 		c.discard = func() { sys.CloseAll(int(h)) }
 		return c, nil
 	}
-	m, ok := l.be.(backend.Mover)
-	if !ok {
-		return c, backend.ErrUnsupported
-	}
-	conn, err := m.Detach(h)
 	if err != nil {
 		return c, err
 	}
-	c.adopt = func(to backend.Backend) (backend.Handle, error) {
-		m, ok := to.(backend.Mover)
-		if !ok {
-			return backend.None, backend.ErrUnsupported
+	c.adopt = func(to backend.Backend) (nh backend.Handle, err error) {
+		err = backend.ErrUnsupported
+		if m, ok := to.(backend.Mover); ok {
+			nh, err = m.AdoptConn(conn)
 		}
-		return m.AdoptConn(conn)
+		if d, ok := conn.(interface{ Descriptor() int }); ok && errors.Is(err, backend.ErrUnsupported) {
+			return to.Adopt(d.Descriptor()) // a backend of another kind
+		}
+		return nh, err
 	}
 	c.discard = func() { _ = conn.Close() }
 	return c, nil
