@@ -19,12 +19,14 @@ func TestLimiterLoops(t *testing.T) {
 	var of [4]atomic.Int64
 	var told atomic.Int64
 	var wg sync.WaitGroup
+	begin := make(chan struct{})
 	for i := range loops {
 		wg.Go(func() {
+			<-begin
 			r := rand.New(rand.NewPCG(uint64(i), 1))
 			var mine []int
 			for range rounds {
-				if len(mine) > 0 && r.IntN(2) == 0 {
+				if len(mine) > 0 && r.IntN(3) == 0 { // so that there are nearly as many as there can be
 					a := mine[0]
 					mine = mine[1:]
 					open.Add(-1)
@@ -52,6 +54,7 @@ func TestLimiterLoops(t *testing.T) {
 			}
 		})
 	}
+	close(begin)
 	wg.Wait()
 	if l.Count() != 0 {
 		t.Errorf("%d places are left at the end", l.Count())

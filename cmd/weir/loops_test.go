@@ -228,6 +228,9 @@ func TestLoopsDrain(t *testing.T) {
 			if q := p.events("quitting"); c.stay > 0 && (len(q) != 1 || q[0].Cut != c.stay) {
 				t.Errorf("quitting: %+v", q)
 			}
+			if n := len(p.events("close")); n != clients {
+				t.Errorf("%d of %d connections were ended and said so", n, clients)
+			}
 			if d := p.events("done"); len(d) != 1 || d[0].Connections != clients {
 				t.Errorf("done: %+v", d)
 			}
@@ -235,7 +238,7 @@ func TestLoopsDrain(t *testing.T) {
 	}
 }
 
-// TestLoopsPick: --pick is of all loops: in turn, three targets get the same number of 60
+// TestLoopsPick: --pick is of all loops: in turn, three targets get the same number of 9
 // connections that four loops serve.
 func TestLoopsPick(t *testing.T) {
 	var served [3]atomic.Int64
@@ -248,15 +251,15 @@ func TestLoopsPick(t *testing.T) {
 	}
 	p := start(t, args...)
 	to := p.listeningJSON()
-	for range 60 {
+	for range 9 {
 		c := dial(t, to) // all stay open, so that all loops serve
 		if err := errors.Join(write(c, "x"), reads(c, "x")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range served {
-		if n := served[i].Load(); n != 20 {
-			t.Errorf("target %d served %d of 60", i, n)
+		if n := served[i].Load(); n != 3 {
+			t.Errorf("target %d served %d of 9", i, n)
 		}
 	}
 }
