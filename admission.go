@@ -366,8 +366,15 @@ func outOfDescriptors(err error) bool {
 // been closed meanwhile.
 func (s *shortage) waits() bool { return s.on && !s.queued }
 
-// shortOf begins a shortage.
+// shortOf begins a shortage, here and on the other loops of the group.
 func (l *Loop) shortOf() {
+	if l.group != nil && !l.short.on {
+		l.group.shortOf(l)
+	}
+	l.beginShortage()
+}
+
+func (l *Loop) beginShortage() {
 	if l.state.Load() >= loopClosing {
 		return
 	}

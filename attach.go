@@ -241,6 +241,9 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, err
 	if err == nil {
 		err = c.forTenant(l)
 	}
+	if err == nil {
+		err = c.forGroup(l)
+	}
 	var h backend.Handle
 	if err == nil {
 		h, err = l.be.Adopt(fd)

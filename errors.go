@@ -54,8 +54,9 @@ var (
 	// It is net.ErrClosed too.
 	ErrTenantClosed error = &netError{"weir: tenant is closed", ErrClosed}
 	// ErrOtherLoop is returned where a tenant is used for something on a loop other than its own,
-	// or for a listener of a group, which accepts for several.
-	ErrOtherLoop = errors.New("weir: the tenant belongs to another loop")
+	// or for a listener of a group, which accepts for several; and where a listener is to
+	// spread connections over a group that its loop is not in.
+	ErrOtherLoop = errors.New("weir: the tenant or the group belongs to another loop")
 	// ErrStopped is the reason for a connect that was stopped here.
 	ErrStopped = errors.New("weir: connect stopped here")
 )

@@ -2,6 +2,8 @@ package weir
 
 import (
 	"errors"
+	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +20,48 @@ type Group struct {
 	load  []atomic.Int64 // open connections placed on each loop
 }
 
+// GroupOf makes a group of loops that were made before, such as those of a simulated
+// world. They are the group's from then on: Run, Stop, Shutdown and Close act on all of
+// them. It fails if there is none, or one is in a group already. loops is copied.
+func GroupOf(loops ...*Loop) (*Group, error) {
+	if len(loops) == 0 {
+		return nil, errNoLoops
+	}
+	g := &Group{loops: slices.Clone(loops), load: make([]atomic.Int64, len(loops))}
+	for i, l := range loops {
+		if l.group != nil || slices.Contains(loops[:i], l) {
+			return nil, errors.New("weir: a loop can be in one group only, once")
+		}
+	}
+	for _, l := range loops {
+		l.group = g
+	}
+	return g, nil
+}
+
+var errNoLoops = errors.New("weir: a group needs at least one loop")
+
+// WithGroup spreads the connections that a listener accepts over the loops of g, of which
+// the listener's own must be one: a new one goes to the loop that has the fewest. The
+// factory then runs on the goroutine of the loop that the connection is on, which
+// Transport.Loop tells, and so it must be safe for several at once. Listen fails with
+// ErrOtherLoop for a loop that is not in g, and together with WithTenant. nil, the default,
+// keeps the connections on the listener's loop.
+func WithGroup(g *Group) AcceptOption { return option(func(c *connConfig) { c.group = g }) }
+
+// forGroup checks that the group of WithGroup can be used by a listener of l.
+func (c *connConfig) forGroup(l *Loop) error {
+	if c.group != nil && c.group != l.group {
+		return ErrOtherLoop
+	}
+	return nil
+}
+
 // NewGroup makes n loops with the same options. WithBackend cannot be among
 // them, since a backend drives one loop.
 func NewGroup(n int, opts ...LoopOption) (*Group, error) {
 	if n < 1 {
-		return nil, errors.New("weir: a group needs at least one loop")
+		return nil, errNoLoops
 	}
 	g := &Group{load: make([]atomic.Int64, n)}
 	for range n {
@@ -30,6 +69,7 @@ func NewGroup(n int, opts ...LoopOption) (*Group, error) {
 		if err != nil {
 			return nil, errors.Join(err, g.Close())
 		}
+		l.group = g
 		g.loops = append(g.loops, l)
 	}
 	return g, nil
@@ -43,7 +83,7 @@ func (g *Group) Loops() []*Loop { return g.loops }
 // it must be safe for several at once. Call it before Run, or from the first
 // loop's goroutine.
 func (g *Group) Listen(netw, address string, f Factory, opts ...ListenOption) (*Listener, error) {
-	return g.loops[0].Listen(netw, address, f, append(opts, option(func(c *connConfig) { c.group = g }))...)
+	return g.loops[0].Listen(netw, address, f, append(opts, WithGroup(g))...)
 }
 
 // Run runs every loop and returns when all have ended, with their errors. If
@@ -136,6 +176,21 @@ func (g *Group) index(l *Loop) int {
 	return 0
 }
 
+// shortOf tells the group's other loops that l has run out of descriptors: they would go on
+// accepting connections, which take the descriptors that those on l wait for.
+func (g *Group) shortOf(l *Loop) {
+	for _, other := range g.loops {
+		if other != l {
+			// A closed loop accepts nothing.
+			_ = other.postInternal(func() {
+				if other.listeners.Len() > 0 {
+					other.beginShortage()
+				}
+			})
+		}
+	}
+}
+
 // left records that a connection placed on l is gone.
 func (g *Group) left(l *Loop) { g.load[g.index(l)].Add(-1) }
 
@@ -160,8 +215,8 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 		a := *peer
 		from = &a
 	}
-	ln.conns++
-	ln.loop.away++
+	ln.conns.Add(1)
+	ln.loop.away.Add(1)
 	posted := l.postInternal(func() {
 		err := ErrLoopClosed
 		var nh backend.Handle
@@ -182,7 +237,7 @@ func (g *Group) place(ln *Listener, h backend.Handle, peer *backend.Addr) {
 	if !posted { // that loop is closed
 		moved.discard()
 		g.left(l)
-		ln.loop.away--
+		ln.loop.away.Add(-1)
 		ln.left(peerIP(from))
 		ln.connGone()
 	}
@@ -197,26 +252,28 @@ type carrier struct {
 // detach takes a fresh connection out of l's backend. On an error it stays where it
 // was.
 func (l *Loop) detach(h backend.Handle) (c carrier, err error) {
-	if l.caps.Descriptors {
+	conn, err := io.Closer(nil), error(backend.ErrUnsupported)
+	if m, ok := l.be.(backend.Mover); ok {
+		conn, err = m.Detach(h)
+	}
+	if err != nil && l.caps.Descriptors {
 		l.shutHandle(h, backend.Forget)
 		c.adopt = func(to backend.Backend) (backend.Handle, error) { return to.Adopt(int(h)) }
 		c.discard = func() { sys.CloseAll(int(h)) }
 		return c, nil
 	}
-	m, ok := l.be.(backend.Mover)
-	if !ok {
-		return c, backend.ErrUnsupported
-	}
-	conn, err := m.Detach(h)
 	if err != nil {
 		return c, err
 	}
-	c.adopt = func(to backend.Backend) (backend.Handle, error) {
-		m, ok := to.(backend.Mover)
-		if !ok {
-			return backend.None, backend.ErrUnsupported
+	c.adopt = func(to backend.Backend) (nh backend.Handle, err error) {
+		err = backend.ErrUnsupported
+		if m, ok := to.(backend.Mover); ok {
+			nh, err = m.AdoptConn(conn)
 		}
-		return m.AdoptConn(conn)
+		if d, ok := conn.(interface{ Descriptor() int }); ok && errors.Is(err, backend.ErrUnsupported) {
+			return to.Adopt(d.Descriptor()) // a backend of another kind
+		}
+		return nh, err
 	}
 	c.discard = func() { _ = conn.Close() }
 	return c, nil

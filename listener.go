@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,7 +30,8 @@ type Listener struct {
 	closed bool
 	gone   bool // the handle is closed
 	paused bool
-	conns  int
+	conns  atomic.Int64 // open, on every loop of the group; those on the way to another loop count
+	tells  atomic.Bool  // gone, for the group's other loops: each connection there that ends is told of
 	onDone []func()
 
 	draining bool // it closes once the system's queue is empty
@@ -85,7 +87,11 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*L
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: errNoFactory}
 	}
 	c := configOf(opts)
-	if err := c.forTenant(l); err != nil {
+	err := c.forTenant(l)
+	if err == nil {
+		err = c.forGroup(l)
+	}
+	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: netw, Addr: textAddr{netw, address}, Err: err}
 	}
 	ln, err := l.listen(netw, address, c)
@@ -166,7 +172,7 @@ func (l *Loop) ListenAddrs() []net.Addr {
 }
 
 // Conns is the number of the listener's connections that are open.
-func (ln *Listener) Conns() int { return ln.conns }
+func (ln *Listener) Conns() int { return int(ln.conns.Load()) }
 
 // Pause stops accepting; connections wait in the system's queue. Resume goes
 // on. Calling it again has no effect.
@@ -215,6 +221,7 @@ func (ln *Listener) shut() {
 		return
 	}
 	ln.gone = true
+	ln.tells.Store(true)
 	ln.loop.shutHandle(ln.h, backend.CloseFlat)
 	ln.loop.listeners.Remove(&ln.at)
 	ln.of.leave()
@@ -365,7 +372,7 @@ func (ln *Listener) OnDone(f func()) {
 }
 
 func (ln *Listener) checkDone() {
-	if !ln.gone || ln.conns > 0 {
+	if !ln.gone || ln.conns.Load() > 0 {
 		return
 	}
 	for _, f := range ln.onDone {
@@ -375,17 +382,20 @@ func (ln *Listener) checkDone() {
 }
 
 func (ln *Listener) connGone() {
-	ln.conns--
+	ln.conns.Add(-1)
 	ln.checkDone()
 }
 
-// goneElsewhere is connGone from the goroutine of another loop of the group.
+// goneElsewhere is connGone from the goroutine of another loop of the group. The
+// listener's loop is told only if it may wait for that: tells is set before the counts are
+// looked at, and read after they have changed.
 func (ln *Listener) goneElsewhere() {
-	// A closed loop no longer counts.
-	_ = ln.loop.postInternal(func() {
-		ln.loop.away--
-		ln.connGone()
-	})
+	ln.loop.away.Add(-1)
+	ln.conns.Add(-1)
+	if ln.tells.Load() {
+		// A closed loop waits for nothing.
+		_ = ln.loop.postInternal(ln.checkDone)
+	}
 }
 
 // goOn accepts after something has held that back.
@@ -470,7 +480,7 @@ func (ln *Listener) serve(l *Loop, h backend.Handle, peer *backend.Addr) {
 	}
 	s.listener = ln
 	if l == ln.loop {
-		ln.conns++
+		ln.conns.Add(1)
 	}
 	s.begin(ln.factory)
 }

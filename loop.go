@@ -57,6 +57,7 @@ type Loop struct {
 	state   atomic.Uint32
 
 	noExtras  extras // shared by the streams that have none of their own; see stream.extra
+	group     *Group // nil: it is in none
 	bounds    bounds // of streams whose options set no others
 	conns     streamList
 	listeners bag.Bag[*Listener]
@@ -99,7 +100,7 @@ type Loop struct {
 	ended     chan struct{} // closed when that is over, or by Close
 	told      bool          // ended has been closed
 	closed    chan struct{} // closed by Close
-	away      int           // connections that listeners here placed on other loops
+	away      atomic.Int64  // connections that listeners here placed on other loops
 	flush     time.Duration // see WithFlushTime
 	thread    uint64        // that the loop's goroutine is locked to; 0: none
 }

@@ -154,7 +154,7 @@ func (l *Loop) tellEnded() {
 // atRest reports whether nothing is open that Shutdown waits for, and nothing is
 // queued.
 func (l *Loop) atRest() bool {
-	if l.conns.first != nil || l.listeners.Len()+l.lingerers.Len()+l.attempts.Len()+l.away > 0 ||
+	if l.conns.first != nil || l.listeners.Len()+l.lingerers.Len()+l.attempts.Len() > 0 || l.away.Load() > 0 ||
 		len(l.ready)+len(l.dirty)+len(l.early) > 0 || l.posts.Load() != nil || l.tenantsBusy() {
 		return false
 	}

@@ -10,12 +10,14 @@
 // It makes no connections itself: a program asks for a target, connects to it, and
 // reports the result. Targets are numbers; the program decides what they mean. A
 // Balancer belongs to its loop's goroutine and takes its time from there, so it runs in
-// the simulator.
+// the simulator. Balancers of several loops can share their targets (Balancer.On): what
+// one counts or finds out then holds for all of them, without a lock.
 package balance
 
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -64,24 +66,36 @@ var ErrNone = errors.New("balance: every target was tried, or is being drained")
 type Balancer struct {
 	loop    *weir.Loop
 	c       Config
-	targets []*target
-	turn    int
+	s       *shared
 	timer   *weir.Timer
 	stopped bool
 }
 
+// shared is what the Balancers of several loops have together. Each loop reads and changes
+// it while the others do.
+type shared struct {
+	first   *Balancer // which New made; it checks
+	targets atomic.Pointer[[]*target]
+	turn    atomic.Int64 // the number of the target whose turn it is
+}
+
+func (b *Balancer) targets() []*target { return *b.s.targets.Load() }
+
+// target is changed by all loops. Times are in nanoseconds since 1970, 0: never.
 type target struct {
 	id       int
-	active   int // leases
-	fails    int // in a row
-	rises    int // checks in a row that succeeded while it was down
-	ejected  int // times in a row
-	down     bool
-	until    time.Time // when a target that is down may be tried again
-	failedAt time.Time
-	drained  func() // called when it is drained and idle
-	draining bool
-	stop     func() // of the check in progress
+	active   atomic.Int64 // leases
+	fails    atomic.Int64 // in a row
+	ejected  atomic.Int64 // times in a row
+	down     atomic.Bool
+	until    atomic.Int64 // when a target that is down may be tried again
+	failedAt atomic.Int64
+	draining atomic.Bool
+	drained  atomic.Pointer[func()] // called when it is drained and idle; nil: no one waits for that
+
+	// These are the first Balancer's.
+	rises int    // checks in a row that succeeded while it was down
+	stop  func() // of the check in progress
 }
 
 // New makes a balancer over targets 0 to n-1, all of them up. Checks begin at
@@ -94,7 +108,9 @@ func New(l *weir.Loop, n int, c Config) *Balancer {
 		c.Eject = 5 * time.Second
 	}
 	c.Fall, c.Rise = max(c.Fall, 1), max(c.Rise, 1)
-	b := &Balancer{loop: l, c: c}
+	b := &Balancer{loop: l, c: c, s: &shared{}}
+	b.s.first = b
+	b.s.targets.Store(&[]*target{})
 	for range n {
 		b.Add()
 	}
@@ -105,48 +121,74 @@ func New(l *weir.Loop, n int, c Config) *Balancer {
 	return b
 }
 
-// Add adds a target and returns its number: the lowest that was never used.
+// On returns a Balancer for connections on another loop that shares b's targets: the turn,
+// the number of leases and what is up or down are those of both. b's Config holds for both,
+// with Changed and Rand called on the goroutine of the loop that chooses or finds something
+// out, and so on several at once. Only the Balancer that New made checks, adds, drains and
+// undrains. Any goroutine may call On.
+func (b *Balancer) On(l *weir.Loop) *Balancer { return &Balancer{loop: l, c: b.c, s: b.s} }
+
+// Add adds a target and returns its number: the lowest that was never used. It is the
+// Balancer's that New made.
 func (b *Balancer) Add() int {
-	id := len(b.targets)
-	b.targets = append(b.targets, &target{id: id})
+	old := b.targets()
+	id := len(old)
+	all := append(slices.Clip(old), &target{id: id})
+	b.s.targets.Store(&all)
 	return id
 }
 
 // Drain stops giving a target new connections. done, which may be nil, is called from
-// the loop's queue once it has none left.
+// the loop's queue once it has none left. It is the Balancer's that New made.
 func (b *Balancer) Drain(id int, done func()) {
-	t := b.targets[id]
-	t.draining = true
-	t.drained = done
+	t := b.targets()[id]
+	t.draining.Store(true)
+	t.drained.Store(nil)
+	if done != nil {
+		t.drained.Store(&done)
+	}
 	t.endCheck()
 	b.idle(t)
 }
 
-// Undrain gives a target connections again.
+// Undrain gives a target connections again. It is the Balancer's that New made.
 func (b *Balancer) Undrain(id int) {
-	b.targets[id].draining, b.targets[id].drained = false, nil
+	t := b.targets()[id]
+	t.draining.Store(false)
+	t.drained.Store(nil)
 }
 
+// idle calls what waits for a target to be drained, if it is. What draining and active say
+// is looked at after one of them has changed, so that one of two loops sees both.
 func (b *Balancer) idle(t *target) {
-	if t.draining && t.active == 0 && t.drained != nil {
-		b.loop.Soon(t.drained)
-		t.drained = nil
+	if !t.draining.Load() || t.active.Load() != 0 {
+		return
 	}
+	done := t.drained.Swap(nil)
+	if done == nil {
+		return
+	}
+	if first := b.s.first; b != first {
+		_, _ = first.loop.Post(*done) // a closed loop waits for nothing
+		return
+	}
+	b.loop.Soon(*done)
 }
 
 // Up reports whether a target is up.
-func (b *Balancer) Up(id int) bool { return !b.targets[id].down }
+func (b *Balancer) Up(id int) bool { return !b.targets()[id].down.Load() }
 
-// Active is how many leases a target has.
-func (b *Balancer) Active(id int) int { return b.targets[id].active }
+// Active is how many leases a target has, on all loops.
+func (b *Balancer) Active(id int) int { return int(b.targets()[id].active.Load()) }
 
 // Stop ends the checks. Picking continues, based on what leases report.
 func (b *Balancer) Stop() {
 	b.stopped = true
-	if b.timer != nil {
-		b.timer.Stop()
+	if b.timer == nil {
+		return
 	}
-	for _, t := range b.targets {
+	b.timer.Stop()
+	for _, t := range b.targets() {
 		t.endCheck()
 	}
 }
@@ -190,14 +232,24 @@ func (l *Lease) Also(key uint64) (*Lease, error) {
 }
 
 func (b *Balancer) pick(key uint64, tried []*target) (*Lease, error) {
-	now := b.loop.Now()
+	for {
+		if l, err := b.tryPick(key, tried); l != nil || err != nil {
+			return l, err
+		}
+	}
+}
+
+// tryPick is pick; it returns neither if another loop was faster.
+func (b *Balancer) tryPick(key uint64, tried []*target) (*Lease, error) {
+	now := b.loop.Now().UnixNano()
 	var some [8]*target // most have no more, and then there is nothing to allocate
 	good := some[:0]
 	var last *target
+	turn, targets := b.s.turn.Load(), b.targets()
 next:
-	for i := range b.targets {
-		t := b.targets[(b.turn+i)%len(b.targets)]
-		if t.draining {
+	for i := range targets {
+		t := targets[(int(turn)+i)%len(targets)]
+		if t.draining.Load() {
 			continue
 		}
 		for _, other := range tried {
@@ -205,10 +257,10 @@ next:
 				continue next
 			}
 		}
-		if !t.down || b.c.Check == nil && !now.Before(t.until) {
+		if !t.down.Load() || b.c.Check == nil && now >= t.until.Load() {
 			good = append(good, t)
 		}
-		if last == nil || t.failedAt.Before(last.failedAt) {
+		if last == nil || t.failedAt.Load() < last.failedAt.Load() {
 			last = t
 		}
 	}
@@ -218,21 +270,41 @@ next:
 	case len(good) == 0:
 		good = append(good, last)
 	}
-	t := b.choose(good, key)
-	b.turn = t.id + 1
-	t.active++
+	t, has := b.choose(good, key)
+	switch b.c.Policy {
+	case RoundRobin:
+		if !b.s.turn.CompareAndSwap(turn, int64(t.id+1)) {
+			return nil, nil // another loop had this turn
+		}
+		t.active.Add(1)
+	case Least, RandomOfTwo:
+		if !t.active.CompareAndSwap(has, has+1) {
+			return nil, nil // another loop has chosen it: it may not be the least any more
+		}
+		b.s.turn.Store(int64(t.id + 1))
+	default:
+		t.active.Add(1)
+		b.s.turn.Store(int64(t.id + 1))
+	}
+	if t.draining.Load() { // since it was looked at
+		t.active.Add(-1)
+		b.idle(t)
+		return nil, nil
+	}
 	return &Lease{b: b, t: t, tried: tried}, nil
 }
 
-// choose chooses among targets listed in the order of their turns.
-func (b *Balancer) choose(good []*target, key uint64) *target {
-	best := good[0]
+// choose chooses among targets listed in the order of their turns, and returns how many
+// leases the choice saw.
+func (b *Balancer) choose(good []*target, key uint64) (best *target, active int64) {
+	best = good[0]
+	active = best.active.Load()
 	draw := func(n int) int { return min(int(b.c.Rand()*float64(n)), n-1) }
 	switch b.c.Policy {
 	case Least:
-		for _, t := range good {
-			if t.active < best.active {
-				best = t
+		for _, t := range good[1:] {
+			if n := t.active.Load(); n < active {
+				best, active = t, n
 			}
 		}
 	case First:
@@ -249,8 +321,9 @@ func (b *Balancer) choose(good []*target, key uint64) *target {
 			if j >= i {
 				j++
 			}
-			if best = good[i]; good[j].active < best.active {
-				best = good[j]
+			best, active = good[i], good[i].active.Load()
+			if n := good[j].active.Load(); n < active {
+				best, active = good[j], n
 			}
 		}
 	case HashPeer:
@@ -261,7 +334,7 @@ func (b *Balancer) choose(good []*target, key uint64) *target {
 		}
 	case RoundRobin:
 	}
-	return best
+	return best, active
 }
 
 // weight says how strongly a target attracts a key: a hash of both, so that a target
@@ -273,8 +346,10 @@ func weight(key uint64, id int) uint64 {
 // Up says that the connection was made.
 func (l *Lease) Up() {
 	t := l.t
-	t.fails = 0
-	if t.down && l.b.c.Check == nil {
+	if t.fails.Load() != 0 {
+		t.fails.Store(0)
+	}
+	if t.down.Load() && l.b.c.Check == nil {
 		l.b.up(t)
 	}
 }
@@ -294,43 +369,49 @@ func (l *Lease) Release() {
 		return
 	}
 	l.over = true
-	l.t.active--
+	l.t.active.Add(-1)
 	l.b.idle(l.t)
 }
 
 func (b *Balancer) fail(t *target, err error) {
-	now := b.loop.Now()
-	t.failedAt = now
-	t.fails++
-	t.rises = 0
-	if t.fails < b.c.Fall {
+	now := b.loop.Now().UnixNano()
+	t.failedAt.Store(now)
+	fails := t.fails.Add(1)
+	if b == b.s.first {
+		t.rises = 0
+	}
+	if fails < int64(b.c.Fall) {
 		return
 	}
-	if !t.down || !now.Before(t.until) {
-		t.ejected = min(t.ejected+1, 10)
-		t.until = now.Add(time.Duration(t.ejected) * b.c.Eject)
+	if until := t.until.Load(); !t.down.Load() || now >= until {
+		n := min(t.ejected.Load()+1, 10)
+		if t.until.CompareAndSwap(until, now+n*int64(b.c.Eject)) { // or another loop ejected it
+			t.ejected.Store(n)
+		}
 	}
-	if !t.down {
-		t.down = true
-		b.changed(t, err)
+	if t.down.CompareAndSwap(false, true) {
+		b.changed(t, false, err)
 	}
 }
 
 func (b *Balancer) up(t *target) {
-	t.down, t.fails, t.rises, t.ejected = false, 0, 0, 0
-	b.changed(t, nil)
+	t.fails.Store(0)
+	t.ejected.Store(0)
+	if t.down.CompareAndSwap(true, false) {
+		b.changed(t, true, nil)
+	}
 }
 
-func (b *Balancer) changed(t *target, err error) {
+func (b *Balancer) changed(t *target, up bool, err error) {
 	if b.c.Changed != nil {
-		b.c.Changed(t.id, !t.down, err)
+		b.c.Changed(t.id, up, err)
 	}
 }
 
 // check tries every target that is not being tried.
 func (b *Balancer) check() {
-	for _, t := range b.targets {
-		if t.stop != nil || t.draining || b.stopped {
+	for _, t := range b.targets() {
+		if t.stop != nil || t.draining.Load() || b.stopped {
 			continue
 		}
 		t.stop = b.c.Check(t.id, func(err error) {
@@ -338,12 +419,13 @@ func (b *Balancer) check() {
 			switch {
 			case err != nil:
 				b.fail(t, err)
-			case t.down:
+			case t.down.Load():
 				if t.rises++; t.rises >= b.c.Rise {
+					t.rises = 0
 					b.up(t)
 				}
 			default:
-				t.fails = 0
+				t.fails.Store(0)
 			}
 		})
 	}

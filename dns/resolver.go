@@ -12,10 +12,11 @@ import (
 )
 
 // Resolver finds records and addresses. It may serve several loops at once; each
-// has its own cache and its own queries under way. Its methods belong to the
+// has its own cache and its own queries under way, unless one asks for all (AskOn). Its methods belong to the
 // goroutine of the loop they are given.
 type Resolver struct {
 	options options
+	home    *weir.Loop // of AskOn; nil: each loop asks for itself
 
 	mu      sync.Mutex
 	clients map[*weir.Loop]*client
@@ -246,6 +247,9 @@ func (r *Resolver) lookupNetIP(l *weir.Loop, asker netip.Prefix, network, host s
 	}
 	if neverAsked(host) {
 		return s.soon(nil, &Error{Name: host, Err: ErrNotFound, NoName: true})
+	}
+	if r.home != nil && r.home != l {
+		return r.lookupAt(r.home, l, asker, network, host, done)
 	}
 	s.names = c.config.candidates(host)
 	s.next()

@@ -21,7 +21,7 @@ type (
 	Hosted = backend.Hosted
 	// Awaiter is a Backend without such a descriptor: another goroutine waits for it.
 	Awaiter = backend.Awaiter
-	// Mover is a Backend that has no descriptors but whose handles can still move.
+	// Mover is a Backend whose connections can move to another of its kind.
 	Mover = backend.Mover
 	// Op is one operation; the backend gets it with Submit.
 	Op = backend.Op

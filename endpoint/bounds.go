@@ -59,8 +59,8 @@ func bound(p *Part, name string, otherwise int) int {
 // admission makes the option that holds the bounds of a listener. The sockets
 // that one part opens share the bounds. wait is how long a connection waits
 // when there is no descriptor for it; connections beyond connections= are
-// refused at once.
-func admission(p *Part, wait time.Duration) weir.AcceptOption {
+// refused at once. The connections are spread over the loops of env.Group.
+func admission(env *Env, p *Part, wait time.Duration) weir.AcceptOption {
 	c := layer.LimitConfig{
 		Total:      bound(p, "connections", roomFor(files.Limit())),
 		PerAddress: bound(p, "per-address", 0),
@@ -71,7 +71,7 @@ func admission(p *Part, wait time.Duration) weir.AcceptOption {
 	if !p.Has("per-address") {
 		c.Share, c.Patience = defaultShare, peerWait
 	}
-	return weir.WithAdmission(layer.NewLimiter(c))
+	return weir.JoinOptions(weir.WithAdmission(layer.NewLimiter(c)), weir.WithGroup(env.Group))
 }
 
 // roomFor is how many connections fit within a limit of open files; 0 if there

@@ -82,7 +82,7 @@ func randomBytes(b []byte, seed uint64, at int64) {
 }
 
 func endKind(k *Kind, made func(*Part) *ending) *Kind {
-	k.Role = Dial
+	k.Role, k.OnLoops = Dial, true
 	k.Connect = func(env *Env, p *Part, _ string, proto weir.Protocol) func() {
 		return soon(env, k.Name, p.ArgText(), proto, func() error {
 			e := made(p)

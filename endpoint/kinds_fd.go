@@ -96,6 +96,7 @@ func fdKind() *Kind {
 	return &Kind{
 		Name:    "fd",
 		Role:    Open,
+		OnLoops: true,
 		Summary: "a descriptor that was passed to weir",
 		Doc: "A number may be anything: a connection, a pipe, a terminal, or a listening\n" +
 			"socket. A name stands for every listening socket that has it from a service\n" +
@@ -136,7 +137,7 @@ func fdKind() *Kind {
 				return nil, err
 			}
 			var all []Listener
-			bound := admission(p, placeWait) // all of them count together
+			bound := admission(env, p, placeWait) // all of them count together
 			for _, fd := range fds {
 				ln, err := env.Loop.ListenFD(fd, f, bound)
 				if err != nil {

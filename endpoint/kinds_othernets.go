@@ -22,6 +22,7 @@ func sctpKind() *Kind {
 	return &Kind{
 		Name:    "sctp",
 		Role:    Dial,
+		OnLoops: true,
 		Summary: "connect to an SCTP port",
 		Doc: "A one-to-one association (RFC 9260), used as a stream of bytes. It goes on as long as\n" +
 			"one address of each end can be reached. It has no half-close: after the input has\n" +
@@ -111,6 +112,7 @@ func sctpListenKind() *Kind {
 	return &Kind{
 		Name:    "sctp-listen",
 		Role:    Listen,
+		OnLoops: true,
 		Summary: "accept connections on an SCTP port",
 		Doc: "A port alone is loopback only, :port every interface, in both address families. It has\n" +
 			"no half-close: when the other side has ended, everything written is sent\n" +
@@ -140,7 +142,7 @@ func sctpListenKind() *Kind {
 			return d + describeBounds(p)
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
-			opts := []weir.ListenOption{weir.JoinOptions(sctpOptions(p, "also")...), admission(p, placeWait)}
+			opts := []weir.ListenOption{weir.JoinOptions(sctpOptions(p, "also")...), admission(env, p, placeWait)}
 			if p.Has("backlog") {
 				opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 			}
@@ -228,7 +230,7 @@ func listenOther(network, host string) func(*Env, *Part, weir.Factory) ([]Listen
 		if !strings.Contains(address, ":") {
 			address = host + ":" + address
 		}
-		opts := []weir.ListenOption{admission(p, 0)} // see placeWait
+		opts := []weir.ListenOption{admission(env, p, 0)} // see placeWait
 		if p.Has("backlog") {
 			opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 		}
@@ -258,6 +260,7 @@ func vsockKind() *Kind {
 	return &Kind{
 		Name:    "vsock",
 		Role:    Dial,
+		OnLoops: true,
 		Summary: "connect to a port of a virtual machine, or of its host",
 		Doc: "The CID says which machine: a guest's number, host (2) or local (1), this machine\n" +
 			"itself. Linux, with the module vhost_vsock on a host, vmw_vsock_virtio_transport in\n" +
@@ -274,6 +277,7 @@ func vsockListenKind() *Kind {
 	return &Kind{
 		Name:    "vsock-listen",
 		Role:    Listen,
+		OnLoops: true,
 		Summary: "accept connections from virtual machines, or from the host",
 		Doc: "A port alone is for this machine itself, :port for all that can reach it. Linux; see\n" +
 			"vsock for the modules.",
@@ -297,6 +301,7 @@ func rfcommKind() *Kind {
 	return &Kind{
 		Name:    "rfcomm",
 		Role:    Dial,
+		OnLoops: true,
 		Summary: "connect to a channel of a Bluetooth device",
 		Doc: "The devices must know each other already (bluetoothctl pair). It has no half-close:\n" +
 			"eof-wait is as for sctp.\n" +
@@ -314,6 +319,7 @@ func rfcommListenKind() *Kind {
 	return &Kind{
 		Name:    "rfcomm-listen",
 		Role:    Listen,
+		OnLoops: true,
 		Summary: "accept connections from Bluetooth devices on a channel",
 		Doc: "A channel alone is that of every adapter of this machine. Clients that look a channel\n" +
 			"up need an entry in the service database (sdptool add SP), which weir does not make.\n" +

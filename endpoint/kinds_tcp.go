@@ -62,6 +62,7 @@ func tcpKind() *Kind {
 	return &Kind{
 		Name:    "tcp",
 		Role:    Dial,
+		OnLoops: true,
 		Summary: "connect to a TCP port",
 		Doc: "host:port alone is short for tcp:host:port. The port stands after the last colon,\n" +
 			"so tcp:::1:8080 needs no brackets; a scope is written fe80::1%25eth0. All addresses\n" +
@@ -217,6 +218,7 @@ func tcpListenKind() *Kind {
 	return &Kind{
 		Name:    "tcp-listen",
 		Role:    Listen,
+		OnLoops: true,
 		Summary: "accept connections on a TCP port",
 		Doc: "8080 alone is short for tcp-listen:8080, loopback only; :8080 is every interface.\n" +
 			"Both listen on IPv4 and IPv6. Port 0 picks a free port." + boundsDoc,
@@ -264,7 +266,7 @@ func loopback(arg string) bool {
 }
 
 func listenTCP(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
-	opts := []weir.ListenOption{weir.JoinOptions(tcpOptions(p)...), admission(p, placeWait)}
+	opts := []weir.ListenOption{weir.JoinOptions(tcpOptions(p)...), admission(env, p, placeWait)}
 	if p.Has("backlog") {
 		opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 	}
@@ -340,6 +342,7 @@ func unixKind() *Kind {
 	return &Kind{
 		Name:    "unix",
 		Role:    Dial,
+		OnLoops: true,
 		Summary: "connect to a UNIX socket",
 		Doc:     "/path alone is short for unix:/path. unix:@name is an abstract socket (Linux).",
 		Arg:     Arg{Name: "path|@name", Type: Path},
@@ -371,6 +374,7 @@ func unixListenKind() *Kind {
 	return &Kind{
 		Name:    "unix-listen",
 		Role:    Listen,
+		OnLoops: true,
 		Summary: "accept connections on a UNIX socket",
 		Doc: "The file is removed at the end. An existing socket is replaced if nothing answers on it;\n" +
 			"anything else, such as a symbolic link, is left alone, and weir reports an error.",
@@ -406,7 +410,7 @@ func unixListenKind() *Kind {
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			path := env.Path(p.ArgText())
-			opts := []weir.ListenOption{admission(p, 0)} // see placeWait
+			opts := []weir.ListenOption{admission(env, p, 0)} // see placeWait
 			if p.Has("mode") {
 				opts = append(opts, weir.WithMode(p.Mode("mode")))
 			}

@@ -318,6 +318,7 @@ func dialKind() *Kind {
 	return &Kind{
 		Name:    "dial",
 		Role:    Dial,
+		OnLoops: true,
 		Summary: "connect to where the client of a proxy asks to go",
 		Doc: "The proxy layer on the other side chooses the target. --allow and --deny are rules for\n" +
 			"its addresses, after names are resolved. Link-local and multicast addresses and those of\n" +

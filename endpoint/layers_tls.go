@@ -50,8 +50,8 @@ func tlsLayer(name, summary, example string, server func(Role) bool) *Layer {
 			{Name: "timeout", Type: Duration, Doc: "how long the handshake may take; the default is 10s"},
 			{Name: "eof-wait", Type: Duration, Doc: "client: after the input has ended, tell the server once it has been silent for this long, because some hang up when told; the default is 30s, or 5s if weir serves many connections; weir's own servers are told at once"},
 			{Name: "no-eof", Type: Flag, Doc: "do not tell the peer that the input has ended until the connection ends", Conflicts: []string{"eof-wait"}},
-			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once; the default is 1024"},
-			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes may compute in parallel with open connections; the default is 1; with 0, the connections wait for them"},
+			{Name: "handshakes", Type: Int, Doc: "server: how many handshakes may be in progress at once, dealt out to the loops; the default is 1024 on each"},
+			{Name: "workers", Type: Number(0, 64), Doc: "server: how many handshakes of each loop may compute in parallel with open connections; the default is 1; with 0, the connections wait for them"},
 			{Name: "keylog", Type: Path, Doc: "append the session keys to this file, for Wireshark; with this file, all traffic can be decrypted"},
 		},
 		Check: func(p *Part, role Role) *Fault { return checkTLS(p, server(role)) },
@@ -257,7 +257,7 @@ func prepareTLSServer(env *Env, p *Part) (Prepared, error) {
 		opts = append(opts, layer.WithClientAuthorities(ca))
 	}
 	if p.Has("handshakes") {
-		opts = append(opts, layer.WithHandshakeCap(int(p.Int("handshakes"))))
+		opts = append(opts, layer.WithHandshakeCap(env.each(int(p.Int("handshakes")))))
 	}
 	workers := handshakeWorkers
 	if p.Has("workers") {

@@ -21,6 +21,10 @@ import (
 // its fields.
 type Env struct {
 	Loop *weir.Loop
+	// Group spreads the connections of listeners over its loops, of which Loop must be one
+	// (see weir.WithGroup); nil: they stay on Loop. An endpoint for which OnLoops is false
+	// ignores it.
+	Group *weir.Group
 	// Stdin and Stdout are the descriptors that stdio takes over and closes.
 	Stdin, Stdout int
 	// Serves says that any number of connections is served. A connection whose
@@ -93,6 +97,14 @@ func (env *Env) lookup(key string) (string, bool) {
 	return env.LookupEnv(key)
 }
 
+// each is a loop's part of a bound that is dealt out to the loops of the group, at least 1.
+func (env *Env) each(n int) int {
+	if env.Group == nil {
+		return n
+	}
+	return max(n/len(env.Group.Loops()), 1)
+}
+
 func (env *Env) note(text string) {
 	if env.Note != nil {
 		env.Note(text)
@@ -106,6 +118,11 @@ func (env *Env) warn(text string) {
 	}
 	env.note(text)
 }
+
+// OnLoops reports whether connections of the endpoint can be on several loops at once: a
+// listener spreads them (Env.Group), and connects may be made with an Env for each loop.
+// They share what Prepare made, which must be called before the second loop runs.
+func (e *Endpoint) OnLoops() bool { return e.kind.OnLoops }
 
 // ErrRole is returned by Listen on an endpoint that does not listen.
 var ErrRole = errors.New("address: this endpoint does not listen")
@@ -165,7 +182,9 @@ func (e *Endpoint) Prepare(env *Env) error {
 			return &KindError{Kind: e.kind.Name, Err: err}
 		}
 	}
-	e.looked = true
+	if !e.looked { // sessions on several loops call this at once, and only read
+		e.looked = true
+	}
 	if e.prepared != nil || len(e.layers) == 0 {
 		return nil
 	}

@@ -52,6 +52,7 @@ type Kind struct {
 	Options []OptionDoc
 	Example string // a base with its options
 	Command bool   // it runs the program that Endpoint.SetCommand gives it
+	OnLoops bool   // its connections can be on several loops at once: see Endpoint.OnLoops
 
 	// RoleOf returns the role of a part if it depends on the part; nil: it is
 	// Role.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -53,12 +53,21 @@ func (e *LimitError) Error() string {
 // connections beyond a limit at the layer's place in the stack; as a
 // weir.Admission it counts what listeners accept, and refuses a connection
 // before anything is made for it.
+//
+// No method takes a lock: loops that count at once do not wait for each other. Total and
+// PerAddress are never exceeded; what Share leaves may be one connection off for each loop
+// that counts at the same moment.
 type Limiter struct {
 	c     LimitConfig
-	mu    sync.Mutex
-	total int
-	each  map[netip.Prefix]int
-	room  []func() // called when a connection leaves
+	total atomic.Int64
+	each  *addressTable // nil: addresses are not counted
+	room  atomic.Pointer[roomCall]
+}
+
+// roomCall is a function to call when a connection leaves, after those in next.
+type roomCall struct {
+	f    func()
+	next *roomCall
 }
 
 var (
@@ -71,7 +80,11 @@ func NewLimiter(c LimitConfig) *Limiter {
 	if c.PrefixV6 <= 0 || c.PrefixV6 > 128 {
 		c.PrefixV6 = peer.PrefixV6
 	}
-	return &Limiter{c: c, each: make(map[netip.Prefix]int)}
+	l := &Limiter{c: c}
+	if c.PerAddress > 0 || c.Share > 0 {
+		l.each = newAddressTable(c.Total)
+	}
+	return l
 }
 
 // Limit returns a layer that refuses connections beyond a limit, before
@@ -80,11 +93,7 @@ func NewLimiter(c LimitConfig) *Limiter {
 func Limit(c LimitConfig) Layer { return NewLimiter(c).Layer }
 
 // Count returns how many connections there are. Any goroutine may call it.
-func (l *Limiter) Count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.total
-}
+func (l *Limiter) Count() int { return int(l.total.Load()) }
 
 // Layer is a Layer that counts with l.
 func (l *Limiter) Layer(a Above) Above {
@@ -133,9 +142,13 @@ func (l *Limiter) Room() int {
 
 // OnRoom implements weir.Waiting. Any goroutine may call it.
 func (l *Limiter) OnRoom(f func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.room = append(l.room, f)
+	c := &roomCall{f: f}
+	for {
+		c.next = l.room.Load()
+		if l.room.CompareAndSwap(c.next, c) {
+			return
+		}
+	}
 }
 
 // counted is a connection that is counted.
@@ -156,43 +169,77 @@ func (c *counted) ConnectionLost(err error) {
 	c.Base.ConnectionLost(err)
 }
 
+// enter takes a place of the address first, so that one that is refused there takes none of
+// the others', not even for a moment.
 func (l *Limiter) enter(key netip.Prefix) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.c.Total > 0 && l.total >= l.c.Total {
+	most := int64(l.c.Total)
+	if most > 0 && l.total.Load() >= most {
 		return &LimitError{Limit: l.c.Total}
 	}
+	var own *atomic.Int64
 	if l.counts(key) {
-		has := l.each[key]
-		if l.c.PerAddress > 0 && has >= l.c.PerAddress {
-			return &LimitError{Limit: l.c.PerAddress, Addr: key}
+		var err error
+		if own, err = l.enterAddress(key); err != nil {
+			return err
 		}
-		if free := l.c.Total - l.total; l.c.Share > 0 && l.c.Total > 0 && has > 0 && has >= l.c.Share*free {
-			return &LimitError{Limit: has, Addr: key, Free: free}
-		}
-		l.each[key]++
 	}
-	l.total++
-	return nil
+	for {
+		n := l.total.Load()
+		if most > 0 && n >= most {
+			if own != nil {
+				own.Add(-1)
+			}
+			return &LimitError{Limit: l.c.Total}
+		}
+		if l.total.CompareAndSwap(n, n+1) {
+			return nil
+		}
+	}
+}
+
+// enterAddress counts a connection of an address, and returns its counter.
+func (l *Limiter) enterAddress(key netip.Prefix) (*atomic.Int64, error) {
+	for {
+		own := l.each.of(key)
+		has := own.Load()
+		if has == removed {
+			continue
+		}
+		if l.c.PerAddress > 0 && has >= int64(l.c.PerAddress) {
+			return nil, &LimitError{Limit: l.c.PerAddress, Addr: key}
+		}
+		if free := int64(l.c.Total) - l.total.Load(); l.c.Share > 0 && l.c.Total > 0 && has > 0 && has >= int64(l.c.Share)*free {
+			if free <= 0 {
+				return nil, &LimitError{Limit: l.c.Total}
+			}
+			return nil, &LimitError{Limit: int(has), Addr: key, Free: int(free)}
+		}
+		if own.CompareAndSwap(has, has+1) {
+			return own, nil
+		}
+	}
 }
 
 func (l *Limiter) leave(key netip.Prefix) {
-	l.mu.Lock()
-	l.total--
 	if l.counts(key) {
-		if l.each[key]--; l.each[key] == 0 {
-			delete(l.each, key)
+		if own := l.each.known(key); own != nil { // nil: it was never admitted
+			own.Add(-1)
 		}
 	}
-	room := l.room
-	l.room = nil
-	l.mu.Unlock()
-	for _, f := range room {
-		f()
+	l.total.Add(-1)
+	if l.room.Load() == nil {
+		return
+	}
+	var all []func()
+	for c := l.room.Swap(nil); c != nil; c = c.next {
+		all = append(all, c.f)
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		all[i]()
 	}
 }
 
 // counts reports whether the connections of an address are counted separately.
 func (l *Limiter) counts(key netip.Prefix) bool {
-	return key.IsValid() && (l.c.PerAddress > 0 || l.c.Share > 0)
+	return l.each != nil && key.IsValid()
 }

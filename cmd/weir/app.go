@@ -28,30 +28,31 @@ import (
 //	    │                     └──────────── all gone ────────────────────────────▶┤
 //	    └───────── the work is done ─────────────────────────────────────────────▶┘
 //
-// It belongs to its loop's goroutine.
+// There is one for each loop, and the first leads: see fleet. It belongs to its loop's
+// goroutine.
 type app struct {
-	c    *command
-	p    *plan
-	f    flags
-	rep  *reporter
-	loop *weir.Loop
-	env  *endpoint.Env
+	c     *command
+	p     *plan
+	f     flags
+	rep   *reporter
+	fleet *fleet
+	index int // of the loop, from 0
+	loop  *weir.Loop
+	env   *endpoint.Env
 
-	names     *dns.Resolver      // the loop's
+	names     *dns.Resolver      // of all loops
 	starter   *executor.Executor // of programs
 	children  map[*session]bool  // those whose programs run
 	pick      *picker
 	trim      *trimmer
 	notify    *notifier
 	listeners []*endpoint.Listeners
-	own       []net.Addr // that they listen on
 	open      map[*session]bool
 	began     time.Time
-	total     [2]int64
-	served    int
 	drainFor  time.Duration
 	typed     bool // standard input is a terminal
 	draining  bool
+	empty     bool // it drains, and has nothing left; the lead's to know
 	cutting   bool
 	over      bool
 	code      int
@@ -73,7 +74,7 @@ func (c *command) relay(p *plan, f flags) int {
 		return exitFailure
 	}
 	code := a.run()
-	err = a.loop.Close()  // it may have something to write to a file
+	err = a.fleet.close() // it may have something to write to a file
 	_ = a.starter.Close() // always nil
 	if err != nil {
 		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
@@ -82,16 +83,45 @@ func (c *command) relay(p *plan, f flags) int {
 	return code
 }
 
+// newApp makes the apps of a command, on as many loops as the plan can use, and returns the
+// one that leads.
 func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
-	a := &app{c: c, p: p, f: f, rep: rep, open: map[*session]bool{}, drainFor: f.drain}
-	a.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { a.silence(silent) }))
-	loop, err := weir.NewLoop(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names), weir.WithFlushTime(cutTime))
+	fl := &fleet{of: map[*weir.Loop]*app{}}
+	lead := &app{c: c, p: p, f: f, rep: rep, fleet: fl, open: map[*session]bool{}, drainFor: f.drain}
+	lead.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { lead.silence(silent) }))
+	n, err := p.loopsOf(f)
 	if err != nil {
 		return nil, err
 	}
-	a.loop = loop
+	loops, err := fl.open(n, weir.WithLogger(rep.logger()), weir.WithErrorHandler(lead.trouble), weir.WithResolver(lead.names), weir.WithFlushTime(cutTime))
+	if err != nil {
+		return nil, err
+	}
+	if n > 1 {
+		lead.names.AskOn(loops[0])
+	}
+	lead.starter = executor.New("blocking", startsAtOnce, startsQueued)
+	for i, l := range loops {
+		a := lead
+		if i > 0 {
+			a = &app{c: c, p: p, f: f, rep: rep, fleet: fl, open: map[*session]bool{}, names: lead.names, starter: lead.starter}
+		}
+		a.loop, a.index = l, i
+		fl.apps = append(fl.apps, a)
+		fl.of[l] = a
+		if i == 0 {
+			fl.aim(p)
+		}
+		a.prepare()
+	}
+	return lead, nil
+}
+
+// prepare makes what each loop has of its own.
+func (a *app) prepare() {
+	c, p, f, rep := a.c, a.p, a.f, a.rep
 	a.env = &endpoint.Env{
-		Loop: loop, Stdin: -1, Stdout: -1, Serves: p.many(), Home: c.home, LookupEnv: c.lookupEnv,
+		Loop: a.loop, Group: a.fleet.group, Stdin: -1, Stdout: -1, Serves: p.many(), Home: c.home, LookupEnv: c.lookupEnv,
 		Note:    func(text string) { rep.line(dim, "note", text, "text", text) },
 		Access:  f.access(),
 		Own:     a.addrs,
@@ -105,20 +135,26 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 		},
 		Warn: func(text string) { rep.always(slog.LevelWarn, yellow, "note", text, nil, "text", text) },
 		JSON: rep.json != nil,
-		UTP:  utp.NewDialer(loop),
+		UTP:  utp.NewDialer(a.loop),
 	}
-	a.starter = executor.New("blocking", startsAtOnce, startsQueued)
+	if a.fleet.group != nil {
+		// The listeners are those of the first loop.
+		a.env.Access.Own = func() []net.Addr { return append(a.loop.ListenAddrs(), a.addrs()...) }
+	}
 	a.env.Executor, a.env.Environ = a.starter, c.environ
-	a.trim = newTrimmer(loop, a.starter)
-	a.notify = newNotifier(loop, c.lookupEnv)
+	a.trim = newTrimmer(a.loop, a.starter)
+	a.pick = newPicker(a, f)
+	if a != a.fleet.lead() {
+		return
+	}
+	a.notify = newNotifier(a.loop, c.lookupEnv)
 	if f.drains {
 		a.notify.extend = true // the service manager's own limit may be shorter
 	}
-	a.pick = newPicker(a, f)
-	return a, nil
 }
 
 // silence reports that no name server answers or, with nil, that one does again.
+// One loop asks for all.
 func (a *app) silence(silent []netip.AddrPort) {
 	if len(silent) == 0 {
 		a.rep.line(green, "note", "the name servers answer again", "text", "the name servers answer again")
@@ -136,7 +172,7 @@ func (a *app) silence(silent []netip.AddrPort) {
 }
 
 // addrs are the addresses that the command listens on.
-func (a *app) addrs() []net.Addr { return a.own }
+func (a *app) addrs() []net.Addr { return a.fleet.addrs }
 
 // trouble gets failures that belong to no connection.
 func (a *app) trouble(err error) {
@@ -186,7 +222,7 @@ func (a *app) run() int {
 		a.loop.Soon(a.c.started)
 	}
 	if !a.over {
-		if err := a.loop.Run(); err != nil {
+		if err := a.fleet.run(); err != nil {
 			a.rep.fail(slog.LevelError, &advice.Failure{Problem: "the loop failed: " + advice.Why(err)})
 			return exitFailure
 		}
@@ -226,9 +262,12 @@ func (a *app) begin() bool {
 			return false
 		}
 		a.listeners = append(a.listeners, l)
-		a.own = append(a.own, l.Addrs()...)
+		a.fleet.addrs = append(a.fleet.addrs, l.Addrs()...)
 	}
-	a.env.Access.Private = a.localProxy()
+	local := a.localProxy()
+	for _, a := range a.fleet.apps {
+		a.env.Access.Private = local
+	}
 	if len(a.listeners) > 0 {
 		a.ready()
 		return true
@@ -262,6 +301,7 @@ func whenFree(listen func() error, pause func()) (err error) {
 func (a *app) factory(side relay.Side, once *session) weir.Factory {
 	if once == nil {
 		return func(t weir.Transport) weir.Protocol {
+			a := a.fleet.on(t)
 			if a.draining {
 				return nil
 			}
@@ -347,7 +387,7 @@ func (a *app) ready() {
 	}
 	a.notify.ready(names[relay.A] + " -> " + names[relay.B])
 	a.rep.line(green, "ready", names[relay.A]+" -> "+names[relay.B],
-		"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name)
+		"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name, "loops", len(a.fleet.apps))
 }
 
 func (a *app) closeListeners() {
@@ -360,9 +400,7 @@ func (a *app) closeListeners() {
 func (a *app) gone(s *session, r relay.Result) {
 	delete(a.open, s)
 	a.trim.move()
-	for i, n := range r.Bytes {
-		a.total[i] += n
-	}
+	a.fleet.count(r)
 	if a.observe != nil {
 		a.observe(s, r)
 	}
@@ -375,10 +413,10 @@ func (a *app) allGone() {
 	if len(a.open) > 0 || len(a.children) > 0 || a.p.many() && !a.draining {
 		return
 	}
-	a.finish()
+	a.fleet.empty(a)
 }
 
-// finish reports how it went and stops the loop.
+// finish reports how it went and stops the loops. The lead calls it.
 func (a *app) finish() {
 	if a.over {
 		return
@@ -389,9 +427,9 @@ func (a *app) finish() {
 	a.pick.stop()
 	if a.p.many() {
 		took := a.loop.Now().Sub(a.began)
-		a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s",
-			advice.Connections(a.served), size(a.total[relay.A]), size(a.total[relay.B]), span(took)),
-			"connections", a.served, "bytes_out", a.total[relay.A], "bytes_back", a.total[relay.B], "seconds", took.Seconds())
+		served, out, back := int(a.fleet.served.Load()), a.fleet.bytes(relay.A), a.fleet.bytes(relay.B)
+		a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s", advice.Connections(served), size(out), size(back), span(took)),
+			"connections", served, "bytes_out", out, "bytes_back", back, "seconds", took.Seconds())
 	}
-	a.loop.Stop()
+	a.fleet.stop()
 }

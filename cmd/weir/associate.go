@@ -23,7 +23,7 @@ func (a *app) associate(t weir.Transport, r *proxy.Request) weir.Protocol {
 		a.rep.line(dim, "open", client+" -> datagrams to "+at.String(), who.fields("a", client, "b", "udp", "at", at.String())...)
 	}
 	d.Dissociated = func(_ *proxy.Request, c proxy.AssociationCount) {
-		a.served++
+		a.fleet.served.Add(1)
 		text := fmt.Sprintf("%s -> datagrams: %d out, %s, %d back, %s, %s", client, c.Out, size(c.BytesOut), c.Back, size(c.BytesBack), span(c.Took))
 		if c.Refused > 0 {
 			text += fmt.Sprintf(", %d refused by the rules or as fragments", c.Refused)

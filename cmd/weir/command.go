@@ -237,7 +237,11 @@ func (p *plan) check() error {
 	if a.Role() == endpoint.Open && b.Role() == endpoint.Open && a.Kind() == b.Kind() && a.Base.ArgText() == b.Base.ArgText() && a.Base.ArgText() != "" {
 		return &usageError{problem: fmt.Sprintf("%s cannot be on both sides", a.Label())}
 	}
-	return p.checkProxies()
+	if err := p.checkProxies(); err != nil {
+		return err
+	}
+	_, err := p.loopsOf(f)
+	return err
 }
 
 // many reports whether the plan serves any number of connections, and on which

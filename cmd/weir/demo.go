@@ -33,6 +33,7 @@ func (c *command) demo(words []string, f flags) int {
 		return c.usage(&usageError{problem: fmt.Sprintf("demo takes no words, such as %q", words[0])})
 	}
 	quiet := f
+	quiet.loops = 1
 	quiet.quiet = true // the demo tells its own story
 	rep := newReporter(c, quiet)
 	d := &demo{c: c, stay: isTerminal(c.stdout) && c.terminal}
@@ -47,7 +48,7 @@ func (c *command) demo(words []string, f flags) int {
 	}
 	d.app = a
 	code := d.run()
-	if err := a.loop.Close(); err != nil {
+	if err := a.fleet.close(); err != nil {
 		rep.fail(slog.LevelError, &advice.Failure{Problem: "while ending: " + advice.Why(err)})
 		return exitFailure
 	}
@@ -85,6 +86,7 @@ func (d *demo) run() int {
 		return d.c.usage(err)
 	}
 	a.p = to
+	a.fleet.aim(to)
 	a.pick = newPicker(a, flags{})
 	a.observe = d.relayed
 	d.c.started = d.begin

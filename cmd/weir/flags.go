@@ -34,6 +34,7 @@ type flags struct {
 	check   time.Duration
 	drain   time.Duration
 	drains  bool     // drain was given
+	loops   int      // 0 is 1; everyCore: as many as there are processors
 	allow   []string // networks, as they were written
 	deny    []string
 	stale   time.Duration
@@ -76,6 +77,10 @@ func flagDocs() []flagDoc {
 			f.drain, f.drains = d, true
 			return nil
 		}},
+		{name: "loops", value: "N", doc: "serve on this many loops, each of which can keep one core busy; the default is\none for each core that the process may use (its affinity and, on Linux, the CPU\nquota of its cgroup). A connection is on one loop from beginning to end; new\nones go to the loop that has the fewest. Limits, rates, --pick, totals and\n--drain are those of all loops together. One loop serves what is one connection\n(- and whatever does not listen), exec, pty, serial, file, pipe, replay,\nuTP, datagrams, names, and proxies and faults with bind= or seed=", set: func(f *flags, v string) (err error) {
+			f.loops, err = parseLoops(v)
+			return err
+		}},
 		{name: "allow", value: "NETWORKS", doc: "let dial connect to these only, such as 10.0.0.0/8,::1; it may be given\nmore than once", set: func(f *flags, v string) error { return addNetworks(&f.allow, v) }},
 		{name: "deny", value: "NETWORKS", doc: "let dial connect to none of these", set: func(f *flags, v string) error { return addNetworks(&f.deny, v) }},
 		{name: "stale", value: "TIME", doc: "while no name server answers, keep using addresses that have expired, for\nthis long; the default is 24h, 0 never uses them", set: func(f *flags, v string) error {
@@ -116,6 +121,7 @@ func parseFlags(args []string) (f flags, words, argv []string, err error) {
 	f.logRate = defaultLogRate
 	docs := flagDocs()
 	f.drain = drainTime
+	f.loops = everyCore
 	f.stale = staleUsual
 	for i := 0; i < len(args); i++ {
 		arg := args[i]

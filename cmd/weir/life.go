@@ -84,28 +84,68 @@ func (a *app) drain() {
 	a.notify.stopping(a.drainFor)
 	a.closeListeners()
 	a.pick.stop()
-	early := 0
+	if a.fleet.group != nil && a.drainFor > 0 {
+		// A loop that does not answer is not waited for.
+		a.loop.After(a.drainFor, a.drained)
+	}
+	gather(a.fleet, (*app).early, func(early []int) {
+		if n := sum(early); n > 0 {
+			// Something was asked for, and will not happen.
+			a.code = exitFailure
+			a.rep.line(yellow, "stopped", advice.Connections(n)+" not made yet", "given_up", n)
+		}
+		gather(a.fleet, (*app).giveUp, a.drainOn)
+	})
+}
+
+// early begins to drain on one loop, and counts the sessions that something was asked of
+// and that are not connected.
+func (a *app) early() (n int) {
+	a.draining = true
 	for s := range a.open {
-		if s.id == 0 && (s.began() || len(a.listeners) == 0) {
-			early++
+		if s.id == 0 && (s.began() || !a.fleet.listens()) {
+			n++
 		}
 	}
-	if early > 0 {
-		// Something was asked for, and will not happen.
-		a.code = exitFailure
-		a.rep.line(yellow, "stopped", advice.Connections(early)+" not made yet", "given_up", early)
-	}
+	return n
+}
+
+// giveUp ends the sessions of one loop that are not connected, and shows the others.
+func (a *app) giveUp() shownSessions {
 	for s := range a.open {
 		if s.id == 0 {
 			s.relay.Abort()
 		}
 	}
-	n := a.made()
+	shown := a.shown()
+	if shown.made == 0 && shown.open == 0 {
+		a.allGone()
+	}
+	return shown
+}
+
+// drained is called when the time for draining is up.
+func (a *app) drained() {
+	if !a.over && !a.cutting {
+		a.cut("after " + span(a.drainFor))
+	}
+}
+
+// drainOn goes on to drain, once nothing is left that is not connected.
+func (a *app) drainOn(all []shownSessions) {
+	if a.over || a.cutting {
+		return // it was all, or another signal came meanwhile
+	}
+	open, n := 0, 0
+	for _, s := range all {
+		open += s.open
+		n += s.made
+	}
 	switch {
-	case len(a.open) == 0 && len(a.children) == 0:
+	case open == 0 && len(a.children) == 0:
 		a.finish()
 		return
-	case len(a.open) == 0:
+	case open == 0:
 		if !a.p.many() {
 			a.code = exitFailure // its program is not done
 		}
@@ -127,13 +167,11 @@ func (a *app) drain() {
 		}
 	}
 	text := fmt.Sprintf("%s open, for at most %s; Ctrl-C again cuts", advice.Connections(n), span(a.drainFor))
-	shown := a.shown()
+	shown := oldest(all)
 	a.rep.list(yellow, "draining", text, shown, "open", n, "seconds", a.drainFor.Seconds(), "waits_for", shown)
-	a.loop.After(a.drainFor, func() {
-		if !a.over && !a.cutting {
-			a.cut("after " + span(a.drainFor))
-		}
-	})
+	if a.fleet.group == nil {
+		a.loop.After(a.drainFor, a.drained)
+	}
 }
 
 // made counts the connections that are open and fully connected.
@@ -148,32 +186,70 @@ func (a *app) made() (n int) {
 
 // cut aborts what is open.
 func (a *app) cut(why string) {
-	n := a.made()
-	if n == 0 && len(a.children) == 0 {
-		a.finish()
-		return
-	}
-	a.endChildren()
-	if n == 0 {
-		a.cutting = true
-		a.loop.After(2*cutTime, a.finish)
-		return
-	}
 	a.cutting = true
-	a.code = exitFailure
-	text := advice.Connections(n) + " cut"
-	if why != "" {
-		text += " " + why
+	if a.fleet.group != nil {
+		a.loop.After(2*cutTime, a.finish) // a loop that does not answer is not waited for
 	}
-	a.rep.line(yellow, "quitting", text, "cut", n)
+	gather(a.fleet, (*app).made, func(made []int) {
+		n := sum(made)
+		if n == 0 && len(a.children) == 0 {
+			a.finish()
+			return
+		}
+		a.endChildren()
+		if n == 0 {
+			a.loop.After(2*cutTime, a.finish)
+			return
+		}
+		a.code = exitFailure
+		text := advice.Connections(n) + " cut"
+		if why != "" {
+			text += " " + why
+		}
+		a.rep.line(yellow, "quitting", text, "cut", n)
+		gather(a.fleet, (*app).abort, func([]struct{}) {})
+		a.loop.After(cutTime, a.finish)
+	})
+}
+
+// abort cuts what is open on one loop.
+func (a *app) abort() (none struct{}) {
+	a.cutting = true
 	for s := range a.open {
 		s.relay.Abort()
 	}
-	a.loop.After(cutTime, a.finish)
+	return none
 }
 
-// shown names some of the connections that are open, oldest first.
-func (a *app) shown() []string {
+// shownSessions are the connections of one loop.
+type shownSessions struct {
+	open   int            // how many there are
+	made   int            // how many of them are connected on both sides
+	listed int            // how many are to be shown
+	first  []shownSession // the oldest of those, at most drainShow
+}
+
+// shownSession is a connection as a person is shown it.
+type shownSession struct {
+	id    int
+	since time.Time
+	text  string
+}
+
+// compare puts the oldest first, and those that are not connected yet last.
+func (s shownSession) compare(o shownSession) int {
+	switch {
+	case (s.id == 0) != (o.id == 0):
+		return o.id - s.id
+	case s.id != o.id:
+		return s.id - o.id
+	}
+	return s.since.Compare(o.since)
+}
+
+// shown names some of the connections of one loop that are open.
+func (a *app) shown() shownSessions {
+	shown := shownSessions{open: len(a.open), made: a.made()}
 	all := make([]*session, 0, len(a.open))
 	for s := range a.open {
 		if s.id != 0 || !a.draining { // others were given up
@@ -181,23 +257,13 @@ func (a *app) shown() []string {
 		}
 	}
 	slices.SortFunc(all, func(x, y *session) int {
-		switch {
-		case (x.id == 0) != (y.id == 0):
-			return y.id - x.id // those that are not connected yet come last
-		case x.id != y.id:
-			return x.id - y.id
-		}
-		return x.since.Compare(y.since)
+		return shownSession{id: x.id, since: x.since}.compare(shownSession{id: y.id, since: y.since})
 	})
-	lines := make([]string, 0, drainShow+1)
-	for i, s := range all {
-		if i == drainShow {
-			lines = append(lines, fmt.Sprintf("and %d more", len(all)-i))
-			break
-		}
-		lines = append(lines, s.state())
+	shown.listed = len(all)
+	for _, s := range all[:min(len(all), drainShow)] {
+		shown.first = append(shown.first, shownSession{s.id, s.since, s.state()})
 	}
-	return lines
+	return shown
 }
 
 // state says how far a session has got.
@@ -237,10 +303,19 @@ func (a *app) show() {
 			where = append(where, addr.String())
 		}
 	}
-	text := fmt.Sprintf("%s open, %d since the start %s ago", advice.Connections(len(a.open)), a.served, span(a.loop.Now().Sub(a.began)))
-	if len(where) > 0 && !a.draining {
-		text += ", listening on " + strings.Join(where, ", ")
-	}
-	shown := a.shown()
-	a.rep.always(slog.LevelInfo, green, word, text, shown, "open", len(a.open), "served", a.served, "listening", where, "connections", shown)
+	gather(a.fleet, (*app).shown, func(all []shownSessions) {
+		open, served := 0, int(a.fleet.served.Load())
+		for _, s := range all {
+			open += s.open
+		}
+		text := fmt.Sprintf("%s open, %d since the start %s ago", advice.Connections(open), served, span(a.loop.Now().Sub(a.began)))
+		if n := len(a.fleet.apps); n > 1 {
+			text += fmt.Sprintf(", on %d loops", n)
+		}
+		if len(where) > 0 && !a.draining {
+			text += ", listening on " + strings.Join(where, ", ")
+		}
+		shown := oldest(all)
+		a.rep.always(slog.LevelInfo, green, word, text, shown, "open", open, "served", served, "loops", len(a.fleet.apps), "listening", where, "connections", shown)
+	})
 }

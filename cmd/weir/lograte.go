@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,53 +18,76 @@ const (
 	leftOutEvery   = 10 * time.Second // how often the number left out is reported
 )
 
-// rates bounds the reports of each kind of event. Its methods are safe from any
-// goroutine.
+// rates bounds the reports of each kind of event. Its methods are safe from any goroutine,
+// and allow takes no lock once a kind is known.
 type rates struct {
-	rate    float64 // lines a second of each kind; 0: any number
+	every   time.Duration // between two lines of a kind; 0: there is no bound
 	leftOut func(kind string, n int64)
 	now     func() time.Time
 
-	mu    sync.Mutex
-	kinds map[string]*lineRate // as many as there are in the code
-	timer *time.Timer          // while lines are left out
+	kinds  atomic.Pointer[map[string]*lineRate] // as many as there are in the code; never changed, only replaced
+	timing atomic.Bool                          // flush is to be called
+	mu     sync.Mutex                           // of those that add a kind, or flush
+	timer  *time.Timer
 }
 
+// lineRate counts in time (ITU-T I.371's GCRA), so that one number says it all.
 type lineRate struct {
-	credit float64 // lines
-	at     time.Time
-	left   int64 // lines left out
+	due  atomic.Int64 // when the next line would be due at an even rate, in nanoseconds since 1970
+	left atomic.Int64 // lines left out
 }
 
 func newRates(rate int, leftOut func(kind string, n int64)) *rates {
-	return &rates{rate: float64(rate), leftOut: leftOut, now: time.Now, kinds: map[string]*lineRate{}}
+	r := &rates{leftOut: leftOut, now: time.Now}
+	if rate > 0 {
+		r.every = time.Second / time.Duration(rate)
+	}
+	r.kinds.Store(&map[string]*lineRate{})
+	return r
 }
 
 // allow reports whether an event of a kind is to be reported. Each that is not
 // is counted, and the count is reported within leftOutEvery.
 func (r *rates) allow(kind string) bool {
-	if r == nil || r.rate <= 0 {
+	if r == nil || r.every <= 0 {
 		return true
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
-	k := r.kinds[kind]
+	now := r.now().UnixNano()
+	k := (*r.kinds.Load())[kind]
 	if k == nil {
-		k = &lineRate{credit: r.rate * logBurst, at: now}
-		r.kinds[kind] = k
+		k = r.add(kind)
 	}
-	k.credit = min(k.credit+r.rate*now.Sub(k.at).Seconds(), r.rate*logBurst)
-	k.at = now
-	if k.credit >= 1 {
-		k.credit--
-		return true
+	for {
+		due := k.due.Load()
+		next := max(due, now) + int64(r.every)
+		if next-now > int64(logBurst*time.Second) {
+			break
+		}
+		if k.due.CompareAndSwap(due, next) {
+			return true
+		}
 	}
-	k.left++
-	if r.timer == nil {
+	k.left.Add(1)
+	if r.timing.CompareAndSwap(false, true) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.timer = time.AfterFunc(leftOutEvery, r.flush)
 	}
 	return false
+}
+
+// add begins to count a kind.
+func (r *rates) add(kind string) *lineRate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := *r.kinds.Load()
+	if k := old[kind]; k != nil {
+		return k // another goroutine was faster
+	}
+	all := maps.Clone(old)
+	all[kind] = &lineRate{}
+	r.kinds.Store(&all)
+	return all[kind]
 }
 
 // flush reports what was left out since the last such report.
@@ -73,10 +98,10 @@ func (r *rates) flush() {
 		r.timer.Stop()
 		r.timer = nil
 	}
-	for kind, k := range r.kinds {
-		if k.left > 0 {
-			r.leftOut(kind, k.left)
-			k.left = 0
+	r.timing.Store(false)
+	for kind, k := range *r.kinds.Load() {
+		if n := k.left.Swap(0); n > 0 {
+			r.leftOut(kind, n)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -26,36 +27,34 @@ func picks() map[string]balance.Policy {
 }
 
 // target is an endpoint to connect to, and its recent state.
+// All loops share it: what one of them finds out, all know, and it is said once.
 type target struct {
-	app      *app
+	app      *app // any
 	endpoint *endpoint.Endpoint
-	failing  bool
-	since    time.Time // when it began to fail
-	refused  int       // sessions that were turned away meanwhile
+	failing  atomic.Pointer[time.Time] // since then; nil: it is not
+	refused  atomic.Int64              // sessions that were turned away meanwhile
 }
 
 // up notes a success.
-func (t *target) up() {
-	if !t.failing {
+func (t *target) up(now time.Time) {
+	since := t.failing.Load()
+	if since == nil || !t.failing.CompareAndSwap(since, nil) {
 		return
 	}
-	t.failing = false
-	took := t.app.loop.Now().Sub(t.since)
+	took := max(now.Sub(*since), 0) // another loop's clock may be a turn ahead
 	sentence := fmt.Sprintf("%s, after %s", t.endpoint.Label(), span(took))
-	if t.refused > 0 {
-		sentence += ", " + advice.Connections(t.refused) + " turned away"
+	refused := int(t.refused.Swap(0))
+	if refused > 0 {
+		sentence += ", " + advice.Connections(refused) + " turned away"
 	}
-	t.app.rep.line(green, "back", sentence, "endpoint", t.endpoint.Label(), "seconds", took.Seconds(), "turned_away", t.refused)
-	t.refused = 0
+	t.app.rep.line(green, "back", sentence, "endpoint", t.endpoint.Label(), "seconds", took.Seconds(), "turned_away", refused)
 }
 
 // down notes a failure, and reports it once.
-func (t *target) down(f *advice.Failure) {
-	if t.failing {
+func (t *target) down(now time.Time, f *advice.Failure) {
+	if !t.failing.CompareAndSwap(nil, &now) {
 		return
 	}
-	t.failing = true
-	t.since = t.app.loop.Now()
 	if t.app.p.many() {
 		f.Also = "weir stays, and says when it is back."
 	}
@@ -65,23 +64,22 @@ func (t *target) down(f *advice.Failure) {
 // picker chooses which endpoint a session connects to.
 type picker struct {
 	app *app
-	a   *target // where A connects
-	bs  []*target
 	b   *balance.Balancer
 
 	every time.Duration // of checks
 }
 
 func newPicker(a *app, f flags) *picker {
-	p := &picker{app: a, a: &target{app: a, endpoint: a.p.a}, every: f.check}
-	for _, b := range a.p.bs {
-		p.bs = append(p.bs, &target{app: a, endpoint: b})
+	p := &picker{app: a, every: f.check}
+	if lead := a.fleet.lead(); a != lead {
+		p.b = lead.pick.b.On(a.loop)
+		return p
 	}
 	c := balance.Config{Policy: picks()[f.pick], Every: f.check, Rand: rand.Float64}
 	if f.check > 0 {
 		c.Check, c.Changed = p.check, p.changed
 	}
-	p.b = balance.New(a.loop, len(p.bs), c)
+	p.b = balance.New(a.loop, len(a.fleet.bs), c)
 	return p
 }
 
@@ -91,9 +89,10 @@ func (p *picker) changed(id int, up bool, err error) {
 	var failed *weir.ConnectError
 	switch {
 	case up:
-		p.bs[id].up()
+		p.app.fleet.bs[id].up(p.app.loop.Now())
 	case errors.As(err, &failed):
-		p.bs[id].down(advice.Connect(p.bs[id].endpoint, failed))
+		t := p.app.fleet.bs[id]
+		t.down(p.app.loop.Now(), advice.Connect(t.endpoint, failed))
 	}
 }
 
@@ -119,9 +118,9 @@ func key(peer net.Addr) uint64 {
 // target is what a lease is for.
 func (p *picker) target(side relay.Side, l *balance.Lease) *target {
 	if side == relay.A {
-		return p.a
+		return p.app.fleet.a
 	}
-	return p.bs[l.Target()]
+	return p.app.fleet.bs[l.Target()]
 }
 
 // stop ends the checks.
@@ -142,7 +141,7 @@ const (
 // check tries an endpoint once: what retry= would wait for is just what a check
 // has to find out.
 func (p *picker) check(id int, done func(error)) (stop func()) {
-	e := p.bs[id].endpoint
+	e := p.app.fleet.bs[id].endpoint
 	b := &probe{}
 	c := e.Connect(p.app.env, b)
 	late := p.app.loop.After(min(max(p.every, checkLeast), checkMost), func() {

@@ -141,11 +141,10 @@ func (s *session) peer() net.Addr {
 // connected is called when both sides are there.
 func (s *session) connected() {
 	a := s.app
-	a.served++
-	s.id = a.served
+	s.id = int(a.fleet.served.Add(1))
 	for _, t := range s.targets {
 		if t != nil {
-			t.up()
+			t.up(a.loop.Now())
 		}
 	}
 	if s.lease != nil {
@@ -157,7 +156,9 @@ func (s *session) connected() {
 	if s.who != nil && s.who.user == "" && s.who.certificate == "" {
 		s.who = nil
 	}
-	a.notify.ready("connected") // where nothing listens
+	if a.notify != nil {
+		a.notify.ready("connected") // where nothing listens
+	}
 	if !a.rep.takes("open") {
 		return
 	}
@@ -166,7 +167,11 @@ func (s *session) connected() {
 	if key := a.escapeKey(); key != "" {
 		arrow += ", " + key + " ends it"
 	}
-	a.rep.put(slog.LevelInfo, dim, "open", arrow, nil, s.who.fields("id", s.id, "a", names[0], "b", names[1])...)
+	fields := s.who.fields("id", s.id, "a", names[0], "b", names[1])
+	if a.fleet.group != nil {
+		fields = append(fields, "loop", a.index)
+	}
+	a.rep.put(slog.LevelInfo, dim, "open", arrow, nil, fields...)
 }
 
 // failed is called when the connect of a side has failed. It is not tried again
@@ -183,17 +188,17 @@ func (s *session) failed(side relay.Side, err *weir.ConnectError) (again bool) {
 		a.rep.fail(slog.LevelError, advice.Connect(s.ends[side], err))
 	case s.asksFor(t):
 		a.rep.fail(slog.LevelWarn, advice.ConnectTo(s.label(side), t.endpoint, err))
-		t.refused++
+		t.refused.Add(1)
 	default:
 		if a.p.many() {
-			t.down(advice.Connect(t.endpoint, err))
+			t.down(a.loop.Now(), advice.Connect(t.endpoint, err))
 		} else {
 			a.rep.fail(slog.LevelError, advice.Connect(t.endpoint, err))
 		}
 		if side == relay.B {
 			s.lease.Failed(err)
 		}
-		t.refused++
+		t.refused.Add(1)
 	}
 	s.targets[side] = nil
 	s.denied(err)

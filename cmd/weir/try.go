@@ -38,7 +38,7 @@ var (
 
 // try begins to connect to the target of a lease.
 func (s *session) try(l *balance.Lease) {
-	y := &try{s: s, target: s.app.pick.bs[l.Target()], lease: l}
+	y := &try{s: s, target: s.app.fleet.bs[l.Target()], lease: l}
 	s.tries = append(s.tries, y)
 	c := y.target.endpoint.ConnectFor(s.env(y.target.endpoint), s.wants(), y)
 	c.OnRetry(func(err *weir.ConnectError) {
@@ -65,7 +65,7 @@ func (y *try) next() {
 func (y *try) fails(err *weir.ConnectError) {
 	if !y.said {
 		y.said = true
-		y.target.down(advice.Connect(y.target.endpoint, err))
+		y.target.down(y.s.app.loop.Now(), advice.Connect(y.target.endpoint, err))
 	}
 }
 
@@ -125,7 +125,7 @@ func (y *try) ConnectFailed(err *weir.ConnectError) {
 	s.ends[relay.B], s.targets[relay.B] = y.target.endpoint, y.target
 	s.exhausted = !asks
 	if s.exhausted {
-		y.target.refused++
+		y.target.refused.Add(1)
 	}
 	if f, ok := s.relay.Protocol(relay.B).(weir.ConnectFailer); ok {
 		f.ConnectFailed(err)

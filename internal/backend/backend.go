@@ -569,11 +569,15 @@ type Socket interface {
 	SetOption(o Option, value int) error
 }
 
-// Mover is a Backend without Descriptors whose handles can still move to another
-// backend of its kind, as connections of package net.
+// Mover is a Backend whose connections can move to another backend of its kind: one without
+// Descriptors, as connections of package net, or one with Descriptors, at less cost than
+// by Forget and Adopt, where what is known about the connection goes along.
 type Mover interface {
 	// Detach gives up a connected handle for which no Op has been submitted yet and
-	// returns the connection behind it. On an error the handle stays.
+	// returns the connection behind it, which is the caller's to close until it is
+	// adopted. On an error the handle stays. A backend with Descriptors returns
+	// ErrUnsupported for a handle that it did not accept; what it does return has a method
+	// Descriptor() int.
 	Detach(h Handle) (io.Closer, error)
 	// AdoptConn makes a handle of what Detach returned, here or elsewhere, or of a
 	// foreign connection. On success conn belongs to the backend.

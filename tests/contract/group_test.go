@@ -99,3 +99,66 @@ func TestGroupClosedInHandOver(t *testing.T) {
 		t.Errorf("%d were asked for, %d never left", d.asked, d.open)
 	}
 }
+
+// TestGroupListenerDone: a listener that is closed is told when the last of its connections
+// is gone, although that one was on another loop.
+func TestGroupListenerDone(t *testing.T) {
+	g, err := weir.NewGroup(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := g.Listen("tcp", "127.0.0.1:0", func(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := g.Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	first := g.Loops()[0]
+	conns := func() int {
+		n := make(chan int)
+		if _, err := first.Post(func() { n <- ln.Conns() }); err != nil {
+			t.Fatal(err)
+		}
+		return <-n
+	}
+	var clients []net.Conn
+	for range 6 { // the loops get one each, and again
+		c := dialTo(t, ln.Addr())
+		_, _ = c.Write([]byte("x"))
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	done := make(chan struct{})
+	if _, err := first.Post(func() {
+		_ = ln.Close() // always nil
+		ln.OnDone(func() { close(done) })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []int{0, 3, 1, 2, 4, 5} { // those of the listener's own loop first
+		if err := clients[c].Close(); err != nil {
+			t.Error(err)
+		}
+		for end := time.Now().Add(patience); i == 1 && conns() > 4; {
+			if time.Now().After(end) {
+				t.Fatalf("%d connections are counted", conns())
+			}
+		}
+	}
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Errorf("not told; %d connections are counted", conns())
+	}
+	g.Stop()
+	wg.Wait()
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+}

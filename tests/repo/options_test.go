@@ -50,6 +50,7 @@ var optionsFit = map[string]struct {
 	"WithTailLimit":       {weir.WithTailLimit, "listen fd connect stream pair"},
 	"WithSeparateEnds":    {weir.WithSeparateEnds, "pair"},
 	"WithAdmission":       {weir.WithAdmission, "listen fd"},
+	"WithGroup":           {weir.WithGroup, "listen fd"},
 	"WithBacklog":         {weir.WithBacklog, "listen"},
 	"WithMode":            {weir.WithMode, "listen packet"},
 	"WithReusePort":       {weir.WithReusePort, "listen packet peer"},

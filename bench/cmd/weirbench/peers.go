@@ -93,7 +93,7 @@ var relayPeers = []peer{
 	weirRelay("uring", "-splice"),
 	weirRelay("uring", "-copy", "-copy"),
 	{name: "cmd-weir", build: weirCommand, argv: func(s start) []string {
-		return []string{"tcp-listen:" + s.addr, "tcp:" + s.target, "--quiet"}
+		return []string{"tcp-listen:" + s.addr, "tcp:" + s.target, "--quiet", "--loops", strconv.Itoa(max(s.loops, 1))}
 	}},
 	{name: "go-iocopy", build: "servers/std", argv: goArgs()},
 	{name: "go-copy-64k", build: "servers/std", argv: goArgs("-copy", "-buf", "65536")},

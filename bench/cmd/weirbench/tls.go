@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -116,7 +117,7 @@ var tlsRelays = []tlsPeer{
 	{name: "weir-uring", build: tlsServer, side: true, argv: tlsArgs("-backend", "uring")},
 	{name: "cmd-weir", build: weirCommand, argv: func(s start) []string {
 		cert, key, _ := tlsFiles(s.dir)
-		return []string{"tcp-listen:" + s.addr + "+tls,cert=" + cert + ",key=" + key, "tcp:" + s.target, "--quiet"}
+		return []string{"tcp-listen:" + s.addr + "+tls,cert=" + cert + ",key=" + key, "tcp:" + s.target, "--quiet", "--loops", strconv.Itoa(max(s.loops, 1))}
 	}},
 	{name: "stunnel", prog: "stunnel4", argv: stunnelTLS},
 	{name: "haproxy", prog: "haproxy", argv: haproxyTLS},
