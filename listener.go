@@ -22,15 +22,16 @@ type Listener struct {
 	factory Factory
 	config  *connConfig
 
-	at     int // in the loop's bag
-	of     membership
-	parked bool // accepting waits for its tenant's turn: see dealer
-	parks  int  // how often that was over
-	closed bool
-	gone   bool // the handle is closed
-	paused bool
-	conns  int
-	onDone []func()
+	at      int // in the loop's bag
+	of      membership
+	budgets []*Budget
+	parked  bool // accepting waits for its tenant's turn: see dealer
+	parks   int  // how often that was over
+	closed  bool
+	gone    bool // the handle is closed
+	paused  bool
+	conns   int
+	onDone  []func()
 
 	draining bool // it closes once the system's queue is empty
 	accepted int  // connections so far
@@ -101,6 +102,7 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*L
 	}
 	ln.factory = f
 	ln.scarce = ln.fewDescriptors()
+	ln.budgets = l.budgets(c.tenant)
 	l.listeners.Add(ln, &ln.at)
 	ln.of.join(c.tenant, ln)
 	ln.accept()
@@ -432,12 +434,10 @@ func (ln *Listener) made(c *backend.Completion) {
 
 // begin starts an admitted connection, on the loop or another of its group.
 func (ln *Listener) begin(h backend.Handle, peer *backend.Addr) {
-	if t := ln.config.tenant; t != nil {
-		if err := t.admit(); err != nil {
-			ln.refuse(h, peerIP(peer), err)
-			ln.left(peerIP(peer))
-			return
-		}
+	if err := ln.enter(); err != nil {
+		ln.refuse(h, peerIP(peer), err)
+		ln.vacate(peerIP(peer))
+		return
 	}
 	if g := ln.config.group; g != nil {
 		g.place(ln, h, peer)

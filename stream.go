@@ -133,6 +133,8 @@ const (
 	fPauseDue                       // the protocol was set while the writer was paused, and is to get PauseWriting
 	fReadOnly                       // nothing can be written
 	fParked                         // what was read waits for its tenant's turn: see dealer
+	fGreedy                         // a Budget holds reading back: the stream keeps more than its part
+	fWaits                          // something waited in the write buffer when it was last counted
 )
 
 type protoCaps uint8
@@ -193,8 +195,11 @@ func (s *stream) init(l *Loop, lo lower, c *connConfig) {
 		s.bounds = &l.bounds
 	}
 	l.conns.add(s)
-	if c.tenant != nil {
+	switch {
+	case c.tenant != nil:
 		s.join(c.tenant)
+	case l.top.account != nil:
+		s.join(&l.top)
 	}
 	if l.debug != nil {
 		s.extra().made = debug.Stack()
