@@ -135,7 +135,7 @@ func fdKind() *Kind {
 				return nil, err
 			}
 			var all []Listener
-			bound := admission(p, placeWait) // all of them count together
+			bound := admission(env, p, placeWait) // all of them count together
 			for _, fd := range fds {
 				ln, err := env.Loop.ListenFD(fd, f, bound)
 				if err != nil {

@@ -140,7 +140,7 @@ func sctpListenKind() *Kind {
 			return d + describeBounds(p)
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
-			opts := []weir.ListenOption{weir.JoinOptions(sctpOptions(p, "also")...), admission(p, placeWait)}
+			opts := []weir.ListenOption{weir.JoinOptions(sctpOptions(p, "also")...), admission(env, p, placeWait)}
 			if p.Has("backlog") {
 				opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 			}
@@ -228,7 +228,7 @@ func listenOther(network, host string) func(*Env, *Part, weir.Factory) ([]Listen
 		if !strings.Contains(address, ":") {
 			address = host + ":" + address
 		}
-		opts := []weir.ListenOption{admission(p, 0)} // see placeWait
+		opts := []weir.ListenOption{admission(env, p, 0)} // see placeWait
 		if p.Has("backlog") {
 			opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 		}

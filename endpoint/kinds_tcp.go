@@ -264,7 +264,7 @@ func loopback(arg string) bool {
 }
 
 func listenTCP(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
-	opts := []weir.ListenOption{weir.JoinOptions(tcpOptions(p)...), admission(p, placeWait)}
+	opts := []weir.ListenOption{weir.JoinOptions(tcpOptions(p)...), admission(env, p, placeWait)}
 	if p.Has("backlog") {
 		opts = append(opts, weir.WithBacklog(int(p.Int("backlog"))))
 	}
@@ -406,7 +406,7 @@ func unixListenKind() *Kind {
 		},
 		Listen: func(env *Env, p *Part, f weir.Factory) ([]Listener, error) {
 			path := env.Path(p.ArgText())
-			opts := []weir.ListenOption{admission(p, 0)} // see placeWait
+			opts := []weir.ListenOption{admission(env, p, 0)} // see placeWait
 			if p.Has("mode") {
 				opts = append(opts, weir.WithMode(p.Mode("mode")))
 			}
