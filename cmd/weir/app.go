@@ -54,6 +54,7 @@ type app struct {
 	over      bool
 	code      int
 	observe   func(*session, relay.Result) // the demo's; nil: none
+	overload  *overload
 }
 
 // How many programs are being started at once, and how many more wait for that.
@@ -83,7 +84,8 @@ func (c *command) relay(p *plan, f flags) int {
 func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	a := &app{c: c, p: p, f: f, rep: rep, open: map[*session]bool{}, drainFor: f.drain}
 	a.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { a.silence(silent) }))
-	loop, err := weir.NewLoop(weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names), weir.WithFlushTime(cutTime))
+	a.overload = newOverload(a)
+	loop, err := weir.NewLoop(weir.WithBudget(a.overload.budget), weir.WithLogger(rep.logger()), weir.WithErrorHandler(a.trouble), weir.WithResolver(a.names), weir.WithFlushTime(cutTime))
 	if err != nil {
 		return nil, err
 	}
@@ -347,8 +349,9 @@ func (a *app) ready() {
 		names[relay.B] = strings.Join(labels, " | ")
 	}
 	a.notify.ready(names[relay.A] + " -> " + names[relay.B])
+	bounds := a.overload.announce()
 	a.rep.line(green, "ready", names[relay.A]+" -> "+names[relay.B],
-		"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name)
+		append([]any{"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name}, bounds...)...)
 }
 
 func (a *app) closeListeners() {
@@ -387,6 +390,7 @@ func (a *app) finish() {
 	a.notify.stopping(0)
 	a.closeListeners()
 	a.pick.stop()
+	a.overload.stop()
 	if a.p.many() {
 		took := a.loop.Now().Sub(a.began)
 		a.rep.line(green, "done", fmt.Sprintf("%s, %s out, %s back, %s",
