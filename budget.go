@@ -80,7 +80,7 @@ const (
 	BudgetFree      BudgetStage = iota // nothing is held back
 	BudgetPausing                      // transports that keep more than their part are paused
 	BudgetRefusing                     // new connections are refused
-	BudgetResetting                    // the largest are reset if it lasts for 1 s, and at once at the limit
+	BudgetResetting                    // the largest are reset if it lasts for 250 ms, and at once at the limit
 	budgetStages
 )
 
@@ -112,8 +112,8 @@ const (
 	budgetBatch = 4                      // results of I/O that a loop takes at once, at least
 	budgetLook  = 10 * time.Millisecond  // how often a loop looks again while it is under pressure
 	budgetStill = time.Second            // after which a transport that sends nothing counts as stuck
-	budgetFull  = time.Second            // how long it may be above 7/8
-	budgetTight = 5 * time.Second        // how long it may be above 3/4
+	budgetFull  = 250 * time.Millisecond // how long it may be above 7/8
+	budgetTight = time.Second            // how long it may be above 3/4
 	budgetRound = 100 * time.Millisecond // how long other loops have to name their largest
 )
 

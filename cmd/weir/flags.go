@@ -90,7 +90,7 @@ func flagDocs() []flagDoc {
 			f.stale = d
 			return nil
 		}},
-		{name: "memory", value: "SIZE", doc: "use about this much memory at most, such as 512m: half of it for what waits to\nbe read or sent, of all connections together; when that becomes short, those\nthat keep the most are paused, then new ones refused, then the largest reset;\nthe default is a quarter of what the machine or the cgroup has", set: func(f *flags, v string) error {
+		{name: "memory", value: "SIZE", doc: "use about this much memory at most, such as 512m: about half of it for what\nwaits to be read or sent. When that becomes short, those connections that keep\nthe most are paused, then new ones are refused, then the largest are reset;\nthe default is a quarter of what the machine or the cgroup has", set: func(f *flags, v string) error {
 			n, ok := endpoint.ParseSize(v)
 			if !ok || n < memoryLeast || n > memoryMost {
 				return fmt.Errorf("bad size %q: write it like 512m or 2g, from 4m to 1024g", v)

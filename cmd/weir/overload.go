@@ -18,6 +18,7 @@ const (
 	memoryMost    = 1 << 40
 	memoryUnknown = 1 << 30 // where the system does not say how much there is: a quarter of 4 GiB
 	memoryPart    = 4       // the default is this part of what there is
+	memoryBase    = 16 << 20 // what the process takes by itself
 	memoryPerConn = 32 << 10
 	connsLeast    = 64
 
@@ -39,8 +40,9 @@ type overload struct {
 	timer  *weir.Timer // runs for pressedEvery after each report
 }
 
-// newOverload makes the budget of an app: half of the memory for what waits, and
-// memoryPerConn of the other half for each connection.
+// newOverload makes the budget of an app: half of the memory beyond memoryBase, or a
+// quarter of a very small one, for what waits; and for each memoryPerConn of half of it a
+// connection.
 func newOverload(a *app) *overload {
 	o := &overload{app: a, memory: a.f.memory}
 	if o.memory == 0 {
@@ -55,9 +57,9 @@ func newOverload(a *app) *overload {
 	if conns == 0 {
 		conns = int(max(o.memory/2/memoryPerConn, connsLeast))
 	}
-	o.budget = weir.NewBudget(weir.BudgetLimits{Buffered: int(o.memory / 2), Connections: conns, Stall: a.f.stall, Changed: o.told})
+	o.budget = weir.NewBudget(weir.BudgetLimits{Buffered: int(max((o.memory-memoryBase)/2, o.memory/4)), Connections: conns, Stall: a.f.stall, Changed: o.told})
 	if v, set := a.c.lookupEnv("GOMEMLIMIT"); !set || v == "" {
-		debug.SetMemoryLimit(o.memory) // the collector works harder as the process comes near it
+		debug.SetMemoryLimit(max(o.memory-memoryBase, o.memory/2)) // the collector works harder as the process comes near it
 	}
 	return o
 }
