@@ -320,10 +320,12 @@ func (a *account) weigh(used int64) {
 		})
 	}
 	limit := int64(b.limits.Buffered)
-	if used > limit && !a.over {
-		a.over = true
-		a.tenant.hold(1)
-		b.shed(a, limit-limit/8)
+	if used > limit {
+		if !a.over {
+			a.over = true
+			a.tenant.hold(1)
+		}
+		b.shed(a, limit-limit/8, false)
 	} else if a.over && used <= limit-limit/16 {
 		a.over = false
 		a.tenant.hold(-1)
@@ -352,11 +354,11 @@ func (a *account) look(now time.Duration) bool {
 	limit := int64(b.limits.Buffered)
 	switch {
 	case used > limit:
-		b.shed(a, limit-limit/8)
+		b.shed(a, limit-limit/8, true)
 	case is >= BudgetResetting && now-a.since[BudgetResetting] >= budgetFull:
-		b.shed(a, limit-limit/4)
+		b.shed(a, limit-limit/4, true)
 	case is >= BudgetRefusing && now-a.since[BudgetRefusing] >= budgetTight:
-		b.shed(a, limit/2+limit/8)
+		b.shed(a, limit/2+limit/8, true)
 	}
 	return is > BudgetFree || a.over
 }
@@ -384,19 +386,21 @@ type offer struct {
 }
 
 // shed begins a round, unless there is one. Nothing of it is done before the callback in
-// progress has returned.
-func (b *Budget) shed(from *account, target int64) {
+// progress has returned. looked says that budgetLook has passed since the last such call.
+func (b *Budget) shed(from *account, target int64, looked bool) {
 	b.mu.Lock()
 	r := b.round
 	if r != nil {
 		late := false
-		if r.from == from || !slices.Contains(b.accounts, r.from) {
+		if looked && (r.from == from || !slices.Contains(b.accounts, r.from)) {
 			r.late++
 			late = r.late > int(budgetRound/budgetLook)
 		}
 		b.mu.Unlock()
 		if late {
 			r.decide(true)
+		} else if !looked {
+			from.resetHuge()
 		}
 		return
 	}
@@ -410,6 +414,20 @@ func (b *Budget) shed(from *account, target int64) {
 		} else if !a.tenant.loop.postInternal(func() { r.offered(a.largest(r)) }) {
 			r.offered(nil) // that loop is closed
 		}
+	}
+}
+
+// resetHuge loses a transport that keeps more than an eighth of the limit, if the account
+// has one, while other loops take their time to name theirs, and what is kept still grows.
+func (a *account) resetHuge() {
+	var huge *stream
+	a.tenant.each(func(s *stream) {
+		if s.phase < phaseLost && s.tie.buffered > a.of.limits.Buffered/8 && (huge == nil || s.tie.buffered > huge.tie.buffered) {
+			huge = s
+		}
+	})
+	if huge != nil {
+		a.tenant.loop.internalCall(func() { a.reset(huge) })
 	}
 }
 
