@@ -16,8 +16,8 @@ import (
 const (
 	memoryLeast   = 4 << 20
 	memoryMost    = 1 << 40
-	memoryUnknown = 1 << 30 // where the system does not say how much there is: a quarter of 4 GiB
-	memoryPart    = 4       // the default is this part of what there is
+	memoryUnknown = 1 << 30  // where the system does not say how much there is: a quarter of 4 GiB
+	memoryPart    = 4        // the default is this part of what there is
 	memoryBase    = 16 << 20 // what the process takes by itself
 	memoryPerConn = 32 << 10
 	connsLeast    = 64

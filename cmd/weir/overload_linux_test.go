@@ -203,7 +203,7 @@ func peakMemory(t *testing.T, pid int) int {
 // TestOverload: clients that read nothing, that never shake hands, that do so byte by byte
 // and that come and go, all at once and more than there are descriptors for, get no more memory
 // than --memory says, while a client of another address is served; the log says so once
-// in 10 s. With -args -overload=1m haproxy is attacked too (RELIABILITY.md's list).
+// in 10 s. With -args -overload=1m haproxy is attacked too (S3).
 func TestOverload(t *testing.T) {
 	const memory, files = 64 << 20, 800
 	ca := newAuthority(t)
