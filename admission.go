@@ -129,8 +129,16 @@ func (r *refusals) end(ln *Listener) {
 	}
 }
 
-// left tells the Admission that a connection it admitted is gone.
+// left says that a connection which was admitted is gone.
 func (ln *Listener) left(ip netip.Addr) {
+	for _, b := range ln.budgets {
+		b.conns.Add(-1)
+	}
+	ln.vacate(ip)
+}
+
+// vacate tells the Admission that a connection it admitted is gone.
+func (ln *Listener) vacate(ip netip.Addr) {
 	if a := ln.config.admission; a != nil {
 		a.Left(ip.Unmap())
 	}

@@ -258,6 +258,7 @@ func (l *Loop) ListenFD(fd int, f Factory, opts ...AcceptOption) (*Listener, err
 		return nil, &net.OpError{Op: "listen", Net: "fd", Addr: name, Err: sysError("getsockname", err)}
 	}
 	ln.scarce = ln.fewDescriptors()
+	ln.budgets = l.budgets(c.tenant)
 	l.listeners.Add(ln, &ln.at)
 	ln.of.join(c.tenant, ln)
 	ln.accept()

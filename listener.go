@@ -23,16 +23,17 @@ type Listener struct {
 	factory Factory
 	config  *connConfig
 
-	at     int // in the loop's bag
-	of     membership
-	parked bool // accepting waits for its tenant's turn: see dealer
-	holds  int  // how often something that held accepting back was over: see look
-	closed bool
-	gone   bool // the handle is closed
-	paused bool
-	conns  atomic.Int64 // open, on every loop of the group; those on the way to another loop count
-	tells  atomic.Bool  // gone, for the group's other loops: each connection there that ends is told of
-	onDone []func()
+	at      int // in the loop's bag
+	of      membership
+	budgets []*Budget
+	parked  bool // accepting waits for its tenant's turn: see dealer
+	holds   int  // how often something that held accepting back was over: see look
+	closed  bool
+	gone    bool // the handle is closed
+	paused  bool
+	conns   atomic.Int64 // open, on every loop of the group; those on the way to another loop count
+	tells   atomic.Bool  // gone, for the group's other loops: each connection there that ends is told of
+	onDone  []func()
 
 	draining bool // it closes once the system's queue is empty
 	accepted int  // connections so far
@@ -107,6 +108,7 @@ func (l *Loop) Listen(netw, address string, f Factory, opts ...ListenOption) (*L
 	}
 	ln.factory = f
 	ln.scarce = ln.fewDescriptors()
+	ln.budgets = l.budgets(c.tenant)
 	l.listeners.Add(ln, &ln.at)
 	ln.of.join(c.tenant, ln)
 	ln.accept()
@@ -455,12 +457,10 @@ func (ln *Listener) made(c *backend.Completion) {
 
 // begin starts an admitted connection, on the loop or another of its group.
 func (ln *Listener) begin(h backend.Handle, peer *backend.Addr) {
-	if t := ln.config.tenant; t != nil {
-		if err := t.admit(); err != nil {
-			ln.refuse(h, peerIP(peer), err)
-			ln.left(peerIP(peer))
-			return
-		}
+	if err := ln.enter(); err != nil {
+		ln.refuse(h, peerIP(peer), err)
+		ln.vacate(peerIP(peer))
+		return
 	}
 	if g := ln.config.group; g != nil {
 		g.place(ln, h, peer)

@@ -80,6 +80,7 @@ type Loop struct {
 	top       Tenant    // what holds the tenants that are in no other
 	closing   []*Tenant // closed in the callback in progress: see endTenants
 	dealer    *dealer   // nil: no tenant has a share
+	pressure  pressure  // of budgets
 	deals     uint64    // that the dealer made
 	ends      bool      // inside endTenants
 	onError   func(error)
@@ -160,6 +161,9 @@ func NewLoop(opts ...LoopOption) (*Loop, error) {
 	}
 	l.top.loop = l
 	l.top.node.Init(&l.top, nil)
+	if c.budget != nil {
+		l.top.account = c.budget.open(&l.top)
+	}
 	l.now = be.Now()
 	return l, nil
 }

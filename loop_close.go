@@ -42,6 +42,9 @@ func (l *Loop) Close() error {
 	l.requeue()
 	l.dealNoMore()
 	cut, err := l.shutdown()
+	for len(l.pressure.accounts) > 0 {
+		l.pressure.accounts[0].close()
+	}
 	switch {
 	case cut != nil && err != nil:
 		err = errors.Join(cut, err)

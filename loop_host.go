@@ -398,9 +398,9 @@ func (l *Loop) spent() bool {
 func (l *Loop) room() []backend.Completion {
 	w := l.work
 	if w == nil || w.limit == (TurnLimit{}) {
-		return l.done
+		return l.done[:l.pressure.results()]
 	}
-	n := workStep
+	n := min(workStep, l.pressure.results())
 	if w.limit.Calls > 0 {
 		n = min(n, max(w.limit.Calls-w.did, 1))
 	}

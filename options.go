@@ -28,6 +28,7 @@ type loopConfig struct {
 	slow     time.Duration
 	err      error // the first bad value
 	flush    time.Duration
+	budget   *Budget
 }
 
 // WithBackendName chooses the backend by name; see Backends. It takes

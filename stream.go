@@ -135,6 +135,8 @@ const (
 	fParked                         // what was read waits for its tenant's turn: see dealer
 	fCounted                        // its tenant counts it as a connection: it stands on no other stream
 	fYoung                          // a socket's: it is in the loop's list of young
+	fGreedy                         // a Budget holds reading back: the stream keeps more than its part
+	fWaits                          // something waited in the write buffer when it was last counted
 )
 
 type protoCaps uint8
@@ -195,8 +197,11 @@ func (s *stream) init(l *Loop, lo lower, c *connConfig) {
 		s.bounds = &l.bounds
 	}
 	l.conns.add(s)
-	if c.tenant != nil {
+	switch {
+	case c.tenant != nil:
 		s.join(c.tenant)
+	case l.top.account != nil:
+		s.join(&l.top)
 	}
 	if l.debug != nil {
 		s.extra().made = debug.Stack()

@@ -9,7 +9,7 @@ import (
 // paused reports whether the protocol gets no bytes now: it, its write buffer, its
 // tenant's turn or its tenant's budget holds them back.
 func (s *stream) paused() bool {
-	return s.flags&(fPaused|fAutoPaused|fParked) != 0 || s.tie != nil && s.tie.held()
+	return s.flags&(fPaused|fAutoPaused|fParked|fGreedy) != 0 || s.tie != nil && s.tie.held()
 }
 
 func (s *stream) PauseReading() {

@@ -104,13 +104,14 @@ func (s *stream) buffer(p []byte) {
 // overflow sends what it can when the high mark is crossed, and tells the
 // writer if that was not enough.
 func (s *stream) overflow() {
-	if s.backlog() <= int(s.bounds.high) || s.flags&(fWritePaused|fAutoPaused) == fWritePaused|fAutoPaused {
+	high := s.highMark()
+	if s.backlog() <= high || s.flags&(fWritePaused|fAutoPaused) == fWritePaused|fAutoPaused {
 		return
 	}
 	if s.out != nil {
 		s.lower.flush()
 	}
-	if s.backlog() <= int(s.bounds.high) || s.phase == phaseBroken || s.phase >= phaseLost {
+	if s.backlog() <= high || s.phase == phaseBroken || s.phase >= phaseLost {
 		return
 	}
 	if s.flags&fInData != 0 && s.caps&capPause == 0 {
@@ -186,6 +187,9 @@ func (s *stream) sent(n int) {
 	o.sent(&s.loop.pool, n)
 	if n > 0 {
 		s.x.idle.movedThen(DirectionWrite)
+	}
+	if n > 0 && s.tie != nil {
+		s.tie.moved = s.loop.now
 	}
 	if s.flags&fWritePaused != 0 && s.backlog() <= int(s.bounds.low) {
 		s.flags |= fResumeDue
@@ -432,7 +436,7 @@ func (s *stream) Room() int {
 	if s.flags&fWritePaused != 0 || s.writable("Room") != nil {
 		return 0
 	}
-	return max(int(s.bounds.high)-s.Buffered(), 0)
+	return max(s.highMark()-s.Buffered(), 0)
 }
 
 func (s *stream) WriteEOF() error {

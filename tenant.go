@@ -60,6 +60,7 @@ var _ interface {
 func (l *Loop) NewTenant(name string) *Tenant {
 	t := &Tenant{loop: l, name: name, parent: &l.top}
 	t.node.Init(t, &l.top.node)
+	t.full = l.top.full
 	if l.check("NewTenant") == nil {
 		l.top.children.Add(t, &t.at)
 	}
@@ -432,6 +433,9 @@ func (t *Tenant) end(lost []*stream) []*stream {
 	t.timers.Each(func(tm *Timer) { tm.Stop() })
 	t.budget.stop()
 	lost = t.loseStreams(lost)
+	if t.account != nil {
+		t.account.close()
+	}
 	// After the connections that stand on them, which tell their peers; and those that no
 	// layer carries first, so that each has this reason.
 	for _, carried := range [...]bool{false, true} {
@@ -564,15 +568,16 @@ func (c *connConfig) forTenant(l *Loop) error {
 // tie is what ties a stream to its tenant, and why the stream was lost. Most streams have
 // neither.
 type tie struct {
-	why      error   // see stream.reason
-	tenant   *Tenant // nil: none
-	at       int     // in the tenant's bag
-	buffered int     // bytes that were counted for the tenant
+	why      error         // see stream.reason
+	tenant   *Tenant       // nil: none; the loop's top in a loop with a Budget
+	at       int           // in the tenant's bag
+	buffered int           // bytes that were counted for the tenant
+	moved    time.Duration // when what is below last took some of what waits
 }
 
 // tenant is the stream's tenant, or nil.
 func (s *stream) tenant() *Tenant {
-	if s.tie == nil {
+	if s.tie == nil || s.tie.tenant == &s.loop.top {
 		return nil
 	}
 	return s.tie.tenant
@@ -606,4 +611,5 @@ func (s *stream) leave() {
 	}
 	t.keeps(-b.buffered)
 	b.buffered = 0
+	s.flags &^= fGreedy
 }

@@ -517,15 +517,18 @@ type TenantStats struct {
 	Refused           uint64 // connections that its limits refused
 }
 
-// BudgetError says which of its limits a tenant has reached.
+// BudgetError says which of its limits a tenant or a Budget has reached.
 type BudgetError struct {
-	Tenant string // the tenant whose limit it is
+	Tenant string // the tenant whose limit it is; "" for a Budget
 	What   string // "connections" or "buffered bytes"
 	Used   int
 	Limit  int
 }
 
 func (e *BudgetError) Error() string {
+	if e.Tenant == "" {
+		return fmt.Sprintf("weir: all connections together have %d %s, the budget is %d", e.Used, e.What, e.Limit)
+	}
 	return fmt.Sprintf("weir: tenant %s has %d %s, the limit is %d (SetLimits)", e.Tenant, e.Used, e.What, e.Limit)
 }
 
@@ -537,9 +540,10 @@ const budgetPatience = 5 * time.Second
 type budget struct {
 	limits   TenantLimits
 	used     TenantStats
-	over     bool   // there are too many bytes, or were and have not become much fewer
-	full     int    // how many of the tenant and those around it are over
-	patience *Timer // runs while it is over
+	over     bool     // there are too many bytes, or were and have not become much fewer
+	full     int      // how many of the tenant and those around it are over
+	patience *Timer   // runs while it is over
+	account  *account // its part in a Budget; nil: it has none
 }
 
 func (b *budget) stop() {
@@ -644,7 +648,7 @@ func (b *tie) left(n int) {
 	}
 }
 
-// held reports whether the tenant's budget holds reading back.
+// held reports whether the limits of the tenant, or a Budget's limit, hold reading back.
 func (b *tie) held() bool { return b.tenant != nil && b.tenant.full > 0 }
 
 // recount brings what is counted for the tenant in line with what the stream keeps.
@@ -654,13 +658,21 @@ func (s *stream) recount() {
 		return
 	}
 	n := len(s.tail) + len(s.x.more)
-	if s.out != nil {
+	waits := s.out != nil && s.out.n > 0
+	if waits {
 		n += s.out.n
+	}
+	if waits != (s.flags&fWaits != 0) {
+		s.flags ^= fWaits
+		b.moved = s.loop.now
 	}
 	if n != b.buffered {
 		d := n - b.buffered
 		b.buffered = n
 		b.tenant.keeps(d)
+	}
+	if n > 0 && len(s.loop.pressure.accounts) > 0 {
+		s.restrain()
 	}
 }
 
@@ -672,6 +684,9 @@ func (t *Tenant) keeps(n int) {
 	for u := t; u != nil; u = u.parent {
 		u.used.Buffered += n
 		u.compare()
+		if u.account != nil {
+			u.account.charge()
+		}
 	}
 }
 

@@ -1,7 +1,11 @@
 package endpoint
 
 import (
+	"fmt"
 	"math"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -33,6 +37,8 @@ func boundDocs() []OptionDoc {
 	return []OptionDoc{
 		{Name: "connections", Type: Bound, Doc: "how many at once; the default follows from the limit of open files"},
 		{Name: "per-address", Type: Bound, Doc: "how many at once from one address; the default is 15 times the places left"},
+		{Name: "allow", Type: networkType, Many: true, Doc: "accept only clients in this network, or another one that is given; the default is any"},
+		{Name: "deny", Type: networkType, Many: true, Doc: "refuse clients in this network, even if allow has it"},
 	}
 }
 
@@ -43,7 +49,8 @@ const boundsDoc = "\nEach connection counts as two descriptors of the limit of o
 	"up to 2 s, then are reset. Connections beyond connections= or per-address= are reset at\n" +
 	"once. weir warns every 10 s. An IPv6 address counts together with the rest of its /64.\n" +
 	"If all connections come from one proxy, and it needs the last sixteenth too, write\n" +
-	"per-address=none."
+	"per-address=none. allow= and deny= look at the address that connects, an IPv4 address\n" +
+	"inside an IPv6 one (::ffff:10.0.0.1) as IPv4, and not at what a PROXY header says."
 
 // bound reads one of the options; 0 means no bound.
 func bound(p *Part, name string, otherwise int) int {
@@ -71,7 +78,65 @@ func admission(env *Env, p *Part, wait time.Duration) weir.AcceptOption {
 	if !p.Has("per-address") {
 		c.Share, c.Patience = defaultShare, peerWait
 	}
-	return weir.JoinOptions(weir.WithAdmission(layer.NewLimiter(c)), weir.WithGroup(env.Group))
+	if room, limit := Room(); p.Has("connections") && room > 0 && c.Total > room {
+		env.warn(fmt.Sprintf("connections=%d is more than the limit of open files, %d, has room for, which is %d; further connections wait (ulimit -n changes the limit)", c.Total, limit, room))
+	}
+	g := &gate{Limiter: layer.NewLimiter(c), allow: networks(p, "allow"), deny: networks(p, "deny")}
+	if len(g.allow)+len(g.deny) == 0 {
+		return weir.JoinOptions(weir.WithAdmission(g.Limiter), weir.WithGroup(env.Group))
+	}
+	return weir.JoinOptions(weir.WithAdmission(g), weir.WithGroup(env.Group))
+}
+
+// gate is the Admission of a listener with allow= or deny=.
+type gate struct {
+	*layer.Limiter
+	allow, deny []netip.Prefix // of unmapped addresses
+}
+
+var _ weir.Waiting = (*gate)(nil)
+
+// Admit implements weir.Admission. A peer without an IP address is in no network.
+func (g *gate) Admit(peer netip.Addr) error {
+	a := peer.Unmap().WithZone("")
+	for _, n := range g.deny {
+		if n.Contains(a) {
+			return &NetworkError{Addr: a, Network: n}
+		}
+	}
+	if len(g.allow) > 0 && !slices.ContainsFunc(g.allow, func(n netip.Prefix) bool { return n.Contains(a) }) {
+		return &NetworkError{Addr: a}
+	}
+	return g.Limiter.Admit(peer)
+}
+
+// NetworkError says that the networks of a listener's allow= or deny= keep a client out.
+type NetworkError struct {
+	Addr    netip.Addr   // not valid if the client has none
+	Network netip.Prefix // of deny= that it is in; not valid: it is in none of allow=
+}
+
+func (e *NetworkError) Error() string {
+	who := "a client without an IP address"
+	if e.Addr.IsValid() {
+		who = e.Addr.String()
+	}
+	if e.Network.IsValid() {
+		return who + " may not connect here (deny=" + e.Network.String() + ")"
+	}
+	return who + " may not connect here: it is in no network of allow="
+}
+
+// networks are the values of an option, in the form in which gate compares them.
+func networks(p *Part, option string) (all []netip.Prefix) {
+	for _, v := range p.Values(option) {
+		n, _ := ParseNetwork(v) // the option's type has checked it
+		if a := n.Addr(); a.Is4In6() && n.Bits() >= 96 {
+			n = netip.PrefixFrom(a.Unmap(), n.Bits()-96)
+		}
+		all = append(all, n.Masked())
+	}
+	return all
 }
 
 // roomFor is how many connections fit within a limit of open files; 0 if there
@@ -97,5 +162,18 @@ func describeBounds(p *Part) string {
 	} else if v != "" {
 		d += ", at most " + v + " from one address"
 	}
+	if p.Has("allow") {
+		d += ", only from " + strings.Join(p.Values("allow"), ", ")
+	}
+	if p.Has("deny") {
+		d += ", not from " + strings.Join(p.Values("deny"), ", ")
+	}
 	return d
+}
+
+// Room returns how many connections of a listener the limit of open files has room for,
+// each with one to the other side, and that limit; 0 if there is none.
+func Room() (connections int, limit uint64) {
+	n := files.Limit()
+	return roomFor(n), n
 }

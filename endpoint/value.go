@@ -435,6 +435,10 @@ func parseUnits(s string, units []unit) (n int64, ok bool) {
 	return 0, false
 }
 
+// ParseSize reads a number of bytes as the type Size has it: 500, 64k, 10m or 1g. ok is
+// false for anything else.
+func ParseSize(s string) (n int64, ok bool) { return parseUnits(s, sizeUnits) }
+
 var (
 	// Size is a number of bytes.
 	Size = &Type{Name: "size", Doc: "bytes: 500, 64k, 10m, 1g", check: func(s string) *Fault {

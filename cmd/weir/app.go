@@ -57,6 +57,7 @@ type app struct {
 	over      bool
 	code      int
 	observe   func(*session, relay.Result) // the demo's; nil: none
+	overload  *overload
 }
 
 // How many programs are being started at once, and how many more wait for that.
@@ -89,11 +90,12 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	fl := &fleet{of: map[*weir.Loop]*app{}}
 	lead := &app{c: c, p: p, f: f, rep: rep, fleet: fl, open: map[*session]bool{}, drainFor: f.drain}
 	lead.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { lead.silence(silent) }))
+	lead.overload = newOverload(lead)
 	n, err := p.loopsOf(f)
 	if err != nil {
 		return nil, err
 	}
-	loops, err := fl.open(n, weir.WithLogger(rep.logger()), weir.WithErrorHandler(lead.trouble), weir.WithResolver(lead.names), weir.WithFlushTime(cutTime))
+	loops, err := fl.open(n, weir.WithBudget(lead.overload.budget), weir.WithLogger(rep.logger()), weir.WithErrorHandler(lead.trouble), weir.WithResolver(lead.names), weir.WithFlushTime(cutTime))
 	if err != nil {
 		return nil, err
 	}
@@ -386,8 +388,9 @@ func (a *app) ready() {
 		names[relay.B] = strings.Join(labels, " | ")
 	}
 	a.notify.ready(names[relay.A] + " -> " + names[relay.B])
+	bounds := a.overload.announce()
 	a.rep.line(green, "ready", names[relay.A]+" -> "+names[relay.B],
-		"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name, "loops", len(a.fleet.apps))
+		append([]any{"a", names[relay.A], "b", names[relay.B], "listening", addrs, "backend", a.loop.Backend().Name, "loops", len(a.fleet.apps)}, bounds...)...)
 }
 
 func (a *app) closeListeners() {
@@ -425,6 +428,7 @@ func (a *app) finish() {
 	a.notify.stopping(0)
 	a.closeListeners()
 	a.pick.stop()
+	a.overload.stop()
 	if a.p.many() {
 		took := a.loop.Now().Sub(a.began)
 		served, out, back := int(a.fleet.served.Load()), a.fleet.bytes(relay.A), a.fleet.bytes(relay.B)

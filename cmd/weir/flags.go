@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,9 @@ type flags struct {
 	allow   []string // networks, as they were written
 	deny    []string
 	stale   time.Duration
+	memory  int64 // bytes; 0: as the machine has it
+	stall   time.Duration
+	conns   int // connections on all listeners; 0: as memory has it, below 0: any number
 	help    bool
 	version bool
 }
@@ -91,6 +95,34 @@ func flagDocs() []flagDoc {
 			f.stale = d
 			return nil
 		}},
+		{name: "memory", value: "SIZE", doc: "use about this much memory at most, such as 512m: about half of it for what\nwaits to be read or sent. When that becomes short, those connections that keep\nthe most are paused, then new ones are refused, then the largest are reset;\nthe default is a quarter of what the machine or the cgroup has", set: func(f *flags, v string) error {
+			n, ok := endpoint.ParseSize(v)
+			if !ok || n < memoryLeast || n > memoryMost {
+				return fmt.Errorf("bad size %q: write it like 512m or 2g, from 4m to 1024g", v)
+			}
+			f.memory = n
+			return nil
+		}},
+		{name: "write-stall", value: "TIME", doc: "end a connection to a peer that accepts nothing of what waits for it for this\nlong; the default is 10m, 0 waits for ever", set: func(f *flags, v string) error {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < 0 || d > 0 && d < time.Second {
+				return fmt.Errorf("bad time %q: write it like 10m or 30s, at least 1s, or 0", v)
+			}
+			f.stall = d
+			return nil
+		}},
+		{name: "connections", value: "N", doc: "accept this many connections at once on all listeners together, or none for any\nnumber; the default follows from --memory", set: func(f *flags, v string) error {
+			if v == "none" {
+				f.conns = -1
+				return nil
+			}
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 1 || n > math.MaxInt32 {
+				return fmt.Errorf("bad number %q: a whole number above 0, or none", v)
+			}
+			f.conns = n
+			return nil
+		}},
 		{name: "help", letter: "h", doc: "what weir is, or what a word means", set: func(f *flags, _ string) error { f.help = true; return nil }},
 		{name: "version", letter: "V", doc: "the version of this weir", set: func(f *flags, _ string) error { f.version = true; return nil }},
 	}
@@ -123,6 +155,7 @@ func parseFlags(args []string) (f flags, words, argv []string, err error) {
 	f.drain = drainTime
 	f.loops = everyCore
 	f.stale = staleUsual
+	f.stall = stallUsual
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {

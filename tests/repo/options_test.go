@@ -88,6 +88,7 @@ var optionsFit = map[string]struct {
 	"WithBackendName":     {weir.WithBackendName, ""},
 	"WithDebug":           {weir.WithDebug, ""},
 	"WithErrorHandler":    {weir.WithErrorHandler, ""},
+	"WithBudget":          {weir.WithBudget, ""},
 	"WithFlushTime":       {weir.WithFlushTime, ""},
 	"WithLogger":          {weir.WithLogger, ""},
 	"WithResolver":        {weir.WithResolver, ""},

@@ -15,10 +15,16 @@ import (
 // limits, and after how long; "" for other errors.
 func whyLimit(err error) string {
 	var (
-		idle *layer.IdleError
-		pong *ws.PongError
+		idle  *layer.IdleError
+		pong  *ws.PongError
+		stall *weir.StallError
+		over  *weir.BudgetError
 	)
 	switch {
+	case errors.As(err, &stall):
+		return fmt.Sprintf("accepted nothing of what waits for it for %v (--write-stall)", stall.After)
+	case errors.As(err, &over) && over.Tenant == "":
+		return "reset, since memory is short and much waited for it (--memory)"
 	case errors.As(err, &idle):
 		return whyIdle(idle)
 	case errors.As(err, &pong):
@@ -57,6 +63,19 @@ func Crowded(err *weir.AdmissionError) *Failure {
 	if errors.Is(err.Err, utp.ErrUnconfirmed) {
 		f.Problem = fmt.Sprintf("%s gave up %s whose peers had not shown that they are where they say", err.Addr, Connections(err.Count))
 		f.Next = "Many of them are a flood with forged senders; connections that are established go on."
+		return f
+	}
+	var budget *weir.BudgetError
+	if errors.As(err.Err, &budget) {
+		f.Problem = fmt.Sprintf("%s %s %s: ", err.Addr, did, Connections(err.Count))
+		f.Facts = append(f.Facts, "limit", budget.Limit)
+		if budget.What == "connections" {
+			f.Problem += fmt.Sprintf("there are %d on all listeners, which is the limit", budget.Used)
+			f.Next = "To change it: --connections, or --memory, which it follows from."
+			return f
+		}
+		f.Problem += fmt.Sprintf("memory is short, with %d of %d bytes used for what waits to be read or sent", budget.Used, budget.Limit)
+		f.Next = "To change it: --memory."
 		return f
 	}
 	var limit *layer.LimitError
@@ -121,4 +140,29 @@ func Count(n int64, thing string) string {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// Pressed explains that memory is short: what weir does about it, and how often it did since
+// last.
+func Pressed(s, last weir.BudgetStats, limit int) *Failure {
+	did := "the connections that keep the most are paused"
+	switch s.Stage {
+	case weir.BudgetRefusing:
+		did += ", and new ones are refused"
+	case weir.BudgetResetting:
+		did += ", new ones are refused, and the largest are reset"
+	case weir.BudgetFree:
+		did = "it is no longer"
+	case weir.BudgetPausing:
+	}
+	paused, refused, reset := s.Paused-last.Paused, s.Refused-last.Refused, s.Reset-last.Reset
+	return &Failure{
+		Kind:    "memory",
+		Problem: fmt.Sprintf("memory is short: %s; since the last report: %s paused, %d refused, %d reset", did, Count(int64(paused), "connection"), refused, reset),
+		Next:    fmt.Sprintf("%d of %d bytes are used for what waits to be read or sent (--memory).", s.Buffered, limit),
+		Facts: []any{
+			"stage", s.Stage.String(), "buffered", s.Buffered, "limit", limit, "connections", s.Connections,
+			"paused", paused, "refused", refused, "reset", reset,
+		},
+	}
 }
