@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Runs tests of the Windows build under wine, which stands in for Windows: it shows that the
+# code calls what Windows has and gets along with the answers, never that Windows answers so,
+# nor how fast. docs/design/iocp.md says what wine cannot show. Tests of the backends, then of
+# the root package, then of the command. It needs wine for 64-bit programs, python3 for a
+# DLL that old wines lack, and no network; as root it installs wine where it can, and where
+# there is none it says so and exits with 0.
+#
+#   scripts/wine.sh                    all of it, a quarter of an hour
+#   scripts/wine.sh -test.run X ...    the iocp backend's tests with these flags instead
+#   PACKAGE=./tests/contract           whose tests, with flags
+#   BACKENDS="iocp portable"           on which backends the later parts run
+#   MINUTES=10                         how long each of them may take
+#   KEEP=DIR                           wine's prefix is kept there
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+export CGO_ENABLED=0
+
+skip() {
+	say "skipped: $*"
+	exit 0
+}
+
+# find_wine sets wine to a program that runs 64-bit ones.
+find_wine() {
+	local w
+	for w in "$(command -v wine64)" /usr/lib/wine/wine64 "$(command -v wine)"; do
+		[ -n "$w" ] && [ -x "$w" ] && wine=$w && return 0
+	done
+	return 1
+}
+
+if ! find_wine; then
+	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "wine is not installed, and only root can install it"
+	say "installing wine64"
+	apt-get update -q >/dev/null 2>&1
+	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends wine64 wine >"$tmp/apt" 2>&1 && find_wine ||
+		skip "wine64 cannot be installed: $(tail -1 "$tmp/apt")"
+fi
+
+export WINEDEBUG=-all WINEARCH=win64 WINEPREFIX=${KEEP:-$tmp/wine}
+server=$(dirname "$(readlink -f "$wine")")/wineserver64
+[ -x "$server" ] || server=wineserver
+started=false
+end_wine() { ! $started || timeout 60 "$server" -k 2>/dev/null; }
+trap 'end_wine; cleanup' EXIT
+
+# forwarder FILE writes a bcryptprimitives.dll, which Go's runtime asks for random numbers and
+# wine has from version 9 on: one export, ProcessPrng, that leads to an older function with the
+# same arguments.
+forwarder() {
+	python3 - "$1" <<-'PYTHON'
+		import struct, sys
+		dll, name, to = "bcryptprimitives.dll", "ProcessPrng", "advapi32.SystemFunction036"
+		base, at = 0x1000, 0x1000 + 40 + 4 + 4 + 2
+		names = at, at + len(dll) + 1, at + len(dll) + len(name) + 2
+		# An address inside the export directory is no code, but names what stands for it.
+		d = struct.pack("<IIHHIIIIIII", 0, 0, 0, 0, names[0], 1, 1, 1, base + 40, base + 44, base + 48)
+		d += struct.pack("<IIH", names[2], names[1], 0) + b"".join(s.encode() + b"\0" for s in (dll, name, to))
+		head = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64) + b"PE\0\0"
+		head += struct.pack("<HHIIIHH", 0x8664, 1, 0, 0, 0, 240, 0x2022)
+		head += struct.pack("<HBBIIIII", 0x20B, 14, 0, 0, 512, 0, 0, base)
+		head += struct.pack("<QIIHHHHHHIIIIHHQQQQII", 0x180000000, 4096, 512, 6, 0, 0, 0, 6, 0, 0, 8192, 512, 0, 2, 0x160,
+		                    1 << 20, 4096, 1 << 20, 4096, 0, 16)
+		head += struct.pack("<II", base, len(d)) + bytes(8 * 15)
+		head += b".rdata\0\0" + struct.pack("<IIIIIIHHI", len(d), base, 512, 512, 0, 0, 0, 0, 0x40000040)
+		open(sys.argv[1], "wb").write(head.ljust(512, b"\0") + d.ljust(512, b"\0"))
+	PYTHON
+}
+
+say "wine stands in for Windows: $("$wine" --version)"
+started=true
+if [ ! -e "$WINEPREFIX/system.reg" ]; then
+	timeout 300 "$wine" wineboot -i >"$tmp/boot" 2>&1 || { fail "wineboot: $(tail -3 "$tmp/boot")"; exit 1; }
+fi
+random=$WINEPREFIX/drive_c/windows/system32/bcryptprimitives.dll
+if [ ! -e "$random" ]; then
+	have python3 || skip "this wine has no bcryptprimitives.dll"
+	forwarder "$random" || { fail "bcryptprimitives.dll"; exit 1; }
+fi
+
+# under PACKAGE DIR FLAGS...: builds the tests of PACKAGE for Windows and runs them in DIR.
+under() {
+	local package=$1 dir=$2 exe
+	shift 2
+	exe=$tmp/$(echo "$package" | tr -c 'a-z\n' _).exe
+	[ -e "$exe" ] || GOOS=windows GOARCH=amd64 go test -c -o "$exe" "$package" || { fail "$package does not build"; return 1; }
+	(cd "$dir" && timeout "$((60 * ${MINUTES:-10} + 60))" "$wine" "$exe" -test.timeout "${MINUTES:-10}m" "$@" </dev/null)
+}
+
+if [ $# -gt 0 ]; then
+	under "${PACKAGE:-./internal/backend/iocp}" "${PACKAGE:-./internal/backend/iocp}" "$@"
+	exit
+fi
+
+# What wine 8 does not do, whoever asks:
+#   unix, abstract, unixgram   it has no UNIX sockets
+#   Reset                      it shuts a socket down before it closes it, so that the peer
+#                              of a reset may read an end
+#   DatagramConnected          it keeps what ICMP says about a connected socket for itself
+#   Options of portable        it has no TCP_MAXRT
+#   QueuedBytes                it does not count what waits in a socket
+lacks='^TestContract$/./^(Reset|DatagramConnected)$|^TestContract$/./.*/^(unix|abstract|unixgram)$'
+
+say "the suite of backends on iocp"
+under ./internal/backend/iocp internal/backend/iocp -test.skip "$lacks" || fail "internal/backend/iocp"
