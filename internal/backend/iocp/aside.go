@@ -117,7 +117,7 @@ func (b *Backend) Detach(n backend.Handle) (io.Closer, error) {
 	b.freeFrom = min(b.freeFrom, int(n))
 	h.closed = true
 	return &moving{&handle{
-		s: h.s, ipv6: h.ipv6, bound: true, connected: true, shut: h.shut, local: h.local, peer: h.peer,
+		s: h.s, ipv6: h.ipv6, bound: true, connected: true, shut: h.shut, idle: h.idle, local: h.local, peer: h.peer,
 	}}, nil
 }
 

@@ -5,6 +5,7 @@ package iocp
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"unsafe"
@@ -36,6 +37,7 @@ type handle struct {
 	readable  bool // a probe has ended: there is something to receive
 	queued    bool // in Backend.queue
 	closed    bool
+	idle      int32  // of KeepAlive, in seconds, where the system does not tell; 0: not set
 	served    uint64 // Backend.waits when it had results last
 
 	rd    *backend.Op // Read, RecvFrom, Accept
@@ -197,6 +199,7 @@ func (b *Backend) prepare(h *handle, spec *backend.Spec) error {
 		if err := setOption(h.s, h.ipv6, o.Option, o.Value); err != nil {
 			return err
 		}
+		h.remember(o.Option, o.Value)
 	}
 	if spec.Datagram {
 		h.class = datagrams
@@ -404,6 +407,7 @@ func (b *Backend) SetOption(n backend.Handle, o backend.Option, value int) error
 	if err := setOption(h.s, h.ipv6, o, value); err != nil {
 		return err
 	}
+	h.remember(o, value)
 	if h.class == listener {
 		h.options = slices.DeleteFunc(h.options, func(v backend.OptionValue) bool { return v.Option == o })
 		h.options = append(h.options, backend.OptionValue{Option: o, Value: value})
@@ -421,14 +425,7 @@ func setOption(s windows.Handle, ipv6 bool, o backend.Option, value int) error {
 	case backend.NoDelay:
 		return set(windows.IPPROTO_TCP, windows.TCP_NODELAY, min(value, 1))
 	case backend.KeepAlive:
-		if value > 0 {
-			for _, name := range []int{windows.TCP_KEEPIDLE, windows.TCP_KEEPINTVL} {
-				if err := set(windows.IPPROTO_TCP, name, value); err != nil {
-					return err
-				}
-			}
-		}
-		return set(windows.SOL_SOCKET, windows.SO_KEEPALIVE, min(value, 1))
+		return keepAlive(s, value)
 	case backend.SendBuffer:
 		return set(windows.SOL_SOCKET, windows.SO_SNDBUF, value)
 	case backend.ReceiveBuffer:
@@ -443,6 +440,33 @@ func setOption(s windows.Handle, ipv6 bool, o backend.Option, value int) error {
 		return set(ip, loop, min(value, 1))
 	default:
 		return backend.ErrUnsupported
+	}
+}
+
+// keepAlive sets the time and the interval, in seconds, or turns keep-alive off. Windows
+// before 10 1709 has no options for them, but another call that sets both.
+func keepAlive(s windows.Handle, value int) error {
+	if value > 0 {
+		for _, name := range []int{windows.TCP_KEEPIDLE, windows.TCP_KEEPINTVL} {
+			switch err := windows.SetsockoptInt(s, windows.IPPROTO_TCP, name, value); {
+			case errors.Is(err, windows.WSAENOPROTOOPT):
+				ms := uint32(min(value, math.MaxUint32/1000)) * 1000
+				in := [3]uint32{1, ms, ms}
+				var n uint32
+				return asErrno(windows.WSAIoctl(s, windows.SIO_KEEPALIVE_VALS,
+					(*byte)(unsafe.Pointer(&in)), uint32(unsafe.Sizeof(in)), nil, 0, &n, nil, 0))
+			case err != nil:
+				return asErrno(err)
+			}
+		}
+	}
+	return asErrno(windows.SetsockoptInt(s, windows.SOL_SOCKET, windows.SO_KEEPALIVE, min(value, 1)))
+}
+
+// remember keeps what the system may not tell.
+func (h *handle) remember(o backend.Option, value int) {
+	if o == backend.KeepAlive {
+		h.idle = int32(min(value, math.MaxInt32))
 	}
 }
 
@@ -469,6 +493,8 @@ func (b *Backend) GetOption(n backend.Handle, o backend.Option) (int, error) {
 		}
 		if idle, err := get(windows.IPPROTO_TCP, windows.TCP_KEEPIDLE); err == nil {
 			v = idle
+		} else if h.idle > 0 {
+			v = int(h.idle)
 		}
 		return v, nil
 	case backend.SendBuffer:

@@ -297,12 +297,14 @@ func (h *handle) made(b *Backend, s windows.Handle, names *[2 * acceptRoom]byte)
 		(*byte)(unsafe.Pointer(&listener)), int32(unsafe.Sizeof(listener))); err != nil {
 		return nil, asErrno(err)
 	}
+	got := &handle{s: s, ipv6: h.ipv6, bound: true, connected: true}
 	for _, o := range h.options {
 		// The listener took the option; a connection that does not is about to report why
 		// by itself.
-		_ = setOption(s, h.ipv6, o.Option, o.Value)
+		if setOption(s, h.ipv6, o.Option, o.Value) == nil {
+			got.remember(o.Option, o.Value)
+		}
 	}
-	got := &handle{s: s, ipv6: h.ipv6, bound: true, connected: true}
 	got.local.Family, got.peer.Family = backend.Inet, backend.Inet
 	got.local.IP, got.peer.IP = b.calls.namesOf(names)
 	return got, nil
