@@ -6,8 +6,11 @@ import (
 	"io"
 	"sync/atomic"
 
+	"golang.org/x/sys/windows"
+
 	"github.com/weir-io/weir/internal/backend"
 	"github.com/weir-io/weir/internal/backend/portable"
+	"github.com/weir-io/weir/internal/sys"
 )
 
 // asideFrom is the first number of a handle that the portable backend serves: there are
@@ -137,4 +140,36 @@ func (b *Backend) AdoptConn(conn any) (backend.Handle, error) {
 	n := b.add(m.h)
 	m.h = nil
 	return n, nil
+}
+
+// Describe says what a handle of the process is for, as far as it can be asked: whether it
+// can be read or written, the system does not say.
+func (b *Backend) Describe(fd int) (sys.Description, error) {
+	kind, err := windows.GetFileType(windows.Handle(fd))
+	switch {
+	case err != nil:
+		return sys.Description{}, asErrno(err)
+	case kind == windows.FILE_TYPE_UNKNOWN:
+		return sys.Description{}, backend.ErrUnsupported
+	}
+	return sys.Description{Read: true, Write: true}, nil
+}
+
+// CloseAll closes handles of the process.
+func (b *Backend) CloseAll(fds ...int) {
+	for _, fd := range fds {
+		_ = windows.CloseHandle(windows.Handle(fd))
+	}
+}
+
+// SocketPair fails: there are none.
+func (b *Backend) SocketPair() ([2]int, error) { return [2]int{-1, -1}, backend.ErrUnsupported }
+
+// Pipe makes a pipe: its read end, and its write end.
+func (b *Backend) Pipe() ([2]int, error) {
+	var r, w windows.Handle
+	if err := windows.CreatePipe(&r, &w, nil, 0); err != nil {
+		return [2]int{-1, -1}, asErrno(err)
+	}
+	return [2]int{int(r), int(w)}, nil
 }

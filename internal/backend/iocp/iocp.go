@@ -282,10 +282,21 @@ func (h *handle) check(op *backend.Op, closed bool) error {
 		return errInvalid
 	case !h.connected:
 		return errNotConnected
-	case op.Kind == backend.Write && h.shut:
+	case op.Kind == backend.Write && h.shut && !empty(op.Vec):
 		return errPipe
 	}
 	return nil
+}
+
+// empty reports whether there is nothing to write: such a Write asks only whether all
+// earlier ones are over (see Caps.Behind), which here they always are.
+func empty(vec [][]byte) bool {
+	for _, p := range vec {
+		if len(p) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // refuse finishes an Op that cannot be armed: at once, or, if it is Multi, by Wait.
