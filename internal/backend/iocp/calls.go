@@ -130,14 +130,9 @@ func (c *calls) sendToNow(s windows.Handle, bufs []windows.WSABuf, to *sockaddr)
 // The calls below begin what a packet at the port ends. windows.ERROR_IO_PENDING, or 0
 // unless the socket skips packets for what succeeds at once, means that the packet comes.
 
-// startProbe begins a receive of no bytes: it ends when there is something to receive. It
-// leaves a datagram where it is.
-func (c *calls) startProbe(s windows.Handle, sl *slot, datagram bool) syscall.Errno {
-	flags := uint32(0)
-	if datagram {
-		flags = windows.MSG_PEEK
-	}
-	var n uint32
+// startProbe begins a receive of no bytes: it ends when there is something to receive.
+func (c *calls) startProbe(s windows.Handle, sl *slot) syscall.Errno {
+	var n, flags uint32
 	r1, _, e1 := syscall.SyscallN(c.recv, uintptr(s), uintptr(unsafe.Pointer(&sl.none)), 1,
 		uintptr(unsafe.Pointer(&n)), uintptr(unsafe.Pointer(&flags)), uintptr(unsafe.Pointer(&sl.ov)), 0)
 	return outcome(r1, e1)

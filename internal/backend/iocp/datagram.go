@@ -30,6 +30,25 @@ func isRefusal(errno syscall.Errno) bool {
 	return errno == windows.WSAECONNRESET || errno == windows.WSAECONNREFUSED || errno == windows.ERROR_PORT_UNREACHABLE
 }
 
+// probeDatagram does the same with the poll below select. A receive of no bytes would do for
+// Winsock's other sockets only: for a datagram that is there it ends at once with a warning,
+// and it is written nowhere whether a packet then follows.
+func (h *handle) probeDatagram(b *Backend) error {
+	if !h.bound && !h.connected {
+		// Winsock receives on bound sockets only, and the contract on all.
+		if err := h.bind(h.local.IP); err != nil {
+			return err
+		}
+	}
+	sl, _, err := b.startPoll(h, backend.RecvFrom, pollReceive|pollAbort|pollClosed)
+	if err != nil {
+		return err
+	}
+	b.stats.Probes++
+	h.rdSlot, h.readable = sl, sl == nil
+	return nil
+}
+
 // receiveDatagram takes one datagram. It returns false if there is none.
 func (h *handle) receiveDatagram(b *Backend, buf []byte, c *backend.Completion) bool {
 	if h.refusal != nil {

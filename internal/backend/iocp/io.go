@@ -27,31 +27,23 @@ func (b *Backend) begun(errno syscall.Errno) (flying bool, err error) {
 	}
 }
 
-// probe begins a receive of no bytes, which may find at once that there is something.
+// probe has it waited for that there is something to receive. It may find at once that
+// there is.
 func (h *handle) probe(b *Backend) error {
+	if h.class == datagrams {
+		return h.probeDatagram(b)
+	}
 	if err := b.attach(h); err != nil {
 		return err
 	}
-	kind := backend.Read
-	if h.class == datagrams {
-		kind = backend.RecvFrom
-		if !h.bound && !h.connected {
-			// Winsock receives on bound sockets only, and the contract on all.
-			if err := h.bind(h.local.IP); err != nil {
-				return err
-			}
-		}
-	}
-	sl := b.slots.take(h, kind, false)
+	sl := b.slots.take(h, backend.Read, false)
 	b.stats.Probes++
-	flying, err := b.begun(b.calls.startProbe(h.s, sl, h.class == datagrams))
-	if flying {
+	if flying, _ := b.begun(b.calls.startProbe(h.s, sl)); flying {
 		h.rdSlot = sl
 		return nil
 	}
 	b.slots.drop(sl)
 	h.readable = true // with an error too: the receive that follows says what it is
-	_ = err
 	return nil
 }
 

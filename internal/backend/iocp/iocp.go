@@ -12,12 +12,13 @@
 //
 // What an Op waits for is one of these:
 //
-//	Read, RecvFrom   a receive of no bytes, so that idle connections hold no buffer
+//	Read             a receive of no bytes, so that idle connections hold no buffer
 //	Write            WSASend of the Op's own bytes
 //	SendTo           WSASendTo of a copy
 //	Accept           AcceptEx
 //	Connect          ConnectEx
-//	Hangup, Ready    the poll that Winsock's own select is made of
+//	RecvFrom, Hangup, Ready
+//	                 the poll that Winsock's own select is made of
 //
 // The receive of no bytes takes none, so canceling a Read cannot lose any: the call stays in
 // flight and serves the next Read. A canceled Accept may have a connection, which the handle
@@ -53,7 +54,7 @@ type Stats struct {
 	Waits   uint64 // calls of GetQueuedCompletionStatusEx
 	Packets uint64 // that it returned
 	Calls   uint64 // other system calls for Ops (not for Open, Shut and options)
-	Probes  uint64 // receives of no bytes that were begun
+	Probes  uint64 // times that a receive was waited for
 	Late    uint64 // packets whose handle or Op was gone
 }
 

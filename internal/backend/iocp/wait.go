@@ -113,9 +113,13 @@ func (b *Backend) completed(p *packet) {
 		return
 	}
 	b.stats.Packets++
-	b.inFlight--
 	sl := (*slot)(unsafe.Pointer(p.ov))
 	p.ov = nil
+	if !sl.used {
+		b.stats.Late++ // of a call that said it was over
+		return
+	}
+	b.inFlight--
 	if h := sl.h; h == nil {
 		b.stats.Late++
 	} else {
