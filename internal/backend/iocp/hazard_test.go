@@ -269,9 +269,13 @@ func TestCancelAgainstComplete(t *testing.T) {
 			}
 		}
 		into := make([]byte, 64<<10)
+		if err := b.SetOption(c, backend.SendBuffer, 32<<10); err != nil {
+			t.Fatal(err)
+		}
 		// Writes: one that waits, canceled before, while and after the peer makes room.
-		for i := range 9 {
-			op, sent := b.fill(c, make([]byte, 64<<10))
+		partly := 0
+		for i := range 30 {
+			op, sent := b.fill(c, make([]byte, 256<<10))
 			read := 0
 			drain := func(max int) {
 				for read < max {
@@ -298,6 +302,9 @@ func TestCancelAgainstComplete(t *testing.T) {
 					t.Fatal(c.Err)
 				}
 				sent += c.N
+				if 0 < c.N && c.N < sendMost {
+					partly++
+				}
 			}
 			if i%3 == 2 {
 				n, err := b.Wait(10*time.Millisecond, b.done[:])
@@ -325,7 +332,54 @@ func TestCancelAgainstComplete(t *testing.T) {
 				return read == sent
 			})
 		}
+		t.Logf("%d writes were partly sent", partly)
 		b.end(c, s)
+	})
+}
+
+// TestCanceledAccept cancels an Accept that has its connection already, with the packet
+// still at the port: the next Accept has that connection.
+func TestCanceledAccept(t *testing.T) {
+	both(t, func(t *testing.T, b *bench) {
+		other := newBench(t, Config{})
+		l, a := b.listen()
+		var res backend.Completion
+		for range 10 {
+			accept := &backend.Op{Kind: backend.Accept, Handle: l}
+			b.Submit(accept, &res)
+			if n, err := b.Wait(0, b.done[:]); n != 0 || err != nil {
+				t.Fatal(n, err)
+			}
+			c, err := other.Open(&backend.Spec{Family: backend.Inet})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res := other.do(&backend.Op{Kind: backend.Connect, Handle: c, Addr: &a}); res.Err != nil {
+				t.Fatal(res.Err)
+			}
+			name, err := other.Name(c, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Host(true) // Await keeps what it takes for the next Wait
+			for start := time.Now(); !b.waker.used(); {
+				if time.Since(start) > patience {
+					t.Fatal("no packet of the accept")
+				}
+				b.Await(patience, nil)
+			}
+			b.Host(false)
+			if !b.Cancel(accept) || accept.Armed() {
+				t.Fatal("a canceled accept is not idle")
+			}
+			got := b.do(&backend.Op{Kind: backend.Accept, Handle: l})
+			if peer, err := b.Name(backend.Handle(got.N), true); got.Err != nil || err != nil || peer != name {
+				t.Fatalf("accepted %+v, %v, %v; want %+v", peer, got.Err, err, name)
+			}
+			b.shut(backend.Handle(got.N), backend.CloseReset)
+			other.shut(c, backend.CloseReset)
+		}
+		b.end(l)
 	})
 }
 
