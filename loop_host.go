@@ -56,7 +56,7 @@ func (l *Loop) PollFD() int {
 
 // BackendInfo says which backend serves a loop.
 type BackendInfo struct {
-	Name   string   // "epoll", "epoll-et", "uring", "portable", "sim"
+	Name   string   // "epoll", "epoll-et", "uring", "iocp", "portable", "sim"
 	Probed []string // what was found out when it started, in words
 	// Packets says what is told of datagrams.
 	Packets PacketFields

@@ -407,7 +407,7 @@ const (
 
 // Caps says what a backend can do, as probed when it was made.
 type Caps struct {
-	Name string // "epoll", "epoll-et", "uring", "portable", "sim"
+	Name string // "epoll", "epoll-et", "uring", "iocp", "portable", "sim"
 	// Inline is true if Submit of a Write finishes at once when it can, and Submit of
 	// an Op with Now always does.
 	Inline bool

@@ -58,10 +58,10 @@ type port interface {
 
 // entry returns the entry that h names, or nil.
 func (b *Backend) entry(h backend.Handle) *entry {
-	if h < 0 || int(h) >= len(b.table) {
+	if h < b.base || int(h-b.base) >= len(b.table) {
 		return nil
 	}
-	return b.table[h]
+	return b.table[h-b.base]
 }
 
 // add gives e the lowest free number.
@@ -75,14 +75,15 @@ func (b *Backend) add(e *entry) backend.Handle {
 	}
 	b.table[h] = e
 	b.free = h + 1
-	return backend.Handle(h)
+	return b.base + backend.Handle(h)
 }
 
 // drop frees the number h.
 func (b *Backend) drop(h backend.Handle) {
-	b.table[h].closed = true
-	b.table[h] = nil
-	b.free = min(b.free, int(h))
+	i := int(h - b.base)
+	b.table[i].closed = true
+	b.table[i] = nil
+	b.free = min(b.free, i)
 }
 
 // try makes one attempt at op without blocking. It returns true with the result in *c,

@@ -35,8 +35,9 @@ type Backend struct {
 	start time.Time
 
 	// These belong to the loop's goroutine.
-	table    []*entry // by Handle; nil is free
-	free     int      // no free number is below it
+	table    []*entry // by Handle, from base on; nil is free
+	base     backend.Handle
+	free     int // no free number is below it
 	lent     arena
 	rested   time.Duration // when Wait last let others run
 	timer    *time.Timer
@@ -75,6 +76,14 @@ func New() (*Backend, error) {
 	b.timer = time.NewTimer(math.MaxInt64)
 	b.timer.Stop()
 	return b, nil
+}
+
+// NewFrom is New for a backend that serves beside another one: its handles have the numbers
+// from base on.
+func NewFrom(base backend.Handle) *Backend {
+	b, _ := New()
+	b.base = base
+	return b
 }
 
 // Now is the time since the backend was made.
@@ -375,7 +384,7 @@ func (b *Backend) Close() error {
 					e.ops[k] = nil
 				}
 			}
-			b.drop(backend.Handle(h))
+			b.drop(b.base + backend.Handle(h))
 			e.close(backend.CloseFlat)
 		}
 	}
