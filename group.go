@@ -252,7 +252,8 @@ type carrier struct {
 // detach takes a fresh connection out of l's backend. On an error it stays where it
 // was.
 func (l *Loop) detach(h backend.Handle) (c carrier, err error) {
-	conn, err := io.Closer(nil), error(backend.ErrUnsupported)
+	var conn io.Closer
+	err = backend.ErrUnsupported
 	if m, ok := l.be.(backend.Mover); ok {
 		conn, err = m.Detach(h)
 	}

@@ -182,8 +182,8 @@ func (p *Port) attach(o *opening) error {
 	p.fd = second
 	if _, err = p.loop.Attach(o.fd, p.path, func(t weir.Transport) weir.Protocol {
 		p.below = t
-		return (*device)(p)
-	}, weir.WithTenant(p.tenant)); err != nil {
+		return (*device)(p) // the line is its tenant's, by the stream on top: this one would be a second connection
+	}); err != nil {
 		if !errors.Is(err, weir.ErrClosed) {
 			sys.CloseAll(o.fd)
 		}

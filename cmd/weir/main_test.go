@@ -226,13 +226,23 @@ func answer(f func(request string) string) func(*net.TCPConn) {
 
 func dial(t *testing.T, addr string) *net.TCPConn {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
+	c, err := tryDial(t, addr)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return c
+}
+
+// tryDial is dial to a listener that may refuse.
+func tryDial(t *testing.T, addr string) (*net.TCPConn, error) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
 	}
 	t.Cleanup(func() { _ = c.Close() }) // a test may have closed it
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	return c.(*net.TCPConn)
+	return c.(*net.TCPConn), nil
 }

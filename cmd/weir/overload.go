@@ -79,7 +79,7 @@ func (o *overload) announce() []any {
 		text += fmt.Sprintf(", %d connections", most)
 	}
 	if room > 0 {
-		text += fmt.Sprintf(", %d open files", files)
+		text += fmt.Sprintf(", %d descriptors", files)
 	}
 	if o.app.rep.json == nil {
 		o.app.rep.line(dim, "note", text)
