@@ -153,10 +153,12 @@ func TestPatience(t *testing.T) {
 	if good.cut > 0 || s.Now() > patience*3/2 {
 		t.Errorf("the other one: %v after %v", good.last, s.Now())
 	}
-	for range 50 { // those that come after that wait do not wait
+	s.Until("its place again", func() bool { return limit.Count() == 19 }) // or the next would wait for that
+	for range 50 {                                                         // those that come after that wait do not wait
 		bad.come("server:7000")
 	}
 	began := s.Now()
+	s.Until("their end", func() bool { return bad.cut == 350-19 })
 	good.come("server:7000")
 	s.Until("the other one again", func() bool { return good.served+good.cut == 2 })
 	if good.cut > 0 || s.Now()-began > patience/4 {
