@@ -64,8 +64,8 @@ type BudgetLimits struct {
 	Connections int
 	// Stall is how long bytes may wait in a socket's write buffer, or in a splice to it,
 	// while its peer accepts none of them; it is then lost with a *StallError. It is looked
-	// at four times in that period, so up to a quarter more may pass. A pipe and a terminal
-	// may wait for ever: the person at it may have gone for lunch.
+	// at four times in that period, so up to a quarter more may pass. Bytes for a pipe or a
+	// terminal may wait for ever.
 	Stall time.Duration
 	// Changed, unless it is nil, is called after each change of the stage, on the goroutine
 	// of the loop that noticed it, from its queue: perhaps on several at once. It gets how
@@ -103,7 +103,7 @@ type BudgetStats struct {
 	Connections int    // accepted and open
 	Paused      uint64 // how often a transport was paused for what it keeps
 	Refused     uint64 // connections that were refused because of the stage
-	Full        uint64 // and those that were beyond BudgetLimits.Connections
+	Full        uint64 // connections that were refused because of BudgetLimits.Connections
 	Reset       uint64 // connections that were reset
 	Stalled     uint64 // connections that were lost after Stall
 }
