@@ -42,6 +42,7 @@ type Budget struct {
 
 	paused  atomic.Uint64
 	refused atomic.Uint64
+	full    atomic.Uint64
 	resets  atomic.Uint64
 	stalled atomic.Uint64
 
@@ -61,13 +62,15 @@ type BudgetLimits struct {
 	// Connections bounds the open connections that listeners have accepted. Those that
 	// are connected are not counted: they are made for something that was let in.
 	Connections int
-	// Stall is how long bytes may wait in a socket's write buffer while its peer accepts
-	// none of them; it is then lost with a *StallError. It is looked at four times in that
-	// period, so up to a quarter more may pass.
+	// Stall is how long bytes may wait in a socket's write buffer, or in a splice to it,
+	// while its peer accepts none of them; it is then lost with a *StallError. It is looked
+	// at four times in that period, so up to a quarter more may pass. Bytes for a pipe or a
+	// terminal may wait for ever.
 	Stall time.Duration
-	// Changed, unless it is nil, is called for each change of the stage, on the goroutine
-	// of the loop that noticed it, from its queue: perhaps on several at once. It must not
-	// block.
+	// Changed, unless it is nil, is called after each change of the stage, on the goroutine
+	// of the loop that noticed it, from its queue: perhaps on several at once. It gets how
+	// the budget stands when it is called, so the last call gets the last stage. It must
+	// not block.
 	Changed func(BudgetStats)
 }
 
@@ -99,7 +102,8 @@ type BudgetStats struct {
 	Buffered    int    // bytes, and the room that loops have taken and not used: see Budget
 	Connections int    // accepted and open
 	Paused      uint64 // how often a transport was paused for what it keeps
-	Refused     uint64 // connections that were refused
+	Refused     uint64 // connections that were refused because of the stage
+	Full        uint64 // connections that were refused because of BudgetLimits.Connections
 	Reset       uint64 // connections that were reset
 	Stalled     uint64 // connections that were lost after Stall
 }
@@ -134,6 +138,7 @@ func (b *Budget) Stats() BudgetStats {
 		Connections: int(b.conns.Load()),
 		Paused:      b.paused.Load(),
 		Refused:     b.refused.Load(),
+		Full:        b.full.Load(),
 		Reset:       b.resets.Load(),
 		Stalled:     b.stalled.Load(),
 	}
@@ -146,7 +151,8 @@ func WithBudget(b *Budget) LoopOption { return func(c *loopConfig) { c.budget = 
 // SetBudget makes what the tenant, and those inside it, keep count against b, which may
 // be shared with tenants of other loops, and the listeners that are opened for them from
 // now on. What the loop's own budget bounds, it bounds as before. nil ends that.
-// The error is a *TenantError if t is closed.
+// The error is a *TenantError if t is closed, and an *OptionError if the loop, a tenant
+// around t or one inside it has b already: b would count the same bytes twice.
 func (t *Tenant) SetBudget(b *Budget) error {
 	if err := t.loop.check("SetBudget"); err != nil {
 		return err
@@ -158,13 +164,39 @@ func (t *Tenant) SetBudget(b *Budget) error {
 		if t.account.of == b {
 			return nil
 		}
+	}
+	if b != nil && t.nests(b) {
+		return &OptionError{Option: "SetBudget", Value: "a Budget in use", Range: "one that neither the loop nor a tenant around or inside " + t.name + " has"}
+	}
+	if t.account != nil {
 		t.account.close()
 	}
 	if b != nil {
 		t.account = b.open(t)
 		t.account.charge()
+		t.account.watchStalls() // something may wait already
 	}
 	return nil
+}
+
+// nests reports whether one that t is inside of, or one inside t, has b.
+func (t *Tenant) nests(b *Budget) bool {
+	for u := t.parent; u != nil; u = u.parent {
+		if u.account != nil && u.account.of == b {
+			return true
+		}
+	}
+	return t.anyInside(b)
+}
+
+// anyInside reports whether a tenant inside t has b.
+func (t *Tenant) anyInside(b *Budget) bool {
+	for c := range t.children.All() {
+		if c.account != nil && c.account.of == b || c.anyInside(b) {
+			return true
+		}
+	}
+	return false
 }
 
 // stageOf is the stage for so many bytes, which follow the stage was. A stage ends a
@@ -208,7 +240,7 @@ func (b *Budget) admit() error {
 	n := b.conns.Add(1)
 	if most := b.limits.Connections; most > 0 && n > int64(most) {
 		b.conns.Add(-1)
-		b.refused.Add(1)
+		b.full.Add(1)
 		return &BudgetError{What: "connections", Used: most, Limit: most}
 	}
 	return nil
@@ -225,7 +257,7 @@ var ErrStalled error = timeout.New("weir: the peer accepts nothing")
 // as a Budget allows.
 type StallError struct {
 	After   time.Duration // BudgetLimits.Stall
-	Waiting int           // bytes in the write buffer
+	Waiting int           // bytes in the write buffer, and those being spliced to the peer
 }
 
 func (e *StallError) Error() string {
@@ -274,23 +306,21 @@ func (a *account) close() {
 	if a.stalls != nil {
 		a.stalls.Stop()
 	}
-	a.of.used.Add(-int64(a.taken))
-	a.taken = 0
 	l := a.tenant.loop
 	l.pressure.accounts = slices.DeleteFunc(l.pressure.accounts, func(x *account) bool { return x == a })
 	b := a.of
 	b.mu.Lock()
 	b.accounts = slices.DeleteFunc(b.accounts, func(x *account) bool { return x == a })
 	b.mu.Unlock()
+	n := int64(a.taken)
+	a.taken = 0
+	a.restage(b.used.Add(-n)) // the other accounts may have nothing that would make them look
 }
 
 // charge takes room for what the tenant's transports keep, or gives some back.
 func (a *account) charge() {
 	b := a.of
 	kept := a.tenant.used.Buffered
-	if a.stalls != nil && kept > 0 && !a.stalls.Running() {
-		a.stalls.Set(b.limits.Stall / 4)
-	}
 	if b.limits.Buffered == 0 {
 		return
 	}
@@ -306,19 +336,33 @@ func (a *account) charge() {
 	}
 }
 
+// restage moves the budget to the stage for so many bytes, and reports that.
+func (a *account) restage(used int64) BudgetStage {
+	b := a.of
+	for {
+		was := BudgetStage(b.stage.Load())
+		is := b.stageOf(used, was)
+		if is == was {
+			return is
+		}
+		if !b.stage.CompareAndSwap(int32(was), int32(is)) {
+			used = b.used.Load() // another account was faster
+			continue
+		}
+		if b.limits.Changed != nil {
+			a.tenant.loop.internalCall(func() {
+				defer a.tenant.loop.guard("Budget.Changed")
+				b.limits.Changed(b.Stats()) // as it is by then: calls may overtake each other
+			})
+		}
+		return is
+	}
+}
+
 // weigh compares what is used with the limit.
 func (a *account) weigh(used int64) {
 	b := a.of
-	was := BudgetStage(b.stage.Load())
-	is := b.stageOf(used, was)
-	if is != was && b.stage.CompareAndSwap(int32(was), int32(is)) && b.limits.Changed != nil {
-		stats := b.Stats()
-		stats.Stage = is
-		a.tenant.loop.internalCall(func() {
-			defer a.tenant.loop.guard("Budget.Changed")
-			b.limits.Changed(stats)
-		})
-	}
+	is := a.restage(used)
 	limit := int64(b.limits.Buffered)
 	if used > limit {
 		if !a.over {
@@ -370,10 +414,9 @@ func (a *account) look(now time.Duration) bool {
 //	                                 budgetRound: decide ──▶ accounts: reset
 type shedding struct {
 	of     *Budget
-	target int64 // bytes that are to be left
-	left   int   // accounts that have not named theirs
-	late   int   // looks of the account that began
-	from   *account
+	target int64            // bytes that are to be left
+	left   int              // accounts that have not named theirs
+	looks  map[*account]int // since it began
 	offers []offer
 }
 
@@ -392,9 +435,9 @@ func (b *Budget) shed(from *account, target int64, looked bool) {
 	r := b.round
 	if r != nil {
 		late := false
-		if looked && (r.from == from || !slices.Contains(b.accounts, r.from)) {
-			r.late++
-			late = r.late > int(budgetRound/budgetLook)
+		if looked {
+			r.looks[from]++
+			late = r.looks[from] > int(budgetRound/budgetLook)
 		}
 		b.mu.Unlock()
 		if late {
@@ -405,7 +448,7 @@ func (b *Budget) shed(from *account, target int64, looked bool) {
 		return
 	}
 	accounts := slices.Clone(b.accounts)
-	r = &shedding{of: b, target: target, left: len(accounts), from: from}
+	r = &shedding{of: b, target: target, left: len(accounts), looks: map[*account]int{}}
 	b.round = r
 	b.mu.Unlock()
 	for _, a := range accounts {
@@ -512,6 +555,30 @@ func (a *account) reset(s *stream) {
 	s.touch()
 }
 
+// watchStalls makes findStalled look, unless it already will.
+func (a *account) watchStalls() {
+	if a.stalls != nil && !a.stalls.Running() {
+		a.stalls.Set(a.of.limits.Stall / 4)
+	}
+}
+
+// waitsFrom makes the accounts of the tenant and of those around it look for stalls.
+func (t *Tenant) waitsFrom() {
+	for u := t; u != nil; u = u.parent {
+		if u.account != nil {
+			u.account.watchStalls()
+		}
+	}
+}
+
+// splicedIn is how many bytes of another stream wait in a pipe for this one's peer.
+func (s *stream) splicedIn() int {
+	if p := s.x.spliceFrom; p != nil {
+		return p.held
+	}
+	return 0
+}
+
 // findStalled loses the sockets whose peers have accepted nothing for too long.
 func (a *account) findStalled() {
 	b := a.of
@@ -519,7 +586,8 @@ func (a *account) findStalled() {
 	var late []*stream // losing one calls no one before the next turn, but changes the bags
 	waits := false
 	a.tenant.each(func(s *stream) {
-		if s.carries() || s.flags&fWaits == 0 || s.phase >= phaseLost {
+		k, ok := s.lower.(*socket)
+		if !ok || k.net.pipe() || s.flags&fWaits == 0 || s.phase >= phaseLost {
 			return
 		}
 		if now-s.tie.moved >= b.limits.Stall {
@@ -530,7 +598,7 @@ func (a *account) findStalled() {
 	})
 	for _, s := range late {
 		b.stalled.Add(1)
-		s.lose(&StallError{After: b.limits.Stall, Waiting: s.waiting()})
+		s.lose(&StallError{After: b.limits.Stall, Waiting: s.waiting() + s.splicedIn()})
 		s.touch()
 	}
 	if waits {
@@ -658,7 +726,7 @@ func (s *stream) restrain() {
 func (s *stream) highMark() int {
 	high := int(s.bounds.high)
 	if s.tie != nil && s.tie.tenant != nil {
-		high = min(high, s.tie.tenant.allowance())
+		high = min(high, max(s.tie.tenant.allowance(), 1)) // with nothing buffered there is room: no ResumeWriting would come
 	}
 	return high
 }

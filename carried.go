@@ -40,6 +40,7 @@ func newCarried(l *Loop, c Carrier, cfg *connConfig) *carried {
 			k.bounds = cfg.boundsOver(u.bounds)
 		}
 		if t := u.tenant(); t != nil && cfg.tenant == nil {
+			k.leave() // init may have made it the loop's own
 			k.join(t)
 		}
 	}

@@ -62,7 +62,11 @@ func (l *Loop) Close() error {
 		}
 	}
 	for _, r := range l.ready {
-		if c, ok := r.(*Call); ok && c.drop() {
+		switch c, ok := r.(*Call); {
+		case !ok:
+		case c.internal:
+			c.run()
+		case c.drop():
 			dropped++
 		}
 	}

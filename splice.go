@@ -173,6 +173,9 @@ func (p *splice) move() {
 	p.out.Peer = backend.Handle(p.pipe.r)
 	p.out.Max = int32(p.held)
 	p.submit(&p.out, backend.SpliceOut, 0, p.dst.wh)
+	if p.out.Armed() {
+		p.dst.touch() // something waits: see recount
+	}
 }
 
 func (p *splice) submit(op *backend.Op, k backend.Kind, f backend.Flags, h backend.Handle) {
@@ -223,6 +226,7 @@ func (p *splice) result(c *backend.Completion) {
 		p.held -= c.N
 		if t := p.dst.tie; t != nil {
 			t.left(c.N)
+			t.moved = p.src.loop.now
 		}
 		p.dst.x.idle.movedThen(DirectionWrite)
 		p.total += int64(c.N)

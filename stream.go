@@ -136,7 +136,7 @@ const (
 	fCounted                        // its tenant counts it as a connection: it stands on no other stream
 	fYoung                          // a socket's: it is in the loop's list of young
 	fGreedy                         // a Budget holds reading back: the stream keeps more than its part
-	fWaits                          // something waited in the write buffer when it was last counted
+	fWaits                          // something waited in the write buffer, or was being spliced to the peer, when it was last counted
 )
 
 type protoCaps uint8

@@ -611,5 +611,5 @@ func (s *stream) leave() {
 	}
 	t.keeps(-b.buffered)
 	b.buffered = 0
-	s.flags &^= fGreedy
+	s.flags &^= fGreedy | fWaits // the next tenant's budget has its own patience
 }

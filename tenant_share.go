@@ -658,13 +658,16 @@ func (s *stream) recount() {
 		return
 	}
 	n := len(s.tail) + len(s.x.more)
-	waits := s.out != nil && s.out.n > 0
-	if waits {
+	if s.out != nil {
 		n += s.out.n
 	}
+	waits := s.out != nil && s.out.n > 0 || s.splicedIn() > 0
 	if waits != (s.flags&fWaits != 0) {
 		s.flags ^= fWaits
 		b.moved = s.loop.now
+		if waits {
+			b.tenant.waitsFrom()
+		}
 	}
 	if n != b.buffered {
 		d := n - b.buffered

@@ -28,22 +28,23 @@ const (
 
 // flags are the settings of a command line.
 type flags struct {
-	json    bool
-	logRate int
-	quiet   bool
-	pick    string
-	check   time.Duration
-	drain   time.Duration
-	drains  bool     // drain was given
-	loops   int      // 0 is 1; everyCore: as many as there are processors
-	allow   []string // networks, as they were written
-	deny    []string
-	stale   time.Duration
-	memory  int64 // bytes; 0: as the machine has it
-	stall   time.Duration
-	conns   int // connections on all listeners; 0: as memory has it, below 0: any number
-	help    bool
-	version bool
+	json       bool
+	logRate    int
+	quiet      bool
+	pick       string
+	check      time.Duration
+	drain      time.Duration
+	drains     bool     // drain was given
+	loops      int      // 0 is 1; everyCore: as many as there are processors
+	allow      []string // networks, as they were written
+	deny       []string
+	stale      time.Duration
+	memory     int64 // bytes; 0: as the machine has it
+	stall      time.Duration
+	stallGiven bool
+	conns      int // connections on all listeners; 0: as memory has it, below 0: any number
+	help       bool
+	version    bool
 }
 
 func flagDocs() []flagDoc {
@@ -103,12 +104,12 @@ func flagDocs() []flagDoc {
 			f.memory = n
 			return nil
 		}},
-		{name: "write-stall", value: "TIME", doc: "end a connection to a peer that accepts nothing of what waits for it for this\nlong; the default is 10m, 0 waits for ever", set: func(f *flags, v string) error {
+		{name: "write-stall", value: "TIME", doc: "end a connection to a peer that accepts nothing of what waits for it for this\nlong, unless it is a pipe or a terminal; the default is 10m for a listener's\nconnections and their targets, and none for others; 0 waits for ever", set: func(f *flags, v string) error {
 			d, err := time.ParseDuration(v)
 			if err != nil || d < 0 || d > 0 && d < time.Second {
 				return fmt.Errorf("bad time %q: write it like 10m or 30s, at least 1s, or 0", v)
 			}
-			f.stall = d
+			f.stall, f.stallGiven = d, true
 			return nil
 		}},
 		{name: "connections", value: "N", doc: "accept this many connections at once on all listeners together, or none for any\nnumber; the default follows from --memory", set: func(f *flags, v string) error {

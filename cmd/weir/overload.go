@@ -57,9 +57,13 @@ func newOverload(a *app) *overload {
 	if conns == 0 {
 		conns = int(max(o.memory/2/memoryPerConn, connsLeast))
 	}
-	o.budget = weir.NewBudget(weir.BudgetLimits{Buffered: int(max((o.memory-memoryBase)/2, o.memory/4)), Connections: conns, Stall: a.f.stall, Changed: o.told})
+	stall := a.f.stall
+	if !a.f.stallGiven && !a.p.many() {
+		stall = 0 // what it connects was asked for by name, and may be a person's pager
+	}
+	o.budget = weir.NewBudget(weir.BudgetLimits{Buffered: int(max((o.memory-memoryBase)/2, o.memory/4)), Connections: conns, Stall: stall, Changed: o.told})
 	if v, set := a.c.lookupEnv("GOMEMLIMIT"); !set || v == "" {
-		debug.SetMemoryLimit(max(o.memory-memoryBase, o.memory/2)) // the collector works harder as the process comes near it
+		debug.SetMemoryLimit(max(o.memory-memoryBase, o.memory/2, memoryBase)) // the collector works harder as the process comes near it
 	}
 	return o
 }

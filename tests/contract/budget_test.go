@@ -246,7 +246,7 @@ func TestBudgetConnections(t *testing.T) {
 		return n
 	}
 	v.Until("the refusals", func() bool { return lost() == 5 })
-	if s := v.b.Stats(); s.Connections != 10 || s.Refused != 5 {
+	if s := v.b.Stats(); s.Connections != 10 || s.Full != 5 || s.Refused != 0 {
 		t.Errorf("%+v", s)
 	}
 	var refused *weir.AdmissionError

@@ -198,6 +198,7 @@ func TestWrongGoroutine(t *testing.T) {
 		"PacketEndpoint.ResumeReading": func() { pk.ResumeReading() },
 		"PacketEndpoint.Close":         func() { _ = pk.Close() },
 		"PacketEndpoint.Abort":         func() { pk.Abort() },
+		"Tenant.SetBudget":             func() { _ = tn.SetBudget(nil) },
 		"Timer.Set":                    func() { tm.Set(time.Hour) },
 		"Timer.SetAt":                  func() { tm.SetAt(time.Now()) },
 		"Timer.Repeat":                 func() { tm.Repeat(time.Hour) },
