@@ -126,7 +126,6 @@ func TestWrongGoroutine(t *testing.T) {
 		"Tenant.NewTenant":             func() { tn.NewTenant("x") },
 		"Tenant.Adopt":                 func() { _ = tn.Adopt(client) },
 		"Tenant.OnClose":               func() { tn.OnClose(func(error) { t.Error("called") }) },
-		"Tenant.SetBudget":             func() { _ = tn.SetBudget(nil) },
 		"Tenant.SetLimits":             func() { _ = tn.SetLimits(weir.TenantLimits{Connections: 1}) },
 		"Tenant.SetShare":              func() { _ = tn.SetShare(2) },
 		"Tenant.Close":                 func() { tn.Close(nil) },
