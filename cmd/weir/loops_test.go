@@ -301,7 +301,7 @@ func (u *untilDone) Write(b []byte) (int, error) {
 }
 
 // TestLoopsStuck: a cut does not wait for a loop that is stuck, and as no one knows what that had
-// open, the exit code is 1. What was posted to the loops meanwhile is not reported at the end.
+// open, the exit code is 1. What is posted to loops that have ended is not reported.
 func TestLoopsStuck(t *testing.T) {
 	u := &untilDone{said: make(chan struct{})}
 	a := newLoops(t, u, 2, "tcp-listen:127.0.0.1:0", "127.0.0.1:9")
@@ -316,6 +316,10 @@ func TestLoopsStuck(t *testing.T) {
 	if a.code != exitFailure {
 		t.Errorf("code %d", a.code)
 	}
+	other := a.fleet.apps[1]
+	gather(a.fleet, (*app).made, func([]int) { t.Error("a loop that has ended answers") })
+	a.fleet.empty(other)
+	a.overload.told(weir.BudgetStats{})
 	if err := a.fleet.close(); err != nil {
 		t.Error(err)
 	}
