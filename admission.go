@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -356,11 +357,13 @@ const manyDescriptors = 4
 // connections wait in the system's queue; they would only take the descriptors that
 // open connections need to go on. The shortage is over when something in the loop has
 // been closed. The loop also checks now and then, since others give descriptors back as
-// well.
+// well. It lasts as long as a connect on another loop of the group waits: accepted connections
+// would take what that waits for.
 type shortage struct {
 	on       bool
 	queued   bool         // relieved is in the loop's queue
 	connects []*Connector // that wait for a descriptor, the oldest first
+	starves  atomic.Int64 // until when, in nanoseconds since 1970, if there are some; any loop reads it
 	timer    *Timer
 }
 
@@ -428,7 +431,13 @@ func (l *Loop) relieved() {
 		s.timer.Set(acceptRetry)
 		return
 	}
-	s.connects, s.on = nil, false
+	s.connects = nil
+	s.starves.Store(0)
+	if l.group != nil && l.group.starves(l.Now()) {
+		s.timer.Set(acceptRetry)
+		return
+	}
+	s.on = false
 	s.timer.Stop()
 	l.listeners.Each((*Listener).goOn)
 }
@@ -454,6 +463,7 @@ func (c *Connector) waitForDescriptor(addr backend.Addr, err error) bool {
 	if !c.listed {
 		c.listed = true
 		l.short.connects = append(l.short.connects, c)
+		l.short.starves.Store(max(l.short.starves.Load(), c.short.UnixNano()))
 	}
 	return true
 }

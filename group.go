@@ -191,6 +191,14 @@ func (g *Group) shortOf(l *Loop) {
 	}
 }
 
+// starves reports whether a connect on a loop of the group waits for a descriptor. One whose
+// time is up does not count, lest a loop that does not turn keep the others from accepting.
+func (g *Group) starves(now time.Time) bool {
+	return slices.ContainsFunc(g.loops, func(l *Loop) bool {
+		return l.short.starves.Load() > now.UnixNano() && l.state.Load() < loopClosing
+	})
+}
+
 // left records that a connection placed on l is gone.
 func (g *Group) left(l *Loop) { g.load[g.index(l)].Add(-1) }
 

@@ -43,21 +43,21 @@ func (r *Resolver) lookupAt(home, l *weir.Loop, asker netip.Prefix, network, hos
 			return
 		}
 		s.over = true
-		_, _ = home.Post(func() { // a closed loop looks for nothing
+		_, _ = home.PostOr(func() { // a closed loop looks for nothing
 			s.canceled = true
 			if s.stop != nil {
 				s.stop()
 			}
-		})
+		}, func() {})
 	}
 }
 
 // found is called by the loop that looked.
 func (s *sent) found(addrs []netip.Addr, err error) {
-	_, _ = s.l.Post(func() { // a closed loop waits for nothing
+	_, _ = s.l.PostOr(func() { // a closed loop waits for nothing
 		if !s.over {
 			s.over = true
 			s.done(addrs, err)
 		}
-	})
+	}, func() {})
 }

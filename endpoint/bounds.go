@@ -18,6 +18,7 @@ import (
 // to the other side.
 const (
 	descriptorsKept = 64 // for the loop, names, files and the listeners themselves
+	descriptorsLoop = 4  // for each further loop
 	defaultShare    = 15 // see layer.LimitConfig.Share
 
 	// placeWait is how long a client waits while all places are taken. On a
@@ -69,7 +70,7 @@ func bound(p *Part, name string, otherwise int) int {
 // refused at once. The connections are spread over the loops of env.Group.
 func admission(env *Env, p *Part, wait time.Duration) weir.AcceptOption {
 	c := layer.LimitConfig{
-		Total:      bound(p, "connections", roomFor(files.Limit())),
+		Total:      bound(p, "connections", roomFor(files.Limit(), env.loops())),
 		PerAddress: bound(p, "per-address", 0),
 	}
 	if !p.Has("connections") {
@@ -78,7 +79,7 @@ func admission(env *Env, p *Part, wait time.Duration) weir.AcceptOption {
 	if !p.Has("per-address") {
 		c.Share, c.Patience = defaultShare, peerWait
 	}
-	if room, limit := Room(); p.Has("connections") && room > 0 && c.Total > room {
+	if room, limit := Room(env.loops()); p.Has("connections") && room > 0 && c.Total > room {
 		env.warn(fmt.Sprintf("connections=%d is more than the limit of open files, %d, has room for, which is %d; further connections wait (ulimit -n changes the limit)", c.Total, limit, room))
 	}
 	g := &gate{Limiter: layer.NewLimiter(c), allow: networks(p, "allow"), deny: networks(p, "deny")}
@@ -86,6 +87,14 @@ func admission(env *Env, p *Part, wait time.Duration) weir.AcceptOption {
 		return weir.JoinOptions(weir.WithAdmission(g.Limiter), weir.WithGroup(env.Group))
 	}
 	return weir.JoinOptions(weir.WithAdmission(g), weir.WithGroup(env.Group))
+}
+
+// loops is how many there are, 1 at least.
+func (env *Env) loops() int {
+	if env.Group == nil {
+		return 1
+	}
+	return len(env.Group.Loops())
 }
 
 // gate is the Admission of a listener with allow= or deny=.
@@ -139,13 +148,13 @@ func networks(p *Part, option string) (all []netip.Prefix) {
 	return all
 }
 
-// roomFor is how many connections fit within a limit of open files; 0 if there
-// is no limit.
-func roomFor(files uint64) int {
+// roomFor is how many connections on a number of loops fit within a limit of open files; 0 if
+// there is no limit.
+func roomFor(files uint64, loops int) int {
 	if files == 0 || files > math.MaxInt32 {
 		return 0
 	}
-	n := int(files)
+	n := int(files) - (loops-1)*descriptorsLoop
 	return max(1, max(n-descriptorsKept, n/2)/2)
 }
 
@@ -172,8 +181,9 @@ func describeBounds(p *Part) string {
 }
 
 // Room returns how many connections of a listener the limit of open files has room for,
-// each with one to the other side, and that limit; 0 if there is none.
-func Room() (connections int, limit uint64) {
+// each with one to the other side, if they are spread over a number of loops, and that limit; 0
+// if there is none. Any goroutine may call it.
+func Room(loops int) (connections int, limit uint64) {
 	n := files.Limit()
-	return roomFor(n), n
+	return roomFor(n, loops), n
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/layer"
 )
 
@@ -66,15 +67,36 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// TestRoom: each loop after the first keeps descriptors, too.
+func TestRoom(t *testing.T) {
+	for loops, want := range map[int]int{1: (1024 - 64) / 2, 9: (1024 - 64 - 8*4) / 2} {
+		if n := roomFor(1024, loops); n != want {
+			t.Errorf("on %d loops there is room for %d, want %d", loops, n, want)
+		}
+	}
+	if n := roomFor(10, 100); n != 1 {
+		t.Errorf("more loops than descriptors: room for %d", n)
+	}
+}
+
 // TestTooManyConnections: connections= beyond what the limit of open files has room for is
 // said, with both numbers and how to change the limit.
 func TestTooManyConnections(t *testing.T) {
-	room, limit := Room()
+	g, err := weir.NewGroup(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	room, limit := Room(3)
 	if room == 0 {
 		t.Skip("there is no limit of open files here")
 	}
 	said := ""
-	env := &Env{Warn: func(text string) { said = text }}
+	env := &Env{Group: g, Warn: func(text string) { said = text }}
 	admission(env, partOf(t, "tcp-listen:127.0.0.1:0,connections="+strconv.Itoa(room)), 0)
 	if said != "" {
 		t.Errorf("for as many as there is room for: %s", said)

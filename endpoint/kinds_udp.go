@@ -46,9 +46,9 @@ func (e *Endpoint) FlowsMost() int { return e.flowsMost(files.Limit()) }
 
 func (e *Endpoint) flowsMost(limit uint64) int {
 	if e.ThroughProxy() {
-		return roomFor(limit)
+		return roomFor(limit, 1)
 	}
-	return 2 * roomFor(limit) // a connection's room is for its two sides
+	return 2 * roomFor(limit, 1) // a connection's room is for its two sides
 }
 
 // packetIdle is how long a peer is remembered unless idle= says otherwise.

@@ -44,7 +44,7 @@ type app struct {
 	starter   *executor.Executor // of programs
 	children  map[*session]bool  // those whose programs run
 	pick      *picker
-	trim      *trimmer
+	trim      *trimmer // of all loops
 	notify    *notifier
 	listeners []*endpoint.Listeners
 	open      map[*session]bool
@@ -144,11 +144,12 @@ func (a *app) prepare() {
 		a.env.Access.Own = func() []net.Addr { return append(a.loop.ListenAddrs(), a.addrs()...) }
 	}
 	a.env.Executor, a.env.Environ = a.starter, c.environ
-	a.trim = newTrimmer(a.loop, a.starter)
 	a.pick = newPicker(a, f)
-	if a != a.fleet.lead() {
+	if lead := a.fleet.lead(); a != lead {
+		a.trim = lead.trim
 		return
 	}
+	a.trim = newTrimmer(a.loop, a.starter)
 	a.notify = newNotifier(a.loop, c.lookupEnv)
 	if f.drains {
 		a.notify.extend = true // the service manager's own limit may be shorter

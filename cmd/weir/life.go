@@ -85,7 +85,7 @@ func (a *app) drain() {
 	a.closeListeners()
 	a.pick.stop()
 	if a.fleet.group != nil && a.drainFor > 0 {
-		// A loop that does not answer is not waited for.
+		// This does not wait for a loop that does not answer.
 		a.loop.After(a.drainFor, a.drained)
 	}
 	gather(a.fleet, (*app).early, func(early []int) {
@@ -104,16 +104,18 @@ func (a *app) early() (n int) {
 	a.draining = true
 	for s := range a.open {
 		if s.id == 0 && (s.began() || !a.fleet.listens()) {
+			s.given = true
 			n++
 		}
 	}
 	return n
 }
 
-// giveUp ends the sessions of one loop that are not connected, and shows the others.
+// giveUp ends the sessions of one loop that are not connected, or were not when they were
+// counted, and shows the others.
 func (a *app) giveUp() shownSessions {
 	for s := range a.open {
-		if s.id == 0 {
+		if !s.whole() {
 			s.relay.Abort()
 		}
 	}
@@ -174,10 +176,13 @@ func (a *app) drainOn(all []shownSessions) {
 	}
 }
 
+// whole reports whether both sides are there, and are to stay.
+func (s *session) whole() bool { return s.id != 0 && !s.given }
+
 // made counts the connections that are open and fully connected.
 func (a *app) made() (n int) {
 	for s := range a.open {
-		if s.id != 0 {
+		if s.whole() {
 			n++
 		}
 	}
@@ -187,10 +192,10 @@ func (a *app) made() (n int) {
 // cut aborts what is open.
 func (a *app) cut(why string) {
 	a.cutting = true
-	if a.fleet.group != nil {
-		a.loop.After(2*cutTime, a.finish) // a loop that does not answer is not waited for
-	}
+	// A loop that does not answer is not waited for here, and what it has open is not known.
+	late := a.loop.After(2*cutTime, a.giveUpLoop)
 	gather(a.fleet, (*app).made, func(made []int) {
+		late.Stop()
 		n := sum(made)
 		if n == 0 && len(a.children) == 0 {
 			a.finish()
@@ -210,6 +215,14 @@ func (a *app) cut(why string) {
 		gather(a.fleet, (*app).abort, func([]struct{}) {})
 		a.loop.After(cutTime, a.finish)
 	})
+}
+
+// giveUpLoop ends the command although a loop does not say how it stands.
+func (a *app) giveUpLoop() {
+	if !a.over {
+		a.code = exitFailure
+		a.finish()
+	}
 }
 
 // abort cuts what is open on one loop.
@@ -252,7 +265,7 @@ func (a *app) shown() shownSessions {
 	shown := shownSessions{open: len(a.open), made: a.made()}
 	all := make([]*session, 0, len(a.open))
 	for s := range a.open {
-		if s.id != 0 || !a.draining { // others were given up
+		if s.whole() || !a.draining { // others were given up
 			all = append(all, s)
 		}
 	}

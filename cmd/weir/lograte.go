@@ -23,7 +23,7 @@ const (
 type rates struct {
 	every   time.Duration // between two lines of a kind; 0: there is no bound
 	leftOut func(kind string, n int64)
-	now     func() time.Time
+	now     func() time.Duration // since the start; a clock that is set back does not silence the log
 
 	kinds  atomic.Pointer[map[string]*lineRate] // as many as there are in the code; never changed, only replaced
 	timing atomic.Bool                          // flush is to be called
@@ -33,12 +33,13 @@ type rates struct {
 
 // lineRate counts in time (ITU-T I.371's GCRA), so that one number says it all.
 type lineRate struct {
-	due  atomic.Int64 // when the next line would be due at an even rate, in nanoseconds since 1970
+	due  atomic.Int64 // when the next line would be due at an even rate, in nanoseconds since the start
 	left atomic.Int64 // lines left out
 }
 
 func newRates(rate int, leftOut func(kind string, n int64)) *rates {
-	r := &rates{leftOut: leftOut, now: time.Now}
+	began := time.Now()
+	r := &rates{leftOut: leftOut, now: func() time.Duration { return time.Since(began) }}
 	if rate > 0 {
 		r.every = time.Second / time.Duration(rate)
 	}
@@ -52,7 +53,7 @@ func (r *rates) allow(kind string) bool {
 	if r == nil || r.every <= 0 {
 		return true
 	}
-	now := r.now().UnixNano()
+	now := int64(r.now())
 	k := (*r.kinds.Load())[kind]
 	if k == nil {
 		k = r.add(kind)

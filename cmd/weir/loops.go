@@ -162,13 +162,18 @@ func gather[T any](f *fleet, do func(*app) T, done func([]T)) {
 		}
 	}
 	for i, a := range f.apps[1:] {
-		// A closed loop ends the command anyway.
-		_, _ = a.loop.Post(func() {
+		post(a.loop, func() {
 			v := do(a)
-			_, _ = lead.loop.Post(func() { got(i+1, v) })
+			post(lead.loop, func() { got(i+1, v) })
 		})
 	}
 	got(0, do(lead))
+}
+
+// post calls fn on the goroutine of a loop, unless that closes before: then the command ends,
+// and no one is to hear of what is left out.
+func post(l *weir.Loop, fn func()) {
+	_, _ = l.PostOr(fn, func() {}) // closed already: as above
 }
 
 // empty is called on the loop of an app when it drains and has nothing left. The last one
@@ -176,7 +181,7 @@ func gather[T any](f *fleet, do func(*app) T, done func([]T)) {
 func (f *fleet) empty(a *app) {
 	lead := f.lead()
 	if a != lead {
-		_, _ = lead.loop.Post(func() { f.isEmpty(a) }) // a closed loop has ended
+		post(lead.loop, func() { f.isEmpty(a) })
 		return
 	}
 	f.isEmpty(a)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-io/weir"
 	"github.com/weir-io/weir/endpoint"
 )
 
@@ -181,15 +183,16 @@ func reads(c net.Conn, s string) error {
 // same time (R78).
 func TestLoopsDrain(t *testing.T) {
 	for name, c := range map[string]struct {
-		stay int
-		code int
-	}{"all end": {0, exitOK}, "some stay": {12, exitFailure}} {
+		stay  int
+		code  int
+		drain time.Duration
+	}{"all end": {0, exitOK, 4 * time.Second}, "some stay": {12, exitFailure, 2 * time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			const clients = 24
-			const drain = time.Second
-			p := start(t, "--loops", "4", "--log", "json", "--log-rate", "0", "--drain", drain.String(), "tcp-listen:127.0.0.1:0", server(t, echo))
+			p := start(t, "--loops", "4", "--log", "json", "--log-rate", "0", "--drain", c.drain.String(), "tcp-listen:127.0.0.1:0", server(t, echo))
 			to := p.listeningJSON()
 			var asked atomic.Pointer[time.Time]
+			var draining atomic.Bool // it said so
 			var ready, wg sync.WaitGroup
 			ready.Add(clients)
 			for i := range clients {
@@ -198,11 +201,11 @@ func TestLoopsDrain(t *testing.T) {
 					n := 0
 					for ; ; n++ {
 						at := asked.Load()
-						if at != nil && i >= c.stay && time.Since(*at) > drain/4 {
+						if i >= c.stay && draining.Load() {
 							break
 						}
 						if err := errors.Join(write(conn, "some of it"), reads(conn, "some of it")); err != nil {
-							if at == nil || i >= c.stay || time.Since(*at) < drain {
+							if at == nil || i >= c.stay || time.Since(*at) < c.drain {
 								t.Errorf("connection %d after %d messages: %v", i, n, err)
 							}
 							return
@@ -220,12 +223,14 @@ func TestLoopsDrain(t *testing.T) {
 			now := time.Now()
 			asked.Store(&now)
 			p.signal(syscall.SIGTERM)
+			p.line(`"draining"`, 1)
+			draining.Store(true)
 			if code := p.end(); code != c.code {
 				t.Errorf("code %d", code)
 			}
 			took := time.Since(now)
 			wg.Wait()
-			if c.stay == 0 && took > drain || c.stay > 0 && took < drain {
+			if c.stay == 0 && took > c.drain || c.stay > 0 && took < c.drain {
 				t.Errorf("it took %v", took)
 			}
 			if d := p.events("draining"); len(d) != 1 || d[0].Open != clients {
@@ -242,6 +247,92 @@ func TestLoopsDrain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newLoops makes the apps of a command on a number of loops.
+func newLoops(t *testing.T, stderr io.Writer, loops int, words ...string) *app {
+	t.Helper()
+	c := &command{stderr: stderr, lookupEnv: func(string) (string, bool) { return "", false }, table: endpoint.Default()}
+	f := flags{loops: loops}
+	p, err := c.plan(words, nil, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := newApp(c, p, f, newReporter(c, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(a.fleet.close(), a.starter.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
+// TestDrainGivenUp: what a drain has counted as given up ends, although it is connected before its
+// loop hears of that.
+func TestDrainGivenUp(t *testing.T) {
+	a := newLoops(t, io.Discard, 1, "tcp-listen:127.0.0.1:0", "127.0.0.1:9")
+	s := a.newSession()
+	if n := a.early(); n != 1 {
+		t.Errorf("%d given up", n)
+	}
+	s.id = 1 // it is connected
+	if shown := a.giveUp(); shown.made != 0 || shown.open != 0 || shown.listed != 0 {
+		t.Errorf("left: %+v", shown)
+	}
+	if !s.over {
+		t.Error("it goes on")
+	}
+}
+
+// untilDone lets go of what waits for it once the summary is written.
+type untilDone struct {
+	said chan struct{}
+	all  bytes.Buffer
+}
+
+func (u *untilDone) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("done")) {
+		close(u.said)
+	}
+	return u.all.Write(b)
+}
+
+// TestLoopsStuck: a cut does not wait for a loop that is stuck, and as no one knows what that had
+// open, the exit code is 1. What is posted to loops that have ended is not reported.
+func TestLoopsStuck(t *testing.T) {
+	u := &untilDone{said: make(chan struct{})}
+	a := newLoops(t, u, 2, "tcp-listen:127.0.0.1:0", "127.0.0.1:9")
+	if !a.begin() {
+		t.Fatal(u.all.String())
+	}
+	post(a.fleet.apps[1].loop, func() { <-u.said })
+	a.loop.Soon(func() { a.cut("") })
+	if err := a.fleet.run(); err != nil {
+		t.Error(err)
+	}
+	if a.code != exitFailure {
+		t.Errorf("code %d", a.code)
+	}
+	other := a.fleet.apps[1]
+	gather(a.fleet, (*app).made, func([]int) { t.Error("a loop that has ended answers") })
+	a.fleet.empty(other)
+	a.overload.told(weir.BudgetStats{})
+	if err := a.fleet.close(); err != nil {
+		t.Error(err)
+	}
+	if _, end, _ := strings.Cut(u.all.String(), "done"); strings.Count(end, "\n") != 1 {
+		t.Errorf("it said %s", u.all.String())
+	}
+}
+
+// TestChangedElsewhere: a failure that a session on another loop finds touches nothing of the
+// lead's.
+func TestChangedElsewhere(*testing.T) {
+	p := &picker{} // without an app: it would panic
+	p.changed(0, false, &weir.ConnectError{Err: os.ErrDeadlineExceeded})
 }
 
 // TestLoopsPick: --pick is of all loops: in turn, three targets get the same number of 9

@@ -75,7 +75,7 @@ func (o *overload) announce() []any {
 		text += ", a quarter of what " + o.of + " has"
 	}
 	most := o.budget.Limits().Connections
-	room, files := endpoint.Room()
+	room, files := endpoint.Room(len(o.app.fleet.apps))
 	if o.app.f.conns > room && room > 0 {
 		o.app.rep.fail(slog.LevelWarn, tooFewFiles("--connections", o.app.f.conns, room, files))
 	}
@@ -103,7 +103,7 @@ func tooFewFiles(what string, asked, room int, files uint64) *advice.Failure {
 
 // told is called on the goroutine of any loop when the stage changes.
 func (o *overload) told(weir.BudgetStats) {
-	_, _ = o.app.loop.Post(o.look) // a closed loop reports nothing
+	post(o.app.loop, o.look)
 }
 
 // look reports how it stands, once in pressedEvery while there is something to report.

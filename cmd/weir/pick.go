@@ -83,16 +83,12 @@ func newPicker(a *app, f flags) *picker {
 	return p
 }
 
-// changed reports what checks have found: that an endpoint is down, or back.
-// Without checks the sessions find out, and report it themselves.
-func (p *picker) changed(id int, up bool, err error) {
-	var failed *weir.ConnectError
-	switch {
-	case up:
+// changed reports that checks have found an endpoint back, on the lead's goroutine. Any
+// loop's session may find that one is down, so whoever finds out reports that: see check,
+// and session.failed.
+func (p *picker) changed(id int, up bool, _ error) {
+	if up {
 		p.app.fleet.bs[id].up(p.app.loop.Now())
-	case errors.As(err, &failed):
-		t := p.app.fleet.bs[id]
-		t.down(p.app.loop.Now(), advice.Connect(t.endpoint, failed))
 	}
 }
 
@@ -150,6 +146,11 @@ func (p *picker) check(id int, done func(error)) (stop func()) {
 	})
 	b.done = func(err error) {
 		late.Stop()
+		var failed *weir.ConnectError
+		if errors.As(err, &failed) {
+			t := p.app.fleet.bs[id]
+			t.down(p.app.loop.Now(), advice.Connect(t.endpoint, failed))
+		}
 		done(err)
 	}
 	c.OnRetry(func(err *weir.ConnectError) {

@@ -42,6 +42,7 @@ type session struct {
 	exhausted  bool            // all of tries have failed, and this was reported
 	made, cut  bool            // both sides were there; the relay was ended here
 	over       bool            // the relay is
+	given      bool            // it was given up, and counted as not made, when a drain began
 	await      func()          // ends the wait for a peer, if the request is for BIND; nil: there is none
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-io/weir"
@@ -19,13 +20,15 @@ import (
 //	                            ▲                      │ many of late
 //	                            └──────────────────────┘
 //
-// A collection takes a moment of another thread for each connection, so there is one for each
+// There is one for all loops. A collection takes a moment of another thread for each connection, so there is one for each
 // rush and not one for each period.
 type trimmer struct {
+	loop  *weir.Loop // the lead's
 	timer *weir.Timer
-	moved int    // sessions that began or ended since memory was last given back
-	seen  int    // moved when the timer was set
-	give  func() // collects and gives back, on a goroutine of its own
+	moved atomic.Int64 // sessions that began or ended since memory was last given back
+	waits atomic.Bool  // the timer runs, or is about to
+	seen  int64        // moved when the timer was set
+	give  func()       // collects and gives back, on a goroutine of its own
 }
 
 const (
@@ -35,7 +38,7 @@ const (
 )
 
 func newTrimmer(l *weir.Loop, on *executor.Executor) *trimmer {
-	m := &trimmer{give: func() {
+	m := &trimmer{loop: l, give: func() {
 		executor.Go(context.Background(), on, future.On(l), func(context.Context) (struct{}, error) {
 			debug.FreeOSMemory()
 			return struct{}{}, nil
@@ -45,24 +48,25 @@ func newTrimmer(l *weir.Loop, on *executor.Executor) *trimmer {
 	return m
 }
 
-// move counts a session that begins or ends.
+// move counts a session that begins or ends. Any loop calls it.
 func (m *trimmer) move() {
-	if m.moved++; m.moved >= trimLeast && !m.timer.Running() {
-		m.wait()
+	if m.moved.Add(1) >= trimLeast && m.waits.CompareAndSwap(false, true) {
+		post(m.loop, m.wait)
 	}
 }
 
 func (m *trimmer) wait() {
-	m.seen = m.moved
+	m.seen = m.moved.Load()
 	m.timer.Set(trimAfter)
 }
 
 // look gives memory back unless the rush goes on.
 func (m *trimmer) look() {
-	if m.moved-m.seen > trimQuiet {
+	if m.moved.Load()-m.seen > trimQuiet {
 		m.wait()
 		return
 	}
-	m.moved = 0
+	m.moved.Store(0)
+	m.waits.Store(false)
 	m.give()
 }

@@ -503,7 +503,8 @@ type Backend interface {
 	Open(spec *Spec) (Handle, error)
 	// Adopt takes over a descriptor of the process, which must stay open until
 	// Close; the backend makes sure that no operation on it blocks. On success
-	// the descriptor is the backend's. The handle may differ from fd.
+	// the descriptor is the backend's. The handle may differ from fd. On an error fd is
+	// still the caller's.
 	Adopt(fd int) (Handle, error)
 	// Shut shuts or closes a handle. All Ops on a handle to be closed must be idle, except Accept,
 	// RecvFrom and SendTo: those are idle afterwards and report nothing more, and connections
@@ -580,6 +581,7 @@ type Mover interface {
 	// Descriptor() int.
 	Detach(h Handle) (io.Closer, error)
 	// AdoptConn makes a handle of what Detach returned, here or elsewhere, or of a
-	// foreign connection. On success conn belongs to the backend.
+	// foreign connection. On success conn belongs to the backend; on an error it is open,
+	// and the caller's, still.
 	AdoptConn(conn any) (Handle, error)
 }

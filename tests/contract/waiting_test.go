@@ -273,15 +273,20 @@ func TestWaitReal(t *testing.T) {
 	})
 }
 
+// relayTo relays connections to addr, each on its own loop.
+func relayTo(addr string, opts ...weir.ConnectOption) weir.Factory {
+	return func(t weir.Transport) weir.Protocol {
+		var up *weir.Connector
+		r := relay.New(relay.Config{Abandon: func(relay.Side) { up.Stop() }})
+		up = t.Loop().Connect("tcp", addr, r.Protocol(relay.B), opts...)
+		return r.Protocol(relay.A)
+	}
+}
+
 // forward relays connections to a port of h to addr.
 func forward(t *testing.T, l *weir.Loop, netw, at, addr string, opts ...weir.ConnectOption) *weir.Listener {
 	t.Helper()
-	ln, err := l.Listen(netw, at, func(weir.Transport) weir.Protocol {
-		var up *weir.Connector
-		r := relay.New(relay.Config{Abandon: func(relay.Side) { up.Stop() }})
-		up = l.Connect("tcp", addr, r.Protocol(relay.B), opts...)
-		return r.Protocol(relay.A)
-	})
+	ln, err := l.Listen(netw, at, relayTo(addr, opts...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +295,7 @@ func forward(t *testing.T, l *weir.Loop, netw, at, addr string, opts ...weir.Con
 
 // TestDescriptorsRunOut: a relay without an Admission whose process has no descriptor
 // left stops accepting, and accepted connections wait for one: all are served, none
-// is reset. Without WithDescriptorWait such a connect fails at once, and with it
+// is reset, on several loops too: one does not accept while a connect on another waits. Without WithDescriptorWait such a connect fails at once, and with it
 // after that time (C8).
 func TestDescriptorsRunOut(t *testing.T) {
 	t.Run("all are served", func(t *testing.T) {
@@ -307,6 +312,37 @@ func TestDescriptorsRunOut(t *testing.T) {
 			v.come("middle:7000")
 		}
 		if err := s.Run(func() bool { return v.served+v.cut == 200 }); err != nil {
+			t.Fatal(err)
+		}
+		if v.cut > 0 {
+			t.Errorf("%d were cut: %v", v.cut, v.last)
+		}
+		_, _ = target.Close(), ln.Close()
+		if err := s.RunFor(time.Second); err != nil { // the shortage's own timer
+			t.Fatal(err)
+		}
+	})
+	t.Run("all are served by three loops", func(t *testing.T) {
+		s := weirtest.NewSim(t, 1)
+		server, middle, client := s.Host("server"), s.Host("middle"), s.Host("client")
+		target, err := server.Loop().Listen("tcp", ":7000", echo)
+		if err != nil {
+			t.Fatal(err)
+		}
+		middle.SetHandles(41)
+		g, err := weir.GroupOf(middle.Loop(), middle.NewLoop(), middle.NewLoop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := g.Listen("tcp", ":7000", relayTo("server:7000", weir.WithDescriptorWait(5*time.Second)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := &shoppers{l: client.Loop(), stay: time.Second}
+		for range 400 {
+			v.come("middle:7000")
+		}
+		if err := s.Run(func() bool { return v.served+v.cut == 400 }); err != nil {
 			t.Fatal(err)
 		}
 		if v.cut > 0 {

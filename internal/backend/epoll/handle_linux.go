@@ -29,6 +29,7 @@ func (b *Backend) Open(spec *backend.Spec) (backend.Handle, error) {
 	}
 	s, err := b.take(fd, sys.Socket, f)
 	if err != nil {
+		sys.Close(fd)
 		file.Remove()
 		return backend.None, err
 	}
@@ -73,6 +74,9 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 	}
 	s, err := b.take(d.FD, d.Class, f)
 	if err != nil {
+		if d.FD != fd {
+			sys.Close(d.FD) // only we know that number
+		}
 		return backend.None, err
 	}
 	d.FD = int(s.fd)
@@ -83,8 +87,9 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 
 // take makes a slot for a descriptor that is new. If its number is still a handle, that
 // handle was closed behind our back: its Ops fail, and the descriptor gets another
-// number, lest the old owner close the new one. On failure fd is closed.
+// number, lest the old owner close the new one. On failure fd stays open, and is the caller's.
 func (b *Backend) take(fd int, class sys.Class, f flags) (*slot, error) {
+	given := fd
 	for {
 		s := b.table.grow(int32(fd))
 		if s.flags&used != 0 && s.flags&raw != 0 && s.idle() {
@@ -95,11 +100,16 @@ func (b *Backend) take(fd int, class sys.Class, f flags) (*slot, error) {
 				f |= edge
 			}
 			s.start(class, f)
+			if fd != given {
+				sys.Close(given)
+			}
 			return s, nil
 		}
 		b.lose(s)
-		moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, fd+1)
-		sys.Close(fd)
+		moved, err := unix.FcntlInt(uintptr(given), unix.F_DUPFD_CLOEXEC, fd+1)
+		if fd != given {
+			sys.Close(fd)
+		}
 		if err != nil {
 			return nil, os.NewSyscallError("fcntl", err)
 		}

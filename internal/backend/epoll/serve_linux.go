@@ -257,6 +257,7 @@ func (b *Backend) serveAccept(s *slot) {
 		}
 		t, err := b.take(fd, sys.Socket, f)
 		if err != nil {
+			sys.Close(fd)
 			b.end(&s.rd, backend.Completion{N: int(backend.None), Err: err})
 			return
 		}

@@ -12,9 +12,12 @@ var _ backend.Mover = (*Backend)(nil)
 // moving is a connection that no loop has, on its way from one of the host's to another.
 type moving struct{ s *socket }
 
-// Close closes the connection where it is.
+// Close closes the connection where it is, unless it is closed already: its number may then be
+// another's.
 func (m *moving) Close() error {
-	m.s.host.CloseDescriptor(int(m.s.h))
+	if m.s.host.bare(int(m.s.h)) == m.s {
+		m.s.host.CloseDescriptor(int(m.s.h))
+	}
 	return nil
 }
 

@@ -199,7 +199,11 @@ func (b *Backend) Adopt(fd int) (backend.Handle, error) {
 		d = nil // like any other
 	}
 	h := b.opened(a.FD, c, d)
-	return h, b.verifier.add(h)
+	if err := b.verifier.add(h); err != nil {
+		b.forget(h)
+		return backend.None, err
+	}
+	return h, nil
 }
 
 // Shut shuts or closes a handle; see backend.Backend.
