@@ -416,3 +416,60 @@ func TestStart(t *testing.T) {
 		}
 	})
 }
+
+// TestStartCanceled: a line that Start has handed to the loop is closed once, whoever cancels
+// the future and whenever, and the future fails when the line is closed.
+func TestStartCanceled(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		d := plug(t, filepath.Join(t.TempDir(), "tty"))
+		s := future.On(l)
+		var opening *future.Future[*serial.Port]
+		cancel := func() { opening.Cancel() }
+		for _, c := range []struct {
+			name string
+			f    func() weir.Protocol
+			late bool // canceled while the line is being closed
+			want error
+		}{
+			{"refused, then canceled", func() weir.Protocol { return nil }, true, weir.ErrClosed},
+			{"canceled and refused", func() weir.Protocol { cancel(); return nil }, false, weir.ErrClosed},
+			{"canceled by the factory", func() weir.Protocol { cancel(); return &user{} }, false, future.ErrCanceled},
+			{"canceled in ConnectionMade", func() weir.Protocol { return &canceler{cancel: cancel} }, false, future.ErrCanceled},
+		} {
+			begun, goOn := make(chan string, 2), make(chan struct{})
+			var closes atomic.Int64
+			var cfg serial.Config
+			cfg.CloseBy(func(fd int, e serial.End) bool {
+				closes.Add(1)
+				begun <- ""
+				<-goOn
+				return serial.CloseSerial(fd, e)
+			})
+			opening = serial.Start(s, d.path, cfg, func(weir.Transport) weir.Protocol { return c.f() })
+			receive(t, l, "the closing", begun)
+			if c.late {
+				cancel()
+			}
+			if opening.Settled() {
+				t.Errorf("%s: it failed while the line was open", c.name)
+			}
+			close(goOn)
+			weirtest.Until(t, l, "the failure", opening.Settled)
+			if err := result(opening); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", c.name, err, c.want)
+			}
+			open(t, l, d.path, serial.Config{Shared: true}) // no one has locked it
+			if n := closes.Load(); n != 1 {
+				t.Errorf("%s: closed %d times", c.name, n)
+			}
+		}
+	})
+}
+
+// canceler cancels what made it.
+type canceler struct {
+	user
+	cancel func()
+}
+
+func (c *canceler) ConnectionMade(weir.Transport) { c.cancel() }
