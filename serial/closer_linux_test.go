@@ -473,3 +473,44 @@ type canceler struct {
 }
 
 func (c *canceler) ConnectionMade(weir.Transport) { c.cancel() }
+
+// TestBreakChanged: a break that begins with the opening of a device that is back lasts as
+// long as the Config of that opening says, whatever SetConfig says meanwhile.
+func TestBreakChanged(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		path := filepath.Join(t.TempDir(), "tty")
+		d := plug(t, path)
+		begun, goOn := make(chan string, 1), make(chan struct{})
+		openings := 0
+		var on atomic.Bool
+		c := serial.Config{Absence: time.Hour, Break: time.Millisecond}
+		c.OpenBy(func(path string, s *serial.Settings) (int, serial.State, error) {
+			fd, was, err := serial.OpenSerial(path, s)
+			if err == nil {
+				if openings++; openings > 1 {
+					begun <- ""
+					<-goOn
+				}
+			}
+			return fd, was, err
+		})
+		c.BreakBy(func(_ int, now bool) error {
+			on.Store(now)
+			return nil
+		})
+		p, _ := open(t, l, path, c)
+		weirtest.Until(t, l, "the end of the first break", func() bool { return !on.Load() })
+		d.unplug(t)
+		weirtest.Until(t, l, "the device to be missed", p.Away)
+		plug(t, path)
+		receive(t, l, "the opening", begun)
+		without := p.Config()
+		without.Break = 0
+		if err := p.SetConfig(without); err != nil {
+			t.Error(err)
+		}
+		close(goOn)
+		weirtest.Until(t, l, "the device to be back", func() bool { return !p.Away() })
+		weirtest.Until(t, l, "the end of the break", func() bool { return !on.Load() })
+	})
+}

@@ -20,6 +20,7 @@ type opening struct {
 	fd       int
 	was      sys.SerialState
 	set      sys.SerialSettings // what it was set to
+	broke    time.Duration      // how long the break that has begun is to last; 0: none has
 	unbroken error              // why the break of Config could not begin; nil: it has, or there is none
 	lines    int                // the lines that were raised, if linesErr is nil
 	linesErr error
@@ -34,7 +35,9 @@ func (c *Config) openNow(path string) *opening {
 		return o
 	}
 	if c.Break > 0 {
-		o.unbroken = c.setBreak(o.fd, true)
+		if o.unbroken = c.setBreak(o.fd, true); o.unbroken == nil {
+			o.broke = c.Break
+		}
 	}
 	if c.LinesChanged != nil {
 		o.lines, o.linesErr = c.lines(o.fd)
@@ -45,7 +48,7 @@ func (c *Config) openNow(path string) *opening {
 // discard closes a line that no one has used. It blocks as openNow does.
 func (c *Config) discard(o *opening) {
 	if o.err == nil {
-		c.close(o.fd, c.ending(o.was, true, c.Break > 0 && o.unbroken == nil))
+		c.close(o.fd, c.ending(o.was, true, o.broke > 0))
 	}
 }
 
