@@ -52,7 +52,7 @@ type Listener struct {
 const (
 	acceptRetry  = 100 * time.Millisecond
 	acceptReport = 10 * time.Second
-	acceptErrors = 16 // failures in a row, each retried at once
+	acceptErrors = 16 // failures in a row: until then one connection's are retried at once, and others hold back
 )
 
 // AcceptError tells the error handler that connections cannot be accepted for
@@ -268,9 +268,11 @@ func (ln *Listener) look(most int) {
 
 // heldBack reports whether connections have to stay in the system's queue for now: others
 // wait for a place, there are no descriptors or no memory, or it is not the tenant's turn.
-// Whatever ends one of these counts it in holds.
+// Whatever ends one of these counts it in holds. An accept that fails again and again counts
+// as one that fails for good, which holds nothing back.
 func (ln *Listener) heldBack() bool {
-	return ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on || ln.parked || ln.retry != nil && ln.retry.Running()
+	return ln.waiting != nil && len(ln.waiting.all) > 0 || ln.loop.short.on || ln.parked ||
+		ln.retry != nil && ln.retry.Running() && ln.errors < acceptErrors
 }
 
 // OnClosed calls f, from the loop's queue, once the listener has stopped accepting,
@@ -406,6 +408,14 @@ func (ln *Listener) goOn() {
 	ln.accept()
 }
 
+// again accepts after a failure; see heldBack.
+func (ln *Listener) again() {
+	if ln.errors < acceptErrors {
+		ln.holds++
+	}
+	ln.accept()
+}
+
 func (ln *Listener) accept() {
 	if ln.closed || ln.paused || ln.parked || ln.op.Armed() || ln.loop.short.on || ln.full() {
 		return
@@ -504,7 +514,7 @@ func (ln *Listener) failed(err error) {
 		return
 	}
 	if ln.retry == nil {
-		ln.retry = ln.loop.NewTimer(ln.goOn)
+		ln.retry = ln.loop.NewTimer(ln.again)
 	}
 	ln.retry.Set(acceptRetry)
 }

@@ -6,8 +6,11 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"reflect"
 	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -979,7 +982,8 @@ func TestTenantSizes(t *testing.T) {
 	}
 }
 
-// youngRig is a loop with connections to a listener that never accepts.
+// youngRig is a loop with connections to a listener that never accepts, so that all of them
+// have to find room in the system's queue.
 type youngRig struct {
 	t    *testing.T
 	l    *Loop
@@ -987,8 +991,16 @@ type youngRig struct {
 	fd   int
 }
 
-func newYoungRig(t *testing.T) *youngRig {
+// newYoungRig makes one for n connections.
+func newYoungRig(t *testing.T, n int) *youngRig {
 	t.Helper()
+	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if err != nil {
+		t.Skip("what a listener's queue may hold is not known: ", err)
+	}
+	if most, err := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || most < n {
+		t.Skipf("net.core.somaxconn is %d, %d are needed: %v", most, n, err)
+	}
 	l, err := NewLoop(WithBackendName("epoll"))
 	if err != nil {
 		t.Fatal(err)
@@ -1004,7 +1016,7 @@ func newYoungRig(t *testing.T) *youngRig {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Listen(fd, 4096); err != nil {
+	if err := unix.Listen(fd, n); err != nil {
 		t.Fatal(err)
 	}
 	at, err := l.be.Adopt(fd)
@@ -1020,7 +1032,10 @@ func newYoungRig(t *testing.T) *youngRig {
 
 func (r *youngRig) turn(cond func() bool) {
 	r.t.Helper()
-	for !cond() {
+	for end := time.Now().Add(30 * time.Second); !cond(); {
+		if time.Now().After(end) {
+			r.t.Fatalf("waited in vain, with %d connections", r.l.Connections())
+		}
 		if err := r.l.Turn(10 * time.Millisecond); err != nil { // a callback precedes its wait
 			r.t.Fatal(err)
 		}
@@ -1057,11 +1072,12 @@ func (r *youngRig) probes(k *socket) int {
 // afterwards, unless it has ended or was told otherwise (R79). An idle time that is too short
 // for that is asked for at once.
 func TestYoung(t *testing.T) {
-	r := newYoungRig(t)
 	const n = 2*youngBatch + 50
+	r := newYoungRig(t, n)
+	began := time.Now()
 	all := r.connect(n)
 	for _, k := range all {
-		if got := r.probes(k); got != 0 {
+		if got := r.probes(k); got != 0 && time.Since(began) < youngTime {
 			t.Fatalf("a young connection is probed after %d s", got)
 		}
 	}
@@ -1072,7 +1088,7 @@ func TestYoung(t *testing.T) {
 		t.Fatal(err)
 	}
 	all[2].Abort()
-	began := time.Now()
+	began = time.Now()
 	r.turn(func() bool { return r.l.young.list == nil })
 	if took := time.Since(began); took > youngTime+5*time.Second {
 		t.Errorf("they were asked after %v", took)
@@ -1091,12 +1107,12 @@ func TestYoung(t *testing.T) {
 	if r.l.young.gone != 0 {
 		t.Errorf("%d of none are gone", r.l.young.gone)
 	}
-	short := newYoungRig(t)
+	short := newYoungRig(t, 1)
 	k := short.connect(1, WithKeepAlive(youngLeast-1))[0]
 	if got := short.probes(k); got != 2 || len(short.l.young.list) != 0 {
 		t.Errorf("the shortest has %d s, %d wait", got, len(short.l.young.list))
 	}
-	k = newYoungRig(t).connect(1, WithKeepAlive(0))[0]
+	k = newYoungRig(t, 1).connect(1, WithKeepAlive(0))[0]
 	if k.flags&fYoung != 0 {
 		t.Error("one without probes waits to be asked")
 	}
@@ -1105,17 +1121,19 @@ func TestYoung(t *testing.T) {
 // TestYoungEnds: connections that end at once leave the loop's lists, which hold no more than
 // twice those that are open, and a few.
 func TestYoungEnds(t *testing.T) {
-	r := newYoungRig(t)
-	for _, how := range []struct {
+	const rounds, each = 8, 50
+	ways := []struct {
 		name string
 		end  func(*socket)
 	}{
 		{"closed", func(k *socket) { _ = k.Close() }},
 		{"aborted", func(k *socket) { k.Abort() }},
 		{"reset", func(k *socket) { k.Reset() }},
-	} {
-		for range 8 {
-			for _, k := range r.connect(50) {
+	}
+	r := newYoungRig(t, len(ways)*rounds*each)
+	for _, how := range ways {
+		for range rounds {
+			for _, k := range r.connect(each) {
 				if _, err := k.Write([]byte("x")); err != nil {
 					t.Fatal(err)
 				}
@@ -1124,10 +1142,10 @@ func TestYoungEnds(t *testing.T) {
 			}
 			r.turn(func() bool { return r.l.Connections() == 0 })
 		}
-		if n := len(r.l.young.list); n > goneMost+50 {
+		if n := len(r.l.young.list); n > goneMost+each {
 			t.Errorf("%s: %d of no connections wait to be asked", how.name, n)
 		}
-		if n := len(r.l.unacked.list); n > goneMost+50 {
+		if n := len(r.l.unacked.list); n > goneMost+each {
 			t.Errorf("%s: %d of no connections are looked at", how.name, n)
 		}
 	}
@@ -1144,7 +1162,7 @@ func (p *leaver) ConnectionMade(t Transport) { p.fd, p.err = t.(Detacher).Detach
 
 // TestYoungDetached: a connection that is given away has its probes.
 func TestYoungDetached(t *testing.T) {
-	r := newYoungRig(t)
+	r := newYoungRig(t, 1)
 	p := &leaver{fd: -1}
 	r.l.Connect("tcp", r.addr, p)
 	r.turn(func() bool { return p.fd >= 0 || p.err != nil })

@@ -90,8 +90,8 @@ type dealer struct {
 	loop    *Loop
 	users   int                // open tenants for which SetShare was called
 	turn    uint64             // the turn that ran and took are of
-	ran     int                // callbacks of tenants in that turn: dealMost at most
-	took    time.Duration      // what they took: dealTime, and the rest of one callback
+	ran     int                // callbacks of tenants in that turn; from dealMost on, only what park runs
+	took    time.Duration      // what they took; from dealTime on, likewise
 	waiting int                // entries of all queues
 	quiet   uint64             // the last deal that had no results
 	inside  bool               // deal is running

@@ -157,14 +157,23 @@ func (c *injection) trace(t *testing.T, strace, when string) (stop func() int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	waited := false
+	t.Cleanup(func() { // a test that fails ends it too, or it would trace the thread of later ones
+		if !waited {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
 	line, _ := bufio.NewReader(stderr).ReadString('\n') // what ended before it is told below
 	if !strings.Contains(line, "attached") {
 		_ = cmd.Wait()
+		waited = true
 		t.Skip("strace cannot do it here: ", line)
 	}
 	return func() int {
 		_ = cmd.Process.Signal(os.Interrupt) // it may have ended, which the log shows
 		_ = cmd.Wait()                       // by the signal
+		waited = true
 		text, err := os.ReadFile(log)
 		if err != nil {
 			t.Fatal(err)

@@ -416,3 +416,101 @@ func TestStart(t *testing.T) {
 		}
 	})
 }
+
+// TestStartCanceled: a line that Start has handed to the loop is closed once, whoever cancels
+// the future and whenever, and the future fails when the line is closed.
+func TestStartCanceled(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		d := plug(t, filepath.Join(t.TempDir(), "tty"))
+		s := future.On(l)
+		var opening *future.Future[*serial.Port]
+		cancel := func() { opening.Cancel() }
+		for _, c := range []struct {
+			name string
+			f    func() weir.Protocol
+			late bool // canceled while the line is being closed
+			want error
+		}{
+			{"refused, then canceled", func() weir.Protocol { return nil }, true, weir.ErrClosed},
+			{"canceled and refused", func() weir.Protocol { cancel(); return nil }, false, weir.ErrClosed},
+			{"canceled by the factory", func() weir.Protocol { cancel(); return &user{} }, false, future.ErrCanceled},
+			{"canceled in ConnectionMade", func() weir.Protocol { return &canceler{cancel: cancel} }, false, future.ErrCanceled},
+		} {
+			begun, goOn := make(chan string, 2), make(chan struct{})
+			var closes atomic.Int64
+			var cfg serial.Config
+			cfg.CloseBy(func(fd int, e serial.End) bool {
+				closes.Add(1)
+				begun <- ""
+				<-goOn
+				return serial.CloseSerial(fd, e)
+			})
+			opening = serial.Start(s, d.path, cfg, func(weir.Transport) weir.Protocol { return c.f() })
+			receive(t, l, "the closing", begun)
+			if c.late {
+				cancel()
+			}
+			if opening.Settled() {
+				t.Errorf("%s: it failed while the line was open", c.name)
+			}
+			close(goOn)
+			weirtest.Until(t, l, "the failure", opening.Settled)
+			if err := result(opening); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", c.name, err, c.want)
+			}
+			open(t, l, d.path, serial.Config{Shared: true}) // no one has locked it
+			if n := closes.Load(); n != 1 {
+				t.Errorf("%s: closed %d times", c.name, n)
+			}
+		}
+	})
+}
+
+// canceler cancels what made it.
+type canceler struct {
+	user
+	cancel func()
+}
+
+func (c *canceler) ConnectionMade(weir.Transport) { c.cancel() }
+
+// TestBreakChanged: a break that begins with the opening of a device that is back lasts as
+// long as the Config of that opening says, whatever SetConfig says meanwhile.
+func TestBreakChanged(t *testing.T) {
+	onBackends(t, func(t *testing.T, l *weir.Loop) {
+		path := filepath.Join(t.TempDir(), "tty")
+		d := plug(t, path)
+		begun, goOn := make(chan string, 1), make(chan struct{})
+		openings := 0
+		var on atomic.Bool
+		c := serial.Config{Absence: time.Hour, Break: time.Millisecond}
+		c.OpenBy(func(path string, s *serial.Settings) (int, serial.State, error) {
+			fd, was, err := serial.OpenSerial(path, s)
+			if err == nil {
+				if openings++; openings > 1 {
+					begun <- ""
+					<-goOn
+				}
+			}
+			return fd, was, err
+		})
+		c.BreakBy(func(_ int, now bool) error {
+			on.Store(now)
+			return nil
+		})
+		p, _ := open(t, l, path, c)
+		weirtest.Until(t, l, "the end of the first break", func() bool { return !on.Load() })
+		d.unplug(t)
+		weirtest.Until(t, l, "the device to be missed", p.Away)
+		plug(t, path)
+		receive(t, l, "the opening", begun)
+		without := p.Config()
+		without.Break = 0
+		if err := p.SetConfig(without); err != nil {
+			t.Error(err)
+		}
+		close(goOn)
+		weirtest.Until(t, l, "the device to be back", func() bool { return !p.Away() })
+		weirtest.Until(t, l, "the end of the break", func() bool { return !on.Load() })
+	})
+}

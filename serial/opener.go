@@ -20,6 +20,7 @@ type opening struct {
 	fd       int
 	was      sys.SerialState
 	set      sys.SerialSettings // what it was set to
+	broke    time.Duration      // how long the break that has begun is to last; 0: none has
 	unbroken error              // why the break of Config could not begin; nil: it has, or there is none
 	lines    int                // the lines that were raised, if linesErr is nil
 	linesErr error
@@ -34,7 +35,9 @@ func (c *Config) openNow(path string) *opening {
 		return o
 	}
 	if c.Break > 0 {
-		o.unbroken = c.setBreak(o.fd, true)
+		if o.unbroken = c.setBreak(o.fd, true); o.unbroken == nil {
+			o.broke = c.Break
+		}
 	}
 	if c.LinesChanged != nil {
 		o.lines, o.linesErr = c.lines(o.fd)
@@ -45,7 +48,7 @@ func (c *Config) openNow(path string) *opening {
 // discard closes a line that no one has used. It blocks as openNow does.
 func (c *Config) discard(o *opening) {
 	if o.err == nil {
-		c.close(o.fd, c.ending(o.was, true, c.Break > 0 && o.unbroken == nil))
+		c.close(o.fd, c.ending(o.was, true, o.broke > 0))
 	}
 }
 
@@ -106,12 +109,15 @@ func (o *opener) discard(got *opening) {
 
 // giveUp says that no one wants the line: it is closed once it is open.
 func (o *opener) giveUp() {
+	if o.then == nil {
+		return // it was handed over, or given up already
+	}
 	o.then = nil
 	o.mu.Lock()
-	got, was := o.got, o.unwanted
+	got := o.got
 	o.unwanted = true
 	o.mu.Unlock()
-	if got != nil && !was {
+	if got != nil {
 		go o.discard(got)
 	}
 }
@@ -165,8 +171,9 @@ func (o *opener) Detach() {
 // that likes; the loop goes on. The future has the Port once the protocol's ConnectionMade was
 // called, and fails as Open does, once what was opened is closed again. s must be made of a
 // *weir.Loop or a *weir.Tenant; of a tenant, the line belongs to it. Canceling the future, or
-// closing the tenant, before it has settled fails it at once, and the goroutine closes the line
-// when the driver lets it; until then it stays. Start belongs to the loop's goroutine.
+// closing the tenant, while the line is being opened fails it at once, and the goroutine closes
+// the line when the driver lets it; until then it stays. A future that is canceled later, by f or
+// in ConnectionMade, fails once the line is closed. Start belongs to the loop's goroutine.
 func Start(s *future.Scheduler, path string, c Config, f weir.Factory, opts ...weir.StreamOption) *future.Future[*Port] {
 	done, promise := future.New[*Port](s)
 	l, t, ok := loopOf(s)
@@ -198,7 +205,10 @@ func Start(s *future.Scheduler, path string, c Config, f weir.Factory, opts ...w
 			promise.Reject(weir.ErrLoopClosed)
 		case o.err != nil:
 			promise.Reject(o.err)
-		case p.begin(o, f, opts) == nil:
+		case p.begin(o, f, opts) != nil: // closed rejects, once the line is closed
+		case done.Canceling(): // by f, or in ConnectionMade
+			p.end(future.ErrCanceled)
+		default:
 			promise.Resolve(p)
 		}
 	})
@@ -214,6 +224,9 @@ func Start(s *future.Scheduler, path string, c Config, f weir.Factory, opts ...w
 	}
 	promise.OnCancel(func() {
 		leave()
+		if o.then == nil {
+			return // begin runs, or has failed: the line is closed first
+		}
 		o.giveUp()
 		promise.Reject(future.ErrCanceled)
 	})

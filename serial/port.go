@@ -161,7 +161,7 @@ func (p *Port) begin(o *opening, f weir.Factory, opts []weir.StreamOption) (err 
 // hold takes a line that was opened, without a transport yet.
 func (p *Port) hold(o *opening) {
 	p.fd, p.was = o.fd, o.was
-	p.broken = p.cfg.Break > 0 && o.unbroken == nil
+	p.broken = o.broke > 0
 }
 
 // attach makes the device's transport of a line that was opened, and of a duplicate that
@@ -170,7 +170,7 @@ func (p *Port) hold(o *opening) {
 func (p *Port) attach(o *opening) error {
 	p.hold(o)
 	if p.broken {
-		p.breaks.Set(p.cfg.Break)
+		p.breaks.Set(o.broke)
 	}
 	if err := p.setAgain(o); err != nil {
 		return err

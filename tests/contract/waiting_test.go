@@ -435,6 +435,45 @@ func TestShortageEnds(t *testing.T) {
 	_ = ln.Close()
 }
 
+// TestShutdownBroken: a listener whose accept fails for good ends as well, whether it is shut
+// down at the first failure or long after (R70).
+func TestShutdownBroken(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Minute} {
+		t.Run(after.String(), func(t *testing.T) {
+			s := weirtest.NewSim(t, 1)
+			server, client := s.Host("server"), s.Host("client")
+			ln, err := server.Loop().Listen("tcp", ":7000", echo)
+			if err != nil {
+				t.Fatal(err)
+			}
+			calls := s.Calls(weirtest.AcceptCall)
+			server.Fail(weirtest.AcceptCall, 1, syscall.EINVAL)
+			s.OnStep(func() {
+				if now := s.Calls(weirtest.AcceptCall); now != calls {
+					calls = now
+					server.Fail(weirtest.AcceptCall, 1, syscall.EINVAL)
+				}
+			})
+			v := &shoppers{l: client.Loop(), stay: time.Second}
+			v.come("server:7000")
+			s.Until("a failure", func() bool { return len(s.Failures) > 0 })
+			if err := s.RunFor(after); err != nil {
+				t.Fatal(err)
+			}
+			began, ended := s.Now(), false
+			ln.Shutdown(time.Hour, func(err error) {
+				if ended = true; err != nil {
+					t.Error(err)
+				}
+			})
+			s.Until("the end", func() bool { return ended })
+			if took := s.Now() - began; took > 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
 // TestShutdownShortage: a listener that is shut down is not taken for one whose queue is
 // empty if what held accepting back has ended in the same turn: a shortage of descriptors,
 // or of memory (R70, C8).

@@ -61,8 +61,8 @@ func newPolled(b *Backend, e *entry, rwc io.ReadWriteCloser) port {
 	switch c := rwc.(type) {
 	case *net.TCPConn, *net.UnixConn:
 	case *net.UDPConn, *net.IPConn:
-		// Only a Ready, whose owner receives, comes here: a goroutine that reads would take
-		// its datagrams.
+		// A datagram socket that was adopted. Whoever waits by a Ready receives by other
+		// means: the blocking port's goroutine, which reads ahead, would take its datagrams.
 	case *os.File:
 		// A file that the poller cannot watch has no deadlines.
 		if c.SetDeadline(zeroTime) != nil {

@@ -32,7 +32,8 @@ type ended struct {
 // Wait passes on what was submitted, waits, and reports; see backend.Backend. It enters
 // the kernel once, or not at all if results are already there and nothing is to be
 // passed on; more often only for more submissions than the queue holds, after an
-// overflow of the completions, or if the completions that came were no one's results.
+// overflow of the completions, if the completions that came were no one's results, or
+// for Ops that were canceled together (endTogether).
 func (b *Backend) Wait(timeout time.Duration, done []backend.Completion) (int, error) {
 	if b.closed {
 		return 0, errClosed
