@@ -90,11 +90,11 @@ func newApp(c *command, p *plan, f flags, rep *reporter) (*app, error) {
 	fl := &fleet{of: map[*weir.Loop]*app{}}
 	lead := &app{c: c, p: p, f: f, rep: rep, fleet: fl, open: map[*session]bool{}, drainFor: f.drain}
 	lead.names = dns.New(dns.WithStale(f.stale), dns.WithSilence(func(_ *weir.Loop, silent []netip.AddrPort) { lead.silence(silent) }))
-	lead.overload = newOverload(lead)
 	n, err := p.loopsOf(f)
 	if err != nil {
 		return nil, err
 	}
+	lead.overload = newOverload(lead, n)
 	loops, err := fl.open(n, weir.WithBudget(lead.overload.budget), weir.WithLogger(rep.logger()), weir.WithErrorHandler(lead.trouble), weir.WithResolver(lead.names), weir.WithFlushTime(cutTime))
 	if err != nil {
 		return nil, err

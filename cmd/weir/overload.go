@@ -19,6 +19,7 @@ const (
 	memoryUnknown = 1 << 30  // where the system does not say how much there is: a quarter of 4 GiB
 	memoryPart    = 4        // the default is this part of what there is
 	memoryBase    = 16 << 20 // what the process takes by itself
+	memoryLoop    = 4 << 20  // and each of its loops, with the buffers and rings that it reads by
 	memoryPerConn = 32 << 10
 	connsLeast    = 64
 
@@ -40,10 +41,10 @@ type overload struct {
 	timer  *weir.Timer // runs for pressedEvery after each report
 }
 
-// newOverload makes the budget of an app: half of the memory beyond memoryBase, or a
-// quarter of a very small one, for what waits; and for each memoryPerConn of half of it a
-// connection.
-func newOverload(a *app) *overload {
+// newOverload makes the budget of an app that is to have so many loops: half of the memory
+// beyond memoryBase and memoryLoop for each, or a quarter of a very small one, for what waits;
+// and for each memoryPerConn of half of it a connection.
+func newOverload(a *app, loops int) *overload {
 	o := &overload{app: a, memory: a.f.memory}
 	if o.memory == 0 {
 		m := machine.Available()
@@ -61,9 +62,10 @@ func newOverload(a *app) *overload {
 	if !a.f.stallGiven && !a.p.many() {
 		stall = 0 // what it connects was asked for by name, and may be a person's pager
 	}
-	o.budget = weir.NewBudget(weir.BudgetLimits{Buffered: int(max((o.memory-memoryBase)/2, o.memory/4)), Connections: conns, Stall: stall, Changed: o.told})
+	base := memoryBase + int64(loops)*memoryLoop
+	o.budget = weir.NewBudget(weir.BudgetLimits{Buffered: int(max((o.memory-base)/2, o.memory/4)), Connections: conns, Stall: stall, Changed: o.told})
 	if v, set := a.c.lookupEnv("GOMEMLIMIT"); !set || v == "" {
-		debug.SetMemoryLimit(max(o.memory-memoryBase, o.memory/2, memoryBase)) // the collector works harder as the process comes near it
+		debug.SetMemoryLimit(max(o.memory-base, o.memory/2, memoryBase)) // the collector works harder as the process comes near it
 	}
 	return o
 }

@@ -56,28 +56,54 @@ type attackers struct {
 }
 
 // attackLeast is how many greedy connections keep more than half of the budget of
-// TestOverload, 12 MiB of the 24 MiB that follow from --memory 64m: each has its high mark of
+// TestOverload, 24 MiB at most as follows from --memory 64m: each has its high mark of
 // 64 KiB, and some more.
 const attackLeast = 220
 
 func (a *attackers) each(n int, f func(c net.Conn)) {
 	for range n {
 		a.wg.Go(func() {
-			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, Timeout: time.Second, Control: func(_, _ string, raw syscall.RawConn) error {
-				return raw.Control(func(fd uintptr) {
-					_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) // as small as it can be
-				})
-			}}
-			c, err := d.Dial("tcp", a.addr)
-			if err != nil {
-				return // refused
+			if c, err := a.dial(); err == nil { // or it is refused
+				defer c.Close() //nolint:errcheck // it is an attacker
+				f(c)
 			}
-			_ = c.SetDeadline(time.Now().Add(*overloadFor + patience))
-			defer c.Close() //nolint:errcheck // it is an attacker
-			f(c)
 		})
 	}
 }
+
+func (a *attackers) dial() (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, Timeout: time.Second, Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) {
+			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) // as small as it can be
+		})
+	}}
+	c, err := d.Dial("tcp", a.addr)
+	if err == nil {
+		_ = c.SetDeadline(time.Now().Add(*overloadFor + patience))
+	}
+	return c, err
+}
+
+// greedy asks for everything, and reads nothing of it until the attack is over. Its result is
+// not nil if it was served: a slow machine may have ended its handshake.
+func (a *attackers) greedy() error {
+	c, err := a.dial()
+	if err != nil {
+		return nil
+	}
+	defer c.Close()                                           //nolint:errcheck // it is an attacker
+	t := tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // an attacker does not mind
+	if _, err := t.Write([]byte("b")); err != nil {
+		return nil
+	}
+	if a.served.Add(1) == attackLeast {
+		close(a.enough)
+	}
+	<-a.stop
+	return errServed
+}
+
+var errServed = errors.New("served")
 
 // paced calls f again and again, with a pause, until the attack is over or f fails.
 func (a *attackers) paced(pause time.Duration, f func() error) {
@@ -98,16 +124,13 @@ func (a *attackers) paced(pause time.Duration, f func() error) {
 // attack begins all of it, as soon as those that are greedy are in, or after patience.
 func attack(addr string) *attackers {
 	a := &attackers{addr: addr, stop: make(chan struct{}), enough: make(chan struct{})}
-	// Some ask for everything, and read nothing of it.
-	a.each(300, func(c net.Conn) {
-		t := tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // an attacker does not mind
-		if _, err := t.Write([]byte("b")); err == nil {
-			if a.served.Add(1) == attackLeast {
-				close(a.enough)
+	for range 300 {
+		a.wg.Go(func() {
+			if a.greedy() == nil {
+				a.paced(500*time.Millisecond, a.greedy)
 			}
-		}
-		<-a.stop
-	})
+		})
+	}
 	select {
 	case <-a.enough:
 	case <-time.After(patience):
@@ -252,7 +275,11 @@ func TestOverload(t *testing.T) {
 	if r.lost > 0 || r.sessions == 0 {
 		t.Errorf("the innocent client lost %d of %d sessions: %v", r.lost, r.sessions, r.why)
 	}
-	if peak > memory && !race.Enabled { // whose shadow of the memory is larger than that
+	most := memory
+	if os.Getenv("WEIR_BACKEND") == "uring" {
+		most += memory / 4 // docs/limits.md says so
+	}
+	if peak > most && !race.Enabled { // whose shadow of the memory is larger than that
 		t.Errorf("it took %d MiB, --memory says %d", peak>>20, memory>>20)
 	}
 	if most := 1 + int(time.Since(began)/pressedEvery); said > most {

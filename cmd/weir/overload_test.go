@@ -31,7 +31,7 @@ func TestStallDefault(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := newOverload(&app{c: c, p: p, f: f}).budget.Limits().Stall; got != want {
+		if got := newOverload(&app{c: c, p: p, f: f}, 1).budget.Limits().Stall; got != want {
 			t.Errorf("%s: %v, want %v", line, got, want)
 		}
 	}
