@@ -14,7 +14,7 @@ import (
 //	           counter  counter        1 and more, 0 (kept for the next one), or removed
 //
 // A counter at 0 stays, because the next connection is likely to come from the same address.
-// Once most of a bucket's counters are at 0 the bucket is made anew without them.
+// Once most of a bucket's counters are at 0, a bucket without them replaces it.
 type addressTable struct {
 	seed    maphash.Seed
 	buckets []atomic.Pointer[addressNode]

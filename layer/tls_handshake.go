@@ -128,8 +128,8 @@ func (c *tlsConn) stepped(h *handshake) {
 	}
 }
 
-// isLight reports whether a server's handshake, which has just sent out, has the work behind it
-// that is worth a worker. In TLS 1.3 that is so once the server has sent an encrypted record,
+// isLight reports whether a server's handshake, which has just sent out, has done the work that
+// is worth a worker. In TLS 1.3 that is so once the server has sent an encrypted record,
 // its certificate or what stands for it: what is left is to compare a hash and to seal the
 // tickets. A client's certificate has yet to be verified, functions of the caller's may take any
 // time, and in TLS 1.2 the keys have yet to be made.

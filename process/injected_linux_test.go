@@ -27,7 +27,7 @@ type injection struct {
 	call, errno string
 	err         syscall.Errno
 	ops         []string // what the start's error may say has failed; none: the start goes on
-	child       bool     // the child makes the call, so that it counts anew in each
+	child       bool     // the child makes the call, so each child counts from the first
 }
 
 // TestInjected has strace make one call after another fail, once in a run of many starts, or

@@ -575,7 +575,7 @@ type Socket interface {
 // by Forget and Adopt, where what is known about the connection goes along.
 type Mover interface {
 	// Detach gives up a connected handle for which no Op has been submitted yet and
-	// returns the connection behind it, which is the caller's to close until it is
+	// returns the connection itself, which is the caller's to close until it is
 	// adopted. On an error the handle stays. A backend with Descriptors returns
 	// ErrUnsupported for a handle that it did not accept; what it does return has a method
 	// Descriptor() int.

@@ -190,7 +190,7 @@ func (b *bench) tryIdle(c *testCase, p peer, s *sample, ld, srv *process, profil
 		if err := ld.object(v, limit(c.spec)); err != nil {
 			return memoryReading{}, err
 		}
-		time.Sleep(idleTime)
+		time.Sleep(idleTime) // this long is what is measured
 		return readMemory(srv, p)
 	}
 	var few struct{ Primed bool }

@@ -271,7 +271,7 @@ func tlsIdle(b *bench, c *tlsCase, p tlsPeer, s *tlsSample) error {
 		if err := ld.object(&s.Result, 60*time.Second); err != nil {
 			return memoryReading{}, err
 		}
-		time.Sleep(idleTime)
+		time.Sleep(idleTime) // this long is what is measured
 		return readMemory(srv, peer{side: p.side})
 	}
 	before, err := read()
