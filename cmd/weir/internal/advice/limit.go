@@ -145,7 +145,7 @@ func Count(n int64, thing string) string {
 // Pressed explains that memory is short: what weir does about it, and how often it did since
 // last.
 func Pressed(s, last weir.BudgetStats, limit int) *Failure {
-	did := "the connections that keep the most are paused"
+	did := "connections that keep more than their part are paused"
 	switch s.Stage {
 	case weir.BudgetRefusing:
 		did += ", and new ones are refused"
