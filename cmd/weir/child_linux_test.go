@@ -350,18 +350,7 @@ func TestPtyStopped(t *testing.T) {
 	p.Stdin, p.Stdout = program, program
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	p.begin()
-	seen := ""
-	see := func(text string) {
-		t.Helper()
-		buf := make([]byte, 1000)
-		for !strings.Contains(seen, text) {
-			n, err := person.Read(buf)
-			if err != nil {
-				t.Fatalf("%v; seen %q", err, seen)
-			}
-			seen += string(buf[:n])
-		}
-	}
+	see := sees(t, person)
 	see("ready")
 	p.signal(syscall.SIGTSTP)
 	patiently(t, "the stop", func() bool {
@@ -423,18 +412,7 @@ func TestPtyRestored(t *testing.T) {
 			p.Stdin, p.Stdout = program, program
 			p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 			p.begin()
-			seen := ""
-			see := func(text string) {
-				t.Helper()
-				buf := make([]byte, 1000)
-				for !strings.Contains(seen, text) {
-					n, err := person.Read(buf)
-					if err != nil {
-						t.Fatalf("%v; seen %q", err, seen)
-					}
-					seen += string(buf[:n])
-				}
-			}
+			see := sees(t, person)
 			switch {
 			case c.signal != 0:
 				see("ready")
@@ -507,18 +485,7 @@ func TestPtyStopIgnored(t *testing.T) {
 	p.Stdin, p.Stdout = program, program
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	p.begin()
-	seen := ""
-	see := func(text string) {
-		t.Helper()
-		buf := make([]byte, 1000)
-		for !strings.Contains(seen, text) {
-			n, err := person.Read(buf)
-			if err != nil {
-				t.Fatalf("%v; seen %q", err, seen)
-			}
-			seen += string(buf[:n])
-		}
-	}
+	see := sees(t, person)
 	see("ready")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 	_, caught, _ := strings.Cut(string(status), "SigCgt:\t")
@@ -544,18 +511,7 @@ func TestPtyOwnSize(t *testing.T) {
 	p.Stdin, p.Stdout = program, program
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	p.begin()
-	seen := ""
-	see := func(text string) {
-		t.Helper()
-		buf := make([]byte, 1000)
-		for !strings.Contains(seen, text) {
-			n, err := person.Read(buf)
-			if err != nil {
-				t.Fatalf("%v; seen %q", err, seen)
-			}
-			seen += string(buf[:n])
-		}
-	}
+	see := sees(t, person)
 	see("ready")
 	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 21, Col: 43}); err != nil {
 		t.Fatal(err)
@@ -714,5 +670,21 @@ func TestPtySignals(t *testing.T) {
 				t.Errorf("the terminal is %+v, was %+v; %v", after, before, err)
 			}
 		})
+	}
+}
+
+// sees returns what waits until a terminal has shown a text, now or before.
+func sees(t *testing.T, person io.Reader) func(text string) {
+	seen := ""
+	return func(text string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		for !strings.Contains(seen, text) {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v; seen %q", err, seen)
+			}
+			seen += string(buf[:n])
+		}
 	}
 }

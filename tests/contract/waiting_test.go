@@ -58,6 +58,21 @@ func (c *shopper) ConnectFailed(err *weir.ConnectError) {
 
 func echo(t weir.Transport) weir.Protocol { return weir.DataFunc(t.Write) }
 
+// allServed has n shoppers come to the host named middle, all of which are to be served.
+func allServed(t *testing.T, s *weirtest.Sim, from *weirtest.SimHost, n int) {
+	t.Helper()
+	v := &shoppers{l: from.Loop(), stay: time.Second}
+	for range n {
+		v.come("middle:7000")
+	}
+	if err := s.Run(func() bool { return v.served+v.cut == n }); err != nil {
+		t.Fatal(err)
+	}
+	if v.cut > 0 {
+		t.Errorf("%d were cut: %v", v.cut, v.last)
+	}
+}
+
 // waits counts the failures of a simulation that report waiting connections, and
 // those that report refused ones.
 func waits(t *testing.T, failures []error) (waiting, refused int) {
@@ -307,16 +322,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 		}
 		middle.SetHandles(41)
 		ln := forward(t, middle.Loop(), "tcp", ":7000", "server:7000", weir.WithDescriptorWait(10*time.Second))
-		v := &shoppers{l: client.Loop(), stay: time.Second}
-		for range 200 {
-			v.come("middle:7000")
-		}
-		if err := s.Run(func() bool { return v.served+v.cut == 200 }); err != nil {
-			t.Fatal(err)
-		}
-		if v.cut > 0 {
-			t.Errorf("%d were cut: %v", v.cut, v.last)
-		}
+		allServed(t, s, client, 200)
 		_, _ = target.Close(), ln.Close()
 		if err := s.RunFor(time.Second); err != nil { // the shortage's own timer
 			t.Fatal(err)
@@ -338,16 +344,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := &shoppers{l: client.Loop(), stay: time.Second}
-		for range 400 {
-			v.come("middle:7000")
-		}
-		if err := s.Run(func() bool { return v.served+v.cut == 400 }); err != nil {
-			t.Fatal(err)
-		}
-		if v.cut > 0 {
-			t.Errorf("%d were cut: %v", v.cut, v.last)
-		}
+		allServed(t, s, client, 400)
 		_, _ = target.Close(), ln.Close()
 		if err := s.RunFor(time.Second); err != nil { // the shortage's own timer
 			t.Fatal(err)
